@@ -1,0 +1,63 @@
+"""Every error that a user can cause, said in one form: what was wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class XcitHubError(Exception):
+    """What went wrong, where, and what to do. The command line prints it without a traceback and exits 2.
+
+    Args:
+        what: one sentence that names the fault and the values it was found in.
+        where: the file, id or option it was found at.
+        fix: what the user can do next.
+    """
+
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.fix = fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where is not None:
+            lines.append(f"  where: {self.where}")
+        if self.fix is not None:
+            lines.append(f"  do:    {self.fix}")
+        return "\n".join(lines)
+
+
+class CheckpointError(XcitHubError):
+    """A file that is not a whole, well-formed checkpoint, or could not be written."""
+
+
+class WeightsError(XcitHubError, ValueError):
+    """Tensors that are not the network's they were meant for: names, shapes, dtypes, numbers or dialect."""
+
+
+class UnknownNameError(XcitHubError, LookupError):
+    """A model, dialect or other name that is in no table."""
+
+
+class InputError(XcitHubError, ValueError):
+    """An option or an input image that the operation cannot take."""
+
+
+class CardError(XcitHubError, ValueError):
+    """A model card that cannot be read or may not be published."""
+
+
+class HubError(XcitHubError):
+    """A hub that lacks what was asked for, cannot be reached, or gave something else than it promised."""
+
+
+def closest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Say which known names look most like ``name``: ``"did you mean a, b or c?"``, or ``""``."""
+    found = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    if not found:
+        return ""
+    listed = found[0] if len(found) == 1 else f"{', '.join(found[:-1])} or {found[-1]}"
+    return f"did you mean {listed}?"

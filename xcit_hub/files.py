@@ -1,0 +1,106 @@
+"""What may touch the disk: whole files or none, digests, and paths that stay inside their folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from xcit_hub.errors import InputError, XcitHubError
+
+_CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def atomic_write(target: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``target``; on a clean exit sync it and rename it over ``target``.
+
+    Whatever interrupts the block, ``target`` is afterwards either what it was or wholly the new content.
+
+    Raises:
+        XcitHubError: the folder is missing or may not be written, or the disk is full.
+    """
+    path = Path(target)
+    try:
+        mode = _mode_of_new_file(path)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(mode)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(target: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all (:func:`atomic_write`)."""
+    with atomic_write(target) as stream:
+        stream.write(text.encode("utf-8"))
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def contained(folder: str | os.PathLike[str], relative: str) -> Path:
+    """Return ``folder / relative`` if it stays inside ``folder`` after every link is followed.
+
+    Raises:
+        InputError: ``relative`` is absolute, climbs out with ``..``, or goes through a link that leaves.
+    """
+    root = Path(folder).resolve()
+    path = (root / relative).resolve()
+    if Path(relative).is_absolute() or not path.is_relative_to(root):
+        raise InputError(
+            f"The path {relative!r} leaves its folder.",
+            where=root,
+            fix="Use a relative path without '..' and without links that point outside.",
+        )
+    return path
+
+
+def _mode_of_new_file(path: Path) -> int:
+    # mkstemp makes private files; a published file should be as readable as one from open().
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a power cut can forget the rename; some file systems refuse to open folders.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _cannot_write(path: Path, error: OSError) -> XcitHubError:
+    return XcitHubError(
+        f"Cannot write {path.name}: {error.strerror or error}.",
+        where=path,
+        fix="Choose a target in a folder that exists, may be written, and has room.",
+    )

@@ -1,0 +1,328 @@
+"""Every XCiT architecture and every published checkpoint, in one table. Pure data: imports no framework.
+
+Architectures are timm's (``timm/models/xcit.py``, 1.0.31), under timm's names. Checkpoints are timm's 42, the DINO
+backbones of facebookresearch/xcit and the official MindSpore checkpoint. Accuracies carry their source with them.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from xcit_hub.errors import UnknownNameError, closest
+
+DialectName = Literal["paper", "mindcv"]
+Family = Literal["timm", "facebook", "mindcv", "xcit-hub"]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a network computes, as opposed to what its parameters are called.
+
+    Args:
+        normalize_qk: XCA divides queries and keys by their L2 norm over the tokens (paper, section 3.2).
+        gelu: the Gaussian error form (``erf``) or the ``tanh`` approximation of it.
+        explanation: one sentence for error messages and cards.
+    """
+
+    name: DialectName
+    normalize_qk: bool
+    gelu: Literal["erf", "tanh"]
+    explanation: str
+
+
+DIALECTS: dict[str, Dialect] = {
+    "paper": Dialect(
+        "paper",
+        normalize_qk=True,
+        gelu="erf",
+        explanation="the paper's network: queries and keys L2-normalised over tokens, erf GELU (facebook, timm)",
+    ),
+    "mindcv": Dialect(
+        "mindcv",
+        normalize_qk=False,
+        gelu="tanh",
+        explanation="MindCV's network: no normalisation of queries and keys, tanh GELU (MindSpore's checkpoints)",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of one network, under timm's name.
+
+    Args:
+        patch_size: pixels a token covers in each direction, 8 or 16.
+        embed_dim: channels of a token.
+        depth: number of cross-covariance blocks.
+        num_heads: heads of both XCA and class attention.
+        eta: initial value of the layer scales (paper, section 3.3; 1e-5 for the 24-layer networks).
+        tokens_norm: the class-attention blocks' second norm covers all tokens, not only the class token.
+        image_size: side of the square input in pixels that the name stands for.
+    """
+
+    name: str
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    eta: float
+    tokens_norm: bool
+    image_size: int
+    mlp_ratio: int = 4
+    cls_attn_layers: int = 2
+
+
+# width, heads, tokens_norm: paper, Table 1; tokens_norm from facebookresearch/xcit's model functions.
+_WIDTHS: dict[str, tuple[int, int, bool]] = {
+    "nano": (128, 4, False),
+    "tiny": (192, 4, True),
+    "small": (384, 8, True),
+    "medium": (512, 8, True),
+    "large": (768, 16, True),
+}
+_DEPTHS: dict[str, tuple[int, ...]] = {
+    "nano": (12,),
+    "tiny": (12, 24),
+    "small": (12, 24),
+    "medium": (24,),
+    "large": (24,),
+}
+_ETA: dict[int, float] = {12: 1.0, 24: 1e-5}
+_PATCH_SIZES = (16, 8)
+_IMAGE_SIZES = (224, 384)
+
+
+def _architectures() -> Iterator[Architecture]:
+    for patch_size in _PATCH_SIZES:
+        for width_name, (embed_dim, num_heads, tokens_norm) in _WIDTHS.items():
+            for depth in _DEPTHS[width_name]:
+                for image_size in _IMAGE_SIZES:
+                    yield Architecture(
+                        name=f"xcit_{width_name}_{depth}_p{patch_size}_{image_size}",
+                        patch_size=patch_size,
+                        embed_dim=embed_dim,
+                        depth=depth,
+                        num_heads=num_heads,
+                        eta=_ETA[depth],
+                        tokens_norm=tokens_norm,
+                        image_size=image_size,
+                    )
+
+
+ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in _architectures()}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes the network's input (timm's ``pretrained_cfg`` fields of the same names)."""
+
+    image_size: int = 224
+    crop_pct: float = 1.0
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A published figure and who published it. ``top1`` and ``top5`` are per cent on ImageNet-1k's validation set."""
+
+    top1: float
+    top5: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class PublishedCheckpoint:
+    """One set of weights that somebody published.
+
+    Args:
+        name: timm's name with its tag, or the file's own name where timm has none.
+        architecture: a key of :data:`ARCHITECTURES`.
+        family: the naming and layout its file uses.
+        dialect: what network it was trained in.
+        url: the address of the original file.
+        repository: Hugging Face repository that holds it as safetensors, where there is one.
+        num_classes: 0 for a backbone without a head.
+        sha256: the published digest; a prefix where only a prefix was published.
+        accuracies: every published figure, each with its source; they may disagree.
+    """
+
+    name: str
+    architecture: str
+    family: Family
+    dialect: DialectName
+    url: str
+    preprocessing: Preprocessing
+    repository: str | None = None
+    num_classes: int = 1000
+    sha256: str | None = None
+    license: str = "apache-2.0"
+    accuracies: tuple[Accuracy, ...] = ()
+    notes: str = ""
+
+
+_FACEBOOK = "https://dl.fbaipublicfiles.com/xcit"
+_TIMM_RESULTS = "timm results/results-imagenet.csv"
+_FACEBOOK_README = "facebookresearch/xcit README (linear probe)"
+
+# name without "xcit_": top-1, top-5 of timm's results file.
+_TIMM_ACCURACY: dict[str, tuple[float, float]] = {
+    "nano_12_p16_224.fb_in1k": (69.982, 89.780),
+    "nano_12_p16_224.fb_dist_in1k": (72.318, 90.826),
+    "nano_12_p16_384.fb_dist_in1k": (75.460, 92.672),
+    "tiny_12_p16_224.fb_in1k": (77.122, 93.728),
+    "tiny_12_p16_224.fb_dist_in1k": (78.572, 94.210),
+    "tiny_12_p16_384.fb_dist_in1k": (80.954, 95.430),
+    "tiny_24_p16_224.fb_in1k": (79.474, 94.878),
+    "tiny_24_p16_224.fb_dist_in1k": (80.462, 95.202),
+    "tiny_24_p16_384.fb_dist_in1k": (82.580, 96.254),
+    "small_12_p16_224.fb_in1k": (81.982, 95.814),
+    "small_12_p16_224.fb_dist_in1k": (83.354, 96.420),
+    "small_12_p16_384.fb_dist_in1k": (84.734, 97.136),
+    "small_24_p16_224.fb_in1k": (82.588, 95.996),
+    "small_24_p16_224.fb_dist_in1k": (83.880, 96.734),
+    "small_24_p16_384.fb_dist_in1k": (85.102, 97.318),
+    "medium_24_p16_224.fb_in1k": (82.630, 95.978),
+    "medium_24_p16_224.fb_dist_in1k": (84.292, 96.936),
+    "medium_24_p16_384.fb_dist_in1k": (85.434, 97.408),
+    "large_24_p16_224.fb_in1k": (82.886, 95.880),
+    "large_24_p16_224.fb_dist_in1k": (84.936, 97.128),
+    "large_24_p16_384.fb_dist_in1k": (85.778, 97.530),
+    "nano_12_p8_224.fb_in1k": (73.900, 92.154),
+    "nano_12_p8_224.fb_dist_in1k": (76.330, 93.070),
+    "nano_12_p8_384.fb_dist_in1k": (77.810, 94.036),
+    "tiny_12_p8_224.fb_in1k": (79.710, 95.058),
+    "tiny_12_p8_224.fb_dist_in1k": (81.214, 95.614),
+    "tiny_12_p8_384.fb_dist_in1k": (82.394, 96.222),
+    "tiny_24_p8_224.fb_in1k": (81.888, 95.978),
+    "tiny_24_p8_224.fb_dist_in1k": (82.578, 96.186),
+    "tiny_24_p8_384.fb_dist_in1k": (83.784, 96.716),
+    "small_12_p8_224.fb_in1k": (83.354, 96.472),
+    "small_12_p8_224.fb_dist_in1k": (84.252, 96.874),
+    "small_12_p8_384.fb_dist_in1k": (85.068, 97.264),
+    "small_24_p8_224.fb_in1k": (83.854, 96.636),
+    "small_24_p8_224.fb_dist_in1k": (84.878, 97.200),
+    "small_24_p8_384.fb_dist_in1k": (85.580, 97.572),
+    "medium_24_p8_224.fb_in1k": (83.744, 96.394),
+    "medium_24_p8_224.fb_dist_in1k": (85.078, 97.274),
+    "medium_24_p8_384.fb_dist_in1k": (85.842, 97.602),
+    "large_24_p8_224.fb_in1k": (84.380, 96.664),
+    "large_24_p8_224.fb_dist_in1k": (85.396, 97.418),
+    "large_24_p8_384.fb_dist_in1k": (86.024, 97.690),
+}
+
+
+def _timm_checkpoints() -> Iterator[PublishedCheckpoint]:
+    for short_name, (top1, top5) in _TIMM_ACCURACY.items():
+        name = f"xcit_{short_name}"
+        architecture, _, tag = name.partition(".")
+        distilled = "_dist" if tag == "fb_dist_in1k" else ""
+        yield PublishedCheckpoint(
+            name=name,
+            architecture=architecture,
+            family="timm",
+            dialect="paper",
+            url=f"{_FACEBOOK}/{architecture}{distilled}.pth",
+            repository=f"timm/{name}",
+            preprocessing=Preprocessing(image_size=ARCHITECTURES[architecture].image_size),
+            accuracies=(Accuracy(top1, top5, _TIMM_RESULTS),),
+        )
+
+
+# architecture without "xcit_", the file's stem, top-1 of a linear classifier on frozen features.
+_DINO: tuple[tuple[str, str, float], ...] = (
+    ("small_12_p16_224", "xcit_small_12_cp16_dino", 77.8),
+    ("small_12_p8_224", "xcit_small_12_cp8_dino", 79.2),
+    ("medium_24_p16_224", "xcit_medium_24_cp16_dino", 78.8),
+    ("medium_24_p8_224", "xcit_medium_24_cp8_dino", 80.3),
+)
+
+
+def _dino_checkpoints() -> Iterator[PublishedCheckpoint]:
+    for short_architecture, stem, linear_top1 in _DINO:
+        yield PublishedCheckpoint(
+            name=f"xcit_{short_architecture}.fb_dino",
+            architecture=f"xcit_{short_architecture}",
+            family="facebook",
+            dialect="paper",
+            url=f"{_FACEBOOK}/{stem}.pth",
+            preprocessing=Preprocessing(),
+            num_classes=0,
+            accuracies=(Accuracy(linear_top1, None, _FACEBOOK_README),),
+            notes="self-supervised (DINO); a backbone without a classifier",
+        )
+
+
+_MINDSPORE_OFFICIAL = PublishedCheckpoint(
+    name="xcit_tiny_12_p16_224.ms_in1k",
+    architecture="xcit_tiny_12_p16_224",
+    family="mindcv",
+    dialect="mindcv",
+    url="https://download-mindspore.osinfra.cn/toolkits/mindcv/xcit/xcit_tiny_12_p16_224-bd90776e-910v2.ckpt",
+    preprocessing=Preprocessing(crop_pct=0.875),
+    sha256="bd90776e",
+    accuracies=(
+        Accuracy(77.27, 93.56, "MindSpore Hub card, metadata (2025)"),
+        Accuracy(77.16, 93.57, "MindSpore Hub card, performance table (2025)"),
+        Accuracy(77.674, 93.792, "MindCV README (2022, an earlier checkpoint)"),
+    ),
+    notes="the sources publish three different accuracies under one model name",
+)
+
+CHECKPOINTS: dict[str, PublishedCheckpoint] = {
+    entry.name: entry for entry in (*_timm_checkpoints(), *_dino_checkpoints(), _MINDSPORE_OFFICIAL)
+}
+
+
+def architecture(name: str) -> Architecture:
+    """Return the architecture called ``name``; a checkpoint's tag (``.fb_in1k``) is allowed and ignored.
+
+    Raises:
+        UnknownNameError: no such architecture; the message offers the closest names.
+    """
+    found = ARCHITECTURES.get(name) or ARCHITECTURES.get(name.partition(".")[0])
+    if found is None:
+        raise UnknownNameError(
+            f"There is no XCiT architecture called {name!r}.",
+            fix=closest(name, ARCHITECTURES) or "See `xcit-hub list` for all names.",
+        )
+    return found
+
+
+def checkpoint(name: str) -> PublishedCheckpoint:
+    """Return the published checkpoint called ``name``; a bare architecture means its first timm tag, as in timm.
+
+    Raises:
+        UnknownNameError: nobody published weights under that name.
+    """
+    if name in CHECKPOINTS:
+        return CHECKPOINTS[name]
+    for entry in CHECKPOINTS.values():
+        if entry.architecture == name:
+            return entry
+    raise UnknownNameError(
+        f"There is no published XCiT checkpoint called {name!r}.",
+        fix=closest(name, CHECKPOINTS) or "See `xcit-hub list --pretrained` for all names.",
+    )
+
+
+def dialect(name: str) -> Dialect:
+    """Return the dialect called ``name``.
+
+    Raises:
+        UnknownNameError: it is neither ``paper`` nor ``mindcv``.
+    """
+    if name not in DIALECTS:
+        choices = "; ".join(f"{entry.name}: {entry.explanation}" for entry in DIALECTS.values())
+        raise UnknownNameError(f"There is no dialect called {name!r}.", fix=f"Choose one of: {choices}.")
+    return DIALECTS[name]
+
+
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Return the names that match a shell pattern, sorted: architectures, or checkpoints if ``pretrained``."""
+    names = CHECKPOINTS if pretrained else ARCHITECTURES
+    return sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))

@@ -1,0 +1,36 @@
+"""XCiT for MindSpore: the native network, proven conversions, hubs and cards.
+
+Everything here is imported on first use: ``import xcit_hub`` loads no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from xcit_hub._version import __version__
+
+if TYPE_CHECKING:
+    from xcit_hub.models import create_model
+    from xcit_hub.variants import list_models
+
+# public name → the room it stands in
+_ROOMS = {
+    "create_model": "xcit_hub.models",
+    "list_models": "xcit_hub.variants",
+}
+
+__all__ = ["__version__", "create_model", "list_models"]
+
+
+def __getattr__(name: str) -> Any:
+    room = _ROOMS.get(name)
+    if room is None:
+        raise AttributeError(f"module 'xcit_hub' has no attribute {name!r}")
+    value = getattr(importlib.import_module(room), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

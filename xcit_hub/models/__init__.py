@@ -1,0 +1,104 @@
+"""The native network: :func:`create_model` builds it, :func:`load_weights` fills it, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from mindspore import Tensor
+from mindspore.nn.utils import no_init_parameters
+
+from xcit_hub import variants
+from xcit_hub.errors import WeightsError
+from xcit_hub.models.initialization import initialize
+from xcit_hub.models.xcit import GlobalPool, Indices, XCiT, XCiTFeatures, take_indices
+
+__all__ = ["XCiT", "XCiTFeatures", "create_model", "load_weights", "take_indices"]
+
+
+def create_model(
+    name: str | variants.Architecture,
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    global_pool: GlobalPool = "token",
+    drop_rate: float = 0.0,
+    pos_drop_rate: float = 0.0,
+    proj_drop_rate: float = 0.0,
+    attn_drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    dialect: variants.DialectName = "paper",
+    features_only: bool = False,
+    out_indices: Indices = 3,
+    seed: int | None = None,
+    init: bool = True,
+) -> XCiT | XCiTFeatures:
+    """Build an XCiT with fresh weights, as ``timm.create_model`` does for PyTorch.
+
+    Args:
+        name: an architecture's name (see :func:`xcit_hub.list_models`), or an architecture of one's own.
+        num_classes: outputs of the classifier; 0 leaves it out.
+        in_chans: channels of the input image.
+        global_pool: what the classifier reads: ``"token"``, ``"avg"`` or ``""`` (every token).
+        drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate: see :class:`XCiT`.
+        dialect: ``"paper"`` (facebook, timm) or ``"mindcv"`` (MindSpore's checkpoints): two different networks.
+        features_only: return the backbone of a feature pyramid instead, see :class:`XCiTFeatures`.
+        out_indices: the blocks whose maps ``features_only`` returns.
+        seed: makes the fresh weights reproducible.
+        init: False leaves the weights unset, for a caller who loads some next.
+
+    Raises:
+        UnknownNameError: no such architecture or dialect.
+        InputError: an option has an impossible value.
+    """
+    architecture = variants.architecture(name) if isinstance(name, str) else name
+    # MindSpore's own first values would be computed and thrown away.
+    with no_init_parameters():
+        network = XCiT(
+            architecture,
+            variants.dialect(dialect),
+            num_classes=num_classes,
+            in_chans=in_chans,
+            global_pool=global_pool,
+            drop_rate=drop_rate,
+            pos_drop_rate=pos_drop_rate,
+            proj_drop_rate=proj_drop_rate,
+            attn_drop_rate=attn_drop_rate,
+            drop_path_rate=drop_path_rate,
+        )
+    if init:
+        initialize(network.get_parameters(), architecture.eta, seed)
+    return XCiTFeatures(network, out_indices) if features_only else network
+
+
+def load_weights(network: XCiT | XCiTFeatures, arrays: Mapping[str, np.ndarray]) -> None:
+    """Fill a network with weights; names and shapes must be the network's exactly.
+
+    ``mindspore.load_param_into_net`` skips what does not fit and goes on; this refuses before it touches anything.
+
+    Args:
+        arrays: one array for each parameter and buffer, by MindCV's names, floating point; they are copied, and
+            rounded to the parameter's dtype where that is narrower.
+
+    Raises:
+        WeightsError: a name is missing or unexpected, or a shape differs; all faults are listed.
+    """
+    parameters = network.parameters_dict()
+    faults = [f"missing: {name} {parameters[name].shape}" for name in parameters if name not in arrays]
+    faults += [f"unexpected: {name} {arrays[name].shape}" for name in arrays if name not in parameters]
+    faults += [
+        f"shape: {name} is {arrays[name].shape}, the network has {parameter.shape}"
+        for name, parameter in parameters.items()
+        if name in arrays and tuple(arrays[name].shape) != tuple(parameter.shape)
+    ]
+    if faults:
+        raise WeightsError(
+            f"{len(faults)} tensors do not fit {network.architecture.name}:\n    "
+            + "\n    ".join(faults[:20])
+            + (f"\n    … and {len(faults) - 20} more" if len(faults) > 20 else ""),
+            fix="Check the architecture, the number of classes and the input channels the weights were made for.",
+        )
+    for name, parameter in parameters.items():
+        # A private, writable copy: the source may be a read-only view of a file.
+        values = Tensor.from_numpy(np.array(arrays[name], dtype=np.float32, order="C"))
+        parameter.set_data(values.astype(parameter.dtype))

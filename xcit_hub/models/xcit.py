@@ -1,0 +1,330 @@
+"""XCiT: Cross-Covariance Image Transformers (El-Nouby et al., NeurIPS 2021, arXiv:2106.09681), in MindSpore.
+
+One network for all architectures and both dialects. Parameters carry MindCV's names, so that its checkpoints load
+strictly; the interface follows timm's ``Xcit``. The same code runs in graph mode and in PyNative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Union
+
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore import dtype as mstype
+from mindspore.common.initializer import initializer
+from mindspore.ops import constexpr
+
+from xcit_hub.errors import InputError
+from xcit_hub.models.initialization import initialize
+from xcit_hub.models.layers import (
+    ClassAttentionBlock,
+    ConvPatchEmbed,
+    FourierPosition,
+    XCABlock,
+    dense,
+    layer_norm,
+)
+from xcit_hub.variants import Architecture, Dialect
+
+GlobalPool = Literal["token", "avg", ""]
+Indices = Union[int, Sequence[int], None]
+
+_GLOBAL_POOLS = ("token", "avg", "")
+
+
+class XCiT(nn.Cell):
+    """The network. Build it with :func:`xcit_hub.create_model`.
+
+    Args:
+        architecture: widths and depths.
+        dialect: what XCA and the activation compute.
+        num_classes: outputs of the classifier; 0 leaves it out.
+        in_chans: channels of the input.
+        global_pool: what the classifier reads: the class token, the mean patch token, or every token.
+        drop_rate: dropout before the classifier.
+        pos_drop_rate: dropout after the positional encoding.
+        proj_drop_rate: dropout after attention's projection and in the MLPs.
+        attn_drop_rate: dropout of attention weights.
+        drop_path_rate: stochastic depth of the cross-covariance blocks, the same in each.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        dialect: Dialect,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: GlobalPool = "token",
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check_pool(global_pool)
+        dim = architecture.embed_dim
+        self.architecture = architecture
+        self.dialect = dialect
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.global_pool = global_pool
+        self.embed_dim = self.num_features = self.head_hidden_size = dim
+        self.num_prefix_tokens = 1
+        self.patch_size = architecture.patch_size
+
+        self.patch_embed = ConvPatchEmbed(architecture, in_chans, dialect.gelu)
+        self.cls_token = Parameter(initializer("zeros", (1, 1, dim), mstype.float32), name="cls_token")
+        self.pos_drop = nn.Dropout(p=pos_drop_rate)
+        self.blocks = nn.CellList(
+            [
+                XCABlock(
+                    architecture,
+                    dialect,
+                    proj_drop=proj_drop_rate,
+                    attn_drop=attn_drop_rate,
+                    drop_path=drop_path_rate,
+                )
+                for _ in range(architecture.depth)
+            ]
+        )
+        self.cls_attn_blocks = nn.CellList(
+            [
+                ClassAttentionBlock(architecture, dialect, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate)
+                for _ in range(architecture.cls_attn_layers)
+            ]
+        )
+        self.norm = layer_norm(dim)
+        self.head_drop = nn.Dropout(p=drop_rate)
+        self.head = dense(dim, num_classes) if num_classes else nn.Identity()
+        self.pos_embeder = FourierPosition(dim)
+
+    def __call__(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Refuse an image that does not fit before a graph is compiled for it, then run :meth:`construct`."""
+        _grid(image.shape, self.in_chans, self.patch_size)
+        return super().__call__(image, *args, **kwargs)
+
+    def construct(self, image: Tensor) -> Tensor:
+        """Map images (B, in_chans, H, W) to logits (B, num_classes), or to (B, 1 + N, num_classes) without pooling.
+
+        Raises:
+            InputError: H or W is not a multiple of the patch size, or the channels are wrong.
+        """
+        if self.global_pool == "token":
+            cls_token, _ = self._class_attention(self._backbone(image), False)
+            return self.head(self.head_drop(self.norm(cls_token)[:, 0]))
+        return self.forward_head(self.forward_features(image))
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """Map images (B, in_chans, H, W) to all normalised tokens, class token first, (B, 1 + N, C)."""
+        cls_token, tokens = self._class_attention(self._backbone(image), True)
+        return self.norm(ops.concat((cls_token, tokens), axis=1))
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pool and classify what :meth:`forward_features` returned; ``pre_logits`` stops before the classifier."""
+        if self.global_pool == "avg":
+            features = features[:, self.num_prefix_tokens :].mean(axis=1)
+        elif self.global_pool == "token":
+            features = features[:, 0]
+        features = self.head_drop(features)
+        return features if pre_logits else self.head(features)
+
+    def forward_intermediates(
+        self,
+        image: Tensor,
+        indices: Indices = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Literal["NCHW", "NLC"] = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Return the tokens after chosen cross-covariance blocks, as timm's method of this name.
+
+        Args:
+            image: (B, in_chans, H, W).
+            indices: the last n blocks if an int, all if None, else these (negative ones count from the end).
+            norm: apply the final norm to each intermediate.
+            stop_early: do not run the blocks after the last one chosen.
+            output_fmt: (B, C, Hp, Wp) or (B, N, C).
+            intermediates_only: return the list alone, else (normalised tokens (B, 1 + N, C), list).
+
+        Raises:
+            InputError: an index is out of range, the format is unknown, or the image does not fit.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise InputError(f"There is no output format {output_fmt!r}.", fix="Choose 'NCHW' or 'NLC'.")
+        wanted = take_indices(len(self.blocks), indices)
+        height, width = _grid(image.shape, self.in_chans, self.patch_size)
+        tokens = self._embed(image)
+        intermediates = []
+        for index, block in enumerate(self.blocks):
+            if stop_early and index > max(wanted):
+                break
+            tokens = block(tokens, height, width)
+            if index in wanted:
+                feature = self.norm(tokens) if norm else tokens
+                if output_fmt == "NCHW":
+                    feature = feature.transpose(0, 2, 1).reshape(
+                        image.shape[0], self.embed_dim, height, width
+                    )
+                intermediates.append(feature)
+        if intermediates_only:
+            return intermediates
+        cls_token, tokens = self._class_attention(tokens, True)
+        return self.norm(ops.concat((cls_token, tokens), axis=1)), intermediates
+
+    def get_classifier(self) -> nn.Cell:
+        """Return the classifier: a Dense cell, or Identity where there are no classes."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
+        """Replace the classifier by a freshly initialised one, and the pooling if one is given.
+
+        Raises:
+            InputError: the pooling is unknown.
+        """
+        if global_pool is not None:
+            _check_pool(global_pool)
+            self.global_pool = global_pool
+        self.num_classes = num_classes
+        self.head = dense(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head.update_parameters_name("head.")
+        initialize(self.head.get_parameters(), self.architecture.eta, seed=None)
+        self.head.set_train(self.training)
+        self.compile_cache.clear()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute every block's activations in the backward pass instead of keeping them."""
+        for block in (*self.blocks, *self.cls_attn_blocks):
+            block.recompute() if enable else block.recompute(parallel_optimizer_comm_recompute=False)
+
+    def no_weight_decay(self) -> set[str]:
+        """Name the parameters of two or more dimensions that weight decay leaves out, as timm does."""
+        return {
+            name for name in self.parameters_dict() if name == "cls_token" or name.startswith("pos_embeder.")
+        }
+
+    def parameter_layers(self) -> dict[str, int]:
+        """Map every trainable parameter to its layer for layer-wise learning rates, 0 nearest the image, as in timm."""
+        return {parameter.name: self._layer_of(parameter.name) for parameter in self.trainable_params()}
+
+    def _layer_of(self, name: str) -> int:
+        room, _, rest = name.partition(".")
+        first_of = {"blocks": 1, "cls_attn_blocks": 1 + len(self.blocks)}
+        if room in first_of:
+            return first_of[room] + int(rest.partition(".")[0])
+        behind = 1 + len(self.blocks) + len(self.cls_attn_blocks)
+        return behind if room in ("norm", "head") else 0
+
+    def _embed(self, image: Tensor) -> Tensor:
+        height, width = _grid(image.shape, self.in_chans, self.patch_size)
+        tokens = self.patch_embed(image).reshape(image.shape[0], self.embed_dim, height * width)
+        return self.pos_drop(tokens.transpose(0, 2, 1) + self.pos_embeder(height, width))
+
+    def _backbone(self, image: Tensor) -> Tensor:
+        height, width = _grid(image.shape, self.in_chans, self.patch_size)
+        tokens = self._embed(image)
+        for block in self.blocks:
+            tokens = block(tokens, height, width)
+        return tokens
+
+    def _class_attention(self, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
+        cls_token = ops.broadcast_to(self.cls_token, (tokens.shape[0], 1, self.embed_dim))
+        last = len(self.cls_attn_blocks) - 1
+        for index, block in enumerate(self.cls_attn_blocks):
+            cls_token, tokens = block(cls_token, tokens, tokens_wanted or index < last)
+        return cls_token, tokens
+
+
+class XCiTFeatures(nn.Cell):
+    """The first blocks of an XCiT as a feature pyramid's backbone: images in, a list of (B, C, Hp, Wp) maps out.
+
+    Args:
+        network: the whole network; its parameters keep their names.
+        out_indices: which blocks to return, as :meth:`XCiT.forward_intermediates` takes them.
+    """
+
+    def __init__(self, network: XCiT, out_indices: Indices = 3) -> None:
+        super().__init__(auto_prefix=False)
+        self.out_indices = take_indices(len(network.blocks), out_indices)
+        self.architecture = network.architecture
+        self.dialect = network.dialect
+        self.embed_dim = network.embed_dim
+        self.in_chans = network.in_chans
+        self.patch_size = network.patch_size
+        self.patch_embed = network.patch_embed
+        self.pos_embeder = network.pos_embeder
+        self.pos_drop = network.pos_drop
+        self.blocks = nn.CellList(list(network.blocks)[: max(self.out_indices) + 1])
+
+    def __call__(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Refuse an image that does not fit before a graph is compiled for it, then run :meth:`construct`."""
+        _grid(image.shape, self.in_chans, self.patch_size)
+        return super().__call__(image, *args, **kwargs)
+
+    def construct(self, image: Tensor) -> list[Tensor]:
+        """Map (B, in_chans, H, W) to one (B, C, Hp, Wp) map for each of ``out_indices``."""
+        height, width = _grid(image.shape, self.in_chans, self.patch_size)
+        tokens = self.patch_embed(image).reshape(image.shape[0], self.embed_dim, height * width)
+        tokens = self.pos_drop(tokens.transpose(0, 2, 1) + self.pos_embeder(height, width))
+        maps = []
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens, height, width)
+            if index in self.out_indices:
+                maps.append(tokens.transpose(0, 2, 1).reshape(image.shape[0], self.embed_dim, height, width))
+        return maps
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of each map."""
+        return [self.embed_dim] * len(self.out_indices)
+
+    @property
+    def reductions(self) -> list[int]:
+        """Pixels of the image that one cell of each map covers, along a side."""
+        return [self.patch_size] * len(self.out_indices)
+
+
+def take_indices(depth: int, indices: Indices) -> tuple[int, ...]:
+    """Resolve block indices as timm does: None is all, n is the last n, negative ones count from the end.
+
+    Raises:
+        InputError: an index is out of range.
+    """
+    if indices is None:
+        return tuple(range(depth))
+    if isinstance(indices, int):
+        if not 0 < indices <= depth:
+            raise InputError(
+                f"The last {indices} blocks were asked for; there are {depth}.", fix=f"Ask for 1 to {depth}."
+            )
+        return tuple(range(depth - indices, depth))
+    resolved = tuple(index + depth if index < 0 else index for index in indices)
+    for given, index in zip(indices, resolved):
+        if not 0 <= index < depth:
+            raise InputError(
+                f"There is no block {given}; there are {depth}.", fix=f"Use {-depth} to {depth - 1}."
+            )
+    return resolved
+
+
+@constexpr
+def _grid(shape: Sequence[int], in_chans: int, patch_size: int) -> tuple[int, int]:
+    """Return the token grid (Hp, Wp) of an image batch, or say why there is none."""
+    if len(shape) != 4 or shape[1] != in_chans:
+        raise InputError(
+            f"The input has shape {tuple(shape)}; this network takes (batch, {in_chans}, height, width)."
+        )
+    height, width = shape[2:]
+    if height % patch_size or width % patch_size or not height or not width:
+        raise InputError(
+            f"An image of {height}×{width} pixels does not divide into patches of {patch_size}×{patch_size}.",
+            fix=f"Resize or pad it so that both sides are multiples of {patch_size}.",
+        )
+    return height // patch_size, width // patch_size
+
+
+def _check_pool(global_pool: str) -> None:
+    if global_pool not in _GLOBAL_POOLS:
+        raise InputError(f"There is no pooling {global_pool!r}.", fix="Choose 'token', 'avg' or ''.")

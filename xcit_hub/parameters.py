@@ -15,9 +15,7 @@ Shape = tuple[int, ...]
 _FOURIER_CHANNELS = 64  # sine and cosine of 16 frequencies for each of the two axes
 
 
-def parameter_shapes(
-    architecture: Architecture, *, num_classes: int = 1000, in_chans: int = 3
-) -> dict[str, Shape]:
+def parameter_shapes(architecture: Architecture, *, num_classes: int = 1000, in_chans: int = 3) -> dict[str, Shape]:
     """Map every parameter and buffer of ``architecture`` to its shape.
 
     Args:

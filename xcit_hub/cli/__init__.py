@@ -40,9 +40,7 @@ def _exit_code(app: typer.Typer) -> int:
         result = app(standalone_mode=False)
         return result if isinstance(result, int) else 0
     except XcitHubError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"error: {error}", style="red", markup=False
-        )
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         return 2
     except click.ClickException as error:
         error.show()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Literal, overload
 
 import numpy as np
 from mindspore import Tensor
 from mindspore.nn.utils import no_init_parameters
+from numpy.typing import NDArray
 
 from xcit_hub import variants
 from xcit_hub.errors import WeightsError
@@ -16,7 +18,19 @@ from xcit_hub.models.xcit import GlobalPool, Indices, XCiT, XCiTFeatures, take_i
 __all__ = ["XCiT", "XCiTFeatures", "create_model", "load_weights", "take_indices"]
 
 
+@overload
 def create_model(
+    name: str | variants.Architecture, *, features_only: Literal[True], **options: Any
+) -> XCiTFeatures: ...
+
+
+@overload
+def create_model(
+    name: str | variants.Architecture, *, features_only: Literal[False] = False, **options: Any
+) -> XCiT: ...
+
+
+def create_model(  # type: ignore[misc]  # the overloads' options are spelled out here
     name: str | variants.Architecture,
     *,
     num_classes: int = 1000,
@@ -71,7 +85,7 @@ def create_model(
     return XCiTFeatures(network, out_indices) if features_only else network
 
 
-def load_weights(network: XCiT | XCiTFeatures, arrays: Mapping[str, np.ndarray]) -> None:
+def load_weights(network: XCiT | XCiTFeatures, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Fill a network with weights; names and shapes must be the network's exactly.
 
     ``mindspore.load_param_into_net`` skips what does not fit and goes on; this refuses before it touches anything.

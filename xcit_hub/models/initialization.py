@@ -25,22 +25,20 @@ def initialize(parameters: Iterable[Parameter], eta: float, seed: int | None) ->
         seed: makes the values reproducible; None draws fresh ones.
     """
     generator = np.random.default_rng(seed)
-    convolution_bound = None
+    bound = 0.0  # of the last convolution's weight; 0 after an affine map's, whose bias starts at zero
     for parameter in parameters:
         kind, shape = parameter.name.rpartition(".")[2], parameter.shape
         if kind in _CONSTANTS:
             value = np.full(shape, _CONSTANTS[kind], np.float32)
         elif kind in _LAYER_SCALES:
             value = np.full(shape, eta, np.float32)
-        elif kind == "bias" and convolution_bound is None:
-            value = np.zeros(shape, np.float32)
-        elif kind == "weight" and len(shape) == 4:
-            convolution_bound = 1.0 / math.sqrt(math.prod(shape[1:]))
-            value = generator.uniform(-convolution_bound, convolution_bound, shape).astype(np.float32)
         elif kind == "bias":
-            value = generator.uniform(-convolution_bound, convolution_bound, shape).astype(np.float32)
+            value = generator.uniform(-bound, bound, shape).astype(np.float32)
+        elif kind == "weight" and len(shape) == 4:
+            bound = 1.0 / math.sqrt(math.prod(shape[1:]))
+            value = generator.uniform(-bound, bound, shape).astype(np.float32)
         else:
+            bound = 0.0
             # torch truncates at ±2 absolute, a hundred deviations away: a normal distribution.
-            convolution_bound = None
             value = generator.standard_normal(shape, np.float32) * np.float32(_TRUNCATED_NORMAL_DEVIATION)
         parameter.set_data(Tensor.from_numpy(value))

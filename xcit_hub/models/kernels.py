@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-
 import mindspore
 from mindspore import Tensor, ops
 
@@ -31,9 +30,7 @@ def gelu_erf_from_exp(x: Tensor) -> Tensor:
     """
     magnitude = ops.abs(x)
     t = 1.0 / (magnitude * (0.3275911 * _SQRT_HALF) + 1.0)
-    polynomial = (
-        (((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592
-    ) * t
+    polynomial = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t
     tail = (0.5 * magnitude) * polynomial * ops.exp(-0.5 * (x * x))
     return ops.relu(x) - tail
 

@@ -14,6 +14,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
+from numpy.typing import NDArray
 
 from xcit_hub.models.kernels import kernels
 from xcit_hub.parameters import stem_widths
@@ -40,12 +41,8 @@ def _batch_norm(dim: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(dim, eps=_BATCH_NORM_EPSILON, momentum=_BATCH_NORM_MOMENTUM)
 
 
-def _conv3x3(
-    in_channels: int, out_channels: int, *, stride: int = 1, group: int = 1, bias: bool
-) -> nn.Conv2d:
-    return nn.Conv2d(
-        in_channels, out_channels, 3, stride=stride, pad_mode="pad", padding=1, group=group, has_bias=bias
-    )
+def _conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, group: int = 1, bias: bool) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, pad_mode="pad", padding=1, group=group, has_bias=bias)
 
 
 class Gelu(nn.Cell):
@@ -77,7 +74,7 @@ class DropPath(nn.Cell):
 
 
 class ConvPatchEmbed(nn.Cell):
-    """Image to tokens by stride-2 3×3 convolutions, each with BatchNorm (paper, section 4.1; facebook ConvPatchEmbed)."""
+    """Image to tokens by stride-2 3×3 convolutions, each with BatchNorm (facebook ``ConvPatchEmbed``)."""
 
     def __init__(self, architecture: Architecture, in_chans: int, gelu: str) -> None:
         super().__init__()
@@ -97,8 +94,10 @@ class ConvPatchEmbed(nn.Cell):
 
 
 @lru_cache(maxsize=64)
-def _fourier_array(height: int, width: int) -> np.ndarray:
-    """Sines and cosines of the 2-D position, (N, 64) float32; rows in raster order (facebook PositionalEncodingFourier)."""
+def _fourier_array(height: int, width: int) -> NDArray[np.float32]:
+    """Sines and cosines of the 2-D position, (N, 64) float32, in raster order (facebook
+    ``PositionalEncodingFourier``).
+    """
     exponent = 2.0 * (np.arange(_FOURIER_FREQUENCIES) // 2) / _FOURIER_FREQUENCIES
     period = np.power(np.float32(10000.0), exponent.astype(np.float32))
     axes = []
@@ -162,9 +161,7 @@ class XCA(nn.Cell):
         super().__init__()
         self.num_heads = num_heads
         self.normalize = normalize
-        self.temperature = Parameter(
-            initializer("ones", (num_heads, 1, 1), mstype.float32), name="temperature"
-        )
+        self.temperature = Parameter(initializer("ones", (num_heads, 1, 1), mstype.float32), name="temperature")
         self.qkv = dense(dim, 3 * dim)
         self.attn_drop = nn.Dropout(p=attn_drop)
         self.proj = dense(dim, dim)
@@ -286,11 +283,9 @@ class ClassAttention(nn.Cell):
 
 
 class ClassAttentionBlock(nn.Cell):
-    """Class attention and an MLP on the class token; patch tokens only pass the norms (facebook ClassAttentionBlock)."""
+    """Class attention and an MLP on the class token; patch tokens only pass the norms."""
 
-    def __init__(
-        self, architecture: Architecture, dialect: Dialect, *, proj_drop: float, attn_drop: float
-    ) -> None:
+    def __init__(self, architecture: Architecture, dialect: Dialect, *, proj_drop: float, attn_drop: float) -> None:
         super().__init__()
         dim = architecture.embed_dim
         self.tokens_norm = architecture.tokens_norm

@@ -7,7 +7,7 @@ strictly; the interface follows timm's ``Xcit``. The same code runs in graph mod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
@@ -27,7 +27,7 @@ from xcit_hub.models.layers import (
 from xcit_hub.variants import Architecture, Dialect
 
 GlobalPool = Literal["token", "avg", ""]
-Indices = Union[int, Sequence[int], None]
+Indices = int | Sequence[int] | None
 
 _GLOBAL_POOLS = ("token", "avg", "")
 
@@ -165,9 +165,7 @@ class XCiT(nn.Cell):
             if index in wanted:
                 feature = self.norm(tokens) if norm else tokens
                 if output_fmt == "NCHW":
-                    feature = feature.transpose(0, 2, 1).reshape(
-                        image.shape[0], self.embed_dim, height, width
-                    )
+                    feature = feature.transpose(0, 2, 1).reshape(image.shape[0], self.embed_dim, height, width)
                 intermediates.append(feature)
         if intermediates_only:
             return intermediates
@@ -201,9 +199,7 @@ class XCiT(nn.Cell):
 
     def no_weight_decay(self) -> set[str]:
         """Name the parameters of two or more dimensions that weight decay leaves out, as timm does."""
-        return {
-            name for name in self.parameters_dict() if name == "cls_token" or name.startswith("pos_embeder.")
-        }
+        return {name for name in self.parameters_dict() if name == "cls_token" or name.startswith("pos_embeder.")}
 
     def parameter_layers(self) -> dict[str, int]:
         """Map every trainable parameter to its layer for layer-wise learning rates, 0 nearest the image, as in timm."""
@@ -301,11 +297,9 @@ def take_indices(depth: int, indices: Indices) -> tuple[int, ...]:
             )
         return tuple(range(depth - indices, depth))
     resolved = tuple(index + depth if index < 0 else index for index in indices)
-    for given, index in zip(indices, resolved):
+    for given, index in zip(indices, resolved, strict=True):
         if not 0 <= index < depth:
-            raise InputError(
-                f"There is no block {given}; there are {depth}.", fix=f"Use {-depth} to {depth - 1}."
-            )
+            raise InputError(f"There is no block {given}; there are {depth}.", fix=f"Use {-depth} to {depth - 1}.")
     return resolved
 
 
@@ -313,9 +307,7 @@ def take_indices(depth: int, indices: Indices) -> tuple[int, ...]:
 def _grid(shape: Sequence[int], in_chans: int, patch_size: int) -> tuple[int, int]:
     """Return the token grid (Hp, Wp) of an image batch, or say why there is none."""
     if len(shape) != 4 or shape[1] != in_chans:
-        raise InputError(
-            f"The input has shape {tuple(shape)}; this network takes (batch, {in_chans}, height, width)."
-        )
+        raise InputError(f"The input has shape {tuple(shape)}; this network takes (batch, {in_chans}, height, width).")
     height, width = shape[2:]
     if height % patch_size or width % patch_size or not height or not width:
         raise InputError(

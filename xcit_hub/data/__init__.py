@@ -1,0 +1,1 @@
+"""What reaches the network: files, augmentation, batches."""

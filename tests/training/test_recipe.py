@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from xcit_hub.errors import InputError
+from xcit_hub.training.recipe import Recipe, load_recipe, parse_flags
+from xcit_hub.variants import ARCHITECTURES
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "xcit"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_in_the_repository_is_a_recipe(path: Path) -> None:
+    load_recipe(path)
+
+
+def test_every_architecture_has_its_recipe() -> None:
+    for name, entry in ARCHITECTURES.items():
+        recipe = load_recipe(CONFIGS / f"{name}.yaml")
+        assert recipe.model == name
+        assert recipe.image_resize == entry.image_size
+
+
+def test_every_number_of_a_paper_recipe_says_where_it_comes_from() -> None:
+    for name in ARCHITECTURES:
+        lines = (CONFIGS / f"{name}.yaml").read_text().splitlines()
+        unsourced = [line.partition(":")[0] for line in lines if line and not line.startswith("#") and "#" not in line]
+        # What the model is called, and what follows from its name, need no source.
+        assert set(unsourced) <= {"model", "dialect", "num_classes", "dataset", "loss"}, name
+
+
+def test_both_names_of_the_seed_recipe_hold_mindcvs_numbers() -> None:
+    first = load_recipe(CONFIGS / "xcit_tiny_12_p16_ascend.yaml")
+    assert first == load_recipe(CONFIGS / "xcit_tiny_12_p16_224_ascend.yaml")
+    assert (first.epoch_size, first.batch_size, first.lr, first.weight_decay) == (500, 128, 5e-4, 0.05)
+    assert (first.warmup_epochs, first.decay_epochs, first.loss_scale) == (40, 460, 1024)
+    assert first.decay_filter == "norm_and_bias"
+
+
+def test_the_seeds_flags_override_keys() -> None:
+    flags = parse_flags(["--data_dir", "/d", "--distribute", "False", "--epoch_size=2", "--lr", "1e-3", "--ema"])
+    recipe = load_recipe(CONFIGS / "xcit_tiny_12_p16_ascend.yaml", flags)
+    assert (recipe.data_dir, recipe.distribute, recipe.epoch_size, recipe.lr, recipe.ema) == (
+        "/d",
+        False,
+        2,
+        1e-3,
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--epoch_sizes", "2"], "epoch_size"),
+        (["--wieght-decay", "2"], "weight_decay"),
+        (["epoch_size", "2"], "not a flag"),
+    ],
+)
+def test_an_unknown_flag_names_the_nearest_key(flags: list[str], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        raise_with_fix(lambda: parse_flags(flags))
+
+
+def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("model: xcit_nano_12_p16_224\nlearning_rate: 1\nbatchsize: 3\n")
+    with pytest.raises(InputError, match="learning_rate"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"opt": "sgd"},
+        {"scheduler": "step_decay"},
+        {"batch_size": 0},
+        {"batch_size": "many"},
+        {"aux_factor": 0.4},
+        {"dataset_download": True},
+        {"model": "xcit_nano"},
+        {"mean": [1.0]},
+        {"ckpt_save_policy": "top_k"},
+        {"distillation_type": "soft"},
+        {"mixup": 0.8, "batch_size": 3},
+        {"filter_bias_and_bn": True, "weight_decay_filter": "paper"},
+    ],
+    ids=str,
+)
+def test_a_value_that_cannot_be_honoured_is_refused(settings: dict[str, object]) -> None:
+    with pytest.raises((InputError, LookupError)) as caught:
+        load_recipe(None, {"model": "xcit_nano_12_p16_224", **settings})
+    assert next(iter(settings)) in str(caught.value) or "XCiT architecture" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["- a\n- b\n", "!!python/object/apply:os.system ['true']", "\x00\x01", "a: [", "1: 2"],
+    ids=["list", "python tag", "binary", "unclosed", "number key"],
+)
+def test_a_hostile_file_is_an_error_and_nothing_runs(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError):
+        load_recipe(path)
+
+
+def test_a_recipe_survives_being_written_and_read(tmp_path: Path) -> None:
+    recipe = load_recipe(CONFIGS / "xcit_small_24_p8_384.yaml")
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    assert load_recipe(path) == recipe
+
+
+def test_every_key_can_be_given_as_a_flag() -> None:
+    for key in Recipe.model_fields:
+        assert parse_flags([f"--{key}", "1"]) == {key: 1}
+
+
+def raise_with_fix(action: object) -> None:
+    try:
+        action()  # type: ignore[operator]
+    except InputError as error:
+        raise InputError(str(error)) from error

@@ -1,0 +1,1 @@
+"""Checkpoints of XCiT from one family and file format into another."""

@@ -1,0 +1,1 @@
+"""The three file formats: each module reads a file into named tensors and writes them to a stream."""

@@ -1,0 +1,130 @@
+"""``.pth``, ``.pt``, ``.bin``: PyTorch's pickles, read with ``weights_only``: no code in them ever runs."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from converters.tensor import DTYPES, Extent, StoredTensor
+from xcit_hub.errors import CheckpointError
+
+_DEEPEST = 16  # levels of nested tables; honest files have three or four
+
+
+def read(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Return the tensors and strings of a pickle; a nested one is named by its path (``model.cls_token``).
+
+    Raises:
+        CheckpointError: PyTorch is missing, the file is damaged, or it asks for more than plain data.
+    """
+    torch = _torch()
+    tensors: dict[str, StoredTensor] = {}
+    metadata: dict[str, str] = {}
+    for name, leaf in _leaves(_unpickled(path, torch), ""):
+        if isinstance(leaf, torch.Tensor):
+            if name in tensors:
+                raise _broken(path, f"{name!r} occurs twice")
+            tensors[name] = _stored(path, name, leaf, torch)
+        elif isinstance(leaf, str):
+            metadata[name] = leaf
+    if not tensors:
+        raise _broken(path, "it holds no tensor")
+    return tensors, metadata
+
+
+def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> None:
+    """Write ``{"model": tensors}``, which timm and facebookresearch/xcit both unwrap, beside the metadata."""
+    torch = _torch()
+    content: dict[str, Any] = {"model": {name: _tensor(stored, torch) for name, stored in tensors.items()}}
+    torch.save({**content, **metadata}, stream)
+
+
+def _unpickled(path: Path, torch: Any) -> object:
+    # Training scripts keep their arguments and their best score beside the weights: plain data, and safe.
+    scalar = np.float64(0).__reduce__()[0]
+    plain = [argparse.Namespace, scalar, np.dtype, *(type(np.dtype(code)) for code in "fdilq?")]
+    try:
+        with torch.serialization.safe_globals(plain), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError as error:
+                if "mmap" not in str(error):
+                    raise
+                # Files of PyTorch before 1.6 are no archives and cannot be mapped.
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path.name} holds more than plain data, and was not loaded: {_first_line(error)}.",
+            where=path,
+            fix="A pickle can run any code. If you trust its source, load it in PyTorch where nothing is "
+            "at stake and save {'model': network.state_dict()} again.",
+        ) from error
+    except MemoryError as error:
+        raise _broken(path, "it asks for more memory than there is") from error
+    except Exception as error:  # a damaged archive fails in a dozen ways inside PyTorch
+        raise _broken(path, _first_line(error)) from error
+
+
+def _leaves(value: object, name: str, depth: int = 0) -> Iterator[tuple[str, object]]:
+    if depth > _DEEPEST:
+        return
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _leaves(entry, f"{name}.{key}" if name else str(key), depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for index, entry in enumerate(value):
+            yield from _leaves(entry, f"{name}.{index}" if name else str(index), depth + 1)
+    else:
+        yield name, value
+
+
+def _stored(path: Path, name: str, tensor: Any, torch: Any) -> StoredTensor:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in DTYPES or tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        raise CheckpointError(
+            f"{path.name} holds {name!r} as {tensor.dtype} {tensor.layout}, which no other format can hold.",
+            where=path,
+            fix="Convert that tensor to a dense float in PyTorch and save the file again.",
+        )
+    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return StoredTensor(dtype, tensor.shape, (Extent(memoryview(flat).toreadonly()),))
+
+
+def _tensor(stored: StoredTensor, torch: Any) -> Any:
+    dtype = getattr(torch, DTYPES[stored.dtype].torch)
+    if not stored.size:
+        return torch.empty(stored.shape, dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the buffer is read-only, and so is our use of it
+        return torch.frombuffer(stored.raw(), dtype=dtype).reshape(stored.shape)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise CheckpointError(
+            "PyTorch's own files can only be read and written with PyTorch, which is not installed.",
+            fix="pip install 'xcit-hub[timm]', or use a .safetensors file.",
+        ) from error
+    return torch
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
+
+
+def _broken(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path.name} is not a whole PyTorch checkpoint: {why}.",
+        where=path,
+        fix="Fetch the file again and compare its SHA-256.",
+    )

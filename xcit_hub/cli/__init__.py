@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 import typer
@@ -12,8 +13,8 @@ import typer
 def run(app: typer.Typer) -> NoReturn:
     """Run a Typer application as a whole process and end it.
 
-    Exit codes: 0 done, 1 a check failed, 2 the user can mend something, 130 interrupted. No traceback for any of them,
-    and no framework noise.
+    Exit codes: 0 done, 1 a check failed or the user interrupted, 2 the user can mend something, 70 a fault of ours (the
+    only case with a traceback). Frameworks' noise is kept away.
     """
     _silence_frameworks()
     code = _exit_code(app)
@@ -31,27 +32,25 @@ def main() -> NoReturn:
 
 
 def _exit_code(app: typer.Typer) -> int:
-    import click
     from rich.console import Console
 
     from xcit_hub.errors import XcitHubError
 
     try:
-        result = app(standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        app()
+    except SystemExit as end:
+        # Typer ends every command this way, after it has printed what was wrong with the arguments.
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except XcitHubError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         return 2
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("interrupted\n")
-        return 130
     except BrokenPipeError:
         # The reader of our output went away (`| head`); nothing is left to say.
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
-        return 0
+    except Exception:
+        traceback.print_exc()
+        return 70
+    return 0
 
 
 def _silence_frameworks() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from xcit_hub._version import __version__
+from xcit_hub.cli import parity
 
 app = typer.Typer(
     name="xcit-hub",
     help="XCiT for MindSpore: convert, prove, publish, load, train.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -24,8 +27,11 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: bool | None = typer.Option(
-        None, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-    ),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     pass
+
+
+app.command()(parity.parity)

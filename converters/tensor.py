@@ -6,11 +6,12 @@ import math
 import mmap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Transform = Callable[[Array], Array]
 
 # What is in flight at a time while a tensor is streamed; a multiple of every item size.

@@ -1,0 +1,463 @@
+"""A checkpoint of any family in any format → the project's tensors, or a checkpoint of any other."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from converters import checkpoint, dialects, numbers
+from converters.checkpoint import Checkpoint, StoredTensor
+from converters.dialects import LAYOUTS, Dropped, Identity, Kind, Marks, Selection
+from xcit_hub._version import __version__
+from xcit_hub.errors import InputError, WeightsError
+from xcit_hub.files import sha256_of, write_text
+from xcit_hub.variants import CHECKPOINTS, DIALECTS, Architecture, Family
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Weights:
+    """One network's parameters in the project's names and layout, and what is known about them.
+
+    Args:
+        tensors: our names (``xcit_hub.parameters``) → tensors, in our order, complete and of the right shapes.
+        dialect: "paper" or "mindcv".
+        family: whose file it was.
+        evidence: how the dialect is known.
+        kind: a classifier, a backbone without head, or a detector's backbone (no class attention, but a pyramid).
+        notes: what was assumed, in sentences for the user.
+        dropped: the file's other tensors, each with its reason.
+        sources: our name → the names it had in the file.
+    """
+
+    tensors: Mapping[str, StoredTensor]
+    architecture: Architecture
+    num_classes: int
+    in_chans: int
+    dialect: str
+    family: Family
+    evidence: str
+    kind: Kind
+    notes: list[str] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the tensors as read-only arrays, views of the file where they can be; bfloat16 becomes float32."""
+        return {name: tensor.numpy() for name, tensor in self.tensors.items()}
+
+
+@dataclass
+class Report:
+    """What a conversion read, did and wrote; :meth:`as_dict` is the JSON of ``--report``."""
+
+    source: dict[str, Any]
+    target: dict[str, Any]
+    weights: Weights
+    tensors: list[dict[str, Any]]
+    made_up: list[dict[str, str]]
+    seconds: float
+    parity: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        weights = self.weights
+        return {
+            "source": self.source,
+            "target": self.target,
+            "architecture": weights.architecture.name,
+            "kind": weights.kind,
+            "num_classes": weights.num_classes,
+            "in_chans": weights.in_chans,
+            "dialect": weights.dialect,
+            "evidence": weights.evidence,
+            "notes": weights.notes,
+            "tensors": self.tensors,
+            "dropped": [{"name": entry.name, "reason": entry.reason} for entry in weights.dropped],
+            "made_up": self.made_up,
+            "versions": _versions(),
+            "seconds": round(self.seconds, 3),
+            "parity": self.parity,
+        }
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    dialect: str | None = None,
+    ema: bool = False,
+    family: Family | None = None,
+) -> Weights:
+    """Read a checkpoint of any family and format into the project's names and layout.
+
+    Numbers and dtypes are the file's own, and stay in the mapped file until they are used.
+
+    Args:
+        model: the architecture it must be; decides between 224 and 384, which have the same parameters.
+        dialect: which network it belongs to, for files that do not tell.
+        ema: take the averaged weights rather than the plain ones.
+        family: whose file it must be.
+
+    Raises:
+        CheckpointError: the file is not a whole checkpoint.
+        WeightsError: it is not one XCiT's weights (missing, unexpected, misshapen tensors, NaN, infinity), or nothing
+            tells its dialect.
+        UnknownNameError: there is no such model or dialect.
+    """
+    opened = checkpoint.read(path)
+    weights = _weights(opened, model=model, dialect=dialect, ema=ema, family=family)
+    for name, tensor in weights.tensors.items():
+        for _ in numbers.finite(tensor, weights.sources[name]).pieces():
+            pass
+    return weights
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    to: Family | None = None,
+    model: str | None = None,
+    dialect: str | None = None,
+    ema: bool = False,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    dtype: str | None = None,
+    family: Family | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Convert a checkpoint into another family's and format; ``target``'s suffix says which format.
+
+    The numbers are the source's, bit for bit, unless ``in_chans`` or ``dtype`` asks for others. Beside the target a
+    ``config.json`` is written (:func:`config_path`).
+
+    Args:
+        to: the family to write; our own where it is not said.
+        model, dialect, ema, family: as for :func:`load`. ``model`` may name a checkpoint: ``ms_in1k`` is the tag of
+            ``xcit_hub.timm``'s class, which makes a mindcv network writable in timm's layout.
+        num_classes: keep this many of the classifier's first rows; 0 drops it.
+        in_chans: input channels of the first convolution, adapted as timm does.
+        dtype: "float32", "float16" or "bfloat16".
+        progress: called with the bytes done and the bytes in all.
+
+    Raises:
+        CheckpointError: the source is no whole checkpoint, or the target's format cannot hold it.
+        WeightsError: see :func:`load`; or the target family has no such network.
+        InputError: the options ask for what cannot be.
+    """
+    started = time.perf_counter()
+    source, target = Path(source), Path(target)
+    if source.resolve() == target.resolve():
+        raise InputError("Source and target are the same file.", where=target, fix="Choose another target.")
+    format_out = checkpoint.format_of(target)
+    family_out: Family = to or "xcit-hub"
+    opened = checkpoint.read(source)
+    weights = _weights(opened, model=model, dialect=dialect, ema=ema, family=family)
+    _check_target(weights, family_out, model)
+    weights = _with_head(_with_channels(_without_pyramid(weights, family_out), in_chans), num_classes)
+    stored = {
+        name: numbers.cast(numbers.finite(tensor, weights.sources[name]), dtype, weights.sources[name])
+        for name, tensor in weights.tensors.items()
+    }
+    translated = dialects.from_ours(stored, family_out)
+    made_up = _made_up(weights, family_out)
+    if progress is not None:
+        translated = _counted(translated, progress)
+    metadata = _metadata(weights, family_out, format_out)
+    digest = checkpoint.write(target, translated | {name: tensor for name, (tensor, _) in made_up.items()}, metadata)
+    _write_config(target, weights, family_out, digest)
+    return Report(
+        source=_file(source, sha256_of(source), weights.family, opened.format),
+        target=_file(target, digest, family_out, format_out),
+        weights=weights,
+        tensors=[
+            {
+                "source": list(weights.sources[name]),
+                "target": list(LAYOUTS[family_out].names(name)),
+                "shape": list(tensor.shape),
+                "dtype": tensor.dtype,
+            }
+            for name, tensor in stored.items()
+        ],
+        made_up=[{"name": name, "reason": reason} for name, (_, reason) in made_up.items()],
+        seconds=time.perf_counter() - started,
+    )
+
+
+def config_path(target: str | os.PathLike[str]) -> Path:
+    """Return where the configuration beside a checkpoint stands.
+
+    ``model.safetensors`` and ``pytorch_model.bin`` are the only checkpoint of their folder and have ``config.json``,
+    as on Hugging Face; any other file ``name.suffix`` has ``name.config.json``.
+    """
+    path = Path(target)
+    alone = path.stem in ("model", "pytorch_model")
+    return path.with_name("config.json" if alone else f"{path.stem}.config.json")
+
+
+# ---- Reading -------------------------------------------------------------------------------------
+
+
+def _weights(
+    opened: Checkpoint, *, model: str | None, dialect: str | None, ema: bool, family: Family | None
+) -> Weights:
+    try:
+        selection = dialects.select(opened.tensors, ema=ema)
+        named = {name: opened.tensors[full] for name, full in selection.names.items()}
+        marked = named.pop(dialects.MINDCV_MARK, None) is not None
+        expected = model or opened.metadata.get("xcit_hub.architecture")
+        identity = dialects.identify({name: tensor.shape for name, tensor in named.items()}, model=expected)
+        found = _family(identity, opened.metadata, family)
+        marks = Marks(
+            file_format=opened.format,
+            metadata=opened.metadata,
+            sidecar=_sidecar(opened.path) if "xcit_hub.dialect" not in opened.metadata else {},
+            mindcv_mark=marked,
+            trained_by_mindcv=identity.naming == "mindcv" and (selection.has_optimizer or selection.both),
+            published_as=_published(opened.path) if _needs_digest(identity, opened.metadata, dialect) else None,
+            family=family,
+        )
+        settled, evidence = dialects.settle_dialect(identity.naming, marks, dialect)
+        tensors = dialects.to_ours(named, identity.naming, identity.shapes)
+    except WeightsError as error:
+        raise WeightsError(error.what, where=opened.path, fix=error.fix) from error
+    layout = LAYOUTS[identity.naming]
+    return Weights(
+        tensors=tensors,
+        architecture=identity.architecture,
+        num_classes=identity.num_classes,
+        in_chans=identity.in_chans,
+        dialect=settled,
+        family=found,
+        evidence=evidence,
+        kind=identity.kind,
+        notes=[*_notes(selection, ema), *identity.notes],
+        dropped=selection.dropped,
+        sources={name: tuple(selection.names[part] for part in layout.names(name)) for name in tensors},
+    )
+
+
+def _family(identity: Identity, metadata: Mapping[str, str], asked: Family | None) -> Family:
+    naming = identity.naming
+    if naming == "mindcv" and "xcit_hub.family" in metadata:
+        naming = "mindcv" if metadata["xcit_hub.family"] == "mindcv" else "xcit-hub"
+    if asked is None or asked == naming or {asked, naming} == {"mindcv", "xcit-hub"}:
+        return asked or naming
+    raise WeightsError(
+        f"The names are {naming}'s, not {asked}'s.",
+        fix="Use xcit-hub convert, which tells the families apart by itself.",
+    )
+
+
+def _notes(selection: Selection, ema: bool) -> list[str]:
+    notes = []
+    if selection.both:
+        taken, left = ("averaged", "plain") if ema else ("plain", "averaged (EMA)")
+        notes.append(f"Plain and averaged weights were both there; took the {taken} ones, left the {left} ones.")
+    elif selection.averaged and not ema:
+        notes.append("Only averaged (EMA, teacher) weights were there; took those.")
+    if selection.has_optimizer:
+        count = sum("optimizer" in entry.reason for entry in selection.dropped)
+        notes.append(f"Dropped {count} tensors of optimizer or training state.")
+    return notes
+
+
+def _needs_digest(identity: Identity, metadata: Mapping[str, str], dialect: str | None) -> bool:
+    return identity.naming == "mindcv" and dialect is None and "xcit_hub.dialect" not in metadata
+
+
+def _published(path: Path) -> tuple[str, str] | None:
+    known = [entry for entry in CHECKPOINTS.values() if entry.sha256 is not None]
+    digest = sha256_of(path) if known else ""
+    for entry in known:
+        if entry.sha256 is not None and digest.startswith(entry.sha256):
+            return entry.name, entry.dialect
+    return None
+
+
+def _sidecar(path: Path) -> dict[str, str]:
+    """The strings of the configuration beside a file, if it was written for exactly that file."""
+    try:
+        content = json.loads(config_path(path).read_text("utf-8"))
+        ours = content["xcit_hub"]
+        if ours["sha256"] != sha256_of(path):
+            return {}
+        return {f"xcit_hub.{key}": value for key, value in ours.items() if isinstance(value, str)}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {}
+
+
+# ---- Reshaping -----------------------------------------------------------------------------------
+
+
+def _with_head(weights: Weights, num_classes: int | None) -> Weights:
+    if num_classes is None or num_classes == weights.num_classes:
+        return weights
+    if not 0 <= num_classes < weights.num_classes:
+        raise InputError(
+            f"The classifier has {weights.num_classes} classes; {num_classes} cannot be taken from it.",
+            fix="Ask for fewer, or for 0 to drop it and train a new one.",
+        )
+    tensors = dict(weights.tensors)
+    head = {name: tensors.pop(name) for name in ("head.weight", "head.bias")}
+    dropped = list(weights.dropped)
+    if num_classes:
+        tensors |= {name: tensor.rows(0, num_classes) for name, tensor in head.items()}
+        note = f"Kept the classifier's first {num_classes} of {weights.num_classes} rows; the other classes are gone."
+    else:
+        dropped += [Dropped(weights.sources[name][0], "--num-classes 0 drops the classifier") for name in head]
+        note = "Dropped the classifier."
+    ordered = {name: tensors[name] for name in weights.tensors if name in tensors}
+    return replace(
+        weights,
+        tensors=ordered,
+        num_classes=num_classes,
+        kind="classifier" if num_classes else "backbone",
+        notes=[*weights.notes, note],
+        dropped=dropped,
+    )
+
+
+def _with_channels(weights: Weights, in_chans: int | None) -> Weights:
+    if in_chans is None or in_chans == weights.in_chans:
+        return weights
+    if in_chans < 1:
+        raise InputError(f"An image cannot have {in_chans} channels.", fix="Use --in-chans 1 or more.")
+    name = "patch_embed.proj.0.0.weight"
+    adapted = numbers.adapt_input_conv(weights.tensors[name], in_chans)
+    how = "summed over" if in_chans == 1 else "repeated and rescaled from"
+    return replace(
+        weights,
+        tensors={**weights.tensors, name: adapted},
+        in_chans=in_chans,
+        notes=[*weights.notes, f"The first convolution was {how} {weights.in_chans} channels, as timm does."],
+    )
+
+
+def _without_pyramid(weights: Weights, to: Family) -> Weights:
+    if weights.kind != "dense" or LAYOUTS[to].dense:
+        return weights
+    reason = f"the feature pyramid of a detector or segmenter, which {to} has no network for"
+    kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("fpn")}
+    gone = [part for name in weights.tensors if name not in kept for part in weights.sources[name]]
+    return replace(
+        weights,
+        tensors=kept,
+        dropped=[*weights.dropped, *(Dropped(name, reason) for name in gone)],
+        notes=[*weights.notes, f"Dropped {len(gone)} tensors: {reason}."],
+    )
+
+
+# ---- Writing -------------------------------------------------------------------------------------
+
+
+def _check_target(weights: Weights, to: Family, model: str | None) -> None:
+    if weights.dialect in LAYOUTS[to].dialects or (to == "timm" and _names_our_class(model)):
+        return
+    name = weights.architecture.name
+    explained = DIALECTS[weights.dialect].explanation
+    if weights.dialect == "paper":
+        raise WeightsError(
+            f"MindCV has no network that computes what {name} was trained as ({explained}); in MindCV's own these "
+            "weights give wrong answers without any error.",
+            fix="Write --to xcit-hub, and run it with xcit-hub's network, which has both dialects.",
+        )
+    raise WeightsError(
+        f"{to} has no network that computes what {name} was trained as ({explained}); in its own these weights give "
+        "wrong answers without any error.",
+        fix="Run them in timm through this project's class: write --to timm "
+        f"--model {name}.ms_in1k, then `import xcit_hub.timm` and "
+        f"timm.create_model('{name}.ms_in1k', checkpoint_path=OUT).",
+    )
+
+
+def _names_our_class(model: str | None) -> bool:
+    return model is not None and model.partition(".")[2] == "ms_in1k"
+
+
+def _made_up(weights: Weights, to: Family) -> dict[str, tuple[StoredTensor, str]]:
+    """Tensors that the target's files have and ours have not."""
+    made_up: dict[str, tuple[StoredTensor, str]] = {}
+    if LAYOUTS[to].counters:
+        for name in weights.tensors:
+            if name.endswith(".moving_mean"):
+                counter = f"{name.removesuffix('.moving_mean')}.num_batches_tracked"
+                made_up[counter] = (StoredTensor.of(np.array(0, np.int64)), "PyTorch's batch counter, unused")
+    if to == "timm" and weights.dialect == "mindcv":
+        mark = StoredTensor.of(np.array([1], np.uint8))
+        made_up[dialects.MINDCV_MARK] = (mark, "keeps timm's own class from loading the mindcv dialect")
+    return made_up
+
+
+def _metadata(weights: Weights, to: Family, file_format: str) -> dict[str, str]:
+    # Hugging Face's loaders insist on a framework's name in every safetensors file.
+    named = {"format": "pt"} if file_format == "safetensors" else {}
+    return {
+        **named,
+        "xcit_hub.architecture": weights.architecture.name,
+        "xcit_hub.dialect": weights.dialect,
+        "xcit_hub.family": to,
+        "xcit_hub.version": __version__,
+    }
+
+
+def _write_config(target: Path, weights: Weights, to: Family, digest: str) -> None:
+    path = config_path(target)
+    config = {
+        "architecture": weights.architecture.name,
+        "num_classes": weights.num_classes,
+        "in_chans": weights.in_chans,
+        "xcit_hub": {"dialect": weights.dialect, "family": to, "version": __version__, "sha256": digest},
+    }
+    if path.exists() and not _is_our_config(path):
+        weights.notes.append(f"{path.name} was there before and is not xcit-hub's; left it as it was.")
+        return
+    write_text(path, json.dumps(config, indent=2) + "\n")
+
+
+def _is_our_config(path: Path) -> bool:
+    try:
+        return "sha256" in json.loads(path.read_text("utf-8"))["xcit_hub"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
+def _counted(tensors: dict[str, StoredTensor], progress: Progress) -> dict[str, StoredTensor]:
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    done = 0
+
+    def count(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        nonlocal done
+        done += array.nbytes
+        progress(done, total)
+        return array
+
+    return {name: tensor.through(count) for name, tensor in tensors.items()}
+
+
+def _file(path: Path, digest: str, family: Family, file_format: str) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "sha256": digest,
+        "bytes": path.stat().st_size,
+        "format": file_format,
+        "family": family,
+    }
+
+
+def _versions() -> dict[str, str]:
+    loaded = ("mindspore", "torch", "timm", "numpy")
+    versions = {"xcit-hub": __version__, "python": platform.python_version()}
+    return versions | {name: sys.modules[name].__version__ for name in loaded if name in sys.modules}

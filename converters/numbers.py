@@ -1,0 +1,106 @@
+"""What happens to numbers on their way: checked for NaN and infinity, rounded, summed over channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from converters.tensor import DTYPES, Array, StoredTensor, widen_bfloat16
+from xcit_hub.errors import InputError, WeightsError
+
+CAST_DTYPES = ("float32", "float16", "bfloat16")
+
+
+def finite(tensor: StoredTensor, names: tuple[str, ...]) -> StoredTensor:
+    """Return the tensor, which raises ``WeightsError`` when it is read and holds a NaN or an infinity.
+
+    Args:
+        names: what it is called in the file.
+    """
+
+    def check(stored: Array) -> Array:
+        if not _all_finite(stored, tensor.dtype):
+            raise WeightsError(f"{' + '.join(names)} holds NaN or infinity.", fix="Take an earlier checkpoint.")
+        return stored
+
+    return tensor.through(check)
+
+
+def cast(tensor: StoredTensor, dtype: str | None, names: tuple[str, ...]) -> StoredTensor:
+    """Return the tensor rounded to ``dtype``, to nearest, ties to even; ``None`` leaves it as it is.
+
+    When it is read it raises ``WeightsError`` if a number is too large for ``dtype``.
+
+    Raises:
+        InputError: ``dtype`` is none of :data:`CAST_DTYPES`.
+    """
+    if dtype is None or dtype == tensor.dtype:
+        return tensor
+    if dtype not in CAST_DTYPES:
+        raise InputError(f"Weights cannot be written as {dtype!r}.", fix=f"Use one of {', '.join(CAST_DTYPES)}.")
+
+    def rounded(stored: Array) -> Array:
+        values = widen_bfloat16(stored) if tensor.dtype == "bfloat16" else stored
+        with np.errstate(over="ignore"):
+            out = _to_bfloat16(values) if dtype == "bfloat16" else values.astype(DTYPES[dtype].storage)
+        if not _all_finite(out, dtype):
+            raise WeightsError(
+                f"{' + '.join(names)} holds {float(np.abs(values).max()):g}, which is too large for {dtype}.",
+                fix="Use --dtype bfloat16 or float32." if dtype == "float16" else "Keep the file's own dtype.",
+            )
+        return out
+
+    return tensor.through(rounded, dtype)
+
+
+def adapt_input_conv(weight: StoredTensor, in_chans: int) -> StoredTensor:
+    """Return a first convolution (out, in, height, width) for another number of input channels.
+
+    Source: ``adapt_input_conv`` in timm's ``models/_manipulate.py``, whose numbers these are: one channel is the sum of
+    all, more are the old ones repeated and scaled by old / new. Computed in float32 and rounded to the weight's dtype.
+    """
+    base = weight.shape[1]
+    values = weight.numpy().astype(np.float32)
+    if in_chans == 1:
+        adapted = values.sum(axis=1, keepdims=True)
+    else:
+        repeated = np.tile(values, (1, math.ceil(in_chans / base), 1, 1))[:, :in_chans]
+        adapted = repeated * np.float32(base / in_chans)
+    return cast(StoredTensor.of(adapted), weight.dtype, ("the adapted first convolution",))
+
+
+def _all_finite(stored: Array, dtype: str) -> bool:
+    check: Callable[[Array], bool] = _ALL_FINITE.get(dtype, lambda values: bool(np.isfinite(values).all()))
+    return check(stored)
+
+
+def _float32_finite(values: Array) -> bool:
+    # A NaN or an infinity survives any sum, and a sum is several times as fast as isfinite.
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())
+
+
+def _bfloat16_finite(bits: Array) -> bool:
+    return bool(((bits & np.uint16(0x7F80)) != 0x7F80).all())
+
+
+_ALL_FINITE: dict[str, Callable[[Array], bool]] = {"float32": _float32_finite, "bfloat16": _bfloat16_finite}
+
+
+def _to_bfloat16(values: Array) -> Array:
+    single = _to_float32_odd(values) if values.dtype == np.float64 else values.astype("<f4")
+    bits = single.view("<u4").astype(np.uint64)
+    # Half a unit of the kept 16 bits, less one where the kept part is even: ties go to even.
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+
+
+def _to_float32_odd(values: Array) -> Array:
+    """Round float64 to float32 so that rounding once more gives what rounding at once would (round to odd)."""
+    single = values.astype("<f4")
+    bits = single.view("<u4")
+    too_far = np.abs(single.astype("<f8")) > np.abs(values)
+    inexact = single.astype("<f8") != values
+    truncated = bits - too_far.astype("<u4")
+    return (truncated | inexact.astype("<u4")).view("<f4")

@@ -1,0 +1,1 @@
+"""Model cards: one set of facts, two written forms (MindSpore Hub, Hugging Face), two languages."""

@@ -1,0 +1,264 @@
+"""Everything a card says, with the source of every figure. A card is a function of this and of nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cards.inputs import read_yaml
+from cards.metadata import Asset, CardMetadata, Link, Names, Result
+from cards.run_record import RunRecord, Versions
+from cards.vocabulary import FILE_FORMATS, HUB_DATASETS, HUB_LICENSES
+from xcit_hub import variants
+
+Origin = Literal["measured", "published"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class AccuracyFigure(_Strict):
+    """Top-1 and top-5 in per cent, and where they come from.
+
+    Args:
+        origin: ``measured`` by this project's evaluation, or ``published`` by ``source``.
+        source: who published it, or on what it was measured.
+        samples: images the figure was measured on, where that is known.
+    """
+
+    top1: float | None = Field(None, ge=0, le=100)
+    top5: float | None = Field(None, ge=0, le=100)
+    origin: Origin = "published"
+    source: str
+    source_url: Link | None = None
+    dataset: str = "ImageNet-1k"
+    split: str = "validation"
+    samples: int | None = None
+
+
+class Performance(_Strict):
+    """One row of the performance table: a run record, and who measured it."""
+
+    origin: Origin
+    source: str
+    record: RunRecord
+    recipe_url: Link | None = None
+
+
+class WeightsFile(_Strict):
+    """The file a card speaks of. ``size`` in bytes; ``sha256`` is a prefix only where only that was published."""
+
+    name: str | None = None
+    format: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    link: Link | None = None
+
+
+class CardYaml(_Strict):
+    """What cannot be measured and nobody but the author knows: ``card.yaml``.
+
+    Args:
+        repository: where the weights are, or will be: ``ORG/NAME`` on Hugging Face.
+        uid: MindSpore Hub's id, ``publisher/version/model_dataset``.
+        requirements: the versions a published figure was measured with.
+        performance: published rows of the performance table; ``source`` says who published them.
+        limits: sentences about what the model should not be used for, by language.
+    """
+
+    model_name: str | None = None
+    backbone_name: str = "xcit"
+    module_type: str = "cv"
+    fine_tunable: bool = True
+    model_version: str | None = None
+    train_dataset: str | None = None
+    evaluation: str | None = None
+    author: str | None = None
+    update_time: str | None = None
+    repo_link: Link | None = None
+    user_id: str | None = None
+    used_for: str = "inference/extract-feature/transfer-learning"
+    mindspore_version: str | None = None
+    license: str = "apache-2.0"
+    summary: str | None = None
+    base_model: Names = []
+    tags: Names = []
+    repository: str | None = None
+    uid: str | None = None
+    asset: list[Asset] = []
+    recipe: str | None = None
+    recipe_url: Link | None = None
+    requirements: Versions = Versions()
+    requirements_source: str | None = None
+    accuracy: list[AccuracyFigure] = []
+    performance: list[Performance] = []
+    limits: dict[Literal["en", "zh"], str] = {}
+
+    @classmethod
+    def read(cls, path: str | Path) -> CardYaml:
+        """Read a ``card.yaml``.
+
+        Raises:
+            InputError: the file cannot be read or a field of it is wrong; every wrong field is named.
+        """
+        return read_yaml(path, cls)
+
+
+class Facts(_Strict):
+    """Everything one card says.
+
+    Args:
+        name: the model's name, as the card's title has it.
+        architecture: a key of :data:`xcit_hub.variants.ARCHITECTURES`.
+        published: the key in :data:`xcit_hub.variants.CHECKPOINTS`, for weights that somebody else published.
+        params: trainable numbers of the network.
+        conversion: the converter's report, as it wrote it.
+        unmeasured: nobody measured these weights: then the card has to say so.
+    """
+
+    name: str
+    architecture: str
+    dialect: variants.DialectName
+    published: str | None = None
+    num_classes: int = 1000
+    params: int
+    weights: WeightsFile = WeightsFile()
+    image_size: int
+    crop_pct: float
+    interpolation: str
+    accuracy: list[AccuracyFigure] = []
+    performance: list[Performance] = []
+    versions: Versions = Versions()
+    versions_source: str | None = None
+    conversion: dict[str, Any] | None = None
+    meta: CardYaml = CardYaml()
+
+    @property
+    def load_id(self) -> str:
+        """What ``xcit_hub.load`` takes for these weights."""
+        return self.meta.uid or self.meta.repository or self.published or self.weights.name or self.name
+
+    @property
+    def timm_repository(self) -> str | None:
+        """The repository that ``timm.create_model("hf-hub:…")`` takes; None where timm cannot hold the weights."""
+        return self.meta.repository if self.dialect == "paper" else None
+
+    @property
+    def recipe(self) -> str:
+        """The training configuration that fits this model."""
+        from_run = next((row.record.recipe for row in self.performance if row.record.recipe), None)
+        return self.meta.recipe or from_run or f"configs/xcit/{self.architecture}.yaml"
+
+    @property
+    def shape(self) -> variants.Architecture:
+        """The network's row of the variant table."""
+        return variants.architecture(self.architecture)
+
+    @property
+    def has_versions(self) -> bool:
+        """Whether any version is known that the figures were taken with."""
+        return any((self.versions.mindspore, self.versions.driver, self.versions.firmware, self.versions.cann))
+
+    @property
+    def measured_accuracy(self) -> bool:
+        """Whether any accuracy is this project's own."""
+        return any(figure.origin == "measured" for figure in self.accuracy)
+
+    @property
+    def published_by_timm(self) -> bool:
+        """Whether ``published`` is a name that ``timm.create_model`` takes."""
+        return self.published is not None and variants.CHECKPOINTS[self.published].family == "timm"
+
+    @property
+    def headline(self) -> AccuracyFigure | None:
+        """The figure that goes into one-figure fields: measured before published, and of these the first."""
+        measured = (figure for figure in self.accuracy if figure.origin == "measured")
+        return next(measured, self.accuracy[0] if self.accuracy else None)
+
+    def metadata(self, form: Literal["mindspore-hub", "hugging-face"], lang: Literal["en", "zh"]) -> CardMetadata:
+        """Return the fields that the card of ``form`` in ``lang`` has at its head."""
+        hub = self._mindspore_hub_fields()
+        if form == "mindspore-hub":
+            return CardMetadata.model_validate(hub)
+        return CardMetadata.model_validate(hub | self._hugging_face_fields(lang))
+
+    def _mindspore_hub_fields(self) -> dict[str, Any]:
+        meta = self.meta
+        return {
+            "model_name": meta.model_name or self.name,
+            "backbone_name": meta.backbone_name,
+            "module_type": meta.module_type,
+            "fine_tunable": meta.fine_tunable,
+            "model_version": meta.model_version,
+            "train_dataset": meta.train_dataset,
+            "evaluation": meta.evaluation or self._evaluation(),
+            "author": meta.author,
+            "update_time": meta.update_time,
+            "repo_link": meta.repo_link,
+            "user_id": meta.user_id,
+            "used_for": meta.used_for,
+            "mindspore_version": meta.mindspore_version,
+            "asset": [asset.model_dump() for asset in meta.asset] or self._asset(),
+            "license": HUB_LICENSES.get(meta.license, meta.license),
+            "summary": meta.summary,
+            # The variant table knows the dialect of published weights; no table knows the others'.
+            "dialect": None if self.published else self.dialect,
+        }
+
+    def _hugging_face_fields(self, lang: str) -> dict[str, Any]:
+        paper = self.dialect == "paper"
+        tags = ["xcit", "mindspore", *(["timm"] if paper else []), *self.meta.tags]
+        task = "image-classification" if self.num_classes else "image-feature-extraction"
+        return {
+            "library_name": "timm" if paper else "mindspore",
+            "language": ["zh" if lang == "zh" else "en"],
+            "license_id": self.meta.license,
+            "pipeline_tag": task,
+            "tags": [task, *tags],
+            "datasets": ["imagenet-1k"] if self._trained_on_imagenet else [],
+            "metrics": ["accuracy"] if self.accuracy else [],
+            "base_model": self.meta.base_model,
+            "results": [result.model_dump() for result in self._results(task)],
+            "dialect": self.dialect,
+        }
+
+    @property
+    def _trained_on_imagenet(self) -> bool:
+        return (
+            self.meta.train_dataset in {*HUB_DATASETS, *HUB_DATASETS.values()}
+            and "imagenet" in str(self.meta.train_dataset).lower()
+        )
+
+    def _evaluation(self) -> str | None:
+        figure = self.headline
+        if figure is None:
+            return None
+        said = [f"top{rank}acc{value:g}" for rank, value in ((1, figure.top1), (5, figure.top5)) if value is not None]
+        return " | ".join(said)
+
+    def _asset(self) -> list[dict[str, Any]]:
+        weights = self.weights
+        if weights.link is None or weights.format not in FILE_FORMATS:
+            return []
+        return [{"file_format": weights.format, "asset_link": weights.link, "asset_sha256": weights.sha256}]
+
+    def _results(self, task: str) -> list[Result]:
+        return [
+            Result(
+                task_type=task,
+                dataset_type="imagenet-1k" if figure.dataset == "ImageNet-1k" else figure.dataset.lower(),
+                dataset_name=figure.dataset,
+                dataset_split=figure.split,
+                metric_type="accuracy",
+                metric_name=f"top-{rank} accuracy (%), {figure.origin}: {figure.source}",
+                metric_value=value,
+                source_name=figure.source if figure.source_url else None,
+                source_url=figure.source_url,
+            )
+            for figure in self.accuracy
+            for rank, value in ((1, figure.top1), (5, figure.top5))
+            if value is not None
+        ]

@@ -1,0 +1,316 @@
+"""The YAML between the dashes, read without trusting it and written without losing a digit.
+
+PyYAML would turn ``mindspore-version: 1.10`` into 1.1. Here every scalar stays the text that was written; only fields
+that are known to be numbers, and unknown fields whose text a number prints back exactly, become numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import yaml
+
+from cards.faults import Fault
+
+MAX_CHARACTERS = 64 * 1024
+MAX_DEPTH = 12
+MAX_NODES = 20_000
+
+
+class Text(str):
+    """A scalar as it was written. ``plain`` is False for quoted and block scalars."""
+
+    plain: bool
+    __slots__ = ("plain",)
+
+    def __new__(cls, value: str, plain: bool = False) -> Text:  # noqa: D102
+        text = super().__new__(cls, value)
+        text.plain = plain
+        return text
+
+
+Tree: TypeAlias = "Text | list[Tree] | dict[str, Tree]"
+
+
+@dataclass
+class Fields:
+    """The top-level fields of a card's metadata.
+
+    Args:
+        values: name as written → value.
+        lines: name → line in the file, counted from 1.
+        faults: what was wrong while reading.
+        readable: False when something was refused, so that the values must not be used.
+    """
+
+    values: dict[str, Tree] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    readable: bool = True
+
+
+class _RefusedError(Exception):
+    """YAML that a card has no business to contain."""
+
+    def __init__(self, line: int, message: str) -> None:
+        self.line = line
+        self.message = message
+        super().__init__(message)
+
+
+class _Composer(yaml.SafeLoader):
+    """Builds the node graph only; refuses whatever could make it larger than its text or run something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = 0
+        self.nodes = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line
+        if isinstance(event, yaml.AliasEvent):
+            raise _RefusedError(line, f"an alias (*{event.anchor}) is not allowed in a card")
+        if event.anchor is not None:
+            raise _RefusedError(line, f"an anchor (&{event.anchor}) is not allowed in a card")
+        if event.tag is not None and event.tag != "!":
+            raise _RefusedError(line, f"the tag {event.tag} is not allowed in a card")
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise _RefusedError(line, f"more than {MAX_NODES:,} values")
+        if self.depth >= MAX_DEPTH:
+            raise _RefusedError(line, f"nested more than {MAX_DEPTH} deep")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
+def load(text: str, first_line: int = 1, *, tolerant: bool = True) -> Fields:
+    """Read the lines between the dashes.
+
+    Args:
+        first_line: the line of the file at which ``text`` begins.
+        tolerant: when the whole is not YAML, read it field by field and keep as text what cannot be parsed.
+
+    Returns:
+        The fields with every fault found; never raises, whatever the text is.
+    """
+    fields = Fields()
+    if len(text) > MAX_CHARACTERS:
+        fields.faults.append(Fault(first_line, "metadata", f"longer than {MAX_CHARACTERS:,} characters"))
+        fields.readable = False
+        return fields
+    try:
+        _from_yaml(fields, text, first_line)
+    except _RefusedError as error:
+        fields.faults.append(Fault(first_line + error.line, "metadata", error.message))
+        fields.readable = False
+    except (yaml.YAMLError, ValueError) as error:
+        line, problem = _problem(error)
+        fields.faults.append(Fault(first_line + line, "metadata", f"not valid YAML: {problem}"))
+        if tolerant:
+            _field_by_field(fields, text, first_line)
+        else:
+            fields.readable = False
+    return fields
+
+
+def resolved(tree: Tree) -> Any:
+    """Turn an unknown field into Python values: plain booleans, numbers and nulls, text for everything else.
+
+    A number whose digits would change (``1.10``) stays text.
+    """
+    if isinstance(tree, dict):
+        return {str(key): resolved(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [resolved(value) for value in tree]
+    return _resolved_scalar(tree) if tree.plain else str(tree)
+
+
+def plain(tree: Tree) -> Any:
+    """Return the same tree with every scalar as text, and with nothing (``key:``) as None."""
+    if isinstance(tree, dict):
+        return {str(key): plain(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [plain(value) for value in tree]
+    return None if tree.plain and tree in _NULLS else str(tree)
+
+
+def flow(tree: Tree) -> str:
+    """Return a value as one line of text: what a field that should be text says when it is not."""
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f"{key}: {flow(value)}" for key, value in tree.items()) + "}"
+    if isinstance(tree, list):
+        return "[" + ", ".join(flow(value) for value in tree) + "]"
+    return str(tree)
+
+
+def scalar(text: str) -> str:
+    """Write ``text`` as a YAML scalar on one line, unquoted where any YAML reader would print the same text."""
+    if text and text == text.strip() and not text.startswith("---") and text.isprintable():
+        try:
+            node: Any = yaml.compose(f"k: {text}\n", Loader=yaml.SafeLoader)
+            value = node.value[0][1]
+            if (
+                isinstance(value, yaml.ScalarNode)
+                and value.style is None
+                and value.value == text
+                and str(_constructed(text)) == text
+            ):
+                return text
+        except (yaml.YAMLError, ValueError):
+            pass
+    quoted = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=float("inf"))
+    return str(quoted).rstrip("\n")
+
+
+def block(value: object) -> str:
+    """Write any value as YAML for the right of ``key:``, on one line."""
+    dumped = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, sort_keys=False, width=float("inf")
+    )
+    return str(dumped).removesuffix("\n").removesuffix("\n...")
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+def _constructed(text: str) -> object:
+    return yaml.safe_load(text)
+
+
+def _from_yaml(fields: Fields, text: str, first_line: int) -> None:
+    loader = _Composer(text)
+    try:
+        node = loader.get_single_node()
+    finally:
+        loader.dispose()
+    if node is None:
+        return
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError("not a list of `key: value` fields")
+    for key_node, value_node in node.value:
+        _add(fields, _key(key_node), _tree(value_node), first_line + key_node.start_mark.line)
+
+
+def _add(fields: Fields, key: str, value: Tree, line: int) -> None:
+    if key in fields.values:
+        fields.faults.append(Fault(line, key, f"given twice, first at line {fields.lines[key]}; the first is kept"))
+        return
+    fields.values[key] = value
+    fields.lines[key] = line
+
+
+def _key(node: Any) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        raise ValueError("a field's name is not text")
+    return str(node.value)
+
+
+def _tree(node: Any) -> Tree:
+    if isinstance(node, yaml.MappingNode):
+        return {_key(key): _tree(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_tree(value) for value in node.value]
+    return Text(node.value, plain=node.style is None)
+
+
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
+
+
+def _resolved_scalar(text: Text) -> Any:
+    if text in _NULLS:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if len(text) <= 32:
+        for kind in (int, float):
+            try:
+                number = kind(text)
+            except ValueError:
+                continue
+            if text in (repr(number), block(number)):
+                return number
+    return str(text)
+
+
+def _problem(error: Exception) -> tuple[int, str]:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return error.problem_mark.line, error.problem or "syntax error"
+    first = str(error).strip().splitlines()
+    return 0, first[0] if first else "syntax error"
+
+
+# A field starts at the left margin. Cards in Chinese write a full-width colon, with or without a space.
+_FIELD = re.compile(r"^(?P<key>[^\s:：#\-\[\]{}<>|&*!'\"][^:：\[\]{}<>|]{0,60}?)[ \t]*[:：](?P<rest>.*)$")
+_ENTRY = re.compile(r"^[ \t]*(?P<dash>-)?[ \t]*(?:(?P<key>[A-Za-z][\w-]*)[ \t]*[:：](?P<rest>.*))?$")
+_ASSET_KEYS = frozenset({"file-format", "asset-link", "asset-sha256"})
+
+
+def _field_by_field(fields: Fields, text: str, first_line: int) -> None:
+    chunks: list[tuple[str, int, list[str]]] = []
+    for number, line in enumerate(text.split("\n"), first_line):
+        found = _FIELD.match(line)
+        continues_asset = bool(chunks) and found is not None and _canonical(found["key"]) in _ASSET_KEYS
+        if found and not continues_asset:
+            chunks.append((found["key"].strip(), number, [found["rest"]]))
+        elif chunks:
+            chunks[-1][2].append(line)
+        elif line.strip():
+            fields.faults.append(Fault(number, "metadata", f"this line belongs to no field: {line.strip()[:60]!r}"))
+    fields.values.clear()
+    fields.lines.clear()
+    for key, number, lines in chunks:
+        try:
+            value = _chunk(key, lines)
+        except _RefusedError as error:
+            fields.faults.append(Fault(number + error.line, key, error.message))
+            fields.readable = False
+            continue
+        _add(fields, key, value, number)
+
+
+def _canonical(key: str) -> str:
+    return key.strip().lower().replace("_", "-")
+
+
+def _chunk(key: str, lines: list[str]) -> Tree:
+    body = "\n".join(lines)
+    if _canonical(key) == "asset":
+        return _assets(lines)
+    try:
+        inner = Fields()
+        _from_yaml(inner, "v: " + body.replace("\t", "    "), 1)
+        return inner.values["v"]
+    except (yaml.YAMLError, ValueError):
+        return Text(" ".join(line.strip() for line in lines if line.strip()))
+
+
+def _assets(lines: list[str]) -> Tree:
+    entries: list[Tree] = []
+    entry: dict[str, Tree] = {}
+    for line in lines:
+        found = _ENTRY.match(line)
+        if not found:
+            continue
+        if found["dash"] or (found["key"] and _canonical(found["key"]) in entry):
+            entry = {}
+        if found["key"]:
+            if not entry:
+                entries.append(entry)
+            rest = found["rest"].strip()
+            _refuse_node_properties(rest)
+            entry[_canonical(found["key"])] = Text(rest.strip("\"'"))
+    return entries
+
+
+def _refuse_node_properties(text: str) -> None:
+    if text.startswith(("&", "*", "!")):
+        raise _RefusedError(0, f"{text.split()[0]} (an anchor, alias or tag) is not allowed in a card")

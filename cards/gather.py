@@ -1,0 +1,145 @@
+"""Gathers the facts of a card: from the variant table, from a file on this disk, from the records beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cards.facts import AccuracyFigure, CardYaml, Facts, Performance, WeightsFile
+from cards.inputs import read_json_object
+from cards.run_record import RunRecord
+from cards.vocabulary import SOURCE_LINKS
+from xcit_hub import variants
+from xcit_hub.errors import InputError
+from xcit_hub.files import sha256_of
+from xcit_hub.parameters import parameter_count
+
+_FORMATS = {".ckpt": "ckpt", ".safetensors": "safetensors", ".mindir": "mindir", ".onnx": "onnx", ".pth": "pth"}
+
+
+def of_published(name: str, meta: CardYaml | None = None) -> Facts:
+    """Return what the variant table knows of a published checkpoint.
+
+    Raises:
+        UnknownNameError: nobody published weights under ``name``.
+    """
+    entry = variants.checkpoint(name)
+    meta = meta or CardYaml()
+    published = [
+        AccuracyFigure(
+            top1=figure.top1, top5=figure.top5, source=figure.source, source_url=SOURCE_LINKS.get(figure.source)
+        )
+        for figure in entry.accuracies
+    ]
+    return Facts(
+        name=entry.name,
+        architecture=entry.architecture,
+        dialect=entry.dialect,
+        published=entry.name,
+        num_classes=entry.num_classes,
+        params=_count(entry.architecture, entry.num_classes),
+        weights=WeightsFile(
+            name=entry.url.rpartition("/")[2],
+            format=_format_of(entry.url),
+            sha256=entry.sha256,
+            link=entry.url,
+        ),
+        image_size=entry.preprocessing.image_size,
+        crop_pct=entry.preprocessing.crop_pct,
+        interpolation=entry.preprocessing.interpolation,
+        accuracy=[*meta.accuracy, *published],
+        performance=meta.performance,
+        versions=meta.requirements,
+        versions_source=meta.requirements_source,
+        meta=meta,
+    )
+
+
+def of_checkpoint(
+    path: str | Path,
+    *,
+    architecture: str,
+    dialect: variants.DialectName,
+    num_classes: int = 1000,
+    meta: CardYaml | None = None,
+    run: RunRecord | None = None,
+    conversion: dict[str, Any] | str | Path | None = None,
+    preprocessing: variants.Preprocessing | None = None,
+    name: str | None = None,
+) -> Facts:
+    """Gather the facts about a file on this disk; its SHA-256 is computed, not believed.
+
+    Args:
+        run: what training and evaluation measured of it.
+        conversion: the converter's report, or the file it was written to.
+        name: the card's title; the architecture without it.
+
+    Raises:
+        UnknownNameError: there is no such architecture.
+        InputError: the run record speaks of another file.
+        XcitHubError: the file cannot be read.
+    """
+    path = Path(path)
+    known = variants.architecture(architecture)
+    meta = meta or CardYaml()
+    digest = sha256_of(path)
+    if run is not None:
+        _same_file(run, digest, path)
+    if isinstance(conversion, (str, Path)):
+        conversion = read_json_object(conversion)
+    shape = preprocessing or variants.Preprocessing(image_size=known.image_size)
+    measured = [] if run is None else [Performance(origin="measured", source=_on(run), record=run)]
+    return Facts(
+        name=name or meta.model_name or known.name,
+        architecture=known.name,
+        dialect=dialect,
+        num_classes=num_classes,
+        params=_count(known.name, num_classes),
+        weights=WeightsFile(
+            name=path.name,
+            format=_format_of(path.name),
+            size=path.stat().st_size,
+            sha256=digest,
+            link=meta.asset[0].asset_link if meta.asset else None,
+        ),
+        image_size=shape.image_size,
+        crop_pct=shape.crop_pct,
+        interpolation=shape.interpolation,
+        accuracy=[*_measured_accuracy(run), *meta.accuracy],
+        performance=[*measured, *meta.performance],
+        versions=run.versions if run is not None else meta.requirements,
+        versions_source=_on(run) if run is not None else meta.requirements_source,
+        conversion=conversion,
+        meta=meta,
+    )
+
+
+def _count(architecture: str, num_classes: int) -> int:
+    return parameter_count(variants.architecture(architecture), num_classes=num_classes)
+
+
+def _format_of(name: str) -> str | None:
+    return _FORMATS.get(Path(name).suffix)
+
+
+def _on(run: RunRecord) -> str:
+    software = " ".join(part for part in ("MindSpore", run.versions.mindspore) if part)
+    machine = f"{run.cards or 1} × {run.device}" if run.device else None
+    return ", ".join(part for part in (machine, software if run.versions.mindspore else None) if part) or "run.json"
+
+
+def _measured_accuracy(run: RunRecord | None) -> list[AccuracyFigure]:
+    if run is None or (run.top1 is None and run.top5 is None):
+        return []
+    figure = AccuracyFigure(top1=run.top1, top5=run.top5, origin="measured", source=_on(run), samples=run.eval_samples)
+    return [figure.model_copy(update={"dataset": run.dataset}) if run.dataset else figure]
+
+
+def _same_file(run: RunRecord, digest: str, path: Path) -> None:
+    if run.checkpoint_sha256 is not None and run.checkpoint_sha256 != digest:
+        raise InputError(
+            f"The run record is about another file: it names SHA-256 {run.checkpoint_sha256[:16]}…, "
+            f"and {path.name} has {digest[:16]}….",
+            where=path,
+            fix="Give the run.json that belongs to this checkpoint, or evaluate the checkpoint again.",
+        )

@@ -1,0 +1,96 @@
+"""Facts in, a card out: in either form, in either language."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from cards import hugging_face, mindspore_hub
+from cards.card import Card, Form, Language
+from cards.facts import Facts
+
+_WRITERS = {"mindspore-hub": mindspore_hub.write, "hugging-face": hugging_face.write}
+_ORIGINS = {
+    "en": {True: "published", False: "measured here"},
+    "zh": {True: "发布方", False: "本项目实测"},
+}
+_NOTHING = "-"
+_LISTED = 6
+
+
+def render(facts: Facts, *, form: Form, lang: Language) -> str:
+    """Return the whole card as text.
+
+    Args:
+        form: ``mindspore-hub`` or ``hugging-face``.
+        lang: ``en`` or ``zh``, of the prose; the names of the fields are English in both.
+    """
+    return _WRITERS[form](card(facts, form=form, lang=lang))
+
+
+def card(facts: Facts, *, form: Form, lang: Language) -> Card:
+    """Return the card that :func:`render` writes."""
+    return Card(facts.name, facts.metadata(form, lang), prose(facts, lang))
+
+
+def prose(facts: Facts, lang: Language) -> str:
+    """Return the Markdown below the metadata. Sections about which nothing is known are left out."""
+    template = environment().get_template(f"card.{lang}.md.j2")
+    written = template.render(facts=facts, origin=_ORIGINS[lang][facts.published is not None])
+    return re.sub(r"\n{3,}", "\n\n", written).strip("\n")
+
+
+@cache
+def environment() -> Environment:
+    """The templates, with the filters that turn figures into words."""
+    # Markdown, not HTML: nothing is escaped but what would leave its table cell.
+    made = Environment(
+        loader=PackageLoader("cards", "templates"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=select_autoescape(["html.j2"]),
+    )
+    made.filters |= {
+        "cell": _cell,
+        "flattened": lambda report: list(_flattened(report)),
+        "linked": _linked,
+        "millions": lambda count: f"{count / 1e6:.2f}",
+        "resolution": lambda size: _NOTHING if size is None else f"{size[0]}x{size[1]}",
+        "seconds": lambda value: _NOTHING if value is None else f"{_trimmed(value)}s",
+        "trimmed": _trimmed,
+    }
+    return made
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return _NOTHING
+    text = _trimmed(value) if isinstance(value, float) else str(value)
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _trimmed(value: float) -> str:
+    """Write a number with the digits it was given, and no more."""
+    return f"{value:.4g}" if 0 < abs(value) < 1e-3 else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def _linked(text: str, url: str | None) -> str:
+    return f"[{text}]({url})" if url else text
+
+
+def _flattened(report: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in report.items():
+        title = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{title}, ")
+        elif isinstance(value, list):
+            shown = ", ".join(str(entry) for entry in value[:_LISTED])
+            more = f", … ({len(value)} in all)" if len(value) > _LISTED else ""
+            if value:
+                yield title, f"{shown}{more}"
+        elif value is not None:
+            yield title, value

@@ -396,7 +396,7 @@ def _made_up(weights: Weights, to: Family) -> dict[str, tuple[StoredTensor, str]
                 counter = f"{name.removesuffix('.moving_mean')}.num_batches_tracked"
                 made_up[counter] = (StoredTensor.of(np.array(0, np.int64)), "PyTorch's batch counter, unused")
     if to == "timm" and weights.dialect == "mindcv":
-        mark = StoredTensor.of(np.array([1], np.uint8))
+        mark = StoredTensor.of(np.array(1, np.uint8))
         made_up[dialects.MINDCV_MARK] = (mark, "keeps timm's own class from loading the mindcv dialect")
     return made_up
 

@@ -1,0 +1,173 @@
+"""timm's XCiT in MindCV's dialect: ``timm.create_model`` runs MindSpore-trained weights.
+
+Importing this module registers the tag ``ms_in1k`` for every architecture::
+
+    import timm, xcit_hub.timm
+
+    model = timm.create_model("xcit_tiny_12_p16_224.ms_in1k", checkpoint_path="tiny.safetensors")
+
+with a file from ``xcit-hub convert tiny.ckpt tiny.safetensors --to timm --model xcit_tiny_12_p16_224.ms_in1k``.
+timm's own tags keep building timm's own class. The two classes refuse each other's weights: a network of this dialect
+carries the tensor ``mindcv_dialect``, which timm's class does not expect and this one insists on.
+
+Needs the ``timm`` extra.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import timm.models
+import timm.models.xcit
+import torch
+from timm.models import PretrainedCfg, build_model_with_cfg, register_model
+from timm.models.xcit import XCA, Xcit
+from torch import nn
+
+from converters.dialects import MINDCV_MARK
+from xcit_hub import variants
+from xcit_hub.errors import WeightsError
+from xcit_hub.variants import Architecture
+
+TAG = "ms_in1k"
+
+
+class UnnormalizedXCA(XCA):
+    """Cross-covariance attention as MindCV computes it: queries and keys are not divided by their norms."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map tokens (batch, tokens, channels) to tokens of the same shape."""
+        batch, tokens, channels = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, channels // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 4, 1).unbind(0)  # (batch, heads, channels of a head, tokens)
+        attention = (query @ key.transpose(-2, -1)) * self.temperature
+        attention = self.attn_drop(attention.softmax(dim=-1))
+        mixed = (attention @ value).permute(0, 3, 1, 2).reshape(batch, tokens, channels)
+        return self.proj_drop(self.proj(mixed))
+
+
+class MindcvXcit(Xcit):
+    """timm's ``Xcit`` in MindCV's dialect: no normalisation in XCA, the tanh form of GELU. Arguments are ``Xcit``'s."""
+
+    def __init__(self, *args: Any, attn_drop_rate: float = 0.0, proj_drop_rate: float = 0.0, **kwargs: Any) -> None:
+        kwargs.setdefault("act_layer", partial(nn.GELU, approximate="tanh"))
+        super().__init__(*args, attn_drop_rate=attn_drop_rate, proj_drop_rate=proj_drop_rate, **kwargs)
+        placement = {"device": kwargs.get("device"), "dtype": kwargs.get("dtype")}
+        for block in self.blocks:
+            normalized = block.attn
+            block.attn = UnnormalizedXCA(
+                self.embed_dim,
+                num_heads=normalized.num_heads,
+                qkv_bias=normalized.qkv.bias is not None,
+                attn_drop=attn_drop_rate,
+                proj_drop=proj_drop_rate,
+                **placement,
+            )
+            block.attn.apply(self._init_weights)
+        self.register_buffer(MINDCV_MARK, torch.tensor(1, dtype=torch.uint8, device=kwargs.get("device")))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load weights of this dialect, as ``torch.nn.Module.load_state_dict`` does.
+
+        Raises:
+            WeightsError: they do not carry the dialect's mark, so they are, as far as one can know, the paper's.
+        """
+        if MINDCV_MARK not in state_dict:
+            raise WeightsError(
+                f"These weights lack the mark {MINDCV_MARK}; in this network the paper's weights give wrong answers.",
+                fix=f"Write them with `xcit-hub convert SRC OUT --to timm --model NAME.{TAG}`; "
+                "load the paper's into timm's own class.",
+            )
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+
+def create_reference(architecture: str | Architecture, dialect: str, **kwargs: Any) -> Any:
+    """Build PyTorch's network of an architecture and dialect: timm's own for ``paper``, ours for ``mindcv``.
+
+    Args:
+        architecture: a timm name, or an entry that is in no table.
+        kwargs: timm's (``num_classes``, ``in_chans``, ``drop_path_rate`` …).
+
+    Raises:
+        UnknownNameError: there is no such architecture or dialect.
+    """
+    chosen = variants.architecture(architecture) if isinstance(architecture, str) else architecture
+    mindcv = variants.dialect(dialect).name == "mindcv"
+    if chosen.name in variants.ARCHITECTURES:
+        return timm.create_model(f"{chosen.name}.{TAG}" if mindcv else chosen.name, **kwargs)
+    return (MindcvXcit if mindcv else Xcit)(**_arguments(chosen), **kwargs)
+
+
+def _arguments(architecture: Architecture) -> dict[str, Any]:
+    return {
+        "patch_size": architecture.patch_size,
+        "embed_dim": architecture.embed_dim,
+        "depth": architecture.depth,
+        "num_heads": architecture.num_heads,
+        "mlp_ratio": architecture.mlp_ratio,
+        "cls_attn_layers": architecture.cls_attn_layers,
+        "eta": architecture.eta,
+        "tokens_norm": architecture.tokens_norm,
+    }
+
+
+def _entrypoint(architecture: Architecture, own: Callable[..., Any], module: ModuleType) -> Callable[..., Any]:
+    """Make the function that timm calls for a name: the tag decides which class it builds."""
+
+    def build(pretrained: bool = False, **kwargs: Any) -> Any:
+        if _tag_of(kwargs.get("pretrained_cfg")) != TAG:
+            return own(pretrained=pretrained, **kwargs)
+        feature_cfg = {"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"}
+        arguments = _arguments(architecture) | kwargs
+        return build_model_with_cfg(MindcvXcit, architecture.name, pretrained, feature_cfg=feature_cfg, **arguments)
+
+    # timm files a function under its name and module, and takes the module's `default_cfgs` for its tags.
+    build.__name__ = architecture.name
+    build.__qualname__ = architecture.name
+    build.__module__ = module.__name__
+    return build
+
+
+def _tag_of(pretrained_cfg: object) -> str | None:
+    if isinstance(pretrained_cfg, str):
+        return pretrained_cfg
+    if isinstance(pretrained_cfg, dict):
+        return pretrained_cfg.get("tag")
+    return getattr(pretrained_cfg, "tag", None)
+
+
+def _pretrained_cfg(architecture: Architecture) -> PretrainedCfg:
+    preprocessing = variants.Preprocessing(image_size=architecture.image_size, crop_pct=0.875)
+    return PretrainedCfg(
+        input_size=(3, preprocessing.image_size, preprocessing.image_size),
+        fixed_input_size=True,
+        interpolation=preprocessing.interpolation,
+        crop_pct=preprocessing.crop_pct,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        first_conv="patch_embed.proj.0.0",
+        classifier="head",
+        license="apache-2.0",
+        notes=("MindCV's dialect: no L2 normalisation in XCA, tanh GELU",),
+    )
+
+
+def _register() -> None:
+    module = timm.models.xcit
+    for name, architecture in variants.ARCHITECTURES.items():
+        known = module.default_cfgs[name]
+        if TAG in known.cfgs:
+            continue
+        known.tags.append(TAG)
+        known.cfgs[TAG] = _pretrained_cfg(architecture)
+        with warnings.catch_warnings():
+            # timm warns that a name is registered again; the new function hands every other tag to the old one.
+            warnings.simplefilter("ignore")
+            register_model(_entrypoint(architecture, getattr(module, name), module))
+
+
+_register()

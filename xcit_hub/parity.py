@@ -7,19 +7,19 @@ MindCV's. Needs the ``timm`` extra.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.dialects import LAYOUTS
+from converters.dialects import LAYOUTS, MINDCV_MARK
 from xcit_hub import variants
 from xcit_hub.errors import XcitHubError
 from xcit_hub.parameters import Shape, parameter_shapes, trainable
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 LOGITS_BAR = 1e-5
 """Largest difference allowed in an activation, as a fraction of its standard deviation."""
@@ -178,7 +178,7 @@ def verify_weights(
     """Put these very weights into MindSpore's network and PyTorch's and compare what they compute.
 
     Args:
-        weights: every parameter and buffer by MindCV's names, float32.
+        weights: every parameter and buffer by MindCV's names; computed in float32.
         image_size: side of the square input; the architecture's own if None.
         gradients: also compare the gradient of every parameter, in training mode.
 
@@ -187,6 +187,7 @@ def verify_weights(
     """
     from xcit_hub.models import create_model, load_weights
 
+    weights = {name: np.asarray(array, np.float32) for name, array in weights.items()}
     entry = variants.architecture(architecture) if isinstance(architecture, str) else architecture
     side = image_size or entry.image_size
     ours = create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False)
@@ -223,7 +224,8 @@ def torch_network(
         for part, piece in _in_timms_parts(name, array).items()
     }
     for name in network.state_dict():
-        if name.endswith("num_batches_tracked"):
+        # PyTorch's batch counters, and the mark of the mindcv class: neither is a number of the network's.
+        if name.endswith(("num_batches_tracked", MINDCV_MARK)):
             state[name] = torch.tensor(0)
     network.load_state_dict(state, strict=True, assign=True)
     for parameter in network.parameters():

@@ -31,8 +31,9 @@ def gelu_erf_from_exp(x: Tensor) -> Tensor:
     magnitude = ops.abs(x)
     t = 1.0 / (magnitude * (0.3275911 * _SQRT_HALF) + 1.0)
     polynomial = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t
-    tail = (0.5 * magnitude) * polynomial * ops.exp(-0.5 * (x * x))
-    return ops.relu(x) - tail
+    tail = magnitude * polynomial * ops.exp(-0.5 * (x * x))
+    # x + |x| instead of 2·relu(x): at zero its derivative is right.
+    return 0.5 * ((x + magnitude) - tail)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -40,9 +41,12 @@ def gelu_tanh(x: Tensor) -> Tensor:
     return ops.gelu(x, approximate="tanh")
 
 
-def gelu_tanh_from_tanh(x: Tensor) -> Tensor:
-    """Compute :func:`gelu_tanh` written out; the CPU's own kernel is several times slower."""
-    return 0.5 * x * (1.0 + ops.tanh(_TANH_SCALE * (x + 0.044715 * (x * x * x))))
+def gelu_tanh_from_sigmoid(x: Tensor) -> Tensor:
+    """Compute :func:`gelu_tanh` as x · sigmoid(2z): the CPU's own kernel is several times slower.
+
+    The obvious way, through tanh, is closed: ``ops.tanh`` on CPU is off by up to 1e-4.
+    """
+    return x * ops.sigmoid(x * (x * x * (2.0 * _TANH_SCALE * 0.044715) + 2.0 * _TANH_SCALE))
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Kernels:
     gelu: dict[str, Callable[[Tensor], Tensor]]
 
 
-_ON_CPU = Kernels(gelu={"erf": gelu_erf_from_exp, "tanh": gelu_tanh_from_tanh})
+_ON_CPU = Kernels(gelu={"erf": gelu_erf_from_exp, "tanh": gelu_tanh_from_sigmoid})
 _ON_ACCELERATOR = Kernels(gelu={"erf": gelu_erf, "tanh": gelu_tanh})
 
 

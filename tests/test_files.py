@@ -1,0 +1,70 @@
+"""Files are written whole or not at all, and paths stay in their folders."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from xcit_hub import files
+from xcit_hub.errors import InputError, XcitHubError
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
+    target = tmp_path / "weights.bin"
+    target.write_bytes(b"old")
+
+    class InterruptedError_(Exception):
+        pass
+
+    with pytest.raises(InterruptedError_), files.atomic_write(target) as stream:
+        stream.write(b"half")
+        raise InterruptedError_
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["weights.bin"]
+
+
+def test_a_finished_write_replaces_the_file_and_keeps_its_mode(tmp_path) -> None:
+    target = tmp_path / "weights.bin"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    with files.atomic_write(target) as stream:
+        stream.write(b"new")
+    assert target.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+def test_a_missing_folder_is_named(tmp_path) -> None:
+    with pytest.raises(XcitHubError, match=r"Cannot write out\.bin.*(?s:.)*no/such/out\.bin"), files.atomic_write(
+        tmp_path / "no/such/out.bin"
+    ):
+        pass
+
+
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, monkeypatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(XcitHubError, match="No space left on device"):
+        files.write_text(tmp_path / "a.txt", "x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_sha256_is_of_the_bytes(tmp_path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    assert files.sha256_of(tmp_path / "empty").startswith("e3b0c44298fc1c14")
+
+
+@pytest.mark.parametrize("relative", ["../x", "/etc/passwd", "a/../../x", "link/x"])
+def test_paths_that_leave_their_folder_are_refused(tmp_path, relative: str) -> None:
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="leaves its folder"):
+        files.contained(folder, relative)
+
+
+def test_a_path_inside_is_resolved(tmp_path) -> None:
+    assert files.contained(tmp_path, "a/b.txt") == tmp_path.resolve() / "a/b.txt"

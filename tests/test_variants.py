@@ -1,0 +1,105 @@
+"""The table of variants says what timm, facebook and MindSpore say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from xcit_hub import variants
+from xcit_hub.errors import UnknownNameError
+
+
+def test_every_architecture_is_timms_and_none_is_missing() -> None:
+    import timm
+
+    assert set(variants.ARCHITECTURES) == set(timm.list_models("xcit_*"))
+    assert len(variants.ARCHITECTURES) == 28
+
+
+@pytest.mark.parametrize("name", sorted(variants.ARCHITECTURES))
+def test_an_architecture_has_the_shape_of_timms_model(name: str) -> None:
+    import timm
+    import torch
+
+    entry = variants.ARCHITECTURES[name]
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    block, class_block = model.blocks[0], model.cls_attn_blocks[0]
+    assert model.embed_dim == entry.embed_dim
+    assert len(model.blocks) == entry.depth
+    assert block.attn.num_heads == entry.num_heads
+    assert class_block.tokens_norm == entry.tokens_norm
+    assert len(model.cls_attn_blocks) == entry.cls_attn_layers
+    assert block.mlp.fc1.out_features == entry.embed_dim * entry.mlp_ratio
+    assert model.patch_embed.patch_size == entry.patch_size
+    assert model.default_cfg["input_size"] == (3, entry.image_size, entry.image_size)
+
+
+@pytest.mark.parametrize("name", ["xcit_nano_12_p16_224", "xcit_tiny_24_p8_224"])
+def test_eta_is_the_value_timm_starts_layer_scales_from(name: str) -> None:
+    import timm
+
+    entry = variants.ARCHITECTURES[name]
+    assert timm.create_model(name).blocks[0].gamma1[0].item() == pytest.approx(entry.eta)
+
+
+def test_the_checkpoints_of_timm_are_all_there_with_its_configuration() -> None:
+    from timm.models import get_pretrained_cfg, list_pretrained
+
+    theirs = set(list_pretrained("xcit_*"))
+    ours = {name: entry for name, entry in variants.CHECKPOINTS.items() if entry.family == "timm"}
+    assert set(ours) == theirs
+    assert len(ours) == 42
+    for name, entry in ours.items():
+        config = get_pretrained_cfg(name)
+        assert entry.url == config.url
+        assert entry.repository == config.hf_hub_id
+        assert config.input_size == (3, entry.preprocessing.image_size, entry.preprocessing.image_size)
+        assert entry.preprocessing.crop_pct == config.crop_pct
+        assert entry.preprocessing.interpolation == config.interpolation
+        assert entry.preprocessing.mean == config.mean
+        assert entry.preprocessing.std == config.std
+        assert entry.num_classes == config.num_classes
+        assert entry.license == config.license
+        assert entry.dialect == "paper"
+
+
+def test_the_dino_backbones_and_the_mindspore_checkpoint_are_listed_with_their_dialects() -> None:
+    dino = variants.list_models("*.fb_dino", pretrained=True)
+    assert len(dino) == 4
+    assert all(variants.CHECKPOINTS[name].num_classes == 0 for name in dino)
+    official = variants.checkpoint("xcit_tiny_12_p16_224.ms_in1k")
+    assert official.dialect == "mindcv"
+    assert official.preprocessing.crop_pct == 0.875
+    assert official.sha256 == "bd90776e"
+
+
+def test_every_published_accuracy_names_its_source() -> None:
+    for entry in variants.CHECKPOINTS.values():
+        assert entry.accuracies
+        for accuracy in entry.accuracies:
+            assert 50 < accuracy.top1 < 100
+            assert accuracy.top5 is None or accuracy.top1 < accuracy.top5 < 100
+            assert accuracy.source
+
+
+def test_a_bare_architecture_means_the_first_tag_as_in_timm() -> None:
+    from timm.models import get_pretrained_cfg
+
+    for name in variants.ARCHITECTURES:
+        assert variants.checkpoint(name).name == f"{name}.{get_pretrained_cfg(name).tag}"
+
+
+def test_unknown_names_are_answered_with_the_closest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean xcit_tiny_12_p16_224"):
+        variants.architecture("xcit_tiny12_p16_224")
+    with pytest.raises(UnknownNameError, match=re.escape("xcit_tiny_12_p16_224.fb_in1k")):
+        variants.checkpoint("xcit_tiny_12_p16_224.fb_in1")
+    with pytest.raises(UnknownNameError, match="paper: .*; mindcv: "):
+        variants.dialect("torch")
+
+
+def test_listing_takes_a_pattern() -> None:
+    assert variants.list_models("xcit_nano_*_384") == ["xcit_nano_12_p16_384", "xcit_nano_12_p8_384"]
+    assert len(variants.list_models(pretrained=True)) == 47

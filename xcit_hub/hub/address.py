@@ -1,0 +1,256 @@
+"""What a model id means.
+
+The first rule that fits decides, whatever exists elsewhere:
+
+1.  ``hub=`` was given: the id is a name in that hub and nowhere else.
+2.  The id begins with a scheme: ``hf://org/name``, ``file:///path``, ``https://…`` (a MindSpore Hub card, or a page of
+    the Hugging Face endpoint), or a scheme that an installed store registered (``web+https://…``).
+3.  It is spelled as a path: it begins with ``/``, ``./``, ``../`` or ``~``, or ends like a checkpoint (``.ckpt`` …).
+4.  ``mindspore/…``: MindSpore Hub, by card uid or by model name.
+5.  ``timm/…``, or a bare name from the variant table: timm's own repository on Hugging Face; the official MindSpore
+    checkpoint's name means its MindSpore Hub card.
+6.  A file or folder of that spelling exists below the working directory.
+7.  ``org/name``: the folder hub of this machine if it holds it, and Hugging Face otherwise.
+
+So a stray folder never takes the place of a published name, and ``./name`` always means the folder.
+``@revision`` may follow any id of a hub. The folder hub of this machine is ``$XCIT_HUB_HOME``, by default
+``~/.local/share/xcit-hub``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from xcit_hub.errors import InputError, UnknownNameError, closest
+from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, checkpoint
+
+FOLDER = "folder"
+HUGGING_FACE = "hugging-face"
+MINDSPORE_HUB = "mindspore-hub"
+LOCAL = "local"
+
+CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar")
+
+_SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+[a-z0-9]+)?://", re.IGNORECASE)
+_AUTHORITY = re.compile(r"^[^/]*://[^/]*")  # an @ in there would be a user's name, not a revision
+_REPOSITORY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}$")
+_REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where one model is looked for.
+
+    Args:
+        store: ``folder``, ``hugging-face``, ``mindspore-hub``, ``local``, or the scheme of an installed store.
+        name: the model's name in that store; for ``local`` the path.
+        location: the hub's folder or endpoint; ``None`` is the store's default.
+        revision: a branch, tag or commit; ``None`` is the default branch.
+    """
+
+    store: str
+    name: str
+    location: str | None = None
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        place = {
+            FOLDER: f"{self.location}/{self.name}",
+            HUGGING_FACE: f"hf://{self.name}" if self.location is None else f"{self.location}/{self.name}",
+            MINDSPORE_HUB: f"MindSpore Hub {self.name}",
+            LOCAL: self.name,
+        }.get(self.store, f"{self.store}+{self.location}/{self.name}")
+        return place if self.revision is None else f"{place}@{self.revision}"
+
+
+def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision: str | None = None) -> Address:
+    """Say where ``model_id`` is looked for, by the rules at the head of this file. Touches no network.
+
+    Raises:
+        InputError: the id or revision has a form that no rule admits, or names two revisions.
+        UnknownNameError: a bare name that is in no table; the message offers the closest.
+    """
+    model_id = os.fspath(model_id).strip()
+    if not model_id:
+        raise InputError("The model id is empty.", fix="Give a name such as xcit_tiny_12_p16_224.fb_in1k.")
+    if hub is not None:
+        return _in_hub(hub, *_split_revision(model_id, revision))
+    scheme = _SCHEME.match(model_id)
+    if scheme is not None:
+        return _by_scheme(scheme.group(1).lower(), model_id, revision)
+    if _is_spelled_as_path(model_id):
+        return _local(model_id, revision)
+    name, revision = _split_revision(model_id, revision)
+    if name.startswith("mindspore/"):
+        return Address(MINDSPORE_HUB, _checked_name(name), revision=revision)
+    if name in CHECKPOINTS or name in ARCHITECTURES:
+        return _by_table(name, revision)
+    if name.startswith("timm/"):
+        return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+    if Path(model_id).exists():
+        return _local(model_id, revision)
+    if "/" not in name:
+        raise UnknownNameError(
+            f"There is no model called {name!r}, and no file or folder of that name here.",
+            where=Path.cwd(),
+            fix=(closest(name, [*CHECKPOINTS, *ARCHITECTURES]) or "See `xcit-hub list --pretrained`.")
+            + " A model of a hub is written org/name.",
+        )
+    home = machine_hub()
+    if holds(home, name):
+        return Address(FOLDER, _checked_name(name), location=str(home), revision=revision)
+    return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+
+
+def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str | None = None) -> Address:
+    """Say where ``publish --to target`` writes ``name``: ``None`` is the folder hub of this machine.
+
+    Raises:
+        InputError: the name or target has no valid form.
+    """
+    name, revision = _split_revision(name, revision)
+    return _in_hub(machine_hub() if target is None else target, name, revision)
+
+
+def machine_hub() -> Path:
+    """Return the folder hub of this machine; it need not exist yet."""
+    configured = os.environ.get("XCIT_HUB_HOME")
+    if configured:
+        return Path(configured).expanduser()
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "xcit-hub"
+
+
+def offline_by_environment() -> bool:
+    """Whether ``HF_HUB_OFFLINE`` forbids the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def holds(folder: Path, name: str) -> bool:
+    """Whether a folder hub has an entry called ``name``, of either of the two forms it reads."""
+    return (folder / f"models--{name.replace('/', '--')}" / "refs").is_dir() or (folder / name).is_dir()
+
+
+def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Address:
+    name = _checked_name(name)
+    place = os.fspath(hub)
+    if place in (HUGGING_FACE, "hf"):
+        return Address(HUGGING_FACE, name, revision=revision)
+    kind, _, rest = place.partition(":")
+    if kind == MINDSPORE_HUB and not rest.startswith("//"):
+        return Address(MINDSPORE_HUB, name, location=rest or None, revision=revision)
+    scheme = _SCHEME.match(place)
+    if scheme is None:
+        return Address(FOLDER, name, location=str(Path(place).expanduser()), revision=revision)
+    known = scheme.group(1).lower()
+    if known == "file":
+        return Address(FOLDER, name, location=_path_of_url(place), revision=revision)
+    if known in ("http", "https"):
+        return Address(HUGGING_FACE, name, location=place.rstrip("/"), revision=revision)
+    return Address(known, name, location=place.partition("+")[2] or place, revision=revision)
+
+
+def _by_scheme(scheme: str, model_id: str, revision: str | None) -> Address:
+    if scheme == "file":
+        return _local(_path_of_url(model_id), revision)
+    if scheme == "hf":
+        name, revision = _split_revision(model_id.partition("://")[2].rstrip("/"), revision)
+        return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+    if scheme in ("http", "https"):
+        return _by_web_address(model_id, revision)
+    # An installed store: everything up to the last two parts of the path is the hub, the rest the name.
+    link, revision = _split_revision(model_id, revision)
+    location, organisation, name = (link.partition("+")[2] or link).rstrip("/").rsplit("/", 2)
+    return Address(scheme, _checked_name(f"{organisation}/{name}"), location=location, revision=revision)
+
+
+def _by_web_address(link: str, revision: str | None) -> Address:
+    parts = urlsplit(link)
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    if parts.netloc in ("huggingface.co", "hf.co", urlsplit(endpoint).netloc):
+        name, revision = _split_revision("/".join(parts.path.strip("/").split("/")[:2]), revision)
+        return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+    if not parts.path.endswith(".md") and "/assets/" not in parts.path and "hub" not in parts.netloc:
+        raise InputError(
+            f"The link {link!r} is neither a MindSpore Hub card nor a page of {endpoint}.",
+            fix="Link to a card (….md), or download the checkpoint and give its path.",
+        )
+    return Address(MINDSPORE_HUB, link, revision=revision)
+
+
+def _by_table(name: str, revision: str | None) -> Address:
+    published = checkpoint(name)
+    if published.repository is not None:
+        return Address(HUGGING_FACE, published.repository, revision=revision)
+    if published.family == "mindcv":
+        return Address(MINDSPORE_HUB, f"mindspore/{published.architecture}", revision=revision)
+    raise InputError(
+        f"The weights {name!r} are on no hub.",
+        where=published.url,
+        fix="Download that file and give its path.",
+    )
+
+
+def _local(path: str, revision: str | None) -> Address:
+    if revision is not None:
+        raise InputError(
+            f"A path has no revisions, and {revision!r} was asked for.",
+            where=path,
+            fix="Leave the revision out, or name the model in its hub: hub=FOLDER.",
+        )
+    return Address(LOCAL, str(Path(path).expanduser()))
+
+
+def _is_spelled_as_path(model_id: str) -> bool:
+    return (
+        model_id in (".", "..", "~")
+        or model_id.startswith(("/", "./", "../", "~/"))
+        or model_id.endswith(CHECKPOINT_SUFFIXES)
+    )
+
+
+def _path_of_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise InputError(
+            f"The address {url!r} names the host {parts.netloc!r}.",
+            fix="A file:// address has three slashes: file:///path/to/model.safetensors.",
+        )
+    return unquote(parts.path)
+
+
+def _split_revision(name: str, revision: str | None) -> tuple[str, str | None]:
+    authority = _AUTHORITY.match(name)
+    start = 0 if authority is None else authority.end()
+    path, _, inside = name[start:].partition("@")
+    return _one_revision(name[:start] + path, inside or None, revision)
+
+
+def _one_revision(name: str, inside: str | None, given: str | None) -> tuple[str, str | None]:
+    if inside is not None and given is not None and inside != given:
+        raise InputError(
+            f"The id asks for revision {inside!r} and the option for {given!r}.",
+            where=name,
+            fix="Give one of them.",
+        )
+    revision = inside if inside is not None else given
+    if revision is not None and (not _REVISION.match(revision) or ".." in revision or revision.endswith("/")):
+        raise InputError(
+            f"{revision!r} is not a revision.",
+            where=name,
+            fix="Give a branch, a tag or a commit, such as main.",
+        )
+    return name, revision
+
+
+def _checked_name(name: str) -> str:
+    if not _REPOSITORY.match(name) or ".." in name or "--" in name:
+        raise InputError(
+            f"{name!r} is not the name of a model in a hub.",
+            fix="Write org/name: letters, digits, '.', '_' and '-', no '..' and no '--'.",
+        )
+    return name

@@ -1,0 +1,263 @@
+"""What a hub entry says of its model, in two written forms: ``xcit_hub.json`` (ours) and timm's ``config.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from xcit_hub.errors import HubError
+from xcit_hub.variants import (
+    ARCHITECTURES,
+    CHECKPOINTS,
+    Architecture,
+    DialectName,
+    Family,
+    Preprocessing,
+    PublishedCheckpoint,
+    architecture,
+)
+
+FILE_NAME = "xcit_hub.json"
+TIMM_FILE_NAME = "config.json"
+_FORMAT = "xcit-hub/1"
+
+GlobalPool = Literal["token", "avg", ""]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a network's weights came from.
+
+    Args:
+        source: the address they were read from.
+        revision: the hub's commit, where there is one.
+        sha256: digest of the weights file that was read, 64 hex digits.
+        family: the naming that file used.
+        verified: what the digest was held against: the hub's own digest, a published prefix, or nothing.
+        notes: anything a reader has to know, such as an unreachable hub or a replaced classifier.
+    """
+
+    source: str = ""
+    revision: str | None = None
+    sha256: str | None = None
+    family: Family | None = None
+    verified: Literal["full", "prefix", "none"] = "none"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything but the weights: enough to build the network, feed it and read its answer.
+
+    Args:
+        architecture: a name of :data:`xcit_hub.variants.ARCHITECTURES`.
+        dialect: ``paper`` or ``mindcv``; what the network computes.
+        num_classes: rows of the classifier; 0 for a backbone.
+        in_chans: channels of the input image.
+        global_pool: what the classifier sees.
+        preprocessing: how a photograph becomes the input.
+        labels: the classes' names in order; empty where nobody named them.
+        provenance: where the weights came from; empty in a file that has not been published.
+    """
+
+    architecture: str
+    dialect: DialectName
+    num_classes: int = 1000
+    in_chans: int = 3
+    global_pool: GlobalPool = "token"
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    labels: tuple[str, ...] = ()
+    provenance: Provenance = field(default_factory=Provenance)
+
+    @property
+    def shape(self) -> Architecture:
+        """The architecture's entry in the variant table."""
+        return architecture(self.architecture)
+
+    def to_json(self, weights: Mapping[str, str] | None = None) -> str:
+        """Write ``xcit_hub.json``: this record and the SHA-256 of each weights file beside it."""
+        record = {"format": _FORMAT, **asdict(self), "weights": dict(weights or {})}
+        return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+    def to_timm(self) -> str:
+        """Write timm's ``config.json``.
+
+        A network that no timm model computes gets an architecture name that timm does not know, so that timm refuses
+        it instead of giving other logits.
+        """
+        shape = self.shape
+        side = self.preprocessing.image_size
+        model_args: dict[str, object] = {}
+        if self.in_chans != 3:
+            model_args["in_chans"] = self.in_chans
+        if self.global_pool != "token":
+            model_args["global_pool"] = self.global_pool
+        record: dict[str, object] = {
+            "architecture": timm_architecture(self),
+            "num_classes": self.num_classes,
+            "num_features": shape.embed_dim,
+            "global_pool": self.global_pool,
+        }
+        if model_args:
+            record["model_args"] = model_args
+        if self.labels:
+            record["label_names"] = list(self.labels)
+        record["pretrained_cfg"] = {
+            "custom_load": False,
+            "input_size": [self.in_chans, side, side],
+            "interpolation": self.preprocessing.interpolation,
+            "crop_pct": self.preprocessing.crop_pct,
+            "crop_mode": "center",
+            "mean": list(self.preprocessing.mean),
+            "std": list(self.preprocessing.std),
+            "num_classes": self.num_classes,
+            "first_conv": "patch_embed.proj.0.0",
+            "classifier": "head",
+        }
+        return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def timm_architecture(config: ModelConfig) -> str:
+    """Return the name that ``config.json`` gives: timm's own for the paper's network, another for any other."""
+    return config.architecture if config.dialect == "paper" else f"{config.architecture}_{config.dialect}"
+
+
+def from_json(text: str, *, where: object = None) -> tuple[ModelConfig, dict[str, str]]:
+    """Read ``xcit_hub.json``: the record, and the SHA-256 of each weights file.
+
+    Raises:
+        HubError: it is not such a file, or a field has a value that no model can have.
+    """
+    record = _object(text, where)
+    if record.pop("format", None) != _FORMAT:
+        raise _malformed(f"its format is not {_FORMAT!r}", where)
+    weights = record.pop("weights", {})
+    config = _validated(record, where)
+    if not isinstance(weights, dict) or not all(_is_digest(value) for value in weights.values()):
+        raise _malformed("'weights' does not map files to SHA-256 digests", where)
+    return config, weights
+
+
+def from_timm(text: str, *, where: object = None) -> ModelConfig:
+    """Read timm's ``config.json``; what timm publishes is always the paper's network.
+
+    Raises:
+        HubError: it is no such file, or describes another model than XCiT.
+    """
+    record = _object(text, where)
+    pretrained = record.get("pretrained_cfg", record)
+    if not isinstance(pretrained, dict):
+        raise _malformed("'pretrained_cfg' is not an object", where)
+    name = record.get("architecture")
+    if name not in ARCHITECTURES:
+        raise HubError(
+            f"This repository holds {name!r}, which is no XCiT architecture that timm and xcit-hub share.",
+            where=where,
+            fix="Name a repository with XCiT weights; `xcit-hub list --pretrained` has timm's.",
+        )
+    arguments = record.get("model_args") or {}
+    size = pretrained.get("input_size") or (3, ARCHITECTURES[name].image_size, ARCHITECTURES[name].image_size)
+    labels = record.get("label_names") or pretrained.get("label_names") or ()
+    num_classes = record.get("num_classes", pretrained.get("num_classes", 1000))
+    if not labels and num_classes == 1000:
+        labels = imagenet_labels()
+    fields: dict[str, object] = {
+        "architecture": name,
+        "dialect": "paper",
+        "num_classes": num_classes,
+        "in_chans": arguments.get("in_chans", size[0]) if isinstance(arguments, dict) else size[0],
+        "global_pool": record.get("global_pool", "token"),
+        "preprocessing": {
+            "image_size": size[-1],
+            "crop_pct": pretrained.get("crop_pct", 1.0),
+            "interpolation": pretrained.get("interpolation", "bicubic"),
+            "mean": pretrained.get("mean", Preprocessing.mean),
+            "std": pretrained.get("std", Preprocessing.std),
+        },
+        "labels": list(labels.values()) if isinstance(labels, dict) else labels,
+    }
+    return _validated(fields, where)
+
+
+def of_published(entry: PublishedCheckpoint) -> ModelConfig:
+    """Return what the variant table knows of a published checkpoint."""
+    return ModelConfig(
+        architecture=entry.architecture,
+        dialect=entry.dialect,
+        num_classes=entry.num_classes,
+        preprocessing=entry.preprocessing,
+        labels=imagenet_labels() if entry.num_classes == 1000 else (),
+    )
+
+
+def of_architecture(name: str, dialect: DialectName, *, num_classes: int = 1000, in_chans: int = 3) -> ModelConfig:
+    """Return what can be said of a bare checkpoint file: its family's preprocessing, and no labels.
+
+    MindCV evaluates at crop 0.875, the paper's code and timm at 1.0.
+    """
+    known = next((e for e in CHECKPOINTS.values() if e.architecture == name and e.dialect == dialect), None)
+    crop = known.preprocessing.crop_pct if known else {"paper": 1.0, "mindcv": 0.875}[dialect]
+    return ModelConfig(
+        architecture=name,
+        dialect=dialect,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        preprocessing=Preprocessing(image_size=ARCHITECTURES[name].image_size, crop_pct=crop),
+    )
+
+
+@cache
+def imagenet_labels() -> tuple[str, ...]:
+    """Return the 1000 ImageNet-1k class names in the order of the classifier's rows (WordNet lemmas)."""
+    text = Path(__file__).with_name("imagenet_labels.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())
+
+
+def _validated(fields: Mapping[str, object], where: object) -> ModelConfig:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        # Unknown fields are let through: a later version may write more.
+        config = TypeAdapter(ModelConfig).validate_python(dict(fields))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise _malformed(f"{place}: {first['msg']}", where) from None
+    if config.architecture not in ARCHITECTURES:
+        raise _malformed(f"architecture {config.architecture!r} is in no table", where)
+    sound = (
+        config.num_classes >= 0
+        and config.in_chans > 0
+        and 0 < config.preprocessing.image_size <= 4096
+        and 0 < config.preprocessing.crop_pct <= 1
+        and len(config.labels) in (0, config.num_classes)
+    )
+    if not sound:
+        raise _malformed("a number is out of range, or there are not as many labels as classes", where)
+    return config
+
+
+def _object(text: str, where: object) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise _malformed(f"not JSON ({error})", where) from None
+    if not isinstance(record, dict):
+        raise _malformed("not a JSON object", where)
+    return record
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _malformed(reason: str, where: object) -> HubError:
+    return HubError(
+        f"The model's description cannot be used: {reason}.",
+        where=where,
+        fix="Publish the model again, or name another revision.",
+    )

@@ -1,0 +1,461 @@
+"""From a checkpoint to a hub entry: prove it, describe it, put it there in one commit, read it back.
+
+``converters → strict load → parity → card, checked → store.publish → fetch by revision, hashes compared``. Nothing
+leaves the machine before every check has passed, and the entry is the same, byte for byte, for the same checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
+from xcit_hub.files import sha256_of, write_text
+from xcit_hub.hub import address, cache, config
+from xcit_hub.hub.config import ModelConfig, Provenance
+from xcit_hub.hub.stores import Context, Receipt, Store, open_store
+from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, DialectName
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cards.facts import Facts
+    from converters.convert import Weights
+
+PathLike = str | os.PathLike[str]
+OnStage = Callable[[str], None]
+
+# Figures that another machine measures a little differently: they alone are no reason for a commit.
+_EVIDENCE = ("parity.json",)
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of an entry: where in the entry, how many bytes, which bytes."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What :func:`publish` did, or would do.
+
+    Args:
+        name: the model's name in the hub.
+        address: where it is.
+        revision: the commit; ``None`` for a dry run, and for hubs without history.
+        url: where to see it.
+        changed: whether there was anything to commit.
+        dry_run: whether nothing was written.
+        files: every file of the entry.
+        config: the model's description.
+        card: the card's text, English.
+        parity: the comparison's figures; ``None`` where it was left out.
+        todo: what is left to a person, in order.
+    """
+
+    name: str
+    address: str
+    revision: str | None
+    url: str
+    changed: bool
+    dry_run: bool
+    files: tuple[PublishedFile, ...]
+    config: ModelConfig
+    card: str
+    parity: Mapping[str, Any] | None
+    todo: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as plain JSON values."""
+        return {
+            "name": self.name,
+            "address": self.address,
+            "revision": self.revision,
+            "url": self.url,
+            "changed": self.changed,
+            "dry_run": self.dry_run,
+            "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in self.files],
+            "parity": dict(self.parity) if self.parity is not None else None,
+            "todo": list(self.todo),
+            "card": self.card,
+        }
+
+
+def publish(
+    checkpoint: PathLike,
+    name: str,
+    *,
+    to: PathLike | None = None,
+    run: PathLike | None = None,
+    meta: PathLike | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    dry_run: bool = False,
+    model: str | None = None,
+    dialect: DialectName | None = None,
+    labels: PathLike | None = None,
+    ema: bool = False,
+    parity: bool = True,
+    token: str | bool | None = None,
+    on_stage: OnStage = lambda _: None,
+) -> Publication:
+    """Publish a checkpoint as a complete hub entry, in one commit; unchanged content makes none.
+
+    The entry: ``model.safetensors`` and ``config.json`` as timm reads them, ``xcit_hub.json``, ``model.ckpt`` with its
+    hash, the card in English and Chinese, ``conversion.json`` and ``parity.json``.
+
+    Args:
+        checkpoint: a file of any family and format.
+        name: ``org/name``.
+        to: a folder, ``"hugging-face"`` (or an endpoint's address), ``"mindspore-hub:FOLDER"`` (a checkout of MindSpore
+            Hub); by default the folder hub of this machine.
+        run: ``run.json``, what training and evaluation measured.
+        meta: ``card.yaml``, what nobody can measure.
+        private: create a private repository.
+        revision: a branch of its own; created if need be.
+        create_pr: open a pull request instead of committing to the branch.
+        dry_run: do all but the last step: write nothing, send nothing.
+        model: the architecture, where the tensors fit two (224 and 384).
+        dialect: what network the file was trained in, where the file does not say.
+        labels: the classes' names, one on each line; ImageNet's for weights trained there.
+        ema: take the averaged weights of a training checkpoint.
+        parity: False leaves the proof out (it needs PyTorch and timm), and the card says so.
+        on_stage: told the name of each stage as it begins.
+
+    Raises:
+        WeightsError, CheckpointError: the file is not one XCiT's weights.
+        XcitHubError: parity fails, or cannot be run and was not left out.
+        CardError: the card does not pass the hub's rules.
+        HubError: the hub refuses, or gives back something else than was published.
+    """
+    target = address.parse_target(to, name, revision)
+    context = Context(cache=cache.default_folder(), offline=address.offline_by_environment(), token=token)
+    store = open_store(target, context)
+    form = "mindspore-hub" if target.store == address.MINDSPORE_HUB else "hugging-face"
+    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
+        entry = _prepare(
+            Path(checkpoint), target.name, Path(scratch), form=form, run=run, meta=meta, model=model, dialect=dialect,
+            labels=labels, ema=ema, parity=parity, on_stage=on_stage,
+        )  # fmt: skip
+        listed = tuple(PublishedFile(path, file.stat().st_size, sha256_of(file)) for path, file in entry.files.items())
+        receipt = Receipt(None, str(target), changed=False)
+        if not dry_run:
+            receipt = _send(store, target.name, entry.files, revision=target.revision, private=private,
+                            create_pr=create_pr, on_stage=on_stage)  # fmt: skip
+            on_stage("read back")
+            _read_back(target, context, receipt, listed)
+    return Publication(
+        name=target.name,
+        address=str(target),
+        revision=receipt.revision,
+        url=receipt.url,
+        changed=receipt.changed,
+        dry_run=dry_run,
+        files=listed,
+        config=entry.config,
+        card=entry.card,
+        parity=entry.parity,
+        todo=receipt.todo,
+    )
+
+
+def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], description: ModelConfig) -> dict[str, Path]:
+    """Write ``model.safetensors`` (timm's naming), ``config.json`` and ``xcit_hub.json`` into ``folder``.
+
+    Args:
+        arrays: every parameter and buffer by MindCV's names.
+
+    Returns:
+        Each file by its path in the entry.
+    """
+    from converters import checkpoint
+
+    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
+        ours = Path(scratch) / "ours.safetensors"
+        marks = {
+            "xcit_hub.architecture": description.architecture,
+            "xcit_hub.dialect": description.dialect,
+            "xcit_hub.family": "xcit-hub",
+        }
+        checkpoint.write(ours, arrays, marks)
+        return _write_weights(folder, ours, description)
+
+
+def _write_weights(folder: Path, source: Path, description: ModelConfig, *, ema: bool = False) -> dict[str, Path]:
+    files = {path: folder / path for path in ("model.safetensors", config.TIMM_FILE_NAME, config.FILE_NAME)}
+    _convert(source, files["model.safetensors"], "timm", description, ema=ema)
+    write_text(files[config.TIMM_FILE_NAME], description.to_timm())
+    digests = {"model.safetensors": sha256_of(files["model.safetensors"])}
+    write_text(files[config.FILE_NAME], description.to_json(digests))
+    return files
+
+
+@dataclass(frozen=True)
+class _Entry:
+    files: dict[str, Path]
+    config: ModelConfig
+    card: str
+    parity: dict[str, Any] | None
+
+
+def _prepare(
+    source: Path,
+    name: str,
+    folder: Path,
+    *,
+    form: str,
+    run: PathLike | None,
+    meta: PathLike | None,
+    model: str | None,
+    dialect: DialectName | None,
+    labels: PathLike | None,
+    ema: bool,
+    parity: bool,
+    on_stage: OnStage,
+) -> _Entry:
+    on_stage("read")
+    from converters.convert import load as read_checkpoint
+
+    weights = read_checkpoint(source, model=model, dialect=dialect, ema=ema)
+    description = _description(weights, source, labels)
+    arrays = weights.arrays()
+
+    on_stage("load")
+    from xcit_hub.hub.mixin import XCiT
+
+    XCiT.of_config(description, arrays)
+
+    figures = None
+    if parity:
+        on_stage("parity")
+        figures = _proved(arrays, description)
+
+    on_stage("write")
+    files = _write_weights(folder, source, description, ema=ema)
+    files["model.ckpt"] = folder / "model.ckpt"
+    report = _convert(source, files["model.ckpt"], "xcit-hub", description, ema=ema)
+    report["parity"] = figures and {name: figures[name] for name in ("passed", "bar")}
+    digest = sha256_of(files["model.ckpt"])
+    files["model.ckpt.sha256"] = _text(folder / "model.ckpt.sha256", f"{digest}  model.ckpt\n")
+    files["conversion.json"] = _text(folder / "conversion.json", _json(report))
+    if figures is not None:
+        files["parity.json"] = _text(folder / "parity.json", _json(figures))
+
+    on_stage("card")
+    texts = _cards(files["model.ckpt"], source, name, description, report, form=form, run=run, meta=meta)
+    for path, text in texts.items():
+        files[path] = _text(folder / path, text)
+    return _Entry(dict(sorted(files.items())), description, texts["README.md"], figures)
+
+
+def _description(weights: Weights, source: Path, labels: PathLike | None) -> ModelConfig:
+    architecture = weights.architecture.name
+    if architecture not in ARCHITECTURES:
+        raise WeightsError(
+            f"These weights are of no architecture with a name ({architecture}), and a hub entry needs one.",
+            where=source,
+            fix="Publish one of timm's architectures; see `xcit-hub list`.",
+        )
+    if weights.kind == "dense":
+        raise WeightsError(
+            "This is a detector's or segmenter's backbone, which no hub entry describes yet.",
+            where=source,
+            fix="Publish a classifier, or a backbone with class attention.",
+        )
+    known: DialectName = "mindcv" if weights.dialect == "mindcv" else "paper"
+    described = config.of_architecture(architecture, known, num_classes=weights.num_classes, in_chans=weights.in_chans)
+    named = _labels(labels, weights.num_classes, source)
+    return replace(described, labels=named, provenance=Provenance(family=weights.family))
+
+
+def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[str, ...]:
+    if labels is None:
+        is_imagenet = num_classes == 1000 and any(entry in source.name for entry in (*CHECKPOINTS, "in1k", "imagenet"))
+        return config.imagenet_labels() if is_imagenet else ()
+    if os.fspath(labels) == "imagenet-1k":
+        named = config.imagenet_labels()
+    else:
+        try:
+            named = tuple(line.strip() for line in Path(labels).read_text(encoding="utf-8").splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"Cannot read the labels: {error}.", where=labels, fix="Give a UTF-8 file.") from error
+    if len(named) != num_classes or not all(named):
+        raise InputError(
+            f"There are {len(named)} labels for {num_classes} classes.", where=labels, fix="Give one a line for each."
+        )
+    return named
+
+
+def _proved(arrays: Mapping[str, Any], description: ModelConfig) -> dict[str, Any]:
+    from xcit_hub.parity import require_timm, verify_weights
+
+    try:
+        require_timm()
+    except XcitHubError as error:
+        raise XcitHubError(
+            error.what, fix=f"{error.fix} Or publish with --no-parity: the card will say it was not proven."
+        ) from None
+    result = verify_weights(
+        arrays,
+        description.architecture,
+        description.dialect,
+        num_classes=description.num_classes,
+        in_chans=description.in_chans,
+    )
+    if not result.passed:
+        raise XcitHubError(
+            f"PyTorch's network and ours do not agree on these weights: {result}",
+            fix="Nothing was published. Check the dialect; if it is right, this is a fault of ours: report it.",
+        )
+    return result.as_dict()
+
+
+def _convert(source: Path, target: Path, family: Any, description: ModelConfig, *, ema: bool = False) -> dict[str, Any]:
+    """Convert, and return the report without what differs from run to run."""
+    from converters.convert import convert
+
+    # timm's layout holds the other dialect only under the name of this project's class for it.
+    tag = ".ms_in1k" if family == "timm" and description.dialect == "mindcv" else ""
+    with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as aside:
+        # The converter describes what it writes in a file of its own; an entry has better descriptions.
+        written = Path(aside) / target.name
+        report = convert(
+            source, written, to=family, model=description.architecture + tag, dialect=description.dialect, ema=ema
+        ).as_dict()
+        written.replace(target)
+    report.pop("seconds")
+    report["versions"] = {"xcit-hub": report["versions"]["xcit-hub"]}
+    for side in ("source", "target"):
+        report[side]["path"] = Path(report[side]["path"]).name
+    return report
+
+
+def _cards(
+    weights: Path,
+    source: Path,
+    name: str,
+    description: ModelConfig,
+    report: dict[str, Any],
+    *,
+    form: str,
+    run: PathLike | None,
+    meta: PathLike | None,
+) -> dict[str, str]:
+    from cards.facts import CardYaml
+    from cards.gather import of_checkpoint
+    from cards.run_record import RunRecord
+
+    said = CardYaml.read(Path(meta)) if meta is not None else CardYaml()
+    if form == "hugging-face":
+        said = said.model_copy(update={"repository": name})
+    measured = RunRecord.read(Path(run)) if run is not None else None
+    if measured is not None and measured.checkpoint_sha256 not in (None, sha256_of(source)):
+        raise InputError(
+            "The run record was made with another checkpoint.", where=run, fix="Give the run.json of this checkpoint."
+        )
+    facts = of_checkpoint(
+        weights,
+        architecture=description.architecture,
+        dialect=description.dialect,
+        num_classes=description.num_classes,
+        meta=said,
+        run=measured.model_copy(update={"checkpoint_sha256": None}) if measured is not None else None,
+        conversion=report | {name: len(report[name]) for name in ("tensors", "dropped", "made_up")},
+        preprocessing=description.preprocessing,
+        name=name.rpartition("/")[2],
+    )
+    return _checked(facts, form)
+
+
+def _checked(facts: Facts, form: Any) -> dict[str, str]:
+    from cards.check import check
+    from cards.generate import render
+
+    texts = {"README.md": render(facts, form=form, lang="en")}
+    if form == "hugging-face":
+        texts["README_zh.md"] = render(facts, form=form, lang="zh")
+    found = ((path, fault) for path, text in texts.items() for fault in check(text))
+    faults = [f"{path}: {fault}" for path, fault in found if fault.severity == "error"]
+    if faults:
+        raise CardError(
+            "The card does not pass its hub's rules:\n    " + "\n    ".join(faults),
+            fix="Complete the card's fields with --meta card.yaml. Nothing was published.",
+        )
+    return texts
+
+
+def _send(
+    store: Store,
+    name: str,
+    files: Mapping[str, Path],
+    *,
+    revision: str | None,
+    private: bool,
+    create_pr: bool,
+    on_stage: OnStage,
+) -> Receipt:
+    on_stage("compare")
+    present = _present(store, name, files, revision)
+    if present is not None:
+        return present
+    on_stage("send")
+    return store.publish(
+        name,
+        files,
+        message=f"Publish {name.rpartition('/')[2]} with xcit-hub",
+        revision=revision,
+        private=private,
+        create_pr=create_pr,
+    )
+
+
+def _present(store: Store, name: str, files: Mapping[str, Path], revision: str | None) -> Receipt | None:
+    """Return a receipt if the hub already holds these files, evidence aside."""
+    try:
+        snapshot = store.resolve(name, revision)
+    except XcitHubError:
+        return None
+    for path, file in files.items():
+        held = snapshot.files.get(path)
+        same = held is not None and held.digest in (sha256_of(file), cache.git_sha1_of(file))
+        if not same and path not in _EVIDENCE:
+            return None
+    return Receipt(snapshot.revision, snapshot.origin, changed=False)
+
+
+def _read_back(target: address.Address, context: Context, receipt: Receipt, listed: tuple[PublishedFile, ...]) -> None:
+    """Fetch the revision into an empty cache and compare every hash."""
+    if receipt.revision is None:
+        return
+    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
+        fresh = open_store(target, replace(context, cache=Path(scratch)))
+        snapshot = fresh.resolve(target.name, receipt.revision)
+        for file in listed:
+            if file.path in _EVIDENCE and not receipt.changed:
+                continue
+            found = sha256_of(fresh.fetch(snapshot, file.path)) if file.path in snapshot.files else "nothing"
+            if found != file.sha256:
+                raise HubError(
+                    f"The hub gives back {file.path} with SHA-256 {found[:16]}…, and {file.sha256[:16]}… was sent.",
+                    where=receipt.url,
+                    fix=f"Do not use revision {receipt.revision}; publish again.",
+                )
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _text(path: Path, text: str) -> Path:
+    write_text(path, text)
+    return path

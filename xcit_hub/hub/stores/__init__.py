@@ -1,0 +1,164 @@
+"""Where models live: one small protocol, one file a store.
+
+A third party adds a store by an entry point of the group ``xcit_hub.stores``. Its name is the scheme that ids and hubs
+are written with, its value is called with the location and a :class:`Context`::
+
+    [project.entry-points."xcit_hub.stores"]
+    web = "my_package:WebStore"      # web+https://models.example.org/org/name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol, cast
+
+from xcit_hub.errors import InputError
+from xcit_hub.hub.address import FOLDER, HUGGING_FACE, LOCAL, MINDSPORE_HUB, Address
+from xcit_hub.hub.config import FILE_NAME, TIMM_FILE_NAME, ModelConfig
+
+ENTRY_POINTS = "xcit_hub.stores"
+
+# The small files that describe a model, read before its weights are fetched.
+DESCRIPTIONS = (FILE_NAME, TIMM_FILE_NAME)
+
+# What a publication consists of. Another of these that a repository holds is an earlier publication's, and goes.
+PUBLISHED = (
+    *DESCRIPTIONS,
+    "model.safetensors",
+    "model.ckpt",
+    "model.ckpt.sha256",
+    "README.md",
+    "README_zh.md",
+    "conversion.json",
+    "parity.json",
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a revision, as its hub describes it.
+
+    Args:
+        size: bytes, where the hub says so.
+        digest: SHA-256 (64 hex digits, or a prefix where only a prefix was published) or git's SHA-1 (40).
+    """
+
+    size: int | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One revision of one model: it never changes.
+
+    Args:
+        name: the model's name in its store.
+        revision: the commit; ``None`` where the store keeps no history.
+        files: every path of it.
+        origin: where it is, for people to read; holds no secret.
+        config: what the store itself knows of the model, for models that carry no description.
+        notes: what the reader has to know, such as an unreachable hub.
+    """
+
+    name: str
+    revision: str | None
+    files: Mapping[str, File]
+    origin: str
+    config: ModelConfig | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What publishing did.
+
+    Args:
+        revision: the commit that holds the files; ``None`` where the store keeps no history.
+        url: where to see it.
+        changed: whether there was anything to commit.
+        todo: what the store leaves to a person, in order.
+    """
+
+    revision: str | None
+    url: str
+    changed: bool
+    todo: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every store is given.
+
+    Args:
+        cache: the folder fetched files are kept in, in huggingface_hub's layout (:mod:`xcit_hub.hub.cache`).
+        offline: never touch the network.
+        token: ``None`` leaves it to huggingface_hub's login and ``HF_TOKEN``.
+        force: fetch again what the cache holds.
+    """
+
+    cache: Path
+    offline: bool = False
+    token: str | bool | None = field(default=None, repr=False)
+    force: bool = False
+
+
+class Store(Protocol):
+    """A place that holds models. Every method raises :class:`~xcit_hub.errors.HubError` where it cannot answer."""
+
+    def resolve(self, name: str, revision: str | None = None) -> Snapshot:
+        """Say which commit a branch is at and what files it has; fetches none of them."""
+
+    def fetch(self, snapshot: Snapshot, path: str) -> Path:
+        """Return a local file with exactly the bytes the snapshot promises; hashed before it is returned."""
+
+    def publish(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        *,
+        message: str,
+        revision: str | None = None,
+        private: bool = False,
+        create_pr: bool = False,
+    ) -> Receipt:
+        """Make these files the model's whole content, in one commit; unchanged content makes none."""
+
+    def list(self) -> list[str]:
+        """Name the models it holds, sorted."""
+
+
+_BUILT_IN = {
+    FOLDER: "xcit_hub.hub.stores.folder:FolderStore",
+    HUGGING_FACE: "xcit_hub.hub.stores.hugging_face:HuggingFaceStore",
+    LOCAL: "xcit_hub.hub.stores.local:LocalStore",
+    MINDSPORE_HUB: "xcit_hub.hub.stores.mindspore_hub:MindSporeHubStore",
+}
+
+
+def open_store(address: Address, context: Context) -> Store:
+    """Return the store an address names; it is imported on first use.
+
+    Raises:
+        InputError: nobody installed a store for that scheme.
+    """
+    if address.store in _BUILT_IN:
+        module, _, name = _BUILT_IN[address.store].partition(":")
+        make = getattr(import_module(module), name)
+    else:
+        make = _installed(address.store)
+    return cast(Store, make(address.location, context))
+
+
+def _installed(scheme: str) -> object:
+    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    if scheme not in found:
+        known = ", ".join(sorted([*found, "hf", "file", "https"]))
+        raise InputError(
+            f"There is no store for addresses that begin {scheme}://.",
+            fix=f"Known: {known}. Others come with a package that registers one under {ENTRY_POINTS!r}.",
+        )
+    return found[scheme].load()

@@ -1,0 +1,145 @@
+"""A hub in a folder, the embedded default: huggingface_hub's cache layout, and beside it a plain view for people.
+
+``FOLDER/models--org--name`` is the hub (so ``timm`` can read it offline with ``cache_dir=FOLDER``);
+``FOLDER/org/name`` is a link to the latest revision's files. A plain folder of that name, without the layout (a
+clone, a copy), is read too.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from xcit_hub.errors import HubError, InputError, closest
+from xcit_hub.files import contained, sha256_of
+from xcit_hub.hub import cache
+from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
+from xcit_hub.hub.stores.local import snapshot_of_folder
+
+_DEFAULT_BRANCH = "main"
+
+
+class FolderStore:
+    """A hub in a folder.
+
+    Args:
+        location: the folder; it need not exist before something is published.
+    """
+
+    def __init__(self, location: str, context: Context) -> None:
+        self.root = Path(location).expanduser()
+        self.context = context
+
+    def resolve(self, name: str, revision: str | None = None) -> Snapshot:
+        """Find a model's revision; a plain folder has only its present one."""
+        if not self.root.is_dir():
+            raise HubError(
+                "There is no such folder hub.", where=self.root, fix="Check the path, or publish something to it first."
+            )
+        repository = cache.Repository(self.root, name)
+        if not repository.exists():
+            return self._plain(name, revision)
+        commit = repository.commit_of(revision or _DEFAULT_BRANCH)
+        if commit is None or not (repository.folder / "snapshots" / commit).is_dir():
+            branches = ", ".join(repository.branches()) or "none"
+            raise HubError(
+                f"{name} has no revision {revision or _DEFAULT_BRANCH!r}.",
+                where=self.root,
+                fix=f"Its branches: {branches}.",
+            )
+        files = {
+            path: File(file.stat().st_size, repository.digest(file)) for path, file in repository.files(commit).items()
+        }
+        return Snapshot(name, commit, files, origin=f"{self.root}/{name}")
+
+    def fetch(self, snapshot: Snapshot, path: str) -> Path:
+        """Return the file in place, after hashing it; this folder is the origin, so damage cannot be mended from it."""
+        if snapshot.revision is None:
+            return contained(self.root / snapshot.name, path)
+        file = cache.Repository(self.root, snapshot.name).files(snapshot.revision)[path]
+        expected = snapshot.files[path].digest
+        digest_of = cache.digest_like(expected) if expected else None
+        if digest_of is not None:
+            found = digest_of(file)
+            if expected is not None and found != expected:
+                raise HubError(
+                    f"{path} of {snapshot.name} is damaged: its SHA-256 begins {found[:16]}…, not {expected[:16]}….",
+                    where=file,
+                    fix="Publish the model to this folder again.",
+                )
+        return file
+
+    def publish(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        *,
+        message: str,  # noqa: ARG002  (a folder keeps revisions, not a log)
+        revision: str | None = None,
+        private: bool = False,  # noqa: ARG002  (as private as the folder is)
+        create_pr: bool = False,
+    ) -> Receipt:
+        """Store blobs, then the snapshot, then move the branch: readers see the old revision or the new one."""
+        if create_pr:
+            raise InputError("A folder hub has no pull requests.", fix="Use --revision for a branch of its own.")
+        branch = revision or _DEFAULT_BRANCH
+        if cache.is_commit(branch):
+            raise InputError(f"{branch} is a commit, and commits cannot be published to.", fix="Name a branch.")
+        repository = cache.Repository(self.root, name)
+        try:
+            digests = {path: sha256_of(file) for path, file in files.items()}
+            commit = cache.revision_of(digests)
+            changed = repository.commit_of(branch) != commit
+            for path, file in files.items():
+                stored = repository.folder / "blobs" / digests[path]
+                # A blob damaged since is replaced by publishing again.
+                if not stored.is_file() or sha256_of(stored) != digests[path]:
+                    repository.add_blob(cache.copy_into(file), digests[path])
+            repository.add_snapshot(commit, digests)
+            if changed:
+                repository.set_branch(branch, commit)
+            if branch == _DEFAULT_BRANCH:
+                self._show(repository, commit)
+        except OSError as error:
+            raise HubError(
+                f"Cannot publish to this folder: {error.strerror or error}.",
+                where=self.root,
+                fix="Choose a folder that may be written and has room. Nothing was published.",
+            ) from error
+        return Receipt(commit, str(self.root / name), changed)
+
+    def list(self) -> list[str]:
+        """Name every model of either form."""
+        if not self.root.is_dir():
+            return []
+        laid_out = {entry.name for entry in cache.entries(self.root)}
+        plain = {
+            path.parent.relative_to(self.root).as_posix()
+            for path in self.root.glob("*/*/*.json")
+            if path.name in ("xcit_hub.json", "config.json") and not path.parts[-3].startswith("models--")
+        }
+        return sorted(laid_out | plain)
+
+    def _plain(self, name: str, revision: str | None) -> Snapshot:
+        folder = contained(self.root, name)
+        if not folder.is_dir():
+            raise HubError(
+                f"This folder hub has no model called {name!r}.",
+                where=self.root,
+                fix=closest(name, self.list()) or f"It holds: {', '.join(self.list()) or 'nothing yet'}.",
+            )
+        if revision not in (None, _DEFAULT_BRANCH):
+            raise HubError(f"{name} is a plain folder without revisions.", where=folder, fix="Leave the revision out.")
+        return snapshot_of_folder(folder, name)
+
+    def _show(self, repository: cache.Repository, commit: str) -> None:
+        view = self.root / repository.name
+        if view.exists() and not view.is_symlink():
+            return
+        view.parent.mkdir(parents=True, exist_ok=True)
+        target = os.path.relpath(repository.folder / "snapshots" / commit, view.parent)
+        aside = Path(tempfile.mktemp(prefix=".", suffix=".tmp", dir=view.parent))  # noqa: S306  (a link, not opened)
+        aside.symlink_to(target)
+        aside.replace(view)

@@ -1,0 +1,407 @@
+"""Hugging Face, or any endpoint that speaks its protocol. Transport, cache, locks and login are huggingface_hub's.
+
+What this adds: one look at the revision instead of one for each file, a hash check of every file that is handed out, a
+second fetch of a damaged one, errors that say what to do, and uploads to endpoints that have no Xet storage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_session, get_token
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    FileMetadataError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import hf_hub_download
+
+from xcit_hub._version import __version__
+from xcit_hub.errors import HubError, closest
+from xcit_hub.files import sha256_of
+from xcit_hub.hub import cache
+from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot
+from xcit_hub.variants import CHECKPOINTS
+
+T = TypeVar("T")
+
+# huggingface_hub 1 builds on httpx, 2 on httpx2: whichever it is, its errors have this base.
+_HttpError: type[Exception] = HfHubHTTPError.__mro__[1]
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
+_TRIES = 5
+_LONGEST_WAIT = 30.0
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")  # a signed address is a secret too
+
+
+class HuggingFaceStore:
+    """One endpoint.
+
+    Args:
+        location: its address; ``None`` is ``HF_ENDPOINT`` or https://huggingface.co.
+    """
+
+    def __init__(self, location: str | None, context: Context) -> None:
+        self.endpoint = (location or constants.ENDPOINT).rstrip("/")
+        self.context = context
+        self.api = HfApi(
+            endpoint=self.endpoint, token=context.token, library_name="xcit-hub", library_version=__version__
+        )
+        self._branches: dict[str, str] = {}
+
+    def resolve(self, name: str, revision: str | None = None) -> Snapshot:
+        """Ask the endpoint which commit a branch is at; where it cannot be reached, the cache answers, and says so."""
+        if self.context.offline:
+            return self._cached(name, revision, ())
+        try:
+            found = self._call(
+                name, revision, lambda: self.api.model_info(name, revision=revision, files_metadata=True, timeout=10)
+            )
+        except _UnreachableError as error:
+            note = f"{self.endpoint} could not be reached ({error.reason}); this is the revision in the cache"
+            with contextlib.suppress(HubError):
+                return self._cached(name, revision, (note,))
+            raise
+        if found.sha is None or not cache.is_commit(found.sha):
+            raise HubError(f"{self.endpoint} gave no commit for {name}.", where=self.endpoint, fix="Check HF_ENDPOINT.")
+        files = {}
+        for sibling in found.siblings or ():
+            path = _safe(sibling.rfilename, name)
+            digest = sibling.lfs.sha256 if sibling.lfs is not None else sibling.blob_id
+            files[path] = File(sibling.size, digest)
+        self._branches[found.sha] = revision or constants.DEFAULT_REVISION
+        return Snapshot(name, found.sha, files, origin=f"{self.endpoint}/{name}")
+
+    def fetch(self, snapshot: Snapshot, path: str) -> Path:
+        """Return the file from the cache, fetched if need be; one that fails its hash is fetched once more."""
+        commit = snapshot.revision or constants.DEFAULT_REVISION
+        repository = cache.Repository(self.context.cache, snapshot.name)
+        force = self.context.force
+        found = ""
+        for _ in range(2):
+            file = self._download(snapshot.name, commit, path, force)
+            blob = file.resolve()
+            expected = snapshot.files[path].digest or repository.digest(blob)
+            digest_of = cache.digest_like(expected) if expected else None
+            found = digest_of(blob) if digest_of is not None else ""
+            if digest_of is None or found == expected:
+                self._remember(repository, commit, path)
+                return file
+            if self.context.offline:
+                raise HubError(
+                    f"{path} of {snapshot.name} is damaged in the cache, and offline mode forbids fetching it again.",
+                    where=file,
+                    fix="Load it once online, or run `xcit-hub cache verify`.",
+                )
+            repository.drop(blob)
+            force = True
+        raise cache.wrong_bytes(f"{snapshot.name}/{path}", expected or "", found)
+
+    def publish(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        *,
+        message: str,
+        revision: str | None = None,
+        private: bool = False,
+        create_pr: bool = False,
+    ) -> Receipt:
+        """Create the repository if need be, upload, and commit everything at once; the commit is the last request."""
+        if self.context.offline:
+            raise HubError("Offline mode forbids publishing.", where=self.endpoint, fix="Unset HF_HUB_OFFLINE.")
+        name = self._call(name, None, lambda: self.api.create_repo(name, private=private, exist_ok=True)).repo_id
+        if revision is not None and not create_pr:
+            self._call(name, revision, lambda: self.api.create_branch(name, branch=revision, exist_ok=True))
+        branch = revision or constants.DEFAULT_REVISION
+        url = f"{self.endpoint}/{name}"
+        with without_xet_where_unknown(name, endpoint=self.endpoint, token=self.context.token):
+            for attempt in range(_TRIES):
+                present = self.resolve(name, revision)
+                operations = _difference(present, files)
+                if not operations:
+                    # Also the end of an attempt whose answer was lost: the commit is there.
+                    return Receipt(present.revision, url, changed=attempt > 0)
+                commit = partial(
+                    self.api.create_commit,
+                    name,
+                    operations,
+                    commit_message=message,
+                    revision=branch,
+                    create_pr=create_pr,
+                    parent_commit=None if create_pr else present.revision,
+                )
+                try:
+                    made = self._once(name, revision, commit)
+                except _UnreachableError as error:
+                    if attempt == _TRIES - 1 or not error.is_transient:
+                        raise
+                    time.sleep(error.wait(attempt))
+                else:
+                    return Receipt(made.oid, made.pr_url or f"{url}/tree/{branch}", changed=True)
+        raise AssertionError("unreachable")
+
+    def list(self) -> list[str]:
+        """Name the models that xcit-hub published there."""
+        found = self._call("", None, lambda: list(self.api.list_models(filter="xcit-hub", limit=1000)))
+        return sorted(model.id for model in found)
+
+    def _download(self, name: str, commit: str, path: str, force: bool) -> Path:
+        return Path(
+            self._call(
+                name,
+                commit,
+                lambda: hf_hub_download(
+                    name,
+                    path,
+                    revision=commit,
+                    cache_dir=self.context.cache,
+                    endpoint=self.endpoint,
+                    token=self.context.token,
+                    library_name="xcit-hub",
+                    library_version=__version__,
+                    local_files_only=self.context.offline,
+                    force_download=force and not self.context.offline,
+                ),
+            )
+        )
+
+    def _cached(self, name: str, revision: str | None, notes: tuple[str, ...]) -> Snapshot:
+        repository = cache.Repository(self.context.cache, name)
+        commit = repository.commit_of(revision or constants.DEFAULT_REVISION)
+        if commit is None or not (repository.folder / "snapshots" / commit).is_dir():
+            raise HubError(
+                f"{name} is not in the cache at revision {revision or constants.DEFAULT_REVISION!r}, "
+                "and offline mode forbids fetching it.",
+                where=self.context.cache,
+                fix="Load it once online, or give cache_dir the folder that has it.",
+            )
+        files = {
+            path: File(file.stat().st_size, repository.digest(file))
+            for path, file in repository.files(commit).items()
+            if file.exists()
+        }
+        return Snapshot(name, commit, files, origin=f"{self.endpoint}/{name}", notes=notes)
+
+    def _remember(self, repository: cache.Repository, commit: str, path: str) -> None:
+        # Offline, a branch means the last commit whose weights arrived whole.
+        branch = self._branches.get(commit)
+        if branch is not None and path not in DESCRIPTIONS and repository.commit_of(branch) != commit:
+            with contextlib.suppress(OSError, HubError):  # a cache that may not be written is still a cache
+                repository.set_branch(branch, commit)
+
+    def _call(self, name: str, revision: str | None, request: Callable[[], T]) -> T:
+        """Make a request that may safely be made again; wait as long as the server asks."""
+        for attempt in range(_TRIES):
+            try:
+                return self._once(name, revision, request)
+            except _UnreachableError as error:
+                if attempt == _TRIES - 1 or not error.is_transient:
+                    raise
+                time.sleep(error.wait(attempt))
+        raise AssertionError("unreachable")
+
+    def _once(self, name: str, revision: str | None, request: Callable[[], T]) -> T:
+        try:
+            return request()
+        except Exception as error:
+            raise self._said(name, revision, error) from None
+
+    def _said(self, name: str, revision: str | None, error: BaseException) -> BaseException:
+        """Turn huggingface_hub's error into ours, with nothing secret in it."""
+        seen: BaseException | None = error
+        while seen is not None and not isinstance(seen, HfHubHTTPError | _HttpError | OSError):
+            seen = seen.__cause__  # uploads wrap the reason in a RuntimeError
+        root = seen if seen is not None else error
+        if isinstance(root, LocalEntryNotFoundError) and root.__cause__ is not None:
+            root = root.__cause__
+        where = f"{self.endpoint}/{name}" if name else self.endpoint
+        login = "Check the token: `hf auth login`, or HF_TOKEN; it needs the right to do this."
+        if isinstance(root, HFValidationError):
+            return HubError(f"{name!r} is not a repository's name.", where=where, fix="Write org/name.")
+        if isinstance(root, OfflineModeIsEnabled | LocalEntryNotFoundError):
+            return HubError(
+                "The file is not in the cache, and offline mode forbids fetching it.",
+                where=self.context.cache,
+                fix="Load it once online, or give cache_dir the folder that has it.",
+            )
+        if isinstance(root, GatedRepoError):
+            return HubError(f"{name} is gated.", where=where, fix="Ask for access on its page, then log in.")
+        if isinstance(root, RepositoryNotFoundError):
+            known = closest(name, [entry.repository for entry in CHECKPOINTS.values() if entry.repository])
+            return HubError(
+                f"There is no model {name!r} there, or it is private and the token does not open it.",
+                where=where,
+                fix=(f"{known[0].upper()}{known[1:]} " if known else "") + login,
+            )
+        if isinstance(root, RevisionNotFoundError):
+            return HubError(
+                f"{name} has no revision {revision!r}.", where=where, fix="Name a branch, tag or commit it has."
+            )
+        if isinstance(root, EntryNotFoundError):
+            return HubError(f"{name} lacks a file that it lists.", where=where, fix="Name another revision.")
+        if isinstance(root, HfHubHTTPError):
+            return self._answered(name, where, login, root)
+        if isinstance(root, FileMetadataError):
+            return HubError(
+                f"{self.endpoint} does not answer as a Hugging Face hub.", where=where, fix="Check HF_ENDPOINT."
+            )
+        if isinstance(root, _HttpError | ConnectionError | TimeoutError):
+            return _UnreachableError(self.endpoint, where, type(root).__name__)
+        if isinstance(root, OSError):
+            if root.errno is None and "Consistency check failed" in str(root):
+                return HubError(
+                    "The file that arrived has another length than was announced.",
+                    where=where,
+                    fix="Try again; nothing of it was kept.",
+                )
+            return HubError(
+                f"Cannot keep the file: {root.strerror or _clean(str(root))}.",
+                where=root.filename or self.context.cache,
+                fix="Make room, or give cache_dir a folder that may be written. Nothing half-written is left.",
+            )
+        return (
+            error
+            if not isinstance(error, RuntimeError | ValueError)
+            else HubError(
+                f"The endpoint and huggingface_hub do not understand each other: {_clean(str(error))}",
+                where=where,
+                fix="Check HF_ENDPOINT, and that huggingface_hub is up to date.",
+            )
+        )
+
+    def _answered(self, name: str, where: str, login: str, error: HfHubHTTPError) -> HubError:
+        status = error.response.status_code
+        said = _clean(error.server_message or "")
+        if status in (401, 403):
+            return HubError(
+                f"{self.endpoint} refused: {said or ('not logged in' if status == 401 else 'not allowed')}.",
+                where=where,
+                fix=login,
+            )
+        if status in (409, 412):
+            return HubError(
+                f"{name} was changed by somebody else meanwhile, or exists in another form: {said or status}.",
+                where=where,
+                fix="Look at the repository, then publish again. Nothing was published.",
+            )
+        if status in _TRANSIENT:
+            return _UnreachableError(
+                self.endpoint, where, f"HTTP {status}", status, error.response.headers.get("Retry-After")
+            )
+        return HubError(
+            f"{self.endpoint} answered {status}: {said or 'no reason given'}.",
+            where=where,
+            fix="Check the id and HF_ENDPOINT.",
+        )
+
+
+class _UnreachableError(HubError):
+    """The endpoint did not answer, or answered that it cannot now."""
+
+    def __init__(
+        self, endpoint: str, where: str, reason: str, status: int | None = None, retry_after: str | None = None
+    ) -> None:
+        self.reason = reason
+        # Connections that fail are tried again by huggingface_hub itself, which resumes them.
+        self.is_transient = status is not None
+        self._retry_after = retry_after
+        super().__init__(
+            f"{endpoint} cannot be reached ({reason}).",
+            where=where,
+            fix="Check the connection and HF_ENDPOINT and try again; what is cached loads with offline=True.",
+        )
+
+    def wait(self, attempt: int) -> float:
+        """Seconds to wait before the next try: what the server asked for, else doubling from half a second."""
+        if self._retry_after is not None and self._retry_after.isdigit():
+            return min(float(self._retry_after), _LONGEST_WAIT)
+        return min(0.5 * 2.0**attempt, _LONGEST_WAIT)
+
+
+@contextlib.contextmanager
+def without_xet_where_unknown(
+    name: str, *, endpoint: str | None = None, token: str | bool | None = None
+) -> Iterator[None]:
+    """Upload through LFS while this is open, where the endpoint has no Xet storage.
+
+    huggingface_hub takes Xet whenever hf_xet is installed, and an endpoint without it answers 404 in mid-upload.
+    """
+    place = (endpoint or constants.ENDPOINT).rstrip("/")
+    configured = constants.HF_HUB_DISABLE_XET
+    if not configured and place not in ("https://huggingface.co", "https://hf.co"):
+        address = f"{place}/api/models/{name}/xet-write-token/main"
+        headers = {"authorization": f"Bearer {secret}"} if (secret := _token(token)) else {}
+        with contextlib.suppress(_HttpError):  # the upload itself will say that nobody answers
+            answer = get_session().get(address, headers=headers, timeout=10)
+            constants.HF_HUB_DISABLE_XET = answer.status_code == 404
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = configured
+
+
+def whoami(endpoint: str | None = None, token: str | bool | None = None) -> dict[str, Any]:
+    """Return whose token huggingface_hub's login or ``HF_TOKEN`` holds: ``name``, ``orgs``, ``role``, ``endpoint``.
+
+    Raises:
+        HubError: nobody is logged in, or the endpoint does not know the token.
+    """
+    store = HuggingFaceStore(endpoint, Context(cache.default_folder(), token=token))
+    if _token(token) is None:
+        raise HubError("Nobody is logged in.", where=store.endpoint, fix="Run `hf auth login`, or set HF_TOKEN.")
+    found = store._call("", None, store.api.whoami)
+    role = found.get("auth", {}).get("accessToken", {}).get("role")
+    return {
+        "name": found["name"],
+        "orgs": [each["name"] for each in found.get("orgs", ())],
+        "role": role,
+        "endpoint": store.endpoint,
+    }
+
+
+def _token(given: str | bool | None) -> str | None:
+    return given if isinstance(given, str) else None if given is False else get_token()
+
+
+def _difference(present: Snapshot, files: Mapping[str, Path]) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """Say what makes a repository hold ``files``: additions, and of an earlier publication what is no longer there."""
+    operations: list[CommitOperationAdd | CommitOperationDelete] = []
+    for path, file in files.items():
+        known = present.files.get(path)
+        same = known is not None and known.digest in (sha256_of(file), cache.git_sha1_of(file))
+        if not same:
+            operations.append(CommitOperationAdd(path, str(file)))
+    gone = [path for path in present.files if path in PUBLISHED and path not in files]
+    return operations + [CommitOperationDelete(path) for path in gone]
+
+
+def _safe(path: str, name: str) -> str:
+    parts = path.replace("\\", "/").split("/")
+    if path.startswith("/") or "\\" in path or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
+        raise HubError(
+            f"The hub lists a path that leaves its folder: {path!r}.",
+            where=name,
+            fix="Do not use this repository; tell its owner.",
+        )
+    return path
+
+
+def _clean(text: str) -> str:
+    """Remove tokens and the queries of signed addresses."""
+    secret = get_token()
+    if secret:
+        text = text.replace(secret, "…")
+    return _QUERY.sub(r"\1", _TOKEN.sub("…", text)).strip().rstrip(".")

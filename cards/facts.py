@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cards.inputs import read_yaml
 from cards.metadata import Asset, CardMetadata, Link, Names, Result
+from cards.provenance import Conversion
 from cards.run_record import RunRecord, Versions
 from cards.vocabulary import FILE_FORMATS, HUB_DATASETS, HUB_LICENSES
 from xcit_hub import variants
@@ -115,7 +116,7 @@ class Facts(_Strict):
         architecture: a key of :data:`xcit_hub.variants.ARCHITECTURES`.
         published: the key in :data:`xcit_hub.variants.CHECKPOINTS`, for weights that somebody else published.
         params: trainable numbers of the network.
-        conversion: the converter's report, as it wrote it.
+        conversion: where converted weights came from.
         unmeasured: nobody measured these weights: then the card has to say so.
     """
 
@@ -133,7 +134,7 @@ class Facts(_Strict):
     performance: list[Performance] = []
     versions: Versions = Versions()
     versions_source: str | None = None
-    conversion: dict[str, Any] | None = None
+    conversion: Conversion | None = None
     meta: CardYaml = CardYaml()
 
     @property

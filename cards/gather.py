@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from cards.facts import AccuracyFigure, CardYaml, Facts, Performance, WeightsFile
-from cards.inputs import read_json_object
+from cards.inputs import read_json, validated
+from cards.metadata import Asset
+from cards.provenance import Conversion
 from cards.run_record import RunRecord
 from cards.vocabulary import SOURCE_LINKS
 from xcit_hub import variants
@@ -32,7 +34,7 @@ def of_published(name: str, meta: CardYaml | None = None) -> Facts:
         for figure in entry.accuracies
     ]
     return Facts(
-        name=entry.name,
+        name=meta.model_name or entry.name,
         architecture=entry.architecture,
         dialect=entry.dialect,
         published=entry.name,
@@ -86,8 +88,11 @@ def of_checkpoint(
     if run is not None:
         _same_file(run, digest, path)
     if isinstance(conversion, (str, Path)):
-        conversion = read_json_object(conversion)
+        told: Conversion | None = read_json(conversion, Conversion)
+    else:
+        told = None if conversion is None else validated(conversion, Conversion, "the conversion report")
     shape = preprocessing or variants.Preprocessing(image_size=known.image_size)
+    meta = meta.model_copy(update={"asset": [_completed(asset, path, digest) for asset in meta.asset]})
     measured = [] if run is None else [Performance(origin="measured", source=_on(run), record=run)]
     return Facts(
         name=name or meta.model_name or known.name,
@@ -109,7 +114,7 @@ def of_checkpoint(
         performance=[*measured, *meta.performance],
         versions=run.versions if run is not None else meta.requirements,
         versions_source=_on(run) if run is not None else meta.requirements_source,
-        conversion=conversion,
+        conversion=told,
         meta=meta,
     )
 
@@ -133,6 +138,23 @@ def _measured_accuracy(run: RunRecord | None) -> list[AccuracyFigure]:
         return []
     figure = AccuracyFigure(top1=run.top1, top5=run.top5, origin="measured", source=_on(run), samples=run.eval_samples)
     return [figure.model_copy(update={"dataset": run.dataset}) if run.dataset else figure]
+
+
+def _completed(asset: Asset, path: Path, digest: str) -> Asset:
+    """Fill in an asset's digest if the asset is the file at ``path``.
+
+    Raises:
+        InputError: ``card.yaml`` states a digest that the file does not have.
+    """
+    if asset.file_format not in (None, _format_of(path.name)):
+        return asset
+    if asset.asset_sha256 is not None and not digest.startswith(asset.asset_sha256.lower()):
+        raise InputError(
+            f"card.yaml says that the asset's SHA-256 is {asset.asset_sha256}, and {path.name} has {digest}.",
+            where=path,
+            fix="Leave asset-sha256 out of card.yaml: it is computed from the file.",
+        )
+    return asset.model_copy(update={"file_format": _format_of(path.name), "asset_sha256": digest})
 
 
 def _same_file(run: RunRecord, digest: str, path: Path) -> None:

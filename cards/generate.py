@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -19,7 +17,6 @@ _ORIGINS = {
     "zh": {True: "发布方", False: "本项目实测"},
 }
 _NOTHING = "-"
-_LISTED = 6
 
 
 def render(facts: Facts, *, form: Form, lang: Language) -> str:
@@ -56,10 +53,10 @@ def environment() -> Environment:
     )
     made.filters |= {
         "cell": _cell,
-        "flattened": lambda report: list(_flattened(report)),
         "linked": _linked,
         "millions": lambda count: f"{count / 1e6:.2f}",
         "resolution": lambda size: _NOTHING if size is None else f"{size[0]}x{size[1]}",
+        "scientific": lambda value: f"{value:.1e}",
         "seconds": lambda value: _NOTHING if value is None else f"{_trimmed(value)}s",
         "trimmed": _trimmed,
     }
@@ -80,17 +77,3 @@ def _trimmed(value: float) -> str:
 
 def _linked(text: str, url: str | None) -> str:
     return f"[{text}]({url})" if url else text
-
-
-def _flattened(report: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in report.items():
-        title = f"{prefix}{name}".replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{title}, ")
-        elif isinstance(value, list):
-            shown = ", ".join(str(entry) for entry in value[:_LISTED])
-            more = f", … ({len(value)} in all)" if len(value) > _LISTED else ""
-            if value:
-                yield title, f"{shown}{more}"
-        elif value is not None:
-            yield title, value

@@ -1,4 +1,4 @@
-"""A checkpoint of any family in any format → the project's tensors, or a checkpoint of any other."""
+"""A checkpoint of any family in any format → a checkpoint of any other."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from converters import checkpoint, dialects, numbers
-from converters.checkpoint import Checkpoint, StoredTensor
-from converters.dialects import LAYOUTS, Dropped, Identity, Kind, Marks, Selection
+from converters.checkpoint import StoredTensor
+from converters.dialects import LAYOUTS, Dropped
+from converters.weights import Weights, config_path, load, weights_of
 from xcit_hub._version import __version__
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.files import sha256_of, write_text
-from xcit_hub.variants import CHECKPOINTS, DIALECTS, Architecture, Family
+from xcit_hub.variants import DIALECTS, Family
+
+__all__ = ["Progress", "Report", "Weights", "config_path", "convert", "load"]
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass
-class Weights:
-    """One network's parameters in the project's names and layout, and what is known about them.
-
-    Args:
-        tensors: our names (``xcit_hub.parameters``) → tensors, in our order, complete and of the right shapes.
-        dialect: "paper" or "mindcv".
-        family: whose file it was.
-        evidence: how the dialect is known.
-        kind: a classifier, a backbone without head, or a detector's backbone (no class attention, but a pyramid).
-        notes: what was assumed, in sentences for the user.
-        dropped: the file's other tensors, each with its reason.
-        sources: our name → the names it had in the file.
-    """
-
-    tensors: Mapping[str, StoredTensor]
-    architecture: Architecture
-    num_classes: int
-    in_chans: int
-    dialect: str
-    family: Family
-    evidence: str
-    kind: Kind
-    notes: list[str] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
-    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Return the tensors as read-only arrays, views of the file where they can be; bfloat16 becomes float32."""
-        return {name: tensor.numpy() for name, tensor in self.tensors.items()}
 
 
 @dataclass
@@ -90,38 +61,6 @@ class Report:
             "seconds": round(self.seconds, 3),
             "parity": self.parity,
         }
-
-
-def load(
-    path: str | os.PathLike[str],
-    *,
-    model: str | None = None,
-    dialect: str | None = None,
-    ema: bool = False,
-    family: Family | None = None,
-) -> Weights:
-    """Read a checkpoint of any family and format into the project's names and layout.
-
-    Numbers and dtypes are the file's own, and stay in the mapped file until they are used.
-
-    Args:
-        model: the architecture it must be; decides between 224 and 384, which have the same parameters.
-        dialect: which network it belongs to, for files that do not tell.
-        ema: take the averaged weights rather than the plain ones.
-        family: whose file it must be.
-
-    Raises:
-        CheckpointError: the file is not a whole checkpoint.
-        WeightsError: it is not one XCiT's weights (missing, unexpected, misshapen tensors, NaN, infinity), or nothing
-            tells its dialect.
-        UnknownNameError: there is no such model or dialect.
-    """
-    opened = checkpoint.read(path)
-    weights = _weights(opened, model=model, dialect=dialect, ema=ema, family=family)
-    for name, tensor in weights.tensors.items():
-        for _ in numbers.finite(tensor, weights.sources[name]).pieces():
-            pass
-    return weights
 
 
 def convert(
@@ -164,7 +103,7 @@ def convert(
     format_out = checkpoint.format_of(target)
     family_out: Family = to or "xcit-hub"
     opened = checkpoint.read(source)
-    weights = _weights(opened, model=model, dialect=dialect, ema=ema, family=family)
+    weights = weights_of(opened, model=model, dialect=dialect, ema=ema, family=family)
     _check_target(weights, family_out, model)
     weights = _with_head(_with_channels(_without_pyramid(weights, family_out), in_chans), num_classes)
     stored = {
@@ -194,109 +133,6 @@ def convert(
         made_up=[{"name": name, "reason": reason} for name, (_, reason) in made_up.items()],
         seconds=time.perf_counter() - started,
     )
-
-
-def config_path(target: str | os.PathLike[str]) -> Path:
-    """Return where the configuration beside a checkpoint stands.
-
-    ``model.safetensors`` and ``pytorch_model.bin`` are the only checkpoint of their folder and have ``config.json``,
-    as on Hugging Face; any other file ``name.suffix`` has ``name.config.json``.
-    """
-    path = Path(target)
-    alone = path.stem in ("model", "pytorch_model")
-    return path.with_name("config.json" if alone else f"{path.stem}.config.json")
-
-
-# ---- Reading -------------------------------------------------------------------------------------
-
-
-def _weights(
-    opened: Checkpoint, *, model: str | None, dialect: str | None, ema: bool, family: Family | None
-) -> Weights:
-    try:
-        selection = dialects.select(opened.tensors, ema=ema)
-        named = {name: opened.tensors[full] for name, full in selection.names.items()}
-        marked = named.pop(dialects.MINDCV_MARK, None) is not None
-        expected = model or opened.metadata.get("xcit_hub.architecture")
-        identity = dialects.identify({name: tensor.shape for name, tensor in named.items()}, model=expected)
-        found = _family(identity, opened.metadata, family)
-        marks = Marks(
-            file_format=opened.format,
-            metadata=opened.metadata,
-            sidecar=_sidecar(opened.path) if "xcit_hub.dialect" not in opened.metadata else {},
-            mindcv_mark=marked,
-            trained_by_mindcv=identity.naming == "mindcv" and (selection.has_optimizer or selection.both),
-            published_as=_published(opened.path) if _needs_digest(identity, opened.metadata, dialect) else None,
-            family=family,
-        )
-        settled, evidence = dialects.settle_dialect(identity.naming, marks, dialect)
-        tensors = dialects.to_ours(named, identity.naming, identity.shapes)
-    except WeightsError as error:
-        raise WeightsError(error.what, where=opened.path, fix=error.fix) from error
-    layout = LAYOUTS[identity.naming]
-    return Weights(
-        tensors=tensors,
-        architecture=identity.architecture,
-        num_classes=identity.num_classes,
-        in_chans=identity.in_chans,
-        dialect=settled,
-        family=found,
-        evidence=evidence,
-        kind=identity.kind,
-        notes=[*_notes(selection, ema), *identity.notes],
-        dropped=selection.dropped,
-        sources={name: tuple(selection.names[part] for part in layout.names(name)) for name in tensors},
-    )
-
-
-def _family(identity: Identity, metadata: Mapping[str, str], asked: Family | None) -> Family:
-    naming = identity.naming
-    if naming == "mindcv" and "xcit_hub.family" in metadata:
-        naming = "mindcv" if metadata["xcit_hub.family"] == "mindcv" else "xcit-hub"
-    if asked is None or asked == naming or {asked, naming} == {"mindcv", "xcit-hub"}:
-        return asked or naming
-    raise WeightsError(
-        f"The names are {naming}'s, not {asked}'s.",
-        fix="Use xcit-hub convert, which tells the families apart by itself.",
-    )
-
-
-def _notes(selection: Selection, ema: bool) -> list[str]:
-    notes = []
-    if selection.both:
-        taken, left = ("averaged", "plain") if ema else ("plain", "averaged (EMA)")
-        notes.append(f"Plain and averaged weights were both there; took the {taken} ones, left the {left} ones.")
-    elif selection.averaged and not ema:
-        notes.append("Only averaged (EMA, teacher) weights were there; took those.")
-    if selection.has_optimizer:
-        count = sum("optimizer" in entry.reason for entry in selection.dropped)
-        notes.append(f"Dropped {count} tensors of optimizer or training state.")
-    return notes
-
-
-def _needs_digest(identity: Identity, metadata: Mapping[str, str], dialect: str | None) -> bool:
-    return identity.naming == "mindcv" and dialect is None and "xcit_hub.dialect" not in metadata
-
-
-def _published(path: Path) -> tuple[str, str] | None:
-    known = [entry for entry in CHECKPOINTS.values() if entry.sha256 is not None]
-    digest = sha256_of(path) if known else ""
-    for entry in known:
-        if entry.sha256 is not None and digest.startswith(entry.sha256):
-            return entry.name, entry.dialect
-    return None
-
-
-def _sidecar(path: Path) -> dict[str, str]:
-    """The strings of the configuration beside a file, if it was written for exactly that file."""
-    try:
-        content = json.loads(config_path(path).read_text("utf-8"))
-        ours = content["xcit_hub"]
-        if ours["sha256"] != sha256_of(path):
-            return {}
-        return {f"xcit_hub.{key}": value for key, value in ours.items() if isinstance(value, str)}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return {}
 
 
 # ---- Reshaping -----------------------------------------------------------------------------------

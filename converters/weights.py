@@ -1,0 +1,215 @@
+"""A checkpoint of any family in any format → one network's parameters in the project's names, or the reason why not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from converters import checkpoint, dialects, numbers
+from converters.checkpoint import Checkpoint, StoredTensor
+from converters.dialects import LAYOUTS, Dropped, Identity, Kind, Marks, Selection
+from xcit_hub.errors import WeightsError
+from xcit_hub.files import sha256_of
+from xcit_hub.variants import CHECKPOINTS, Architecture, Family
+
+
+@dataclass
+class Weights:
+    """One network's parameters in the project's names and layout, and what is known about them.
+
+    Args:
+        tensors: our names (``xcit_hub.parameters``) → tensors, in our order, complete and of the right shapes.
+        dialect: "paper" or "mindcv".
+        family: whose file it was.
+        evidence: how the dialect is known.
+        kind: a classifier, a backbone without head, or a detector's backbone (no class attention, but a pyramid).
+        notes: what was assumed, in sentences for the user.
+        dropped: the file's other tensors, each with its reason.
+        sources: our name → the names it had in the file.
+    """
+
+    tensors: Mapping[str, StoredTensor]
+    architecture: Architecture
+    num_classes: int
+    in_chans: int
+    dialect: str
+    family: Family
+    evidence: str
+    kind: Kind
+    notes: list[str] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the tensors as read-only arrays, views of the file where they can be; bfloat16 becomes float32."""
+        return {name: tensor.numpy() for name, tensor in self.tensors.items()}
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    dialect: str | None = None,
+    ema: bool = False,
+    family: Family | None = None,
+) -> Weights:
+    """Read a checkpoint of any family and format into the project's names and layout.
+
+    Numbers and dtypes are the file's own, and stay in the mapped file until they are used.
+
+    Args:
+        model: the architecture it must be; decides between 224 and 384, which have the same parameters.
+        dialect: which network it belongs to, for files that do not tell.
+        ema: take the averaged weights rather than the plain ones.
+        family: whose file it must be.
+
+    Raises:
+        CheckpointError: the file is not a whole checkpoint.
+        WeightsError: it is not one XCiT's weights (missing, unexpected, misshapen tensors, NaN, infinity), or nothing
+            tells its dialect.
+        UnknownNameError: there is no such model or dialect.
+    """
+    opened = checkpoint.read(path)
+    weights = weights_of(opened, model=model, dialect=dialect, ema=ema, family=family)
+    for name, tensor in weights.tensors.items():
+        for _ in numbers.finite(tensor, weights.sources[name]).pieces():
+            pass
+    return weights
+
+
+def config_path(target: str | os.PathLike[str]) -> Path:
+    """Return where the configuration beside a checkpoint stands.
+
+    ``model.safetensors`` and ``pytorch_model.bin`` are the only checkpoint of their folder and have ``config.json``,
+    as on Hugging Face; any other file ``name.suffix`` has ``name.config.json``.
+    """
+    path = Path(target)
+    alone = path.stem in ("model", "pytorch_model")
+    return path.with_name("config.json" if alone else f"{path.stem}.config.json")
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a file's names, shapes and marks say, before a single number is read.
+
+    Args:
+        tensors: the network's own tensors, under the family's bare names.
+    """
+
+    selection: Selection
+    tensors: dict[str, StoredTensor]
+    identity: Identity
+    family: Family
+    marks: Marks
+
+
+def examine(
+    opened: Checkpoint, *, model: str | None = None, ema: bool = False, family: Family | None = None
+) -> Examined:
+    """Find the network in an open file and say which it is, all but its dialect.
+
+    Raises:
+        WeightsError: there is no one XCiT in it, or not the one asked for.
+        UnknownNameError: there is no such model.
+    """
+    selection = dialects.select(opened.tensors, ema=ema)
+    tensors = {name: opened.tensors[full] for name, full in selection.names.items()}
+    marked = tensors.pop(dialects.MINDCV_MARK, None) is not None
+    expected = model or opened.metadata.get("xcit_hub.architecture")
+    identity = dialects.identify({name: tensor.shape for name, tensor in tensors.items()}, model=expected)
+    silent = "xcit_hub.dialect" not in opened.metadata
+    marks = Marks(
+        file_format=opened.format,
+        metadata=opened.metadata,
+        sidecar=_sidecar(opened.path) if silent else {},
+        mindcv_mark=marked,
+        trained_by_mindcv=identity.naming == "mindcv" and (selection.has_optimizer or selection.both),
+        published_as=_published(opened.path) if silent and identity.naming == "mindcv" else None,
+        family=family,
+    )
+    return Examined(selection, tensors, identity, _family(identity, opened.metadata, family), marks)
+
+
+def weights_of(
+    opened: Checkpoint,
+    *,
+    model: str | None = None,
+    dialect: str | None = None,
+    ema: bool = False,
+    family: Family | None = None,
+) -> Weights:
+    """Translate an open file strictly; like :func:`load`, but the numbers are not read."""
+    try:
+        found = examine(opened, model=model, ema=ema, family=family)
+        identity = found.identity
+        settled, evidence = dialects.settle_dialect(identity.naming, found.marks, dialect)
+        tensors = dialects.to_ours(found.tensors, identity.naming, identity.shapes)
+    except WeightsError as error:
+        raise WeightsError(error.what, where=opened.path, fix=error.fix) from error
+    layout = LAYOUTS[identity.naming]
+    names = found.selection.names
+    return Weights(
+        tensors=tensors,
+        architecture=identity.architecture,
+        num_classes=identity.num_classes,
+        in_chans=identity.in_chans,
+        dialect=settled,
+        family=found.family,
+        evidence=evidence,
+        kind=identity.kind,
+        notes=[*_notes(found.selection, ema), *identity.notes],
+        dropped=found.selection.dropped,
+        sources={name: tuple(names[part] for part in layout.names(name)) for name in tensors},
+    )
+
+
+def _family(identity: Identity, metadata: Mapping[str, str], asked: Family | None) -> Family:
+    naming = identity.naming
+    if naming == "mindcv" and "xcit_hub.family" in metadata:
+        naming = "mindcv" if metadata["xcit_hub.family"] == "mindcv" else "xcit-hub"
+    if asked is None or asked == naming or {asked, naming} == {"mindcv", "xcit-hub"}:
+        return asked or naming
+    raise WeightsError(
+        f"The names are {naming}'s, not {asked}'s.",
+        fix="Use xcit-hub convert, which tells the families apart by itself.",
+    )
+
+
+def _notes(selection: Selection, ema: bool) -> list[str]:
+    notes = []
+    if selection.both:
+        taken, left = ("averaged", "plain") if ema else ("plain", "averaged (EMA)")
+        notes.append(f"Plain and averaged weights were both there; took the {taken} ones, left the {left} ones.")
+    elif selection.averaged and not ema:
+        notes.append("Only averaged (EMA, teacher) weights were there; took those.")
+    if selection.has_optimizer:
+        count = sum("optimizer" in entry.reason for entry in selection.dropped)
+        notes.append(f"Dropped {count} tensors of optimizer or training state.")
+    return notes
+
+
+def _published(path: Path) -> tuple[str, str] | None:
+    known = [entry for entry in CHECKPOINTS.values() if entry.sha256 is not None]
+    digest = sha256_of(path) if known else ""
+    for entry in known:
+        if entry.sha256 is not None and digest.startswith(entry.sha256):
+            return entry.name, entry.dialect
+    return None
+
+
+def _sidecar(path: Path) -> dict[str, str]:
+    """The strings of the configuration beside a file, if it was written for exactly that file."""
+    try:
+        content = json.loads(config_path(path).read_text("utf-8"))
+        ours = content["xcit_hub"]
+        if ours["sha256"] != sha256_of(path):
+            return {}
+        return {f"xcit_hub.{key}": value for key, value in ours.items() if isinstance(value, str)}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return {}

@@ -11,16 +11,35 @@ from typing import TYPE_CHECKING, Any
 from xcit_hub._version import __version__
 
 if TYPE_CHECKING:
+    from xcit_hub.hub.load import info, load, load_weights, preprocess
+    from xcit_hub.hub.mixin import XCiT
+    from xcit_hub.hub.publish import publish
     from xcit_hub.models import create_model
     from xcit_hub.variants import list_models
 
 # public name → the room it stands in
 _ROOMS = {
     "create_model": "xcit_hub.models",
+    "info": "xcit_hub.hub.load",
     "list_models": "xcit_hub.variants",
+    "load": "xcit_hub.hub.load",
+    "load_weights": "xcit_hub.hub.load",
+    "preprocess": "xcit_hub.hub.load",
+    "publish": "xcit_hub.hub.publish",
+    "XCiT": "xcit_hub.hub.mixin",
 }
 
-__all__ = ["__version__", "create_model", "list_models"]
+__all__ = [
+    "XCiT",
+    "__version__",
+    "create_model",
+    "info",
+    "list_models",
+    "load",
+    "load_weights",
+    "preprocess",
+    "publish",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 OnStage = Callable[[str], None]
-
-# Figures that another machine measures a little differently: they alone are no reason for a commit.
-_EVIDENCE = ("parity.json",)
 
 
 @dataclass(frozen=True)
@@ -145,13 +143,20 @@ def publish(
     with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
         entry = _prepare(
             Path(checkpoint), target.name, Path(scratch), form=form, run=run, meta=meta, model=model, dialect=dialect,
-            labels=labels, ema=ema, parity=parity, on_stage=on_stage,
+            labels=labels, ema=ema, parity=parity, known=partial(_known_figures, store, target), on_stage=on_stage,
         )  # fmt: skip
         listed = tuple(PublishedFile(path, file.stat().st_size, sha256_of(file)) for path, file in entry.files.items())
         receipt = Receipt(None, str(target), changed=False)
         if not dry_run:
-            receipt = _send(store, target.name, entry.files, revision=target.revision, private=private,
-                            create_pr=create_pr, on_stage=on_stage)  # fmt: skip
+            on_stage("send")
+            receipt = store.publish(
+                target.name,
+                entry.files,
+                message=f"Publish {target.name.rpartition('/')[2]} with xcit-hub",
+                revision=target.revision,
+                private=private,
+                create_pr=create_pr,
+            )
             on_stage("read back")
             _read_back(target, context, receipt, listed)
     return Publication(
@@ -221,6 +226,7 @@ def _prepare(
     labels: PathLike | None,
     ema: bool,
     parity: bool,
+    known: Callable[[Path], dict[str, Any] | None],
     on_stage: OnStage,
 ) -> _Entry:
     on_stage("read")
@@ -244,7 +250,8 @@ def _prepare(
     files = _write_weights(folder, source, description, ema=ema)
     files["model.ckpt"] = folder / "model.ckpt"
     report = _convert(source, files["model.ckpt"], "xcit-hub", description, ema=ema)
-    report["parity"] = figures and {name: figures[name] for name in ("passed", "bar")}
+    figures = figures and (known(files["model.safetensors"]) or figures)
+    report["parity"] = figures
     digest = sha256_of(files["model.ckpt"])
     files["model.ckpt.sha256"] = _text(folder / "model.ckpt.sha256", f"{digest}  model.ckpt\n")
     files["conversion.json"] = _text(folder / "conversion.json", _json(report))
@@ -370,7 +377,7 @@ def _cards(
         num_classes=description.num_classes,
         meta=said,
         run=measured.model_copy(update={"checkpoint_sha256": None}) if measured is not None else None,
-        conversion=report | {name: len(report[name]) for name in ("tensors", "dropped", "made_up")},
+        conversion=report,
         preprocessing=description.preprocessing,
         name=name.rpartition("/")[2],
     )
@@ -394,43 +401,20 @@ def _checked(facts: Facts, form: Any) -> dict[str, str]:
     return texts
 
 
-def _send(
-    store: Store,
-    name: str,
-    files: Mapping[str, Path],
-    *,
-    revision: str | None,
-    private: bool,
-    create_pr: bool,
-    on_stage: OnStage,
-) -> Receipt:
-    on_stage("compare")
-    present = _present(store, name, files, revision)
-    if present is not None:
-        return present
-    on_stage("send")
-    return store.publish(
-        name,
-        files,
-        message=f"Publish {name.rpartition('/')[2]} with xcit-hub",
-        revision=revision,
-        private=private,
-        create_pr=create_pr,
-    )
+def _known_figures(store: Store, target: address.Address, weights: Path) -> dict[str, Any] | None:
+    """Return the parity figures that the hub holds for these very weights.
 
-
-def _present(store: Store, name: str, files: Mapping[str, Path], revision: str | None) -> Receipt | None:
-    """Return a receipt if the hub already holds these files, evidence aside."""
+    Another machine measures a little differently, and that is no reason for a commit.
+    """
     try:
-        snapshot = store.resolve(name, revision)
-    except XcitHubError:
-        return None
-    for path, file in files.items():
-        held = snapshot.files.get(path)
-        same = held is not None and held.digest in (sha256_of(file), cache.git_sha1_of(file))
-        if not same and path not in _EVIDENCE:
+        snapshot = store.resolve(target.name, target.revision)
+        held = snapshot.files.get("model.safetensors")
+        if held is None or held.digest != sha256_of(weights) or "parity.json" not in snapshot.files:
             return None
-    return Receipt(snapshot.revision, snapshot.origin, changed=False)
+        figures = json.loads(store.fetch(snapshot, "parity.json").read_text(encoding="utf-8"))
+    except (XcitHubError, OSError, ValueError):
+        return None
+    return figures if isinstance(figures, dict) and figures.get("passed") is True else None
 
 
 def _read_back(target: address.Address, context: Context, receipt: Receipt, listed: tuple[PublishedFile, ...]) -> None:
@@ -441,8 +425,6 @@ def _read_back(target: address.Address, context: Context, receipt: Receipt, list
         fresh = open_store(target, replace(context, cache=Path(scratch)))
         snapshot = fresh.resolve(target.name, receipt.revision)
         for file in listed:
-            if file.path in _EVIDENCE and not receipt.changed:
-                continue
             found = sha256_of(fresh.fetch(snapshot, file.path)) if file.path in snapshot.files else "nothing"
             if found != file.sha256:
                 raise HubError(

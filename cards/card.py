@@ -17,6 +17,9 @@ Language = Literal["en", "zh"]
 FORMS: tuple[Form, ...] = ("mindspore-hub", "hugging-face")
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
+# The Hub's own convention for a card in Chinese is a file name that ends in _cn.
+HUB_SUFFIXES: dict[Language, str] = {"en": "", "zh": "_cn"}
+
 MAX_BYTES = 1 << 20  # the longest of MindSpore Hub's cards has about 60 kB
 
 
@@ -66,6 +69,16 @@ def read_text(path: str | Path) -> str:
 def normalized(text: str) -> str:
     """Return ``text`` with ``\\n`` line ends and without a byte order mark."""
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
+
+
+def language_of(card: Card) -> Language:
+    """Say which language a card's prose is in: Chinese if it has more than a few Chinese characters."""
+    if "zh" in card.metadata.language:
+        return "zh"
+    return "zh" if len(_CHINESE.findall(card.prose)) > 20 else "en"
 
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cards.inputs import read_yaml
+from cards.inputs import read_json, read_yaml
 from cards.metadata import Asset, CardMetadata, Link, Names, Result
 from cards.provenance import Conversion
 from cards.run_record import RunRecord, Versions
@@ -136,6 +136,15 @@ class Facts(_Strict):
     versions_source: str | None = None
     conversion: Conversion | None = None
     meta: CardYaml = CardYaml()
+
+    @classmethod
+    def read(cls, path: str | Path) -> Facts:
+        """Read facts that were stored as JSON beside a generated card.
+
+        Raises:
+            InputError: the file is missing or is not a record of facts.
+        """
+        return read_json(path, cls)
 
     @property
     def load_id(self) -> str:

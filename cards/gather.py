@@ -11,6 +11,7 @@ from cards.metadata import Asset
 from cards.provenance import Conversion
 from cards.run_record import RunRecord
 from cards.vocabulary import SOURCE_LINKS
+from converters.weights import load
 from xcit_hub import variants
 from xcit_hub.errors import InputError
 from xcit_hub.files import sha256_of
@@ -60,9 +61,9 @@ def of_published(name: str, meta: CardYaml | None = None) -> Facts:
 def of_checkpoint(
     path: str | Path,
     *,
-    architecture: str,
-    dialect: variants.DialectName,
-    num_classes: int = 1000,
+    architecture: str | None = None,
+    dialect: variants.DialectName | None = None,
+    num_classes: int | None = None,
     meta: CardYaml | None = None,
     run: RunRecord | None = None,
     conversion: dict[str, Any] | str | Path | None = None,
@@ -72,16 +73,22 @@ def of_checkpoint(
     """Gather the facts about a file on this disk; its SHA-256 is computed, not believed.
 
     Args:
+        architecture, dialect, num_classes: of the network; asked of the file where they are not given.
         run: what training and evaluation measured of it.
         conversion: the converter's report, or the file it was written to.
         name: the card's title; the architecture without it.
 
     Raises:
+        CheckpointError, WeightsError: the file is not an XCiT, or nothing tells its dialect.
         UnknownNameError: there is no such architecture.
         InputError: the run record speaks of another file.
         XcitHubError: the file cannot be read.
     """
     path = Path(path)
+    if architecture is None or dialect is None or num_classes is None:
+        weights = load(path, model=architecture, dialect=dialect)
+        architecture, num_classes = weights.architecture.name, weights.num_classes
+        dialect = "mindcv" if weights.dialect == "mindcv" else "paper"
     known = variants.architecture(architecture)
     meta = meta or CardYaml()
     digest = sha256_of(path)

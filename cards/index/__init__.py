@@ -13,14 +13,12 @@ from importlib import resources
 from pathlib import Path
 
 from cards import mindspore_hub
-from cards.card import FORMS, LANGUAGES, Form, Language, read_text
+from cards.card import FORMS, HUB_SUFFIXES, LANGUAGES, Form, Language, read_text
 from cards.facts import CardYaml, Facts
 from cards.gather import of_published
 from cards.generate import render
 from xcit_hub import variants
 
-# The Hub's own convention for a card in Chinese is a file name that ends in _cn.
-_SUFFIXES: dict[Language, str] = {"en": "", "zh": "_cn"}
 _MINDSPORE_HUB, _HUGGING_FACE = FORMS
 _OFFICIAL = "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012"
 
@@ -51,7 +49,7 @@ def find(name: str, *, lang: Language = "en") -> Path | None:
             (``mindspore/xcit_tiny_12_p16_224``: the newest), ``timm/NAME``, or a checkpoint's bare name.
     """
     uid = _names().get(name.strip("/"))
-    return None if uid is None else folder() / f"{uid}{_SUFFIXES[lang]}.md"
+    return None if uid is None else folder() / f"{uid}{HUB_SUFFIXES[lang]}.md"
 
 
 def uids() -> list[str]:
@@ -75,7 +73,7 @@ def entries() -> Iterator[Entry]:
 def rendered() -> dict[str, str]:
     """Return path below the index → text, for every card in every language."""
     return {
-        f"{entry.uid}{_SUFFIXES[lang]}.md": render(entry.facts, form=entry.form, lang=lang)
+        f"{entry.uid}{HUB_SUFFIXES[lang]}.md": render(entry.facts, form=entry.form, lang=lang)
         for entry in entries()
         for lang in LANGUAGES
     }
@@ -94,7 +92,7 @@ def _names() -> dict[str, str]:
     found = (path.relative_to(folder()).with_suffix("") for path in folder().rglob("*.md"))
     for path in sorted(found, key=_age):
         uid = path.as_posix()
-        if uid.endswith(_SUFFIXES["zh"]):
+        if uid.endswith(HUB_SUFFIXES["zh"]):
             continue
         names[uid] = uid
         names[path.name] = uid

@@ -1,0 +1,53 @@
+"""Writes a model's cards into a folder: every form in every language, and the facts they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cards.card import HUB_SUFFIXES, Form, Language
+from cards.facts import Facts
+from cards.generate import render
+from cards.translate import FACTS
+from xcit_hub.errors import CardError
+from xcit_hub.files import write_text
+
+_HUGGING_FACE_NAMES: dict[Language, str] = {"en": "README.md", "zh": "README_zh.md"}
+
+
+def file_name(facts: Facts, form: Form, lang: Language) -> str:
+    """Return what a hub calls the file of this card."""
+    if form == "hugging-face":
+        return _HUGGING_FACE_NAMES[lang]
+    dataset = (facts.meta.train_dataset or "").lower()
+    stem = (facts.meta.uid or "").rpartition("/")[2] or "_".join(part for part in (facts.name.lower(), dataset) if part)
+    return f"{stem}{HUB_SUFFIXES[lang]}.md"
+
+
+def write(
+    facts: Facts, folder: Path, *, forms: Iterable[Form], langs: Iterable[Language], force: bool = False
+) -> list[Path]:
+    """Write the cards and ``facts.json``, each file whole or not at all.
+
+    Returns:
+        The cards' paths.
+
+    Raises:
+        CardError: a file exists already and ``force`` was not given; nothing has been written then.
+    """
+    langs = list(langs)
+    texts = {
+        folder / file_name(facts, form, lang): render(facts, form=form, lang=lang) for form in forms for lang in langs
+    }
+    present = [path.name for path in (*texts, folder / FACTS) if path.exists()]
+    if present and not force:
+        raise CardError(
+            f"These files exist already: {', '.join(present)}.",
+            where=folder,
+            fix="Choose another folder with --out, or give --force to replace them.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, text in texts.items():
+        write_text(path, text)
+    write_text(folder / FACTS, facts.model_dump_json(indent=2, exclude_defaults=True) + "\n")
+    return list(texts)

@@ -1,0 +1,225 @@
+"""``xcit-hub card``: write, check, show and translate model cards."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cards.faults import Fault
+
+app = typer.Typer(name="card", help="Write, check, show and translate model cards.", no_args_is_help=True)
+
+
+class Form(str, Enum):
+    """The written forms."""
+
+    mindspore_hub = "mindspore-hub"
+    hugging_face = "hugging-face"
+
+
+class Lang(str, Enum):
+    """The languages of the prose."""
+
+    en = "en"
+    zh = "zh"
+
+
+_CardFile = Annotated[Path, typer.Argument(metavar="CARD", help="A card in either form.", show_default=False)]
+
+
+@app.command()
+def new(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The weights the card is about.")],
+    run: Annotated[Path | None, typer.Option(help="The run.json of training or evaluation.")] = None,
+    meta: Annotated[Path | None, typer.Option(help="card.yaml: author, licence, links.")] = None,
+    conversion: Annotated[Path | None, typer.Option(help="The report of the converter.")] = None,
+    lang: Annotated[str, typer.Option(help="Languages, separated by commas: en, zh.")] = "en",
+    form: Annotated[
+        str, typer.Option(help="Forms, separated by commas: hugging-face, mindspore-hub.")
+    ] = "hugging-face",
+    model: Annotated[str | None, typer.Option(help="The architecture, where the file leaves a choice.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="paper or mindcv, for files that do not tell.")] = None,
+    name: Annotated[str | None, typer.Option(help="The card's title; default: the architecture.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace cards that exist.")] = False,
+) -> None:
+    """Write cards from what was measured. Exits 1 if a hub would refuse one of them; it then says why.
+
+    Examples:
+
+        xcit-hub card new model.ckpt --run run.json --meta card.yaml
+
+        xcit-hub card new model.safetensors --lang en,zh --form hugging-face,mindspore-hub --out cards
+    """
+    from rich.console import Console
+
+    from cards.check import check
+    from cards.facts import CardYaml
+    from cards.gather import of_checkpoint
+    from cards.run_record import RunRecord
+    from cards.write import write
+    from xcit_hub.variants import dialect as known_dialect
+
+    forms, langs = _choices(form, Form, "--form"), _choices(lang, Lang, "--lang")
+    facts = of_checkpoint(
+        checkpoint,
+        architecture=model,
+        dialect=None if dialect is None else known_dialect(dialect).name,
+        meta=None if meta is None else CardYaml.read(meta),
+        run=None if run is None else RunRecord.read(run),
+        conversion=conversion,
+        name=name,
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    written = write(
+        facts, out, forms=[entry.value for entry in forms], langs=[entry.value for entry in langs], force=force
+    )
+    refused = 0
+    for path in written:
+        faults = check(path)
+        console.print(f"wrote {path}", markup=False)
+        refused += _print_faults(console, faults)
+    if refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    places: Annotated[list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Cards, or folders of cards.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the faults as JSON.")] = False,
+) -> None:
+    """Hold cards of either form against their hub's rules. Exits 1 if any has an error; warnings do not count.
+
+    Examples:
+
+        xcit-hub card check README.md
+
+        xcit-hub card check cards --json
+    """
+    from rich.console import Console
+
+    from cards import check as checker
+
+    found = {path: checker.check(path) for path in checker.cards_in(places)}
+    errors = sum(fault.severity == "error" for faults in found.values() for fault in faults)
+    if as_json:
+        listed = [
+            {"file": str(path), "faults": [fault.as_dict() for fault in faults]} for path, faults in found.items()
+        ]
+        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for path, faults in found.items():
+            if faults:
+                console.print(str(path), markup=False)
+                _print_faults(console, faults)
+        warnings = sum(map(len, found.values())) - errors
+        console.print(f"{_count(len(found), 'card')}, {_count(errors, 'error')}, {_count(warnings, 'warning')}")
+    if errors:
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(card: _CardFile) -> None:
+    """Show a card in the terminal.
+
+    Examples:
+
+        xcit-hub card show README.md
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+    from rich.table import Table
+    from rich.text import Text
+
+    from cards.check import read
+    from cards.page import fields
+
+    found = read(card)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in fields(found.metadata):
+        table.add_row(Text(name, style="bold"), Text(value))
+    console = Console()
+    console.rule(Text(found.title or str(card)))
+    console.print(table)
+    console.print(Markdown(found.prose))
+
+
+@app.command()
+def translate(
+    card: _CardFile,
+    form: Annotated[Form | None, typer.Option(help="The form to write; default: the card's own.")] = None,
+    lang: Annotated[Lang | None, typer.Option(help="The language to write; default: the card's own.")] = None,
+    facts: Annotated[Path | None, typer.Option(help="The facts.json that `card new` wrote beside the card.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; default: the terminal.")] = None,
+) -> None:
+    """Write a card in the other hub's form, or in the other language.
+
+    Between forms the metadata is mapped and the prose kept. In the other language the prose is written again from the
+    facts, so nothing is guessed; they stand in facts.json beside every generated card.
+
+    Examples:
+
+        xcit-hub card translate README.md --form mindspore-hub --out model.md
+
+        xcit-hub card translate README.md --lang zh --out README_zh.md
+    """
+    from cards.translate import translate as translated
+    from xcit_hub.files import write_text
+
+    text = translated(
+        card, form=None if form is None else form.value, lang=None if lang is None else lang.value, facts=facts
+    )
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+
+
+@app.command()
+def html(
+    card: _CardFile,
+    out: Annotated[Path | None, typer.Option(help="The page; default: the card's name with .html.")] = None,
+    lang: Annotated[Lang | None, typer.Option(help="Of the page's own words; default: the card's language.")] = None,
+) -> None:
+    """Write a card as one self-contained HTML page with a bar of its model among the published ones.
+
+    Examples:
+
+        xcit-hub card html README.md --out model.html
+    """
+    from cards.check import read
+    from cards.page import html as page
+    from xcit_hub.files import write_text
+
+    target = out or card.with_suffix(".html")
+    write_text(target, page(read(card), None if lang is None else lang.value))
+    typer.echo(f"wrote {target}")
+
+
+_Choice = TypeVar("_Choice", bound=Enum)
+
+
+def _choices(text: str, kind: type[_Choice], option: str) -> list[_Choice]:
+    try:
+        return list(dict.fromkeys(kind(part.strip()) for part in text.split(",")))
+    except ValueError:
+        allowed = ", ".join(entry.value for entry in kind)
+        raise typer.BadParameter(f"{text!r} is not a list of: {allowed}", param_hint=option) from None
+
+
+def _print_faults(console: Console, faults: list[Fault]) -> int:
+    for fault in faults:
+        console.print(f"  {fault}", style="red" if fault.severity == "error" else "yellow", markup=False)
+    return sum(fault.severity == "error" for fault in faults)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -7,6 +7,7 @@ import hashlib
 import mmap
 import os
 from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, cast
@@ -20,6 +21,8 @@ from xcit_hub.errors import CheckpointError
 from xcit_hub.files import atomic_write
 
 __all__ = ["SUFFIXES", "Checkpoint", "Format", "StoredTensor", "read", "write"]
+
+_WORTH_A_THREAD = 1 << 16
 
 Format = Literal["safetensors", "ckpt", "pth"]
 
@@ -128,21 +131,28 @@ def write(
     }
     writer = {"safetensors": safetensors.write, "ckpt": mindspore.write, "pth": pytorch.write}[file_format]
     with atomic_write(path) as stream:
-        hashing = _Hashing(stream)
-        writer(cast(BinaryIO, hashing), stored, metadata or {})
+        with ThreadPoolExecutor(1) as second:
+            hashing = _Hashing(stream, second)
+            writer(cast(BinaryIO, hashing), stored, metadata or {})
     return hashing.hexdigest()
 
 
 class _Hashing:
-    """A stream that hashes what passes through it on its way to a file."""
+    """A stream that hashes what passes through it on its way to a file, in a second thread while it is written."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, second: Executor) -> None:
         self._stream = stream
+        self._second = second
         self._digest = hashlib.sha256()
 
     def write(self, content: bytes | memoryview) -> int:
-        self._digest.update(content)
-        return self._stream.write(content)
+        if len(content) < _WORTH_A_THREAD:
+            self._digest.update(content)
+            return self._stream.write(content)
+        hashed = self._second.submit(self._digest.update, content)
+        written = self._stream.write(content)
+        hashed.result()  # the next piece may take this one's memory
+        return written
 
     def flush(self) -> None:
         self._stream.flush()

@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,10 +116,13 @@ def convert(
     if progress is not None:
         translated = _counted(translated, progress)
     metadata = _metadata(weights, family_out, format_out)
-    digest = checkpoint.write(target, translated | {name: tensor for name, (tensor, _) in made_up.items()}, metadata)
+    translated |= {name: tensor for name, (tensor, _) in made_up.items()}
+    with ThreadPoolExecutor(1) as second:
+        source_digest = second.submit(sha256_of, source)
+        digest = checkpoint.write(target, translated, metadata)
     _write_config(target, weights, family_out, digest)
     return Report(
-        source=_file(source, sha256_of(source), weights.family, opened.format),
+        source=_file(source, source_digest.result(), weights.family, opened.format),
         target=_file(target, digest, family_out, format_out),
         weights=weights,
         tensors=[

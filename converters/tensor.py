@@ -14,8 +14,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Transform = Callable[[Array], Array]
 
-# What is in flight at a time while a tensor is streamed; a multiple of every item size.
-PIECE_BYTES = 8 << 20
+# In flight at a time while a tensor is streamed: fits the second-level cache, and is a multiple of every item size.
+PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,25 @@
-"""What every test starts from: quiet frameworks, no hub, PyNative."""
+"""What every test starts from: quiet frameworks, and the command line as a user runs it."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
 
 os.environ.setdefault("GLOG_v", "3")  # before MindSpore is imported, or it logs every import
+
+RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run_cli() -> RunCli:
+    """Run ``xcit-hub`` in a process of its own and return what it printed and its exit code."""
+
+    def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from xcit_hub.cli import main; main()", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, **options)
+
+    return run

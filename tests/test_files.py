@@ -36,8 +36,9 @@ def test_a_finished_write_replaces_the_file_and_keeps_its_mode(tmp_path) -> None
 
 
 def test_a_missing_folder_is_named(tmp_path) -> None:
-    with pytest.raises(XcitHubError, match=r"Cannot write out\.bin.*(?s:.)*no/such/out\.bin"), files.atomic_write(
-        tmp_path / "no/such/out.bin"
+    with (
+        pytest.raises(XcitHubError, match=r"Cannot write out\.bin.*(?s:.)*no/such/out\.bin"),
+        files.atomic_write(tmp_path / "no/such/out.bin"),
     ):
         pass
 

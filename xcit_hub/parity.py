@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.dialects import LAYOUTS, MINDCV_MARK
+from converters.dialects import LAYOUTS, MINDCV_MARK, MINDCV_MARK
 from xcit_hub import variants
 from xcit_hub.errors import XcitHubError
 from xcit_hub.parameters import Shape, parameter_shapes, trainable
@@ -217,7 +217,7 @@ def torch_network(
 
     with torch.device("meta"):
         # Values made here would be thrown away, and timm's initialisation of the large networks takes seconds.
-        network = create_reference(architecture.name, dialect, num_classes=num_classes, in_chans=in_chans)
+        network = create_reference(architecture, dialect, num_classes=num_classes, in_chans=in_chans)
     state = {
         part: torch.tensor(piece)
         for name, array in weights.items()

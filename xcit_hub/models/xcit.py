@@ -195,7 +195,21 @@ class XCiT(nn.Cell):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute every block's activations in the backward pass instead of keeping them."""
         for block in (*self.blocks, *self.cls_attn_blocks):
-            block.recompute() if enable else block.recompute(parallel_optimizer_comm_recompute=False)
+            # MindSpore configures recomputation once and offers no way back; this is the way back.
+            for _, cell in block.cells_and_names():
+                cell._recompute_cell = None
+                cell._has_config_recompute = False
+                cell._set_recompute_scope(False)
+            if enable:
+                block.recompute()
+        self.compile_cache.clear()
+
+    def cast(self, dtype: Any) -> XCiT:
+        """Round every parameter to ``dtype`` (float32, float16, bfloat16) and compute in it from now on."""
+        for parameter in self.get_parameters():
+            parameter.set_dtype(dtype)
+        self.compile_cache.clear()
+        return self
 
     def no_weight_decay(self) -> set[str]:
         """Name the parameters of two or more dimensions that weight decay leaves out, as timm does."""
@@ -210,8 +224,8 @@ class XCiT(nn.Cell):
         first_of = {"blocks": 1, "cls_attn_blocks": 1 + len(self.blocks)}
         if room in first_of:
             return first_of[room] + int(rest.partition(".")[0])
-        behind = 1 + len(self.blocks) + len(self.cls_attn_blocks)
-        return behind if room in ("norm", "head") else 0
+        last_block = len(self.blocks) + len(self.cls_attn_blocks)
+        return {"norm": last_block, "head": last_block + 1}.get(room, 0)
 
     def _embed(self, image: Tensor) -> Tensor:
         height, width = _grid(image.shape, self.in_chans, self.patch_size)
@@ -252,7 +266,7 @@ class XCiTFeatures(nn.Cell):
         self.patch_embed = network.patch_embed
         self.pos_embeder = network.pos_embeder
         self.pos_drop = network.pos_drop
-        self.blocks = nn.CellList(list(network.blocks)[: max(self.out_indices) + 1])
+        self.blocks = nn.CellList(list(network.blocks)[: max(self.out_indices) + 1], auto_prefix=False)
 
     def __call__(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Refuse an image that does not fit before a graph is compiled for it, then run :meth:`construct`."""

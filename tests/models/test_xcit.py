@@ -1,0 +1,300 @@
+"""The network offers what timm's offers, in PyNative and in graph mode, and refuses what it cannot do."""
+
+from __future__ import annotations
+
+import mindspore
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from converters.dialects import LAYOUTS
+from xcit_hub import create_model, parity, variants
+from xcit_hub.errors import InputError, UnknownNameError, WeightsError
+from xcit_hub.models import XCiTFeatures, load_weights
+from xcit_hub.parameters import parameter_shapes
+
+_NANO = "xcit_nano_12_p16_224"
+# Small enough to be quick, and like no published network: custom shapes are promised too.
+_SMALL = variants.Architecture(
+    "xcit_custom", patch_size=16, embed_dim=48, depth=4, num_heads=4, eta=1.0, tokens_norm=False, image_size=64
+)
+
+
+def _weights(**options) -> dict[str, np.ndarray]:
+    return parity.random_weights(parameter_shapes(_SMALL, **options))
+
+
+def _pair(*, num_classes: int = 1000, in_chans: int = 3, **options):
+    """Our nano and timm's with the same random weights."""
+    weights = _weights(num_classes=num_classes, in_chans=in_chans)
+    ours = create_model(_SMALL, num_classes=num_classes, in_chans=in_chans, init=False, **options)
+    load_weights(ours, weights)
+    ours.set_train(False)
+    theirs = parity.torch_network(weights, _SMALL, "paper", num_classes=num_classes, in_chans=in_chans)
+    return ours, theirs
+
+
+def _images(height: int = 64, width: int = 64, in_chans: int = 3) -> np.ndarray:
+    return parity.random_images(2, in_chans, height, width)
+
+
+def _close(found: Tensor, expected) -> bool:
+    expected = expected.detach().numpy()
+    found = found.asnumpy()
+    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= 1e-5 * expected.std())
+
+
+@pytest.mark.parametrize("pool", ["token", "avg", ""])
+@pytest.mark.parametrize("num_classes", [7, 0])
+def test_heads_and_pools_give_timms_values(pool: str, num_classes: int) -> None:
+    import torch
+
+    ours, theirs = _pair(num_classes=num_classes, global_pool=pool)
+    theirs.global_pool = pool
+    images = _images()
+    assert _close(ours(Tensor(images)), theirs(torch.from_numpy(images)))
+    our_features = ours.forward_features(Tensor(images))
+    their_features = theirs.forward_features(torch.from_numpy(images))
+    assert _close(our_features, their_features)
+    for pre_logits in (False, True):
+        assert _close(ours.forward_head(our_features, pre_logits), theirs.forward_head(their_features, pre_logits))
+
+
+@pytest.mark.parametrize("size", [(32, 96), (112, 16), (224, 160)])
+def test_any_size_that_divides_into_patches_is_taken(size: tuple[int, int]) -> None:
+    import torch
+
+    ours, theirs = _pair()
+    images = _images(*size)
+    assert _close(ours(Tensor(images)), theirs(torch.from_numpy(images)))
+
+
+def test_other_input_channels_are_taken() -> None:
+    import torch
+
+    ours, theirs = _pair(in_chans=5)
+    images = _images(in_chans=5)
+    assert _close(ours(Tensor(images)), theirs(torch.from_numpy(images)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"indices": 3},
+        {"indices": [0, -1, 2]},
+        {"indices": (1, 3), "norm": True},
+        {"indices": [1, 2], "stop_early": True, "intermediates_only": True},
+        {"indices": 2, "output_fmt": "NLC"},
+    ],
+)
+def test_intermediates_are_timms(options: dict) -> None:
+    import torch
+
+    ours, theirs = _pair()
+    images = _images(64, 96)
+    found = ours.forward_intermediates(Tensor(images), **options)
+    expected = theirs.forward_intermediates(torch.from_numpy(images), **options)
+    if not options.get("intermediates_only"):
+        assert _close(found[0], expected[0])
+        found, expected = found[1], expected[1]
+    assert len(found) == len(expected)
+    assert all(_close(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("out_indices", [3, (0, 2), (-1,)])
+def test_features_only_returns_timms_maps(out_indices) -> None:
+    import timm
+    import torch
+
+    weights = _weights()
+    ours = create_model(_SMALL, features_only=True, out_indices=out_indices, init=False)
+    assert isinstance(ours, XCiTFeatures)
+    load_weights(ours, {name: weights[name] for name in ours.parameters_dict()})
+    ours.set_train(False)
+    shape = {"embed_dim": _SMALL.embed_dim, "depth": _SMALL.depth, "num_heads": _SMALL.num_heads}
+    theirs = timm.create_model(_NANO, features_only=True, out_indices=out_indices, **shape).eval()
+    state = parity.torch_network(weights, _SMALL, "paper").state_dict()
+    theirs.model.load_state_dict({name: state[name] for name in theirs.model.state_dict()})
+    images = _images(64, 96)
+    found, expected = ours(Tensor(images)), theirs(torch.from_numpy(images))
+    assert len(found) == len(expected)
+    assert all(_close(one, other) for one, other in zip(found, expected, strict=True))
+    assert ours.channels == theirs.feature_info.channels()
+    assert ours.reductions == theirs.feature_info.reduction()
+
+
+def test_a_reset_classifier_is_new_trainable_and_used_in_both_modes() -> None:
+    network = create_model(_SMALL, seed=0)
+    network.set_train(False)
+    images = Tensor(_images())
+    assert network(images).shape == (2, 1000)
+    network.reset_classifier(7, "avg")
+    assert network(images).shape == (2, 7)
+    assert network.get_classifier().weight.name == "head.weight"
+    assert 0.017 < network.head.weight.asnumpy().std() < 0.023
+    assert {"head.weight", "head.bias"} <= {parameter.name for parameter in network.trainable_params()}
+    network.reset_classifier(0)
+    assert network(images).shape == (2, 48)
+    assert mindspore.jit(network.construct)(images).shape == (2, 48)
+
+
+def test_layers_for_layer_decay_are_timms() -> None:
+    import timm
+    from timm.models import group_parameters
+
+    model = timm.create_model(_NANO)
+    their_layers = group_parameters(model, model.group_matcher(), reverse=True)
+    ours = create_model(_NANO, init=False).parameter_layers()
+    assert {part: layer for name, layer in ours.items() for part in LAYOUTS["timm"].names(name)} == {
+        name: layer for name, layer in their_layers.items() if name in dict(model.named_parameters())
+    }
+
+
+def test_parameters_without_decay_are_timms() -> None:
+    import fnmatch
+
+    import timm
+
+    model = timm.create_model(_NANO)
+    theirs = {
+        name
+        for name, _ in model.named_parameters()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in model.no_weight_decay())
+    }
+    ours = create_model(_NANO, init=False).no_weight_decay()
+    assert {part for name in ours for part in LAYOUTS["timm"].names(name)} == theirs
+
+
+def _gradients(network, images: Tensor) -> dict[str, np.ndarray]:
+    parameters = network.trainable_params()
+    gradients = mindspore.grad(lambda batch: (network(batch) ** 2).sum(), None, parameters)(images)
+    return {parameter.name: gradient.asnumpy() for parameter, gradient in zip(parameters, gradients, strict=True)}
+
+
+def test_recomputation_runs_blocks_again_without_changing_a_gradient_and_can_be_switched_off() -> None:
+    images = Tensor(_images())
+    network = create_model(_SMALL, init=False)
+    load_weights(network, _weights())
+    network.set_train(False)
+    runs = []
+    network.blocks[2].attn.register_forward_hook(lambda *_: runs.append(1))
+    plain = _gradients(network, images)
+    assert len(runs) == 1
+    for enabled, expected_runs in ((True, 2), (False, 1)):
+        network.set_grad_checkpointing(enabled)
+        runs.clear()
+        recomputed = _gradients(network, images)
+        assert len(runs) == expected_runs
+        for name, value in plain.items():
+            assert np.abs(recomputed[name] - value).max() <= 1e-5 * max(np.abs(value).max(), 1e-3), (enabled, name)
+
+
+def test_drop_path_drops_whole_samples_only_in_training() -> None:
+    from xcit_hub.models.layers import DropPath
+
+    mindspore.set_seed(0)
+    layer = DropPath(0.4)
+    x = Tensor(np.ones((500, 2, 3), np.float32))
+    layer.set_train(False)
+    assert np.array_equal(layer(x).asnumpy(), x.asnumpy())
+    layer.set_train(True)
+    dropped = layer(x).asnumpy().reshape(500, -1)
+    assert all(len(set(sample)) == 1 for sample in dropped)
+    assert set(np.unique(dropped)) == {np.float32(0.0), np.float32(1.0 / 0.6)}
+    assert abs((dropped[:, 0] == 0).mean() - 0.4) < 0.1
+
+
+@pytest.mark.parametrize("rate", ["drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"])
+def test_every_drop_rate_acts_in_training_and_not_in_evaluation(rate: str) -> None:
+    network = create_model(_SMALL, init=False, **{rate: 0.5})
+    load_weights(network, _weights())
+    images = Tensor(_images())
+    network.set_train(False)
+    assert np.array_equal(network(images).asnumpy(), network(images).asnumpy())
+    network.set_train(True)
+    assert not np.array_equal(network(images).asnumpy(), network(images).asnumpy())
+
+
+def test_float16_stays_near_float32() -> None:
+    weights = _weights()
+    images = _images()
+    network = create_model(_SMALL, init=False)
+    load_weights(network, weights)
+    network.set_train(False)
+    expected = network(Tensor(images)).asnumpy()
+    network.cast(mindspore.float16)
+    found = network(Tensor(images.astype(np.float16)))
+    assert found.dtype == mindspore.float16
+    assert np.abs(found.asnumpy() - expected).max() < 0.05 * expected.std()
+
+
+def test_the_positional_encoding_is_computed_once_for_a_resolution() -> None:
+    from xcit_hub.models import layers
+
+    layers._fourier_array.cache_clear()
+    layers._fourier_tensor.cache_clear()
+    network = create_model(_SMALL, seed=0)
+    for _ in range(3):
+        network(Tensor(_images()))
+    assert layers._fourier_array.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("size", [(60, 64), (64, 72), (8, 8)])
+def test_a_size_that_does_not_divide_is_a_clear_value_error(size: tuple[int, int]) -> None:
+    network = create_model(_SMALL, seed=0)
+    with pytest.raises(ValueError, match="does not divide into patches of 16×16"):
+        network(Tensor(_images(*size)))
+    with pytest.raises(InputError, match="does not divide"):
+        network.forward_features(Tensor(_images(*size)))
+
+
+def test_impossible_options_are_refused_by_name() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean xcit_nano_12_p16"):
+        create_model("xcit_nano_12_p16")
+    with pytest.raises(UnknownNameError, match="Choose one of: paper"):
+        create_model(_NANO, dialect="torch")
+    with pytest.raises(InputError, match="pooling 'max'"):
+        create_model(_NANO, global_pool="max")
+    network = create_model(_SMALL, seed=0)
+    with pytest.raises(InputError, match="takes \\(batch, 3, height, width\\)"):
+        network(Tensor(_images(in_chans=4)))
+    with pytest.raises(InputError, match="no block 4"):
+        network.forward_intermediates(Tensor(_images()), [4])
+    with pytest.raises(InputError, match="last 5 blocks"):
+        network.forward_intermediates(Tensor(_images()), 5)
+    with pytest.raises(InputError, match="'NHWC'"):
+        network.forward_intermediates(Tensor(_images()), output_fmt="NHWC")
+
+
+def test_loading_is_strict_and_lists_every_fault_before_touching_anything() -> None:
+    network = create_model(_SMALL, seed=0)
+    before = network.head.weight.asnumpy().copy()
+    weights = _weights()
+    del weights["norm.gamma"]
+    weights["extra"] = np.zeros(1, np.float32)
+    weights["head.bias"] = np.zeros(7, np.float32)
+    with pytest.raises(WeightsError) as error:
+        load_weights(network, weights)
+    assert "missing: norm.gamma (48,)" in str(error.value)
+    assert "unexpected: extra (1,)" in str(error.value)
+    assert "shape: head.bias is (7,), the network has (1000,)" in str(error.value)
+    assert np.array_equal(network.head.weight.asnumpy(), before)
+
+
+def test_loaded_weights_are_copies() -> None:
+    weights = _weights()
+    network = create_model(_SMALL, init=False)
+    load_weights(network, weights)
+    weights["head.bias"][:] = 9.0
+    assert network.head.bias.asnumpy().max() < 9.0
+
+
+def test_an_official_style_checkpoint_loads_strictly_with_mindspores_own_loader(tmp_path) -> None:
+    network = create_model(_SMALL, dialect="mindcv", seed=0)
+    path = str(tmp_path / "mindcv.ckpt")
+    entries = [{"name": name, "data": Tensor(value)} for name, value in _weights().items()]
+    mindspore.save_checkpoint(entries, path)
+    missing, unexpected = mindspore.load_param_into_net(network, mindspore.load_checkpoint(path), strict_load=True)
+    assert not missing
+    assert not unexpected

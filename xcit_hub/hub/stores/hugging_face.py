@@ -7,7 +7,6 @@ second fetch of a damaged one, errors that say what to do, and uploads to endpoi
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -17,12 +16,9 @@ from typing import Any, TypeVar
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_session, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
-    FileMetadataError,
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -32,18 +28,12 @@ from xcit_hub._version import __version__
 from xcit_hub.errors import HubError, closest
 from xcit_hub.files import sha256_of
 from xcit_hub.hub import cache
+from xcit_hub.hub.address import machine_hub
 from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot
+from xcit_hub.hub.transport import TRIES, HttpError, UnreachableError, retrying, root_of, said
 from xcit_hub.variants import CHECKPOINTS
 
 T = TypeVar("T")
-
-# huggingface_hub 1 builds on httpx, 2 on httpx2: whichever it is, its errors have this base.
-_HttpError: type[Exception] = HfHubHTTPError.__mro__[1]
-_TRANSIENT = (408, 429, 500, 502, 503, 504)
-_TRIES = 5
-_LONGEST_WAIT = 30.0
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")  # a signed address is a secret too
 
 
 class HuggingFaceStore:
@@ -69,7 +59,7 @@ class HuggingFaceStore:
             found = self._call(
                 name, revision, lambda: self.api.model_info(name, revision=revision, files_metadata=True, timeout=10)
             )
-        except _UnreachableError as error:
+        except UnreachableError as error:
             note = f"{self.endpoint} could not be reached ({error.reason}); this is the revision in the cache"
             with contextlib.suppress(HubError):
                 return self._cached(name, revision, (note,))
@@ -128,7 +118,7 @@ class HuggingFaceStore:
         branch = revision or constants.DEFAULT_REVISION
         url = f"{self.endpoint}/{name}"
         with without_xet_where_unknown(name, endpoint=self.endpoint, token=self.context.token):
-            for attempt in range(_TRIES):
+            for attempt in range(TRIES):
                 present = self.resolve(name, revision)
                 operations = _difference(present, files)
                 if not operations:
@@ -145,8 +135,8 @@ class HuggingFaceStore:
                 )
                 try:
                     made = self._once(name, revision, commit)
-                except _UnreachableError as error:
-                    if attempt == _TRIES - 1 or not error.is_transient:
+                except UnreachableError as error:
+                    if attempt == TRIES - 1 or not error.is_transient:
                         raise
                     time.sleep(error.wait(attempt))
                 else:
@@ -203,15 +193,7 @@ class HuggingFaceStore:
                 repository.set_branch(branch, commit)
 
     def _call(self, name: str, revision: str | None, request: Callable[[], T]) -> T:
-        """Make a request that may safely be made again; wait as long as the server asks."""
-        for attempt in range(_TRIES):
-            try:
-                return self._once(name, revision, request)
-            except _UnreachableError as error:
-                if attempt == _TRIES - 1 or not error.is_transient:
-                    raise
-                time.sleep(error.wait(attempt))
-        raise AssertionError("unreachable")
+        return retrying(lambda: self._once(name, revision, request))
 
     def _once(self, name: str, revision: str | None, request: Callable[[], T]) -> T:
         try:
@@ -220,31 +202,27 @@ class HuggingFaceStore:
             raise self._said(name, revision, error) from None
 
     def _said(self, name: str, revision: str | None, error: BaseException) -> BaseException:
-        """Turn huggingface_hub's error into ours, with nothing secret in it."""
-        seen: BaseException | None = error
-        while seen is not None and not isinstance(seen, HfHubHTTPError | _HttpError | OSError):
-            seen = seen.__cause__  # uploads wrap the reason in a RuntimeError
-        root = seen if seen is not None else error
-        if isinstance(root, LocalEntryNotFoundError) and root.__cause__ is not None:
-            root = root.__cause__
         where = f"{self.endpoint}/{name}" if name else self.endpoint
-        login = "Check the token: `hf auth login`, or HF_TOKEN; it needs the right to do this."
-        if isinstance(root, HFValidationError):
+        root = root_of(error)
+        if isinstance(root, LocalEntryNotFoundError):
+            if root.__cause__ is None or self.context.offline:
+                return HubError(
+                    "The file is not in the cache, and offline mode forbids fetching it.",
+                    where=self.context.cache,
+                    fix="Load it once online, or give cache_dir the folder that has it.",
+                )
+            root = root.__cause__
+        if isinstance(error, HFValidationError):
             return HubError(f"{name!r} is not a repository's name.", where=where, fix="Write org/name.")
-        if isinstance(root, OfflineModeIsEnabled | LocalEntryNotFoundError):
-            return HubError(
-                "The file is not in the cache, and offline mode forbids fetching it.",
-                where=self.context.cache,
-                fix="Load it once online, or give cache_dir the folder that has it.",
-            )
         if isinstance(root, GatedRepoError):
             return HubError(f"{name} is gated.", where=where, fix="Ask for access on its page, then log in.")
         if isinstance(root, RepositoryNotFoundError):
             known = closest(name, [entry.repository for entry in CHECKPOINTS.values() if entry.repository])
             return HubError(
                 f"There is no model {name!r} there, or it is private and the token does not open it.",
-                where=where,
-                fix=(f"{known[0].upper()}{known[1:]} " if known else "") + login,
+                where=f"{where}; the folder hub {machine_hub()}",
+                fix=(f"{known[0].upper()}{known[1:]} " if known else "Check the name. ")
+                + "For a private model: `hf auth login`, or HF_TOKEN.",
             )
         if isinstance(root, RevisionNotFoundError):
             return HubError(
@@ -252,83 +230,7 @@ class HuggingFaceStore:
             )
         if isinstance(root, EntryNotFoundError):
             return HubError(f"{name} lacks a file that it lists.", where=where, fix="Name another revision.")
-        if isinstance(root, HfHubHTTPError):
-            return self._answered(name, where, login, root)
-        if isinstance(root, FileMetadataError):
-            return HubError(
-                f"{self.endpoint} does not answer as a Hugging Face hub.", where=where, fix="Check HF_ENDPOINT."
-            )
-        if isinstance(root, _HttpError | ConnectionError | TimeoutError):
-            return _UnreachableError(self.endpoint, where, type(root).__name__)
-        if isinstance(root, OSError):
-            if root.errno is None and "Consistency check failed" in str(root):
-                return HubError(
-                    "The file that arrived has another length than was announced.",
-                    where=where,
-                    fix="Try again; nothing of it was kept.",
-                )
-            return HubError(
-                f"Cannot keep the file: {root.strerror or _clean(str(root))}.",
-                where=root.filename or self.context.cache,
-                fix="Make room, or give cache_dir a folder that may be written. Nothing half-written is left.",
-            )
-        return (
-            error
-            if not isinstance(error, RuntimeError | ValueError)
-            else HubError(
-                f"The endpoint and huggingface_hub do not understand each other: {_clean(str(error))}",
-                where=where,
-                fix="Check HF_ENDPOINT, and that huggingface_hub is up to date.",
-            )
-        )
-
-    def _answered(self, name: str, where: str, login: str, error: HfHubHTTPError) -> HubError:
-        status = error.response.status_code
-        said = _clean(error.server_message or "")
-        if status in (401, 403):
-            return HubError(
-                f"{self.endpoint} refused: {said or ('not logged in' if status == 401 else 'not allowed')}.",
-                where=where,
-                fix=login,
-            )
-        if status in (409, 412):
-            return HubError(
-                f"{name} was changed by somebody else meanwhile, or exists in another form: {said or status}.",
-                where=where,
-                fix="Look at the repository, then publish again. Nothing was published.",
-            )
-        if status in _TRANSIENT:
-            return _UnreachableError(
-                self.endpoint, where, f"HTTP {status}", status, error.response.headers.get("Retry-After")
-            )
-        return HubError(
-            f"{self.endpoint} answered {status}: {said or 'no reason given'}.",
-            where=where,
-            fix="Check the id and HF_ENDPOINT.",
-        )
-
-
-class _UnreachableError(HubError):
-    """The endpoint did not answer, or answered that it cannot now."""
-
-    def __init__(
-        self, endpoint: str, where: str, reason: str, status: int | None = None, retry_after: str | None = None
-    ) -> None:
-        self.reason = reason
-        # Connections that fail are tried again by huggingface_hub itself, which resumes them.
-        self.is_transient = status is not None
-        self._retry_after = retry_after
-        super().__init__(
-            f"{endpoint} cannot be reached ({reason}).",
-            where=where,
-            fix="Check the connection and HF_ENDPOINT and try again; what is cached loads with offline=True.",
-        )
-
-    def wait(self, attempt: int) -> float:
-        """Seconds to wait before the next try: what the server asked for, else doubling from half a second."""
-        if self._retry_after is not None and self._retry_after.isdigit():
-            return min(float(self._retry_after), _LONGEST_WAIT)
-        return min(0.5 * 2.0**attempt, _LONGEST_WAIT)
+        return said(root, place=self.endpoint, where=where, kept_in=self.context.cache)
 
 
 @contextlib.contextmanager
@@ -344,7 +246,7 @@ def without_xet_where_unknown(
     if not configured and place not in ("https://huggingface.co", "https://hf.co"):
         address = f"{place}/api/models/{name}/xet-write-token/main"
         headers = {"authorization": f"Bearer {secret}"} if (secret := _token(token)) else {}
-        with contextlib.suppress(_HttpError):  # the upload itself will say that nobody answers
+        with contextlib.suppress(HttpError):  # the upload itself will say that nobody answers
             answer = get_session().get(address, headers=headers, timeout=10)
             constants.HF_HUB_DISABLE_XET = answer.status_code == 404
     try:
@@ -397,11 +299,3 @@ def _safe(path: str, name: str) -> str:
             fix="Do not use this repository; tell its owner.",
         )
     return path
-
-
-def _clean(text: str) -> str:
-    """Remove tokens and the queries of signed addresses."""
-    secret = get_token()
-    if secret:
-        text = text.replace(secret, "…")
-    return _QUERY.sub(r"\1", _TOKEN.sub("…", text)).strip().rstrip(".")

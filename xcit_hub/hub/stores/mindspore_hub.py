@@ -1,0 +1,328 @@
+"""MindSpore Hub: a card says where a checkpoint is and how its SHA-256 begins; the file is anywhere on the web.
+
+Read: from the cards that ship with the package, from a card's link, or from a checkout of the Hub's repository.
+Written: a pull request in such a checkout, laid out so that the Hub's own client loads from it: the card, beside it the
+folder that ``repo-link`` ends in with ``mindspore_hub_conf.py``, and beside it the file that ``asset-link`` ends in.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # its __all__ is made at run time
+
+from cards import index
+from cards.card import Card
+from cards.check import read as read_card
+from xcit_hub.errors import HubError, InputError, closest
+from xcit_hub.files import contained, sha256_of, write_text
+from xcit_hub.hub import cache, config
+from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
+from xcit_hub.hub.transport import download
+from xcit_hub.variants import CHECKPOINTS
+
+ASSETS = "mshub_res/assets"
+_CARD = "README.md"
+_BRANCH = "main"
+_VERSIONED = re.compile(r"^[A-Za-z0-9._-]+/[0-9][0-9.]*/[A-Za-z0-9._-]+$")
+
+# The Hub's client imports this file by its path and calls create_network with the card's model-name in lower case.
+_CONF = '''"""MindSpore Hub's entry to {model}: `pip install xcit-hub` first."""
+
+import xcit_hub
+
+
+def create_network(name, *args, **kwargs):
+    """Return the network that the card's checkpoint belongs to; keyword arguments as for xcit_hub.create_model."""
+    if name != "{model}":
+        raise ValueError(f"This folder holds {model}, not {{name}}.")
+    options = {{"num_classes": {num_classes}, "in_chans": {in_chans}, "dialect": "{dialect}", **kwargs}}
+    return xcit_hub.create_model("{architecture}", *args, **options)
+'''
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A card and the file that holds it; ``beside`` is the folder its client would look into for local files."""
+
+    uid: str
+    card: Card
+    origin: str
+    beside: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+class MindSporeHubStore:
+    """The cards that ship with the package, or a checkout of the Hub's repository.
+
+    Args:
+        location: the checkout's folder; ``None`` for the shipped cards and links to cards.
+    """
+
+    def __init__(self, location: str | None, context: Context) -> None:
+        self.root = Path(location).expanduser() if location is not None else None
+        self.context = context
+
+    def resolve(self, name: str, revision: str | None = None) -> Snapshot:
+        """Find and read a card; nothing is downloaded but a card that was named by its link."""
+        if revision not in (None, _BRANCH) and not cache.is_commit(revision or ""):
+            raise HubError("MindSpore Hub keeps no revisions.", where=name, fix="Name the version in the uid.")
+        found = self._find(name)
+        assets = [
+            asset
+            for asset in found.card.metadata.asset
+            if asset.asset_link and (asset.file_format or "").lower() == "ckpt"
+        ]
+        if not assets:
+            raise HubError("The card names no checkpoint.", where=found.origin, fix="See its repo-link by hand.")
+        link, digest = assets[0].asset_link or "", (assets[0].asset_sha256 or "").lower() or None
+        file_name = _file_name(link, found.origin)
+        files = {file_name: File(None, digest)}
+        notes = list(found.notes)
+        if digest is None:
+            notes.append("the card publishes no SHA-256: the file cannot be verified")
+        elif len(digest) < 64:
+            notes.append(f"only the first {len(digest)} hex digits of the SHA-256 are published: a weak check")
+        known = next((entry for entry in CHECKPOINTS.values() if entry.url == link), None)
+        return Snapshot(
+            name=found.uid,
+            revision=cache.revision_of({file_name: f"{digest} {link}"}),
+            files=files,
+            origin=f"{found.origin} → {link}",
+            config=None if known is None else config.of_published(known),
+            notes=tuple(notes),
+        )
+
+    def fetch(self, snapshot: Snapshot, path: str) -> Path:
+        """Return the card's file: beside the card, from the cache, or downloaded; one that fails its hash once more."""
+        expected = snapshot.files[path].digest or ""
+        local = self._beside(snapshot, path)
+        if local is not None:
+            digest = sha256_of(local)
+            if not digest.startswith(expected):
+                raise cache.wrong_bytes(str(local), expected, digest)
+            return local
+        repository = cache.Repository(self.context.cache, snapshot.name)
+        commit = snapshot.revision or ""
+        if self.context.force:
+            self._drop(repository, commit, path)
+        lock = self.context.cache / ".locks" / repository.folder.name
+        lock.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock / f"{commit}.lock"):
+            held = repository.files(commit).get(path) if repository.commit_of(commit) else None
+            if held is not None and held.exists():
+                if sha256_of(held) == repository.digest(held):
+                    return held
+                self._drop(repository, commit, path)
+            if self.context.offline:
+                raise HubError(
+                    f"{path} is not in the cache, or damaged, and offline mode forbids fetching it.",
+                    where=self.context.cache,
+                    fix="Load it once online, or give cache_dir the folder that has it.",
+                )
+            link = snapshot.origin.rpartition(" → ")[2]
+            try:
+                digest = repository.add_blob(lambda stream: download(link, stream, snapshot.name), expected)
+                repository.add_snapshot(commit, {path: digest})
+                repository.set_branch(_BRANCH, commit)
+            except OSError as error:
+                raise HubError(
+                    f"Cannot keep the file: {error.strerror or error}.",
+                    where=self.context.cache,
+                    fix="Make room, or give cache_dir a folder that may be written. Nothing half-written is left.",
+                ) from error
+        return repository.files(commit)[path]
+
+    def publish(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        *,
+        message: str,
+        revision: str | None = None,
+        private: bool = False,  # noqa: ARG002  (as private as the checkout is)
+        create_pr: bool = False,  # noqa: ARG002  (the checkout is where the pull request is made)
+    ) -> Receipt:
+        """Write the card, the entry point and the checkpoint into a checkout of the Hub's repository."""
+        if self.root is None or not self.root.is_dir():
+            raise InputError(
+                "MindSpore Hub takes pull requests only.",
+                where=self.root,
+                fix="Clone its repository and publish with --to mindspore-hub:FOLDER.",
+            )
+        if revision is not None:
+            raise InputError("A pull request's branch is made with git.", fix="Leave the revision out.")
+        card = read_card(files[_CARD])
+        uid = uid_of(name, card)
+        described, _ = config.from_json(files[config.FILE_NAME].read_text(encoding="utf-8"), where=name)
+        assets = contained(self.root, ASSETS)
+        written = {
+            f"{uid}.md": files[_CARD].read_text(encoding="utf-8"),
+            f"{uid.rpartition('/')[0]}/{_model_folder(card)}/mindspore_hub_conf.py": _CONF.format(
+                model=(card.metadata.model_name or card.title).lower(),
+                architecture=described.architecture,
+                dialect=described.dialect,
+                num_classes=described.num_classes,
+                in_chans=described.in_chans,
+            ),
+        }
+        link = card.metadata.asset[0].asset_link or ""
+        checkpoint = f"{uid.rpartition('/')[0]}/{_file_name(link, uid)}"
+        changed = False
+        try:
+            for relative, text in written.items():
+                path = contained(assets, relative)
+                if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_text(path, text)
+                    changed = True
+            changed |= _copy(files["model.ckpt"], contained(assets, checkpoint))
+        except OSError as error:
+            raise HubError(
+                f"Cannot write the pull request: {error.strerror or error}.", where=assets, fix="Check the checkout."
+            ) from error
+        todo = (
+            f"Upload {contained(assets, checkpoint)} to {link}; leave it out of the commit.",
+            f"In {self.root}: commit {', '.join(f'{ASSETS}/{relative}' for relative in written)} "
+            f"with the message {message!r} and open a pull request.",
+        )
+        return Receipt(None, str(assets / f"{uid}.md"), changed, todo)
+
+    def list(self) -> list[str]:
+        """Name the XCiT cards that ship, or every card of the checkout."""
+        if self.root is None:
+            return [uid for uid in index.uids() if uid.startswith("mindspore/")]
+        assets = self.root / ASSETS
+        return sorted(path.relative_to(assets).with_suffix("").as_posix() for path in assets.rglob("*.md"))
+
+    def _find(self, name: str) -> _Found:
+        if "://" in name:
+            return self._by_link(name)
+        if self.root is not None:
+            return self._in_checkout(name)
+        path = index.find(name)
+        if path is None:
+            known = [uid for uid in index.uids() if uid.startswith("mindspore/")]
+            raise HubError(
+                f"No card called {name!r} ships with this package.",
+                where="MindSpore Hub's cards for XCiT",
+                fix=(closest(name, known) or f"There are: {', '.join(known)}.") + " Or give the card's link.",
+            )
+        uid = path.relative_to(index.folder()).with_suffix("").as_posix()
+        return _Found(uid, read_card(path), f"MindSpore Hub {uid}")
+
+    def _in_checkout(self, name: str) -> _Found:
+        assets = contained(self.root or Path(), ASSETS)
+        publisher, _, rest = name.partition("/")
+        if _VERSIONED.match(name):
+            candidates = [contained(assets, f"{name}.md")]
+        else:
+            candidates = sorted(contained(assets, publisher).glob(f"*/{rest}*.md"), key=_version_of)
+        candidates = [path for path in candidates if path.is_file() and not path.stem.endswith("_cn")]
+        if not candidates:
+            raise HubError(
+                f"There is no card called {name!r} in this checkout.",
+                where=assets,
+                fix=closest(name, self.list()) or "See `xcit-hub list --hub mindspore-hub:FOLDER`.",
+            )
+        path = candidates[-1]
+        uid = path.relative_to(assets).with_suffix("").as_posix()
+        return _Found(uid, read_card(path), f"MindSpore Hub checkout {path}", beside=path.parent)
+
+    def _by_link(self, link: str) -> _Found:
+        uid = _uid_in(link)
+        shipped = index.find(uid) if uid is not None else None
+        if urlsplit(link).path.endswith(".md") and not self.context.offline:
+            stream = io.BytesIO()
+            download(_raw(link), stream, link)
+            card = read_card(stream.getvalue().decode("utf-8", errors="replace") + "\n")
+            return _Found(uid or f"mindspore/{Path(link).stem}", card, link)
+        if shipped is None or uid is None:
+            raise HubError(
+                "That link is not a card (….md), or offline mode forbids fetching it.",
+                where=link,
+                fix="Link to the card's Markdown in the Hub's repository.",
+            )
+        note = ("the card that ships with this package was read, not the link",)
+        return _Found(uid, read_card(shipped), f"MindSpore Hub {uid}", notes=note)
+
+    def _beside(self, snapshot: Snapshot, path: str) -> Path | None:
+        if self.root is None:
+            return None
+        beside = contained(self.root / ASSETS / Path(snapshot.name).parent, path)
+        return beside if beside.is_file() else None
+
+    def _drop(self, repository: cache.Repository, commit: str, path: str) -> None:
+        held = repository.files(commit).get(path) if repository.commit_of(commit) else None
+        if held is not None:
+            repository.drop(held.resolve())
+        # The snapshot is whole or not there.
+        snapshot = repository.folder / "snapshots" / commit
+        if snapshot.is_dir():
+            for link in snapshot.iterdir():
+                link.unlink()
+            snapshot.rmdir()
+
+
+def uid_of(name: str, card: Card) -> str:
+    """Return the uid ``publisher/version/model_dataset`` under which a card called ``name`` is filed.
+
+    Raises:
+        InputError: neither the name nor the card says the MindSpore version.
+    """
+    if _VERSIONED.match(name):
+        return name
+    publisher, _, model = name.partition("/")
+    version = card.metadata.mindspore_version
+    if not version or "/" in model:
+        raise InputError(
+            f"{name!r} needs a MindSpore version.",
+            fix="Say mindspore_version in card.yaml, or give the whole uid: publisher/2.8/model_dataset.",
+        )
+    dataset = re.sub(r"[^a-z0-9]", "", (card.metadata.train_dataset or "").lower())
+    return f"{publisher}/{version}/{model}" + (f"_{dataset}" if dataset and not model.endswith(dataset) else "")
+
+
+def _model_folder(card: Card) -> str:
+    # The Hub's client joins the card's folder and the last part of repo-link.
+    name = (card.metadata.repo_link or "").rstrip("/").rpartition("/")[2]
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError("The card's repo-link ends in no folder's name.", fix="Say repo_link in card.yaml.")
+    return name
+
+
+def _file_name(link: str, where: str) -> str:
+    name = urlsplit(link).path.rpartition("/")[2]
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.ckpt", name):
+        raise HubError(f"The card's asset-link names no .ckpt file: {name!r}.", where=where, fix="Mend the card.")
+    return name
+
+
+def _uid_in(link: str) -> str | None:
+    found = re.search(r"([A-Za-z0-9._-]+/[0-9][0-9.]*/[A-Za-z0-9._-]+?)(?:\.md)?/?$", link)
+    return found.group(1).lower() if found else None
+
+
+def _raw(link: str) -> str:
+    """Return where a code-hosting page's file itself is."""
+    return re.sub(r"^(https://(?:gitee|github)\.com/[^/]+/[^/]+)/blob/", r"\1/raw/", link)
+
+
+def _version_of(path: Path) -> tuple[tuple[int, ...], str]:
+    return tuple(int(part) for part in path.parent.name.split(".") if part.isdigit()), path.name
+
+
+def _copy(source: Path, target: Path) -> bool:
+    from xcit_hub.files import atomic_write
+
+    if target.is_file() and sha256_of(target) == sha256_of(source):
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target) as stream:
+        cache.copy_into(source)(stream)
+    return True

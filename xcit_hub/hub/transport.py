@@ -1,0 +1,165 @@
+"""What every store that goes over HTTP shares: huggingface_hub's client, patience, and errors that say what to do."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import BinaryIO, TypeVar
+from urllib.parse import urlsplit
+
+from huggingface_hub import get_token
+from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.file_download import http_get
+
+from xcit_hub.errors import HubError, InputError
+
+T = TypeVar("T")
+
+# huggingface_hub 1 builds on httpx, 2 on httpx2: whichever it is, its errors have this base.
+HttpError: type[Exception] = HfHubHTTPError.__mro__[1]
+
+TRIES = 5
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
+_LONGEST_WAIT = 30.0
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
+_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")  # a signed address is a secret too
+_LOGIN = "Check the token: `hf auth login`, or HF_TOKEN; it needs the right to do this."
+
+
+class UnreachableError(HubError):
+    """A server did not answer, or answered that it cannot now.
+
+    Args:
+        is_transient: whether the same request may succeed soon.
+    """
+
+    def __init__(
+        self, place: str, where: str, reason: str, *, is_transient: bool = False, retry_after: str | None = None
+    ) -> None:
+        self.reason = reason
+        self.is_transient = is_transient
+        self._retry_after = retry_after
+        super().__init__(
+            f"{place} cannot be reached ({reason}).",
+            where=where,
+            fix="Check the connection and the address and try again; what is cached loads with offline=True.",
+        )
+
+    def wait(self, attempt: int) -> float:
+        """Seconds to wait before the next try: what the server asked for, else doubling from half a second."""
+        if self._retry_after is not None and self._retry_after.isdigit():
+            return min(float(self._retry_after), _LONGEST_WAIT)
+        return min(0.5 * 2.0**attempt, _LONGEST_WAIT)
+
+
+def retrying(request: Callable[[], T]) -> T:
+    """Make a request that may safely be made again, as long as it fails for the moment only."""
+    for attempt in range(TRIES):
+        try:
+            return request()
+        except UnreachableError as error:
+            if attempt == TRIES - 1 or not error.is_transient:
+                raise
+            time.sleep(error.wait(attempt))
+    raise AssertionError("unreachable")
+
+
+def download(url: str, into: BinaryIO, where: str) -> None:
+    """Write what an address holds into an open file, resuming cut connections; no token is sent.
+
+    Raises:
+        HubError: the address is not https, there is nothing there, or it stopped answering.
+    """
+    parts = urlsplit(url)
+    is_loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback):
+        raise HubError(f"{clean(url)} is not an https address.", where=where, fix="Tell the card's author.")
+    place = f"{parts.scheme}://{parts.hostname}"
+    start = into.tell()
+
+    def attempt() -> None:
+        into.seek(start)
+        into.truncate()
+        try:
+            http_get(url, into, headers={})
+        except Exception as error:
+            raise said(error, place=place, where=where, kept_in=where) from None
+
+    retrying(attempt)
+
+
+def said(error: BaseException, *, place: str, where: str, kept_in: object) -> BaseException:
+    """Turn the client's error into ours, with nothing secret in it.
+
+    Args:
+        place: the server, as a person would name it.
+        where: what was asked for.
+        kept_in: where received bytes are kept.
+    """
+    root = root_of(error)
+    if isinstance(root, OfflineModeIsEnabled):
+        return HubError(
+            "Offline mode forbids the network.", where=where, fix="Unset HF_HUB_OFFLINE, or load what is cached."
+        )
+    if isinstance(root, HfHubHTTPError):
+        return _answered(root, place, where)
+    if isinstance(root, FileMetadataError):
+        return HubError(f"{place} does not answer as a hub.", where=where, fix="Check the address, HF_ENDPOINT.")
+    if isinstance(root, HttpError | ConnectionError | TimeoutError):
+        return UnreachableError(place, where, type(root).__name__)
+    if isinstance(root, OSError):
+        if root.errno is None and "Consistency check failed" in str(root):
+            return HubError(
+                "The file that arrived has another length than was announced.",
+                where=where,
+                fix="Try again; nothing of it was kept.",
+            )
+        return HubError(
+            f"Cannot keep the file: {root.strerror or clean(str(root))}.",
+            where=root.filename or kept_in,
+            fix="Make room, or give cache_dir a folder that may be written. Nothing half-written is left.",
+        )
+    if isinstance(error, RuntimeError | ValueError) and not isinstance(error, InputError):
+        return HubError(
+            f"{place} and its client do not understand each other: {clean(str(error))}.",
+            where=where,
+            fix="Check the address, and that huggingface_hub is up to date.",
+        )
+    return error
+
+
+def root_of(error: BaseException) -> BaseException:
+    """Return the reason that uploads and cache look-ups wrap."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, HttpError | OSError):
+        seen = seen.__cause__
+    return error if seen is None else seen
+
+
+def clean(text: str) -> str:
+    """Remove tokens and the queries of signed addresses."""
+    secret = get_token()
+    if secret:
+        text = text.replace(secret, "…")
+    return _QUERY.sub(r"\1", _TOKEN.sub("…", text)).strip().rstrip(".")
+
+
+def _answered(error: HfHubHTTPError, place: str, where: str) -> HubError:
+    status = error.response.status_code
+    reason = clean(error.server_message or "")
+    if status in (401, 403):
+        refused = "not logged in" if status == 401 else "not allowed"
+        return HubError(f"{place} refused: {reason or refused}.", where=where, fix=_LOGIN)
+    if status in (409, 412):
+        return HubError(
+            f"Somebody else changed the repository meanwhile, or it exists in another form: {reason or status}.",
+            where=where,
+            fix="Look at the repository, then publish again. Nothing was published.",
+        )
+    if status in _TRANSIENT:
+        waits = error.response.headers.get("Retry-After")
+        return UnreachableError(place, where, f"HTTP {status}", is_transient=True, retry_after=waits)
+    return HubError(
+        f"{place} answered {status}: {reason or 'no reason given'}.", where=where, fix="Check the id and the address."
+    )

@@ -130,10 +130,9 @@ def write(
         for name, tensor in tensors.items()
     }
     writer = {"safetensors": safetensors.write, "ckpt": mindspore.write, "pth": pytorch.write}[file_format]
-    with atomic_write(path) as stream:
-        with ThreadPoolExecutor(1) as second:
-            hashing = _Hashing(stream, second)
-            writer(cast(BinaryIO, hashing), stored, metadata or {})
+    with atomic_write(path) as stream, ThreadPoolExecutor(1) as second:
+        hashing = _Hashing(stream, second)
+        writer(cast(BinaryIO, hashing), stored, metadata or {})
     return hashing.hexdigest()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xcit_hub._version import __version__
-from xcit_hub.cli import parity
+from xcit_hub.cli import convert, parity
 
 app = typer.Typer(
     name="xcit-hub",
@@ -34,4 +34,6 @@ def _options(
     pass
 
 
+app.command()(convert.convert)
+app.command()(convert.inspect)
 app.command()(parity.parity)

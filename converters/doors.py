@@ -1,0 +1,64 @@
+"""What the doors, ``python -m converters.timm2ms`` and the like, have in common. On the top floor: nobody imports them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from xcit_hub.cli import run
+from xcit_hub.cli.convert import (
+    Dialect,
+    Dtype,
+    Ema,
+    InChans,
+    Model,
+    NumClasses,
+    ReportFile,
+    Verify,
+    convert_file,
+)
+from xcit_hub.conversion import Options
+from xcit_hub.variants import Family
+
+Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint: .safetensors, .ckpt, .pth, .pt or .bin.")]
+Target = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .safetensors, .ckpt or .pth.")]
+
+
+def open_door(family: Family, to: Family, example: str) -> NoReturn:
+    """Run the command that converts one family's checkpoints to one other's, and end the process.
+
+    Args:
+        family: whose files it takes; another's are refused.
+        to: whose it writes.
+        example: a command line for ``--help``.
+    """
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+    @app.command(help=f"Convert a checkpoint from {family} to {to}.\n\nExample:\n\n    {example}")
+    def convert(
+        source: Source,
+        target: Target,
+        model: Model = None,
+        dialect: Dialect = None,
+        ema: Ema = False,
+        num_classes: NumClasses = None,
+        in_chans: InChans = None,
+        dtype: Dtype = None,
+        verify: Verify = None,
+        report: ReportFile = None,
+    ) -> None:
+        options = Options(
+            to=to,
+            model=model,
+            dialect=dialect.value if dialect else None,
+            ema=ema,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            dtype=dtype.value if dtype else None,
+            family=family,
+        )
+        convert_file(source, target, options, verify, report)
+
+    run(app)

@@ -116,13 +116,10 @@ def load(
 
         xcit-hub load org/name --hub ./my-hub --json
     """
-    from typing import cast
-
     from xcit_hub.hub.load import load as load_model
-    from xcit_hub.variants import DialectName
     from xcit_hub.variants import dialect as checked
 
-    name = cast("DialectName | None", checked(dialect).name if dialect is not None else None)
+    name = checked(dialect).name if dialect is not None else None
     with _working("loading"):
         network = load_model(model_id, revision, hub=hub, cache_dir=cache_dir, offline=offline, dialect=name)
         best = _classify(network, image) if image is not None else []
@@ -163,9 +160,7 @@ def publish(
     private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     revision: Annotated[str | None, typer.Option(help="A branch of its own; created if need be.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show files, sizes, hashes and card; send nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, hashes and card; send nothing.")] = False,
     model: Annotated[str | None, typer.Option(help="The architecture, where the tensors fit two.")] = None,
     dialect: Annotated[str | None, typer.Option(help="paper or mindcv, where the file does not say.")] = None,
     labels: Annotated[
@@ -187,10 +182,7 @@ def publish(
 
         xcit-hub publish tiny.ckpt me/xcit_tiny --to mindspore-hub:../hub --meta card.yaml
     """
-    from typing import cast
-
     from xcit_hub.hub.publish import publish as publish_model
-    from xcit_hub.variants import DialectName
     from xcit_hub.variants import dialect as checked
 
     with _working("publishing") as show:
@@ -205,7 +197,7 @@ def publish(
             create_pr=create_pr,
             dry_run=dry_run,
             model=model,
-            dialect=cast("DialectName | None", checked(dialect).name if dialect is not None else None),
+            dialect=checked(dialect).name if dialect is not None else None,
             labels=labels,
             ema=ema,
             parity=parity,

@@ -112,7 +112,7 @@ class HuggingFaceStore:
         """Create the repository if need be, upload, and commit everything at once; the commit is the last request."""
         if self.context.offline:
             raise HubError("Offline mode forbids publishing.", where=self.endpoint, fix="Unset HF_HUB_OFFLINE.")
-        name = self._call(name, None, lambda: self.api.create_repo(name, private=private, exist_ok=True)).repo_id
+        name = self._call(name, None, lambda: self.api.create_repo(name, private=private or None, exist_ok=True)).repo_id
         if revision is not None and not create_pr:
             self._call(name, revision, lambda: self.api.create_branch(name, branch=revision, exist_ok=True))
         branch = revision or constants.DEFAULT_REVISION

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xcit_hub._version import __version__
-from xcit_hub.cli import convert, parity
+from xcit_hub.cli import convert, hub, parity
 
 app = typer.Typer(
     name="xcit-hub",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 
 import pytest
@@ -15,14 +14,14 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path) -> 
     target = tmp_path / "weights.bin"
     target.write_bytes(b"old")
 
-    class InterruptedError_(Exception):
+    class InterruptionError(Exception):
         pass
 
-    with pytest.raises(InterruptedError_), files.atomic_write(target) as stream:
+    with pytest.raises(InterruptionError), files.atomic_write(target) as stream:
         stream.write(b"half")
-        raise InterruptedError_
+        raise InterruptionError
     assert target.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["weights.bin"]
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.bin"]
 
 
 def test_a_finished_write_replaces_the_file_and_keeps_its_mode(tmp_path) -> None:
@@ -50,7 +49,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, monkeypatch) -> No
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(XcitHubError, match="No space left on device"):
         files.write_text(tmp_path / "a.txt", "x")
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_sha256_is_of_the_bytes(tmp_path) -> None:

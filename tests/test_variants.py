@@ -96,7 +96,7 @@ def test_unknown_names_are_answered_with_the_closest() -> None:
         variants.architecture("xcit_tiny12_p16_224")
     with pytest.raises(UnknownNameError, match=re.escape("xcit_tiny_12_p16_224.fb_in1k")):
         variants.checkpoint("xcit_tiny_12_p16_224.fb_in1")
-    with pytest.raises(UnknownNameError, match="paper: .*; mindcv: "):
+    with pytest.raises(UnknownNameError, match=r"paper: .*; mindcv: "):
         variants.dialect("torch")
 
 

@@ -52,7 +52,8 @@ def parity(
         raise InputError("There is nothing to compare.", fix="Give names or files, or --all.")
     console = Console()
     results = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task("comparing", total=len(wanted))
         for name in wanted:
             progress.update(task, description=name)

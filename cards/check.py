@@ -17,6 +17,7 @@ from xcit_hub.errors import CardError
 
 _READERS = {"mindspore-hub": mindspore_hub.read, "hugging-face": hugging_face.read}
 _ATX = re.compile(r"^ {0,3}#{1,6}\s+(?P<text>.*?)(?:\s+#+)?\s*$")
+_HUB_FIELD = re.compile(r"^(?:backbone-name|module-type|repo-link|mindspore-version)[ \t]*:", re.MULTILINE)
 _SETEXT = re.compile(r"^ {0,3}(?:=+|-+)\s*$")
 
 
@@ -56,8 +57,12 @@ def read(card: str | Path) -> Card:
 
 
 def form_of(text: str) -> Form:
-    """Say which form a card has: Hugging Face's begins with its metadata, MindSpore Hub's with a heading."""
-    return "hugging-face" if normalized(text).lstrip().startswith("---") else "mindspore-hub"
+    """Say which form a card has: Hugging Face's begins with its metadata, MindSpore Hub's with a heading.
+
+    A card that lost its heading is still MindSpore Hub's if that hub's fields stand at the left margin.
+    """
+    begins_with_metadata = normalized(text).lstrip().startswith("---")
+    return "hugging-face" if begins_with_metadata and not _HUB_FIELD.search(text) else "mindspore-hub"
 
 
 def cards_in(places: list[Path]) -> list[Path]:

@@ -171,14 +171,37 @@ def scalar(text: str) -> str:
 def block(value: object) -> str:
     """Write any value as YAML for the right of ``key:``, on one line."""
     dumped = yaml.dump(
-        value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, sort_keys=False, width=float("inf")
+        escaped(value), Dumper=_Dumper, default_flow_style=True, allow_unicode=True, sort_keys=False, width=float("inf")
     )
     return str(dumped).removesuffix("\n").removesuffix("\n...")
+
+
+class Escaped(str):
+    """Text that YAML must write in double quotes: PyYAML writes several line breaks so that it cannot read them."""
+
+    __slots__ = ()
+
+
+def escaped(value: Any) -> Any:
+    """Return ``value`` with every text in it, keys too, that holds unprintable characters as :class:`Escaped`."""
+    if isinstance(value, dict):
+        return {escaped(key): escaped(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [escaped(entry) for entry in value]
+    return Escaped(value) if isinstance(value, str) and not value.isprintable() else value
 
 
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
+
+
+def _represent_escaped(dumper: Any, value: Escaped) -> Any:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", str(value), style='"')
+
+
+for _dumper in (_Dumper, yaml.Dumper):  # huggingface_hub writes with the latter
+    yaml.add_representer(Escaped, _represent_escaped, Dumper=_dumper)
 
 
 def _constructed(text: str) -> object:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -91,6 +92,8 @@ def write(card: Card) -> str:
     for name, unknown in extra_fields(metadata).items():
         if _at_top(name, metadata):
             data[name] = unknown
+    for name, value in data.__dict__.items():
+        data[name] = front_matter.escaped(value)
     content = ModelCard("---\n{}\n---\n")
     content.data = data
     title = " ".join(card.title.split())
@@ -126,8 +129,8 @@ def values_of(fields: Fields) -> tuple[dict[str, Any], list[Fault]]:
 
 
 def _at_top(name: str, metadata: CardMetadata) -> bool:
-    # An unknown field stands at the top, unless Hugging Face would take it for one of its own.
-    return name in (metadata.model_extra or {}) and name not in _RESERVED
+    # An unknown field stands at the top, unless Hugging Face would take it for one of its own or drop it as empty.
+    return (metadata.model_extra or {}).get(name) is not None and name not in _RESERVED
 
 
 def _results(index: Any) -> tuple[str, list[dict[str, Any]]]:
@@ -136,16 +139,18 @@ def _results(index: Any) -> tuple[str, list[dict[str, Any]]]:
 
 
 def _model_index(metadata: CardMetadata) -> list[dict[str, Any]]:
-    # huggingface_hub merges figures of one dataset and keeps only the first one's source: one group for each source.
+    # huggingface_hub merges all figures of one dataset and keeps only the first one's names and source.
     name = metadata.model_name or "model"
-    groups: dict[tuple[str | None, str | None], list[EvalResult]] = {}
-    for result in metadata.results:
-        evaluation = EvalResult(**result.model_dump())
-        groups.setdefault((result.source_name, result.source_url), []).append(evaluation)
     results: list[Any] = []
-    for evaluations in groups.values():
+    for _, group in groupby(metadata.results, key=_measurement):
+        evaluations = [EvalResult(**result.model_dump()) for result in group]
         results += eval_results_to_model_index(name, evaluations)[0]["results"]
     return [{"name": name, "results": results}]
+
+
+def _measurement(result: Result) -> dict[str, Any]:
+    told = result.model_dump()
+    return {field: told[field] for field in told if not field.startswith(("metric_", "verif"))}
 
 
 def _titled(prose: str) -> tuple[str, str]:

@@ -15,7 +15,8 @@ from cards.front_matter import block
 from cards.generate import environment
 from cards.metadata import CardMetadata, ranked_accuracies
 from cards.mindspore_hub import written_fields
-from xcit_hub.variants import CHECKPOINTS
+from cards.vocabulary import HUGGING_FACE_DATASETS
+from xcit_hub.variants import CHECKPOINTS, PublishedCheckpoint
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def html(card: Card, lang: Language | None = None) -> str:
         lang=lang or language_of(card),
         fields=fields(card.metadata),
         bars=bars(card.metadata),
-        sources=sorted({figure.source for entry in CHECKPOINTS.values() for figure in entry.accuracies[:1]}),
+        sources=sorted({entry.accuracies[0].source for entry in _classifiers()}),
         prose=_markdown().render(card.prose),
     )
     return environment().get_template("page.html.j2").render(page=page)
@@ -70,18 +71,31 @@ def fields(metadata: CardMetadata) -> list[tuple[str, str]]:
 
 def bars(metadata: CardMetadata) -> list[Bar]:
     """Return the published classifiers and this card's model, best first. One published model counts once."""
+    own = _own_top1(metadata)
     links = {asset.asset_link for asset in metadata.asset}
-    own = ranked_accuracies(metadata.evaluation).get(1)
-    if own is None:
-        own = ranked_accuracies(metadata.for_mindspore_hub().evaluation).get(1)
     found = [
         Bar(entry.name, entry.accuracies[0].top1, mine=False)
-        for entry in CHECKPOINTS.values()
-        if entry.num_classes and not (own is not None and (entry.name == metadata.model_name or entry.url in links))
+        for entry in _classifiers()
+        if own is None or not (entry.name == metadata.model_name or entry.url in links)
     ]
     if own is not None:
         found.append(Bar(metadata.model_name or "XCiT", own, mine=True))
     return sorted(found, key=lambda bar: (-bar.top1, bar.name))
+
+
+def _classifiers() -> list[PublishedCheckpoint]:
+    return [entry for entry in CHECKPOINTS.values() if entry.num_classes]
+
+
+def _own_top1(metadata: CardMetadata) -> float | None:
+    """Return the card's top-1 accuracy on ImageNet-1k: a figure from another dataset has no place in the chart."""
+    on_imagenet = [result for result in metadata.results if "imagenet-1k" in result.dataset_type.lower()]
+    if metadata.results:
+        said = metadata.model_copy(update={"results": on_imagenet, "evaluation": None}).for_mindspore_hub().evaluation
+    else:
+        known = HUGGING_FACE_DATASETS.get(metadata.train_dataset or "") == "imagenet-1k"
+        said = metadata.evaluation if known else None
+    return ranked_accuracies(said).get(1)
 
 
 def _lines(name: str, value: Any) -> list[str]:

@@ -187,7 +187,7 @@ def _with_channels(weights: Weights, in_chans: int | None) -> Weights:
 
 
 def _without_pyramid(weights: Weights, to: Family) -> Weights:
-    if weights.kind != "dense" or LAYOUTS[to].dense:
+    if weights.kind != "dense" or LAYOUTS[to].pyramid:
         return weights
     reason = f"the feature pyramid of a detector or segmenter, which {to} has no network for"
     kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("fpn")}
@@ -195,6 +195,7 @@ def _without_pyramid(weights: Weights, to: Family) -> Weights:
     return replace(
         weights,
         tensors=kept,
+        kind="features",
         dropped=[*weights.dropped, *(Dropped(name, reason) for name in gone)],
         notes=[*weights.notes, f"Dropped {len(gone)} tensors: {reason}."],
     )

@@ -18,8 +18,9 @@ from xcit_hub.parameters import Shape, parameter_shapes
 from xcit_hub.variants import ARCHITECTURES, DIALECTS, Architecture, Family, architecture
 from xcit_hub.variants import dialect as dialect_of_name
 
-# A whole classifier, the same without its head, or a detector's backbone: no class attention, but a pyramid.
-Kind = Literal["classifier", "backbone", "dense"]
+# A whole classifier; the same without its head; a detector's backbone, with a pyramid in place of class attention; and
+# the blocks alone, which is what timm's `features_only` is.
+Kind = Literal["classifier", "backbone", "dense", "features"]
 
 
 # ---- Names and layout ----------------------------------------------------------------------------
@@ -34,7 +35,7 @@ class Layout:
         modules: any other part of a name, ours → theirs.
         splits: (part of the module's path, module, its parts): one matrix of ours is their parts stacked by rows.
         dialects: what a network of this family can compute.
-        dense: whether the family has the dense-prediction backbone.
+        pyramid: whether the family has a detector's backbone.
         counters: whether BatchNorm counts batches (``num_batches_tracked``).
     """
 
@@ -43,7 +44,7 @@ class Layout:
     modules: Mapping[str, str] = field(default_factory=dict)
     splits: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
     dialects: tuple[str, ...] = ("paper", "mindcv")
-    dense: bool = True
+    pyramid: bool = True
     counters: bool = False
 
     def names(self, name: str) -> tuple[str, ...]:
@@ -73,11 +74,11 @@ LAYOUTS: dict[Family, Layout] = {
             modules={"pos_embeder": "pos_embed"},
             splits=(("cls_attn_blocks", "qkv", ("q", "k", "v")),),
             dialects=("paper",),
-            dense=False,
+            pyramid=False,
             counters=True,
         ),
         Layout("facebook", leaves=_PYTORCH_LEAVES, dialects=("paper",), counters=True),
-        Layout("mindcv", leaves={}, dialects=("mindcv",), dense=False),
+        Layout("mindcv", leaves={}, dialects=("mindcv",), pyramid=False),
         Layout("xcit-hub", leaves={}),
     )
 }
@@ -89,11 +90,11 @@ MINDCV_MARK = "mindcv_dialect"
 def shapes_of(architecture: Architecture, kind: Kind, num_classes: int, in_chans: int) -> dict[str, Shape]:
     """Return the names, ours, and shapes of a network of that kind."""
     shapes = parameter_shapes(architecture, num_classes=num_classes, in_chans=in_chans)
-    if kind != "dense":
+    if kind in ("classifier", "backbone"):
         return shapes
     absent = ("cls_token", "cls_attn_blocks.", "norm.", "head.")
     shapes = {name: shape for name, shape in shapes.items() if not name.startswith(absent)}
-    return shapes | _pyramid(architecture)
+    return shapes | _pyramid(architecture) if kind == "dense" else shapes
 
 
 def _pyramid(architecture: Architecture) -> dict[str, Shape]:
@@ -121,7 +122,7 @@ def to_ours(
     theirs = {name: layout.names(name) for name in expected}
     known = {part: name for name, parts in theirs.items() for part in parts}
     faults = [f"missing: {part}" for part in known if part not in tensors]
-    faults += [f"unexpected: {name} {list(tensors[name].shape)}" for name in tensors if name not in known]
+    faults += [f"unexpected: {name!r} {list(tensors[name].shape)}" for name in tensors if name not in known]
     for name, parts in theirs.items():
         shape = part_shape(expected[name], len(parts))
         for part in parts:
@@ -329,9 +330,11 @@ def identify(shapes: Mapping[str, Shape], *, model: str | None = None) -> Identi
     cls_attn_layers = _count(shapes, "cls_attn_blocks.")
     if embed_dim % max(num_heads, 1) or not num_heads or hidden % embed_dim:
         raise _no_xcit(f"width {embed_dim}, {num_heads} heads and hidden width {hidden} do not divide")
-    dense = "cls_token" not in shapes and not cls_attn_layers
-    num_classes = _axis(shapes, "head.weight", 0, 2) if "head.weight" in shapes else 0
-    kind: Kind = "dense" if dense else "classifier" if num_classes else "backbone"
+    blocks_only = "cls_token" not in shapes and not cls_attn_layers
+    num_classes = _axis(shapes, "head.weight", 0, 2) if "head.weight" in shapes and not blocks_only else 0
+    kind: Kind = "classifier" if num_classes else "backbone"
+    if blocks_only:
+        kind = "dense" if any(name.startswith("fpn") for name in shapes) else "features"
     measured = Architecture(
         name=f"xcit_custom_{embed_dim}x{depth}_h{num_heads}_p{patch_size}_224",
         patch_size=patch_size,
@@ -342,7 +345,7 @@ def identify(shapes: Mapping[str, Shape], *, model: str | None = None) -> Identi
         tokens_norm=embed_dim != 128,
         image_size=224,
         mlp_ratio=hidden // embed_dim,
-        cls_attn_layers=2 if dense else cls_attn_layers,
+        cls_attn_layers=2 if blocks_only else cls_attn_layers,
     )
     named, notes = _named(measured, model)
     in_chans = _axis(shapes, "patch_embed.proj.0.0.weight", 1, 4)

@@ -1,4 +1,4 @@
-"""What the doors, ``python -m converters.timm2ms`` and the like, have in common. On the top floor: nobody imports them."""
+"""What ``python -m converters.timm2ms`` and its siblings share. The doors are the top floor: nothing imports them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Weights:
         dialect: "paper" or "mindcv".
         family: whose file it was.
         evidence: how the dialect is known.
-        kind: a classifier, a backbone without head, or a detector's backbone (no class attention, but a pyramid).
+        kind: whether it is a whole classifier, or which part of one.
         notes: what was assumed, in sentences for the user.
         dropped: the file's other tensors, each with its reason.
         sources: our name → the names it had in the file.

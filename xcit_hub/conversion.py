@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -51,9 +52,8 @@ def source_file(source: str) -> tuple[Path, str | None]:
             fix="Download it, and give the file as the source.",
         )
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # its retries are not the user's business
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's business
     try:
         return Path(hf_hub_download(entry.repository, "model.safetensors")), entry.name
     except OSError as error:
@@ -98,8 +98,8 @@ def convert_one(
 
 def provable(report: Report) -> str | None:
     """Return why a conversion's result cannot be run beside PyTorch's network, or None if it can."""
-    if report.weights.kind == "dense":
-        return "a detector's backbone has no logits to compare"
+    if report.weights.kind in ("dense", "features"):
+        return "a backbone without class attention has no logits to compare"
     missing = [module for module in ("torch", "timm") if importlib.util.find_spec(module) is None]
     return f"{' and '.join(missing)} not installed (pip install 'xcit-hub[timm]')" if missing else None
 

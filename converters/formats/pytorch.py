@@ -14,8 +14,6 @@ import numpy as np
 from converters.tensor import DTYPES, Extent, StoredTensor
 from xcit_hub.errors import CheckpointError
 
-_DEEPEST = 16  # levels of nested tables; honest files have three or four
-
 
 def read(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     """Return the tensors and strings of a pickle; a nested one is named by its path (``model.cls_token``).
@@ -26,7 +24,7 @@ def read(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     torch = _torch()
     tensors: dict[str, StoredTensor] = {}
     metadata: dict[str, str] = {}
-    for name, leaf in _leaves(_unpickled(path, torch), ""):
+    for name, leaf in _leaves(_unpickled(path, torch)):
         if isinstance(leaf, torch.Tensor):
             if name in tensors:
                 raise _broken(path, f"{name!r} occurs twice")
@@ -66,23 +64,23 @@ def _unpickled(path: Path, torch: Any) -> object:
             fix="A pickle can run any code. If you trust its source, load it in PyTorch where nothing is "
             "at stake and save {'model': network.state_dict()} again.",
         ) from error
-    except MemoryError as error:
-        raise _broken(path, "it asks for more memory than there is") from error
     except Exception as error:  # a damaged archive fails in a dozen ways inside PyTorch
         raise _broken(path, _first_line(error)) from error
 
 
-def _leaves(value: object, name: str, depth: int = 0) -> Iterator[tuple[str, object]]:
-    if depth > _DEEPEST:
-        return
-    if isinstance(value, Mapping):
-        for key, entry in value.items():
-            yield from _leaves(entry, f"{name}.{key}" if name else str(key), depth + 1)
-    elif isinstance(value, (list, tuple)):
-        for index, entry in enumerate(value):
-            yield from _leaves(entry, f"{name}.{index}" if name else str(index), depth + 1)
-    else:
-        yield name, value
+def _leaves(root: object) -> Iterator[tuple[str, object]]:
+    """Yield what is no table or list, with its path; without recursion, for a pickle nests as deep as it likes."""
+    waiting: list[tuple[str, object]] = [("", root)]
+    seen: set[int] = set()
+    while waiting:
+        name, value = waiting.pop()
+        if not isinstance(value, (Mapping, list, tuple)):
+            yield name, value
+        elif id(value) not in seen:  # a pickle can hold a table within itself
+            seen.add(id(value))
+            entries = value.items() if isinstance(value, Mapping) else enumerate(value)
+            prefix = f"{name}." if name else ""
+            waiting += reversed([(f"{prefix}{key}", entry) for key, entry in entries])
 
 
 def _stored(path: Path, name: str, tensor: Any, torch: Any) -> StoredTensor:
@@ -93,6 +91,8 @@ def _stored(path: Path, name: str, tensor: Any, torch: Any) -> StoredTensor:
             where=path,
             fix="Convert that tensor to a dense float in PyTorch and save the file again.",
         )
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise _broken(path, f"{name!r} claims more numbers than the file holds")
     flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
     return StoredTensor(dtype, tensor.shape, (Extent(memoryview(flat).toreadonly()),))
 

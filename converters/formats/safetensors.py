@@ -92,6 +92,9 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         raise ValueError("a name occurs twice")
+    for text in (*table, *table.values()):
+        if isinstance(text, str):
+            text.encode("utf-8")  # JSON can escape half a character, which is none
     return table
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xcit_hub._version import __version__
-from xcit_hub.cli import convert, hub, parity
+from xcit_hub.cli import card, convert, hub, parity
 
 app = typer.Typer(
     name="xcit-hub",
@@ -34,12 +34,13 @@ def _options(
     pass
 
 
-app.command()(convert.convert)
-app.command()(convert.inspect)
-app.command()(parity.parity)
 app.command("list")(hub.list_models)
 app.command()(hub.info)
 app.command()(hub.load)
+app.command()(convert.convert)
+app.command()(convert.inspect)
+app.command()(parity.parity)
 app.command()(hub.publish)
 app.command()(hub.whoami)
+app.add_typer(card.app)
 app.add_typer(hub.cache_app, name="cache")

@@ -17,7 +17,7 @@ from xcit_hub.errors import InputError, closest
 from xcit_hub.variants import DialectName, Preprocessing, architecture
 
 AmpLevel = Literal["O0", "O1", "O2", "O3"]
-DecayFilter = Literal["disable", "norm_and_bias", "paper"]
+DecayFilter = Literal["disable", "norm_and_bias", "paper", "timm"]
 
 _IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -124,7 +124,7 @@ class Recipe(BaseModel):
     use_nesterov: bool = False
     filter_bias_and_bn: bool | None = Field(None, description="2022's name: true is norm_and_bias")
     weight_decay_filter: DecayFilter | None = Field(
-        None, description="without decay: nothing; norms and biases; the paper's list"
+        None, description="without decay: nothing; norms and biases; facebook's list; timm's"
     )
     eps: float = Field(1e-10, gt=0)
     loss_scale: float = Field(1.0, gt=0)

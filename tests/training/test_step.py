@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore
+import numpy as np
+import pytest
+from torch_twin import Arrays, arrays_of, relative_error, timm_twin
+
+from xcit_hub.models import create_model
+from xcit_hub.training.precision import mix_precision
+from xcit_hub.training.recipe import Recipe, load_recipe
+from xcit_hub.training.schedule import learning_rates
+from xcit_hub.training.step import TrainStep
+
+CLASSES = 10
+
+
+def recipe_of(model: str, **settings: Any) -> Recipe:
+    fixed = {"model": model, "weight_decay": 0.05, "weight_decay_filter": "paper", "eps": 1e-8, "num_classes": CLASSES}
+    return load_recipe(None, {**fixed, **settings})
+
+
+def batches(count: int, size: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Noise whose mean colour tells the class, and its classes."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(count):
+        labels = rng.integers(0, CLASSES, size)
+        images = rng.standard_normal((size, 3, 64, 64)) + 0.3 * labels[:, None, None, None]
+        drawn.append((images.astype(np.float32), labels))
+    return drawn
+
+
+def smoothed(labels: np.ndarray, smoothing: float = 0.1) -> np.ndarray:
+    return (np.eye(CLASSES)[labels] * (1 - smoothing) + smoothing / CLASSES).astype(np.float32)
+
+
+def train(step: TrainStep, data: list[tuple[np.ndarray, np.ndarray]], rate: float = 1e-3) -> list[float]:
+    return [
+        float(step(mindspore.Tensor(images), mindspore.Tensor(smoothed(labels)), rate).loss) for images, labels in data
+    ]
+
+
+def largest_difference(left: Arrays, right: Arrays) -> float:
+    return max(float(np.abs(left[name] - right[name]).max()) for name in left)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graph")
+def test_fifty_steps_are_torchs_fifty_steps() -> None:
+    import torch
+    from timm.loss import LabelSmoothingCrossEntropy
+    from timm.utils import ModelEmaV2
+
+    name, steps = "xcit_nano_12_p16_224", 50
+    recipe = recipe_of(name, ema=True, ema_decay=0.9, lr=5e-4, warmup_epochs=1, decay_epochs=4, epoch_size=5)
+    network = create_model(name, num_classes=CLASSES, seed=1)
+    average = create_model(name, num_classes=CLASSES, seed=1)
+    twin = timm_twin(network, name, CLASSES).train()
+    twin_average = ModelEmaV2(twin, decay=0.9)
+    decayed, plain = [], []
+    for key, parameter in twin.named_parameters():
+        exempt = parameter.ndim <= 1 or key.endswith(".bias") or key == "cls_token"
+        (plain if exempt else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1.0, eps=1e-8)
+    criterion = LabelSmoothingCrossEntropy(0.1)
+    step = TrainStep(network, recipe, ema=average)
+
+    for rate, (images, labels) in zip(learning_rates(recipe, steps // 5), batches(steps, 4), strict=True):
+        ours = float(step(mindspore.Tensor(images), mindspore.Tensor(smoothed(labels)), float(rate)).loss)
+        for group in optimizer.param_groups:
+            group["lr"] = float(rate)
+        optimizer.zero_grad()
+        theirs = criterion(twin(torch.from_numpy(images)), torch.from_numpy(labels))
+        theirs.backward()
+        optimizer.step()
+        twin_average.update(twin)
+        assert ours == pytest.approx(theirs.item(), rel=1e-4)
+
+    averaged = {key.removeprefix("ema."): value for key, value in arrays_of(average).items()}
+    for arrays, state in ((arrays_of(network), twin.state_dict()), (averaged, twin_average.module.state_dict())):
+        errors = relative_error(arrays, state)
+        # Softmax does not see the class attention's key bias: its gradient is rounding noise, which Adam amplifies.
+        errors = {key: error for key, error in errors.items() if not key.endswith("attn.k.bias")}
+        assert max(errors.values()) < 1e-3
+
+
+@pytest.mark.usefixtures("pynative")
+def test_four_accumulated_batches_equal_one_of_four_times_the_size(mini_architecture: str) -> None:
+    large = batches(2, 16)
+    small = [(images[i : i + 4], labels[i : i + 4]) for images, labels in large for i in range(0, 16, 4)]
+    results = []
+    for data, accumulation in ((large, 1), (small, 4)):
+        network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+        # BatchNorm sees 4 images or 16: only with fixed statistics can the two be the same computation.
+        recipe = recipe_of(mini_architecture, gradient_accumulation_steps=accumulation, freeze_bn=True)
+        losses = train(TrainStep(network, recipe), data)
+        results.append((np.array(losses).reshape(2, -1).mean(1), arrays_of(network)))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-4)
+    assert largest_difference(results[0][1], results[1][1]) < 1e-4
+
+
+@pytest.mark.usefixtures("pynative")
+def test_clipping_bounds_the_gradients_norm_as_torch_does(mini_architecture: str) -> None:
+    network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    step = TrainStep(network, recipe_of(mini_architecture, clip_grad=True, clip_value=0.5))
+    images, labels = batches(1, 4)[0]
+    result = step(mindspore.Tensor(images), mindspore.Tensor(smoothed(labels)), 1e-3)
+    assert float(result.norm) > 1.0
+    moments = np.concatenate([moment.asnumpy().ravel() for moment in step.optimizer.adam_m])
+    # After one step the first moment is a tenth of the gradient that was used.
+    assert np.linalg.norm(moments) == pytest.approx(0.1 * 0.5, rel=1e-4)
+
+
+@pytest.mark.usefixtures("pynative")
+def test_an_overflow_skips_the_update_and_halves_a_dynamic_scale(mini_architecture: str) -> None:
+    network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    average = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    recipe = recipe_of(mini_architecture, loss_scale=1e38, loss_scale_type="dynamic", ema=True, freeze_bn=True)
+    step = TrainStep(network, recipe, ema=average)
+    before = arrays_of(network)
+    images, labels = batches(1, 4)[0]
+    result = step(mindspore.Tensor(images * 1e3), mindspore.Tensor(smoothed(labels)), 1e-3)
+    assert float(result.applied) == 0.0
+    assert np.isfinite(float(result.loss))
+    assert largest_difference(before, arrays_of(network)) == 0.0
+    assert step.loss_scale == pytest.approx(0.5e38)
+    assert float(step.optimizer.updates) == 0.0
+
+
+@pytest.mark.usefixtures("pynative")
+def test_the_loss_scale_changes_nothing_but_the_range(mini_architecture: str) -> None:
+    runs = []
+    for scale in (1.0, 1024.0):
+        network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+        runs.append(train(TrainStep(network, recipe_of(mini_architecture, loss_scale=scale)), batches(2, 4)))
+    np.testing.assert_allclose(runs[0], runs[1], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_graph_mode_recomputation_and_pynative_train_alike(mini_architecture: str, pynative: None) -> None:
+    runs = []
+    for mode, recompute in (
+        (mindspore.PYNATIVE_MODE, False),
+        (mindspore.GRAPH_MODE, False),
+        (mindspore.GRAPH_MODE, True),
+    ):
+        mindspore.set_context(mode=mode)
+        network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+        network.set_grad_checkpointing(recompute)
+        runs.append(train(TrainStep(network, recipe_of(mini_architecture)), batches(4, 4)))
+    np.testing.assert_allclose(runs[0], runs[1], rtol=1e-4)
+    np.testing.assert_allclose(runs[0], runs[2], rtol=1e-4)
+
+
+@pytest.mark.usefixtures("pynative")
+@pytest.mark.parametrize("level", ["O1", "O2", "O3"])
+def test_float16_levels_follow_float32_and_keep_float32_weights(mini_architecture: str, level: Any) -> None:
+    losses = []
+    for chosen in ("O0", level):
+        network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+        names = list(network.parameters_dict())
+        mix_precision(network, chosen)
+        assert list(network.parameters_dict()) == names
+        losses.append(train(TrainStep(network, recipe_of(mini_architecture, loss_scale=128.0)), batches(2, 4)))
+        assert {parameter.dtype for parameter in network.get_parameters()} == {mindspore.float32}
+    assert losses[0] != losses[1], "float16 must show"
+    np.testing.assert_allclose(losses[0], losses[1], rtol=5e-3)

@@ -1,0 +1,281 @@
+"""One training step: forward, backward, reduce, unscale, clip, update, average. The same in graph mode and PyNative."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mindspore
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore import dtype as mstype
+
+from xcit_hub.models import XCiT
+from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
+from xcit_hub.training.optimizer import AdamW, parameter_settings
+from xcit_hub.training.recipe import Recipe
+
+_SCALE_WINDOW = 2000  # torch.amp.GradScaler: steps without overflow before the scale doubles
+_SMALLEST_SCALE = 1.0
+_CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_
+
+_map = ops.HyperMap()
+_multiplied = ops.MultitypeFuncGraph("multiplied")
+_squared_sum = ops.MultitypeFuncGraph("squared_sum")
+_average = ops.MultitypeFuncGraph("average")
+_add = ops.MultitypeFuncGraph("add")
+_clear = ops.MultitypeFuncGraph("clear")
+
+
+@_multiplied.register("Tensor", "Tensor")
+def _multiply_one(factor: Tensor, gradient: Tensor) -> Tensor:
+    return gradient.astype(mstype.float32) * factor
+
+
+@_squared_sum.register("Tensor")
+def _square_one(gradient: Tensor) -> Tensor:
+    return (gradient * gradient).sum()
+
+
+@_average.register("Float", "Tensor", "Tensor")
+def _average_one(decay: float, average: Parameter, weight: Tensor) -> bool:
+    ops.assign(average, average * decay + weight * (1.0 - decay))
+    return True
+
+
+@_add.register("Tensor", "Tensor")
+def _add_one(total: Parameter, gradient: Tensor) -> bool:
+    ops.assign(total, total + gradient.astype(mstype.float32))
+    return True
+
+
+@_clear.register("Tensor")
+def _clear_one(total: Parameter) -> bool:
+    ops.assign(total, ops.zeros_like(total))
+    return True
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step says: float32 scalars on the device.
+
+    Args:
+        loss: mean loss of this worker's batch, unscaled.
+        norm: global L2 norm of the gradients before clipping; not finite after an overflow.
+        applied: 1 if the weights were updated, 0 if the update was skipped or is still accumulating.
+    """
+
+    loss: Tensor
+    norm: Tensor
+    applied: Tensor
+
+
+class _Backward(nn.Cell):
+    """Loss and gradients of one batch; the gradients are scaled by the loss scale."""
+
+    def __init__(
+        self, network: XCiT, loss: nn.Cell, weights: ParameterTuple, teacher: XCiT | None, shares: int
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.loss = loss
+        self.teacher = teacher
+        self.share = 1.0 / shares
+        self.value_and_grad = mindspore.value_and_grad(self._scaled_loss, None, weights, has_aux=True)
+
+    def _scaled_loss(self, images: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network(images)
+        if self.teacher is None:
+            loss = self.loss(logits, targets)
+        else:
+            loss = self.loss(logits, targets, ops.stop_gradient(self.teacher(images)))
+        return loss * scale * self.share, loss
+
+    def construct(self, images: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        (_, loss), gradients = self.value_and_grad(images, targets, scale)
+        return loss, gradients
+
+
+class _Update(nn.Cell):
+    """From scaled gradients to new weights, a new loss scale and a new moving average."""
+
+    def __init__(self, network: XCiT, optimizer: AdamW, recipe: Recipe, ema: XCiT | None, workers: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+        self.reduce = (
+            nn.DistributedGradReducer(optimizer.weights, mean=True, degree=workers) if workers > 1 else nn.Identity()
+        )
+        self.clip = recipe.clip_value if recipe.clip_grad else 0.0
+        self.guarded = recipe.drop_overflow_update
+        self.dynamic = recipe.dynamic_scaling
+        self.scale = Parameter(Tensor(recipe.loss_scale, mstype.float32), name="loss_scale", requires_grad=False)
+        self.quiet_steps = Parameter(Tensor(0.0, mstype.float32), name="quiet_steps", requires_grad=False)
+        self.decay = recipe.ema_decay
+        self.averaged = ema is not None
+        self.weights = ParameterTuple(list(network.get_parameters()))
+        self.averages = ParameterTuple(list(ema.get_parameters()) if ema is not None else [])
+
+    def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> tuple[Tensor, Tensor]:
+        gradients = _map(ops.partial(_multiplied, 1.0 / self.scale), self.reduce(gradients))
+        norm = ops.sqrt(ops.addn(_map(_squared_sum, gradients)))
+        finite = ops.isfinite(norm)
+        if self.clip > 0.0:
+            factor = ops.minimum(self.clip / (norm + _CLIP_EPSILON), Tensor(1.0, mstype.float32))
+            gradients = _map(ops.partial(_multiplied, factor), gradients)
+        if self.guarded:
+            if finite:
+                self._apply(gradients, learning_rate)
+        else:
+            self._apply(gradients, learning_rate)
+        if self.dynamic:
+            self._rescale(finite.astype(mstype.float32))
+        applied = finite.astype(mstype.float32) if self.guarded else Tensor(1.0, mstype.float32)
+        return norm, applied
+
+    def _apply(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> None:
+        self.optimizer(gradients, learning_rate)
+        if self.averaged:
+            _map(ops.partial(_average, self.decay), self.averages, self.weights)
+
+    def _rescale(self, finite: Tensor) -> None:
+        quiet = (self.quiet_steps + 1.0) * finite
+        grow = (quiet >= _SCALE_WINDOW).astype(mstype.float32)
+        factor = (0.5 + 0.5 * finite) * (1.0 + grow)
+        ops.assign(self.scale, ops.maximum(self.scale * factor, Tensor(_SMALLEST_SCALE, mstype.float32)))
+        ops.assign(self.quiet_steps, quiet * (1.0 - grow))
+
+
+class _FusedStep(nn.Cell):
+    """Backward and update as one graph, where nothing accumulates."""
+
+    def __init__(self, backward: _Backward, update: _Update) -> None:
+        super().__init__(auto_prefix=False)
+        self.backward = backward
+        self.update = update
+
+    def construct(self, images: Tensor, targets: Tensor, learning_rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        loss, gradients = self.backward(images, targets, self.update.scale)
+        norm, applied = self.update(gradients, learning_rate)
+        return loss, norm, applied
+
+
+class _Accumulate(nn.Cell):
+    """Backward, and the gradients added to what is there."""
+
+    def __init__(self, backward: _Backward, scale: Parameter, sums: ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.backward = backward
+        self.scale = scale
+        self.sums = sums
+
+    def construct(self, images: Tensor, targets: Tensor) -> Tensor:
+        loss, gradients = self.backward(images, targets, self.scale)
+        _map(_add, self.sums, gradients)
+        return loss
+
+
+class _ApplySums(nn.Cell):
+    """Update from the accumulated gradients, and start again from zero."""
+
+    def __init__(self, update: _Update, sums: ParameterTuple) -> None:
+        super().__init__(auto_prefix=False)
+        self.update = update
+        self.sums = sums
+        self.one = Tensor(1.0, mstype.float32)
+
+    def construct(self, learning_rate: Tensor) -> tuple[Tensor, Tensor]:
+        norm, applied = self.update(_map(ops.partial(_multiplied, self.one), self.sums), learning_rate)
+        _map(_clear, self.sums)
+        return norm, applied
+
+
+class TrainStep:
+    """A network under training: call it with one batch after another.
+
+    Args:
+        network: the student, in place.
+        recipe: loss, optimizer, clipping, scaling, accumulation, averaging.
+        ema: the network that holds the moving average, a copy of ``network`` at the start; its parameters are renamed
+            ``ema.…``. None without averaging.
+        teacher: the distillation teacher, in evaluation mode; None without one.
+        workers: data-parallel workers; their gradients are averaged.
+    """
+
+    def __init__(
+        self,
+        network: XCiT,
+        recipe: Recipe,
+        *,
+        ema: XCiT | None = None,
+        teacher: XCiT | None = None,
+        workers: int = 1,
+    ) -> None:
+        self.network = network
+        self.ema = ema
+        self.accumulation = recipe.gradient_accumulation_steps
+        self._freeze_bn = recipe.freeze_bn
+        self._position = 0
+        if ema is not None:
+            for parameter in ema.get_parameters():
+                parameter.name = f"ema.{parameter.name}"
+                parameter.requires_grad = False
+        if teacher is not None:
+            for parameter in teacher.get_parameters():
+                parameter.name = f"teacher.{parameter.name}"
+                parameter.requires_grad = False
+            teacher.set_train(False)
+        loss: nn.Cell = SoftTargetLoss(recipe.loss)
+        if teacher is not None and recipe.distillation_type != "none":
+            loss = DistillationLoss(loss, recipe.distillation_type, recipe.distillation_alpha, recipe.distillation_tau)
+        self.optimizer = AdamW(parameter_settings(network, recipe), recipe.eps)
+        backward = _Backward(network, loss, self.optimizer.weights, teacher, self.accumulation)
+        self._update = _Update(network, self.optimizer, recipe, ema, workers)
+        if self.accumulation == 1:
+            self._fused = _FusedStep(backward, self._update)
+        else:
+            sums = self.optimizer.weights.clone(prefix="gradient_sum", init="zeros")
+            self._accumulate = _Accumulate(backward, self._update.scale, sums)
+            self._apply_sums = _ApplySums(self._update, sums)
+        self._cells = [backward, self._update, *([self._fused] if self.accumulation == 1 else [])]
+        self.set_train()
+
+    def set_train(self) -> None:
+        """Put the network into training mode; frozen BatchNorm stays in evaluation mode."""
+        self.network.set_train(True)
+        if self._freeze_bn:
+            for cell in self.network.cells():
+                _freeze(cell)
+
+    def __call__(self, images: Tensor, targets: Tensor, learning_rate: float) -> StepResult:
+        """Train on one batch: images (B, 3, H, W), dense targets (B, classes), both float32."""
+        rate = Tensor(learning_rate, mstype.float32)
+        if self.accumulation == 1:
+            return StepResult(*self._fused(images, targets, rate))
+        loss = self._accumulate(images, targets)
+        self._position = (self._position + 1) % self.accumulation
+        if self._position:
+            return StepResult(loss, Tensor(0.0, mstype.float32), Tensor(0.0, mstype.float32))
+        return StepResult(loss, *self._apply_sums(rate))
+
+    @property
+    def loss_scale(self) -> float:
+        """The current loss scale."""
+        return float(self._update.scale)
+
+    def state(self) -> list[Parameter]:
+        """Return every parameter that a continued run needs: weights, moments, averages, scale and counters."""
+        averages = list(self.ema.get_parameters()) if self.ema is not None else []
+        return [
+            *self.network.get_parameters(),
+            *averages,
+            *self.optimizer.adam_m,
+            *self.optimizer.adam_v,
+            self.optimizer.updates,
+            self._update.scale,
+            self._update.quiet_steps,
+        ]
+
+
+def _freeze(cell: nn.Cell) -> None:
+    if isinstance(cell, nn.BatchNorm2d):
+        cell.set_train(False)
+    for child in cell.cells():
+        _freeze(child)

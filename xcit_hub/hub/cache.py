@@ -14,6 +14,7 @@ all of a revision or none of it, whoever writes at the same time and whenever a 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -306,6 +307,14 @@ def _repositories(root: Path) -> Iterator[Repository]:
 
 
 def _is_xcit(folder: Path) -> bool:
-    if "xcit" in folder.name.lower():
+    snapshots = folder / "snapshots"
+    if "xcit" in folder.name.lower() or any(snapshots.glob("*/xcit_hub.json")):
         return True
-    return any((folder / "snapshots").glob("*/xcit_hub.json"))
+    return any(_describes_xcit(path) for path in snapshots.glob("*/config.json"))
+
+
+def _describes_xcit(path: Path) -> bool:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["architecture"]).startswith("xcit_")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False

@@ -21,7 +21,10 @@ HttpError: type[Exception] = HfHubHTTPError.__mro__[1]
 
 TRIES = 5
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
+FIRST_WAIT = 0.5  # seconds, doubled at each try
 _LONGEST_WAIT = 30.0
+# A connection that broke may hold now; one that was refused or timed out has been waited for long enough.
+_BROKEN = ("RemoteProtocolError", "ReadError", "WriteError", "ConnectionResetError", "BrokenPipeError")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")  # a signed address is a secret too
 _LOGIN = "Check the token: `hf auth login`, or HF_TOKEN; it needs the right to do this."
@@ -47,10 +50,10 @@ class UnreachableError(HubError):
         )
 
     def wait(self, attempt: int) -> float:
-        """Seconds to wait before the next try: what the server asked for, else doubling from half a second."""
+        """Seconds to wait before the next try: what the server asked for, else a doubling time."""
         if self._retry_after is not None and self._retry_after.isdigit():
             return min(float(self._retry_after), _LONGEST_WAIT)
-        return min(0.5 * 2.0**attempt, _LONGEST_WAIT)
+        return min(FIRST_WAIT * 2.0**attempt, _LONGEST_WAIT)
 
 
 def retrying(request: Callable[[], T]) -> T:
@@ -107,7 +110,8 @@ def said(error: BaseException, *, place: str, where: str, kept_in: object) -> Ba
     if isinstance(root, FileMetadataError):
         return HubError(f"{place} does not answer as a hub.", where=where, fix="Check the address, HF_ENDPOINT.")
     if isinstance(root, HttpError | ConnectionError | TimeoutError):
-        return UnreachableError(place, where, type(root).__name__)
+        reason = type(root).__name__
+        return UnreachableError(place, where, reason, is_transient=reason in _BROKEN)
     if isinstance(root, OSError):
         if root.errno is None and "Consistency check failed" in str(root):
             return HubError(

@@ -82,11 +82,12 @@ class HuggingFaceStore:
         found = ""
         for _ in range(2):
             file = self._download(snapshot.name, commit, path, force)
-            blob = file.resolve()
-            expected = snapshot.files[path].digest or repository.digest(blob)
+            named = repository.digest(file)
+            expected = snapshot.files[path].digest or named
             digest_of = cache.digest_like(expected) if expected else None
-            found = digest_of(blob) if digest_of is not None else ""
-            if digest_of is None or found == expected:
+            found = digest_of(file) if digest_of is not None else ""
+            # The listing, the file's own headers (which name the blob) and its bytes have to agree.
+            if digest_of is None or (found == expected and named in (None, expected)):
                 self._remember(repository, commit, path)
                 return file
             if self.context.offline:
@@ -95,9 +96,9 @@ class HuggingFaceStore:
                     where=file,
                     fix="Load it once online, or run `xcit-hub cache verify`.",
                 )
-            repository.drop(blob)
+            repository.drop(file.resolve())
             force = True
-        raise cache.wrong_bytes(f"{snapshot.name}/{path}", expected or "", found)
+        raise cache.wrong_bytes(f"{snapshot.name}/{path}", expected or "", found if found != expected else named or "")
 
     def publish(
         self,
@@ -112,7 +113,9 @@ class HuggingFaceStore:
         """Create the repository if need be, upload, and commit everything at once; the commit is the last request."""
         if self.context.offline:
             raise HubError("Offline mode forbids publishing.", where=self.endpoint, fix="Unset HF_HUB_OFFLINE.")
-        name = self._call(name, None, lambda: self.api.create_repo(name, private=private or None, exist_ok=True)).repo_id
+        name = self._call(
+            name, None, lambda: self.api.create_repo(name, private=private or None, exist_ok=True)
+        ).repo_id
         if revision is not None and not create_pr:
             self._call(name, revision, lambda: self.api.create_branch(name, branch=revision, exist_ok=True))
         branch = revision or constants.DEFAULT_REVISION
@@ -136,7 +139,8 @@ class HuggingFaceStore:
                 try:
                     made = self._once(name, revision, commit)
                 except UnreachableError as error:
-                    if attempt == TRIES - 1 or not error.is_transient:
+                    # A pull request whose answer was lost cannot be told from one that was never made.
+                    if attempt == TRIES - 1 or create_pr or not error.is_transient:
                         raise
                     time.sleep(error.wait(attempt))
                 else:
@@ -144,8 +148,8 @@ class HuggingFaceStore:
         raise AssertionError("unreachable")
 
     def list(self) -> list[str]:
-        """Name the models that xcit-hub published there."""
-        found = self._call("", None, lambda: list(self.api.list_models(filter="xcit-hub", limit=1000)))
+        """Name the XCiT models for MindSpore there, as the tags of their cards say."""
+        found = self._call("", None, lambda: list(self.api.list_models(filter=["xcit", "mindspore"], limit=1000)))
         return sorted(model.id for model in found)
 
     def _download(self, name: str, commit: str, path: str, force: bool) -> Path:

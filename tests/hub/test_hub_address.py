@@ -1,0 +1,107 @@
+"""What an id means."""
+
+from __future__ import annotations
+
+import pytest
+
+from xcit_hub.errors import InputError, UnknownNameError
+from xcit_hub.hub.address import FOLDER, HUGGING_FACE, LOCAL, MINDSPORE_HUB, Address, parse, parse_target
+from xcit_hub.variants import CHECKPOINTS
+
+
+@pytest.mark.parametrize(
+    ("model_id", "meant"),
+    [
+        ("hf://org/name@v1", Address(HUGGING_FACE, "org/name", revision="v1")),
+        ("file:///tmp/a%20b.ckpt", Address(LOCAL, "/tmp/a b.ckpt")),
+        ("https://huggingface.co/org/name/tree/main", Address(HUGGING_FACE, "org/name")),
+        ("./org/name", Address(LOCAL, "org/name")),
+        ("/weights", Address(LOCAL, "/weights")),
+        ("some/tiny.safetensors", Address(LOCAL, "some/tiny.safetensors")),
+        ("tiny.pth", Address(LOCAL, "tiny.pth")),
+        ("mindspore/xcit_tiny_12_p16_224", Address(MINDSPORE_HUB, "mindspore/xcit_tiny_12_p16_224")),
+        (
+            "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012",
+            Address(MINDSPORE_HUB, "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012"),
+        ),
+        ("xcit_tiny_12_p16_224.ms_in1k", Address(MINDSPORE_HUB, "mindspore/xcit_tiny_12_p16_224")),
+        ("xcit_tiny_12_p16_224", Address(HUGGING_FACE, "timm/xcit_tiny_12_p16_224.fb_in1k")),
+        ("timm/anything", Address(HUGGING_FACE, "timm/anything")),
+        ("org/name", Address(HUGGING_FACE, "org/name")),
+        ("org/name@refs/pr/1", Address(HUGGING_FACE, "org/name", revision="refs/pr/1")),
+        ("plain+https://host/models/org/name", Address("plain", "org/name", "https://host/models")),
+    ],
+)
+def test_an_id_has_one_meaning(model_id, meant):
+    assert str(parse(model_id).name) == meant.name or meant.store == LOCAL
+    assert parse(model_id).store == meant.store
+    assert parse(model_id).revision == meant.revision
+    assert parse(model_id).location == meant.location
+
+
+def test_every_timm_checkpoint_means_timms_own_repository():
+    names = [entry.name for entry in CHECKPOINTS.values() if entry.family == "timm"]
+    assert len(names) == 42
+    assert {parse(name) for name in names} == {Address(HUGGING_FACE, f"timm/{name}") for name in names}
+
+
+def test_a_given_hub_is_the_only_place(tmp_path):
+    for model_id in ("mindspore/x", "xcit_tiny_12_p16_224", "timm/x", "org/name"):
+        assert parse(model_id, hub=tmp_path) == Address(FOLDER, model_id, str(tmp_path))
+    assert parse("mindspore/x", hub="hugging-face").store == HUGGING_FACE
+    assert parse("org/name", hub="https://hub.example") == Address(HUGGING_FACE, "org/name", "https://hub.example")
+    assert parse("org/name", hub="mindspore-hub").store == MINDSPORE_HUB
+
+
+def test_published_names_come_before_folders_and_folders_before_hubs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mindspore/xcit_tiny_12_p16_224", "timm/x", "xcit_tiny_12_p16_224", "org/name"):
+        (tmp_path / name).mkdir(parents=True)
+    assert parse("mindspore/xcit_tiny_12_p16_224").store == MINDSPORE_HUB
+    assert parse("timm/x").store == HUGGING_FACE
+    assert parse("xcit_tiny_12_p16_224").store == HUGGING_FACE
+    assert parse("./xcit_tiny_12_p16_224").store == LOCAL
+    assert parse("org/name").store == LOCAL
+
+
+def test_this_machines_hub_comes_before_hugging_face(tmp_path, monkeypatch):
+    monkeypatch.setenv("XCIT_HUB_HOME", str(tmp_path))
+    assert parse("org/name").store == HUGGING_FACE
+    (tmp_path / "models--org--name" / "refs").mkdir(parents=True)
+    assert parse("org/name") == Address(FOLDER, "org/name", str(tmp_path))
+    assert parse("hf://org/name").store == HUGGING_FACE
+
+
+def test_publishing_stays_on_this_machine_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setenv("XCIT_HUB_HOME", str(tmp_path))
+    assert parse_target(None, "org/name") == Address(FOLDER, "org/name", str(tmp_path))
+    assert parse_target("hugging-face", "org/name").store == HUGGING_FACE
+    assert parse_target("mindspore-hub:checkout", "org/name") == Address(MINDSPORE_HUB, "org/name", "checkout")
+
+
+def test_a_wrong_name_gets_the_closest_ones():
+    with pytest.raises(UnknownNameError, match="xcit_tiny_12_p16_224") as caught:
+        parse("xcit_tinny_12_p16_224")
+    assert "did you mean" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "model_id",
+    ["", "hf://../etc", "mindspore/../../x", "org/na--me", "org/name@../x", "org/name@a/", "hf://org/name@-x", "a b/c"],
+)
+def test_ids_that_could_leave_their_folder_are_refused(model_id):
+    with pytest.raises((InputError, UnknownNameError)):
+        parse(model_id)
+
+
+def test_two_revisions_are_one_too_many():
+    with pytest.raises(InputError, match="asks for revision"):
+        parse("org/name@v1", revision="v2")
+    assert parse("org/name@v1", revision="v1").revision == "v1"
+    with pytest.raises(InputError, match="no revisions"):
+        parse("./weights", revision="v1")
+
+
+def test_a_web_page_that_is_no_card_is_refused():
+    with pytest.raises(InputError, match="neither a MindSpore Hub card"):
+        parse("https://example.org/weights")

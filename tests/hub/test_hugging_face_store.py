@@ -1,0 +1,249 @@
+"""The real huggingface_hub client over HTTP on loopback: publish, load, revisions, rights, tokens."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from hub_server import READ_TOKEN, TOKEN, Fault
+
+import xcit_hub
+from xcit_hub.errors import HubError, InputError
+from xcit_hub.hub.stores.hugging_face import whoami
+
+
+@pytest.fixture
+def publish(server, nano_ckpt):
+    def run(name="org/nano", **options):
+        return xcit_hub.publish(nano_ckpt, name, to=server.url, parity=False, **options)
+
+    return run
+
+
+def weights_of(network) -> dict[str, np.ndarray]:
+    return {name: value.asnumpy() for name, value in network.parameters_dict().items()}
+
+
+def same(network, arrays) -> bool:
+    found = weights_of(network)
+    return found.keys() == arrays.keys() and all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+def test_what_is_published_in_one_commit_loads_back_bit_for_bit(server, publish, nano_arrays, tmp_path):
+    done = publish()
+    repository = server.repositories["org/nano"]
+    assert len(repository.commits) == 2  # the repository's first, and ours
+    assert set(repository.at("main").files) == {
+        ".gitattributes", "README.md", "README_zh.md", "config.json", "conversion.json", "model.ckpt",
+        "model.ckpt.sha256", "model.safetensors", "xcit_hub.json",
+    }  # fmt: skip
+    assert done.revision == repository.refs["main"]
+    network = xcit_hub.load("org/nano", hub=server.url, cache_dir=tmp_path / "other")
+    assert same(network, nano_arrays)
+    assert not network.training
+    assert network.config.provenance.revision == done.revision
+    assert network.config.provenance.verified == "full"
+
+
+def test_large_files_go_up_in_parts_and_small_ones_in_the_commit(server, publish):
+    publish()
+    puts = [path for method, path, _ in server.storage_requests if method == "PUT"]
+    assert sum("part=" in path for path in puts) == 6  # 12 MB twice, in parts of 5 MiB
+    assert any(path.startswith("/complete/") for _, path, _ in server.requests)
+
+
+def test_an_endpoint_without_xet_is_noticed_and_the_setting_put_back(server, publish):
+    from huggingface_hub import constants
+
+    assert constants.HF_HUB_DISABLE_XET is False
+    publish()
+    assert any("xet-write-token" in path for _, path, _ in server.requests)
+    assert constants.HF_HUB_DISABLE_XET is False
+
+
+def test_unchanged_content_makes_no_commit(server, publish):
+    first, before = publish(), len(server.repositories["org/nano"].commits)
+    server.forget()
+    again = publish()
+    assert (again.changed, again.revision) == (False, first.revision)
+    assert len(server.repositories["org/nano"].commits) == before
+    assert not [path for method, path, _ in server.requests if "/commit/" in path]
+
+
+def test_an_earlier_publications_leftovers_go_and_other_peoples_files_stay(server, publish):
+    publish()
+    commit = server.repositories["org/nano"].at("main")
+    server.add("org/nano", commit.files | {"parity.json": b"{}", "notes.txt": b"mine"})
+    publish()
+    files = server.repositories["org/nano"].at("main").files
+    assert "parity.json" not in files
+    assert files["notes.txt"] == b"mine"
+
+
+def test_a_dry_run_sends_nothing(server, publish):
+    done = publish(dry_run=True)
+    assert not server.repositories
+    assert not [method for method, _, _ in server.requests if method in ("POST", "PUT")]
+    assert {file.path for file in done.files} >= {"model.safetensors", "README.md"}
+    assert "# nano" in done.card
+
+
+def test_private_repositories_branches_and_pull_requests(server, publish, monkeypatch):
+    publish("org/secret", private=True)
+    assert server.repositories["org/secret"].private
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match="private"):
+        xcit_hub.load("org/secret", hub=server.url)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+
+    done = publish("org/nano", revision="v2")
+    repository = server.repositories["org/nano"]
+    assert repository.refs["v2"] == done.revision
+    assert "xcit_hub.json" not in repository.at("main").files
+    assert xcit_hub.load("org/nano@v2", hub=server.url).config.provenance.revision == done.revision
+
+    proposed = publish("org/nano", create_pr=True)
+    assert repository.refs["refs/pr/1"] == proposed.revision
+    assert "/discussions/1" in proposed.url
+    assert "xcit_hub.json" not in repository.at("main").files
+
+
+def test_a_second_publisher_does_not_overwrite_the_first(server, publish, tmp_path):
+    publish()
+    server.faults = [Fault("POST .*/commit/", "status", 412)]
+    card = tmp_path / "card.yaml"
+    card.write_text("summary: another\n")
+    with pytest.raises(HubError, match="changed the repository"):
+        publish(meta=card)
+
+
+def test_a_timm_users_repository_loads(server, nano_timm, nano_arrays):
+    commit = server.add("someone/nano", nano_timm)
+    network = xcit_hub.load("someone/nano", hub=server.url)
+    assert same(network, nano_arrays)
+    assert network.config.dialect == "paper"
+    assert network.config.provenance.revision == commit
+
+
+def test_info_fetches_no_weights(server, nano_timm):
+    server.add("someone/nano", nano_timm)
+    found = xcit_hub.info("someone/nano", hub=server.url)
+    assert found.config.num_classes == 10
+    assert found.files["model.safetensors"][0] == len(nano_timm["model.safetensors"])
+    assert not server.storage_requests
+
+
+def test_a_warm_cache_needs_one_request_and_offline_none(server, nano_timm, nano_arrays):
+    server.add("someone/nano", nano_timm)
+    xcit_hub.load("someone/nano", hub=server.url)
+    server.forget()
+    xcit_hub.load("someone/nano", hub=server.url)
+    assert [method for method, _, _ in server.requests] == ["GET"]
+    assert not server.storage_requests
+    server.forget()
+    assert same(xcit_hub.load("someone/nano", hub=server.url, offline=True), nano_arrays)
+    assert not server.requests
+
+
+def test_the_offline_variable_is_obeyed(server, nano_timm, monkeypatch):
+    server.add("someone/nano", nano_timm)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HubError, match="offline"):
+        xcit_hub.load("someone/nano", hub=server.url)
+    assert not server.requests
+
+
+def test_a_branch_that_moved_is_followed_and_commits_stay(server, nano_timm, nano_ckpt):
+    old = server.add("someone/nano", nano_timm)
+    xcit_hub.load("someone/nano", hub=server.url)
+    config = json.loads(nano_timm["config.json"]) | {"label_names": [f"class {i}" for i in range(10)]}
+    new = server.add("someone/nano", nano_timm | {"config.json": json.dumps(config).encode()})
+    assert xcit_hub.load("someone/nano", hub=server.url).config.provenance.revision == new
+    assert xcit_hub.load("someone/nano", old, hub=server.url).config.labels == ()
+
+
+def test_wrong_names_and_revisions_say_where_and_what_to_do(server, nano_timm, monkeypatch):
+    server.add("someone/nano", nano_timm)
+    with pytest.raises(HubError) as caught:
+        xcit_hub.load("timm/xcit_tiny_12_p16_22.fb_in1k", hub=server.url)
+    assert "timm/xcit_tiny_12_p16_224.fb_in1k" in str(caught.value)
+    assert server.url in str(caught.value)
+    with pytest.raises(HubError, match="no revision 'v9'"):
+        xcit_hub.load("someone/nano", "v9", hub=server.url)
+
+
+def test_another_models_repository_is_refused_by_its_description(server):
+    config = json.dumps({"architecture": "resnet50", "num_classes": 1000, "pretrained_cfg": {}}).encode()
+    server.add("someone/resnet", {"config.json": config, "model.safetensors": b"x"})
+    with pytest.raises(HubError, match="resnet50"):
+        xcit_hub.load("someone/resnet", hub=server.url)
+    assert not server.storage_requests
+
+
+@pytest.mark.parametrize("path", ["../evil", "/etc/passwd", "a/../../b", "a\\..\\b", "C:/x"])
+def test_listed_paths_that_leave_their_folder_are_refused(server, nano_timm, path):
+    server.add("someone/nano", nano_timm)
+    server.listing_extra.append(path)
+    with pytest.raises(HubError, match="leaves its folder"):
+        xcit_hub.load("someone/nano", hub=server.url)
+
+
+def test_whoami_and_its_refusals(server, monkeypatch):
+    assert whoami(server.url) == {"name": "me", "orgs": ["org"], "role": "write", "endpoint": server.url}
+    monkeypatch.setenv("HF_TOKEN", "hf_unknownUNKNOWNunknown00000")
+    with pytest.raises(HubError) as caught:
+        whoami(server.url)
+    assert "hf_unknown" not in str(caught.value)
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match="Nobody is logged in"):
+        whoami(server.url)
+
+
+def test_a_reader_may_not_publish(server, publish, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
+    with pytest.raises(HubError, match="rights to write"):
+        publish()
+    assert not server.repositories
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError):
+        publish()
+
+
+def test_the_token_goes_to_the_hub_and_nowhere_else(server, publish, tmp_path, caplog, capsys):
+    caplog.set_level(logging.DEBUG)
+    done = publish()
+    xcit_hub.load("org/nano", hub=server.url, cache_dir=tmp_path / "fresh")
+    assert any(given == f"Bearer {TOKEN}" for _, _, given in server.requests)
+    assert server.storage_requests
+    assert not [given for _, _, given in server.storage_requests if given]
+    assert TOKEN not in caplog.text
+    captured = capsys.readouterr()
+    assert TOKEN not in captured.out + captured.err + str(done.as_dict()) + repr(done)
+    for path in [*tmp_path.rglob("*")]:
+        assert not path.is_file() or TOKEN.encode() not in path.read_bytes()
+    for files in server.repositories["org/nano"].at("main").files.values():
+        assert TOKEN.encode() not in files
+
+
+def test_a_token_that_the_server_repeats_is_not_shown(server, publish):
+    echo = Fault("POST .*/create", "status", 403, headers={"X-Error-Message": f"no rights for {TOKEN}"})
+    server.faults = [echo]
+    with pytest.raises(HubError) as caught:
+        publish()
+    assert TOKEN not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_hub_lists_what_was_published(server, publish):
+    from xcit_hub.cli.hub import _store
+
+    publish()
+    server.add("someone/else", {"README.md": b"---\ntags:\n- bert\n---\n"})
+    assert _store(server.url).list() == ["org/nano"]
+
+
+def test_folders_cannot_take_pull_requests(nano_ckpt, tmp_path):
+    with pytest.raises(InputError, match="no pull requests"):
+        xcit_hub.publish(nano_ckpt, "org/nano", to=tmp_path, parity=False, create_pr=True)

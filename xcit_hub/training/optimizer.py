@@ -86,7 +86,7 @@ def _without_decay(parameter: Parameter, decay_filter: DecayFilter) -> bool:
         return any(word in name for word in ("gamma", "beta", "bias"))
     if decay_filter == "disable":
         return False
-    # timm 0.4.8, which the paper's code runs on: vectors, biases and cls_token. timm 1.0 adds the position's projection.
+    # timm 0.4.8, which the paper's code runs on: vectors, biases, cls_token; timm 1.0 adds the position.
     position = decay_filter == "timm" and name.startswith("pos_embeder.")
     return parameter.ndim <= 1 or name.endswith(".bias") or name == "cls_token" or position
 

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xcit_hub.data.sources import open_source
+from xcit_hub.errors import InputError
+
+
+def picture(value: int) -> Image.Image:
+    return Image.new("RGB", (20, 10), (value, 0, 0))
+
+
+def write_folder(root: Path) -> None:
+    for split in ("train", "val"):
+        for label, name in enumerate(("cat", "dog")):
+            for number in range(2):
+                path = root / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                picture(100 * label + number).save(path)
+    (root / "train" / "cat" / "notes.txt").write_text("not a picture")
+
+
+def test_a_folder_of_classes_is_read_in_order(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    source = open_source("imagenet", tmp_path, "train", train=True)
+    assert source.classes == ["cat", "dog"]
+    assert source.labels.tolist() == [0, 0, 1, 1]
+    assert [source.open(index).getpixel((0, 0))[0] for index in range(4)] == [0, 1, 100, 101]
+    assert source.name(3) == str(tmp_path / "train" / "dog" / "1.png")
+
+
+def test_imagenets_flat_validation_folder_is_read_by_its_table(tmp_path: Path) -> None:
+    flat = tmp_path / "val"
+    flat.mkdir()
+    for number in range(3):
+        picture(number).save(flat / f"ILSVRC2012_val_{number:08d}.png")
+    rows = ["ImageId,PredictionString", *(f"ILSVRC2012_val_{n:08d},n0{1 - n % 2} 1 2 3 4 " for n in range(3))]
+    (tmp_path / "LOC_val_solution.csv").write_text("\n".join(rows))
+    source = open_source("imagenet", tmp_path, "val", train=False)
+    assert source.classes == ["n00", "n01"]
+    assert source.labels.tolist() == [1, 0, 1]
+
+
+def test_a_tar_archive_is_read_in_place(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        archive.add(tmp_path / "train", "train")
+    inside, outside = (open_source(kind, tmp_path, "train", train=True) for kind in ("tar", "imagefolder"))
+    assert inside.classes == outside.classes
+    assert inside.labels.tolist() == outside.labels.tolist()
+    for index in range(4):
+        assert np.array_equal(np.asarray(inside.open(index)), np.asarray(outside.open(index)))
+
+
+@pytest.mark.parametrize(("dataset", "head"), [("cifar10", 1), ("cifar100", 2)])
+def test_cifars_binary_files_are_read(tmp_path: Path, dataset: str, head: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 256, (4, head + 3072)).astype(np.uint8)
+    rows[:, head - 1] = [3, 1, 4, 1]
+    names = ["test.bin"] if head == 2 else ["test_batch.bin"]
+    folder = tmp_path / ("cifar-100-binary" if head == 2 else "cifar-10-batches-bin")
+    folder.mkdir()
+    rows.tofile(folder / names[0])
+    source = open_source(dataset, tmp_path, "val", train=False)
+    assert source.labels.tolist() == [3, 1, 4, 1]
+    red, green = rows[2, head : head + 1024].reshape(32, 32), rows[2, head + 1024 : head + 2048].reshape(32, 32)
+    pixels = np.asarray(source.open(2))
+    assert np.array_equal(pixels[:, :, 0], red)
+    assert np.array_equal(pixels[:, :, 1], green)
+    (folder / names[0]).write_bytes(rows.tobytes()[:-1])
+    with pytest.raises(InputError, match="whole number"):
+        open_source(dataset, tmp_path, "val", train=False)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split", "says"),
+    [
+        ("imagenet", "vall", "no split"),
+        ("imagenet", "../elsewhere", "leaves its folder"),
+        ("imagenet", "empty", "No picture"),
+        ("tar", "train", "does not exist"),
+        ("tar", "broken", "no uncompressed tar"),
+        ("cifar10", "train", "missing"),
+    ],
+)
+def test_what_is_not_there_is_said(tmp_path: Path, dataset: str, split: str, says: str) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.tar").write_bytes(b"\x1f\x8b no tar at all")
+    with pytest.raises(InputError, match=says):
+        open_source(dataset, tmp_path, split, train=True)
+
+
+def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    whole = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(whole, "JPEG")
+    (tmp_path / "train" / "cat" / "0.png").write_bytes(whole.getvalue()[:200])
+    source = open_source("imagenet", tmp_path, "train", train=True)
+    with pytest.raises(InputError) as caught:
+        source.open(0)
+    assert "0.png" in str(caught.value)

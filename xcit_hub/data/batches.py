@@ -1,0 +1,241 @@
+"""Epochs of batches through ``mindspore.dataset``, the same for any number of workers and processes.
+
+Which picture stands where in an epoch, and every random number of its view, is a function of (seed, epoch, position)
+alone. A run can therefore stop and continue at any epoch, and two workers see what one worker with twice the batch
+sees.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import mindspore.dataset as ds
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from xcit_hub.data.augment import Rng
+from xcit_hub.data.mixing import Images, Mixing, Targets, dense_targets
+from xcit_hub.data.sources import ImageSource
+from xcit_hub.errors import InputError
+
+TrainView = Callable[[Image.Image, Rng], Images]
+EvalView = Callable[[Image.Image], Images]
+
+_REPLACEMENTS = 20  # pictures tried in place of an unreadable one
+_MIXING = 1 << 40  # keys of batches, apart from those of positions
+_ORDER = 1 << 41
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of several data-parallel workers."""
+
+    rank: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains on.
+
+    Args:
+        images: (B, 3, H, W) float32.
+        targets: (B, classes) float32.
+        indices: (B,) positions in the source, of the pictures that were used.
+        unreadable: positions in the source of pictures that could not be read and were replaced.
+    """
+
+    images: Images
+    targets: Targets
+    indices: NDArray[np.int64]
+    unreadable: tuple[int, ...]
+
+
+def _rng(seed: int, epoch: int, key: int) -> Rng:
+    return np.random.Generator(np.random.Philox(key=np.array([seed, (epoch << 44) | key], np.uint64)))
+
+
+class TrainBatches:
+    """The training split as epochs of mixed, augmented batches for one worker.
+
+    Args:
+        source: the pictures.
+        view: augmentation of one picture.
+        classes: width of the targets.
+        batch_size: pictures a step on each worker.
+        seed: decides order, views and mixing.
+        repeats: views of a picture in an epoch; an epoch keeps its length (RASampler of facebookresearch/xcit).
+        processes: decoding processes, at most one a core.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        view: TrainView,
+        *,
+        classes: int,
+        batch_size: int,
+        seed: int,
+        mixing: Mixing,
+        smoothing: float = 0.0,
+        shuffle: bool = True,
+        repeats: int = 1,
+        drop_remainder: bool = True,
+        processes: int = 1,
+        worker: Worker | None = None,
+    ) -> None:
+        self.source = source
+        self.view = view
+        self.classes = classes
+        self.batch_size = batch_size
+        self.seed = seed
+        self.mixing = mixing
+        self.smoothing = smoothing
+        self.shuffle = shuffle
+        self.repeats = max(1, repeats)
+        self.drop_remainder = drop_remainder
+        self.processes = processes
+        self.worker = worker or Worker()
+        pictures, together = len(source.labels), batch_size * self.worker.count
+        self.steps = pictures // together if drop_remainder else math.ceil(pictures / together)
+        if not self.steps:
+            raise InputError(
+                f"{pictures} pictures do not fill one batch of {together}.",
+                fix="Lower batch_size, or set drop_remainder to false.",
+            )
+        if source.labels.max() >= classes:
+            raise InputError(
+                f"The data set has {len(source.classes)} classes, the network {classes}.",
+                fix="Raise num_classes, or leave it out to take as many as the data set has.",
+            )
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the source positions of a whole epoch, all workers together, in order."""
+        pictures = len(self.source.labels)
+        once = _rng(self.seed, epoch, _ORDER).permutation(pictures) if self.shuffle else np.arange(pictures)
+        return np.repeat(once, self.repeats)[:pictures].astype(np.int64)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch (0, 1, …) for this worker."""
+        order = self.order(epoch)
+        together = self.batch_size * self.worker.count
+        used = order[: self.steps * together] if self.drop_remainder else order
+        # Neighbours go to different workers, so that repeated views of a picture do, too.
+        positions = np.arange(self.worker.rank, len(used), self.worker.count)
+        rows = _Views(self.source, self.view, used[positions], positions, self.seed, epoch)
+        for step, (images, indices, unreadable) in enumerate(
+            _through_mindspore(rows, self.batch_size, self.drop_remainder, self.processes)
+        ):
+            targets = dense_targets(self.source.labels[indices], self.classes, self.smoothing)
+            rng = _rng(self.seed, epoch, _MIXING + step * self.worker.count + self.worker.rank)
+            images, targets = self.mixing(images, targets, rng)
+            yield Batch(images, targets, indices, tuple(int(index) for index in unreadable if index >= 0))
+
+
+class _Views:
+    """Random access to the augmented views of one worker's epoch, as ``GeneratorDataset`` wants it."""
+
+    def __init__(
+        self,
+        source: ImageSource,
+        view: TrainView,
+        indices: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        seed: int,
+        epoch: int,
+    ) -> None:
+        self.source = source
+        self.view = view
+        self.indices = indices
+        self.positions = positions
+        self.seed = seed
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, row: int) -> tuple[Images, np.int64, np.int64]:
+        rng = _rng(self.seed, self.epoch, int(self.positions[row]))
+        wanted = int(self.indices[row])
+        index = wanted
+        for attempt in range(_REPLACEMENTS):
+            try:
+                image = self.source.open(index)
+            except InputError:
+                index = int(self.indices[(row + 1 + attempt) % len(self.indices)])
+                continue
+            return self.view(image, rng), np.int64(index), np.int64(-1 if index == wanted else wanted)
+        raise InputError(
+            f"{_REPLACEMENTS} pictures in a row cannot be read.", where=self.source.name(wanted), fix="Check the data."
+        )
+
+
+class EvalBatches:
+    """A split as batches in which this worker's share of the pictures stands exactly once.
+
+    The last batch is filled up to keep its shape; ``weights`` is 0 for what was filled up and for unreadable pictures.
+    """
+
+    def __init__(
+        self, source: ImageSource, view: EvalView, *, batch_size: int, processes: int = 1, worker: Worker | None = None
+    ) -> None:
+        self.source = source
+        self.batch_size = batch_size
+        self.processes = processes
+        worker = worker or Worker()
+        self.indices = np.arange(worker.rank, len(source.labels), worker.count, dtype=np.int64)
+        self.unreadable: list[str] = []
+        self._rows = _Pictures(source, view, self.indices)
+        self.steps = math.ceil(len(self.indices) / batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Images, NDArray[np.int64], NDArray[np.bool_]]]:
+        """Yield images (B, 3, H, W), their positions in the source (B,), and whether each counts (B,).
+
+        A picture that cannot be read does not count; its name is added to ``unreadable``.
+        """
+        self.unreadable = []
+        if not len(self.indices):
+            return
+        for images, indices, unreadable in _through_mindspore(self._rows, self.batch_size, False, self.processes):
+            missing = self.batch_size - len(indices)
+            self.unreadable += [self.source.name(int(index)) for index in unreadable if index >= 0]
+            counts = np.pad(unreadable < 0, (0, missing))
+            yield np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))), np.pad(indices, (0, missing)), counts
+
+
+class _Pictures:
+    def __init__(self, source: ImageSource, view: EvalView, indices: NDArray[np.int64]) -> None:
+        self.source = source
+        self.view = view
+        self.indices = indices
+        self._blank: Images | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, row: int) -> tuple[Images, np.int64, np.int64]:
+        index = int(self.indices[row])
+        try:
+            return self.view(self.source.open(index)), np.int64(index), np.int64(-1)
+        except InputError:
+            if self._blank is None:
+                self._blank = np.zeros_like(self.view(Image.new("RGB", (64, 64))))
+            return self._blank, np.int64(index), np.int64(index)
+
+
+def _through_mindspore(
+    rows: _Views | _Pictures, batch_size: int, drop_remainder: bool, processes: int
+) -> Iterator[tuple[Images, NDArray[np.int64], NDArray[np.int64]]]:
+    parallel = min(processes, os.cpu_count() or 1)
+    pipeline = ds.GeneratorDataset(
+        rows,
+        ["image", "index", "unreadable"],
+        shuffle=False,
+        num_parallel_workers=parallel,
+        python_multiprocessing=parallel > 1,
+    ).batch(batch_size, drop_remainder=drop_remainder)
+    yield from pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True)

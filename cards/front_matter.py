@@ -6,6 +6,7 @@ that are known to be numbers, and unknown fields whose text a number prints back
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -259,7 +260,7 @@ def _resolved_scalar(text: Text) -> Any:
                 number = kind(text)
             except ValueError:
                 continue
-            if text in (repr(number), block(number)):
+            if math.isfinite(number) and text in (repr(number), block(number)):
                 return number
     return str(text)
 

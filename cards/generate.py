@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -17,6 +18,7 @@ _ORIGINS = {
     "zh": {True: "发布方", False: "本项目实测"},
 }
 _NOTHING = "-"
+_IN_ADDRESS = ":/?#[]@!$&'*+,;=%~"
 
 
 def render(facts: Facts, *, form: Form, lang: Language) -> str:
@@ -76,4 +78,5 @@ def _trimmed(value: float) -> str:
 
 
 def _linked(text: str, url: str | None) -> str:
-    return f"[{text}]({url})" if url else text
+    # Quoted, an address cannot end its link or its table cell.
+    return f"[{text}]({quote(url, safe=_IN_ADDRESS)})" if url else text

@@ -92,8 +92,7 @@ def write(card: Card) -> str:
     for name, unknown in extra_fields(metadata).items():
         if _at_top(name, metadata):
             data[name] = unknown
-    for name, value in data.__dict__.items():
-        data[name] = front_matter.escaped(value)
+    data.__dict__ = front_matter.escaped(data.__dict__)
     content = ModelCard("---\n{}\n---\n")
     content.data = data
     title = " ".join(card.title.split())

@@ -16,7 +16,7 @@ from cards import vocabulary
 
 def _link(value: object) -> object:
     # Cards write links bare or as Markdown autolinks; the link is the same.
-    return value.strip().removeprefix("<").removesuffix(">").strip() if isinstance(value, str) else value
+    return value.strip("<> \t\r\n") if isinstance(value, str) else value
 
 
 def _list(value: object) -> object:

@@ -1,0 +1,143 @@
+"""``xcit-hub card`` as a user meets it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cards.check import check
+from xcit_hub import variants
+from xcit_hub.parameters import parameter_shapes
+
+SEED = Path(__file__).parent / "fixtures" / "seed" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
+COMMAND = "from xcit_hub.cli import run; from xcit_hub.cli.card import app; run(app)"
+
+
+def card(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    shapes = parameter_shapes(variants.architecture("xcit_nano_12_p16_224"))
+    path = tmp_path / "model.safetensors"
+    save_file({name: generator.uniform(0.5, 1.5, shape).astype(np.float32) for name, shape in shapes.items()}, path)
+    return path
+
+
+def test_check_passes_a_card_with_warnings_and_counts_them():
+    done = card("check", SEED)
+    assert done.returncode == 0
+    assert "1 card, 0 errors, 3 warnings" in done.stdout
+    assert "line 17: warning: evaluation: the metadata says top-1 77.27, the prose says 77.16" in done.stdout
+
+
+def test_check_fails_with_every_fault_as_json(tmp_path):
+    bad = tmp_path / "bad.md"
+    bad.write_text(
+        SEED.read_text().replace("license: Apache2.0\n", "").replace("fine-tunable: True", "fine-tunable: x")
+    )
+    done = card("check", tmp_path, "--json")
+    assert done.returncode == 1
+    (entry,) = json.loads(done.stdout)
+    assert entry["file"] == str(bad)
+    errors = [(fault["line"], fault["field"]) for fault in entry["faults"] if fault["severity"] == "error"]
+    assert errors == [(3, "license"), (11, "fine-tunable")]
+
+
+def test_a_file_that_is_not_there_is_the_users_error(tmp_path):
+    done = card("check", tmp_path / "none.md")
+    assert done.returncode == 2
+    assert "There is no such file" in done.stderr
+
+
+def test_new_writes_every_form_in_every_language(model, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"top1": 69.9, "top5": 89.7, "eval_samples": 50, "device": "CPU"}))
+    (tmp_path / "card.yaml").write_text(
+        "model_version: 1.0\nauthor: me\nupdate_time: 2026-01-31\nrepo_link: https://example.org\nuser_id: me\n"
+        "mindspore_version: 2.10\nsummary: mine\ntrain_dataset: ImageNet2012\nrepository: me/nano\n"
+    )
+    arguments = [
+        "new", model, "--run", tmp_path / "run.json", "--meta", tmp_path / "card.yaml", "--lang", "en,zh",
+        "--form", "hugging-face,mindspore-hub", "--dialect", "paper", "--model", "xcit_nano_12_p16_224",
+        "--out", tmp_path / "out",
+    ]  # fmt: skip
+    done = card(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    hub = "xcit_nano_12_p16_224_imagenet2012"
+    assert names == {"README.md", "README_zh.md", f"{hub}.md", f"{hub}_cn.md", "facts.json"}
+    assert all(check(path) == [] for path in (tmp_path / "out").glob("*.md"))
+    again = card(*arguments)
+    assert again.returncode == 2
+    assert "exist already" in again.stderr
+    assert card(*arguments, "--force").returncode == 0
+
+
+def test_new_says_what_a_hub_would_refuse(model, tmp_path):
+    done = card("new", model, "--dialect", "paper", "--form", "mindspore-hub", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "author: is required" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lang", "fr"], "en, zh"),
+        (["--form", "gitlab"], "mindspore-hub"),
+        (["--dialect", "latin"], "latin"),
+        (["--meta", "none.yaml"], "none.yaml"),
+        (["--run", "none.json"], "none.json"),
+        ([], "dialect"),
+    ],
+)
+def test_new_refuses_what_it_cannot_use_and_writes_nothing(model, tmp_path, arguments, message):
+    done = card("new", model, "--out", tmp_path / "out", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_show_prints_facts_and_prose():
+    done = card("show", SEED)
+    assert done.returncode == 0
+    assert "top1acc77.27 | top5acc93.56" in done.stdout
+    assert "Introduction" in done.stdout
+
+
+def test_translate_between_the_forms_prints_a_card(tmp_path):
+    done = card("translate", SEED, "--form", "hugging-face")
+    assert done.returncode == 0
+    assert done.stdout.startswith("---\n")
+    target = tmp_path / "card.md"
+    assert card("translate", SEED, "--form", "hugging-face", "--out", target).returncode == 0
+    assert target.read_text() == done.stdout
+
+
+def test_translate_into_another_language_needs_the_facts():
+    done = card("translate", SEED, "--lang", "zh")
+    assert done.returncode == 2
+    assert "facts.json" in done.stderr
+
+
+def test_html_writes_one_page(tmp_path):
+    target = tmp_path / "page.html"
+    assert card("html", SEED, "--out", target).returncode == 0
+    assert target.read_text().startswith("<!doctype html>")
+
+
+def test_no_heavy_framework_is_imported():
+    code = (
+        "import sys; import cards.check, cards.generate, cards.gather, cards.index, cards.page, cards.translate, "
+        "cards.write, xcit_hub.cli.card; print(sorted({'mindspore', 'torch', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import mindspore
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 
 _SQRT_HALF = math.sqrt(0.5)
 _TANH_SCALE = math.sqrt(2.0 / math.pi)
@@ -49,20 +49,60 @@ def gelu_tanh_from_sigmoid(x: Tensor) -> Tensor:
     return x * ops.sigmoid(x * (x * x * (2.0 * _TANH_SCALE * 0.044715) + 2.0 * _TANH_SCALE))
 
 
+class UnfoldedConv2d(nn.Conv2d):
+    """``nn.Conv2d`` as a product of its matrix with unfolded windows, for devices whose convolution is broken.
+
+    MindSpore 2.9 and 2.10 run every CPU convolution on a reference implementation, 150 times slower than this for the
+    stem's. Square kernels, explicit padding, and either one group or one channel a group.
+    """
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (B, in, H, W) to (B, out, H', W')."""
+        batch, channels, height, width = x.shape
+        side, stride, padding = self.kernel_size[0], self.stride[0], self.padding
+        windows = ops.unfold(x, side, 1, padding, stride)  # (B, in · side², H' · W')
+        if self.group == 1:
+            out = ops.matmul(self.weight.reshape(self.out_channels, -1), windows)
+        else:
+            windows = windows.reshape(batch, channels, side * side, -1)
+            out = (windows * self.weight.reshape(1, channels, side * side, 1)).sum(2)
+        out_height = (height + 2 * padding - side) // stride + 1
+        out = out.reshape(batch, self.out_channels, out_height, (width + 2 * padding - side) // stride + 1)
+        return out + self.bias.reshape(1, -1, 1, 1) if self.has_bias else out
+
+
 @dataclass(frozen=True)
 class Kernels:
     """The way chosen for every operation."""
 
     gelu: dict[str, Callable[[Tensor], Tensor]]
+    convolution: type[nn.Conv2d]
 
 
-_ON_CPU = Kernels(gelu={"erf": gelu_erf_from_exp, "tanh": gelu_tanh_from_sigmoid})
-_ON_ACCELERATOR = Kernels(gelu={"erf": gelu_erf, "tanh": gelu_tanh})
+_FAST_ON_CPU = {"erf": gelu_erf_from_exp, "tanh": gelu_tanh_from_sigmoid}
+_OWN = {"erf": gelu_erf, "tanh": gelu_tanh}
+
+# (device, is MindSpore 2.9 or later) → the ways that are right and quick there.
+_WAYS: dict[tuple[str, bool], Kernels] = {
+    ("CPU", False): Kernels(gelu=_FAST_ON_CPU, convolution=nn.Conv2d),
+    ("CPU", True): Kernels(gelu=_FAST_ON_CPU, convolution=UnfoldedConv2d),
+}
+_ACCELERATOR = Kernels(gelu=_OWN, convolution=nn.Conv2d)
 
 
 def kernels() -> Kernels:
     """Return the ways to compute each operation on the current device target and MindSpore version."""
-    return _ON_CPU if device_target() == "CPU" else _ON_ACCELERATOR
+    return _WAYS.get((device_target(), mindspore_version() >= (2, 9)), _ACCELERATOR)
+
+
+def forget_recomputation(block: nn.Cell) -> None:
+    """Undo ``Cell.recompute``: MindSpore configures it once and offers no way back, under other names in each version."""
+    prefix = "recompute_"
+    for _, cell in block.cells_and_names():
+        cell._recompute_cell = None
+        cell._has_config_recompute = False
+        if cell._scope is not None:
+            cell._scope = cell._scope.removeprefix(prefix)
 
 
 def device_target() -> str:

@@ -16,6 +16,7 @@ from mindspore.ops import constexpr
 
 from xcit_hub.errors import InputError
 from xcit_hub.models.initialization import initialize
+from xcit_hub.models.kernels import forget_recomputation
 from xcit_hub.models.layers import (
     ClassAttentionBlock,
     ConvPatchEmbed,
@@ -195,11 +196,7 @@ class XCiT(nn.Cell):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute every block's activations in the backward pass instead of keeping them."""
         for block in (*self.blocks, *self.cls_attn_blocks):
-            # MindSpore configures recomputation once and offers no way back; this is the way back.
-            for _, cell in block.cells_and_names():
-                cell._recompute_cell = None
-                cell._has_config_recompute = False
-                cell._set_recompute_scope(False)
+            forget_recomputation(block)
             if enable:
                 block.recompute()
         self.compile_cache.clear()

@@ -324,7 +324,9 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig) -> dict[str, An
             f"PyTorch's network and ours do not agree on these weights: {result}",
             fix="Nothing was published. Check the dialect; if it is right, this is a fault of ours: report it.",
         )
-    return result.as_dict()
+    # In the order in which the hub gives the figures back: the card lists them.
+    figures: dict[str, Any] = json.loads(_json(result.as_dict()))
+    return figures
 
 
 def _convert(source: Path, target: Path, family: Any, description: ModelConfig, *, ema: bool = False) -> dict[str, Any]:

@@ -149,6 +149,28 @@ def test_several_assets_are_read_however_they_are_indented(fields):
     ]
 
 
+def test_an_early_card_is_read_with_all_its_oddities():
+    # As the cards of 2020 are: lists for names, an r before the version, bare links, trailing spaces, gaps.
+    card = card_of(
+        "model-name: AlexNet\n\nmodule-type: CV-classification\n\naccuracy: 0.99\n\n\n\nauthor: [network-fo]\n\n"
+        "repo-link: https://gitee.com/mindspore/mindspore/tree/r0.6/model_zoo/official/cv/alexnet\n\n"
+        "mindspore-version: r0.6\n\nmindspore-lite: true\n\nasset:\n  -\n    file-format: ckpt  \n"
+        "    asset-link: https://example.org/alexnet.ckpt  \n    asset-sha256: 722e13be  \n\n"
+        "  -\n    file-format: air\n"
+        "    asset-link: <https://example.org/alexnet.air>\n    asset-sha256: 722e13be\n\n"
+        "license: Apache2.0\nsummary: AlexNet"
+    )
+    metadata = card.metadata
+    assert (metadata.accuracy, metadata.author, metadata.mindspore_version) == (0.99, "[network-fo]", "r0.6")
+    assert metadata.repo_link == "https://gitee.com/mindspore/mindspore/tree/r0.6/model_zoo/official/cv/alexnet"
+    assert [asset.file_format for asset in metadata.asset] == ["ckpt", "air"]
+    assert metadata.asset[1].asset_link == "https://example.org/alexnet.air"
+    assert metadata.model_extra == {"mindspore-lite": True}
+    assert (metadata.license, metadata.summary) == ("Apache2.0", "AlexNet")
+    for form in (mindspore_hub, hugging_face):
+        assert form.read(form.write(card)).metadata == metadata
+
+
 def test_unknown_fields_are_kept_with_their_types_and_written_back():
     card = card_of("mAP: 0.241\nfuture: [1, two, {three: 3}]\nversionish: 1.10\nflag: true\nnothing:")
     extra = {"mAP": 0.241, "future": [1, "two", {"three": 3}], "versionish": "1.10", "flag": True, "nothing": None}

@@ -96,7 +96,7 @@ def kernels() -> Kernels:
 
 
 def forget_recomputation(block: nn.Cell) -> None:
-    """Undo ``Cell.recompute``: MindSpore configures it once and offers no way back, under other names in each version."""
+    """Undo ``Cell.recompute``: MindSpore configures it once and offers no way back; its names differ by version."""
     prefix = "recompute_"
     for _, cell in block.cells_and_names():
         cell._recompute_cell = None

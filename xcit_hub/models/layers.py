@@ -42,7 +42,9 @@ def _batch_norm(dim: int) -> nn.BatchNorm2d:
 
 
 def _conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, group: int = 1, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, pad_mode="pad", padding=1, group=group, has_bias=bias)
+    return kernels().convolution(
+        in_channels, out_channels, 3, stride=stride, pad_mode="pad", padding=1, group=group, has_bias=bias
+    )
 
 
 class Gelu(nn.Cell):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import struct
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +24,8 @@ def read(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
         CheckpointError: PyTorch is missing, the file is damaged, or it asks for more than plain data.
     """
     torch = _torch()
+    if zipfile.is_zipfile(path):
+        _check_archive(path)
     tensors: dict[str, StoredTensor] = {}
     metadata: dict[str, str] = {}
     for name, leaf in _leaves(_unpickled(path, torch)):
@@ -43,6 +47,19 @@ def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mappi
     torch.save({**content, **metadata}, stream)
 
 
+def _check_archive(path: Path) -> None:
+    # PyTorch writes checksums, and does not look at them when it reads.
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise _broken(path, "its records are compressed, which PyTorch's never are")
+            damaged = archive.testzip()
+    except (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, struct.error) as error:
+        raise _broken(path, _first_line(error)) from error
+    if damaged is not None:
+        raise _broken(path, f"its record {damaged!r} fails its checksum")
+
+
 def _unpickled(path: Path, torch: Any) -> object:
     # Training scripts keep their arguments and their best score beside the weights: plain data, and safe.
     scalar = np.float64(0).__reduce__()[0]
@@ -50,13 +67,8 @@ def _unpickled(path: Path, torch: Any) -> object:
     try:
         with torch.serialization.safe_globals(plain), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError as error:
-                if "mmap" not in str(error):
-                    raise
-                # Files of PyTorch before 1.6 are no archives and cannot be mapped.
-                return torch.load(path, map_location="cpu", weights_only=True)
+            # Not mapped: then PyTorch does not compare the records' sizes with the tensors'.
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path.name} holds more than plain data, and was not loaded: {_first_line(error)}.",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xcit_hub._version import __version__
-from xcit_hub.cli import card, convert, hub, parity
+from xcit_hub.cli import card, convert, hub, parity, train
 
 app = typer.Typer(
     name="xcit-hub",
@@ -42,5 +42,7 @@ app.command()(convert.inspect)
 app.command()(parity.parity)
 app.command()(hub.publish)
 app.command()(hub.whoami)
+app.command(context_settings=train.SETTINGS)(train.train)
+app.command("eval", context_settings=train.SETTINGS)(train.evaluate)
 app.add_typer(card.app)
 app.add_typer(hub.cache_app, name="cache")

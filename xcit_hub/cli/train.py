@@ -1,0 +1,137 @@
+"""``xcit-hub train`` and ``xcit-hub eval``; ``train.py`` and ``validate.py`` are the same commands."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Every key of a recipe is a flag; typer passes what it does not know on.
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="The recipe, a YAML file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a progress bar.")]
+Keys = Annotated[bool, typer.Option("--keys", help="List every key of a recipe with its default, and exit.")]
+
+
+class Reference(str, Enum):
+    """What an evaluation can be compared with."""
+
+    timm = "timm"
+
+
+def train(
+    context: typer.Context,
+    config: Config = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in ckpt_save_dir.")] = False,
+    as_json: AsJson = False,
+    keys: Keys = False,
+) -> None:
+    """Train a network as a recipe says. Every key of the recipe is a flag: --epoch_size 2 --lr 1e-4.
+
+    Checkpoints, curves and run.json go to ckpt_save_dir.
+
+    Examples:
+
+        xcit-hub train --config configs/xcit/cpu_smoke.yaml --data_dir DIR
+
+        xcit-hub train --config configs/xcit/xcit_tiny_12_p16_ascend.yaml --data_dir DIR --distribute False
+
+        xcit-hub train --config configs/xcit/cpu_smoke.yaml --data_dir DIR --resume
+
+        msrun --bind_core=True --worker_num 8 python train.py --config configs/xcit/xcit_tiny_12_p16_ascend.yaml
+        --data_dir DIR
+    """
+    if keys:
+        _print_keys()
+        return
+    from xcit_hub.training.recipe import load_recipe, parse_flags
+
+    recipe = load_recipe(config, parse_flags(context.args))
+    from xcit_hub.training.engine import RUN
+    from xcit_hub.training.engine import train as run
+
+    initial = None
+    if recipe.pretrained and not recipe.ckpt_path and not resume:
+        from xcit_hub.hub.load import load
+
+        published = load(recipe.model, dialect=recipe.dialect)
+        initial = {name: parameter.asnumpy() for name, parameter in published.parameters_dict().items()}
+    record = run(
+        recipe,
+        recipe_name=None if config is None else config.as_posix(),
+        resume=resume,
+        as_json=as_json,
+        initial=initial,
+    )
+    if as_json:
+        typer.echo(json.dumps({"kind": "run", **record.model_dump(mode="json")}))
+    elif record.top1 is not None:
+        typer.echo(f"best top-1 {record.top1:.3f}%, recorded in {Path(recipe.ckpt_save_dir) / RUN}")
+
+
+def evaluate(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Argument(help="A model id, as `xcit-hub load` takes it; else the recipe's ckpt_path.")
+    ] = None,
+    config: Config = None,
+    compare: Annotated[
+        Reference | None, typer.Option(help="Evaluate timm's network with the same weights on the same pictures.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write run.json, per_class.csv and confusion.png there.")
+    ] = None,
+    as_json: AsJson = False,
+    keys: Keys = False,
+) -> None:
+    """Evaluate weights on a data set: top-1 and top-5 with 95% intervals, every picture once.
+
+    Examples:
+
+        xcit-hub eval -c configs/xcit/xcit_tiny_12_p16_224_ascend.yaml --data_dir DIR --ckpt_path FILE
+
+        xcit-hub eval timm/xcit_nano_12_p16_224.fb_in1k --data_dir DIR --compare timm
+    """
+    if keys:
+        _print_keys()
+        return
+    words = list(context.args)
+    if model is not None and model.startswith("-"):
+        words, model = [model, *words], None
+    from xcit_hub.training.recipe import load_recipe, parse_flags
+    from xcit_hub.training.scoring import score, settings_of, stored_network
+
+    flags = parse_flags(words)
+    digest: str | None
+    if model is None:
+        recipe = load_recipe(config, flags)
+        network, digest = stored_network(recipe)
+    else:
+        from xcit_hub.hub.load import load
+
+        loaded = load(model, dialect=flags.get("dialect"))
+        network, digest = loaded, loaded.config.provenance.sha256
+        recipe = load_recipe(config, {**settings_of(loaded, loaded.config.preprocessing), **flags})
+    report = score(
+        recipe,
+        network,
+        recipe_name=None if config is None else config.as_posix(),
+        digest=digest,
+        against_timm=compare is not None,
+        output=output,
+        as_json=as_json,
+    )
+    if report is not None:
+        typer.echo(json.dumps(report.as_dict()) if as_json else str(report))
+
+
+def _print_keys() -> None:
+    from xcit_hub.training.recipe import Recipe
+
+    for name, field in Recipe.model_fields.items():
+        default = "(required)" if field.is_required() else repr(field.default)
+        typer.echo(f"--{name:32} {default:40} {field.description or ''}".rstrip())

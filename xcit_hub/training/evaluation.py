@@ -1,0 +1,176 @@
+"""Evaluation: every picture counts once, on any number of workers, and the result says how sure it is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcit_hub.data.batches import EvalBatches, Worker
+from xcit_hub.data.mixing import Images
+from xcit_hub.errors import InputError
+from xcit_hub.files import atomic_write, write_text
+from xcit_hub.training.device import total
+
+Answer = Callable[[Images], NDArray[np.float32]]
+
+_NORMAL_95 = 1.959963984540054
+_LARGEST_CONFUSION = 100  # classes beyond which a confusion matrix is no picture any more
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network scored.
+
+    Args:
+        correct1, correct5: pictures whose class is the first, or among the first five answers.
+        samples: pictures that counted.
+        confusion: (outputs, outputs) int64, rows are the truth: how often a class was answered as which.
+        unreadable: names of the pictures that could not be read and did not count (this worker's).
+        predictions: first answer for each picture by its position in the source, of this worker.
+    """
+
+    correct1: int
+    correct5: int
+    samples: int
+    confusion: NDArray[np.int64]
+    unreadable: tuple[str, ...] = ()
+    predictions: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def top1(self) -> float:
+        """Per cent of pictures whose class is the first answer."""
+        return 100.0 * self.correct1 / self.samples
+
+    @property
+    def top5(self) -> float:
+        """Per cent of pictures whose class is among the first five answers (all, where there are fewer)."""
+        return 100.0 * self.correct5 / self.samples
+
+    @property
+    def interval1(self) -> tuple[float, float]:
+        """The 95% interval of top-1, in per cent."""
+        return wilson_interval(self.correct1, self.samples)
+
+    @property
+    def interval5(self) -> tuple[float, float]:
+        """The 95% interval of top-5, in per cent."""
+        return wilson_interval(self.correct5, self.samples)
+
+    def __str__(self) -> str:
+        low1, high1 = self.interval1
+        low5, high5 = self.interval5
+        return (
+            f"top-1 {self.top1:.3f}% (95%: {low1:.2f}–{high1:.2f}), top-5 {self.top5:.3f}% "
+            f"({low5:.2f}–{high5:.2f}), {self.samples} pictures"
+        )
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return Wilson's 95% interval of a proportion, in per cent (Wilson, JASA 22, 1927)."""
+    share, spread = successes / trials, _NORMAL_95**2 / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = _NORMAL_95 / (1 + spread) * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+
+
+def evaluate(
+    answer: Answer,
+    batches: EvalBatches,
+    *,
+    outputs: int,
+    worker: Worker | None = None,
+    max_corrupt: int = 0,
+    step: Callable[[], Any] = lambda: None,
+) -> Evaluation:
+    """Score ``answer``, which maps images (B, 3, H, W) to logits (B, outputs), on every picture of ``batches``.
+
+    Args:
+        outputs: width of the logits.
+        worker: this worker among those that share the pictures; counts are summed over all of them.
+        max_corrupt: pictures of this worker that may be unreadable.
+        step: called after each batch.
+
+    Raises:
+        InputError: more pictures are unreadable, no picture is left, or a label has no output.
+    """
+    labels = batches.source.labels
+    if labels.max() >= outputs:
+        raise InputError(f"The data set has {len(batches.source.classes)} classes, the network {outputs}.")
+    confusion = np.zeros((outputs, outputs), np.int64)
+    correct1 = correct5 = samples = 0
+    predictions: dict[int, int] = {}
+    for images, indices, counts in batches:
+        logits = answer(images)[counts]
+        truth = labels[indices[counts]]
+        if len(batches.unreadable) > max_corrupt:
+            raise InputError(
+                f"{len(batches.unreadable)} pictures cannot be read: {', '.join(batches.unreadable[:5])}.",
+                fix="Repair or remove them, or raise max_corrupt.",
+            )
+        ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+        correct1 += int((ranked[:, 0] == truth).sum())
+        correct5 += int((ranked == truth[:, None]).any(1).sum())
+        samples += len(truth)
+        np.add.at(confusion, (truth, ranked[:, 0]), 1)
+        predictions.update(zip(indices[counts].tolist(), ranked[:, 0].tolist(), strict=True))
+        step()
+    worker = worker or Worker()
+    if worker.count > 1:
+        sums = total(np.array([correct1, correct5, samples]), worker)
+        correct1, correct5, samples = (int(value) for value in sums)
+        confusion = total(confusion, worker)
+    if not samples:
+        raise InputError("No picture could be evaluated.")
+    return Evaluation(correct1, correct5, samples, confusion, tuple(batches.unreadable), predictions)
+
+
+def write_per_class(path: Path, evaluation: Evaluation, classes: Sequence[str]) -> None:
+    """Write one line a class as CSV: name, pictures, correct, top-1 in per cent."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["class", "samples", "correct", "top1"])
+    for label, name in enumerate(classes):
+        samples, correct = int(evaluation.confusion[label].sum()), int(evaluation.confusion[label, label])
+        writer.writerow([name, samples, correct, f"{100 * correct / samples:.3f}" if samples else ""])
+    write_text(path, text.getvalue())
+
+
+def write_confusion(path: Path, evaluation: Evaluation, classes: Sequence[str]) -> bool:
+    """Draw the confusion matrix as PNG; says False, and draws nothing, beyond 100 classes.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    if len(classes) > _LARGEST_CONFUSION:
+        return False
+    figure, axes = _figure((6, 5.4))
+    count = len(classes)
+    shares = evaluation.confusion[:count, :count] / np.maximum(evaluation.confusion.sum(1)[:count, None], 1)
+    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("answered")
+    axes.set_ylabel("true")
+    axes.set_title(f"top-1 {evaluation.top1:.2f}% of {evaluation.samples}")
+    if count <= 30:
+        axes.set_xticks(range(count), classes, rotation=90, fontsize=7)
+        axes.set_yticks(range(count), classes, fontsize=7)
+    figure.colorbar(drawn, ax=axes, label="share of the class")
+    with atomic_write(path) as stream:
+        figure.savefig(stream, format="png", dpi=120, bbox_inches="tight")
+    return True
+
+
+def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("Drawing needs matplotlib.", fix="pip install matplotlib") from error
+    figure = Figure(figsize=size)
+    return figure, figure.subplots()

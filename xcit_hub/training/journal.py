@@ -1,0 +1,161 @@
+"""What a run tells while it runs: a progress bar or JSON lines, CSV, TensorBoard, and one picture of its curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from xcit_hub.files import atomic_write, write_text
+
+_T = TypeVar("_T")
+
+STEPS = "steps.csv"
+EPOCHS = "epochs.csv"
+CURVES = "curves.png"
+_STEP_FIELDS = ("step", "epoch", "loss", "lr", "norm", "images_per_second")
+
+
+class Journal:
+    """The records of one run in its folder. Silent, and writing nothing, on every worker but the first.
+
+    Args:
+        folder: where the files go; None writes none.
+        as_json: print one JSON object a line to stdout instead of a progress bar to stderr.
+        silent: neither print nor write.
+        from_step: rows of ``steps.csv`` from this step on are dropped: a continued run writes them anew.
+    """
+
+    def __init__(self, folder: Path | None, *, as_json: bool = False, silent: bool = False, from_step: int = 0) -> None:
+        self.folder = None if silent else folder
+        self.as_json = as_json
+        self.silent = silent
+        self._events = None
+        if self.folder is not None:
+            self._keep_steps_before(from_step)
+            self._events = _event_writer(self.folder)
+
+    def say(self, text: str) -> None:
+        """Tell the user a sentence."""
+        if self.silent:
+            return
+        if self.as_json:
+            print(json.dumps({"kind": "note", "text": text}), flush=True)
+        else:
+            tqdm.write(text, file=sys.stderr)
+
+    def bar(self, items: Iterable[_T], total: int, title: str) -> Iterator[_T]:
+        """Pass ``items`` on and show how many of ``total`` went by, with the time that is left."""
+        self._bar = tqdm(
+            items, total=total, desc=title, disable=self.silent or self.as_json, leave=False, dynamic_ncols=True
+        )
+        yield from self._bar
+
+    def step(self, record: Mapping[str, Any], *, write: bool) -> None:
+        """Show one step (:data:`_STEP_FIELDS`) on the bar, and record it if ``write``."""
+        if self.silent:
+            return
+        self._bar.set_postfix_str(
+            f"loss {record['loss']:.4f}, lr {record['lr']:.2e}, {record['images_per_second']:.1f} img/s",
+            refresh=False,
+        )
+        if not write:
+            return
+        if self.as_json:
+            print(json.dumps({"kind": "step", **record}), flush=True)
+        if self.folder is not None:
+            with (self.folder / STEPS).open("a", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerow([record[name] for name in _STEP_FIELDS])
+        self._event({f"train/{name}": record[name] for name in ("loss", "lr", "norm")}, int(record["step"]))
+
+    def epoch(self, history: Sequence[Mapping[str, Any]], steps_done: int) -> None:
+        """Record the newest epoch of ``history``, and write the table and the picture of all of them."""
+        if self.silent:
+            return
+        newest = history[-1]
+        if self.as_json:
+            print(json.dumps({"kind": "epoch", **newest}), flush=True)
+        else:
+            measured = "".join(
+                f", {label} {newest[key]:.2f}%"
+                for label, key in (("top-1", "top1"), ("top-5", "top5"))
+                if key in newest
+            )
+            self.say(
+                f"epoch {newest['epoch']}: loss {newest['loss']:.4f}{measured}, "
+                f"{newest['images_per_second']:.1f} img/s, {newest['seconds']:.1f} s"
+            )
+        if self.folder is None:
+            return
+        write_text(self.folder / EPOCHS, _table(history))
+        _draw(self.folder / CURVES, history)
+        self._event({f"epoch/{name}": newest[name] for name in ("loss", "top1", "top5") if name in newest}, steps_done)
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        """Finish the TensorBoard file."""
+        if self._events is not None:
+            self._events.close()
+
+    def _keep_steps_before(self, step: int) -> None:
+        assert self.folder is not None  # noqa: S101
+        path = self.folder / STEPS
+        kept: list[list[str]] = []
+        if step and path.is_file():
+            with path.open(newline="", encoding="utf-8") as stream:
+                kept = [row for row in csv.reader(stream) if row and row[0].isdigit() and int(row[0]) < step]
+        text = io.StringIO()
+        csv.writer(text).writerows([list(_STEP_FIELDS), *kept])
+        write_text(path, text.getvalue())
+
+    def _event(self, scalars: Mapping[str, float], step: int) -> None:
+        if self._events is None:
+            return
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._events.add_event(Event(step=step, summary=Summary(value=values)))
+
+
+def _table(history: Sequence[Mapping[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for record in history for name in record))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+def _draw(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return  # the table holds the same numbers
+    figure = Figure(figsize=(7, 4))
+    axes = figure.subplots()
+    axes.plot([record["epoch"] for record in history], [record["loss"] for record in history], color="tab:blue")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("training loss", color="tab:blue")
+    scored = [record for record in history if "top1" in record]
+    if scored:
+        right = axes.twinx()
+        right.plot([record["epoch"] for record in scored], [record["top1"] for record in scored], color="tab:orange")
+        right.set_ylabel("top-1 (%)", color="tab:orange")
+    with atomic_write(path) as stream:
+        figure.savefig(stream, format="png", dpi=120, bbox_inches="tight")
+
+
+def _event_writer(folder: Path) -> Any:
+    try:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ImportError:
+        return None  # TensorBoard is optional; CSV holds the same numbers
+    return EventFileWriter(str(folder / "tensorboard"))

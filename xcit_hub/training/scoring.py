@@ -1,0 +1,229 @@
+"""A whole evaluation: any network on a data folder, alone or beside timm's network with the same weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cards.run_record import RunRecord
+from converters import weights as stored_weights
+from xcit_hub.data.batches import EvalBatches, Worker
+from xcit_hub.data.mixing import Images
+from xcit_hub.errors import InputError
+from xcit_hub.files import sha256_of, write_text
+from xcit_hub.models import XCiT, load_weights
+from xcit_hub.models.kernels import device_target
+from xcit_hub.parameters import parameter_count
+from xcit_hub.parity import torch_network
+from xcit_hub.training import device
+from xcit_hub.training.engine import RUN, answer_of, eval_data, evaluation_network, versions
+from xcit_hub.training.evaluation import Answer, Evaluation, evaluate, write_confusion, write_per_class
+from xcit_hub.training.journal import Journal
+from xcit_hub.training.precision import mix_precision
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.variants import Preprocessing
+
+_LISTED = 20  # differing pictures printed; JSON holds all
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A picture that two networks answer differently: its name, its class, and both first answers."""
+
+    picture: str
+    truth: str
+    ours: str
+    theirs: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found.
+
+    Args:
+        theirs: what timm's network scored on the same pictures, if it was asked.
+        differences: the pictures on which the two differ.
+        record: the same, as ``run.json`` holds it.
+    """
+
+    ours: Evaluation
+    theirs: Evaluation | None
+    differences: tuple[Difference, ...]
+    record: RunRecord
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        plain = {
+            "kind": "evaluation",
+            "top1": self.ours.top1,
+            "top1_interval": self.ours.interval1,
+            "top5": self.ours.top5,
+            "top5_interval": self.ours.interval5,
+            "samples": self.ours.samples,
+            "unreadable": list(self.ours.unreadable),
+        }
+        if self.theirs is not None:
+            plain["timm"] = {"top1": self.theirs.top1, "top5": self.theirs.top5}
+            plain["differences"] = [vars(entry) for entry in self.differences]
+        return plain
+
+    def __str__(self) -> str:
+        if self.theirs is None:
+            return str(self.ours)
+        lines = [f"MindSpore: {self.ours}", f"timm:      {self.theirs}"]
+        lines.append(f"{len(self.differences)} pictures are answered differently")
+        for entry in self.differences[:_LISTED]:
+            lines.append(f"  {entry.picture}: MindSpore {entry.ours}, timm {entry.theirs}, true {entry.truth}")
+        if len(self.differences) > _LISTED:
+            lines.append(f"  … and {len(self.differences) - _LISTED} more; --json lists all")
+        return "\n".join(lines)
+
+
+def stored_network(recipe: Recipe) -> tuple[XCiT, str]:
+    """Build the recipe's network from its ``ckpt_path``; return it with the file's SHA-256.
+
+    Raises:
+        InputError: there is no ckpt_path, or its classes are not the recipe's.
+        CheckpointError, WeightsError: the file is no checkpoint of this network.
+    """
+    if not recipe.ckpt_path:
+        raise InputError("Nothing says which weights to evaluate.", fix="Give --ckpt_path FILE, or a model id.")
+    loaded = stored_weights.load(recipe.ckpt_path, dialect=recipe.dialect)
+    if recipe.num_classes not in (None, loaded.num_classes):
+        raise InputError(
+            f"The checkpoint knows {loaded.num_classes} classes, the recipe says {recipe.num_classes}.",
+            where=recipe.ckpt_path,
+            fix=f"Pass --num_classes {loaded.num_classes}.",
+        )
+    network = evaluation_network(recipe, loaded.num_classes, "O0")
+    load_weights(network, loaded.arrays())
+    return network, sha256_of(recipe.ckpt_path)
+
+
+def settings_of(network: XCiT, preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the recipe settings that a loaded network brings along: what it is, and how it wants its pictures."""
+    return {
+        "model": network.architecture.name,
+        "dialect": network.dialect.name,
+        "num_classes": network.num_classes,
+        "image_resize": preprocessing.image_size,
+        "crop_pct": preprocessing.crop_pct,
+        "interpolation": preprocessing.interpolation,
+        "mean": [255 * value for value in preprocessing.mean],
+        "std": [255 * value for value in preprocessing.std],
+    }
+
+
+def score(
+    recipe: Recipe,
+    network: XCiT,
+    *,
+    recipe_name: str | None = None,
+    digest: str | None = None,
+    against_timm: bool = False,
+    output: Path | None = None,
+    as_json: bool = False,
+) -> Report | None:
+    """Evaluate a network on the recipe's evaluation split, every picture once.
+
+    Pictures are shared among the workers of msrun or mpirun, if it started this process.
+
+    Args:
+        recipe_name: the file the recipe was read from, for the record.
+        digest: SHA-256 of the weights, for the record.
+        against_timm: evaluate timm's network with the same weights on the same pictures, too.
+        output: write ``run.json``, ``per_class.csv`` and, for up to 100 classes, ``confusion.png`` there.
+
+    Returns:
+        What was found; None on every worker but the first.
+
+    Raises:
+        InputError: the data does not fit the network, or too many pictures are unreadable.
+    """
+    distribute = device.started_by() is not None
+    if distribute and against_timm:
+        raise InputError("The comparison with timm runs in one process.", fix="Start it without msrun.")
+    worker = device.prepare(recipe, distribute=distribute)
+    batches = eval_data(recipe, worker)
+    arrays = {name: parameter.asnumpy() for name, parameter in network.parameters_dict().items()}
+    network.set_train(False)
+    mix_precision(network, recipe.val_amp_level)
+    journal = Journal(None, as_json=as_json, silent=worker.rank > 0)
+    began = time.perf_counter()
+    ours = _shown(answer_of(network), batches, network.num_classes, worker, recipe, journal, "evaluating")
+    seconds = time.perf_counter() - began
+    theirs: Evaluation | None = None
+    differences: tuple[Difference, ...] = ()
+    if against_timm:
+        twin = torch_network(arrays, network.architecture, network.dialect.name, num_classes=network.num_classes)
+        theirs = _shown(_torch_answer(twin), batches, network.num_classes, worker, recipe, journal, "timm")
+        differences = _differences(ours, theirs, batches)
+    for name in ours.unreadable:
+        journal.say(f"cannot be read, not evaluated: {name}")
+    if worker.rank:
+        return None
+    record = RunRecord.model_validate(
+        {
+            "recipe": recipe_name,
+            "versions": versions(),
+            "device": device_target(),
+            "cards": worker.count,
+            "batch_size": recipe.batch_size,
+            "image_size": (recipe.image_resize, recipe.image_resize),
+            "params": parameter_count(network.architecture, num_classes=network.num_classes),
+            "top1": ours.top1,
+            "top5": ours.top5,
+            "eval_samples": ours.samples,
+            "checkpoint_sha256": digest,
+            "dataset": recipe.dataset,
+            "eval_seconds": round(seconds, 3),
+            "model": network.architecture.name,
+            "dialect": network.dialect.name,
+        }
+    )
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / RUN, record.model_dump_json(indent=2) + "\n")
+        write_per_class(output / "per_class.csv", ours, batches.source.classes)
+        write_confusion(output / "confusion.png", ours, batches.source.classes)
+    return Report(ours, theirs, differences, record)
+
+
+def _shown(
+    answer: Answer, batches: EvalBatches, outputs: int, worker: Worker, recipe: Recipe, journal: Journal, title: str
+) -> Evaluation:
+    ticks = journal.bar(range(batches.steps), batches.steps, title)
+    step: Callable[[], Any] = lambda: next(ticks, None)  # noqa: E731
+    found = evaluate(answer, batches, outputs=outputs, worker=worker, max_corrupt=recipe.max_corrupt, step=step)
+    step()
+    return found
+
+
+def _torch_answer(twin: Any) -> Answer:
+    import torch
+
+    def answer(images: Images) -> Any:
+        with torch.inference_mode():
+            return twin(torch.from_numpy(np.ascontiguousarray(images))).numpy()
+
+    return answer
+
+
+def _differences(ours: Evaluation, theirs: Evaluation, batches: EvalBatches) -> tuple[Difference, ...]:
+    source = batches.source
+
+    def called(label: int) -> str:
+        return source.classes[label] if label < len(source.classes) else str(label)
+
+    return tuple(
+        Difference(
+            source.name(index), called(int(source.labels[index])), called(mine), called(theirs.predictions[index])
+        )
+        for index, mine in ours.predictions.items()
+        if theirs.predictions[index] != mine
+    )

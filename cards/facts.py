@@ -117,6 +117,7 @@ class Facts(_Strict):
         published: the key in :data:`xcit_hub.variants.CHECKPOINTS`, for weights that somebody else published.
         params: trainable numbers of the network.
         conversion: where converted weights came from.
+        assumed: what the file left open and was assumed, in sentences.
         unmeasured: nobody measured these weights: then the card has to say so.
     """
 
@@ -135,6 +136,7 @@ class Facts(_Strict):
     versions: Versions = Versions()
     versions_source: str | None = None
     conversion: Conversion | None = None
+    assumed: list[str] = []
     meta: CardYaml = CardYaml()
 
     @classmethod
@@ -219,11 +221,11 @@ class Facts(_Strict):
         }
 
     def _hugging_face_fields(self, lang: str) -> dict[str, Any]:
-        paper = self.dialect == "paper"
-        tags = ["xcit", "mindspore", *(["timm"] if paper else []), *self.meta.tags]
+        in_timm = self.timm_repository is not None or self.published_by_timm
+        tags = ["xcit", "mindspore", *(["timm"] if in_timm else []), *self.meta.tags]
         task = "image-classification" if self.num_classes else "image-feature-extraction"
         return {
-            "library_name": "timm" if paper else "mindspore",
+            "library_name": "timm" if in_timm else "mindspore",
             "language": ["zh" if lang == "zh" else "en"],
             "license_id": self.meta.license,
             "pipeline_tag": task,

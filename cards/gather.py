@@ -85,10 +85,12 @@ def of_checkpoint(
         XcitHubError: the file cannot be read.
     """
     path = Path(path)
+    assumed: list[str] = []
     if architecture is None or dialect is None or num_classes is None:
         weights = load(path, model=architecture, dialect=dialect)
         architecture, num_classes = weights.architecture.name, weights.num_classes
         dialect = "mindcv" if weights.dialect == "mindcv" else "paper"
+        assumed = list(weights.notes)
     known = variants.architecture(architecture)
     meta = meta or CardYaml()
     digest = sha256_of(path)
@@ -122,6 +124,7 @@ def of_checkpoint(
         versions=run.versions if run is not None else meta.requirements,
         versions_source=_on(run) if run is not None else meta.requirements_source,
         conversion=told,
+        assumed=assumed,
         meta=meta,
     )
 

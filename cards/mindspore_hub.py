@@ -15,7 +15,7 @@ from cards import front_matter
 from cards.card import Card, normalized
 from cards.faults import Fault, UnreadableCardError
 from cards.front_matter import Fields
-from cards.metadata import HUGGING_FACE_FIELDS, MINDSPORE_HUB_FIELDS, CardMetadata
+from cards.metadata import HUGGING_FACE_FIELDS, MINDSPORE_HUB_FIELDS, Asset, CardMetadata
 from cards.reading import metadata_from, metadata_values
 
 _DASHES = "---"
@@ -95,8 +95,16 @@ def write(card: Card) -> str:
 def written_fields(metadata: CardMetadata) -> dict[str, Any]:
     """Return the fields of ``metadata`` that say something, under the Hub's names and in its order."""
     dumped = metadata.model_dump(by_alias=True, exclude_none=True, exclude=set(HUGGING_FACE_FIELDS))
+    dumped["asset"] = [_said(asset) for asset in metadata.asset]
     known = {name: dumped[name] for name in (*MINDSPORE_HUB_FIELDS, "dialect") if dumped.get(name, []) != []}
     return known | extra_fields(metadata)
+
+
+def _said(asset: Asset) -> dict[str, Any]:
+    # An unknown field that is empty is still a field that was read.
+    unknown = asset.model_extra or {}
+    dumped = asset.model_dump(by_alias=True)
+    return {name: value for name, value in dumped.items() if value is not None or name in unknown}
 
 
 def extra_fields(metadata: CardMetadata) -> dict[str, Any]:

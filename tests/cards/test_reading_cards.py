@@ -179,6 +179,13 @@ def test_unknown_fields_are_kept_with_their_types_and_written_back():
         assert form.read(form.write(card)).metadata.model_extra == extra
 
 
+def test_an_empty_unknown_field_of_an_asset_is_kept():
+    card = card_of("asset:\n- file-format: ckpt\n  future:\n  mirror: [a, 1]")
+    assert card.metadata.asset[0].model_extra == {"future": None, "mirror": ["a", 1]}
+    for form in (mindspore_hub, hugging_face):
+        assert form.read(form.write(card)).metadata == card.metadata
+
+
 def test_unknown_fields_of_a_hugging_face_card_stay_where_hugging_face_looks_for_them():
     text = "---\nlicense: mit\nwidget:\n- src: a.jpg\n  example_title: A\ninference: false\n---\n\n# T\n\nprose\n"
     card = hugging_face.read(text)

@@ -81,6 +81,8 @@ def new(
     written = write(
         facts, out, forms=[entry.value for entry in forms], langs=[entry.value for entry in langs], force=force
     )
+    for note in facts.assumed:
+        console.print(f"note: {note}", style="yellow", markup=False)
     refused = 0
     for path in written:
         faults = check(path)

@@ -1,0 +1,83 @@
+"""What a user meets first: a quick import, a quiet command line, and errors that say what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import xcit_hub
+from xcit_hub import variants
+
+_HEAVY = ("mindspore", "torch", "timm", "huggingface_hub", "numpy", "pydantic")
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_importing_the_package_imports_no_framework() -> None:
+    done = _python(f"import sys, xcit_hub; print([name for name in {_HEAVY!r} if name in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_command_line_is_assembled_without_a_framework() -> None:
+    done = _python(f"import sys, xcit_hub.cli.app; print([name for name in {_HEAVY!r} if name in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_public_name_is_there_and_nothing_else_is_offered() -> None:
+    for name in xcit_hub.__all__:
+        assert getattr(xcit_hub, name) is not None
+    assert set(dir(xcit_hub)) == set(xcit_hub.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = xcit_hub.lode
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["list", "info", "load", "convert", "inspect", "parity", "publish", "whoami", "card new", "card check", "cache list"],
+)
+def test_every_command_explains_itself(run_cli, command: str) -> None:
+    done = run_cli(*command.split(), "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "Usage" in done.stdout
+
+
+def test_the_list_is_the_table(run_cli) -> None:
+    done = run_cli("list")
+    assert done.returncode == 0
+    assert done.stdout.split() == variants.list_models()
+
+
+def test_using_the_network_prints_nothing_and_ends_quietly() -> None:
+    done = _python(
+        "import numpy, mindspore, xcit_hub\n"
+        "network = xcit_hub.create_model('xcit_nano_12_p16_224', seed=0)\n"
+        "network(mindspore.Tensor(numpy.zeros((1, 3, 32, 32), numpy.float32))).asnumpy()\n"
+    )
+    assert done.returncode == 0
+    assert done.stdout == ""
+    noise = [line for line in done.stderr.splitlines() if "Exception ignored" in line or "Traceback" in line]
+    assert noise == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["convert", "missing.safetensors", "out.ckpt"], "missing.safetensors"),
+        (["inspect", "missing.ckpt"], "missing.ckpt"),
+        (["load", "xcit_tinny_12_p16_224"], "xcit_tiny_12_p16_224"),
+        (["parity", "xcit_none"], "xcit_none"),
+        (["card", "check", "missing.md"], "missing.md"),
+        (["publish", "missing.ckpt", "org/name", "--to", "hub"], "missing.ckpt"),
+    ],
+)
+def test_a_mistake_ends_with_code_2_one_message_and_no_file(run_cli, tmp_path, arguments, says: str) -> None:
+    done = run_cli(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -67,7 +67,10 @@ class Fault:
 
 
 class HubServer:
-    """The hub. ``requests`` has every request's method, path and authorization; ``faults`` what is to go wrong."""
+    """The hub. ``requests`` has every request's method, path and authorization; ``faults`` what is to go wrong.
+
+    ``pages`` are plain files that the storage host serves.
+    """
 
     def __init__(self, *, part_size: int | None = None) -> None:
         self.part_size = part_size
@@ -79,6 +82,7 @@ class HubServer:
         self.faults: list[Fault] = []
         self.go_on = threading.Event()
         self.listing_extra: list[str] = []
+        self.pages: dict[str, bytes] = {}
         self._oids = count(1)
         self._lock = threading.RLock()
         self._hub = _serve(self, is_storage=False)
@@ -97,6 +101,7 @@ class HubServer:
         self.requests.clear()
         self.storage_requests.clear()
         self.listing_extra.clear()
+        self.pages.clear()
         self.go_on.clear()
 
     def add(self, name: str, files: dict[str, bytes], *, private: bool = False, branch: str = "main") -> str:
@@ -450,7 +455,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 raise _Answer(400, {"error": "the body is not the object"})
             raise _Answer(200, b"", ETag=f'"{hashlib.md5(content).hexdigest()}"')
-        data = self.hub.objects.get(oid)
+        data = self.hub.pages.get(self.route, self.hub.objects.get(oid))
         if data is None:
             raise _Answer(404)
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")

@@ -179,6 +179,57 @@ class Repository:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
+    def obtain(
+        self,
+        commit: str,
+        path: str,
+        sha256: str,
+        write: Callable[[BinaryIO], None],
+        *,
+        offline: bool = False,
+        force: bool = False,
+    ) -> Path:
+        """Return one file of a remote revision: the one that is here if its hash is right, or a fresh one.
+
+        Of several processes that ask at once one writes, the others wait and find it.
+
+        Args:
+            sha256: the digest the file must have, whole or a prefix; empty where nobody published one.
+            write: fetches the bytes.
+
+        Raises:
+            HubError: the bytes are others, or have to be fetched and must not, or cannot be kept.
+        """
+        from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # its __all__ is made at run time
+
+        locks = self.folder.parent / ".locks" / self.folder.name
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+            with WeakFileLock(locks / f"{commit}.lock"):
+                held = self.files(commit).get(path)
+                if held is not None:
+                    if held.exists() and not force and sha256_of(held) == self.digest(held):
+                        return held
+                    self.drop(held.resolve())
+                if offline:
+                    raise HubError(
+                        f"{path} is not in the cache, or damaged, and offline mode forbids fetching it.",
+                        where=self.folder.parent,
+                        fix="Load it once online, or give cache_dir the folder that has it.",
+                    )
+                digest = self.add_blob(write, sha256)
+                link = contained(self.folder / "snapshots" / commit, path)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.unlink(missing_ok=True)
+                link.symlink_to(Path(*[".."] * (len(Path(path).parts) + 1), "blobs", digest))
+                return link
+        except OSError as error:
+            raise HubError(
+                f"Cannot keep the file: {error.strerror or error}.",
+                where=self.folder.parent,
+                fix="Make room, or give cache_dir a folder that may be written. Nothing half-written is left.",
+            ) from error
+
     def drop(self, path: Path) -> None:
         """Remove one stored file and every link to it."""
         for link in (self.folder / "snapshots").rglob("*"):

@@ -19,14 +19,14 @@ from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitH
 from xcit_hub.files import sha256_of, write_text
 from xcit_hub.hub import address, cache, config
 from xcit_hub.hub.config import ModelConfig, Provenance
-from xcit_hub.hub.stores import Context, Receipt, Store, open_store
+from xcit_hub.hub.stores import Context, Receipt, Snapshot, Store, open_store
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, DialectName
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cards.facts import Facts
+    from cards.facts import CardYaml, Facts
     from converters.convert import Weights
 
 PathLike = str | os.PathLike[str]
@@ -365,8 +365,9 @@ def _cards(
     from cards.run_record import RunRecord
 
     said = CardYaml.read(Path(meta)) if meta is not None else CardYaml()
-    if form == "hugging-face":
-        said = said.model_copy(update={"repository": name})
+    said = said.model_copy(
+        update={"repository": name} if form == "hugging-face" else _hub_fields(said, name, weights, meta)
+    )
     measured = RunRecord.read(Path(run)) if run is not None else None
     if measured is not None and measured.checkpoint_sha256 not in (None, sha256_of(source)):
         raise InputError(
@@ -384,6 +385,29 @@ def _cards(
         name=name.rpartition("/")[2],
     )
     return _checked(facts, form)
+
+
+def _hub_fields(said: CardYaml, name: str, weights: Path, meta: PathLike | None) -> dict[str, Any]:
+    """Fill what MindSpore Hub's card needs and this machine knows."""
+    from importlib.metadata import version
+
+    if not said.asset or not said.asset[0].asset_link:
+        raise InputError(
+            "MindSpore Hub keeps cards, not files: the card has to say where the checkpoint will be.",
+            where=meta,
+            fix="Say it in card.yaml, as asset: [{asset-link: https://…/name.ckpt}], and upload it there afterwards.",
+        )
+    asset = said.asset[0].model_copy(update={"file_format": "ckpt", "asset_sha256": sha256_of(weights)})
+    parts = name.split("/")
+    mindspore = said.mindspore_version or ".".join(version("mindspore").split(".")[:2])
+    folder = f"{parts[0]}/{parts[1] if len(parts) == 3 else mindspore}/{said.backbone_name}"
+    return {
+        "asset": [asset],
+        "mindspore_version": mindspore,
+        "model_version": said.model_version or mindspore,
+        "user_id": said.user_id or parts[0],
+        "repo_link": said.repo_link or f"https://gitee.com/mindspore/hub/tree/master/mshub_res/assets/{folder}",
+    }
 
 
 def _checked(facts: Facts, form: Any) -> dict[str, str]:
@@ -421,11 +445,12 @@ def _known_figures(store: Store, target: address.Address, weights: Path) -> dict
 
 def _read_back(target: address.Address, context: Context, receipt: Receipt, listed: tuple[PublishedFile, ...]) -> None:
     """Fetch the revision into an empty cache and compare every hash."""
-    if receipt.revision is None:
-        return
     with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
         fresh = open_store(target, replace(context, cache=Path(scratch)))
         snapshot = fresh.resolve(target.name, receipt.revision)
+        if receipt.revision is None:
+            _read_back_card(fresh, snapshot, receipt, listed)
+            return
         for file in listed:
             found = sha256_of(fresh.fetch(snapshot, file.path)) if file.path in snapshot.files else "nothing"
             if found != file.sha256:
@@ -434,6 +459,15 @@ def _read_back(target: address.Address, context: Context, receipt: Receipt, list
                     where=receipt.url,
                     fix=f"Do not use revision {receipt.revision}; publish again.",
                 )
+
+
+def _read_back_card(store: Store, snapshot: Snapshot, receipt: Receipt, listed: tuple[PublishedFile, ...]) -> None:
+    """Hold the file that a written card points at against what was meant."""
+    sent = next(file.sha256 for file in listed if file.path == "model.ckpt")
+    promised = {file.digest for file in snapshot.files.values()}
+    found = {sha256_of(store.fetch(snapshot, path)) for path in snapshot.files}
+    if promised != {sent} or found != {sent}:
+        raise HubError("The written card does not lead to the checkpoint.", where=receipt.url, fix="Publish again.")
 
 
 def _json(record: Mapping[str, Any]) -> str:

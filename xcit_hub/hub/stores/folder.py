@@ -16,7 +16,7 @@ from xcit_hub.errors import HubError, InputError, closest
 from xcit_hub.files import contained, sha256_of
 from xcit_hub.hub import cache
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
-from xcit_hub.hub.stores.local import snapshot_of_folder
+from xcit_hub.hub.stores.local import file_inside, snapshot_of_folder
 
 _DEFAULT_BRANCH = "main"
 
@@ -57,7 +57,7 @@ class FolderStore:
     def fetch(self, snapshot: Snapshot, path: str) -> Path:
         """Return the file in place, after hashing it; this folder is the origin, so damage cannot be mended from it."""
         if snapshot.revision is None:
-            return contained(self.root / snapshot.name, path)
+            return file_inside(contained(self.root, snapshot.name), path)
         file = cache.Repository(self.root, snapshot.name).files(snapshot.revision)[path]
         expected = snapshot.files[path].digest
         digest_of = cache.digest_like(expected) if expected else None

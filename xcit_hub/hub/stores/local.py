@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xcit_hub.errors import HubError, InputError
-from xcit_hub.files import contained
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
 
 
@@ -33,7 +32,7 @@ class LocalStore:
     def fetch(self, snapshot: Snapshot, path: str) -> Path:
         """Return the file in place."""
         root = Path(snapshot.name)
-        return contained(root, path) if root.is_dir() else root
+        return file_inside(root, path) if root.is_dir() else root
 
     def publish(
         self,
@@ -55,22 +54,34 @@ class LocalStore:
 
 
 def snapshot_of_folder(folder: Path, name: str) -> Snapshot:
-    """Describe a plain folder's own files, links that leave it left out of reach.
+    """Describe a plain folder's own files; hidden ones are left out.
 
     Raises:
         HubError: a link leads out of the folder.
     """
-    root = folder.resolve()
     files = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if path.is_dir() or any(part.startswith(".") for part in relative.parts):
-            continue
-        if not path.resolve().is_relative_to(root):
-            raise HubError(
-                f"The file {relative} is a link that leaves its folder.",
-                where=path,
-                fix="Replace the link by the file.",
-            )
-        files[relative.as_posix()] = File(path.stat().st_size)
+        if not path.is_dir() and not any(part.startswith(".") for part in relative.parts):
+            files[relative.as_posix()] = File(file_inside(folder, relative.as_posix()).stat().st_size)
     return Snapshot(name, None, files, origin=str(folder))
+
+
+def file_inside(folder: Path, relative: str) -> Path:
+    """Return a file of ``folder`` that stays inside when its links are followed; the name is kept, for its suffix.
+
+    A revision in huggingface_hub's layout may link to its model's blobs.
+
+    Raises:
+        HubError: it is not there, or it leads out of the folder.
+    """
+    root = folder.resolve()
+    boundary = root.parent.parent if root.parent.name == "snapshots" else root
+    path = root / relative
+    if not path.resolve().is_relative_to(boundary):
+        raise HubError(
+            f"The file {relative} is a link that leaves its folder.", where=path, fix="Replace the link by the file."
+        )
+    if not path.is_file():
+        raise HubError(f"The file {relative} is missing.", where=path, fix="Publish or copy the model again.")
+    return path

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # its __all__ is made at run time
-
 from cards import index
 from cards.card import Card
 from cards.check import read as read_card
@@ -109,34 +107,17 @@ class MindSporeHubStore:
             return local
         repository = cache.Repository(self.context.cache, snapshot.name)
         commit = snapshot.revision or ""
-        if self.context.force:
-            self._drop(repository, commit, path)
-        lock = self.context.cache / ".locks" / repository.folder.name
-        lock.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock / f"{commit}.lock"):
-            held = repository.files(commit).get(path) if repository.commit_of(commit) else None
-            if held is not None and held.exists():
-                if sha256_of(held) == repository.digest(held):
-                    return held
-                self._drop(repository, commit, path)
-            if self.context.offline:
-                raise HubError(
-                    f"{path} is not in the cache, or damaged, and offline mode forbids fetching it.",
-                    where=self.context.cache,
-                    fix="Load it once online, or give cache_dir the folder that has it.",
-                )
-            link = snapshot.origin.rpartition(" → ")[2]
-            try:
-                digest = repository.add_blob(lambda stream: download(link, stream, snapshot.name), expected)
-                repository.add_snapshot(commit, {path: digest})
-                repository.set_branch(_BRANCH, commit)
-            except OSError as error:
-                raise HubError(
-                    f"Cannot keep the file: {error.strerror or error}.",
-                    where=self.context.cache,
-                    fix="Make room, or give cache_dir a folder that may be written. Nothing half-written is left.",
-                ) from error
-        return repository.files(commit)[path]
+        link = snapshot.origin.rpartition(" → ")[2]
+        file = repository.obtain(
+            commit,
+            path,
+            expected,
+            lambda stream: download(link, stream, snapshot.name),
+            offline=self.context.offline,
+            force=self.context.force,
+        )
+        repository.set_branch(_BRANCH, commit)
+        return file
 
     def publish(
         self,
@@ -256,17 +237,6 @@ class MindSporeHubStore:
             return None
         beside = contained(self.root / ASSETS / Path(snapshot.name).parent, path)
         return beside if beside.is_file() else None
-
-    def _drop(self, repository: cache.Repository, commit: str, path: str) -> None:
-        held = repository.files(commit).get(path) if repository.commit_of(commit) else None
-        if held is not None:
-            repository.drop(held.resolve())
-        # The snapshot is whole or not there.
-        snapshot = repository.folder / "snapshots" / commit
-        if snapshot.is_dir():
-            for link in snapshot.iterdir():
-                link.unlink()
-            snapshot.rmdir()
 
 
 def uid_of(name: str, card: Card) -> str:

@@ -1,0 +1,308 @@
+"""A hub in a folder: revisions, damage, links, several writers, and a layout that other tools read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xcit_hub
+from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
+from xcit_hub.hub import cache
+
+
+@pytest.fixture
+def hub(tmp_path) -> Path:
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def publish(hub, nano_ckpt):
+    def run(name="org/nano", **options):
+        return xcit_hub.publish(options.pop("checkpoint", nano_ckpt), name, to=hub, parity=False, **options)
+
+    return run
+
+
+def same(network, arrays) -> bool:
+    found = {name: value.asnumpy() for name, value in network.parameters_dict().items()}
+    return found.keys() == arrays.keys() and all(np.array_equal(found[name], arrays[name]) for name in arrays)
+
+
+def test_what_is_published_loads_back_bit_for_bit(hub, publish, nano_arrays):
+    done = publish()
+    network = xcit_hub.load("org/nano", hub=hub)
+    assert same(network, nano_arrays)
+    assert network.config.provenance.revision == done.revision
+    assert network.config.provenance.verified == "full"
+    assert network.config.dialect == "paper"
+
+
+def test_the_plain_view_shows_the_latest_files(hub, publish):
+    publish()
+    names = {path.name for path in (hub / "org" / "nano").iterdir()}
+    assert names >= {"config.json", "model.safetensors", "model.ckpt", "README.md", "xcit_hub.json"}
+    assert not xcit_hub.load(str(hub / "org" / "nano")).training
+
+
+def test_huggingface_hub_reads_the_folder_as_its_cache(hub, publish):
+    from huggingface_hub import hf_hub_download, scan_cache_dir
+
+    publish()
+    found = hf_hub_download("org/nano", "config.json", cache_dir=hub, local_files_only=True)
+    assert Path(found).read_text() == (hub / "org" / "nano" / "config.json").read_text()
+    assert [repository.repo_id for repository in scan_cache_dir(hub).repos] == ["org/nano"]
+
+
+def test_mindspore_itself_loads_the_ckpt(hub, publish, nano_arrays):
+    import mindspore
+
+    publish()
+    path = hub / "org" / "nano" / "model.ckpt"
+    found = mindspore.load_checkpoint(str(path))
+    assert all(np.array_equal(found[name].asnumpy(), nano_arrays[name]) for name in nano_arrays)
+    digest, name = (hub / "org" / "nano" / "model.ckpt.sha256").read_text().split()
+    assert (cache.digest_like(digest)(path), name) == (digest, "model.ckpt")
+
+
+def test_revisions_stay_and_unchanged_content_makes_none(hub, publish, nano_mindcv):
+    first = publish()
+    again = publish()
+    assert (again.changed, again.revision) == (False, first.revision)
+    second = publish(checkpoint=nano_mindcv)
+    assert second.changed
+    assert xcit_hub.load("org/nano", hub=hub).config.dialect == "mindcv"
+    assert xcit_hub.load("org/nano", first.revision, hub=hub).config.dialect == "paper"
+    branch = publish(revision="old")
+    assert (branch.changed, branch.revision) == (True, first.revision)
+    assert xcit_hub.load("org/nano@old", hub=hub).config.dialect == "paper"
+    with pytest.raises(HubError, match="no revision 'v9'"):
+        xcit_hub.load("org/nano@v9", hub=hub)
+    with pytest.raises(InputError, match="commits cannot be published to"):
+        publish(revision=first.revision)
+
+
+def test_damage_is_found_before_a_byte_is_parsed_and_publishing_mends_it(hub, publish, nano_arrays):
+    publish()
+    blob = (hub / "org" / "nano" / "model.safetensors").resolve()
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(HubError, match="damaged"):
+        xcit_hub.load("org/nano", hub=hub)
+    publish()
+    assert same(xcit_hub.load("org/nano", hub=hub), nano_arrays)
+
+
+def test_links_that_leave_the_folder_are_refused(hub, publish, tmp_path):
+    publish()
+    secret = tmp_path / "secret.safetensors"
+    secret.write_bytes(b"secret")
+    view = (hub / "org" / "nano").resolve()
+    (view / "model.safetensors").unlink()
+    (view / "model.safetensors").symlink_to(secret)
+    with pytest.raises(HubError, match="leaves"):
+        xcit_hub.load("org/nano", hub=hub)
+    plain = hub / "org" / "plain"
+    plain.mkdir()
+    (plain / "config.json").symlink_to(tmp_path / "secret.safetensors")
+    with pytest.raises(XcitHubError, match="leaves"):
+        xcit_hub.load("org/plain", hub=hub)
+    (hub / "org" / "away").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="leaves"):
+        xcit_hub.load("org/away", hub=hub)
+
+
+def test_a_copied_folder_without_the_layout_still_loads(hub, publish, nano_arrays, tmp_path):
+    publish()
+    shutil.copytree(hub / "org" / "nano", tmp_path / "copy" / "org" / "nano", symlinks=False)
+    network = xcit_hub.load("org/nano", hub=tmp_path / "copy")
+    assert same(network, nano_arrays)
+    assert network.config.provenance.verified == "full"  # xcit_hub.json has the digest
+    weights = tmp_path / "copy" / "org" / "nano" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(HubError, match="not the ones that were published"):
+        xcit_hub.load("org/nano", hub=tmp_path / "copy")
+
+
+def test_a_wrong_name_lists_the_closest_and_where_it_looked(hub, publish):
+    publish("org/xcit-nano")
+    with pytest.raises(HubError) as caught:
+        xcit_hub.load("org/xcit-nanno", hub=hub)
+    assert "org/xcit-nano" in str(caught.value)
+    assert str(hub) in str(caught.value)
+    with pytest.raises(HubError, match="no such folder hub"):
+        xcit_hub.load("org/nano", hub=hub / "missing")
+
+
+def test_without_a_hub_publishing_and_loading_use_this_machines(nano_ckpt, nano_arrays):
+    done = xcit_hub.publish(nano_ckpt, "org/nano", parity=False)
+    assert done.url.startswith(os.environ["XCIT_HUB_HOME"])
+    assert same(xcit_hub.load("org/nano"), nano_arrays)
+
+
+def test_a_killed_publication_shows_the_old_revision_or_the_new_one(hub, publish, nano_mindcv):
+    first = publish()
+    code = (
+        "import os, signal, xcit_hub.hub.cache as c\n"
+        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "c.Repository.{step} = die\n"
+        f"import xcit_hub; xcit_hub.publish({str(nano_mindcv)!r}, 'org/nano', to={str(hub)!r}, parity=False)"
+    )
+    for step in ("add_blob", "add_snapshot", "set_branch"):
+        done = subprocess.run([sys.executable, "-c", code.format(step=step)], capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert xcit_hub.info("org/nano", hub=hub).revision == first.revision
+        assert xcit_hub.load("org/nano", hub=hub).config.dialect == "paper"
+    assert publish(checkpoint=nano_mindcv).changed
+    assert xcit_hub.load("org/nano", hub=hub).config.dialect == "mindcv"
+
+
+def test_what_cannot_be_written_is_one_clear_error(nano_ckpt, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(HubError, match="Cannot publish"):
+        xcit_hub.publish(nano_ckpt, "org/nano", to=tmp_path / "file", parity=False)
+
+
+def test_load_weights_fills_a_network_of_ones_own_and_no_other(hub, publish, nano_arrays):
+    publish()
+    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=10)
+    described = xcit_hub.load_weights(network, "org/nano", hub=hub)
+    assert same(network, nano_arrays)
+    assert described.architecture == "xcit_nano_12_p16_224"
+    other = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=10, dialect="mindcv")
+    with pytest.raises(WeightsError, match="dialect"):
+        xcit_hub.load_weights(other, "org/nano", hub=hub)
+    with pytest.raises(WeightsError, match="do not fit"):
+        xcit_hub.load_weights(xcit_hub.create_model("xcit_nano_12_p16_224"), "org/nano", hub=hub)
+
+
+@pytest.mark.parametrize("in_chans", [1, 4])
+def test_heads_channels_and_dtypes_can_be_changed_on_the_way(hub, publish, nano_arrays, in_chans):
+    import mindspore
+    import torch
+    from timm.models._manipulate import adapt_input_conv
+
+    publish()
+    network = xcit_hub.load("org/nano", hub=hub, num_classes=3, in_chans=in_chans, dtype="float16")
+    assert network.config.num_classes == 3
+    assert len(network.config.provenance.notes) == 2
+    assert network.head.weight.dtype == mindspore.float16
+    stem = network.parameters_dict()["patch_embed.proj.0.0.weight"].asnumpy()
+    expected = adapt_input_conv(in_chans, torch.from_numpy(nano_arrays["patch_embed.proj.0.0.weight"])).numpy()
+    np.testing.assert_allclose(stem, expected, rtol=1e-2, atol=1e-3)
+
+
+def test_a_contradicted_dialect_is_refused(hub, publish):
+    publish()
+    with pytest.raises(InputError, match="of the paper dialect"):
+        xcit_hub.load("org/nano", hub=hub, dialect="mindcv")
+    for option in ({"dtype": "int8"}, {"mode": "eager"}):
+        with pytest.raises(InputError, match="There is no"):
+            xcit_hub.load("org/nano", hub=hub, **option)
+
+
+def test_a_bare_file_loads_and_a_folder_of_several_asks_which(nano_ckpt, nano_mindcv, nano_arrays, tmp_path):
+    network = xcit_hub.load(str(nano_ckpt))
+    assert same(network, nano_arrays)
+    assert network.config.provenance.verified == "none"
+    assert xcit_hub.load(f"file://{nano_mindcv}").config.dialect == "mindcv"
+    shutil.copy(nano_ckpt, tmp_path / "a.ckpt")
+    assert same(xcit_hub.load(str(tmp_path)), nano_arrays)
+    shutil.copy(nano_mindcv, tmp_path / "b.ckpt")
+    with pytest.raises(HubError, match=r"2 checkpoints here: a\.ckpt, b\.ckpt"):
+        xcit_hub.load(str(tmp_path))
+    with pytest.raises(HubError, match="no such file"):
+        xcit_hub.load(str(tmp_path / "c.ckpt"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", '{"format": "xcit-hub/9"}',
+        '{"format": "xcit-hub/1", "architecture": "resnet50", "dialect": "paper"}',
+        '{"format": "xcit-hub/1", "architecture": "xcit_nano_12_p16_224", "dialect": "latin"}',
+        '{"format": "xcit-hub/1", "architecture": "xcit_nano_12_p16_224", "dialect": "paper", "num_classes": -1}',
+        '{"format": "xcit-hub/1", "architecture": "xcit_nano_12_p16_224", "dialect": "paper", "weights": {"a": "b"}}',
+    ],
+)  # fmt: skip
+def test_a_malformed_description_is_one_clear_error(publish, hub, text, tmp_path):
+    publish()
+    shutil.copytree(hub / "org" / "nano", tmp_path / "copy", symlinks=False)
+    (tmp_path / "copy" / "xcit_hub.json").write_text(text)
+    with pytest.raises(HubError, match="description cannot be used"):
+        xcit_hub.load(str(tmp_path / "copy"))
+
+
+# ---- nothing leaves the machine before every check has passed
+
+
+def test_a_checkpoint_of_another_model_is_not_published(hub, tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"conv1.weight": np.zeros((3, 3), np.float32)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError):
+        xcit_hub.publish(tmp_path / "other.safetensors", "org/other", to=hub, parity=False)
+    assert not hub.exists()
+
+
+def test_a_failed_parity_stops_everything(hub, nano_ckpt, monkeypatch):
+    from types import SimpleNamespace
+
+    from xcit_hub import parity
+
+    monkeypatch.setattr(parity, "verify_weights", lambda *_, **__: SimpleNamespace(passed=False))
+    with pytest.raises(XcitHubError, match="do not agree"):
+        xcit_hub.publish(nano_ckpt, "org/nano", to=hub)
+    assert not hub.exists()
+
+
+def test_without_timm_parity_has_to_be_left_out_knowingly(hub, nano_ckpt, monkeypatch):
+    from xcit_hub import parity
+
+    def missing() -> None:
+        raise XcitHubError("timm is not installed.", fix="Install it.")
+
+    monkeypatch.setattr(parity, "require_timm", missing)
+    with pytest.raises(XcitHubError, match="timm is not installed") as caught:
+        xcit_hub.publish(nano_ckpt, "org/nano", to=hub)
+    assert "--no-parity" in str(caught.value)
+    assert not hub.exists()
+    assert xcit_hub.publish(nano_ckpt, "org/nano", to=hub, parity=False).parity is None
+
+
+def test_a_card_with_a_fault_stops_everything(hub, nano_ckpt, tmp_path):
+    said = {"accuracy": [{"top1": 60.0, "top5": 50.0, "source": "somebody"}]}
+    (tmp_path / "card.yaml").write_text(json.dumps(said))
+    (tmp_path / "labels.txt").write_text("one\ntwo\n")
+    with pytest.raises(InputError, match="2 labels for 10 classes"):
+        xcit_hub.publish(nano_ckpt, "org/nano", to=hub, parity=False, labels=tmp_path / "labels.txt")
+    with pytest.raises(CardError, match="does not pass its hub's rules"):
+        xcit_hub.publish(nano_ckpt, "org/nano", to=hub, parity=False, meta=tmp_path / "card.yaml")
+    assert not hub.exists()
+
+
+def test_a_run_record_of_another_checkpoint_is_refused(hub, nano_ckpt, tmp_path):
+    (tmp_path / "run.json").write_text('{"checkpoint_sha256": "' + "0" * 64 + '", "top1": 50.0}')
+    with pytest.raises(InputError, match="another checkpoint"):
+        xcit_hub.publish(nano_ckpt, "org/nano", to=hub, parity=False, run=tmp_path / "run.json")
+
+
+def test_run_and_labels_reach_the_entry(hub, nano_ckpt, tmp_path):
+    from xcit_hub.files import sha256_of
+
+    digest = sha256_of(nano_ckpt)
+    (tmp_path / "run.json").write_text(f'{{"checkpoint_sha256": "{digest}", "top1": 51.25, "device": "CPU"}}')
+    (tmp_path / "labels.txt").write_text("\n".join(f"thing {index}" for index in range(10)))
+    done = xcit_hub.publish(
+        nano_ckpt, "org/nano", to=hub, parity=False, run=tmp_path / "run.json", labels=tmp_path / "labels.txt"
+    )
+    assert "51.25" in done.card
+    assert xcit_hub.load("org/nano", hub=hub).config.labels[3] == "thing 3"

@@ -1,0 +1,252 @@
+"""MindSpore Hub: shipped cards, cards by their links, hashes whole and in part, pull requests its client loads."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+
+import mindspore
+import numpy as np
+import pytest
+import yaml
+from hub_server import Fault
+
+import xcit_hub
+from xcit_hub.errors import HubError, InputError, XcitHubError
+from xcit_hub.hub import cache
+from xcit_hub.hub.load import locate
+
+UID = "me/2.8/xcit_nano_12_p16_224_mine"
+
+CARD = """# xcit_nano_12_p16_224
+
+---
+
+model-name: xcit_nano_12_p16_224
+
+backbone-name: xcit
+
+module-type: cv
+
+asset:
+
+- file-format: ckpt
+  asset-link: <{link}>
+  asset-sha256: {digest}
+
+---
+
+# XCiT
+"""
+
+
+@pytest.fixture
+def offer(server, nano_ckpt):
+    """Put a card and its file on a web server; return the card's link."""
+
+    def run(digest=None, link=None, content=None) -> str:
+        content = nano_ckpt.read_bytes() if content is None else content
+        whole = hashlib.sha256(nano_ckpt.read_bytes()).hexdigest()
+        link = link or f"{server.storage_url}/files/xcit_nano-abc.ckpt"
+        card = CARD.format(link=link, digest=whole if digest is None else digest(whole))
+        server.pages[f"/mshub_res/assets/{UID}.md"] = card.encode()
+        server.pages["/files/xcit_nano-abc.ckpt"] = content
+        return f"{server.storage_url}/mshub_res/assets/{UID}.md"
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "model_id",
+    [
+        "mindspore/xcit_tiny_12_p16_224",
+        "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012",
+        "xcit_tiny_12_p16_224.ms_in1k",
+        "https://gitee.com/mindspore/hub/blob/master/mshub_res/assets/mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012.md",
+    ],
+)
+def test_the_official_checkpoint_is_known_without_a_network(model_id):
+    found = xcit_hub.info(model_id, offline=True)
+    assert found.config.dialect == "mindcv"
+    assert found.config.preprocessing.crop_pct == 0.875
+    assert found.config.labels[281].startswith("tabby")
+    assert found.files[found.weights] == (None, "bd90776e")
+    assert any("weak" in note for note in found.notes)
+
+
+def test_a_wrong_card_name_lists_the_closest():
+    with pytest.raises(HubError) as caught:
+        xcit_hub.info("mindspore/xcit_tiny_24_p16_224")
+    assert "xcit_tiny_12_p16_224" in str(caught.value)
+
+
+def test_a_card_by_its_link_is_followed_and_its_file_checked_in_full(server, offer, nano_arrays, tmp_path):
+    network = xcit_hub.load(offer())
+    assert network.config.provenance.verified == "full"
+    assert np.array_equal(network.head.weight.asnumpy(), nano_arrays["head.weight"])
+    assert not [given for _, _, given in server.storage_requests if given]
+    assert [entry.name for entry in cache.entries(tmp_path / "cache")] == [UID]
+    server.forget()
+
+
+def test_eight_digits_are_checked_as_a_prefix_and_said_to_be_weak(offer):
+    network = xcit_hub.load(offer(lambda whole: whole[:8]))
+    assert network.config.provenance.verified == "prefix"
+    assert any("first 8 hex digits" in note for note in network.config.provenance.notes)
+
+
+def test_upper_case_digits_are_the_same_digits(offer):
+    assert xcit_hub.load(offer(lambda whole: whole.upper())).config.provenance.verified == "full"
+
+
+@pytest.mark.parametrize("length", [8, 64])
+def test_a_file_with_another_hash_is_refused_and_not_kept(offer, tmp_path, length):
+    link = offer(lambda _: "0" * length)
+    with pytest.raises(HubError, match="not the ones that were published"):
+        xcit_hub.load(link)
+    assert not list((tmp_path / "cache").rglob("*.ckpt"))
+    assert not [path for path in (tmp_path / "cache").rglob("*.tmp") if path.name != ".locks"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("GET /files", "cut", 3_000_000),
+        Fault("GET /files", "status", 500, times=2),
+        Fault("GET /files", "status", 429, headers={"Retry-After": "0"}),
+        Fault("GET /files", "stall", 3),
+    ],
+    ids=lambda fault: fault.kind,
+)
+def test_a_passing_fault_is_overcome(server, offer, nano_ckpt, fault):
+    server.faults = [fault]
+    assert locate(offer()).fetch()[0].read_bytes() == nano_ckpt.read_bytes()
+    assert fault.times == 0
+
+
+def test_a_cached_file_is_not_fetched_again_and_a_damaged_one_once(server, offer, nano_ckpt):
+    link = offer()
+    blob = locate(link).fetch()[0].resolve()
+    locate(link).fetch()
+    blob.write_bytes(b"x")
+    assert locate(link).fetch()[0].read_bytes() == nano_ckpt.read_bytes()
+    assert sum("/files/" in path for _, path, _ in server.storage_requests) == 2
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://example.org/files/..%2f..%2fevil.ckpt",
+        "https://example.org/files/",
+        "https://example.org/files/weights.pkl",
+        "http://example.org/files/plain.ckpt",
+        "file:///etc/passwd.ckpt",
+    ],
+)
+def test_a_card_that_points_somewhere_strange_is_refused(offer, link):
+    with pytest.raises(XcitHubError):
+        locate(offer(link=link)).fetch()
+
+
+def test_a_page_that_is_no_card_is_refused(server, offer):
+    link = offer()
+    server.pages[f"/mshub_res/assets/{UID}.md"] = b"<html>not found</html>\n"
+    with pytest.raises(XcitHubError):
+        xcit_hub.info(link)
+
+
+# ---- a pull request
+
+
+@pytest.fixture
+def card_yaml(tmp_path) -> Path:
+    path = tmp_path / "card.yaml"
+    said = {
+        "model_name": "xcit_nano_12_p16_224",
+        "author": "somebody",
+        "summary": "a small XCiT",
+        "update_time": "2026-01-31",
+        "train_dataset": "ImageNet2012",
+        "asset": [{"asset-link": "https://download.example.org/xcit/xcit_nano_12_p16_224-mine.ckpt"}],
+    }
+    path.write_text(json.dumps(said))
+    return path
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    (tmp_path / "hub" / "mshub_res" / "assets").mkdir(parents=True)
+    return tmp_path / "hub"
+
+
+def load_as_the_hubs_client_does(card: Path):
+    """What mindspore_hub.load(card, source='local') does, step by step: nothing of ours but the folder's own code."""
+    lines, inside, header = card.read_text(encoding="utf-8").splitlines(), False, []
+    for line in lines:
+        if line.startswith("---"):
+            inside = not inside
+        elif inside:
+            header.append(line)
+    fields = yaml.safe_load("\n".join(header))
+    folder = card.parent / fields["repo-link"].strip("<>").rpartition("/")[2]
+    spec = importlib.util.spec_from_file_location("mindspore_hub_conf", folder / "mindspore_hub_conf.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = module.create_network(fields["model-name"].lower())
+    asset = fields["asset"][0]
+    file = card.parent / asset["asset-link"].strip("<>").rpartition("/")[2]
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == asset["asset-sha256"]
+    missing, unexpected = mindspore.load_param_into_net(network, mindspore.load_checkpoint(str(file)))
+    assert missing == []
+    assert all(name.startswith("xcit_hub.") for name in unexpected)  # the strings that say the dialect
+    return network
+
+
+@pytest.mark.parametrize("dialect", ["paper", "mindcv"])
+def test_a_pull_request_loads_in_the_hubs_own_client(request, checkout, card_yaml, nano_arrays, dialect):
+    source = request.getfixturevalue("nano_ckpt" if dialect == "paper" else "nano_mindcv")
+    done = xcit_hub.publish(source, "me/xcit_nano", to=f"mindspore-hub:{checkout}", meta=card_yaml, parity=False)
+    version = ".".join(mindspore.__version__.split(".")[:2])
+    card = checkout / "mshub_res" / "assets" / "me" / version / "xcit_nano_imagenet2012.md"
+    assert Path(done.url) == card
+    assert (done.changed, done.revision) == (True, None)
+    assert "Upload" in done.todo[0]
+    assert "pull request" in done.todo[1]
+    network = load_as_the_hubs_client_does(card)
+    assert network.dialect.name == dialect
+    found = {name: value.asnumpy() for name, value in network.parameters_dict().items()}
+    assert all(np.array_equal(found[name], nano_arrays[name]) for name in nano_arrays)
+
+    again = xcit_hub.publish(source, "me/xcit_nano", to=f"mindspore-hub:{checkout}", meta=card_yaml, parity=False)
+    assert not again.changed
+    loaded = xcit_hub.load("me/xcit_nano", hub=f"mindspore-hub:{checkout}")
+    assert loaded.config.dialect == dialect
+    assert loaded.config.provenance.verified == "full"
+    by_uid = f"me/{version}/xcit_nano_imagenet2012"
+    assert xcit_hub.info(by_uid, hub=f"mindspore-hub:{checkout}").weights == "xcit_nano_12_p16_224-mine.ckpt"
+
+
+def test_a_pull_request_needs_a_place_for_the_file_and_a_whole_card(checkout, nano_ckpt, card_yaml):
+    target = f"mindspore-hub:{checkout}"
+    with pytest.raises(InputError, match="where the checkpoint will be"):
+        xcit_hub.publish(nano_ckpt, "me/xcit_nano", to=target, parity=False)
+    said = json.loads(card_yaml.read_text())
+    del said["author"]
+    card_yaml.write_text(json.dumps(said))
+    with pytest.raises(XcitHubError, match="author"):
+        xcit_hub.publish(nano_ckpt, "me/xcit_nano", to=target, meta=card_yaml, parity=False)
+    assert not list(checkout.rglob("*.md"))
+    with pytest.raises(InputError, match="pull requests only"):
+        card_yaml.write_text(json.dumps(said | {"author": "somebody"}))
+        xcit_hub.publish(nano_ckpt, "me/xcit_nano", to="mindspore-hub:/nowhere", meta=card_yaml, parity=False)
+
+
+@pytest.mark.parametrize("repo_link", ["https://gitee.com/x/..", "https://gitee.com/x/.git"])
+def test_a_repo_link_that_names_no_folder_is_refused(checkout, nano_ckpt, card_yaml, repo_link):
+    said = json.loads(card_yaml.read_text()) | {"repo_link": repo_link}
+    card_yaml.write_text(json.dumps(said))
+    with pytest.raises(XcitHubError):
+        xcit_hub.publish(nano_ckpt, "me/xcit_nano", to=f"mindspore-hub:{checkout}", meta=card_yaml, parity=False)
+    assert not list(checkout.rglob("*.py"))

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters import checkpoint, dialects
+from converters.checkpoint import StoredTensor
+from xcit_hub import conversion
+from xcit_hub.conversion import Options, convert_all, convert_one, pairs
+from xcit_hub.errors import HubError, InputError
+from xcit_hub.files import sha256_of
+from xcit_hub.parameters import parameter_shapes
+from xcit_hub.variants import architecture
+
+NAME = "xcit_nano_12_p16_224"
+
+
+def make(path: Path, family: str = "timm", seed: int = 0, metadata: dict[str, str] | None = None) -> Path:
+    generator = np.random.default_rng(seed)
+    ours = {
+        name: StoredTensor.of(np.abs(generator.standard_normal(shape, np.float32)) * 0.05)
+        for name, shape in parameter_shapes(architecture(NAME)).items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write(path, dialects.from_ours(ours, family), metadata or {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("source") / "nano.safetensors")
+
+
+def door(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"converters.{name}", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+# ---- Proof
+
+
+def test_what_is_written_is_proved_beside_pytorch_by_default_and_reported(source: Path, tmp_path: Path):
+    report = convert_one(str(source), tmp_path / "x.ckpt", Options())
+    assert report.parity is not None
+    assert report.parity["passed"]
+    conversion.write_report(tmp_path / "report.json", report, Options())
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["parity"]["max_error"] == report.parity["max_error"]
+    assert {"mindspore", "torch", "timm"} <= set(written["versions"])
+
+
+def test_wide_networks_are_proved_only_when_asked(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def prove(target, _report):
+        asked.append(target.name)
+        return {"passed": True}
+
+    monkeypatch.setattr(conversion, "proof", prove)
+    convert_one(str(source), tmp_path / "default.ckpt", Options())
+    convert_one(str(source), tmp_path / "declined.ckpt", Options(), verify=False)
+    monkeypatch.setattr(conversion, "_WIDEST_BY_DEFAULT", 64)
+    convert_one(str(source), tmp_path / "wide.ckpt", Options())
+    convert_one(str(source), tmp_path / "wide_asked.ckpt", Options(), verify=True)
+    assert asked == ["default.ckpt", "wide_asked.ckpt"]
+
+
+def test_without_timm_nothing_is_proved_unless_asked_which_is_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(conversion.importlib.util, "find_spec", lambda name: None)
+    assert convert_one(str(source), tmp_path / "x.ckpt", Options()).parity is None
+    with pytest.raises(InputError, match="torch and timm not installed"):
+        convert_one(str(source), tmp_path / "x.ckpt", Options(), verify=True)
+
+
+def test_a_published_name_is_fetched_as_that_model(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import huggingface_hub
+
+    fetched: list[tuple[str, str]] = []
+
+    def download(repository: str, name: str) -> str:
+        fetched.append((repository, name))
+        return str(source)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    report = convert_one("xcit_nano_12_p16_384.fb_dist_in1k", tmp_path / "x.ckpt", Options(), verify=False)
+    assert fetched == [("timm/xcit_nano_12_p16_384.fb_dist_in1k", "model.safetensors")]
+    assert report.weights.architecture.name == "xcit_nano_12_p16_384"
+
+
+def test_what_cannot_be_fetched_says_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import huggingface_hub
+
+    def fail(*_: object) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(HubError, match="no route") as caught:
+        convert_one("xcit_nano_12_p16_224.fb_in1k", tmp_path / "x.ckpt", Options())
+    assert "huggingface.co/timm/xcit_nano_12_p16_224.fb_in1k" in str(caught.value)
+    with pytest.raises(HubError, match="plain file") as caught:
+        convert_one("xcit_small_12_p8_224.fb_dino", tmp_path / "x.ckpt", Options())
+    assert "dl.fbaipublicfiles.com" in str(caught.value)
+
+
+# ---- Folders
+
+
+def test_a_folder_is_converted_resumed_and_its_failures_do_not_stop_the_rest(tmp_path: Path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    make(folder / "a.safetensors")
+    make(folder / "deep" / "b.safetensors", seed=1)
+    make(folder / "c.ckpt", "xcit-hub")  # tells no dialect
+    (folder / "d.safetensors").write_bytes(b"broken")
+    (folder / "notes.txt").write_text("no checkpoint")
+    planned = pairs(folder, out, ".ckpt")
+    assert [target.relative_to(out).as_posix() for _, target in planned] == [
+        "a.ckpt",
+        "c.ckpt",
+        "d.ckpt",
+        "deep/b.ckpt",
+    ]
+
+    def run(options: Options) -> dict[str, str]:
+        outcomes = {}
+        for done in convert_all(planned, options, verify=False):
+            outcomes[done.source.name] = "failed" if done.error else "done" if done.report else "before"
+        return outcomes
+
+    first = {"a.safetensors": "done", "c.ckpt": "failed", "d.safetensors": "failed", "b.safetensors": "done"}
+    assert run(Options()) == first
+    assert sorted(path.name for path in out.rglob("*.ckpt")) == ["a.ckpt", "b.ckpt"]
+    assert run(Options()) == {**first, "a.safetensors": "before", "b.safetensors": "before"}
+    make(folder / "a.safetensors", seed=2)  # another source
+    (out / "deep" / "b.ckpt").write_bytes(b"damaged")  # another target
+    assert run(Options()) == first
+    assert run(Options(dtype="float16")) == first  # another wish
+    assert json.loads((out / "a.report.json").read_text())["target"]["sha256"] == sha256_of(out / "a.ckpt")
+
+
+def test_two_files_that_would_become_one_are_refused_before_anything_is_written(tmp_path: Path):
+    make(tmp_path / "in" / "a.safetensors")
+    shutil.copy(tmp_path / "in" / "a.safetensors", tmp_path / "in" / "a.ckpt")
+    with pytest.raises(InputError, match="would both become"):
+        pairs(tmp_path / "in", tmp_path / "out", ".pth")
+    with pytest.raises(InputError, match="no checkpoint to convert"):
+        pairs(tmp_path / "in", tmp_path, ".pth")
+    with pytest.raises(InputError, match="is no folder"):
+        pairs(tmp_path / "none", tmp_path, ".pth")
+
+
+# ---- Commands
+
+
+def test_the_doors_convert_their_pair_and_print_what_they_did(source: Path, tmp_path: Path):
+    ckpt, facebook, timm = tmp_path / "a.ckpt", tmp_path / "b.pth", tmp_path / "c.safetensors"
+    for name, start, end in (
+        ("timm2ms", source, ckpt),
+        ("ms2facebook", ckpt, facebook),
+        ("facebook2ms", facebook, tmp_path / "d.safetensors"),
+        ("ms2timm", tmp_path / "d.safetensors", timm),
+    ):
+        done = door(name, start, end, "--no-verify", "--report", tmp_path / "report.json")
+        assert done.returncode == 0, done.stderr
+        assert NAME in done.stdout
+        assert "367 parameters mapped" in done.stdout
+        assert f"sha256 {sha256_of(end)}" in done.stdout
+        assert json.loads((tmp_path / "report.json").read_text())["target"]["sha256"] == sha256_of(end)
+    before = checkpoint.read(source).tensors
+    after = checkpoint.read(timm).tensors
+    assert all(after[name].raw() == tensor.raw() for name, tensor in before.items())
+
+
+def test_the_mindcv_doors_know_the_dialect_by_their_name(tmp_path: Path):
+    ckpt = make(tmp_path / "mindcv.ckpt", "mindcv")
+    done = door("mindcv2ms", ckpt, tmp_path / "a.safetensors", "--no-verify")
+    assert done.returncode == 0, done.stderr
+    assert "mindcv dialect: the command is for MindCV's files" in done.stdout
+    assert door("ms2mindcv", tmp_path / "a.safetensors", tmp_path / "b.ckpt", "--no-verify").returncode == 0
+    mine = checkpoint.read(tmp_path / "b.ckpt").tensors
+    assert all(mine[name].raw() == tensor.raw() for name, tensor in checkpoint.read(ckpt).tensors.items())
+    refused = door("ms2timm", tmp_path / "a.safetensors", tmp_path / "c.safetensors")
+    assert refused.returncode == 2
+    assert "has no network that computes" in refused.stderr
+    assert "import xcit_hub.timm" in refused.stderr
+    assert not (tmp_path / "c.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.ckpt", "x.ckpt"], "Cannot read none.ckpt"),
+        (["broken.ckpt", "x.ckpt"], "not a whole MindSpore checkpoint"),
+        (["nano.safetensors", "x.onnx"], "names no checkpoint format"),
+        (["nano.safetensors", "no/x.ckpt"], "Cannot write"),
+        (["nano.safetensors", "x.ckpt", "--model", "xcit_nano"], "no XCiT architecture"),
+        (["nano.safetensors", "x.ckpt", "--ema"], "no averaged"),
+        (["nano.safetensors", "x.ckpt", "--dialect", "mindcv"], "contradicts"),
+        (["nano.safetensors", "x.ckpt", "--num-classes", "2000"], "has 1000 classes"),
+        (["nano.safetensors", "x.ckpt", "--dtype", "int8"], "int8"),
+        (["nano.safetensors", "x.ckpt", "--to", "keras"], "keras"),
+        ([".", "out", "--all", "--report", "r.json"], "report beside it"),
+    ],
+)
+def test_every_mistake_exits_2_with_words_and_without_traceback(
+    run_cli, source: Path, tmp_path: Path, arguments, words
+):
+    shutil.copy(source, tmp_path / "nano.safetensors")
+    (tmp_path / "broken.ckpt").write_bytes(b"\x0a\xff")
+    done = run_cli("convert", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.ckpt", "nano.safetensors"]
+
+
+def test_the_folder_command_lists_failures_last_and_exits_2(run_cli, source: Path, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(source, tmp_path / "in" / "good.safetensors")
+    (tmp_path / "in" / "bad.ckpt").write_bytes(b"\x0a\xff")
+    for count in ("1 converted, 0 done before, 1 failed", "0 converted, 1 done before, 1 failed"):
+        done = run_cli("convert", "--all", "in", "out", "--no-verify", cwd=tmp_path)
+        assert done.returncode == 2
+        assert count in done.stdout
+        assert "bad.ckpt" in done.stdout.splitlines()[-3]
+
+
+def test_inspect_tells_what_is_in_any_file(run_cli, source: Path, tmp_path: Path):
+    done = run_cli("inspect", str(source))
+    for words in (NAME, "timm", "paper: only timm", "3,053,224", "375 float32", sha256_of(source)):
+        assert words in done.stdout
+    silent = make(tmp_path / "silent.ckpt", "xcit-hub")
+    told = json.loads(run_cli("inspect", str(silent), "--json", "--tensors").stdout)
+    assert told["dialect"] is None and "does not tell" in told["fault"]
+    assert told["parameters"] == 3_053_224
+    assert len(told["entries"]) == 367
+    assert (
+        told["entries"][0]["sha256"]
+        == __import__("hashlib").sha256(checkpoint.read(silent).tensors["cls_token"].raw()).hexdigest()
+    )
+    checkpoint.write(tmp_path / "resnet.safetensors", {"conv1.weight": np.zeros((3, 3), np.float32)})
+    told = json.loads(door("inspect", tmp_path / "resnet.safetensors", "--json").stdout)
+    assert told["family"] is None and "no XCiT" in told["fault"]
+
+
+def test_inspect_sees_averaged_weights_and_optimizer_state(tmp_path: Path):
+    tensors = checkpoint.read(make(tmp_path / "plain.ckpt", "mindcv")).tensors
+    for prefix in ("ema.", "adam_m."):
+        tensors = {**tensors, **{f"{prefix}{name}": tensors[name] for name in parameter_shapes(architecture(NAME))}}
+    checkpoint.write(tmp_path / "train.ckpt", tensors)
+    told = json.loads(door("inspect", tmp_path / "train.ckpt", "--json").stdout)
+    assert (told["averaged"], told["optimizer"], told["dialect"]) == (True, True, "mindcv")
+
+
+# ---- What is not loaded
+
+
+def test_a_conversion_loads_no_framework(source: Path, tmp_path: Path):
+    code = (
+        "import sys; from converters.convert import convert\n"
+        f"convert({str(source)!r}, {str(tmp_path / 'x.ckpt')!r})\n"
+        f"convert({str(tmp_path / 'x.ckpt')!r}, {str(tmp_path / 'y.safetensors')!r}, to='timm')\n"
+        "print(sorted({'mindspore', 'torch', 'timm', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

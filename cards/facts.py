@@ -11,8 +11,11 @@ from cards.inputs import read_json, read_yaml
 from cards.metadata import Asset, CardMetadata, Link, Names, Result
 from cards.provenance import Conversion
 from cards.run_record import RunRecord, Versions
-from cards.vocabulary import FILE_FORMATS, HUB_DATASETS, HUB_LICENSES
+from cards.vocabulary import FILE_FORMATS, HUB_LICENSES, HUGGING_FACE_DATASETS
 from xcit_hub import variants
+
+# Hugging Face's own word for a folder of images a class: what a figure was measured on when nobody can say more.
+UNNAMED = "imagefolder"
 
 Origin = Literal["measured", "published"]
 
@@ -38,6 +41,11 @@ class AccuracyFigure(_Strict):
     dataset: str = "ImageNet-1k"
     split: str = "validation"
     samples: int | None = None
+
+    @property
+    def dataset_id(self) -> str:
+        """The dataset's id on Hugging Face."""
+        return self.dataset.lower()
 
 
 class Performance(_Strict):
@@ -118,7 +126,7 @@ class Facts(_Strict):
         params: trainable numbers of the network.
         conversion: where converted weights came from.
         assumed: what the file left open and was assumed, in sentences.
-        unmeasured: nobody measured these weights: then the card has to say so.
+        crop_pct: the share of the shorter side that evaluation keeps; None where nobody said.
     """
 
     name: str
@@ -129,8 +137,8 @@ class Facts(_Strict):
     params: int
     weights: WeightsFile = WeightsFile()
     image_size: int
-    crop_pct: float
-    interpolation: str
+    crop_pct: float | None = None
+    interpolation: str | None = None
     accuracy: list[AccuracyFigure] = []
     performance: list[Performance] = []
     versions: Versions = Versions()
@@ -161,7 +169,7 @@ class Facts(_Strict):
     @property
     def recipe(self) -> str:
         """The training configuration that fits this model."""
-        from_run = next((row.record.recipe for row in self.performance if row.record.recipe), None)
+        from_run = next((row.record.recipe for row in self.performance if row.origin == "measured"), None)
         return self.meta.recipe or from_run or f"configs/xcit/{self.architecture}.yaml"
 
     @property
@@ -186,9 +194,17 @@ class Facts(_Strict):
 
     @property
     def headline(self) -> AccuracyFigure | None:
-        """The figure that goes into one-figure fields: measured before published, and of these the first."""
-        measured = (figure for figure in self.accuracy if figure.origin == "measured")
-        return next(measured, self.accuracy[0] if self.accuracy else None)
+        """The figure that goes into one-figure fields, which speak of the data the model was trained on.
+
+        Measured before published, and of these the first. A folder of images that has no name has no place there.
+        """
+        trained_on = HUGGING_FACE_DATASETS.get(self.meta.train_dataset or "")
+        fitting = [
+            figure
+            for figure in self.accuracy
+            if figure.dataset_id == trained_on or (trained_on is None and figure.dataset != UNNAMED)
+        ]
+        return next((figure for figure in fitting if figure.origin == "measured"), fitting[0] if fitting else None)
 
     def metadata(self, form: Literal["mindspore-hub", "hugging-face"], lang: Literal["en", "zh"]) -> CardMetadata:
         """Return the fields that the card of ``form`` in ``lang`` has at its head."""
@@ -224,25 +240,19 @@ class Facts(_Strict):
         in_timm = self.timm_repository is not None or self.published_by_timm
         tags = ["xcit", "mindspore", *(["timm"] if in_timm else []), *self.meta.tags]
         task = "image-classification" if self.num_classes else "image-feature-extraction"
+        trained_on = HUGGING_FACE_DATASETS.get(self.meta.train_dataset or "")
         return {
             "library_name": "timm" if in_timm else "mindspore",
             "language": ["zh" if lang == "zh" else "en"],
             "license_id": self.meta.license,
             "pipeline_tag": task,
             "tags": [task, *tags],
-            "datasets": ["imagenet-1k"] if self._trained_on_imagenet else [],
+            "datasets": [trained_on] if trained_on else [],
             "metrics": ["accuracy"] if self.accuracy else [],
             "base_model": self.meta.base_model,
             "results": [result.model_dump() for result in self._results(task)],
             "dialect": self.dialect,
         }
-
-    @property
-    def _trained_on_imagenet(self) -> bool:
-        return (
-            self.meta.train_dataset in {*HUB_DATASETS, *HUB_DATASETS.values()}
-            and "imagenet" in str(self.meta.train_dataset).lower()
-        )
 
     def _evaluation(self) -> str | None:
         figure = self.headline
@@ -261,7 +271,7 @@ class Facts(_Strict):
         return [
             Result(
                 task_type=task,
-                dataset_type="imagenet-1k" if figure.dataset == "ImageNet-1k" else figure.dataset.lower(),
+                dataset_type=figure.dataset_id,
                 dataset_name=figure.dataset,
                 dataset_split=figure.split,
                 metric_type="accuracy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cards.facts import AccuracyFigure, CardYaml, Facts, Performance, WeightsFile
+from cards.facts import UNNAMED, AccuracyFigure, CardYaml, Facts, Performance, WeightsFile
 from cards.inputs import read_json, validated
 from cards.metadata import Asset
 from cards.provenance import Conversion
@@ -18,6 +18,10 @@ from xcit_hub.files import sha256_of
 from xcit_hub.parameters import parameter_count
 
 _FORMATS = {".ckpt": "ckpt", ".safetensors": "safetensors", ".mindir": "mindir", ".onnx": "onnx", ".pth": "pth"}
+
+_IMAGENET = "ImageNet-1k"
+_IMAGENET_NAMES = frozenset({"imagenet", "imagenet-1k", "imagenet2012", "imagenet-2012"})
+_IMAGENET_IMAGES = 50_000
 
 
 def of_published(name: str, meta: CardYaml | None = None) -> Facts:
@@ -96,11 +100,12 @@ def of_checkpoint(
     digest = sha256_of(path)
     if run is not None:
         _same_file(run, digest, path)
+        run = run.model_copy(update={"recipe": _published_path(run.recipe)})
     if isinstance(conversion, (str, Path)):
         told: Conversion | None = read_json(conversion, Conversion)
     else:
         told = None if conversion is None else validated(conversion, Conversion, "the conversion report")
-    shape = preprocessing or variants.Preprocessing(image_size=known.image_size)
+    seen = run.image_size[0] if run is not None and run.image_size is not None else known.image_size
     meta = meta.model_copy(update={"asset": [_completed(asset, path, digest) for asset in meta.asset]})
     measured = [] if run is None else [Performance(origin="measured", source=_on(run), record=run)]
     return Facts(
@@ -116,9 +121,9 @@ def of_checkpoint(
             sha256=digest,
             link=meta.asset[0].asset_link if meta.asset else None,
         ),
-        image_size=shape.image_size,
-        crop_pct=shape.crop_pct,
-        interpolation=shape.interpolation,
+        image_size=seen if preprocessing is None else preprocessing.image_size,
+        crop_pct=None if preprocessing is None else preprocessing.crop_pct,
+        interpolation=None if preprocessing is None else preprocessing.interpolation,
         accuracy=[*_measured_accuracy(run), *meta.accuracy],
         performance=[*measured, *meta.performance],
         versions=run.versions if run is not None else meta.requirements,
@@ -146,8 +151,32 @@ def _on(run: RunRecord) -> str:
 def _measured_accuracy(run: RunRecord | None) -> list[AccuracyFigure]:
     if run is None or (run.top1 is None and run.top5 is None):
         return []
-    figure = AccuracyFigure(top1=run.top1, top5=run.top5, origin="measured", source=_on(run), samples=run.eval_samples)
-    return [figure.model_copy(update={"dataset": run.dataset}) if run.dataset else figure]
+    return [
+        AccuracyFigure(
+            top1=run.top1,
+            top5=run.top5,
+            origin="measured",
+            source=_on(run),
+            samples=run.eval_samples,
+            dataset=_dataset_of(run),
+        )
+    ]
+
+
+def _dataset_of(run: RunRecord) -> str:
+    """Return the name of what a run measured on. ImageNet-1k's validation set has 50,000 images and nothing less."""
+    name = run.dataset or UNNAMED
+    if name.lower() not in _IMAGENET_NAMES:
+        return name
+    return _IMAGENET if run.eval_samples == _IMAGENET_IMAGES else UNNAMED
+
+
+def _published_path(recipe: str | None) -> str | None:
+    """Return a recipe's path as the project has it; of any other file only the name: the disk is nobody's business."""
+    if recipe is None:
+        return None
+    before, found, inside = recipe.replace("\\", "/").rpartition("configs/")
+    return f"{found}{inside}" if found else before.rpartition("/")[2] or inside.rpartition("/")[2]
 
 
 def _completed(asset: Asset, path: Path, digest: str) -> Asset:

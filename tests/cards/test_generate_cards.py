@@ -235,10 +235,51 @@ def test_a_figure_from_another_dataset_is_not_imagenets(converted):
     assert facts.metadata("hugging-face", "en").datasets == []
 
 
+@pytest.mark.parametrize(
+    ("dataset", "samples", "named"),
+    [
+        ("imagenet", 50_000, "ImageNet-1k"),
+        ("imagenet", 500, "imagefolder"),
+        ("imagenet", None, "imagefolder"),
+        ("imagefolder", 50_000, "imagefolder"),
+        (None, 50_000, "imagefolder"),
+        ("cifar10", 10_000, "cifar10"),
+    ],
+)
+def test_only_the_whole_validation_set_is_called_imagenet(converted, dataset, samples, named):
+    run = RunRecord(top1=50.0, dataset=dataset, eval_samples=samples)
+    meta = CardYaml(train_dataset="ImageNet2012")
+    facts = of_checkpoint(converted[0], architecture=NANO, dialect="paper", meta=meta, run=run)
+    assert facts.accuracy[0].dataset == named
+    # One-figure fields speak of the training data; a figure from elsewhere must not pass for one of those.
+    evaluation = facts.metadata("mindspore-hub", "en").evaluation
+    assert evaluation == ("top1acc50" if named == "ImageNet-1k" else None)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("/home/me/xcit/configs/xcit/xcit_nano_12_p16_224.yaml", "configs/xcit/xcit_nano_12_p16_224.yaml"),
+        ("configs/xcit/cpu_smoke.yaml", "configs/xcit/cpu_smoke.yaml"),
+        ("/home/me/mine.yaml", "mine.yaml"),
+        ("mine.yaml", "mine.yaml"),
+    ],
+)
+def test_the_recipe_is_told_without_the_disk_it_lay_on(converted, recipe, told):
+    run = RunRecord(recipe=recipe, ms_per_step=1.0)
+    facts = of_checkpoint(converted[0], architecture=NANO, dialect="paper", run=run)
+    assert facts.recipe == told
+    assert "/home/me" not in prose(facts, "en")
+
+
 def test_measured_figures_come_before_published_ones(converted):
     meta = CardYaml(accuracy=[{"top1": 70.0, "source": "somebody"}])
     facts = of_checkpoint(
-        converted[0], architecture=NANO, dialect="paper", meta=meta, run=RunRecord(top1=69.0, eval_samples=5)
+        converted[0],
+        architecture=NANO,
+        dialect="paper",
+        meta=meta,
+        run=RunRecord(top1=69.0, dataset="imagenet", eval_samples=50_000),
     )
     assert facts.metadata("mindspore-hub", "en").evaluation == "top1acc69"
 

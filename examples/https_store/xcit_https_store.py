@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,13 +98,8 @@ def _digests(text: str, where: str) -> dict[str, str]:
     except (ValueError, LookupError, TypeError, AttributeError):
         raise HubError("That is no manifest.", where=where, fix="Write it again.") from None
     for path, digest in digests.items():
-        parts = path.split("/")
-        if (
-            "\\" in path
-            or any(part in ("", ".", "..") for part in parts)
-            or not is_commit(digest[:40])
-            or len(digest) != 64
-        ):
+        is_inside = "\\" not in path and not any(part in ("", ".", "..") for part in path.split("/"))
+        if not is_inside or not re.fullmatch("[0-9a-f]{64}", digest):
             raise HubError(f"The manifest lists {path!r}, which is not usable.", where=where, fix="Write it again.")
     return digests
 

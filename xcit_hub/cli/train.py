@@ -51,6 +51,7 @@ def train(
     from xcit_hub.training.recipe import load_recipe, parse_flags
 
     recipe = load_recipe(config, parse_flags(context.args))
+    from xcit_hub.training.device import leave
     from xcit_hub.training.engine import RUN
     from xcit_hub.training.engine import train as run
 
@@ -71,6 +72,7 @@ def train(
         typer.echo(json.dumps({"kind": "run", **record.model_dump(mode="json")}))
     elif record.top1 is not None:
         typer.echo(f"best top-1 {record.top1:.3f}%, recorded in {Path(recipe.ckpt_save_dir) / RUN}")
+    leave()
 
 
 def evaluate(
@@ -102,6 +104,7 @@ def evaluate(
     words = list(context.args)
     if model is not None and model.startswith("-"):
         words, model = [model, *words], None
+    from xcit_hub.training.device import leave
     from xcit_hub.training.recipe import load_recipe, parse_flags
     from xcit_hub.training.scoring import score, settings_of, stored_network
 
@@ -127,6 +130,7 @@ def evaluate(
     )
     if report is not None:
         typer.echo(json.dumps(report.as_dict()) if as_json else str(report))
+    leave()
 
 
 def _print_keys() -> None:

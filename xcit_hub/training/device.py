@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 
 import mindspore
 import numpy as np
@@ -79,9 +81,27 @@ def _join() -> Worker:
     return Worker(rank=int(communication.get_rank()), count=count)
 
 
+def leave() -> None:
+    """Part from the other workers in good order, as the last thing that a process does with MindSpore.
+
+    A process that ends by ``os._exit`` skips the hooks by which MindSpore tells the scheduler that it is done, and the
+    launcher takes that for a crash.
+    """
+    if started_by() is not None:
+        sys.stdout.flush()
+        atexit._run_exitfuncs()
+
+
+def mean(value: float, worker: Worker) -> float:
+    """Average a number over all workers, in float32."""
+    if worker.count == 1:
+        return value
+    return float(ops.AllReduce()(Tensor(np.array([value], np.float32))).asnumpy()[0]) / worker.count
+
+
 def total(counts: NDArray[np.int64], worker: Worker) -> NDArray[np.int64]:
-    """Sum integers over all workers; each sum has to stay below 2³¹."""
+    """Sum integers over all workers, in float32, which holds sums below 2²⁴ exactly (the CPU reduces no integers)."""
     if worker.count == 1:
         return counts
-    summed: NDArray[np.int64] = ops.AllReduce()(Tensor(counts.astype(np.int32))).asnumpy().astype(np.int64)
+    summed: NDArray[np.int64] = ops.AllReduce()(Tensor(counts.astype(np.float32))).asnumpy().astype(np.int64)
     return summed

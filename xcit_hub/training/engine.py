@@ -266,7 +266,7 @@ class _Run:
         seconds = time.perf_counter() - began
         history = {
             "epoch": epoch + 1,
-            "loss": float(np.mean(losses)),
+            "loss": device.mean(float(np.mean(losses)), self.worker),
             "lr": float(self.rates[(epoch + 1) * self.batches.steps - 1]),
             "images_per_second": round(self.images_a_step * len(losses) / seconds, 2),
             "seconds": round(seconds, 3),

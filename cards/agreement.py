@@ -16,7 +16,7 @@ _COLUMNS: dict[str, re.Pattern[str]] = {
     "mindspore": re.compile(r"^mind\s?spore( version)?$", re.IGNORECASE),
 }
 _NUMBER = re.compile(r"\d{1,3}(?:\.\d+)?")
-_DELIMITER = re.compile(r"^\s*\|?(\s*:?-+:?\s*\|)+\s*(:?-+:?)?\s*$")
+_DELIMITER = re.compile(r"\|?(:?-+:?\|)+(:?-+:?)?")
 _SPLIT = re.compile(r"(?<!\\)\|")
 
 
@@ -62,8 +62,8 @@ def cells(prose: str, first_line: int) -> dict[str, list[Said]]:
             head = None
         elif head is None:
             following = lines[index + 1][1] if index + 1 < len(lines) else ""
-            head = _row(line) if _DELIMITER.match(following) else None
-        elif not _DELIMITER.match(line):
+            head = _row(line) if _is_delimiter(following) else None
+        elif not _is_delimiter(line):
             for title, text in zip(head, _row(line), strict=False):
                 for name, pattern in _COLUMNS.items():
                     if pattern.search(title):
@@ -78,6 +78,10 @@ def _figures(metadata: CardMetadata) -> dict[str, dict[int, float]]:
         if rank and isinstance(result.metric_value, (int, float)):
             figures.setdefault("model-index", {}).setdefault(int(rank[1]), float(result.metric_value))
     return figures
+
+
+def _is_delimiter(line: str) -> bool:
+    return _DELIMITER.fullmatch("".join(line.split())) is not None
 
 
 def _row(line: str) -> list[str]:

@@ -16,9 +16,9 @@ from cards.vocabulary import PIPELINE_TAGS
 from xcit_hub.errors import CardError
 
 _READERS = {"mindspore-hub": mindspore_hub.read, "hugging-face": hugging_face.read}
-_ATX = re.compile(r"^ {0,3}#{1,6}\s+(?P<text>.*?)(?:\s+#+)?\s*$")
+_ATX = re.compile(r" {0,3}#{1,6}[ \t]+(?P<text>.*)")
 _HUB_FIELD = re.compile(r"^(?:backbone-name|module-type|repo-link|mindspore-version)[ \t]*:", re.MULTILINE)
-_SETEXT = re.compile(r"^ {0,3}(?:=+|-+)\s*$")
+_SETEXT = re.compile(r" {0,3}(?:=+|-+)")
 
 
 def check(card: str | Path) -> list[Fault]:
@@ -149,13 +149,16 @@ def _hugging_face_fields(metadata: CardMetadata, lines: Mapping[str, int]) -> It
 
 
 def _headings(prose: str, prose_line: int) -> Iterator[Fault]:
-    lines = outside_code(prose, prose_line)
-    for index, (number, line) in enumerate(lines):
-        found = _ATX.match(line)
-        following = lines[index + 1][1] if index + 1 < len(lines) else ""
-        text = found["text"] if found else line.strip() if line.strip() and _SETEXT.match(following) else ""
+    lines = [(number, line.rstrip()) for number, line in outside_code(prose, prose_line)]
+    following = [line for _, line in lines[1:]] + [""]
+    for (number, line), below in zip(lines, following, strict=True):
+        text = ""
+        if found := _ATX.fullmatch(line):
+            text = found["text"].rstrip("#").strip()
+        elif line and _SETEXT.fullmatch(below):
+            text = line.strip()
         if text.endswith(":"):
-            yield Fault(number, "prose", f"a heading must not end in ':': {text!r}")
+            yield Fault(number, "prose", f"a heading must not end in ':': {text[:80]!r}")
 
 
 _CHECKS = {"mindspore-hub": _check_mindspore_hub, "hugging-face": _check_hugging_face}

@@ -274,7 +274,7 @@ def _problem(error: Exception) -> tuple[int, str]:
 
 # A field starts at the left margin. Cards in Chinese write a full-width colon, with or without a space.
 _FIELD = re.compile(r"^(?P<key>[^\s:：#\-\[\]{}<>|&*!'\"][^:：\[\]{}<>|]{0,60}?)[ \t]*[:：](?P<rest>.*)$")
-_ENTRY = re.compile(r"^[ \t]*(?P<dash>-)?[ \t]*(?:(?P<key>[A-Za-z][\w-]*)[ \t]*[:：](?P<rest>.*))?$")
+_ENTRY = re.compile(r"(?P<dash>-)?[ \t]*(?:(?P<key>[A-Za-z][\w-]*)[ \t]*[:：](?P<rest>.*))?")
 _ASSET_KEYS = frozenset({"file-format", "asset-link", "asset-sha256"})
 
 
@@ -321,7 +321,7 @@ def _assets(lines: list[str]) -> Tree:
     entries: list[Tree] = []
     entry: dict[str, Tree] = {}
     for line in lines:
-        found = _ENTRY.match(line)
+        found = _ENTRY.fullmatch(line.strip())
         if not found:
             continue
         if found["dash"] or (found["key"] and _canonical(found["key"]) in entry):

@@ -25,7 +25,6 @@ FOREIGN = "mindspore-hub"
 MODEL_INDEX = "model-index"
 _RESERVED = frozenset({FOREIGN, MODEL_INDEX, "eval_results", "model_name", "license"})
 _CLOSING = re.compile(r"---[ \t]*$")
-_HEADING = re.compile(r"^#\s+(?P<title>.*\S)\s*$")
 
 
 @dataclass(frozen=True)
@@ -155,5 +154,5 @@ def _measurement(result: Result) -> dict[str, Any]:
 def _titled(prose: str) -> tuple[str, str]:
     stripped = prose.strip("\n")
     first, _, rest = stripped.partition("\n")
-    found = _HEADING.match(first)
-    return (found["title"], rest.strip("\n")) if found else ("", stripped)
+    title = first.removeprefix("# ").strip()
+    return (title, rest.strip("\n")) if first.startswith("# ") and title else ("", stripped)

@@ -130,6 +130,38 @@ def test_the_largest_card_that_is_read_takes_seconds_and_little_memory():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 << 20  # KiB, of the whole test process
 
 
+SPACES = " " * 60_000
+SLOW_FOR_A_CARELESS_PATTERN = {
+    "spaces in a heading": f"# a{SPACES * 10}b",
+    "spaces after a heading": f"#{SPACES * 10}",
+    "spaces below a table's head": f"a | b\n{SPACES * 10}x",
+    "hashes": "#" * 600_000,
+    "dashes": "a | b\n" + "-" * 600_000 + "x",
+    "bars": "a | b\n" + "|" * 600_000,
+    "delimiters": "a | b\n" + "|-" * 300_000 + "x",
+    "backticks": "`" * 600_000,
+    "digits": "top1acc" * 80_000,
+}
+
+
+@pytest.mark.parametrize("prose", SLOW_FOR_A_CARELESS_PATTERN.values(), ids=SLOW_FOR_A_CARELESS_PATTERN.keys())
+def test_no_line_takes_longer_than_it_is_long(prose):
+    started = time.monotonic()
+    for text in (f"# t\n\n---\nauthor: me\n---\n\n{prose}\n", f"---\nauthor: me\n---\n\n{prose}\n"):
+        check(text)
+        read(text)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("line", [f"-{SPACES}x", f"{SPACES}x", f"a{SPACES}x", f"asset:{SPACES}", f"a{SPACES}: b"])
+def test_no_line_of_a_broken_head_takes_longer_than_it_is_long(line):
+    started = time.monotonic()
+    for text in in_both_forms(f"evaluation: -\nasset:\n{line}"):
+        check(text)
+        read(text)
+    assert time.monotonic() - started < 5
+
+
 def test_a_comment_with_hostile_json_is_refused():
     for payload in ('{"results": 5', '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"tags": "\\ud800"'):
         text = f"# t\n\n---\nauthor: me\n---\n\n<!-- hugging-face {payload} -->\nprose\n"

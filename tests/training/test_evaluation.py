@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xcit_hub.data.batches import EvalBatches
+from xcit_hub.errors import InputError
+from xcit_hub.training.evaluation import evaluate, wilson_interval
+
+
+class Coloured:
+    """Eleven pictures whose colour is their number; number 4 cannot be read."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.labels = np.arange(11, dtype=np.int64) % 7
+        self.classes = list("abcdefg")
+        self.broken = broken
+
+    def name(self, index: int) -> str:
+        return f"picture {index}"
+
+    def open(self, index: int) -> Image.Image:
+        if self.broken and index == 4:
+            raise InputError("broken")
+        return Image.new("RGB", (4, 4), (index, 0, 0))
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.resize((4, 4)), np.float32).transpose(2, 0, 1).copy()
+
+
+def answers(images: np.ndarray) -> np.ndarray:
+    """Right for numbers below 7; beyond, the true class comes third."""
+    number = images[:, 0, 0, 0].astype(int)
+    logits = np.tile(np.linspace(0.1, 0, 7, dtype=np.float32), (len(images), 1))
+    logits[np.arange(len(images)), number % 7] = np.where(number < 7, 9, 0.097)
+    logits[:, 6] += np.where(number < 7, 0, 5).astype(np.float32)
+    return logits
+
+
+def test_the_last_partial_batch_and_unreadable_pictures_are_counted_right() -> None:
+    found = evaluate(answers, EvalBatches(Coloured(), pixels, batch_size=4), outputs=7)
+    assert (found.samples, found.correct1, found.correct5) == (11, 7, 11)
+    assert found.confusion.sum() == 11
+    assert np.diag(found.confusion).sum() == 7
+    assert found.predictions[10] == 6
+    broken = EvalBatches(Coloured(broken=True), pixels, batch_size=4)
+    found = evaluate(answers, broken, outputs=7, max_corrupt=1)
+    assert (found.samples, found.correct1, found.unreadable) == (10, 6, ("picture 4",))
+    with pytest.raises(InputError, match="picture 4"):
+        evaluate(answers, broken, outputs=7)
+
+
+def test_more_classes_than_outputs_is_an_error() -> None:
+    with pytest.raises(InputError, match="7 classes, the network 6"):
+        evaluate(answers, EvalBatches(Coloured(), pixels, batch_size=4), outputs=6)
+
+
+def test_intervals_are_wilsons() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998), table I.
+    assert wilson_interval(81, 263) == pytest.approx((25.53, 36.62), abs=0.01)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 16.11), abs=0.01)
+    assert wilson_interval(1, 29) == pytest.approx((0.61, 17.18), abs=0.01)

@@ -6,7 +6,7 @@ import math
 import mmap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -67,12 +67,19 @@ DTYPES: dict[str, Dtype] = {
 }
 
 
+class Mapping(Protocol):
+    """Memory that a file is mapped to, as ``mmap.mmap`` is."""
+
+    def madvise(self, option: int, start: int, length: int, /) -> object:
+        """Tell the system what will become of these bytes."""
+
+
 @dataclass(frozen=True)
 class Extent:
-    """A stretch of bytes, and the mapped file it lies in, if it lies in one."""
+    """A stretch of bytes, and the mapped file it lies in and where, if it lies in one."""
 
     view: memoryview
-    mapping: mmap.mmap | None = None
+    mapping: Mapping | None = None
     offset: int = 0
 
     def cut(self, start: int, stop: int) -> Extent:

@@ -253,6 +253,34 @@ def test_files_of_pytorch_before_1_6_are_read(tmp_path: Path):
     assert checkpoint.read(path).tensors["w"].numpy().tolist() == [0, 1, 2]
 
 
+def test_a_big_endian_archive_and_a_compressed_one_are_refused(tmp_path: Path):
+    import zipfile
+
+    import torch
+
+    path, changed = tmp_path / "x.pth", tmp_path / "changed.pth"
+    torch.save({"w": torch.arange(3.0)}, path)
+    for kind, words in ((zipfile.ZIP_STORED, "big-endian"), (zipfile.ZIP_DEFLATED, "compressed")):
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(changed, "w", kind) as new:
+            for entry in old.infolist():
+                new.writestr(entry.filename, old.read(entry).replace(b"little", b"big"))
+        with pytest.raises(CheckpointError, match=words):
+            checkpoint.read(changed)
+
+
+def test_numbers_are_the_same_however_often_their_memory_is_given_back(tmp_path: Path):
+    import torch
+
+    path = tmp_path / "x.pth"
+    weights = {str(index): torch.randn(300, 300) for index in range(8)}
+    weights["transposed"] = weights["0"].T
+    torch.save(weights, path)
+    opened = checkpoint.read(path)
+    for _ in range(2):
+        for name, expected in weights.items():
+            assert b"".join(opened.tensors[name].pieces()) == expected.contiguous().numpy().tobytes()
+
+
 class Malicious:
     def __init__(self, marker: Path, call: str) -> None:
         self.marker, self.call = marker, call

@@ -8,7 +8,8 @@ Four ways to the same cached ``xcit_tiny_12_p16_224`` (seeded random weights, se
   building is not counted;
 - ``timm.create_model("hf-hub:…", pretrained=True)`` from the same cache, offline.
 
-Each runs in a process of its own, in turn, several times; the table has medians and the range, seconds of wall clock.
+Each runs in a process of its own, in turn, several times; the table has medians and the range of the wall clock, and
+the processor's seconds (user and system), which other work on the machine disturbs less.
 
     python benchmarks/load.py --repeat 7
 """
@@ -28,17 +29,20 @@ NAME = "org/xcit_tiny"
 ARCHITECTURE = "xcit_tiny_12_p16_224"
 
 # What each process runs; `began` is the time of its first line.
-_BEGIN = "import time; began = time.perf_counter()\nimport sys\nhub, cache, file = sys.argv[1:]\n"
-_END = "\nprint(time.perf_counter() - began, flush=True)\nimport os; os._exit(0)"
+_BEGIN = """import sys, time
+began, worked = time.perf_counter(), time.process_time()
+hub, cache, file = sys.argv[1:]
+"""
+_END = "\nprint(time.perf_counter() - began, time.process_time() - worked, flush=True)\nimport os; os._exit(0)"
 WAYS = {
     "load, Hugging Face's cache": f"import xcit_hub\nxcit_hub.load('hf://{NAME}', cache_dir=cache, offline=True)",
     "load, folder hub": f"import xcit_hub\nxcit_hub.load('{NAME}', hub=hub)",
     "mindspore.load_checkpoint": (
         "import mindspore\n"
-        "waited = time.perf_counter()\n"
+        "waited, paused = time.perf_counter(), time.process_time()\n"
         "from xcit_hub.models import create_model\n"
         f"network = create_model('{ARCHITECTURE}', init=False)\n"
-        "began += time.perf_counter() - waited\n"
+        "began += time.perf_counter() - waited; worked += time.process_time() - paused\n"
         "mindspore.load_param_into_net(network, mindspore.load_checkpoint(file, format='safetensors'))"
     ),
     "timm.create_model": f"import timm\ntimm.create_model('hf-hub:{NAME}', pretrained=True, cache_dir=cache)",
@@ -64,8 +68,8 @@ def prepare(folder: Path) -> list[str]:
     return [str(folder / "hub"), str(folder / "hub"), str(plain)]
 
 
-def seconds(way: str, arguments: list[str]) -> float:
-    """Run one way in a fresh process."""
+def seconds(way: str, arguments: list[str]) -> tuple[float, float]:
+    """Run one way in a fresh process: seconds of the wall clock and of the processor."""
     environment = {**os.environ, "GLOG_v": "3", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, "-c", _BEGIN + WAYS[way] + _END, *arguments],
@@ -76,7 +80,8 @@ def seconds(way: str, arguments: list[str]) -> float:
     )
     if done.returncode:
         raise SystemExit(f"{way} failed:\n{done.stderr}")
-    return float(done.stdout.split()[-1])
+    wall, worked = done.stdout.split()[-2:]
+    return float(wall), float(worked)
 
 
 def main() -> None:
@@ -91,15 +96,23 @@ def main() -> None:
         arguments = prepare(Path(scratch))
         for way in WAYS:
             seconds(way, arguments)  # everything is in the page cache for everybody
-        runs: dict[str, list[float]] = {way: [] for way in WAYS}
+        runs: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
         for _ in range(options.repeat):
             for way in WAYS:
                 runs[way].append(seconds(way, arguments))
-    base = statistics.median(runs["mindspore.load_checkpoint"])
-    table = Table("way", "median s", "range s", "× MindSpore alone")
-    for way, times in runs.items():
-        median = statistics.median(times)
-        table.add_row(way, f"{median:.2f}", f"{min(times):.2f} to {max(times):.2f}", f"{median / base:.2f}")
+    medians = {way: [statistics.median(column) for column in zip(*times, strict=True)] for way, times in runs.items()}
+    base = medians["mindspore.load_checkpoint"]
+    table = Table("way", "wall s", "range", "×", "processor s", "×", caption="×: as many times MindSpore alone")
+    for way, (wall, worked) in medians.items():
+        walls = [each for each, _ in runs[way]]
+        table.add_row(
+            way,
+            f"{wall:.2f}",
+            f"{min(walls):.2f} to {max(walls):.2f}",
+            f"{wall / base[0]:.2f}",
+            f"{worked:.2f}",
+            f"{worked / base[1]:.2f}",
+        )
     Console().print(table)
     if options.json is not None:
         options.json.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")

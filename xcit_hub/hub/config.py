@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from xcit_hub.errors import HubError
 from xcit_hub.variants import (
@@ -25,6 +25,7 @@ FILE_NAME = "xcit_hub.json"
 TIMM_FILE_NAME = "config.json"
 _FORMAT = "xcit-hub/1"
 
+T = TypeVar("T")
 GlobalPool = Literal["token", "avg", ""]
 
 
@@ -218,15 +219,30 @@ def imagenet_labels() -> tuple[str, ...]:
 
 
 def _validated(fields: Mapping[str, object], where: object) -> ModelConfig:
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        # Unknown fields are let through: a later version may write more.
-        config = TypeAdapter(ModelConfig).validate_python(dict(fields))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise _malformed(f"{place}: {first['msg']}", where) from None
+    # By hand: this runs before every load, and building a pydantic model costs a tenth of a second. Unknown fields are
+    # let through, as a later version may write more.
+    shape = _typed(fields, "preprocessing", dict, {}, where)
+    provenance = _typed(fields, "provenance", dict, {}, where)
+    config = ModelConfig(
+        architecture=_typed(fields, "architecture", str, "", where),
+        dialect=_one_of(fields, "dialect", ("paper", "mindcv"), where),
+        num_classes=_typed(fields, "num_classes", int, 1000, where),
+        in_chans=_typed(fields, "in_chans", int, 3, where),
+        global_pool=_one_of(fields, "global_pool", ("token", "avg", ""), where, "token"),
+        preprocessing=Preprocessing(
+            image_size=_typed(shape, "image_size", int, 224, where),
+            crop_pct=_typed(shape, "crop_pct", float, 1.0, where),
+            interpolation=_typed(shape, "interpolation", str, "bicubic", where),
+            mean=_three(shape, "mean", Preprocessing.mean, where),
+            std=_three(shape, "std", Preprocessing.std, where),
+        ),
+        labels=tuple(_each(fields, "labels", str, where)),
+        provenance=Provenance(
+            source=_typed(provenance, "source", str, "", where),
+            family=_one_of(provenance, "family", ("timm", "facebook", "mindcv", "xcit-hub", None), where),
+            notes=tuple(_each(provenance, "notes", str, where)),
+        ),
+    )
     if config.architecture not in ARCHITECTURES:
         raise _malformed(f"architecture {config.architecture!r} is in no table", where)
     sound = (
@@ -234,11 +250,44 @@ def _validated(fields: Mapping[str, object], where: object) -> ModelConfig:
         and config.in_chans > 0
         and 0 < config.preprocessing.image_size <= 4096
         and 0 < config.preprocessing.crop_pct <= 1
+        and all(config.preprocessing.std)
         and len(config.labels) in (0, config.num_classes)
     )
     if not sound:
         raise _malformed("a number is out of range, or there are not as many labels as classes", where)
     return config
+
+
+def _typed(fields: Mapping[str, object], name: str, kind: type[T], default: T, where: object) -> T:
+    value = fields.get(name, default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if not isinstance(value, kind) or isinstance(value, bool) or value != value:
+        raise _malformed(f"{name}: {value!r:.40} is no {kind.__name__}", where)
+    return value
+
+
+def _one_of(fields: Mapping[str, object], name: str, known: tuple[Any, ...], where: object, default: Any = None) -> Any:
+    value = fields.get(name, default)
+    if not isinstance(value, str | None) or value not in known:
+        raise _malformed(f"{name}: {value!r:.40} is none of {', '.join(map(repr, known))}", where)
+    return value
+
+
+def _each(fields: Mapping[str, object], name: str, kind: type[T], where: object) -> list[T]:
+    values = fields.get(name, ())
+    if not isinstance(values, list | tuple):
+        raise _malformed(f"{name}: not a list", where)
+    return [_typed({name: value}, name, kind, kind(), where) for value in values]
+
+
+def _three(
+    fields: Mapping[str, object], name: str, default: tuple[float, float, float], where: object
+) -> tuple[float, float, float]:
+    values = _each({name: fields.get(name, default)}, name, float, where)
+    if len(values) != 3:
+        raise _malformed(f"{name}: {len(values)} numbers instead of 3", where)
+    return values[0], values[1], values[2]
 
 
 def _object(text: str, where: object) -> dict[str, Any]:

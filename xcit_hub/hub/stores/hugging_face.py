@@ -153,6 +153,16 @@ class HuggingFaceStore:
         return sorted(model.id for model in found)
 
     def _download(self, name: str, commit: str, path: str, force: bool) -> Path:
+        if self.context.offline:
+            # Not even huggingface_hub is asked: building its headers may ask the network who is calling.
+            held = cache.Repository(self.context.cache, name).files(commit).get(path)
+            if held is None or not held.exists():
+                raise HubError(
+                    f"{path} of {name} is not in the cache, and offline mode forbids fetching it.",
+                    where=self.context.cache,
+                    fix="Load it once online, or give cache_dir the folder that has it.",
+                )
+            return held
         return Path(
             self._call(
                 name,
@@ -166,8 +176,7 @@ class HuggingFaceStore:
                     token=self.context.token,
                     library_name="xcit-hub",
                     library_version=__version__,
-                    local_files_only=self.context.offline,
-                    force_download=force and not self.context.offline,
+                    force_download=force,
                 ),
             )
         )
@@ -209,13 +218,7 @@ class HuggingFaceStore:
         where = f"{self.endpoint}/{name}" if name else self.endpoint
         root = root_of(error)
         if isinstance(root, LocalEntryNotFoundError):
-            if root.__cause__ is None or self.context.offline:
-                return HubError(
-                    "The file is not in the cache, and offline mode forbids fetching it.",
-                    where=self.context.cache,
-                    fix="Load it once online, or give cache_dir the folder that has it.",
-                )
-            root = root.__cause__
+            root = root.__cause__ or root
         if isinstance(error, HFValidationError):
             return HubError(f"{name!r} is not a repository's name.", where=where, fix="Write org/name.")
         if isinstance(root, GatedRepoError):

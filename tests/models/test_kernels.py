@@ -82,3 +82,24 @@ def test_the_choice_of_kernels_follows_device_and_version(monkeypatch) -> None:
     assert chosen["CPU", "2.9.0"].convolution is chosen["CPU", "2.10.0"].convolution is kernels.UnfoldedConv2d
     assert all(choice.convolution is mindspore.nn.Conv2d for (device, _), choice in chosen.items() if device != "CPU")
     assert all(choice.gelu["erf"] is kernels.gelu_erf for (device, _), choice in chosen.items() if device != "CPU")
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_layer_norm_by_products_equals_mindspores_in_value_and_gradient(offset: float) -> None:
+    generator = np.random.default_rng(0)
+    plain = mindspore.nn.LayerNorm((192,), epsilon=1e-6)
+    products = kernels.ProductLayerNorm((192,), epsilon=1e-6)
+    for name in ("gamma", "beta"):
+        value = mindspore.Tensor(generator.standard_normal(192).astype(np.float32))
+        getattr(plain, name).set_data(value)
+        getattr(products, name).set_data(value)
+    x = mindspore.Tensor((offset + generator.standard_normal((2, 9, 192))).astype(np.float32))
+
+    def gradients(cell) -> list[np.ndarray]:
+        inputs, weights = mindspore.grad(lambda x: (cell(x) ** 3).sum(), 0, cell.trainable_params())(x)
+        return [inputs.asnumpy(), *(weight.asnumpy() for weight in weights)]
+
+    tolerance = 1e-5 * max(offset, 1.0)
+    assert np.abs(products(x).asnumpy() - plain(x).asnumpy()).max() < tolerance
+    for found, expected in zip(gradients(products), gradients(plain), strict=True):
+        assert np.abs(found - expected).max() <= 2 * tolerance * np.abs(expected).max()

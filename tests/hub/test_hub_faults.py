@@ -144,6 +144,15 @@ def test_a_killed_download_leaves_a_cache_that_the_next_one_completes(ready, nan
     assert fetch(ready, folder) == nano_timm["model.safetensors"]
 
 
+def test_the_clients_warnings_show_no_signature_and_no_token(ready, folder):
+    ready.faults = [Fault(STORAGE, "cut", 5_000_000), Fault(STORAGE, "status", 429, headers={"Retry-After": "0"})]
+    process = in_a_process(ready, folder, FETCH, stdout=subprocess.PIPE)
+    out, said = process.communicate(timeout=60)
+    assert "Trying to resume" in said or "Retrying" in said
+    assert "X-Signature" not in out + said
+    assert TOKEN not in out + said
+
+
 def test_a_full_disk_is_one_clear_error(ready, folder):
     # The kernel refuses to let the file grow, as a full disk does; mounting a small one needs rights.
     def limit() -> None:

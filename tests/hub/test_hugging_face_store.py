@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -126,6 +129,24 @@ def test_a_timm_users_repository_loads(server, nano_timm, nano_arrays):
     assert same(network, nano_arrays)
     assert network.config.dialect == "paper"
     assert network.config.provenance.revision == commit
+
+
+def test_timms_own_names_load_without_torch_and_write_nothing_but_the_cache(server, nano_timm, tmp_path):
+    server.add("timm/xcit_nano_12_p16_224.fb_in1k", nano_timm)
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import os, xcit_hub\n"
+        "network = xcit_hub.load('xcit_nano_12_p16_224.fb_in1k')\n"
+        "print(network.config.provenance.source, network.config.provenance.verified)\n"
+        "sys.stdout.flush(); os._exit(0)"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [f"{server.url}/timm/xcit_nano_12_p16_224.fb_in1k", "full"]
+    written = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {"home"}
 
 
 def test_info_fetches_no_weights(server, nano_timm):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mindspore
@@ -133,6 +134,15 @@ def test_a_cached_file_is_not_fetched_again_and_a_damaged_one_once(server, offer
     blob.write_bytes(b"x")
     assert locate(link).fetch()[0].read_bytes() == nano_ckpt.read_bytes()
     assert sum("/files/" in path for _, path, _ in server.storage_requests) == 2
+
+
+def test_eight_at_once_download_once(server, offer, nano_ckpt):
+    link = offer()
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: locate(link).fetch(), range(8)))
+    assert len(found) == 1
+    assert found.pop()[0].read_bytes() == nano_ckpt.read_bytes()
+    assert sum("/files/" in path for _, path, _ in server.storage_requests) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ run while MindSpore is being imported, so on a warm cache they cost nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from xcit_hub.errors import HubError, InputError, WeightsError
 from xcit_hub.files import sha256_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.generic]
 
+T = TypeVar("T")
 PathLike = str | os.PathLike[str]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Mode = Literal["graph", "pynative"]
@@ -112,11 +114,10 @@ def load(
         InputError, UnknownNameError: an argument has no meaning.
     """
     located = locate(id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, force=force_download)
-    with ThreadPoolExecutor(1, thread_name_prefix="xcit-hub-fetch") as pool:
-        fetched = pool.submit(located.fetch)
-        from xcit_hub.hub.mixin import XCiT
+    fetched = _meanwhile(located.fetch)
+    from xcit_hub.hub.mixin import XCiT
 
-        weights, described = _read(located, fetched, dialect)
+    weights, described = _read(located, fetched, dialect)
     arrays: Mapping[str, Any] = weights.arrays()
     if in_chans is not None and in_chans != described.in_chans:
         arrays, described = _with_channels(arrays, described, in_chans)
@@ -154,8 +155,7 @@ def load_weights(
     from xcit_hub.models import load_weights as fill
 
     located = locate(id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token)
-    with ThreadPoolExecutor(1) as pool:
-        weights, described = _read(located, pool.submit(located.fetch), dialect)
+    weights, described = _read(located, located.fetch, dialect)
     if network.dialect.name != described.dialect:
         raise WeightsError(
             f"These weights are of the {described.dialect} dialect, the network computes the "
@@ -303,8 +303,23 @@ def _weights_file(snapshot: Snapshot, digests: Mapping[str, str]) -> str:
     )
 
 
+def _meanwhile(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin ``work`` beside what follows; the function returned waits for it, and gives its result or its error."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    # A daemon: whoever interrupts a download does not want to wait for its end.
+    threading.Thread(target=run, name="xcit-hub-fetch", daemon=True).start()
+    return done.result
+
+
 def _read(
-    located: Located, fetched: Future[tuple[Path, str]], dialect: DialectName | None
+    located: Located, fetched: Callable[[], tuple[Path, str]], dialect: DialectName | None
 ) -> tuple[Weights, ModelConfig]:
     from converters.convert import load as read_checkpoint
 
@@ -315,7 +330,7 @@ def _read(
             where=located.snapshot.origin,
             fix="Leave the dialect out: the model's description says it.",
         )
-    path, digest = fetched.result()
+    path, digest = fetched()
     weights = read_checkpoint(
         path, model=known.architecture if known else None, dialect=known.dialect if known else dialect
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -147,6 +148,17 @@ def clean(text: str) -> str:
     if secret:
         text = text.replace(secret, "…")
     return _QUERY.sub(r"\1", _TOKEN.sub("…", text)).strip().rstrip(".")
+
+
+class _WithoutSecrets(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = clean(record.getMessage()), ()
+        return True
+
+
+# The client's own warnings name the addresses it retries, signatures and all.
+for _handler in logging.getLogger("huggingface_hub").handlers:
+    _handler.addFilter(_WithoutSecrets())
 
 
 def _answered(error: HfHubHTTPError, place: str, where: str) -> HubError:

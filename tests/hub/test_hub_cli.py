@@ -1,0 +1,116 @@
+"""``xcit-hub list|info|load|publish|whoami|cache``: what they print, as JSON too, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hub_server import TOKEN
+from typer.testing import CliRunner
+
+import xcit_hub
+from xcit_hub.cli.app import app
+from xcit_hub.errors import HubError
+from xcit_hub.variants import list_models
+
+
+@pytest.fixture
+def run():
+    def invoke(*arguments, code=0) -> str:
+        done = CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": "200"})
+        if isinstance(done.exception, HubError | ValueError | LookupError):
+            raise done.exception
+        assert done.exit_code == code, done.output
+        return done.stdout
+
+    return invoke
+
+
+@pytest.fixture
+def hub(tmp_path, nano_ckpt):
+    xcit_hub.publish(nano_ckpt, "org/xcit-nano", to=tmp_path / "hub", parity=False)
+    return tmp_path / "hub"
+
+
+def test_list_names_architectures_checkpoints_and_hubs(run, hub):
+    assert json.loads(run("list", "xcit_tiny*", "--json")) == list_models("xcit_tiny*")
+    assert len(json.loads(run("list", "*.fb*in1k", "--pretrained", "--json"))) == 42
+    assert "77.12" in run("list", "xcit_tiny_12_p16_224.fb_in1k", "--pretrained")
+    assert run("list", "--hub", hub).split() == ["org/xcit-nano"]
+    assert run("list", "--hub", "mindspore-hub").split() == ["mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012"]
+
+
+def test_info_says_what_is_there(run, hub):
+    assert "weights" in run("info", "org/xcit-nano", "--hub", hub)
+    found = json.loads(run("info", "org/xcit-nano", "--hub", hub, "--json"))
+    assert found["config"]["architecture"] == "xcit_nano_12_p16_224"
+    assert found["files"]["model.safetensors"]["size"] > 10_000_000
+
+
+def test_load_says_what_was_loaded_and_classifies(run, hub, tmp_path):
+    from PIL import Image
+
+    assert "verified in full" in run("load", "org/xcit-nano", "--hub", hub)
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "red.png")
+    found = json.loads(run("load", "org/xcit-nano", "--hub", hub, "--image", tmp_path / "red.png", "--json"))
+    assert found["verified"] == "full"
+    assert len(found["classes"]) == 5
+
+
+def test_publish_shows_every_file_and_hash(run, nano_ckpt, tmp_path):
+    target = tmp_path / "hub"
+    shown = run("publish", nano_ckpt, "org/nano", "--to", target, "--no-parity", "--dry-run")
+    assert "not published: --dry-run" in shown
+    assert "# nano" in shown
+    assert "model.safetensors" in shown
+    assert not target.exists()
+    done = json.loads(run("publish", nano_ckpt, "org/nano", "--to", target, "--no-parity", "--json"))
+    assert done["changed"]
+    assert "no commit made" in run("publish", nano_ckpt, "org/nano", "--to", target, "--no-parity")
+
+
+def test_whoami_names_the_user_and_not_the_token(run, server):
+    assert json.loads(run("whoami", "--endpoint", server.url, "--json"))["name"] == "me"
+    said = run("whoami", "--endpoint", server.url)
+    assert said.startswith("me, member of org")
+    assert TOKEN not in said
+
+
+def test_the_cache_is_listed_verified_and_pruned(run, server, nano_timm, tmp_path):
+    server.add("someone/nano", nano_timm)
+    xcit_hub.load("someone/nano", hub=server.url)
+    folder = tmp_path / "cache"
+    (folder / "models--bert--base" / "blobs").mkdir(parents=True)
+    (folder / "models--bert--base" / "snapshots").mkdir()
+    (folder / "models--bert--base" / "blobs" / ("0" * 64)).write_bytes(b"somebody else's")
+    (entry,) = json.loads(run("cache", "list", "--json"))
+    assert (entry["name"], entry["branches"]) == ("someone/nano", ["main"])
+    assert json.loads(run("cache", "verify", "--json")) == {"checked": 2, "damaged": []}
+
+    server.add("someone/nano", nano_timm | {"model.safetensors": nano_timm["model.safetensors"]})
+    xcit_hub.load("someone/nano", hub=server.url)
+    before = json.loads(run("cache", "prune", "--dry-run", "--json"))
+    assert len(before["removed"]) == 1
+    assert len(json.loads(run("cache", "list", "--json"))) == 2
+    run("cache", "prune")
+    assert len(json.loads(run("cache", "list", "--json"))) == 1
+    assert xcit_hub.load("someone/nano", hub=server.url, offline=True)
+    assert (folder / "models--bert--base" / "blobs" / ("0" * 64)).exists()
+
+    blob = next(path for path in (folder / "models--someone--nano" / "blobs").iterdir() if len(path.name) == 64)
+    blob.write_bytes(b"damaged")
+    assert json.loads(run("cache", "verify", "--json", code=1))["damaged"][0]["path"] == str(blob)
+    assert "damaged" in run("cache", "verify", code=1)
+
+
+def test_mistakes_exit_2_with_one_message_and_no_traceback(run_cli, tmp_path):
+    for arguments in (
+        ["load", "xcit_tinny_12_p16_224"],
+        ["info", "org/nano", "--hub", str(tmp_path / "nowhere")],
+        ["publish", str(tmp_path / "missing.ckpt"), "org/nano", "--to", str(tmp_path / "hub"), "--no-parity"],
+    ):
+        done = run_cli(*arguments)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "do:" in done.stderr
+    assert not (tmp_path / "hub").exists()

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import TINY, network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_networks import TINY, network
 
 from converters import checkpoint, dialects
 from converters.checkpoint import StoredTensor

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, TINY_P16, Make, network, same
+from tiny_networks import TINY, TINY_P16, Make, network, same
 
 from converters import checkpoint, dialects
 from converters.checkpoint import StoredTensor
@@ -47,7 +47,11 @@ def mindcv(tmp_path: Path, make: Make) -> Path:
 @pytest.mark.parametrize("suffix_in", SUFFIXES)
 @pytest.mark.parametrize("families", [PAPER, MINDCV], ids=["paper", "mindcv"])
 def test_every_family_and_format_becomes_every_other_and_comes_back(
-    tmp_path: Path, make: Make, families: tuple[str, ...], suffix_in: str, suffix_out: str
+    tmp_path: Path,
+    make: Make,
+    families: tuple[str, ...],
+    suffix_in: str,
+    suffix_out: str,
 ):
     dialect = "paper" if families is PAPER else "mindcv"
     for source_family in families:
@@ -74,6 +78,8 @@ def test_files_of_every_architecture_come_back_byte_for_byte(tmp_path: Path, nam
     report = convert(facebook, end, to="timm")
     assert report.weights.architecture.name == name
     assert sha256_of(end) == sha256_of(start) == report.target["sha256"]
+    for path in tmp_path.iterdir():  # pytest keeps the folders of three runs
+        path.unlink()
 
 
 @pytest.mark.parametrize("name", ["xcit_nano_12_p16_224", "xcit_tiny_12_p8_224"])

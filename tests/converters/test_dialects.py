@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import ARCHITECTURE_NAMES, TINY, TINY_P16, Make, network, same
+from tiny_networks import ARCHITECTURE_NAMES, TINY, TINY_P16, Make, network, same
 
 from converters import dialects
 from converters.checkpoint import StoredTensor

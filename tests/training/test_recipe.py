@@ -65,6 +65,15 @@ def test_an_unknown_flag_names_the_nearest_key(flags: list[str], says: str) -> N
         raise_with_fix(lambda: parse_flags(flags))
 
 
+def test_a_recipe_that_ships_with_the_library_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("cpu_smoke") == load_recipe(CONFIGS / "cpu_smoke.yaml")
+    with pytest.raises(InputError, match="Cannot read"):
+        load_recipe("cpu_smokes")
+
+
 def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("model: xcit_nano_12_p16_224\nlearning_rate: 1\nbatchsize: 3\n")

@@ -51,7 +51,7 @@ def train(
     from xcit_hub.training.recipe import load_recipe, parse_flags
 
     recipe = load_recipe(config, parse_flags(context.args))
-    from xcit_hub.training.device import leave
+    from xcit_hub.training.device import is_first, leave
     from xcit_hub.training.engine import RUN
     from xcit_hub.training.engine import train as run
 
@@ -68,9 +68,9 @@ def train(
         as_json=as_json,
         initial=initial,
     )
-    if as_json:
+    if as_json and is_first():
         typer.echo(json.dumps({"kind": "run", **record.model_dump(mode="json")}))
-    elif record.top1 is not None:
+    elif record.top1 is not None and is_first():
         typer.echo(f"best top-1 {record.top1:.3f}%, recorded in {Path(recipe.ckpt_save_dir) / RUN}")
     leave()
 

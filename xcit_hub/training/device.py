@@ -81,6 +81,12 @@ def _join() -> Worker:
     return Worker(rank=int(communication.get_rank()), count=count)
 
 
+def is_first() -> bool:
+    """Whether this process is the only worker, or the one that speaks for all."""
+    rank = os.environ.get("RANK_ID") or os.environ.get("OMPI_COMM_WORLD_RANK") or "0"
+    return started_by() is None or rank == "0"
+
+
 def leave() -> None:
     """Part from the other workers in good order, as the last thing that a process does with MindSpore.
 

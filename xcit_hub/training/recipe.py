@@ -57,7 +57,7 @@ class Recipe(BaseModel):
     device_target: Literal["auto", "CPU", "GPU", "Ascend"] = Field("auto", description="auto: the best there is")
 
     # Data set
-    dataset: Literal["imagenet", "imagefolder", "", "cifar10", "cifar100", "tar", "mindrecord"] = Field(
+    dataset: Literal["imagenet", "imagefolder", "", "cifar10", "cifar100", "tar"] = Field(
         "imagenet", description="kind of data set; imagenet, imagefolder and '' are folders of classes"
     )
     data_dir: str = Field("./", description="where it lies")
@@ -233,13 +233,14 @@ def load_recipe(path: str | Path | None, overrides: Mapping[str, Any] | None = N
     """Read a YAML recipe and lay ``overrides`` (typed values or a command line's words) over it.
 
     Args:
-        path: the YAML file, or None for the defaults alone.
+        path: the YAML file, the name of a recipe that ships with the library (``cpu_smoke``), or None for the
+            defaults alone.
         overrides: key → value, as from ``--epoch_size 2``.
 
     Raises:
         InputError: the file is no recipe, or a key or value is unknown; the message names the nearest key.
     """
-    settings = {} if path is None else _read_yaml(Path(path))
+    settings = {} if path is None else _read_yaml(_find(Path(path)))
     settings.update(overrides or {})
     return _build(settings, where=path)
 
@@ -285,6 +286,15 @@ def _scalar(text: str) -> Any:
         except ValueError:
             return text
     return text if value is None and text else value
+
+
+def _find(path: Path) -> Path:
+    # Installed, the recipes lie inside the package; in a checkout beside it.
+    for folder in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs"):
+        shipped = folder / "xcit" / f"{path.name.removesuffix('.yaml')}.yaml"
+        if not path.is_file() and shipped.is_file():
+            return shipped
+    return path
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def main() -> None:
             )
         with stage("Verify: both networks, the same weights and images"):
             show_parity(checkpoint_file)
-        with stage("Publish it to a hub in a folder"):
+        with stage("Prove every block and publish to a hub in a folder"):
             publication = xcit_hub.publish(
                 checkpoint_file, ENTRY, to=folder / "hub", labels="imagenet-1k", meta=card_yaml(folder, is_published)
             )
@@ -118,7 +118,7 @@ def show_parity(checkpoint_file: Path) -> None:
     import torch
 
     from converters.convert import load
-    from xcit_hub.parity import compare, random_images, torch_network
+    from xcit_hub.parity import LOGITS_BAR, random_images, torch_network
 
     weights = load(checkpoint_file)
     ours = xcit_hub.load(str(checkpoint_file))
@@ -131,9 +131,13 @@ def show_parity(checkpoint_file: Path) -> None:
     table.add_row("  PyTorch", *(f"{value:+.6f}" for value in expected[0, :5]))
     table.add_row("  MindSpore", *(f"{value:+.6f}" for value in found[0, :5]))
     console.print(table)
-    result = compare(ours, theirs, images)
-    console.print(f"   {result}")
-    if not result.passed:
+    difference = float(np.abs(found - expected).max())
+    relative = difference / float(expected.std())
+    console.print(
+        f"   all {expected.size:,} logits: largest difference {difference:.1e}, {relative:.1e} of their deviation "
+        f"(bar {LOGITS_BAR:.0e}); publishing compares every block as well"
+    )
+    if not relative <= LOGITS_BAR:
         raise XcitHubError("The two networks do not agree.", fix="This is a fault of ours: report it.")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from xcit_hub.errors import InputError, UnknownNameError
+from xcit_hub.errors import InputError, UnknownNameError, XcitHubError
 from xcit_hub.hub.address import FOLDER, HUGGING_FACE, LOCAL, MINDSPORE_HUB, Address, parse, parse_target
 from xcit_hub.variants import CHECKPOINTS
 
@@ -105,3 +107,22 @@ def test_two_revisions_are_one_too_many():
 def test_a_web_page_that_is_no_card_is_refused():
     with pytest.raises(InputError, match="neither a MindSpore Hub card"):
         parse("https://example.org/weights")
+
+
+_WORDS = "org name mindspore timm xcit_tiny_12_p16_224 main .ckpt hf https file web+http // :// .. -- %2f ?x=1"
+_PIECES = st.sampled_from([*_WORDS.split(), *"/.@~ \0[]\\:#é"])
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(model_id=st.one_of(st.lists(_PIECES, max_size=8).map("".join), st.text(max_size=30)), hub=st.booleans())
+def test_any_text_is_an_address_or_one_clear_error(tmp_path, model_id, hub):
+    try:
+        found = parse(model_id, hub=tmp_path if hub else None)
+    except XcitHubError as error:
+        assert error.fix
+        return
+    if found.store == FOLDER:
+        assert (tmp_path / found.name).resolve().is_relative_to(tmp_path)
+    if found.store == HUGGING_FACE:
+        assert ".." not in found.name
+        assert not found.name.startswith("/")

@@ -23,7 +23,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from xcit_hub.errors import InputError, UnknownNameError, closest
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, checkpoint
@@ -75,8 +75,10 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
         UnknownNameError: a bare name that is in no table; the message offers the closest.
     """
     model_id = os.fspath(model_id).strip()
-    if not model_id:
-        raise InputError("The model id is empty.", fix="Give a name such as xcit_tiny_12_p16_224.fb_in1k.")
+    if not model_id or not model_id.isprintable():
+        raise InputError(
+            f"{model_id!r} is no model id.", fix="Give a name such as xcit_tiny_12_p16_224.fb_in1k, or a path."
+        )
     if hub is not None:
         return _in_hub(hub, *_split_revision(model_id, revision))
     scheme = _SCHEME.match(model_id)
@@ -91,7 +93,7 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
         return _by_table(name, revision)
     if name.startswith("timm/"):
         return Address(HUGGING_FACE, _checked_name(name), revision=revision)
-    if Path(model_id).exists():
+    if os.path.exists(model_id):  # noqa: PTH110  (Path.exists raises for names that are too long)
         return _local(model_id, revision)
     if "/" not in name:
         raise UnknownNameError(
@@ -164,12 +166,14 @@ def _by_scheme(scheme: str, model_id: str, revision: str | None) -> Address:
         return _by_web_address(model_id, revision)
     # An installed store: everything up to the last two parts of the path is the hub, the rest the name.
     link, revision = _split_revision(model_id, revision)
-    location, organisation, name = (link.partition("+")[2] or link).rstrip("/").rsplit("/", 2)
-    return Address(scheme, _checked_name(f"{organisation}/{name}"), location=location, revision=revision)
+    parts = (link.partition("+")[2] or link).rstrip("/").rsplit("/", 2)
+    if len(parts) != 3:
+        raise InputError(f"{model_id!r} lacks a model.", fix=f"Write {scheme}+https://HOST/org/name.")
+    return Address(scheme, _checked_name(f"{parts[1]}/{parts[2]}"), location=parts[0], revision=revision)
 
 
 def _by_web_address(link: str, revision: str | None) -> Address:
-    parts = urlsplit(link)
+    parts = _parsed(link)
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     if parts.netloc in ("huggingface.co", "hf.co", urlsplit(endpoint).netloc):
         name, revision = _split_revision("/".join(parts.path.strip("/").split("/")[:2]), revision)
@@ -202,7 +206,10 @@ def _local(path: str, revision: str | None) -> Address:
             where=path,
             fix="Leave the revision out, or name the model in its hub: hub=FOLDER.",
         )
-    return Address(LOCAL, str(Path(path).expanduser()))
+    try:
+        return Address(LOCAL, str(Path(path).expanduser()))
+    except RuntimeError as error:
+        raise InputError(f"{path!r}: {error}", fix="Write the home folder out.") from None
 
 
 def _is_spelled_as_path(model_id: str) -> bool:
@@ -214,13 +221,20 @@ def _is_spelled_as_path(model_id: str) -> bool:
 
 
 def _path_of_url(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _parsed(url)
     if parts.netloc not in ("", "localhost"):
         raise InputError(
             f"The address {url!r} names the host {parts.netloc!r}.",
             fix="A file:// address has three slashes: file:///path/to/model.safetensors.",
         )
     return unquote(parts.path)
+
+
+def _parsed(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise InputError(f"{url!r} is no address: {error}.", fix="Check its host.") from None
 
 
 def _split_revision(name: str, revision: str | None) -> tuple[str, str | None]:

@@ -293,7 +293,7 @@ def _three(
 def _object(text: str, where: object) -> dict[str, Any]:
     try:
         record = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _malformed(f"not JSON ({error})", where) from None
     if not isinstance(record, dict):
         raise _malformed("not a JSON object", where)

@@ -36,6 +36,8 @@ PathLike = str | os.PathLike[str]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Mode = Literal["graph", "pynative"]
 
+_LARGEST_DESCRIPTION = 16 << 20
+
 # What a folder or repository may call its weights, best first: mapped files before copied ones, pickles last.
 _WEIGHTS = ("model.safetensors", "*.safetensors", "model.ckpt", "*.ckpt", "pytorch_model.bin", "*.pth", "*.pt", "*.bin")
 
@@ -265,21 +267,29 @@ def locate(
 
 def _describe(store: Store, snapshot: Snapshot) -> tuple[ModelConfig | None, dict[str, str]]:
     if config.FILE_NAME in snapshot.files:
-        path = store.fetch(snapshot, config.FILE_NAME)
-        return config.from_json(_text(path), where=f"{snapshot.origin}: {config.FILE_NAME}")
+        text = _text(store, snapshot, config.FILE_NAME)
+        return config.from_json(text, where=f"{snapshot.origin}: {config.FILE_NAME}")
     if snapshot.config is not None:
         return snapshot.config, {}
     if config.TIMM_FILE_NAME in snapshot.files:
-        path = store.fetch(snapshot, config.TIMM_FILE_NAME)
-        return config.from_timm(_text(path), where=f"{snapshot.origin}: {config.TIMM_FILE_NAME}"), {}
+        text = _text(store, snapshot, config.TIMM_FILE_NAME)
+        return config.from_timm(text, where=f"{snapshot.origin}: {config.TIMM_FILE_NAME}"), {}
     return None, {}
 
 
-def _text(path: Path) -> str:
+def _text(store: Store, snapshot: Snapshot, path: str) -> str:
+    size = snapshot.files[path].size
+    if size is not None and size > _LARGEST_DESCRIPTION:
+        raise HubError(
+            f"{path} has {size:,} bytes, which no description needs.",
+            where=snapshot.origin,
+            fix="Do not use this model.",
+        )
+    file = store.fetch(snapshot, path)
     try:
-        return path.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise HubError(f"Cannot read {path.name}: {error}.", where=path, fix="Publish the model again.") from error
+        raise HubError(f"Cannot read {path}: {error}.", where=file, fix="Publish the model again.") from error
 
 
 def _weights_file(snapshot: Snapshot, digests: Mapping[str, str]) -> str:

@@ -1,7 +1,7 @@
 """How fast the network is beside timm's, on the same cores, in one run: inference, and a training step.
 
-Every contender runs in a process of its own, one at a time, in turn, several times; the first call (compilation) is told
-apart from the steady ones. The table has medians of milliseconds an image and the ratio to timm's plain (eager)
+Every contender runs in a process of its own, one at a time, in turn, several times; the first call (compilation) is
+told apart from the steady ones. The table has medians of milliseconds an image and the ratio to timm's plain (eager)
 network: above 1 is faster than it. Peak memory is each process's own.
 
     python benchmarks/network.py --model xcit_tiny_12_p16_224 --batch 1 16 --rounds 3 --json network.json

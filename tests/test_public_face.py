@@ -37,7 +37,19 @@ def test_every_public_name_is_there_and_nothing_else_is_offered() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["list", "info", "load", "convert", "inspect", "parity", "publish", "whoami", "card new", "card check", "cache list"],
+    [
+        "list",
+        "info",
+        "load",
+        "convert",
+        "inspect",
+        "parity",
+        "publish",
+        "whoami",
+        "card new",
+        "card check",
+        "cache list",
+    ],
 )
 def test_every_command_explains_itself(run_cli, command: str) -> None:
     done = run_cli(*command.split(), "--help")

@@ -1,4 +1,4 @@
-"""A photograph becomes the network's input at evaluation: resize, crop, normalise, as timm does it, to the bit of PIL."""
+"""A photograph becomes the network's input at evaluation: resize, crop, normalise, as timm does it, to PIL's bit."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ a table, once, when a network is built. All ways agree to rounding and are diffe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import mindspore
@@ -88,7 +88,7 @@ class ProductLayerNorm(nn.LayerNorm):
 class Kernels:
     """The way chosen for every operation."""
 
-    gelu: dict[str, Callable[[Tensor], Tensor]]
+    gelu: Mapping[str, Callable[[Tensor], Tensor]]
     convolution: type[nn.Conv2d]
     layer_norm: type[nn.LayerNorm]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -11,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from hub_server import TOKEN, Fault, wait_for
+from hub_server import TOKEN, Fault, git_sha1, wait_for
 
 import xcit_hub
 from xcit_hub.errors import HubError
@@ -142,6 +143,26 @@ def test_a_killed_download_leaves_a_cache_that_the_next_one_completes(ready, nan
     assert any(path.name.endswith(".incomplete") for path, _ in removed)
     assert not leftovers(folder)
     assert fetch(ready, folder) == nano_timm["model.safetensors"]
+
+
+@pytest.mark.parametrize("where", ["GET /api/models/", "GET .*/resolve/.*config.json", "HEAD .*/resolve/.*config.json"])
+def test_the_token_does_not_follow_a_redirect_to_another_host(ready, nano_timm, folder, where):
+    commit = ready.repositories[NAME].at("main")
+    elsewhere = "/elsewhere"
+    if "api" in where:
+        siblings = [{"rfilename": path, "size": len(data)} for path, data in commit.files.items()]
+        ready.pages[elsewhere] = json.dumps({"id": NAME, "sha": commit.oid, "siblings": siblings}).encode()
+    else:
+        ready.pages[elsewhere] = nano_timm["config.json"]
+    known = {"X-Repo-Commit": commit.oid, "X-Linked-Etag": f'"{git_sha1(nano_timm["config.json"])}"'}
+    size = {"X-Linked-Size": str(len(nano_timm["config.json"]))}
+    ready.faults = [
+        Fault(where, "status", 302, headers={"Location": f"{ready.storage_url}{elsewhere}", **known, **size})
+    ]
+    assert fetch(ready, folder) == nano_timm["model.safetensors"]
+    assert ready.faults[0].times == 0
+    assert any(path == elsewhere for _, path, _ in ready.storage_requests)
+    assert not [given for _, _, given in ready.storage_requests if given]
 
 
 def test_the_clients_warnings_show_no_signature_and_no_token(ready, folder):

@@ -376,7 +376,10 @@ def _notes(console: Console, notes: tuple[str, ...]) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 240  # a pipe has no edge to cut names at
+    return console
 
 
 def _working(what: str) -> Any:

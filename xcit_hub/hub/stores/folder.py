@@ -29,7 +29,7 @@ class FolderStore:
     """
 
     def __init__(self, location: str, context: Context) -> None:
-        self.root = Path(location).expanduser()
+        self.root = Path(location).expanduser().absolute()
         self.context = context
 
     def resolve(self, name: str, revision: str | None = None) -> Snapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -169,6 +170,31 @@ def test_what_cannot_be_written_is_one_clear_error(nano_ckpt, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(HubError, match="Cannot publish"):
         xcit_hub.publish(nano_ckpt, "org/nano", to=tmp_path / "file", parity=False)
+
+
+def test_a_disk_that_fills_up_midway_shows_the_old_revision(hub, publish, nano_mindcv, monkeypatch):
+    first = publish()
+    copies = []
+
+    def copy_until_full(source):
+        def write(stream):
+            copies.append(source)
+            stream.write(b"half")
+            if len(copies) > 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            stream.seek(0)
+            stream.write(source.read_bytes())
+
+        return write
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache, "copy_into", copy_until_full)
+        with pytest.raises(HubError, match="No space left"):
+            publish(checkpoint=nano_mindcv)
+    assert xcit_hub.info("org/nano", hub=hub).revision == first.revision
+    assert xcit_hub.load("org/nano", hub=hub).config.dialect == "paper"
+    assert not [path for path in hub.rglob("*.tmp")]
+    assert publish(checkpoint=nano_mindcv).changed
 
 
 def test_load_weights_fills_a_network_of_ones_own_and_no_other(hub, publish, nano_arrays):

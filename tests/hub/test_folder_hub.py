@@ -193,7 +193,7 @@ def test_a_disk_that_fills_up_midway_shows_the_old_revision(hub, publish, nano_m
             publish(checkpoint=nano_mindcv)
     assert xcit_hub.info("org/nano", hub=hub).revision == first.revision
     assert xcit_hub.load("org/nano", hub=hub).config.dialect == "paper"
-    assert not [path for path in hub.rglob("*.tmp")]
+    assert not list(hub.rglob("*.tmp"))
     assert publish(checkpoint=nano_mindcv).changed
 
 

@@ -17,7 +17,8 @@ _FAST_IN_FLOAT16 = (nn.Dense, nn.Conv2d)
 def mix_precision(network: XCiT, level: AmpLevel) -> None:
     """Let ``network`` compute in float16 where ``level`` says so, in place.
 
-    O0: nowhere. O1: dense layers and convolutions. O2: everywhere but LayerNorm and BatchNorm. O3: everywhere.
+    O0: nowhere. O1: dense layers and convolutions. O2: everywhere but LayerNorm and BatchNorm. O3: everywhere
+    but LayerNorm.
     The levels are ``mindspore.amp.auto_mixed_precision``'s; its O1 rewrites source code, which this network's
     annotations do not survive, so that level is applied here.
     """
@@ -30,6 +31,10 @@ def mix_precision(network: XCiT, level: AmpLevel) -> None:
     # These multiply by parameters of their children, which graph mode does not cast; both are a sliver of the work.
     for cell in (network.pos_embeder, *(block.attn for block in network.cls_attn_blocks)):
         cell.to_float(mstype.float32)
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.LayerNorm):
+            # Its sums of squares, and epsilon 1e-6, leave float16's range; gradients would not be finite at O3.
+            cell.to_float(mstype.float32)
 
 
 class _InFloat16(nn.Cell):

@@ -101,7 +101,9 @@ class Recipe(BaseModel):
     in_channels: Literal[3] = 3
     drop_rate: float | None = Field(None, ge=0, lt=1)
     drop_path_rate: float | None = Field(None, ge=0, lt=1, description="stochastic depth")
-    amp_level: AmpLevel = Field("O0", description="float16: none, whitelist, all but normalisation, all")
+    amp_level: AmpLevel = Field(
+        "O0", description="in float16: nothing, dense and conv, all but norms, all but LayerNorm"
+    )
     val_amp_level: AmpLevel = Field("O0", description="the same, for evaluation")
     amp_cast_list: str | None = None
     keep_checkpoint_max: int = Field(10, ge=1, description="checkpoints to keep")

@@ -201,12 +201,11 @@ class XCiT(nn.Cell):
                 block.recompute()
         self.compile_cache.clear()
 
-    def cast(self, dtype: Any) -> XCiT:
+    def cast(self, dtype: Any) -> None:
         """Round every parameter to ``dtype`` (float32, float16, bfloat16) and compute in it from now on."""
         for parameter in self.get_parameters():
             parameter.set_dtype(dtype)
         self.compile_cache.clear()
-        return self
 
     def no_weight_decay(self) -> set[str]:
         """Name the parameters of two or more dimensions that weight decay leaves out, as timm does."""

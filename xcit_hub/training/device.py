@@ -46,9 +46,6 @@ def prepare(recipe: Recipe, *, distribute: bool) -> Worker:
     mindspore.set_context(mode=recipe.mode)
     if recipe.jit_level and recipe.mode == mindspore.GRAPH_MODE:
         mindspore.set_context(jit_config={"jit_level": recipe.jit_level})
-    if recipe.mode == mindspore.PYNATIVE_MODE and device_target() == "CPU":
-        # Operators that wait in queues for few cores take ten times as long as operators run in place.
-        mindspore.runtime.launch_blocking()
     return _join() if distribute else Worker()
 
 

@@ -183,6 +183,11 @@ def test_nan_is_never_equal() -> None:
     assert not parity.verify_weights(weights, _SMALL, "paper").passed
 
 
+def test_a_network_whose_outputs_never_vary_proves_nothing() -> None:
+    weights = {name: np.zeros_like(value) for name, value in _weights().items()}
+    assert not parity.verify_weights(weights, _SMALL, "paper").passed
+
+
 def test_an_unknown_name_is_answered_with_the_closest() -> None:
     with pytest.raises(UnknownNameError, match="did you mean"):
         parity.verify_random("xcit_nano_12_p16_225")

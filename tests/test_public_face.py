@@ -93,3 +93,11 @@ def test_a_mistake_ends_with_code_2_one_message_and_no_file(run_cli, tmp_path, a
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("redirection", "code"), [(">&-", 0), ("> /dev/full", 2)])
+def test_an_output_that_cannot_be_written_ends_without_a_traceback(redirection: str, code: int) -> None:
+    command = f"{sys.executable} -c 'from xcit_hub.cli import main; main()' list {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr

@@ -279,16 +279,16 @@ CHECKPOINTS: dict[str, PublishedCheckpoint] = {
 
 
 def architecture(name: str) -> Architecture:
-    """Return the architecture called ``name``; a checkpoint's tag (``.fb_in1k``) is allowed and ignored.
+    """Return the architecture called ``name``, or that of the published checkpoint called ``name``.
 
     Raises:
         UnknownNameError: no such architecture; the message offers the closest names.
     """
-    found = ARCHITECTURES.get(name) or ARCHITECTURES.get(name.partition(".")[0])
+    found = ARCHITECTURES.get(CHECKPOINTS[name].architecture if name in CHECKPOINTS else name)
     if found is None:
         raise UnknownNameError(
             f"There is no XCiT architecture called {name!r}.",
-            fix=closest(name, ARCHITECTURES) or "See `xcit-hub list` for all names.",
+            fix=closest(name, [*ARCHITECTURES, *CHECKPOINTS]) or "See `xcit-hub list` for all names.",
         )
     return found
 

@@ -267,6 +267,21 @@ def test_impossible_options_are_refused_by_name() -> None:
         network.forward_intermediates(Tensor(_images()), output_fmt="NHWC")
 
 
+def test_a_published_name_brings_its_dialect_and_allows_no_other() -> None:
+    assert create_model("xcit_tiny_12_p16_224.ms_in1k", init=False).dialect.name == "mindcv"
+    assert create_model("xcit_nano_12_p16_224.fb_in1k", init=False).dialect.name == "paper"
+    with pytest.raises(InputError, match="trained in the mindcv dialect"):
+        create_model("xcit_tiny_12_p16_224.ms_in1k", dialect="paper")
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        create_model("xcit_nano_12_p16_224.ms_in1k")
+
+
+@pytest.mark.parametrize("option", [{"num_classes": -1}, {"in_chans": 0}, {"drop_path_rate": 1.5}, {"drop_rate": -0.1}])
+def test_impossible_numbers_are_refused_by_name(option: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(option))):
+        create_model(_SMALL, **option)
+
+
 def test_loading_is_strict_and_lists_every_fault_before_touching_anything() -> None:
     network = create_model(_SMALL, seed=0)
     before = network.head.weight.asnumpy().copy()

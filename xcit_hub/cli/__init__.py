@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -18,8 +19,12 @@ def run(app: typer.Typer) -> NoReturn:
     """
     _silence_frameworks()
     code = _exit_code(app)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # closed by the caller (`>&-`)
+                stream.flush()
+        except OSError:
+            code = code or 2
     # MindSpore's Cell.__del__ prints hundreds of lines when the interpreter tears down modules before cells.
     os._exit(code)
 
@@ -44,9 +49,12 @@ def _exit_code(app: typer.Typer) -> int:
     except XcitHubError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         return 2
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`); nothing is left to say.
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            traceback.print_exc()
+            return 70
+        sys.stderr.write(f"error: the output could not be written: {error.strerror}\n")
+        return 2
     except Exception:
         traceback.print_exc()
         return 70

@@ -71,10 +71,13 @@ def parity(
 
 
 def _compare(name: str, dialect: str | None, image_size: int | None, gradients: bool) -> ParityResult:
-    from xcit_hub import parity
+    from converters.checkpoint import SUFFIXES
+    from xcit_hub import parity, variants
 
-    if not Path(name).suffix or not Path(name).is_file():
-        return parity.verify_random(name, dialect or "paper", image_size=image_size or 64, gradients=gradients)
+    if Path(name).suffix not in SUFFIXES:
+        published = variants.CHECKPOINTS.get(name)
+        dialect = dialect or (published.dialect if published else "paper")
+        return parity.verify_random(name, dialect, image_size=image_size or 64, gradients=gradients)
     from converters.convert import load
 
     weights = load(name, dialect=dialect)

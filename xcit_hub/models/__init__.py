@@ -11,7 +11,7 @@ from mindspore.nn.utils import no_init_parameters
 from numpy.typing import NDArray
 
 from xcit_hub import variants
-from xcit_hub.errors import WeightsError
+from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.xcit import GlobalPool, Indices, XCiT, XCiTFeatures, take_indices
 
@@ -41,7 +41,7 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
     proj_drop_rate: float = 0.0,
     attn_drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
-    dialect: variants.DialectName = "paper",
+    dialect: variants.DialectName | None = None,
     features_only: bool = False,
     out_indices: Indices = 3,
     seed: int | None = None,
@@ -55,7 +55,8 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
         in_chans: channels of the input image.
         global_pool: what the classifier reads: ``"token"``, ``"avg"`` or ``""`` (every token).
         drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate: see :class:`XCiT`.
-        dialect: ``"paper"`` (facebook, timm) or ``"mindcv"`` (MindSpore's checkpoints): two different networks.
+        dialect: ``"paper"`` (facebook, timm) or ``"mindcv"`` (MindSpore's checkpoints): two different networks. By
+            default the one of the published checkpoint that ``name`` means, and the paper's where it means none.
         features_only: return the backbone of a feature pyramid instead, see :class:`XCiTFeatures`.
         out_indices: the blocks whose maps ``features_only`` returns.
         seed: makes the fresh weights reproducible.
@@ -66,11 +67,27 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
         InputError: an option has an impossible value.
     """
     architecture = variants.architecture(name) if isinstance(name, str) else name
+    published = variants.CHECKPOINTS.get(name) if isinstance(name, str) else None
+    if dialect and published and dialect != published.dialect:
+        raise InputError(
+            f"{published.name} was trained in the {published.dialect} dialect, and dialect={dialect!r} was asked for.",
+            fix=f"Leave it out, or give the architecture's bare name, {architecture.name}.",
+        )
+    _check_numbers(
+        {"num_classes": (num_classes, 0), "in_chans": (in_chans, 1)},
+        {
+            "drop_rate": drop_rate,
+            "pos_drop_rate": pos_drop_rate,
+            "proj_drop_rate": proj_drop_rate,
+            "attn_drop_rate": attn_drop_rate,
+            "drop_path_rate": drop_path_rate,
+        },
+    )
     # MindSpore's own first values would be computed and thrown away.
     with no_init_parameters():
         network = XCiT(
             architecture,
-            variants.dialect(dialect),
+            variants.dialect(dialect or (published.dialect if published else "paper")),
             num_classes=num_classes,
             in_chans=in_chans,
             global_pool=global_pool,
@@ -83,6 +100,15 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
     if init:
         initialize(network.get_parameters(), architecture.eta, seed)
     return XCiTFeatures(network, out_indices) if features_only else network
+
+
+def _check_numbers(counts: Mapping[str, tuple[int, int]], rates: Mapping[str, float]) -> None:
+    for option, (value, least) in counts.items():
+        if value < least:
+            raise InputError(f"{option} is {value}.", fix=f"Give {least} or more.")
+    for option, rate in rates.items():
+        if not 0.0 <= rate < 1.0:
+            raise InputError(f"{option} is {rate}.", fix="A drop rate is at least 0 and less than 1.")
 
 
 def load_weights(network: XCiT | XCiTFeatures, arrays: Mapping[str, NDArray[Any]]) -> None:

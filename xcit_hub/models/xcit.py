@@ -33,7 +33,24 @@ Indices = int | Sequence[int] | None
 _GLOBAL_POOLS = ("token", "avg", "")
 
 
-class XCiT(nn.Cell):
+class _Backbone(nn.Cell):
+    """What the whole network and its features alone share: images become tokens, tokens become maps."""
+
+    def __call__(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Refuse an image that does not fit before a graph is compiled for it, then run :meth:`construct`."""
+        _grid(image.shape, self.in_chans, self.patch_size)
+        return super().__call__(image, *args, **kwargs)
+
+    def _embed(self, image: Tensor) -> Tensor:
+        height, width = _grid(image.shape, self.in_chans, self.patch_size)
+        tokens = self.patch_embed(image).reshape(image.shape[0], self.embed_dim, height * width)
+        return self.pos_drop(tokens.transpose(0, 2, 1) + self.pos_embeder(height, width))
+
+    def _as_map(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        return tokens.transpose(0, 2, 1).reshape(tokens.shape[0], self.embed_dim, height, width)
+
+
+class XCiT(_Backbone):
     """The network. Build it with :func:`xcit_hub.create_model`.
 
     Args:
@@ -101,11 +118,6 @@ class XCiT(nn.Cell):
         self.head = dense(dim, num_classes) if num_classes else nn.Identity()
         self.pos_embeder = FourierPosition(dim)
 
-    def __call__(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Refuse an image that does not fit before a graph is compiled for it, then run :meth:`construct`."""
-        _grid(image.shape, self.in_chans, self.patch_size)
-        return super().__call__(image, *args, **kwargs)
-
     def construct(self, image: Tensor) -> Tensor:
         """Map images (B, in_chans, H, W) to logits (B, num_classes), or to (B, 1 + N, num_classes) without pooling.
 
@@ -165,9 +177,7 @@ class XCiT(nn.Cell):
             tokens = block(tokens, height, width)
             if index in wanted:
                 feature = self.norm(tokens) if norm else tokens
-                if output_fmt == "NCHW":
-                    feature = feature.transpose(0, 2, 1).reshape(image.shape[0], self.embed_dim, height, width)
-                intermediates.append(feature)
+                intermediates.append(self._as_map(feature, height, width) if output_fmt == "NCHW" else feature)
         if intermediates_only:
             return intermediates
         cls_token, tokens = self._class_attention(tokens, True)
@@ -223,11 +233,6 @@ class XCiT(nn.Cell):
         last_block = len(self.blocks) + len(self.cls_attn_blocks)
         return {"norm": last_block, "head": last_block + 1}.get(room, 0)
 
-    def _embed(self, image: Tensor) -> Tensor:
-        height, width = _grid(image.shape, self.in_chans, self.patch_size)
-        tokens = self.patch_embed(image).reshape(image.shape[0], self.embed_dim, height * width)
-        return self.pos_drop(tokens.transpose(0, 2, 1) + self.pos_embeder(height, width))
-
     def _backbone(self, image: Tensor) -> Tensor:
         height, width = _grid(image.shape, self.in_chans, self.patch_size)
         tokens = self._embed(image)
@@ -243,7 +248,7 @@ class XCiT(nn.Cell):
         return cls_token, tokens
 
 
-class XCiTFeatures(nn.Cell):
+class XCiTFeatures(_Backbone):
     """The first blocks of an XCiT as a feature pyramid's backbone: images in, a list of (B, C, Hp, Wp) maps out.
 
     Args:
@@ -264,21 +269,15 @@ class XCiTFeatures(nn.Cell):
         self.pos_drop = network.pos_drop
         self.blocks = nn.CellList(list(network.blocks)[: max(self.out_indices) + 1], auto_prefix=False)
 
-    def __call__(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Refuse an image that does not fit before a graph is compiled for it, then run :meth:`construct`."""
-        _grid(image.shape, self.in_chans, self.patch_size)
-        return super().__call__(image, *args, **kwargs)
-
     def construct(self, image: Tensor) -> list[Tensor]:
         """Map (B, in_chans, H, W) to one (B, C, Hp, Wp) map for each of ``out_indices``."""
         height, width = _grid(image.shape, self.in_chans, self.patch_size)
-        tokens = self.patch_embed(image).reshape(image.shape[0], self.embed_dim, height * width)
-        tokens = self.pos_drop(tokens.transpose(0, 2, 1) + self.pos_embeder(height, width))
+        tokens = self._embed(image)
         maps = []
         for index, block in enumerate(self.blocks):
             tokens = block(tokens, height, width)
             if index in self.out_indices:
-                maps.append(tokens.transpose(0, 2, 1).reshape(image.shape[0], self.embed_dim, height, width))
+                maps.append(self._as_map(tokens, height, width))
         return maps
 
     @property

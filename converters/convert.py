@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,21 +23,27 @@ from converters.checkpoint import StoredTensor
 from converters.dialects import LAYOUTS, Dropped
 from converters.weights import Weights, config_path, load, weights_of
 from xcit_hub._version import __version__
-from xcit_hub.errors import InputError, WeightsError
+from xcit_hub.errors import InputError, WeightsError, XcitHubError
 from xcit_hub.files import sha256_of, write_text
 from xcit_hub.variants import DIALECTS, Family
 
 __all__ = ["Progress", "Report", "Weights", "config_path", "convert", "load"]
 
 Progress = Callable[[int, int], None]
+Prove = Callable[[Path, "Report"], "dict[str, Any] | None"]
 
 
 @dataclass
 class Report:
-    """What a conversion read, did and wrote; :meth:`as_dict` is the JSON of ``--report``."""
+    """What a conversion read, did and wrote; :meth:`as_dict` is the JSON of ``--report``.
+
+    Args:
+        target: the file that was written; None if its proof failed and it was not.
+        parity: the proof's figures, if there was one.
+    """
 
     source: dict[str, Any]
-    target: dict[str, Any]
+    target: dict[str, Any] | None
     weights: Weights
     tensors: list[dict[str, Any]]
     made_up: list[dict[str, str]]
@@ -77,6 +85,7 @@ def convert(
     dtype: str | None = None,
     family: Family | None = None,
     progress: Progress | None = None,
+    prove: Prove | None = None,
 ) -> Report:
     """Convert a checkpoint into another family's and format; ``target``'s suffix says which format.
 
@@ -91,6 +100,8 @@ def convert(
         in_chans: input channels of the first convolution, adapted as timm does.
         dtype: "float32", "float16" or "bfloat16".
         progress: called with the bytes done and the bytes in all.
+        prove: called with the written file, before it takes the target's place, and the report; returns the figures
+            for :attr:`Report.parity`. Where their ``passed`` is false, nothing takes the target's place.
 
     Raises:
         CheckpointError: the source is no whole checkpoint, or the target's format cannot hold it.
@@ -117,26 +128,33 @@ def convert(
         translated = _counted(translated, progress)
     metadata = _metadata(weights, family_out, format_out)
     translated |= {name: tensor for name, (tensor, _) in made_up.items()}
-    with ThreadPoolExecutor(1) as second:
-        source_digest = second.submit(sha256_of, source)
-        digest = checkpoint.write(target, translated, metadata)
+    with _beside(target) as written:
+        with ThreadPoolExecutor(1) as second:
+            source_digest = second.submit(sha256_of, source)
+            digest = checkpoint.write(written, translated, metadata)
+        report = Report(
+            source=_file(source, source_digest.result(), weights.family, opened.format),
+            target={**_file(written, digest, family_out, format_out), "path": str(target)},
+            weights=weights,
+            tensors=[
+                {
+                    "source": list(weights.sources[name]),
+                    "target": list(LAYOUTS[family_out].names(name)),
+                    "shape": list(tensor.shape),
+                    "dtype": tensor.dtype,
+                }
+                for name, tensor in stored.items()
+            ],
+            made_up=[{"name": name, "reason": reason} for name, (_, reason) in made_up.items()],
+            seconds=time.perf_counter() - started,
+        )
+        report.parity = prove(written, report) if prove is not None else None
+        if report.parity is not None and not report.parity["passed"]:
+            report.target = None
+            return report
+        _put_in_place(written, target)
     _write_config(target, weights, family_out, digest)
-    return Report(
-        source=_file(source, source_digest.result(), weights.family, opened.format),
-        target=_file(target, digest, family_out, format_out),
-        weights=weights,
-        tensors=[
-            {
-                "source": list(weights.sources[name]),
-                "target": list(LAYOUTS[family_out].names(name)),
-                "shape": list(tensor.shape),
-                "dtype": tensor.dtype,
-            }
-            for name, tensor in stored.items()
-        ],
-        made_up=[{"name": name, "reason": reason} for name, (_, reason) in made_up.items()],
-        seconds=time.perf_counter() - started,
-    )
+    return report
 
 
 # ---- Reshaping -----------------------------------------------------------------------------------
@@ -254,13 +272,51 @@ def _metadata(weights: Weights, to: Family, file_format: str) -> dict[str, str]:
     }
 
 
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A path of the target's own name in a folder beside it, which is gone afterwards with all that is left in it."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    with folder as name:
+        yield Path(name) / target.name
+
+
+def _put_in_place(written: Path, target: Path) -> None:
+    config = config_path(target)
+    try:
+        if target.exists():
+            written.chmod(target.stat().st_mode & 0o777)
+        # Whatever interrupts this, no configuration is left that speaks of another file's bytes.
+        if _is_our_config(config) and not target.is_dir():
+            config.unlink()
+        written.replace(target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+
+
+def _cannot_write(target: Path, error: OSError) -> XcitHubError:
+    return XcitHubError(
+        f"Cannot write {target.name}: {error.strerror or error}.",
+        where=target,
+        fix="Choose a target in a folder that exists, may be written, and has room.",
+    )
+
+
 def _write_config(target: Path, weights: Weights, to: Family, digest: str) -> None:
     path = config_path(target)
     config = {
         "architecture": weights.architecture.name,
         "num_classes": weights.num_classes,
         "in_chans": weights.in_chans,
-        "xcit_hub": {"dialect": weights.dialect, "family": to, "version": __version__, "sha256": digest},
+        "xcit_hub": {
+            "dialect": weights.dialect,
+            "family": to,
+            "version": __version__,
+            "file": target.name,
+            "sha256": digest,
+        },
     }
     if path.exists() and not _is_our_config(path):
         weights.notes.append(f"{path.name} was there before and is not xcit-hub's; left it as it was.")

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from converters import checkpoint, dialects
 from converters.checkpoint import StoredTensor
 from xcit_hub import conversion
+from xcit_hub.cli.convert import convert_file
 from xcit_hub.conversion import Options, convert_all, convert_one, pairs
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.files import sha256_of
@@ -78,6 +80,44 @@ def test_without_timm_nothing_is_proved_unless_asked_which_is_refused(
     assert convert_one(str(source), tmp_path / "x.ckpt", Options()).parity is None
     with pytest.raises(InputError, match="torch and timm not installed"):
         convert_one(str(source), tmp_path / "x.ckpt", Options(), verify=True)
+
+
+def test_what_fails_its_proof_replaces_nothing_and_leaves_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    convert_one(str(source), tmp_path / "x.ckpt", Options(), verify=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    figures = {"passed": False, "max_error": 1.0, "relative_error": 1.0, "bar": 1e-4}
+    monkeypatch.setattr(conversion, "proof", lambda written, _: figures if written.is_file() else None)
+    with pytest.raises(typer.Exit) as left:
+        convert_file(
+            str(make(tmp_path.parent / "other" / "other.safetensors", seed=5)),
+            tmp_path / "x.ckpt",
+            Options(),
+            True,
+            tmp_path.parent / "other" / "report.json",
+        )
+    assert left.value.exit_code == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    told = json.loads((tmp_path.parent / "other" / "report.json").read_text())
+    assert told["target"] is None and told["parity"] == figures
+    with pytest.raises(typer.Exit):
+        convert_file(str(source), tmp_path / "new.ckpt", Options(), True, None)
+    assert {path.name for path in tmp_path.iterdir()} == set(before)
+
+
+@pytest.mark.parametrize("report", ["nano.safetensors", "x.ckpt", "x.config.json", "link.json", "none/r.json", "."])
+def test_a_report_that_would_overwrite_something_or_cannot_be_written_is_refused_before_any_work(
+    run_cli, source: Path, tmp_path: Path, report: str
+):
+    shutil.copy(source, tmp_path / "nano.safetensors")
+    (tmp_path / "link.json").hardlink_to(tmp_path / "nano.safetensors")
+    before = (tmp_path / "nano.safetensors").read_bytes()
+    done = run_cli("convert", "nano.safetensors", "x.ckpt", "--report", report, "--no-verify", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "The report" in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "nano.safetensors").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "nano.safetensors"]
 
 
 def test_a_published_name_is_fetched_as_that_model(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

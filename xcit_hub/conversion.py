@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from converters.checkpoint import SUFFIXES
-from converters.convert import Progress, Report, convert, load
+from converters.convert import Progress, Report, config_path, convert, load
 from xcit_hub.errors import HubError, InputError, XcitHubError
 from xcit_hub.files import sha256_of, write_text
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, Family, checkpoint
@@ -75,6 +77,8 @@ def convert_one(
 ) -> Report:
     """Convert one checkpoint, and prove what was written by running it (see :func:`proof`).
 
+    What fails its proof does not become the target: what stood there before stays.
+
     Args:
         source: a file, or a name of ``xcit_hub.variants.CHECKPOINTS``.
         verify: whether to; None where it costs little (:func:`provable`).
@@ -85,15 +89,19 @@ def convert_one(
     """
     path, model = source_file(source)
     stage(f"converting {path.name}")
-    report = convert(path, target, progress=progress, **asdict(replace(options, model=options.model or model)))
-    hindrance = provable(report)
-    if verify and hindrance:
-        raise InputError(f"The result cannot be verified: {hindrance}.", where=target, fix="Leave out --verify.")
-    wide = report.weights.architecture.embed_dim > _WIDEST_BY_DEFAULT
-    if verify or (verify is None and not hindrance and not wide):
+
+    def prove(written: Path, report: Report) -> dict[str, Any] | None:
+        hindrance = provable(report)
+        if verify and hindrance:
+            raise InputError(f"The result cannot be verified: {hindrance}.", where=target, fix="Leave out --verify.")
+        wide = report.weights.architecture.embed_dim > _WIDEST_BY_DEFAULT
+        if not verify and (verify is False or hindrance or wide):
+            return None
         stage(f"verifying {Path(target).name}")
-        report.parity = proof(target, report)
-    return report
+        return proof(written, report)
+
+    asked = asdict(replace(options, model=options.model or model))
+    return convert(path, target, progress=progress, prove=prove, **asked)
 
 
 def provable(report: Report) -> str | None:
@@ -180,6 +188,31 @@ def convert_all(
 def failed_proof(report: Report) -> bool:
     """Whether a conversion was run beside PyTorch's network and computed something else."""
     return report.parity is not None and not report.parity["passed"]
+
+
+def check_report(path: str | os.PathLike[str], source: str, target: str | os.PathLike[str]) -> None:
+    """Make sure, before any work, that a report can be written where it is wanted and overwrites nothing else.
+
+    Raises:
+        InputError: it is the source, the target or the configuration beside one of them, or cannot be written.
+    """
+    wanted = Path(path)
+    others = {"source": Path(source), "target": Path(target)}
+    others |= {f"{name}'s configuration": config_path(other) for name, other in others.items()}
+    for name, other in others.items():
+        if wanted.resolve() == other.resolve() or (wanted.exists() and other.exists() and wanted.samefile(other)):
+            raise InputError(f"The report would overwrite the {name}.", where=wanted, fix="Give it another name.")
+    try:
+        if wanted.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=wanted.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"The report cannot be written: {error.strerror or error}.",
+            where=wanted,
+            fix="Name a file in a folder that exists and may be written.",
+        ) from error
 
 
 def write_report(path: str | os.PathLike[str], report: Report, options: Options) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -260,7 +261,7 @@ def test_kill_minus_nine_at_any_moment_leaves_no_target_or_a_whole_one(tmp_path:
         left = list(tmp_path.glob(".target.ckpt.*.tmp"))
         interrupted += bool(left)
         for path in left:
-            path.unlink()
+            shutil.rmtree(path)
         if target.exists():
             assert sha256_of(target) == whole
             # The next rounds replace a whole file, or, every other time, make one anew.

@@ -141,8 +141,10 @@ def convert_file(source: str, target: Path, options: Options, verify: bool | Non
     """Convert one file, tell what was read, mapped and written, and exit 1 if it computes something else."""
     from rich.console import Console
 
-    from xcit_hub.conversion import convert_one, failed_proof, write_report
+    from xcit_hub.conversion import check_report, convert_one, failed_proof, write_report
 
+    if report_file is not None:
+        check_report(report_file, source, target)
     with _progress() as progress:
         task = progress.add_task(source, total=None)
         report = convert_one(
@@ -179,16 +181,21 @@ def _convert_folder(
             done.append(entry)
     console = Console(highlight=False, soft_wrap=True)
     for entry in done:
-        if entry.report is not None:
+        if entry.report is not None and not failed_proof(entry.report):
             console.print(f"{entry.source} → {entry.target}: {_summary(entry.report)}", markup=False)
     failed = [entry for entry in done if entry.error is not None]
     unequal = [entry for entry in done if entry.report is not None and failed_proof(entry.report)]
     before = sum(entry.report is None and entry.error is None for entry in done)
-    console.print(f"{len(done) - len(failed) - before} converted, {before} done before, {len(failed)} failed")
+    faulty = len(failed) + len(unequal)
+    console.print(f"{len(done) - faulty - before} converted, {before} done before, {faulty} failed")
     for entry in failed:
         console.print(f"{entry.source}: {entry.error}", style="red", markup=False)
     for entry in unequal:
-        console.print(f"{entry.target} computes something else than PyTorch's network.", style="red", markup=False)
+        console.print(
+            f"{entry.source} computes something else than PyTorch's network; {entry.target} was not written.",
+            style="red",
+            markup=False,
+        )
     if failed or unequal:
         raise typer.Exit(2 if failed else 1)
 
@@ -205,11 +212,14 @@ def _print_report(console: Console, report: Report) -> None:
         console.print(f"note    {note}", style="yellow", markup=False)
     _print_grouped(console, "dropped", [(entry.name, entry.reason) for entry in weights.dropped])
     _print_grouped(console, "made up", [(entry["name"], entry["reason"]) for entry in report.made_up])
-    console.print(
-        f"wrote   {target['path']} ({target['family']}, {target['format']}, {_size(target['bytes'])})", markup=False
-    )
-    console.print(f"        {len(report.tensors)} parameters mapped, {report.seconds:.2f} s")
-    console.print(f"        sha256 {target['sha256']}")
+    if target is None:
+        console.print("wrote   nothing: the result failed its proof; what was there before is untouched", style="red")
+    else:
+        console.print(
+            f"wrote   {target['path']} ({target['family']}, {target['format']}, {_size(target['bytes'])})", markup=False
+        )
+        console.print(f"        {len(report.tensors)} parameters mapped, {report.seconds:.2f} s")
+        console.print(f"        sha256 {target['sha256']}")
     if report.parity is not None:
         _print_parity(console, report.parity)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -55,7 +56,7 @@ class ModelConfig:
     """Everything but the weights: enough to build the network, feed it and read its answer.
 
     Args:
-        architecture: a name of :data:`xcit_hub.variants.ARCHITECTURES`.
+        architecture: a name of :data:`xcit_hub.variants.ARCHITECTURES`; any other with ``custom``.
         dialect: ``paper`` or ``mindcv``; what the network computes.
         num_classes: rows of the classifier; 0 for a backbone.
         in_chans: channels of the input image.
@@ -63,6 +64,7 @@ class ModelConfig:
         preprocessing: how a photograph becomes the input.
         labels: the classes' names in order; empty where nobody named them.
         provenance: where the weights came from; empty in a file that has not been published.
+        custom: the dimensions of an architecture that is in no table.
     """
 
     architecture: str
@@ -73,15 +75,18 @@ class ModelConfig:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     labels: tuple[str, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
+    custom: Architecture | None = None
 
     @property
     def shape(self) -> Architecture:
-        """The architecture's entry in the variant table."""
-        return architecture(self.architecture)
+        """The architecture's dimensions: its entry in the variant table, or its own."""
+        return self.custom or architecture(self.architecture)
 
     def to_json(self, weights: Mapping[str, str] | None = None) -> str:
         """Write ``xcit_hub.json``: this record and the SHA-256 of each weights file beside it."""
         record = {"format": _FORMAT, **asdict(self), "weights": dict(weights or {})}
+        if self.custom is None:
+            del record["custom"]
         return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
     def to_timm(self) -> str:
@@ -143,13 +148,19 @@ def from_json(text: str, *, where: object = None) -> tuple[ModelConfig, dict[str
     return config, weights
 
 
-def from_timm(text: str, *, where: object = None) -> ModelConfig:
+def from_timm(text: str, *, where: object = None) -> ModelConfig | None:
     """Read timm's ``config.json``; what timm publishes is always the paper's network.
+
+    Returns:
+        The description; ``None`` for what our converter writes under that name beside an architecture that is in no
+        table, which only its tensors describe.
 
     Raises:
         HubError: it is no such file, or describes another model than XCiT.
     """
     record = _object(text, where)
+    if isinstance(record.get("xcit_hub"), dict):
+        return _of_converter(record, where)
     pretrained = record.get("pretrained_cfg", record)
     if not isinstance(pretrained, dict):
         raise _malformed("'pretrained_cfg' is not an object", where)
@@ -195,11 +206,21 @@ def of_published(entry: PublishedCheckpoint) -> ModelConfig:
     )
 
 
-def of_architecture(name: str, dialect: DialectName, *, num_classes: int = 1000, in_chans: int = 3) -> ModelConfig:
+def of_architecture(
+    of: str | Architecture, dialect: DialectName, *, num_classes: int = 1000, in_chans: int = 3
+) -> ModelConfig:
     """Return what can be said of a bare checkpoint file: its family's preprocessing, and no labels.
 
     MindCV evaluates at crop 0.875, the paper's code and timm at 1.0.
+
+    Args:
+        of: an architecture's name, or one that need not be in any table.
+
+    Raises:
+        UnknownNameError: there is no architecture of that name.
     """
+    shape = architecture(of) if isinstance(of, str) else of
+    name = shape.name
     known = next((e for e in CHECKPOINTS.values() if e.architecture == name and e.dialect == dialect), None)
     crop = known.preprocessing.crop_pct if known else {"paper": 1.0, "mindcv": 0.875}[dialect]
     return ModelConfig(
@@ -207,7 +228,8 @@ def of_architecture(name: str, dialect: DialectName, *, num_classes: int = 1000,
         dialect=dialect,
         num_classes=num_classes,
         in_chans=in_chans,
-        preprocessing=Preprocessing(image_size=ARCHITECTURES[name].image_size, crop_pct=crop),
+        preprocessing=Preprocessing(image_size=shape.image_size, crop_pct=crop),
+        custom=None if ARCHITECTURES.get(name) == shape else shape,
     )
 
 
@@ -216,6 +238,15 @@ def imagenet_labels() -> tuple[str, ...]:
     """Return the 1000 ImageNet-1k class names in the order of the classifier's rows (WordNet lemmas)."""
     text = Path(__file__).with_name("imagenet_labels.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
+
+
+def _of_converter(record: Mapping[str, Any], where: object) -> ModelConfig | None:
+    if record.get("architecture") not in ARCHITECTURES:
+        return None
+    fields = {name: record[name] for name in ("architecture", "num_classes", "in_chans") if name in record}
+    read = _validated(fields | {"dialect": record["xcit_hub"].get("dialect")}, where)
+    described = of_architecture(read.architecture, read.dialect, num_classes=read.num_classes, in_chans=read.in_chans)
+    return replace(described, labels=imagenet_labels() if read.num_classes == 1000 else ())
 
 
 def _validated(fields: Mapping[str, object], where: object) -> ModelConfig:
@@ -242,8 +273,9 @@ def _validated(fields: Mapping[str, object], where: object) -> ModelConfig:
             family=_one_of(provenance, "family", ("timm", "facebook", "mindcv", "xcit-hub", None), where),
             notes=tuple(_each(provenance, "notes", str, where)),
         ),
+        custom=_custom(fields, where),
     )
-    if config.architecture not in ARCHITECTURES:
+    if config.custom is None and config.architecture not in ARCHITECTURES:
         raise _malformed(f"architecture {config.architecture!r} is in no table", where)
     sound = (
         config.num_classes >= 0
@@ -258,11 +290,29 @@ def _validated(fields: Mapping[str, object], where: object) -> ModelConfig:
     return config
 
 
+def _custom(fields: Mapping[str, object], where: object) -> Architecture | None:
+    if fields.get("custom") is None:
+        return None
+    record = _typed(fields, "custom", dict, {}, where)
+    counts = ("patch_size", "embed_dim", "depth", "num_heads", "image_size", "mlp_ratio", "cls_attn_layers")
+    numbers = {name: _typed(record, name, int, 0, where) for name in counts}
+    if min(numbers.values()) < 1 or numbers["patch_size"] not in (8, 16) or numbers["embed_dim"] % numbers["num_heads"]:
+        raise _malformed("'custom' has dimensions that no XCiT has", where)
+    if not isinstance(record.get("tokens_norm"), bool):
+        raise _malformed("'custom' lacks tokens_norm", where)
+    return Architecture(
+        name=_typed(fields, "architecture", str, "", where),
+        eta=_typed(record, "eta", float, 1.0, where),
+        tokens_norm=record["tokens_norm"],
+        **numbers,
+    )
+
+
 def _typed(fields: Mapping[str, object], name: str, kind: type[T], default: T, where: object) -> T:
     value = fields.get(name, default)
     if kind is float and type(value) is int:
         value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool) or value != value:
+    if not isinstance(value, kind) or isinstance(value, bool) or not _is_finite(value):
         raise _malformed(f"{name}: {value!r:.40} is no {kind.__name__}", where)
     return value
 
@@ -298,6 +348,10 @@ def _object(text: str, where: object) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise _malformed("not a JSON object", where)
     return record
+
+
+def _is_finite(value: object) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _is_digest(value: object) -> bool:

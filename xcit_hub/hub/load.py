@@ -19,7 +19,7 @@ from xcit_hub.files import sha256_of
 from xcit_hub.hub import address, cache, config
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.stores import Context, Snapshot, Store, open_store
-from xcit_hub.variants import DialectName
+from xcit_hub.variants import Architecture, DialectName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -342,12 +342,16 @@ def _read(
         )
     path, digest = fetched()
     weights = read_checkpoint(
-        path, model=known.architecture if known else None, dialect=known.dialect if known else dialect
+        path,
+        model=known.architecture if known and known.custom is None else None,
+        dialect=known.dialect if known else dialect,
     )
     settled: DialectName = "mindcv" if weights.dialect == "mindcv" else "paper"
     described = known or config.of_architecture(
-        weights.architecture.name, settled, num_classes=weights.num_classes, in_chans=weights.in_chans
+        weights.architecture, settled, num_classes=weights.num_classes, in_chans=weights.in_chans
     )
+    if known is not None and known.custom is not None:
+        _check_custom(known.custom, weights, located)
     if (weights.num_classes, weights.in_chans) != (described.num_classes, described.in_chans):
         raise HubError(
             f"The description promises {described.num_classes} classes and {described.in_chans} channels, "
@@ -362,9 +366,24 @@ def _read(
         sha256=digest,
         family=weights.family,
         verified="none" if promised is None else "full" if len(promised) in (40, 64) else "prefix",
-        notes=(*located.snapshot.notes, *weights.notes),
+        # What the converter had to assume of a custom architecture, its description says.
+        notes=(*located.snapshot.notes, *(weights.notes if known is None or known.custom is None else ())),
     )
     return weights, replace(described, provenance=provenance)
+
+
+def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> None:
+    # What tensors cannot tell may differ; all else is held against them before a network of that size is built.
+    found = weights.architecture
+    told = replace(
+        found, name=claimed.name, eta=claimed.eta, tokens_norm=claimed.tokens_norm, image_size=claimed.image_size
+    )
+    if told != claimed:
+        raise HubError(
+            f"The weights are of another architecture ({found.name}) than their description says.",
+            where=located.snapshot.origin,
+            fix="Publish the model again.",
+        )
 
 
 def _with_channels(

@@ -102,7 +102,7 @@ class XCiT(
         """Return ``config`` as the network is now: its classifier and pooling may have been replaced."""
         known: ModelConfig | None = getattr(self, "config", None)
         if known is None:
-            known = descriptions.of_architecture(self.architecture.name, self.dialect.name)
+            known = descriptions.of_architecture(self.architecture, self.dialect.name)
         return replace(
             known,
             num_classes=self.num_classes,

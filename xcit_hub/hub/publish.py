@@ -187,11 +187,9 @@ def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], descr
 
     with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
         ours = Path(scratch) / "ours.safetensors"
-        marks = {
-            "xcit_hub.architecture": description.architecture,
-            "xcit_hub.dialect": description.dialect,
-            "xcit_hub.family": "xcit-hub",
-        }
+        marks = {"xcit_hub.dialect": description.dialect, "xcit_hub.family": "xcit-hub"}
+        if description.custom is None:
+            marks["xcit_hub.architecture"] = description.architecture
         checkpoint.write(ours, arrays, marks)
         return _write_weights(folder, ours, description)
 
@@ -335,12 +333,11 @@ def _convert(source: Path, target: Path, family: Any, description: ModelConfig, 
 
     # timm's layout holds the other dialect only under the name of this project's class for it.
     tag = ".ms_in1k" if family == "timm" and description.dialect == "mindcv" else ""
+    model = description.architecture + tag if description.custom is None else None
     with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as aside:
         # The converter describes what it writes in a file of its own; an entry has better descriptions.
         written = Path(aside) / target.name
-        report = convert(
-            source, written, to=family, model=description.architecture + tag, dialect=description.dialect, ema=ema
-        ).as_dict()
+        report = convert(source, written, to=family, model=model, dialect=description.dialect, ema=ema).as_dict()
         written.replace(target)
     report.pop("seconds")
     report["versions"] = {"xcit-hub": report["versions"]["xcit-hub"]}

@@ -1,0 +1,104 @@
+"""Widths and depths that are in no table: loaded from files and folders, saved, and refused where a name is needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mindspore
+import numpy as np
+import pytest
+
+import xcit_hub
+from converters import checkpoint
+from converters.convert import convert
+from xcit_hub.errors import HubError, WeightsError
+from xcit_hub.models import create_model
+from xcit_hub.parameters import parameter_shapes
+from xcit_hub.parity import random_images, random_weights
+from xcit_hub.variants import Architecture
+
+# tokens_norm is what tensors cannot tell, and would be guessed True at this width.
+OURS = Architecture("mine", 16, embed_dim=64, depth=2, num_heads=4, eta=1.0, tokens_norm=False, image_size=96)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return random_weights(parameter_shapes(OURS, num_classes=5), seed=1)
+
+
+@pytest.fixture
+def custom(tmp_path, arrays) -> Path:
+    path = tmp_path / "custom.ckpt"
+    name = "xcit_custom_64x2_h4_p16_224"
+    checkpoint.write(path, arrays, {"xcit_hub.architecture": name, "xcit_hub.dialect": "paper"})
+    return path
+
+
+def logits(network):
+    return network(mindspore.Tensor(random_images(1, 3, 64, 64))).asnumpy()
+
+
+def test_a_custom_file_loads_and_says_what_it_assumed(custom, arrays):
+    network = xcit_hub.load(str(custom))
+    assert all(np.array_equal(value.asnumpy(), arrays[name]) for name, value in network.parameters_dict().items())
+    assert network.config.shape.embed_dim == 64
+    assert (network.config.num_classes, network.config.preprocessing.image_size) == (5, 224)
+    assert any("Assumed for it" in note and "tokens_norm" in note for note in network.config.provenance.notes)
+    assert logits(network).shape == (1, 5)
+    assert xcit_hub.info(str(custom)).config is None
+
+
+@pytest.mark.parametrize("family", ["timm", "facebook", "xcit-hub"])
+def test_a_folder_that_the_converter_wrote_loads(custom, family, tmp_path):
+    folder = tmp_path / "converted"
+    folder.mkdir()
+    convert(custom, folder / "model.safetensors", to=family)
+    assert (folder / "config.json").exists()
+    assert xcit_hub.info(str(folder)).config is None
+    assert np.array_equal(logits(xcit_hub.load(str(folder))), logits(xcit_hub.load(str(custom))))
+
+
+def test_a_converted_folder_of_either_dialect_says_its_own(nano_mindcv, tmp_path):
+    (tmp_path / "converted").mkdir()
+    convert(nano_mindcv, tmp_path / "converted" / "model.ckpt")
+    network = xcit_hub.load(str(tmp_path / "converted"))
+    assert (network.config.dialect, network.config.preprocessing.crop_pct) == ("mindcv", 0.875)
+
+
+def test_a_saved_custom_network_comes_back_with_what_tensors_cannot_tell(arrays, tmp_path):
+    from xcit_hub.hub.config import of_architecture
+
+    network = xcit_hub.XCiT.of_config(of_architecture(OURS, "paper", num_classes=5), arrays)
+    network.save_pretrained(tmp_path / "saved")
+    again = xcit_hub.load(str(tmp_path / "saved"))
+    assert again.config.shape == OURS
+    assert again.config.provenance.notes == ()
+    assert np.array_equal(logits(again), logits(network))
+    native = create_model(OURS, num_classes=5, init=False)
+    native.set_train(False)
+    xcit_hub.load_weights(native, str(tmp_path / "saved"))
+    assert np.array_equal(logits(native), logits(network))
+    assert xcit_hub.info(str(tmp_path / "saved")).config.shape == OURS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"depth": 10**9}, {"num_heads": 3}, {"patch_size": 4}, {"embed_dim": -64}, {"tokens_norm": 1}, {"depth": "2"}],
+)
+def test_dimensions_that_the_weights_have_not_are_refused_before_anything_is_built(arrays, tmp_path, change):
+    from xcit_hub.hub.config import of_architecture
+
+    network = xcit_hub.XCiT.of_config(of_architecture(OURS, "paper", num_classes=5), arrays)
+    network.save_pretrained(tmp_path)
+    record = json.loads((tmp_path / "xcit_hub.json").read_text())
+    record["custom"] |= change
+    (tmp_path / "xcit_hub.json").write_text(json.dumps(record))
+    with pytest.raises(HubError, match=r"cannot be used|another architecture"):
+        xcit_hub.load(str(tmp_path))
+
+
+def test_a_hub_entry_needs_a_name_of_the_table(custom, tmp_path):
+    with pytest.raises(WeightsError, match="no architecture with a name"):
+        xcit_hub.publish(custom, "org/custom", to=tmp_path / "hub", parity=False)
+    assert not (tmp_path / "hub").exists()

@@ -355,9 +355,23 @@ def _classify(network: Any, image: Path) -> list[tuple[str, float]]:
     import mindspore
     import numpy as np
 
+    from xcit_hub.errors import InputError, WeightsError
     from xcit_hub.hub.load import preprocess
 
-    logits = network(mindspore.Tensor(preprocess(network.config)(image)[None])).asnumpy()[0].astype(np.float64)
+    logits = network(mindspore.Tensor(preprocess(network)(image)[None])).asnumpy()[0].astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise WeightsError(
+            f"The network's outputs are not finite: {int((~np.isfinite(logits)).sum())} of {logits.size} logits are "
+            "NaN or infinite.",
+            where=network.config.provenance.source,
+            fix="The weights are damaged, or of another dialect; see where they come from.",
+        )
+    if not logits.size or network.config.num_classes == 0:
+        raise InputError(
+            "These weights have no classifier, and a backbone names no classes.",
+            where=network.config.provenance.source,
+            fix="Leave --image out, or load a classifier.",
+        )
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
     labels = network.config.labels or [f"class {index}" for index in range(len(shares))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from converters.convert import Weights
     from xcit_hub import models
+    from xcit_hub.data.transforms import Picture
     from xcit_hub.hub.mixin import XCiT
 
     Array = NDArray[np.generic]
@@ -110,16 +112,22 @@ def load(
         token: overrides huggingface_hub's login and ``HF_TOKEN``; False sends none.
         force_download: fetch again what the cache holds.
 
+    Warns:
+        UserWarning: the classifier or the first convolution is not the file's.
+
     Raises:
         HubError: the model is in no place that was looked in, cannot be fetched, or is not what was published.
         WeightsError: the file is not an XCiT, or its dialect cannot be told and was not given.
         InputError, UnknownNameError: an argument has no meaning.
     """
+    _check_count(num_classes, "num_classes", least=0)
+    _check_count(in_chans, "in_chans", least=1)
     located = locate(id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, force=force_download)
     fetched = _meanwhile(located.fetch)
     from xcit_hub.hub.mixin import XCiT
 
     weights, described = _read(located, fetched, dialect)
+    weights_notes = described.provenance.notes
     arrays: Mapping[str, Any] = weights.arrays()
     if in_chans is not None and in_chans != described.in_chans:
         arrays, described = _with_channels(arrays, described, in_chans)
@@ -128,9 +136,13 @@ def load(
         network.reset_classifier(num_classes)
         network.config = _noted(
             replace(described, num_classes=num_classes, labels=()),
-            f"the classifier of {described.num_classes} classes was replaced by a fresh one of {num_classes}",
+            f"the classifier of {described.num_classes} classes was replaced by a fresh, untrained one of {num_classes}"
+            if num_classes
+            else f"the classifier of {described.num_classes} classes was left out",
         )
     _prepare(network, dtype, mode)
+    for note in network.config.provenance.notes[len(weights_notes) :]:
+        warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=2)
     return network
 
 
@@ -197,11 +209,36 @@ def info(
     )
 
 
-def preprocess(description: ModelConfig) -> Any:
-    """Return the function that turns a photograph (PIL image or path) into the network's input (3, H, W), float32."""
+def preprocess(description: ModelConfig | XCiT) -> Callable[[Picture], NDArray[np.float32]]:
+    """Return the function that turns a photograph (PIL image or path) into the network's input (3, H, W), float32.
+
+    Args:
+        description: a loaded network, or its ``config``.
+
+    Raises:
+        InputError: it is neither; or, when the function is called, its argument is no readable picture.
+    """
+    from PIL import Image
+
     from xcit_hub.data.transforms import eval_transform
 
-    return eval_transform(description.preprocessing)
+    described = getattr(description, "config", description)
+    if not isinstance(described, ModelConfig):
+        raise InputError(
+            f"preprocess needs what a network was loaded with, and {type(description).__name__} has no description.",
+            fix="Give it the network that xcit_hub.load returned, or that network's config.",
+        )
+    transform = eval_transform(described.preprocessing)
+
+    def prepare(picture: Picture) -> NDArray[np.float32]:
+        if not isinstance(picture, Image.Image | str | os.PathLike):
+            raise InputError(
+                f"{type(picture).__name__} is no picture.",
+                fix="Give a PIL image (Image.fromarray makes one) or a path.",
+            )
+        return transform(picture)
+
+    return prepare
 
 
 @dataclass(frozen=True)
@@ -372,6 +409,11 @@ def _read(
     return weights, replace(described, provenance=provenance)
 
 
+def _check_count(value: object, option: str, *, least: int) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise InputError(f"{option} is {value!r}.", fix=f"Give a whole number, {least} or more.")
+
+
 def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> None:
     # What tensors cannot tell may differ; all else is held against them before a network of that size is built.
     found = weights.architecture
@@ -392,8 +434,6 @@ def _with_channels(
     from converters.numbers import adapt_input_conv
     from converters.tensor import StoredTensor
 
-    if in_chans < 1:
-        raise InputError(f"{in_chans} input channels make no image.", fix="Give 1 or more.")
     name = "patch_embed.proj.0.0.weight"
     adapted = adapt_input_conv(StoredTensor.of(arrays[name]), in_chans).numpy()
     note = f"the first convolution was adapted from {described.in_chans} to {in_chans} channels"

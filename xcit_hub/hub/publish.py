@@ -136,6 +136,7 @@ def publish(
         CardError: the card does not pass the hub's rules.
         HubError: the hub refuses, or gives back something else than was published.
     """
+    _check_paths(checkpoint=checkpoint, name=name, run=run, meta=meta, labels=labels)
     target = address.parse_target(to, name, revision)
     context = Context(cache=cache.default_folder(), offline=address.offline_by_environment(), token=token)
     store = open_store(target, context)
@@ -172,6 +173,27 @@ def publish(
         parity=entry.parity,
         todo=receipt.todo,
     )
+
+
+# argument of publish → what it has to be, and what to do instead.
+_PATHS: dict[str, tuple[str, str]] = {
+    "checkpoint": (
+        "a file's path",
+        "Publish a network in memory by network.push_to_hub, or write it first: network.save_pretrained, "
+        "mindspore.save_checkpoint.",
+    ),
+    "name": ("a model's name", "Write org/name."),
+    "run": ("the path of a run.json, or None", "Write the record to a file."),
+    "meta": ("the path of a card.yaml, or None", "Write the fields to a file."),
+    "labels": ("a file's path, 'imagenet-1k' or None", "Write the names to a UTF-8 file, one on each line."),
+}
+
+
+def _check_paths(**arguments: object) -> None:
+    for argument, value in arguments.items():
+        wanted, fix = _PATHS[argument]
+        if not isinstance(value, str | os.PathLike) and not (value is None and wanted.endswith("None")):
+            raise InputError(f"{argument} is a {type(value).__name__}, and has to be {wanted}.", fix=fix)
 
 
 def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], description: ModelConfig) -> dict[str, Path]:

@@ -1,0 +1,100 @@
+"""What callers get wrong, and what they must be told: one clear error or warning each."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import xcit_hub
+from converters import checkpoint
+from xcit_hub.errors import InputError
+
+
+@pytest.fixture
+def network(nano_ckpt):
+    return xcit_hub.load(str(nano_ckpt))
+
+
+def test_a_replaced_classifier_and_stem_are_told(nano_ckpt):
+    with pytest.warns(UserWarning, match="10 classes was replaced by a fresh, untrained one of 2000") as caught:
+        network = xcit_hub.load(str(nano_ckpt), num_classes=2000)
+    assert [each.filename for each in caught] == [__file__]
+    assert "fresh, untrained" in network.config.provenance.notes[-1]
+    with pytest.warns(UserWarning, match="adapted from 3 to 1 channels"):
+        xcit_hub.load(str(nano_ckpt), in_chans=1)
+    with pytest.warns(UserWarning, match="classifier of 10 classes was left out"):
+        assert xcit_hub.load(str(nano_ckpt), num_classes=0).config.num_classes == 0
+
+
+def test_nothing_is_told_where_nothing_was_replaced(nano_ckpt):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xcit_hub.load(str(nano_ckpt), num_classes=10, in_chans=3)
+
+
+@pytest.mark.parametrize("option", [{"num_classes": -1}, {"num_classes": 2.5}, {"num_classes": True}, {"in_chans": 0}])
+def test_impossible_counts_are_refused(nano_ckpt, option):
+    with pytest.raises(InputError, match=f"{next(iter(option))} is"):
+        xcit_hub.load(str(nano_ckpt), **option)
+
+
+def test_publish_takes_paths_and_says_so(network, nano_ckpt, tmp_path):
+    to = tmp_path / "hub"
+    with pytest.raises(InputError, match="checkpoint is a XCiT, and has to be a file's path") as caught:
+        xcit_hub.publish(network, "org/nano", to=to)
+    assert "push_to_hub" in str(caught.value)
+    with pytest.raises(InputError, match="labels is a list"):
+        xcit_hub.publish(nano_ckpt, "org/nano", to=to, labels=["a", "b"])
+    with pytest.raises(InputError, match="name is a NoneType"):
+        xcit_hub.publish(nano_ckpt, None, to=to)
+    with pytest.raises(InputError, match="run is a dict"):
+        xcit_hub.publish(nano_ckpt, "org/nano", to=to, run={})
+    assert not to.exists()
+
+
+def test_preprocess_takes_a_network_or_its_description(network):
+    picture = Image.fromarray(np.arange(300 * 260 * 3, dtype=np.uint32).astype(np.uint8).reshape(300, 260, 3))
+    pixels = xcit_hub.preprocess(network)(picture)
+    assert pixels.shape == (3, 224, 224)
+    assert np.array_equal(pixels, xcit_hub.preprocess(network.config)(picture))
+
+
+@pytest.mark.parametrize("wrong", [None, "xcit_nano_12_p16_224", {}])
+def test_preprocess_refuses_what_has_no_description(wrong):
+    with pytest.raises(InputError, match="has no description"):
+        xcit_hub.preprocess(wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, np.zeros((8, 8, 3))])
+def test_the_preprocessing_refuses_what_is_no_picture(network, wrong):
+    with pytest.raises(InputError, match="is no picture"):
+        xcit_hub.preprocess(network)(wrong)
+
+
+def test_a_network_made_here_has_no_description_to_prepare_by(nano_arrays):
+    with pytest.raises(InputError, match="has no description"):
+        xcit_hub.preprocess(xcit_hub.create_model("xcit_nano_12_p16_224", init=False))
+
+
+def test_outputs_that_are_not_finite_are_an_error_and_no_json(run_cli, nano_arrays, tmp_path):
+    arrays = nano_arrays | {"head.weight": np.full_like(nano_arrays["head.weight"], 3e38)}
+    checkpoint.write(tmp_path / "bad.ckpt", arrays, {"xcit_hub.dialect": "paper"})
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    done = run_cli("load", str(tmp_path / "bad.ckpt"), "--image", str(tmp_path / "red.png"), "--json")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "outputs are not finite" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_backbone_classifies_nothing(run_cli, nano_arrays, tmp_path):
+    arrays = {name: array for name, array in nano_arrays.items() if not name.startswith("head.")}
+    checkpoint.write(tmp_path / "backbone.ckpt", arrays, {"xcit_hub.dialect": "paper"})
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    done = run_cli("load", str(tmp_path / "backbone.ckpt"), "--image", str(tmp_path / "red.png"))
+    assert (done.returncode, "no classifier" in done.stderr) == (2, True)
+    assert json.loads(run_cli("load", str(tmp_path / "backbone.ckpt"), "--json").stdout)["num_classes"] == 0

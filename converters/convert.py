@@ -21,9 +21,9 @@ import numpy.typing as npt
 from converters import checkpoint, dialects, numbers
 from converters.checkpoint import StoredTensor
 from converters.dialects import LAYOUTS, Dropped
-from converters.weights import Weights, config_path, load, weights_of
+from converters.weights import ARCHITECTURE_ASSUMED, Weights, checked, config_path, load, weights_of
 from xcit_hub._version import __version__
-from xcit_hub.errors import InputError, WeightsError, XcitHubError
+from xcit_hub.errors import InputError, UnknownNameError, WeightsError, XcitHubError, closest
 from xcit_hub.files import sha256_of, write_text
 from xcit_hub.variants import DIALECTS, Family
 
@@ -31,6 +31,9 @@ __all__ = ["Progress", "Report", "Weights", "config_path", "convert", "load"]
 
 Progress = Callable[[int, int], None]
 Prove = Callable[[Path, "Report"], "dict[str, Any] | None"]
+
+# The tag of the names under which `xcit_hub.timm` registers its class for the mindcv dialect.
+_OUR_TAG = "ms_in1k"
 
 
 @dataclass
@@ -57,6 +60,7 @@ class Report:
             "source": self.source,
             "target": self.target,
             "architecture": weights.architecture.name,
+            "architecture_assumed": weights.assumed,
             "kind": weights.kind,
             "num_classes": weights.num_classes,
             "in_chans": weights.in_chans,
@@ -114,13 +118,20 @@ def convert(
         raise InputError("Source and target are the same file.", where=target, fix="Choose another target.")
     format_out = checkpoint.format_of(target)
     family_out: Family = to or "xcit-hub"
+    if family_out not in LAYOUTS:
+        raise UnknownNameError(
+            f"There is no family called {to!r}.", fix=closest(str(to), LAYOUTS) or f"Use one of {', '.join(LAYOUTS)}."
+        )
+    if model is not None and not isinstance(model, str):
+        raise InputError(f"A model is named by a string, not by {model!r}.", fix="See `xcit-hub list` for all names.")
+    expected = model.removesuffix(f".{_OUR_TAG}") if model is not None else None
     opened = checkpoint.read(source)
-    weights = weights_of(opened, model=model, dialect=dialect, ema=ema, family=family)
+    weights = weights_of(opened, model=expected, dialect=dialect, ema=ema, family=family)
     _check_target(weights, family_out, model)
     weights = _with_head(_with_channels(_without_pyramid(weights, family_out), in_chans), num_classes)
     stored = {
-        name: numbers.cast(numbers.finite(tensor, weights.sources[name]), dtype, weights.sources[name])
-        for name, tensor in weights.tensors.items()
+        name: numbers.cast(tensor, dtype, weights.sources[name], where=source)
+        for name, tensor in checked(weights, source).items()
     }
     translated = dialects.from_ours(stored, family_out)
     made_up = _made_up(weights, family_out)
@@ -243,7 +254,7 @@ def _check_target(weights: Weights, to: Family, model: str | None) -> None:
 
 
 def _names_our_class(model: str | None) -> bool:
-    return model is not None and model.partition(".")[2] == "ms_in1k"
+    return model is not None and model.partition(".")[2] == _OUR_TAG
 
 
 def _made_up(weights: Weights, to: Family) -> dict[str, tuple[StoredTensor, str]]:
@@ -266,6 +277,7 @@ def _metadata(weights: Weights, to: Family, file_format: str) -> dict[str, str]:
     return {
         **named,
         "xcit_hub.architecture": weights.architecture.name,
+        **({ARCHITECTURE_ASSUMED: "true"} if weights.assumed else {}),
         "xcit_hub.dialect": weights.dialect,
         "xcit_hub.family": to,
         "xcit_hub.version": __version__,
@@ -311,6 +323,7 @@ def _write_config(target: Path, weights: Weights, to: Family, digest: str) -> No
         "num_classes": weights.num_classes,
         "in_chans": weights.in_chans,
         "xcit_hub": {
+            **({ARCHITECTURE_ASSUMED.removeprefix("xcit_hub."): "true"} if weights.assumed else {}),
             "dialect": weights.dialect,
             "family": to,
             "version": __version__,

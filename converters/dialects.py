@@ -285,6 +285,7 @@ class Identity:
     Args:
         naming: whose names these are. MindSpore's are "mindcv" here: names alone do not tell MindCV's from ours.
         notes: what had to be assumed, in sentences.
+        assumed: whether the architecture was chosen between two of the same parameters.
     """
 
     naming: Family
@@ -293,6 +294,7 @@ class Identity:
     num_classes: int
     in_chans: int
     notes: tuple[str, ...]
+    assumed: bool = False
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -349,7 +351,8 @@ def identify(shapes: Mapping[str, Shape], *, model: str | None = None) -> Identi
     )
     named, notes = _named(measured, model)
     in_chans = _axis(shapes, "patch_embed.proj.0.0.weight", 1, 4)
-    return Identity(naming, named, kind, num_classes, in_chans, notes)
+    assumed = bool(notes) and named.name in ARCHITECTURES
+    return Identity(naming, named, kind, num_classes, in_chans, notes, assumed)
 
 
 def _naming(shapes: Mapping[str, Shape]) -> Family:
@@ -377,6 +380,7 @@ def _named(measured: Architecture, model: str | None) -> tuple[Architecture, tup
             )
         return wanted, ()
     if not same:
+        _refuse_other_depth(measured, model)
         return measured, (
             f"No known architecture has {_in_words(measured)}. Assumed for it: eta {measured.eta:g}, and tokens_norm "
             f"{measured.tokens_norm} (False only at nano's width of 128).",
@@ -384,6 +388,22 @@ def _named(measured: Architecture, model: str | None) -> tuple[Architecture, tup
     assumed = next(entry for entry in same if entry.image_size == 224)
     others = ", ".join(entry.name for entry in same if entry is not assumed)
     return assumed, (f"Assumed {assumed.name}; {others} has the same parameters. --model decides.",)
+
+
+def _refuse_other_depth(measured: Architecture, model: str | None) -> None:
+    # Blocks lost from a known network leave one that looks custom; only who names it can mean it.
+    relatives = [
+        entry
+        for entry in ARCHITECTURES.values()
+        if (entry.embed_dim, entry.num_heads, entry.patch_size)
+        == (measured.embed_dim, measured.num_heads, measured.patch_size)
+    ]
+    if relatives and model != measured.name:
+        listed = "; ".join(f"{entry.name} has {_in_words(entry)}" for entry in relatives if entry.image_size == 224)
+        raise WeightsError(
+            f"The tensors have {_in_words(measured)}, which no known architecture has: {listed}.",
+            fix=f"Fetch the whole file; if it is meant to be so, say --model {measured.name}.",
+        )
 
 
 def _shape_of(entry: Architecture) -> Architecture:

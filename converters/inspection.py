@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converters import checkpoint, dialects
+from converters import checkpoint, dialects, numbers
 from converters.checkpoint import Checkpoint
-from converters.weights import Examined, examine
+from converters.weights import Examined, check_config, examine, is_variance
 from xcit_hub.errors import WeightsError, XcitHubError
 from xcit_hub.files import sha256_of
 from xcit_hub.parameters import trainable
@@ -43,6 +43,8 @@ class Inspection:
         dtypes: dtype → number of tensors of the network.
         averaged: whether averaged (EMA) weights are there.
         optimizer: whether optimizer state is there.
+        flaws: "non_finite", "beyond_float32" or "negative_variances" → tensor → how many numbers of it are.
+        config: whether the configuration beside the file agrees with it; None where there is none for it.
         entries: every tensor, if asked for.
     """
 
@@ -64,6 +66,8 @@ class Inspection:
     parameters: int | None
     dialect: str | None
     evidence: str | None
+    flaws: dict[str, dict[str, int]]
+    config: str | None
     notes: list[str]
     fault: str | None
     entries: list[Entry]
@@ -107,6 +111,8 @@ def inspect(path: str | os.PathLike[str], *, tensors: bool = False) -> Inspectio
         parameters=_parameters(identity) if identity else None,
         dialect=dialect,
         evidence=evidence,
+        flaws=_flaws(opened),
+        config=_config(opened),
         notes=list(identity.notes) if identity else [],
         fault=fault or undecided,
         entries=_entries(opened, dropped) if tensors else [],
@@ -120,6 +126,22 @@ def _examined(opened: Checkpoint) -> tuple[Examined | None, str | None]:
     except XcitHubError as error:
         return None, error.what
     return found, None
+
+
+def _config(opened: Checkpoint) -> str | None:
+    try:
+        name = check_config(opened)
+    except WeightsError as error:
+        return error.what
+    return f"{name} was written for this file" if name else None
+
+
+def _flaws(opened: Checkpoint) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for name, tensor in opened.tensors.items():
+        for flaw, count in numbers.flaws(tensor, variance=is_variance(name)).items():
+            found.setdefault(flaw, {})[name] = count
+    return found
 
 
 def _dialect(found: Examined | None) -> tuple[str | None, str | None, str | None]:

@@ -1,4 +1,4 @@
-"""What happens to numbers on their way: checked for NaN and infinity, rounded, summed over channels."""
+"""What happens to numbers on their way: checked for what no network can use, rounded, summed over channels."""
 
 from __future__ import annotations
 
@@ -13,22 +13,61 @@ from xcit_hub.errors import InputError, WeightsError
 CAST_DTYPES = ("float32", "float16", "bfloat16")
 
 
-def finite(tensor: StoredTensor, names: tuple[str, ...]) -> StoredTensor:
-    """Return the tensor, which raises ``WeightsError`` when it is read and holds a NaN or an infinity.
+def sound(
+    tensor: StoredTensor, names: tuple[str, ...], *, variance: bool = False, where: object = None
+) -> StoredTensor:
+    """Return the tensor, which raises ``WeightsError`` when it is read and holds what a network can only fail with.
+
+    That is a NaN, an infinity, a number that is an infinity in float32, and of a variance a negative one.
 
     Args:
         names: what it is called in the file.
+        variance: whether it is a BatchNorm's variance, whose root is taken.
+        where: the file.
     """
 
     def check(stored: Array) -> Array:
+        fault = None
         if not _all_finite(stored, tensor.dtype):
-            raise WeightsError(f"{' + '.join(names)} holds NaN or infinity.", fix="Take an earlier checkpoint.")
+            fault = "NaN or infinity"
+        elif tensor.dtype == "float64" and _beyond_float32(stored).any():
+            fault = f"{float(np.abs(stored).max()):g}, which is too large for float32"
+        elif variance and (_values(stored, tensor.dtype) < 0).any():
+            fault = f"the negative variance {float(_values(stored, tensor.dtype).min()):g}"
+        if fault is not None:
+            raise WeightsError(f"{' + '.join(names)} holds {fault}.", where=where, fix="Take an earlier checkpoint.")
         return stored
 
     return tensor.through(check)
 
 
-def cast(tensor: StoredTensor, dtype: str | None, names: tuple[str, ...]) -> StoredTensor:
+def flaws(tensor: StoredTensor, *, variance: bool = False) -> dict[str, int]:
+    """Count the numbers that :func:`sound` refuses: fault → how many; empty where there are none."""
+    if not DTYPES[tensor.dtype].is_floating:
+        return {}
+    found = {"non_finite": 0, "beyond_float32": 0, "negative_variances": 0}
+    for piece in tensor.pieces():
+        stored = np.frombuffer(piece, DTYPES[tensor.dtype].storage)
+        if not _all_finite(stored, tensor.dtype):
+            found["non_finite"] += int((~np.isfinite(_values(stored, tensor.dtype))).sum())
+        if tensor.dtype == "float64":
+            found["beyond_float32"] += int((_beyond_float32(stored) & np.isfinite(stored)).sum())
+        if variance:
+            found["negative_variances"] += int((_values(stored, tensor.dtype) < 0).sum())
+    return {fault: count for fault, count in found.items() if count}
+
+
+def _beyond_float32(values: Array) -> Array:
+    with np.errstate(over="ignore"):
+        beyond: Array = np.isinf(values.astype("<f4"))
+    return beyond
+
+
+def _values(stored: Array, dtype: str) -> Array:
+    return widen_bfloat16(stored) if dtype == "bfloat16" else stored
+
+
+def cast(tensor: StoredTensor, dtype: str | None, names: tuple[str, ...], *, where: object = None) -> StoredTensor:
     """Return the tensor rounded to ``dtype``, to nearest, ties to even; ``None`` leaves it as it is.
 
     When it is read it raises ``WeightsError`` if a number is too large for ``dtype``.
@@ -42,12 +81,13 @@ def cast(tensor: StoredTensor, dtype: str | None, names: tuple[str, ...]) -> Sto
         raise InputError(f"Weights cannot be written as {dtype!r}.", fix=f"Use one of {', '.join(CAST_DTYPES)}.")
 
     def rounded(stored: Array) -> Array:
-        values = widen_bfloat16(stored) if tensor.dtype == "bfloat16" else stored
+        values = _values(stored, tensor.dtype)
         with np.errstate(over="ignore"):
             out = _to_bfloat16(values) if dtype == "bfloat16" else values.astype(DTYPES[dtype].storage)
         if not _all_finite(out, dtype):
             raise WeightsError(
                 f"{' + '.join(names)} holds {float(np.abs(values).max()):g}, which is too large for {dtype}.",
+                where=where,
                 fix="Use --dtype bfloat16 or float32." if dtype == "float16" else "Keep the file's own dtype.",
             )
         return out

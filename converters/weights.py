@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from converters.dialects import LAYOUTS, Dropped, Identity, Kind, Marks, Selecti
 from xcit_hub.errors import WeightsError
 from xcit_hub.files import sha256_of
 from xcit_hub.variants import CHECKPOINTS, Architecture, Family
+
+# In a file's strings: its architecture was the converter's assumption between two image sizes, and still is.
+ARCHITECTURE_ASSUMED = "xcit_hub.architecture_assumed"
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Weights:
         notes: what was assumed, in sentences for the user.
         dropped: the file's other tensors, each with its reason.
         sources: our name → the names it had in the file.
+        assumed: whether nothing tells the architecture from the one of the other image size.
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -45,6 +50,7 @@ class Weights:
     notes: list[str] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    assumed: bool = False
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the tensors as read-only arrays, views of the file where they can be; bfloat16 becomes float32."""
@@ -71,16 +77,34 @@ def load(
 
     Raises:
         CheckpointError: the file is not a whole checkpoint.
-        WeightsError: it is not one XCiT's weights (missing, unexpected, misshapen tensors, NaN, infinity), or nothing
-            tells its dialect.
+        WeightsError: it is not one XCiT's weights (missing, unexpected, misshapen tensors, NaN, infinity, numbers
+            beyond float32, negative variances), nothing tells its dialect, or the configuration beside it was written
+            for other bytes or contradicts it.
         UnknownNameError: there is no such model or dialect.
     """
     opened = checkpoint.read(path)
     weights = weights_of(opened, model=model, dialect=dialect, ema=ema, family=family)
-    for name, tensor in weights.tensors.items():
-        for _ in numbers.finite(tensor, weights.sources[name]).pieces():
+    for tensor in checked(weights, path).values():
+        for _ in tensor.pieces():
             pass
     return weights
+
+
+def checked(weights: Weights, path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
+    """Return the tensors, which raise ``WeightsError`` when they are read and hold what no network can use.
+
+    Args:
+        path: the file they come from.
+    """
+    return {
+        name: numbers.sound(tensor, weights.sources[name], variance=is_variance(name), where=path)
+        for name, tensor in weights.tensors.items()
+    }
+
+
+def is_variance(name: str) -> bool:
+    """Whether a tensor of that name, in any family, is a BatchNorm's variance."""
+    return name.endswith((".moving_variance", ".running_var"))
 
 
 def config_path(target: str | os.PathLike[str]) -> Path:
@@ -121,8 +145,11 @@ def examine(
     selection = dialects.select(opened.tensors, ema=ema)
     tensors = {name: opened.tensors[full] for name, full in selection.names.items()}
     marked = tensors.pop(dialects.MINDCV_MARK, None) is not None
-    expected = model or opened.metadata.get("xcit_hub.architecture")
-    identity = dialects.identify({name: tensor.shape for name, tensor in tensors.items()}, model=expected)
+    own = None if ARCHITECTURE_ASSUMED in opened.metadata else opened.metadata.get("xcit_hub.architecture")
+    identity = dialects.identify({name: tensor.shape for name, tensor in tensors.items()}, model=model or own)
+    if model and own and own != identity.architecture.name:
+        note = f"The file calls itself {own}; --model says {identity.architecture.name}."
+        identity = replace(identity, notes=(*identity.notes, note))
     silent = "xcit_hub.dialect" not in opened.metadata
     marks = Marks(
         file_format=opened.format,
@@ -146,6 +173,7 @@ def weights_of(
 ) -> Weights:
     """Translate an open file strictly; like :func:`load`, but the numbers are not read."""
     try:
+        check_config(opened)
         found = examine(opened, model=model, ema=ema, family=family)
         identity = found.identity
         settled, evidence = dialects.settle_dialect(identity.naming, found.marks, dialect)
@@ -166,7 +194,38 @@ def weights_of(
         notes=[*_notes(found.selection, ema), *identity.notes],
         dropped=found.selection.dropped,
         sources={name: tuple(names[part] for part in layout.names(name)) for name in tensors},
+        assumed=identity.assumed,
     )
+
+
+def check_config(opened: Checkpoint) -> str | None:
+    """Hold the configuration beside a file against it; return its file's name, or None if there is none for it.
+
+    Raises:
+        WeightsError: the file is not the one it was written for any more, or says something else of itself.
+    """
+    path = config_path(opened.path)
+    config = _read_config(path)
+    ours = config.get("xcit_hub")
+    if not isinstance(ours, dict) or not isinstance(ours.get("sha256"), str):
+        return None
+    named = ours.get("file") == opened.path.name
+    if ours["sha256"] != sha256_of(opened.path):
+        if not named:
+            return None
+        raise WeightsError(
+            f"{opened.path.name} was changed since {path.name} was written: its SHA-256 is not "
+            f"{ours['sha256'][:16]}… any more.",
+            fix=f"Restore the file, or delete {path.name} if the change was meant.",
+        )
+    for key, said in (("architecture", config.get("architecture")), ("dialect", ours.get("dialect"))):
+        own = opened.metadata.get(f"xcit_hub.{key}")
+        if own is not None and said is not None and said != own:
+            raise WeightsError(
+                f"{path.name} says {key} {said!r}, and {opened.path.name}, for which it was written, says {own!r}.",
+                fix=f"Delete {path.name}, or restore it.",
+            )
+    return path.name
 
 
 def _family(identity: Identity, metadata: Mapping[str, str], asked: Family | None) -> Family:
@@ -205,11 +264,15 @@ def _published(path: Path) -> tuple[str, str] | None:
 
 def _sidecar(path: Path) -> dict[str, str]:
     """The strings of the configuration beside a file, if it was written for exactly that file."""
-    try:
-        content = json.loads(config_path(path).read_text("utf-8"))
-        ours = content["xcit_hub"]
-        if ours["sha256"] != sha256_of(path):
-            return {}
-        return {f"xcit_hub.{key}": value for key, value in ours.items() if isinstance(value, str)}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    ours = _read_config(config_path(path)).get("xcit_hub")
+    if not isinstance(ours, dict) or ours.get("sha256") != sha256_of(path):
         return {}
+    return {f"xcit_hub.{key}": value for key, value in ours.items() if isinstance(value, str)}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

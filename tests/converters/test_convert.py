@@ -10,7 +10,7 @@ from tiny_networks import TINY, TINY_P16, Make, network, same
 from converters import checkpoint, dialects
 from converters.checkpoint import StoredTensor
 from converters.convert import config_path, convert, load
-from xcit_hub.errors import CheckpointError, InputError, WeightsError
+from xcit_hub.errors import CheckpointError, InputError, UnknownNameError, WeightsError
 from xcit_hub.files import sha256_of
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.variants import ARCHITECTURES, architecture
@@ -245,6 +245,73 @@ def test_the_config_speaks_only_for_the_file_it_was_written_for(tmp_path: Path, 
         load(silent)
 
 
+def test_a_file_changed_since_its_config_was_written_is_refused_until_the_config_is_deleted(
+    paper: Path, tmp_path: Path
+):
+    from converters.inspection import inspect
+
+    target = tmp_path / "x.safetensors"
+    convert(paper, target)
+    assert inspect(target).config == "x.config.json was written for this file"
+    content = bytearray(target.read_bytes())
+    content[-40] ^= 1
+    target.write_bytes(content)
+    for attempt in (lambda: load(target), lambda: convert(target, tmp_path / "y.ckpt")):
+        with pytest.raises(WeightsError, match=r"was changed since x.config.json was written") as caught:
+            attempt()
+        assert str(target) in str(caught.value) and "delete x.config.json" in str(caught.value)
+    assert "was changed" in (inspect(target).config or "")
+    (tmp_path / "x.config.json").unlink()
+    load(target)
+
+
+@pytest.mark.parametrize(("key", "said"), [("architecture", "xcit_nano_12_p16_224"), ("dialect", "mindcv")])
+def test_a_config_that_contradicts_its_file_is_refused(paper: Path, tmp_path: Path, key: str, said: str):
+    convert(paper, tmp_path / "x.ckpt")
+    path = tmp_path / "x.config.json"
+    config = json.loads(path.read_text())
+    (config if key == "architecture" else config["xcit_hub"])[key] = said
+    path.write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=f"x.config.json says {key} '{said}'"):
+        load(tmp_path / "x.ckpt")
+
+
+def test_an_assumed_size_stays_assumed_and_another_than_the_files_own_is_noted(tmp_path: Path, make: Make):
+    from converters.inspection import inspect
+
+    source, target = tmp_path / "x.safetensors", tmp_path / "y.ckpt"
+    checkpoint.write(source, make("timm", architecture("xcit_nano_12_p16_224"), "classifier", 7))
+    convert(source, target)
+    convert(target, tmp_path / "z.pth")
+    for path in (target, tmp_path / "z.pth"):
+        assert "Assumed xcit_nano_12_p16_224" in inspect(path).notes[0]
+    convert(target, target.with_name("w.ckpt"), model="xcit_nano_12_p16_384")
+    assert load(tmp_path / "w.ckpt").notes == []
+    report = convert(tmp_path / "w.ckpt", tmp_path / "v.ckpt", model="xcit_nano_12_p16_224")
+    said = "The file calls itself xcit_nano_12_p16_384; --model says xcit_nano_12_p16_224."
+    assert report.weights.notes == [said]
+    assert report.weights.architecture.name == "xcit_nano_12_p16_224"
+
+
+def test_blocks_lost_from_a_known_network_make_no_custom_one_unless_it_is_named(tmp_path: Path, make: Make):
+    whole = make("timm", architecture("xcit_nano_12_p16_224"), "classifier", 7)
+    cut = {name: tensor for name, tensor in whole.items() if not name.startswith("blocks.11.")}
+    checkpoint.write(tmp_path / "x.safetensors", cut)
+    with pytest.raises(WeightsError, match=r"depth 11.*xcit_nano_12_p16_224 has width 128, depth 12") as caught:
+        load(tmp_path / "x.safetensors")
+    custom = "xcit_custom_128x11_h4_p16_224"
+    assert f"--model {custom}" in str(caught.value)
+    convert(tmp_path / "x.safetensors", tmp_path / "y.ckpt", model=custom)
+    assert load(tmp_path / "y.ckpt").architecture.name == custom
+
+
+def test_families_and_models_that_are_none_are_refused_in_words(paper: Path, tmp_path: Path):
+    with pytest.raises(UnknownNameError, match="no family called 'zzz'"):
+        convert(paper, tmp_path / "x.ckpt", to="zzz")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="not by 3"):
+        convert(paper, tmp_path / "x.ckpt", model=3)  # type: ignore[arg-type]
+
+
 def test_a_strangers_config_is_left_alone(paper: Path, tmp_path: Path):
     (tmp_path / "config.json").write_text('{"architecture": "mine"}')
     report = convert(paper, tmp_path / "model.safetensors")
@@ -362,9 +429,41 @@ def test_nan_and_infinity_are_refused_by_name_and_leave_no_file(tmp_path: Path, 
         lambda: load(tmp_path / "x.safetensors"),
         lambda: convert(tmp_path / "x.safetensors", tmp_path / "y.ckpt"),
     ):
-        with pytest.raises(WeightsError, match=r"blocks.1.mlp.fc2.weight holds NaN or infinity"):
+        with pytest.raises(WeightsError, match=r"blocks.1.mlp.fc2.weight holds NaN or infinity") as caught:
             attempt()
+        assert caught.value.where == str(tmp_path / "x.safetensors")
+    from converters.inspection import inspect
+
+    assert inspect(tmp_path / "x.safetensors").flaws == {"non_finite": {name: 1}}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("flaw", "dtype", "bad", "words"),
+    [
+        ("negative_variances", "float32", -1e-3, "holds the negative variance -0.001"),
+        ("negative_variances", "float16", -1.0, "holds the negative variance -1"),
+        ("beyond_float32", "float64", 1e39, r"holds 1e\+39, which is too large for float32"),
+    ],
+)
+def test_numbers_that_can_only_give_nan_are_refused_and_inspect_counts_them(
+    tmp_path: Path, make: Make, flaw: str, dtype: str, bad: float, words: str
+):
+    from converters.inspection import inspect
+
+    tensors = make("timm")
+    name = "patch_embed.proj.0.1.running_var"
+    broken = tensors[name].numpy().astype(dtype)
+    broken[1] = bad
+    tensors[name] = StoredTensor.of(broken)
+    source = tmp_path / "x.safetensors"
+    checkpoint.write(source, tensors)
+    for attempt in (lambda: load(source), lambda: convert(source, tmp_path / "y.ckpt")):
+        with pytest.raises(WeightsError, match=f"{name} {words}") as caught:
+            attempt()
+        assert caught.value.where == str(source)
+    assert inspect(source).flaws == {flaw: {name: 1}}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 def test_large_numbers_that_only_overflow_a_sum_are_accepted(tmp_path: Path, make: Make):

@@ -257,6 +257,10 @@ def _print_inspection(console: Console, found: Inspection) -> None:
         ("averaged weights", "yes" if found.averaged else "no"),
         ("optimizer state", "yes" if found.optimizer else "no"),
     ]
+    for flaw, counts in found.flaws.items():
+        listed = ", ".join(f"{count} in {name}" for name, count in counts.items())
+        rows.append((flaw.replace("_", " "), f"{sum(counts.values())}: {listed}"))
+    rows += [("config", found.config)] if found.config else []
     rows += [(f"not taken: {count}", reason) for reason, count in found.dropped.items()]
     rows += [("metadata", f"{key} = {value}") for key, value in found.metadata.items()]
     rows += [("note", note) for note in found.notes]

@@ -102,6 +102,40 @@ def test_damage_is_found_before_a_byte_is_parsed_and_publishing_mends_it(hub, pu
     assert same(xcit_hub.load("org/nano", hub=hub), nano_arrays)
 
 
+def test_info_names_every_damaged_file_and_publishing_says_what_it_repaired(hub, publish, run_cli, nano_ckpt):
+    assert publish().repaired == ()
+    assert publish().repaired == ()
+    assert xcit_hub.info("org/nano", hub=hub).damaged == ()
+    view = hub / "org" / "nano"
+    blob = (view / "model.ckpt").resolve()
+    blob.write_bytes(blob.read_bytes()[:-1])
+    (view / "conversion.json").resolve().unlink()
+    assert xcit_hub.load("org/nano", hub=hub).config.provenance.verified == "full"  # model.safetensors is whole
+    assert xcit_hub.info("org/nano", hub=hub).damaged == ("conversion.json", "model.ckpt")
+    shown = run_cli("info", "org/nano", "--hub", str(hub))
+    assert (shown.returncode, "damaged: model.ckpt" in shown.stdout) == (0, True), shown.stderr
+    assert json.loads(run_cli("info", "org/nano", "--hub", str(hub), "--json").stdout)["damaged"] == [
+        "conversion.json", "model.ckpt",
+    ]  # fmt: skip
+    again = run_cli("publish", str(nano_ckpt), "org/nano", "--to", str(hub), "--no-parity")
+    assert "repaired: model.ckpt" in again.stdout
+    assert "repaired: conversion.json" in again.stdout
+    assert "no commit made" in again.stdout
+    assert xcit_hub.info("org/nano", hub=hub).damaged == ()
+
+
+def test_publishing_puts_back_links_that_an_editor_replaced_or_somebody_removed(hub, publish):
+    publish()
+    view = hub / "org" / "nano"
+    (view / "README.md").unlink()
+    (view / "README.md").write_text("mine")
+    (view / "model.ckpt").unlink()
+    done = publish()
+    assert (done.changed, done.repaired) == (False, ("README.md", "model.ckpt"))
+    assert (view / "README.md").read_text() == done.card
+    assert not list(hub.rglob("*.tmp"))
+
+
 def test_links_that_leave_the_folder_are_refused(hub, publish, tmp_path):
     publish()
     secret = tmp_path / "secret.safetensors"
@@ -217,7 +251,8 @@ def test_heads_channels_and_dtypes_can_be_changed_on_the_way(hub, publish, nano_
     from timm.models._manipulate import adapt_input_conv
 
     publish()
-    network = xcit_hub.load("org/nano", hub=hub, num_classes=3, in_chans=in_chans, dtype="float16")
+    with pytest.warns(UserWarning, match="replaced by a fresh|adapted from"):
+        network = xcit_hub.load("org/nano", hub=hub, num_classes=3, in_chans=in_chans, dtype="float16")
     assert network.config.num_classes == 3
     assert len(network.config.provenance.notes) == 2
     assert network.head.weight.dtype == mindspore.float16
@@ -284,10 +319,41 @@ def test_a_failed_parity_stops_everything(hub, nano_ckpt, monkeypatch):
 
     from xcit_hub import parity
 
-    monkeypatch.setattr(parity, "verify_weights", lambda *_, **__: SimpleNamespace(passed=False))
+    monkeypatch.setattr(parity, "verify_weights", lambda *_, **__: SimpleNamespace(passed=False, checks=()))
     with pytest.raises(XcitHubError, match="do not agree"):
         xcit_hub.publish(nano_ckpt, "org/nano", to=hub)
     assert not hub.exists()
+
+
+def test_weights_whose_outputs_are_no_numbers_are_named_as_the_cause(hub, nano_arrays, tmp_path):
+    from converters import checkpoint
+
+    arrays = nano_arrays | {"head.weight": np.full_like(nano_arrays["head.weight"], 3e38)}
+    checkpoint.write(tmp_path / "bad.ckpt", arrays, {"xcit_hub.dialect": "paper"})
+    with pytest.raises(WeightsError, match="outputs are not finite") as caught:
+        xcit_hub.publish(tmp_path / "bad.ckpt", "org/nano", to=hub)
+    assert "fault of ours" not in str(caught.value)
+    assert not hub.exists()
+
+
+@pytest.mark.parametrize("target", ["hub", "hugging-face", "mindspore-hub:hub"])
+def test_a_name_without_an_organisation_is_refused_everywhere(nano_ckpt, target):
+    with pytest.raises(InputError, match="ORG/NAME"):
+        xcit_hub.publish(nano_ckpt, "noorg", to=target, parity=False)
+    assert not Path("hub").exists()
+
+
+def test_a_copy_that_nothing_vouches_for_loads_and_says_so_on_standard_error(hub, publish, run_cli, tmp_path):
+    publish()
+    copy = tmp_path / "copy" / "org" / "nano"
+    shutil.copytree(hub / "org" / "nano", copy, symlinks=False)
+    vouched = run_cli("load", "org/nano", "--hub", str(tmp_path / "copy"), "--json")
+    assert (vouched.returncode, vouched.stderr) == (0, "")
+    (copy / "xcit_hub.json").unlink()
+    done = run_cli("load", "org/nano", "--hub", str(tmp_path / "copy"), "--json")
+    assert (done.returncode, json.loads(done.stdout)["verified"]) == (0, "none")
+    assert "note: " in done.stderr
+    assert "verified against nothing" in done.stderr
 
 
 def test_without_timm_parity_has_to_be_left_out_knowingly(hub, nano_ckpt, monkeypatch):

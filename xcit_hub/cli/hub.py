@@ -95,6 +95,10 @@ def info(
         mark = " [green]← weights[/]" if path == found.weights else ""
         files.add_row(path + mark, "?" if size is None else f"{size:,}", _short(digest))
     console.print(files)
+    for path in found.damaged:
+        console.print(
+            f"damaged: {path}: not the bytes that were published; publish it again", style="red", markup=False
+        )
     _notes(console, found.notes)
 
 
@@ -124,6 +128,8 @@ def load(
         network = load_model(model_id, revision, hub=hub, cache_dir=cache_dir, offline=offline, dialect=name)
         best = _classify(network, image) if image is not None else []
     source = network.config.provenance
+    if source.verified == "none":
+        _note_on_stderr("nothing says what bytes this file should have, so its SHA-256 was verified against nothing")
     if as_json:
         record = {
             "id": model_id,
@@ -150,7 +156,7 @@ def load(
 
 def publish(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of any family and format.")],
-    name: Annotated[str, typer.Argument(metavar="ORG/NAME")],
+    name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Both: the organisation or user, and the model.")],
     to: Annotated[
         str | None,
         typer.Option(help="hugging-face, FOLDER or mindspore-hub:FOLDER; by default this machine's folder hub."),
@@ -217,6 +223,10 @@ def publish(
         console.print()
     console.print(table)
     verdict = "not published: --dry-run" if dry_run else "published" if done.changed else "unchanged: no commit made"
+    for path in done.repaired:
+        console.print(
+            f"repaired: {path} was damaged where it is kept, and is whole again", style="yellow", markup=False
+        )
     console.print(f"{verdict}  {done.url}" + (f"  revision {done.revision}" if done.revision else ""))
     if done.parity is None:
         console.print("[yellow]not proven against PyTorch; the card says so[/]")
@@ -385,6 +395,12 @@ def _short(digest: str | None) -> str:
 def _notes(console: Console, notes: tuple[str, ...]) -> None:
     for note in notes:
         console.print(f"note: {note}", style="yellow", markup=False)
+
+
+def _note_on_stderr(note: str) -> None:
+    from rich.console import Console
+
+    _notes(Console(stderr=True, highlight=False, soft_wrap=True), (note,))
 
 
 def _console() -> Console:

@@ -115,6 +115,11 @@ def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str
         InputError: the name or target has no valid form.
     """
     name, revision = _split_revision(name, revision)
+    if "/" not in name:
+        raise InputError(
+            f"{name!r} lacks its organisation or user: models are published as ORG/NAME.",
+            fix=f"Write me/{name}, with your own name before the slash.",
+        )
     return _in_hub(machine_hub() if target is None else target, name, revision)
 
 

@@ -179,6 +179,22 @@ class Repository:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
+    def relink(self, commit: str, blobs: Mapping[str, str]) -> list[str]:
+        """Put back every link of a revision that is gone or leads elsewhere; return the paths it was done for."""
+        snapshot = self.folder / "snapshots" / commit
+        mended = []
+        for relative, digest in blobs.items():
+            path = snapshot / relative
+            if path.resolve() == (self.folder / "blobs" / digest).resolve():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=snapshot.parent) as aside:
+                fresh = Path(aside) / path.name
+                fresh.symlink_to(Path(*[".."] * (len(Path(relative).parts) + 1), "blobs", digest))
+                fresh.replace(path)
+            mended.append(relative)
+        return mended
+
     def obtain(
         self,
         commit: str,

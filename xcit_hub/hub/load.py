@@ -20,6 +20,7 @@ from xcit_hub.files import sha256_of
 from xcit_hub.hub import address, cache, config
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.stores import Context, Snapshot, Store, open_store
+from xcit_hub.hub.stores.folder import FolderStore
 from xcit_hub.variants import Architecture, DialectName
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class ModelInfo:
         weights: the file that would be loaded.
         files: every file with its bytes, where known, and digest.
         notes: anything a reader has to know.
+        damaged: the files of a folder hub whose bytes are not the published ones.
     """
 
     id: str
@@ -67,6 +69,7 @@ class ModelInfo:
     weights: str
     files: Mapping[str, tuple[int | None, str | None]]
     notes: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain data for JSON; labels are counted, not listed."""
@@ -190,7 +193,7 @@ def info(
     offline: bool = False,
     token: str | bool | None = None,
 ) -> ModelInfo:
-    """Say what ``id`` names, without fetching its weights.
+    """Say what ``id`` names, without fetching its weights. A folder hub's files are hashed, as they are at hand.
 
     Raises:
         HubError: as in :func:`load`.
@@ -206,6 +209,7 @@ def info(
         weights=located.weights,
         files={path: (file.size, file.digest) for path, file in snapshot.files.items()},
         notes=snapshot.notes,
+        damaged=located.store.damaged(snapshot) if isinstance(located.store, FolderStore) else (),
     )
 
 

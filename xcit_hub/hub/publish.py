@@ -58,6 +58,7 @@ class Publication:
         card: the card's text, English.
         parity: the comparison's figures; ``None`` where it was left out.
         todo: what is left to a person, in order.
+        repaired: files that were damaged where they are kept, and are whole again.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Publication:
     card: str
     parity: Mapping[str, Any] | None
     todo: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -84,6 +86,7 @@ class Publication:
             "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in self.files],
             "parity": dict(self.parity) if self.parity is not None else None,
             "todo": list(self.todo),
+            "repaired": list(self.repaired),
             "card": self.card,
         }
 
@@ -114,7 +117,7 @@ def publish(
 
     Args:
         checkpoint: a file of any family and format.
-        name: ``org/name``.
+        name: ``org/name``; a name without an organisation is refused.
         to: a folder, ``"hugging-face"`` (or an endpoint's address), ``"mindspore-hub:FOLDER"`` (a checkout of MindSpore
             Hub); by default the folder hub of this machine.
         run: ``run.json``, what training and evaluation measured.
@@ -172,6 +175,7 @@ def publish(
         card=entry.card,
         parity=entry.parity,
         todo=receipt.todo,
+        repaired=receipt.repaired,
     )
 
 
@@ -339,6 +343,13 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig) -> dict[str, An
         num_classes=description.num_classes,
         in_chans=description.in_chans,
     )
+    # An error that is NaN comes from outputs that are: two numbers always have a distance.
+    blind = next((check.what for check in result.checks if check.error != check.error), None)
+    if blind is not None:
+        raise WeightsError(
+            f"The network's outputs are not finite with these weights ({blind} is NaN or infinite).",
+            fix="Nothing was published. The weights are damaged, or of another dialect; see where they come from.",
+        )
     if not result.passed:
         raise XcitHubError(
             f"PyTorch's network and ours do not agree on these weights: {result}",

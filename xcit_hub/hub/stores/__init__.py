@@ -81,12 +81,14 @@ class Receipt:
         url: where to see it.
         changed: whether there was anything to commit.
         todo: what the store leaves to a person, in order.
+        repaired: the files that were stored with other bytes than they were published with, and are right again.
     """
 
     revision: str | None
     url: str
     changed: bool
     todo: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ class FolderStore:
                 fix=f"Its branches: {branches}.",
             )
         files = {
-            path: File(file.stat().st_size, repository.digest(file)) for path, file in repository.files(commit).items()
+            path: File(file.stat().st_size if file.exists() else None, repository.digest(file))
+            for path, file in repository.files(commit).items()
         }
         return Snapshot(name, commit, files, origin=f"{self.root}/{name}")
 
@@ -60,16 +61,33 @@ class FolderStore:
             return file_inside(contained(self.root, snapshot.name), path)
         file = cache.Repository(self.root, snapshot.name).files(snapshot.revision)[path]
         expected = snapshot.files[path].digest
-        digest_of = cache.digest_like(expected) if expected else None
-        if digest_of is not None:
-            found = digest_of(file)
-            if expected is not None and found != expected:
-                raise HubError(
-                    f"{path} of {snapshot.name} is damaged: its SHA-256 begins {found[:16]}…, not {expected[:16]}….",
-                    where=file,
-                    fix="Publish the model to this folder again.",
-                )
+        found = self._digest_now(file, expected)
+        if expected is not None and found != expected:
+            raise HubError(
+                f"{path} of {snapshot.name} is damaged: "
+                + (f"its SHA-256 begins {found[:16]}…, not {expected[:16]}…." if found else "it is gone."),
+                where=file,
+                fix="Publish the model to this folder again.",
+            )
         return file
+
+    def damaged(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """Hash every file of a revision and name those that are not what was published."""
+        if snapshot.revision is None:
+            return ()
+        held = cache.Repository(self.root, snapshot.name).files(snapshot.revision)
+        return tuple(
+            path
+            for path, file in snapshot.files.items()
+            if file.digest is not None and self._digest_now(held[path], file.digest) != file.digest
+        )
+
+    @staticmethod
+    def _digest_now(file: Path, expected: str | None) -> str | None:
+        if not file.is_file():
+            return None
+        digest_of = cache.digest_like(expected) if expected else None
+        return digest_of(file) if digest_of is not None else expected
 
     def publish(
         self,
@@ -92,12 +110,17 @@ class FolderStore:
             digests = {path: sha256_of(file) for path, file in files.items()}
             commit = cache.revision_of(digests)
             changed = repository.commit_of(branch) != commit
+            was_complete = (repository.folder / "snapshots" / commit).is_dir()
+            repaired = []
             for path, file in files.items():
                 stored = repository.folder / "blobs" / digests[path]
                 # A blob damaged since is replaced by publishing again.
                 if not stored.is_file() or sha256_of(stored) != digests[path]:
+                    if stored.exists() or was_complete:
+                        repaired.append(path)
                     repository.add_blob(cache.copy_into(file), digests[path])
             repository.add_snapshot(commit, digests)
+            repaired += [path for path in repository.relink(commit, digests) if path not in repaired]
             if changed:
                 repository.set_branch(branch, commit)
             if branch == _DEFAULT_BRANCH:
@@ -108,7 +131,7 @@ class FolderStore:
                 where=self.root,
                 fix="Choose a folder that may be written and has room. Nothing was published.",
             ) from error
-        return Receipt(commit, str(self.root / name), changed)
+        return Receipt(commit, str(self.root / name), changed, repaired=tuple(repaired))
 
     def list(self) -> list[str]:
         """Name every model of either form."""

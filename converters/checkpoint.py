@@ -89,6 +89,12 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         CheckpointError: there is no such file, or it is not a whole checkpoint of its format.
     """
     source = Path(path)
+    if source.is_dir():
+        raise CheckpointError(
+            f"{path} is a folder, not a checkpoint.",
+            where=source,
+            fix="Name a file in it, or convert all of them: xcit-hub convert --all FOLDER OUT.",
+        )
     file_format = format_of(source)
     try:
         with source.open("rb") as stream:

@@ -8,6 +8,7 @@ family's; the way back is the same table read from the right. What cannot be see
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -329,11 +330,16 @@ def identify(shapes: Mapping[str, Shape], *, model: str | None = None) -> Identi
     depth = _count(shapes, "blocks.")
     num_heads = _axis(shapes, "blocks.0.attn.temperature", 0, 3)
     hidden = _axis(shapes, "blocks.0.mlp.fc1.weight", 0, 2)
+    # One misshapen tensor must not pass for the measure of all others.
+    embed_dim = _majority(shapes, r"blocks\.\d+\.norm\d\.(weight|gamma)", 1) or embed_dim
+    num_heads = _majority(shapes, r"blocks\.\d+\.attn\.temperature", 3) or num_heads
+    hidden = _majority(shapes, r"blocks\.\d+\.mlp\.fc1\.bias", 1) or hidden
     cls_attn_layers = _count(shapes, "cls_attn_blocks.")
     if embed_dim % max(num_heads, 1) or not num_heads or hidden % embed_dim:
         raise _no_xcit(f"width {embed_dim}, {num_heads} heads and hidden width {hidden} do not divide")
     blocks_only = "cls_token" not in shapes and not cls_attn_layers
     num_classes = _axis(shapes, "head.weight", 0, 2) if "head.weight" in shapes and not blocks_only else 0
+    num_classes = num_classes and (_majority(shapes, r"head\.bias", 1) or num_classes)
     kind: Kind = "classifier" if num_classes else "backbone"
     if blocks_only:
         kind = "dense" if any(name.startswith("fpn") for name in shapes) else "features"
@@ -436,6 +442,13 @@ def _axis(shapes: Mapping[str, Shape], name: str, axis: int, rank: int) -> int:
     if len(shape) != rank or not shape[axis]:
         raise _no_xcit(f"{name} has the shape {list(shape)}")
     return shape[axis]
+
+
+def _majority(shapes: Mapping[str, Shape], pattern: str, rank: int) -> int | None:
+    """The length of the first axis that most tensors of those names have; None where none has that rank."""
+    matching = (shape for name, shape in shapes.items() if re.fullmatch(pattern, name))
+    lengths = Counter(shape[0] for shape in matching if len(shape) == rank and shape[0])
+    return lengths.most_common(1)[0][0] if lengths else None
 
 
 def _no_xcit(why: str) -> WeightsError:

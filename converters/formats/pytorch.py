@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -88,11 +89,19 @@ def _unpickled(path: Path, torch: Any, *, mapped: bool) -> object:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
+        # PyTorch's own words advise to let the code run, so none of them are passed on but the name of what it met.
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code is None:
+            raise CheckpointError(
+                f"{path.name} is no PyTorch checkpoint: it is no pickle of tensors.",
+                where=path,
+                fix="Check that it is the file that is meant, and fetch it again.",
+            ) from error
         raise CheckpointError(
-            f"{path.name} holds more than plain data, and was not loaded: {_first_line(error)}.",
+            f"{path.name} holds code objects ({code[1]}), not plain tensors, and was not loaded.",
             where=path,
             fix="A pickle can run any code. If you trust its source, load it in PyTorch where nothing is "
-            "at stake and save {'model': network.state_dict()} again.",
+            "at stake and save its state_dict: torch.save(network.state_dict(), PATH).",
         ) from error
     except Exception as error:  # a damaged archive fails in a dozen ways inside PyTorch
         raise _broken(path, _first_line(error)) from error

@@ -96,6 +96,27 @@ def test_missing_unexpected_and_misshapen_tensors_are_all_named(change, words: s
         dialects.to_ours(tensors, "mindcv", dialects.shapes_of(TINY, identity.kind, 7, 3))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "patch_embed.proj.6.0.weight",
+        "blocks.0.mlp.fc1.weight",
+        "blocks.0.attn.temperature",
+        "blocks.0.norm1.gamma",
+        "head.weight",
+    ],
+)
+def test_one_transposed_tensor_is_the_only_one_that_is_blamed(name: str):
+    tensors = network(architecture("xcit_nano_12_p16_224"))
+    shape = (*tensors[name].shape, 1)[1::-1] if name.endswith("gamma") else tensors[name].shape[1::-1]
+    tensors[name] = tensors[name].reshape((*shape, *tensors[name].shape[2:]))
+    identity = dialects.identify(shapes(tensors))
+    assert identity.architecture.name == "xcit_nano_12_p16_224"
+    with pytest.raises(WeightsError) as caught:
+        dialects.to_ours(tensors, "mindcv", identity.shapes)
+    assert [line for line in caught.value.what.splitlines()[1:] if name not in line] == []
+
+
 def test_integers_and_mixed_parts_are_no_weights(make: Make):
     expected = dialects.shapes_of(TINY, "classifier", 7, 3)
     tensors = make("timm")

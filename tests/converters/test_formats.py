@@ -343,7 +343,7 @@ def test_tables_within_themselves_and_endless_nesting_end(tmp_path: Path):
         ("x.safetensors", b"", "is empty"),
         ("x.ckpt", b"PK\x03\x04 and more", "PyTorch archive"),
         ("x.ckpt", header("{}"), "is a safetensors file"),
-        ("x.pth", b"no pickle at all", "not a whole PyTorch checkpoint|holds more than plain data"),
+        ("x.pth", b"no pickle at all", "no PyTorch checkpoint"),
     ],
 )
 def test_the_message_says_what_the_file_is_instead(tmp_path: Path, name: str, content: bytes, words: str):
@@ -357,8 +357,33 @@ def test_the_message_says_what_the_file_is_instead(tmp_path: Path, name: str, co
 def test_a_missing_file_and_an_unwritable_target_are_named(tmp_path: Path):
     with pytest.raises(CheckpointError, match="Cannot read"):
         checkpoint.read(tmp_path / "none.ckpt")
-    with pytest.raises(CheckpointError, match="Cannot read"):
+    with pytest.raises(CheckpointError, match="is a folder"):
         (tmp_path / "folder.ckpt").mkdir()
         checkpoint.read(tmp_path / "folder.ckpt")
     with pytest.raises(XcitHubError, match="Cannot write"):
         checkpoint.write(tmp_path / "no" / "x.ckpt", TENSORS)
+
+
+def test_a_folder_is_said_to_be_one_and_offered_all(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"is a folder") as caught:
+        checkpoint.read(tmp_path)
+    assert "--all" in str(caught.value)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_pickled_network_is_refused_without_pytorchs_advice_to_run_it(tmp_path: Path, archive: bool):
+    import torch
+
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pth", _use_new_zipfile_serialization=archive)
+    with pytest.raises(CheckpointError, match=r"holds code objects \(torch.nn.modules.linear.Linear\)") as caught:
+        checkpoint.read(tmp_path / "x.pth")
+    assert "state_dict" in str(caught.value)
+    assert "weights_only" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+def test_what_is_no_pickle_is_said_to_be_no_checkpoint(tmp_path: Path):
+    for content in (bytes(range(100, 200)) * 3, b"\x80\x02garbage"):
+        (tmp_path / "garbage.pth").write_bytes(content)
+        with pytest.raises(CheckpointError) as caught:
+            checkpoint.read(tmp_path / "garbage.pth")
+        assert "checkpoint" in caught.value.what and "weights_only" not in str(caught.value)

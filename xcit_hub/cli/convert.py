@@ -265,7 +265,7 @@ def _print_inspection(console: Console, found: Inspection) -> None:
     rows += [("metadata", f"{key} = {value}") for key, value in found.metadata.items()]
     rows += [("note", note) for note in found.notes]
     for title, value in rows:
-        console.print(f"{title:18}{value}", markup=False)
+        console.print(f"{title:20}{value}", markup=False)
     for entry in found.entries:
         shape = "×".join(map(str, entry.shape)) or "scalar"
         console.print(f"{entry.sha256[:16]}  {entry.dtype:9}{shape:16}{entry.name}", markup=False)

@@ -298,7 +298,8 @@ def cache_verify(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     else:
         for damage in damaged:
             typer.echo(
-                f"damaged: {damage.name}: {damage.file}\n  do:    load it again, which fetches it again; in a folder hub, publish it again"
+                f"damaged: {damage.name}: {damage.file}\n"
+                "  do:    load it again, which fetches it again; in a folder hub, publish it again"
             )
         typer.echo(f"{count - len(damaged)} of {count} files are what their names promise")
     if damaged:

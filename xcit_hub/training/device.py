@@ -34,7 +34,8 @@ def prepare(recipe: Recipe, *, distribute: bool) -> Worker:
         InputError: the device does not exist, or nobody started workers.
         XcitHubError: the workers cannot be joined.
     """
-    if recipe.device_target != "auto":
+    # MindSpore refuses even the device it already runs on once something has been computed.
+    if recipe.device_target not in ("auto", device_target()):
         try:
             mindspore.set_device(recipe.device_target)
         except (RuntimeError, ValueError) as error:

@@ -89,10 +89,10 @@ class Measured(NamedTuple):
 
 def make_files(place: str) -> float:
     folder = Path(place)
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(0)  # positive numbers: variances may not be negative
     shapes = parameter_shapes(architecture(_MODEL))
     ours = {
-        name: StoredTensor.of(generator.standard_normal(shape, np.float32) * np.float32(0.02))
+        name: StoredTensor.of(np.abs(generator.standard_normal(shape, np.float32)) * np.float32(0.02))
         for name, shape in shapes.items()
     }
     paper = {"xcit_hub.dialect": "paper"}

@@ -12,7 +12,7 @@ from xcit_hub.variants import Architecture
 
 Shape = tuple[int, ...]
 
-_FOURIER_CHANNELS = 64  # sine and cosine of 16 frequencies for each of the two axes
+FOURIER_CHANNELS = 64  # sine and cosine of 16 frequencies for each of the two axes
 
 
 def parameter_shapes(architecture: Architecture, *, num_classes: int = 1000, in_chans: int = 3) -> dict[str, Shape]:
@@ -84,7 +84,7 @@ def _parameters(architecture: Architecture, num_classes: int, in_chans: int) -> 
     yield from _layer_norm("norm", dim)
     if num_classes:
         yield from _dense("head", num_classes, dim)
-    yield "pos_embeder.token_projection.weight", (dim, _FOURIER_CHANNELS, 1, 1)
+    yield "pos_embeder.token_projection.weight", (dim, FOURIER_CHANNELS, 1, 1)
     yield "pos_embeder.token_projection.bias", (dim,)
 
 

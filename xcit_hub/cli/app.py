@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xcit_hub._version import __version__
-from xcit_hub.cli import card, convert, hub, parity, train
+from xcit_hub.cli import bench, card, convert, hub, parity, train
 
 app = typer.Typer(
     name="xcit-hub",
@@ -40,6 +40,7 @@ app.command()(hub.load)
 app.command()(convert.convert)
 app.command()(convert.inspect)
 app.command()(parity.parity)
+app.command()(bench.bench)
 app.command()(hub.publish)
 app.command()(hub.whoami)
 app.command(context_settings=train.SETTINGS)(train.train)

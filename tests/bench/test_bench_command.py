@@ -1,0 +1,60 @@
+"""``xcit-hub bench`` from end to end, on the smallest network and images."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+_NANO = "xcit_nano_12_p16_224"
+_QUICK = ("--rounds", "1", "--seconds", "0", "--size", "32")
+
+
+def test_a_suite_runs_and_records_everything(run_cli, tmp_path) -> None:
+    figures, picture = tmp_path / "figures.json", tmp_path / "plot.svg"
+    chosen = ("--contender", "timm, eager", "--contender", "xcit-hub, graph", "--contender", "limit: *")
+    files = ("--json", str(figures), "--plot", str(picture))
+    done = run_cli("bench", "inference", _NANO, *_QUICK, "--batch", "2", *chosen, *files)
+    assert done.returncode == 0, done.stderr
+    assert "× timm, eager" in done.stdout
+    assert picture.read_text().lstrip().startswith("<?xml")
+    result = json.loads(figures.read_text())
+    assert {"mindspore", "torch", "timm"} <= set(result["versions"])
+    assert result["machine"]["cores"] >= 1
+    (comparison,) = result["comparisons"]
+    rows = {row["contender"]: row for row in comparison["rows"]}
+    assert comparison["case"]["batch"] == 2
+    for name in ("timm, eager", "xcit-hub, graph"):
+        assert len(rows[name]["turns"]) == 1
+        assert rows[name]["threads"] >= 1
+        assert rows[name]["peak_mb"] > rows[name]["start_mb"] > 50
+        assert 0 < rows[name]["share_of_peak"] < 1
+    both = [rows[name]["turns"][0] for name in ("timm, eager", "xcit-hub, graph")]
+    ratio = rows["xcit-hub, graph"]["times_as_fast_as"]["timm, eager"]["median"]
+    assert ratio == pytest.approx(both[0] / both[1])
+
+
+def test_a_contender_that_is_not_installed_is_named_and_no_failure(run_cli) -> None:
+    done = run_cli("bench", "inference", _NANO, *_QUICK, "--contender", "MindCV, graph")
+    assert done.returncode == 0, done.stderr
+    assert "MindCV, graph: not measured, " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("infrence",), "did you mean inference"),
+        (("inference", "xcit_nano_12_p16"), "did you mean"),
+        (("inference", "--size", "100"), "multiples of 16"),
+        (("inference", "--size", "big"), "224 or 4000x6000"),
+        (("inference", "--contender", "jax*"), "timm, eager"),
+        (("inference", "--json", "nowhere/figures.json"), "does not exist"),
+        (("inference", "--plot", "plot.gif"), ".svg or .png"),
+        (("input", "--photographs", "nowhere"), "does not exist"),
+    ],
+)
+def test_a_mistake_is_answered_in_words(run_cli, tmp_path, arguments, words: str) -> None:
+    done = run_cli("bench", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

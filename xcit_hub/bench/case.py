@@ -1,0 +1,51 @@
+"""What is measured: a case, and a contender who does its work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Work = Literal["inference", "training", "evaluation"]
+
+# Does the work of a case once and returns how many images (files, loads) went through.
+Step = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all contenders of one comparison do.
+
+    Args:
+        model: an architecture's name.
+        work: forward, a training step, or for the input pipeline what its pictures are for.
+        batch: images a call of a network, or a batch of the input pipeline.
+        height, width: of the network's input in pixels.
+        workers: processes that decode pictures.
+        folder: where the suite's prepared files lie.
+    """
+
+    model: str
+    work: Work = "inference"
+    batch: int = 1
+    height: int = 224
+    width: int = 224
+    workers: int = 1
+    folder: str = ""
+
+
+class NotHereError(Exception):
+    """A contender that this machine cannot run, with the reason in words."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Somebody who can do the work.
+
+    Args:
+        build: makes everything ready and returns the step that is timed. Runs in the contender's own process.
+        flops: floating-point operations of one step, where they are known.
+    """
+
+    build: Callable[[Case], Step]
+    flops: Callable[[Case], int] | None = None

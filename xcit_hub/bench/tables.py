@@ -1,0 +1,136 @@
+"""A result as a table, on a terminal and in a document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from xcit_hub.bench.case import Case
+from xcit_hub.bench.result import Comparison, Result, Row, Spread, is_limit
+from xcit_hub.bench.suites import Suite, suite
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    headers: list[str]
+    sections: dict[str, list[list[str]]]  # by case
+
+
+def rich_table(result: Result) -> Table:
+    """Return the table for a terminal."""
+    sheet = _sheet(result)
+    table = Table(title=heading(result), caption="\n".join(notes(result)), caption_justify="left")
+    table.add_column("", no_wrap=True)
+    for header in sheet.headers:
+        table.add_column(header, justify="right")
+    for case, rows in sheet.sections.items():
+        table.add_row(case, style="bold")
+        for row in rows:
+            table.add_row(*row)
+        table.add_section()
+    return table
+
+
+def markdown(result: Result) -> str:
+    """Return the table for a document."""
+    sheet = _sheet(result)
+    lines = [_line(["", *sheet.headers]), "|" + "---|" * (1 + len(sheet.headers))]
+    for case, rows in sheet.sections.items():
+        lines += [_line([f"**{case}**", *[""] * len(sheet.headers)]), *map(_line, rows)]
+    return "\n".join([f"{heading(result)}.", "", *lines, "", *(f"- {note}" for note in notes(result))]).rstrip() + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def heading(result: Result) -> str:
+    """Say what was measured on what."""
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    machine = result.machine
+    return (
+        f"{suite(result.suite).explanation}; {machine['processor']}, {machine['cores']} cores; {versions}; "
+        f"{result.rounds} rounds"
+    )
+
+
+def notes(result: Result) -> list[str]:
+    """Say who was not measured and why, and how time and memory grow."""
+    reasons = {row.contender: row.absent for each in result.comparisons for row in each.rows if row.absent}
+    said = [f"{contender}: not measured, {reason}" for contender, reason in reasons.items()]
+    if suite(result.suite).scales:
+        said += [
+            f"{contender}: time grows as tokens^{fit['time']:.2f}, memory as tokens^{fit['memory']:.2f}"
+            for contender, fit in result.exponents().items()
+        ]
+    return said
+
+
+def label(case: Case, of: Result) -> str:
+    """Name a case by what tells it from the others."""
+    cases = [comparison.case for comparison in of.comparisons]
+    parts = {
+        "model": case.model,
+        "work": case.work,
+        "batch": f"batch {case.batch}",
+        "height": f"{case.height}×{case.width}",
+        "workers": f"{case.workers} workers",
+    }
+    differing = [
+        text for key, text in parts.items() if key == "model" or len({getattr(each, key) for each in cases}) > 1
+    ]
+    return ", ".join(differing)
+
+
+def _sheet(result: Result) -> _Sheet:
+    what = suite(result.suite)
+    measured = {row.contender for each in result.comparisons for row in each.rows if row.turns}
+    references = [reference for reference in what.references if reference in measured]
+    columns = _columns(what, references)
+    used = {
+        header: column
+        for header, column in columns.items()
+        if any(column(each, row) for each in result.comparisons for row in each.rows if row.turns)
+    }
+    sections = {
+        label(comparison.case, result): [
+            [row.contender, *(column(comparison, row) for column in used.values())]
+            for row in comparison.rows
+            if row.turns
+        ]
+        for comparison in result.comparisons
+    }
+    return _Sheet(list(used), sections)
+
+
+_Column = Callable[[Comparison, Row], str]
+
+
+def _columns(what: Suite, references: list[str]) -> dict[str, _Column]:
+    """Return every column that a suite may have; one without an entry is not shown."""
+
+    def figure(_: Comparison, row: Row) -> str:
+        return "" if is_limit(row.contender) else f"{what.unit.of(row.seconds.median):.3g}"
+
+    def ratio_to(reference: str) -> _Column:
+        return lambda comparison, row: _spread(comparison.times_as_fast(row, reference))
+
+    return {
+        what.unit.name: figure,
+        **{f"× {reference}": ratio_to(reference) for reference in references},
+        "GFLOP/s": lambda _, row: "" if row.flops_per_second is None else f"{row.flops_per_second / 1e9:.0f}",
+        "of peak": lambda comparison, row: _percent(comparison.share_of_peak(row)),
+        "first call s": lambda _, row: "" if what.fresh else f"{row.first_seconds:.1f}",
+        "peak MB": lambda _, row: f"{row.peak_mb:.0f}",
+        "cores (threads)": lambda _, row: f"{row.cores:.1f} ({row.threads})",
+    }
+
+
+def _spread(ratio: Spread | None) -> str:
+    return "" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f}%"

@@ -1,0 +1,126 @@
+"""``xcit-hub bench``: speed and memory beside the peers, on the user's own machine."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_WIDTH_OF_FILES = 170  # columns of a table that goes to no terminal
+
+
+def bench(
+    suite: Annotated[
+        str, typer.Argument(metavar="SUITE", help="inference, training, compile, load, input, scaling or zoo.")
+    ],
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Architectures; the suite's own choice by default.")
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images a call; may be repeated.")] = None,
+    size: Annotated[
+        list[str] | None, typer.Option(metavar="H[xW]", help="Size of the images in pixels; may be repeated.")
+    ] = None,
+    workers: Annotated[
+        list[int] | None, typer.Option(min=1, help="Decoding processes of the suite input; may be repeated.")
+    ] = None,
+    photographs: Annotated[
+        Path | None, typer.Option(help="Photographs for the suite input: a folder with one folder for each class.")
+    ] = None,
+    contender: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only these, e.g. 'xcit-hub*'; may be repeated.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of every contender, one after another.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Length of a turn; at least one call is made.")] = 0.5,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write what was measured.")] = None,
+    plot_file: Annotated[Path | None, typer.Option("--plot", help="Also draw it: a .svg or .png file.")] = None,
+) -> None:
+    """Measure speed and memory beside timm, torch.compile, MindCV and the machine's own limit, in one run.
+
+    Every contender has a process of its own and is idle while another has its turn. Medians, quartiles of the ratio of
+    each round, peak resident memory. Exits 1 if a contender broke; one that is not installed is only named.
+
+    Examples:
+
+        xcit-hub bench inference xcit_tiny_12_p16_224 --batch 1 --batch 16 --rounds 5
+
+        xcit-hub bench training --batch 16 --json training.json
+
+        xcit-hub bench scaling xcit_nano_12_p16_224 --size 224 --size 896 --size 4000x6000 --plot scaling.svg
+
+        xcit-hub bench input --workers 2 --photographs DIR
+
+        xcit-hub bench zoo xcit_nano_12_p8_224 xcit_large_24_p8_384 --contender 'timm, eager' --contender 'xcit-hub*'
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from xcit_hub import files
+    from xcit_hub.bench import machine, plot, tables
+    from xcit_hub.bench import rounds as turns
+    from xcit_hub.bench.result import Result
+    from xcit_hub.bench.suites import Wanted
+    from xcit_hub.bench.suites import suite as suite_called
+    from xcit_hub.errors import InputError
+
+    what = suite_called(suite)
+    chosen = _matching(list(what.contenders), contender or ["*"])
+    if plot_file is not None:
+        plot.check(plot_file)
+    for target in filter(None, (json_file, plot_file)):
+        if not target.parent.is_dir():
+            raise InputError("The folder to write to does not exist.", where=target, fix="Make it, or choose another.")
+    sizes = [_size(text) for text in size or []]
+    wanted = Wanted(models or (), batch or (), sizes, workers or (), photographs)
+    terminal = Console(stderr=True)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
+    ):
+        cases = what.cases(wanted, Path(scratch))
+        task = progress.add_task("preparing", total=len(cases))
+        if photographs is None:
+            turns.prepare(suite, cases[0])
+        comparisons = []
+        for case in cases:
+
+            def say(name: str, model: str = case.model) -> None:
+                progress.update(task, description=f"{model}: {name}")
+
+            comparisons.append(turns.compare(suite, case, chosen, rounds=rounds, turn_seconds=seconds, on_turn=say))
+            progress.advance(task)
+    result = Result(suite, machine.description(), rounds, comparisons)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_FILES
+    console.print(tables.rich_table(result))
+    if json_file is not None:
+        files.write_text(json_file, json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    if plot_file is not None:
+        plot.draw(result, plot_file)
+    if any(row.failed for comparison in comparisons for row in comparison.rows):
+        raise typer.Exit(1)
+
+
+def _matching(names: list[str], patterns: list[str]) -> list[str]:
+    from xcit_hub.errors import InputError
+
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise InputError(
+                f"No contender is called {pattern!r}.", where="--contender", fix=f"There are: {'; '.join(names)}."
+            )
+    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _size(text: str) -> tuple[int, int]:
+    from xcit_hub.errors import InputError
+
+    found = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text)
+    if found is None:
+        raise InputError(f"{text!r} is no size.", where="--size", fix="Give pixels, as 224 or 4000x6000.")
+    return int(found[1]), int(found[2] or found[1])

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import mmap
 import os
 from collections.abc import Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal, cast
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from converters.formats import mindspore, pytorch, safetensors
-from converters.tensor import StoredTensor
+from converters.hashing import hashed
+from converters.tensor import Extent, StoredTensor
 from xcit_hub.errors import CheckpointError
 from xcit_hub.files import atomic_write
 
 __all__ = ["SUFFIXES", "Checkpoint", "Format", "StoredTensor", "read", "write"]
-
-_WORTH_A_THREAD = 1 << 16
 
 Format = Literal["safetensors", "ckpt", "pth"]
 
@@ -48,12 +47,43 @@ class Checkpoint:
     """
 
     def __init__(
-        self, path: Path, file_format: Format, tensors: Mapping[str, StoredTensor], metadata: dict[str, str]
+        self,
+        path: Path,
+        file_format: Format,
+        mapping: mmap.mmap,
+        opened: os.stat_result,
+        tensors: Mapping[str, StoredTensor],
+        metadata: dict[str, str],
     ) -> None:
         self.path = path
         self.format = file_format
         self.tensors = tensors
         self.metadata = metadata
+        self._mapping = mapping
+        self._opened = opened
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the file that was opened, as 64 hex digits, whatever stands under its name by now."""
+        digest = hashlib.sha256()
+        for piece in Extent(memoryview(self._mapping), self._mapping).pieces():
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Make sure that the tensors and the digest that were read are those of one and the same file.
+
+        Raises:
+            CheckpointError: the file was written to, replaced or removed since it was opened.
+        """
+        with contextlib.suppress(OSError):
+            if _version(self.path.stat()) == _version(self._opened):
+                return
+        raise CheckpointError(
+            f"{self.path.name} was changed while it was read.",
+            where=self.path,
+            fix="Wait until whatever writes it has finished.",
+        )
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -98,18 +128,19 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     file_format = format_of(source)
     try:
         with source.open("rb") as stream:
-            if os.fstat(stream.fileno()).st_size == 0:
+            opened = os.fstat(stream.fileno())
+            if opened.st_size == 0:
                 raise CheckpointError(f"{source.name} is empty.", where=source, fix="Fetch the file again.")
-            if file_format == "pth":
-                return Checkpoint(source, file_format, *pytorch.read(source))
             mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise CheckpointError(
             f"Cannot read {source.name}: {error.strerror or error}.", where=source, fix="Check the path."
         ) from error
+    if file_format == "pth":
+        return Checkpoint(source, file_format, mapping, opened, *pytorch.read(source))
     _check_kind(source, file_format, mapping[:9])
     reader = safetensors.read if file_format == "safetensors" else mindspore.read
-    return Checkpoint(source, file_format, *reader(source, mapping))
+    return Checkpoint(source, file_format, mapping, opened, *reader(source, mapping))
 
 
 def write(
@@ -136,34 +167,14 @@ def write(
         for name, tensor in tensors.items()
     }
     writer = {"safetensors": safetensors.write, "ckpt": mindspore.write, "pth": pytorch.write}[file_format]
-    with atomic_write(path) as stream, ThreadPoolExecutor(1) as second:
-        hashing = _Hashing(stream, second)
-        writer(cast(BinaryIO, hashing), stored, metadata or {})
-    return hashing.hexdigest()
+    size = sum(tensor.nbytes for tensor in stored.values())
+    with atomic_write(path, at_least=size) as stream, hashed(stream) as (announced, digest):
+        writer(announced, stored, metadata or {})
+    return digest.result()
 
 
-class _Hashing:
-    """A stream that hashes what passes through it on its way to a file, in a second thread while it is written."""
-
-    def __init__(self, stream: BinaryIO, second: Executor) -> None:
-        self._stream = stream
-        self._second = second
-        self._digest = hashlib.sha256()
-
-    def write(self, content: bytes | memoryview) -> int:
-        if len(content) < _WORTH_A_THREAD:
-            self._digest.update(content)
-            return self._stream.write(content)
-        hashed = self._second.submit(self._digest.update, content)
-        written = self._stream.write(content)
-        hashed.result()  # the next piece may take this one's memory
-        return written
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
+def _version(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _check_kind(path: Path, file_format: Format, head: bytes) -> None:

@@ -86,8 +86,19 @@ class Extent:
         """Return the bytes ``[start, stop)`` of this stretch, without a copy."""
         return Extent(self.view[start:stop], self.mapping, self.offset + start)
 
-    def forget(self) -> None:
-        """Give the pages back to the system; whoever reads them again gets them from the file again."""
+    def pieces(self) -> Iterator[memoryview]:
+        """Yield the bytes in order, at most :data:`PIECE_BYTES` at a time.
+
+        A piece is to be used before the next one is asked for: then the pages it lay in are given back, so that a
+        file of any size streams through little memory.
+        """
+        for start in range(0, len(self.view), PIECE_BYTES):
+            piece = self.cut(start, min(start + PIECE_BYTES, len(self.view)))
+            yield piece.view
+            piece._forget()
+
+    def _forget(self) -> None:
+        # Whoever reads these pages again gets them from the file again.
         if self.mapping is None or not hasattr(mmap, "MADV_DONTNEED"):
             return
         start = self.offset - self.offset % mmap.PAGESIZE
@@ -140,16 +151,10 @@ class StoredTensor:
         return self.size * DTYPES[self.dtype].itemsize
 
     def pieces(self) -> Iterator[memoryview]:
-        """Yield the bytes in order, at most :data:`PIECE_BYTES` of the file at a time.
-
-        A piece is valid until the next one is asked for; then the pages it lay in are given back, so that a
-        file of any size streams through little memory.
-        """
+        """Yield the bytes in order, those of at most :data:`PIECE_BYTES` of the file at a time (:class:`Extent`)."""
         for extent in self._extents:
-            for start in range(0, len(extent.view), PIECE_BYTES):
-                piece = extent.cut(start, min(start + PIECE_BYTES, len(extent.view)))
-                yield self._transformed(piece.view)
-                piece.forget()
+            for piece in extent.pieces():
+                yield self._transformed(piece)
 
     def raw(self) -> memoryview:
         """Return all bytes, little-endian: a view of the file where they lie there in one stretch."""

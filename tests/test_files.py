@@ -52,6 +52,16 @@ def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, monkeypatch) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_for_which_there_is_no_room_is_refused_before_it_is_begun(tmp_path) -> None:
+    begun = []
+    with (
+        pytest.raises(XcitHubError, match=r"Cannot write x: (File too large|No space left on device)"),
+        files.atomic_write(tmp_path / "x", at_least=1 << 52),
+    ):
+        begun.append("x")
+    assert not begun and not list(tmp_path.iterdir())
+
+
 def test_sha256_is_of_the_bytes(tmp_path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     assert files.sha256_of(tmp_path / "empty").startswith("e3b0c44298fc1c14")

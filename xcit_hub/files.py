@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -16,10 +17,14 @@ _CHUNK = 1 << 20
 
 
 @contextlib.contextmanager
-def atomic_write(target: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(target: str | os.PathLike[str], *, at_least: int = 0) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``target``; on a clean exit sync it and rename it over ``target``.
 
     Whatever interrupts the block, ``target`` is afterwards either what it was or wholly the new content.
+
+    Args:
+        at_least: bytes that the content will have or exceed. They are reserved at once: a full disk is told before
+            any work, and a large file is written faster.
 
     Raises:
         XcitHubError: the folder is missing or may not be written, or the disk is full.
@@ -33,6 +38,7 @@ def atomic_write(target: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
+            _reserve(handle, at_least)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -86,6 +92,16 @@ def _mode_of_new_file(path: Path) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+def _reserve(handle: int, size: int) -> None:
+    if not size or not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise  # any other only says that this file system cannot reserve
 
 
 def _sync_folder(folder: Path) -> None:

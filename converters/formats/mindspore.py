@@ -97,11 +97,8 @@ def _checked_end(path: Path, mapping: mmap.mmap) -> int:
         return len(mapping)
     stored = int.from_bytes(mapping[-_CHECKSUM_BYTES:], "big")
     checksum = 0
-    whole = Extent(memoryview(mapping)[:end], mapping)
-    for start in range(0, end, 1 << 23):
-        piece = whole.cut(start, min(start + (1 << 23), end))
-        checksum = zlib.crc32(piece.view, checksum)
-        piece.forget()
+    for piece in Extent(memoryview(mapping)[:end], mapping).pieces():
+        checksum = zlib.crc32(piece, checksum)
     if checksum != stored:
         raise _broken(path, f"its checksum is {stored:#x}, its content's is {checksum:#x}")
     return end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import sys
@@ -21,16 +22,21 @@ import numpy.typing as npt
 from converters import checkpoint, dialects, numbers
 from converters.checkpoint import StoredTensor
 from converters.dialects import LAYOUTS, Dropped
-from converters.weights import ARCHITECTURE_ASSUMED, Weights, checked, config_path, load, weights_of
+from converters.weights import ARCHITECTURE_ASSUMED, HEAD_UNTRAINED, Weights, checked, config_path, load, weights_of
 from xcit_hub._version import __version__
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError, XcitHubError, closest
-from xcit_hub.files import sha256_of, write_text
+from xcit_hub.files import write_text
+from xcit_hub.parameters import parameter_shapes
 from xcit_hub.variants import DIALECTS, Family
 
 __all__ = ["Progress", "Report", "Weights", "config_path", "convert", "load"]
 
 Progress = Callable[[int, int], None]
 Prove = Callable[[Path, "Report"], "dict[str, Any] | None"]
+
+_HEAD = ("head.weight", "head.bias")
+_OTHER_CLASSES = "the classifier, which --num-classes did not want"
+_FRESH = "a new classifier, not trained: random numbers of seed 0 and deviation 0.02, as timm begins one, and no bias"
 
 # The tag of the names under which `xcit_hub.timm` registers its class for the mindcv dialect.
 _OUR_TAG = "ms_in1k"
@@ -42,7 +48,7 @@ class Report:
 
     Args:
         target: the file that was written; None if its proof failed and it was not.
-        parity: the proof's figures, if there was one.
+        parity: the proof's figures, if there was one; in the JSON, null stands for those that are no finite number.
     """
 
     source: dict[str, Any]
@@ -63,6 +69,7 @@ class Report:
             "architecture_assumed": weights.assumed,
             "kind": weights.kind,
             "num_classes": weights.num_classes,
+            "head_untrained": weights.head_untrained,
             "in_chans": weights.in_chans,
             "dialect": weights.dialect,
             "evidence": weights.evidence,
@@ -72,7 +79,7 @@ class Report:
             "made_up": self.made_up,
             "versions": _versions(),
             "seconds": round(self.seconds, 3),
-            "parity": self.parity,
+            "parity": _plain(self.parity),
         }
 
 
@@ -100,7 +107,8 @@ def convert(
         to: the family to write; our own where it is not said.
         model, dialect, ema, family: as for :func:`load`. ``model`` may name a checkpoint: ``ms_in1k`` is the tag of
             ``xcit_hub.timm``'s class, which makes a mindcv network writable in timm's layout.
-        num_classes: keep this many of the classifier's first rows; 0 drops it.
+        num_classes: fewer than there are keep the classifier's first rows; more begin another, random one, as timm
+            does, which is marked as untrained; 0 drops it.
         in_chans: input channels of the first convolution, adapted as timm does.
         dtype: "float32", "float16" or "bfloat16".
         progress: called with the bytes done and the bytes in all.
@@ -141,8 +149,9 @@ def convert(
     translated |= {name: tensor for name, (tensor, _) in made_up.items()}
     with _beside(target) as written:
         with ThreadPoolExecutor(1) as second:
-            source_digest = second.submit(sha256_of, source)
+            source_digest = second.submit(lambda: opened.sha256)
             digest = checkpoint.write(written, translated, metadata)
+        opened.check_unchanged()
         report = Report(
             source=_file(source, source_digest.result(), weights.family, opened.format),
             target={**_file(written, digest, family_out, format_out), "path": str(target)},
@@ -156,7 +165,10 @@ def convert(
                 }
                 for name, tensor in stored.items()
             ],
-            made_up=[{"name": name, "reason": reason} for name, (_, reason) in made_up.items()],
+            made_up=[
+                *({"name": name, "reason": _FRESH} for name in stored if not weights.sources[name]),
+                *({"name": name, "reason": reason} for name, (_, reason) in made_up.items()),
+            ],
             seconds=time.perf_counter() - started,
         )
         report.parity = prove(written, report) if prove is not None else None
@@ -174,29 +186,45 @@ def convert(
 def _with_head(weights: Weights, num_classes: int | None) -> Weights:
     if num_classes is None or num_classes == weights.num_classes:
         return weights
-    if not 0 <= num_classes < weights.num_classes:
+    if num_classes < 0:
+        raise InputError(f"A classifier cannot have {num_classes} classes.", fix="Use 0 to drop it.")
+    if weights.kind in ("dense", "features"):
         raise InputError(
-            f"The classifier has {weights.num_classes} classes; {num_classes} cannot be taken from it.",
-            fix="Ask for fewer, or for 0 to drop it and train a new one.",
+            "A backbone without class attention has nothing that a classifier could stand on.",
+            fix="Leave out --num-classes.",
         )
-    tensors = dict(weights.tensors)
-    head = {name: tensors.pop(name) for name in ("head.weight", "head.bias")}
-    dropped = list(weights.dropped)
-    if num_classes:
-        tensors |= {name: tensor.rows(0, num_classes) for name, tensor in head.items()}
+    old = {name: tensor for name, tensor in weights.tensors.items() if name in _HEAD}
+    body = {name: tensor for name, tensor in weights.tensors.items() if name not in _HEAD}
+    sliced = 0 < num_classes < weights.num_classes
+    gone = [] if sliced else [Dropped(part, _OTHER_CLASSES) for name in old for part in weights.sources[name]]
+    if sliced:
+        head = {name: tensor.rows(0, num_classes) for name, tensor in old.items()}
         note = f"Kept the classifier's first {num_classes} of {weights.num_classes} rows; the other classes are gone."
+    elif num_classes:
+        head = _fresh_head(weights, num_classes)
+        replaced = f" in place of the file's, which has {weights.num_classes}" if old else ""
+        note = f"The classifier of {num_classes} classes is NOT TRAINED: it is random{replaced}. Train it before use."
     else:
-        dropped += [Dropped(weights.sources[name][0], "--num-classes 0 drops the classifier") for name in head]
+        head = {}
         note = "Dropped the classifier."
-    ordered = {name: tensors[name] for name in weights.tensors if name in tensors}
     return replace(
         weights,
-        tensors=ordered,
+        tensors=body | head,
         num_classes=num_classes,
         kind="classifier" if num_classes else "backbone",
         notes=[*weights.notes, note],
-        dropped=dropped,
+        dropped=[*weights.dropped, *gone],
+        sources={**weights.sources, **({} if sliced else dict.fromkeys(head, ()))},
+        head_untrained=bool(num_classes) and (weights.head_untrained or not sliced),
     )
+
+
+def _fresh_head(weights: Weights, num_classes: int) -> dict[str, StoredTensor]:
+    shapes = parameter_shapes(weights.architecture, num_classes=num_classes)
+    values = np.random.default_rng(0).standard_normal(shapes["head.weight"], np.float32) * np.float32(0.02)
+    head = {"head.weight": values, "head.bias": np.zeros(shapes["head.bias"], np.float32)}
+    dtype = weights.tensors["cls_token"].dtype
+    return {name: numbers.cast(StoredTensor.of(array), dtype, (name,)) for name, array in head.items()}
 
 
 def _with_channels(weights: Weights, in_chans: int | None) -> Weights:
@@ -278,6 +306,7 @@ def _metadata(weights: Weights, to: Family, file_format: str) -> dict[str, str]:
         **named,
         "xcit_hub.architecture": weights.architecture.name,
         **({ARCHITECTURE_ASSUMED: "true"} if weights.assumed else {}),
+        **({HEAD_UNTRAINED: "true"} if weights.head_untrained else {}),
         "xcit_hub.dialect": weights.dialect,
         "xcit_hub.family": to,
         "xcit_hub.version": __version__,
@@ -324,6 +353,7 @@ def _write_config(target: Path, weights: Weights, to: Family, digest: str) -> No
         "in_chans": weights.in_chans,
         "xcit_hub": {
             **({ARCHITECTURE_ASSUMED.removeprefix("xcit_hub."): "true"} if weights.assumed else {}),
+            **({HEAD_UNTRAINED.removeprefix("xcit_hub."): "true"} if weights.head_untrained else {}),
             "dialect": weights.dialect,
             "family": to,
             "version": __version__,
@@ -365,6 +395,15 @@ def _file(path: Path, digest: str, family: Family, file_format: str) -> dict[str
         "format": file_format,
         "family": family,
     }
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _versions() -> dict[str, str]:

@@ -14,7 +14,6 @@ from converters import checkpoint, dialects, numbers
 from converters.checkpoint import Checkpoint
 from converters.weights import Examined, check_config, examine, is_variance
 from xcit_hub.errors import WeightsError, XcitHubError
-from xcit_hub.files import sha256_of
 from xcit_hub.parameters import trainable
 
 
@@ -44,7 +43,7 @@ class Inspection:
         averaged: whether averaged (EMA) weights are there.
         optimizer: whether optimizer state is there.
         flaws: "non_finite", "beyond_float32" or "negative_variances" → tensor → how many numbers of it are.
-        config: whether the configuration beside the file agrees with it; None where there is none for it.
+        config: what the configuration beside the file is to it; None where there is none for it.
         entries: every tensor, if asked for.
     """
 
@@ -96,7 +95,7 @@ def inspect(path: str | os.PathLike[str], *, tensors: bool = False) -> Inspectio
         path=opened.path,
         format=opened.format,
         bytes=opened.path.stat().st_size,
-        sha256=sha256_of(opened.path),
+        sha256=opened.sha256,
         metadata=opened.metadata,
         tensors=len(opened.tensors),
         dropped=dict(Counter(dropped.values())),
@@ -130,10 +129,10 @@ def _examined(opened: Checkpoint) -> tuple[Examined | None, str | None]:
 
 def _config(opened: Checkpoint) -> str | None:
     try:
-        name = check_config(opened)
+        config = check_config(opened)
     except WeightsError as error:
         return error.what
-    return f"{name} was written for this file" if name else None
+    return config.sentence if config is not None else None
 
 
 def _flaws(opened: Checkpoint) -> dict[str, dict[str, int]]:

@@ -16,11 +16,12 @@ from converters import checkpoint, dialects, numbers
 from converters.checkpoint import Checkpoint, StoredTensor
 from converters.dialects import LAYOUTS, Dropped, Identity, Kind, Marks, Selection
 from xcit_hub.errors import WeightsError
-from xcit_hub.files import sha256_of
 from xcit_hub.variants import CHECKPOINTS, Architecture, Family
 
 # In a file's strings: its architecture was the converter's assumption between two image sizes, and still is.
 ARCHITECTURE_ASSUMED = "xcit_hub.architecture_assumed"
+# In a file's strings: its classifier is the random one that the converter began, and nothing has trained it since.
+HEAD_UNTRAINED = "xcit_hub.head_untrained"
 
 
 @dataclass
@@ -35,8 +36,9 @@ class Weights:
         kind: whether it is a whole classifier, or which part of one.
         notes: what was assumed, in sentences for the user.
         dropped: the file's other tensors, each with its reason.
-        sources: our name → the names it had in the file.
+        sources: our name → the names it had in the file; none for what a conversion made up.
         assumed: whether nothing tells the architecture from the one of the other image size.
+        head_untrained: whether the classifier is random numbers.
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -51,6 +53,7 @@ class Weights:
     dropped: list[Dropped] = field(default_factory=list)
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     assumed: bool = False
+    head_untrained: bool = False
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the tensors as read-only arrays, views of the file where they can be; bfloat16 becomes float32."""
@@ -150,14 +153,17 @@ def examine(
     if model and own and own != identity.architecture.name:
         note = f"The file calls itself {own}; --model says {identity.architecture.name}."
         identity = replace(identity, notes=(*identity.notes, note))
+    if _head_untrained(opened, identity):
+        note = "The classifier was never trained: it is the random one that a conversion began."
+        identity = replace(identity, notes=(*identity.notes, note))
     silent = "xcit_hub.dialect" not in opened.metadata
     marks = Marks(
         file_format=opened.format,
         metadata=opened.metadata,
-        sidecar=_sidecar(opened.path) if silent else {},
+        sidecar=_sidecar(opened) if silent else {},
         mindcv_mark=marked,
         trained_by_mindcv=identity.naming == "mindcv" and (selection.has_optimizer or selection.both),
-        published_as=_published(opened.path) if silent and identity.naming == "mindcv" else None,
+        published_as=_published(opened) if silent and identity.naming == "mindcv" else None,
         family=family,
     )
     return Examined(selection, tensors, identity, _family(identity, opened.metadata, family), marks)
@@ -173,7 +179,7 @@ def weights_of(
 ) -> Weights:
     """Translate an open file strictly; like :func:`load`, but the numbers are not read."""
     try:
-        check_config(opened)
+        config = check_config(opened)
         found = examine(opened, model=model, ema=ema, family=family)
         identity = found.identity
         settled, evidence = dialects.settle_dialect(identity.naming, found.marks, dialect)
@@ -191,15 +197,33 @@ def weights_of(
         family=found.family,
         evidence=evidence,
         kind=identity.kind,
-        notes=[*_notes(found.selection, ema), *identity.notes],
+        notes=[
+            *_notes(found.selection, ema),
+            *identity.notes,
+            *([config.sentence] if config is not None and not config.agrees else []),
+        ],
         dropped=found.selection.dropped,
         sources={name: tuple(names[part] for part in layout.names(name)) for name in tensors},
         assumed=identity.assumed,
+        head_untrained=_head_untrained(opened, identity),
     )
 
 
-def check_config(opened: Checkpoint) -> str | None:
-    """Hold the configuration beside a file against it; return its file's name, or None if there is none for it.
+@dataclass(frozen=True)
+class ConfigBeside:
+    """What the configuration beside a file is to it.
+
+    Args:
+        agrees: whether it was written for exactly this file; if not, nothing in it is used.
+        sentence: the same in words, for the user.
+    """
+
+    agrees: bool
+    sentence: str
+
+
+def check_config(opened: Checkpoint) -> ConfigBeside | None:
+    """Hold the configuration beside a file against it; None if there is none, or it is that of another file there.
 
     Raises:
         WeightsError: the file is not the one it was written for any more, or says something else of itself.
@@ -209,15 +233,18 @@ def check_config(opened: Checkpoint) -> str | None:
     ours = config.get("xcit_hub")
     if not isinstance(ours, dict) or not isinstance(ours.get("sha256"), str):
         return None
-    named = ours.get("file") == opened.path.name
-    if ours["sha256"] != sha256_of(opened.path):
-        if not named:
+    if ours["sha256"] != opened.sha256:
+        named = ours.get("file")
+        if named == opened.path.name:
+            raise WeightsError(
+                f"{opened.path.name} was changed since {path.name} was written: its SHA-256 is not "
+                f"{ours['sha256'][:16]}… any more.",
+                fix=f"Restore the file, or delete {path.name} if the change was meant.",
+            )
+        if _stands_beside(path, named):
             return None
-        raise WeightsError(
-            f"{opened.path.name} was changed since {path.name} was written: its SHA-256 is not "
-            f"{ours['sha256'][:16]}… any more.",
-            fix=f"Restore the file, or delete {path.name} if the change was meant.",
-        )
+        written_for = f"{named}, which is not here" if isinstance(named, str) else "other bytes"
+        return ConfigBeside(False, f"{path.name} was written for {written_for}; nothing in it was used.")
     for key, said in (("architecture", config.get("architecture")), ("dialect", ours.get("dialect"))):
         own = opened.metadata.get(f"xcit_hub.{key}")
         if own is not None and said is not None and said != own:
@@ -225,7 +252,14 @@ def check_config(opened: Checkpoint) -> str | None:
                 f"{path.name} says {key} {said!r}, and {opened.path.name}, for which it was written, says {own!r}.",
                 fix=f"Delete {path.name}, or restore it.",
             )
-    return path.name
+    return ConfigBeside(True, f"{path.name} was written for this file")
+
+
+def _stands_beside(path: Path, name: object) -> bool:
+    try:
+        return isinstance(name, str) and path.with_name(name).exists()
+    except (OSError, ValueError):  # no file can have that name
+        return False
 
 
 def _family(identity: Identity, metadata: Mapping[str, str], asked: Family | None) -> Family:
@@ -253,19 +287,21 @@ def _notes(selection: Selection, ema: bool) -> list[str]:
     return notes
 
 
-def _published(path: Path) -> tuple[str, str] | None:
-    known = [entry for entry in CHECKPOINTS.values() if entry.sha256 is not None]
-    digest = sha256_of(path) if known else ""
-    for entry in known:
-        if entry.sha256 is not None and digest.startswith(entry.sha256):
+def _head_untrained(opened: Checkpoint, identity: dialects.Identity) -> bool:
+    return HEAD_UNTRAINED in opened.metadata and identity.kind == "classifier"
+
+
+def _published(opened: Checkpoint) -> tuple[str, str] | None:
+    for entry in CHECKPOINTS.values():
+        if entry.sha256 is not None and opened.sha256.startswith(entry.sha256):
             return entry.name, entry.dialect
     return None
 
 
-def _sidecar(path: Path) -> dict[str, str]:
+def _sidecar(opened: Checkpoint) -> dict[str, str]:
     """The strings of the configuration beside a file, if it was written for exactly that file."""
-    ours = _read_config(config_path(path)).get("xcit_hub")
-    if not isinstance(ours, dict) or ours.get("sha256") != sha256_of(path):
+    ours = _read_config(config_path(opened.path)).get("xcit_hub")
+    if not isinstance(ours, dict) or ours.get("sha256") != opened.sha256:
         return {}
     return {f"xcit_hub.{key}": value for key, value in ours.items() if isinstance(value, str)}
 

@@ -265,6 +265,28 @@ def test_a_file_changed_since_its_config_was_written_is_refused_until_the_config
     load(target)
 
 
+@pytest.mark.parametrize("named", [None, "renamed.ckpt", "y\0", "n" * 300, ["x.ckpt"]])
+def test_a_config_written_for_what_is_not_there_is_not_used_and_that_is_said(
+    paper: Path, tmp_path: Path, named: object
+):
+    from converters.inspection import inspect
+
+    convert(paper, tmp_path / "x.ckpt")
+    config = json.loads((tmp_path / "x.config.json").read_text())
+    config["xcit_hub"] |= {"file": named, "sha256": "0" * 64, "dialect": "mindcv"}
+    (tmp_path / "x.config.json").write_text(json.dumps(config))
+    said = "nothing in it was used"
+    assert load(tmp_path / "x.ckpt").dialect == "paper"
+    assert any(said in note for note in load(tmp_path / "x.ckpt").notes)
+    assert said in (inspect(tmp_path / "x.ckpt").config or "")
+
+
+def test_a_config_of_another_file_there_is_none_of_ones_own(paper: Path, tmp_path: Path):
+    convert(paper, tmp_path / "x.ckpt")
+    convert(paper, tmp_path / "x.safetensors", num_classes=3)
+    assert not any("x.config.json" in note for note in load(tmp_path / "x.ckpt").notes)
+
+
 @pytest.mark.parametrize(("key", "said"), [("architecture", "xcit_nano_12_p16_224"), ("dialect", "mindcv")])
 def test_a_config_that_contradicts_its_file_is_refused(paper: Path, tmp_path: Path, key: str, said: str):
     convert(paper, tmp_path / "x.ckpt")
@@ -341,10 +363,53 @@ def test_classes_are_kept_from_the_first_or_dropped_and_it_is_said(paper: Path, 
     assert [entry.name for entry in report.weights.dropped] == ["head.weight", "head.bias"]
 
 
-@pytest.mark.parametrize("asked", [8, -1])
-def test_classes_that_are_not_there_are_refused(paper: Path, tmp_path: Path, asked: int):
-    with pytest.raises(InputError, match="has 7 classes"):
-        convert(paper, tmp_path / "x.safetensors", num_classes=asked)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_more_classes_begin_another_classifier_which_is_called_untrained_wherever_it_goes(
+    paper: Path, tmp_path: Path, suffix: str
+):
+    from converters.inspection import inspect
+
+    grown = tmp_path / f"grown{suffix}"
+    report = convert(paper, grown, num_classes=9)
+    told = report.as_dict()
+    assert [entry["name"] for entry in told["made_up"]] == ["head.weight", "head.bias"]
+    assert all("not trained" in entry["reason"] for entry in told["made_up"])
+    assert [entry["name"] for entry in told["dropped"]] == ["head.weight", "head.bias"]
+    assert [entry["source"] for entry in told["tensors"] if entry["target"][0] in ("head.weight", "head.bias")] == [
+        []
+    ] * 2
+    assert told["head_untrained"] is True
+    assert any("NOT TRAINED: it is random in place of the file's, which has 7" in note for note in told["notes"])
+    loaded = load(grown)
+    assert (loaded.num_classes, loaded.head_untrained) == (9, True)
+    weight = loaded.tensors["head.weight"].numpy()
+    assert weight.shape == (9, 16) and 0.01 < weight.std() < 0.03
+    assert not loaded.tensors["head.bias"].numpy().any()
+    convert(grown, tmp_path / "sliced.ckpt", num_classes=4)
+    for path in (grown, tmp_path / "sliced.ckpt"):
+        assert any("never trained" in note for note in load(path).notes)
+        assert any("never trained" in note for note in inspect(path).notes)
+    convert(grown, tmp_path / "bare.ckpt", num_classes=0)
+    assert not load(tmp_path / "bare.ckpt").head_untrained
+    assert not any("never trained" in note for note in load(tmp_path / "bare.ckpt").notes)
+
+
+def test_a_new_classifier_is_the_same_every_time_and_of_the_files_dtype(paper: Path, tmp_path: Path):
+    convert(paper, tmp_path / "half.safetensors", dtype="float16", num_classes=0)
+    for name in ("a", "b"):
+        convert(tmp_path / "half.safetensors", tmp_path / f"{name}.safetensors", to="timm", num_classes=9)
+    assert sha256_of(tmp_path / "a.safetensors") == sha256_of(tmp_path / "b.safetensors")
+    assert {tensor.dtype for tensor in written(tmp_path / "a.safetensors").values()} == {"float16"}
+    assert load(tmp_path / "a.safetensors").kind == "classifier"
+
+
+def test_classes_that_cannot_be_are_refused(paper: Path, tmp_path: Path, make: Make):
+    with pytest.raises(InputError, match="cannot have -1 classes"):
+        convert(paper, tmp_path / "x.safetensors", num_classes=-1)
+    checkpoint.write(tmp_path / "dense.safetensors", make("facebook", TINY, "dense"), {"format": "pt"})
+    with pytest.raises(InputError, match="without class attention"):
+        convert(tmp_path / "dense.safetensors", tmp_path / "x.safetensors", num_classes=5)
+    assert not (tmp_path / "x.safetensors").exists()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -501,6 +566,30 @@ def test_the_report_tells_everything_that_happened(paper: Path, tmp_path: Path):
     assert set(report["versions"]) >= {"xcit-hub", "python", "numpy"}
     back = convert(tmp_path / "x.ckpt", tmp_path / "y.safetensors", to="timm").as_dict()
     assert all(entry["name"].endswith("num_batches_tracked") and entry["reason"] for entry in back["made_up"])
+
+
+def test_figures_that_are_no_numbers_leave_the_report_valid_json(paper: Path, tmp_path: Path):
+    figures = {"passed": False, "max_error": float("nan"), "checks": [{"error": float("inf"), "bar": 1e-4}]}
+    report = convert(paper, tmp_path / "x.ckpt", prove=lambda *_: figures)
+    told = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert told["parity"] == {"passed": False, "max_error": None, "checks": [{"error": None, "bar": 1e-4}]}
+
+
+@pytest.mark.parametrize("change", ["written to", "replaced", "removed"])
+def test_a_source_that_changes_while_it_is_converted_gives_no_target(paper: Path, tmp_path: Path, change: str):
+    other = tmp_path / "other"
+    other.write_bytes(paper.read_bytes())
+
+    def progress(done: int, total: int) -> None:
+        if done == total and change == "written to":
+            with paper.open("r+b") as stream:
+                stream.write(b" ")
+        elif done == total:
+            other.replace(paper) if change == "replaced" else paper.unlink()
+
+    with pytest.raises(CheckpointError, match="was changed while it was read"):
+        convert(paper, tmp_path / "x.ckpt", progress=progress)
+    assert not (tmp_path / "x.ckpt").exists()
 
 
 def test_progress_reaches_the_whole(paper: Path, tmp_path: Path):

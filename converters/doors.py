@@ -52,11 +52,11 @@ def open_door(family: Family, to: Family, example: str) -> NoReturn:
         options = Options(
             to=to,
             model=model,
-            dialect=dialect.value if dialect else None,
+            dialect=dialect,
             ema=ema,
             num_classes=num_classes,
             in_chans=in_chans,
-            dtype=dtype.value if dtype else None,
+            dtype=dtype,
             family=family,
         )
         convert_file(source, target, options, verify, report)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from xcit_hub.variants import Family
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,47 +18,21 @@ if TYPE_CHECKING:
     from xcit_hub.conversion import Done, Options
 
 
-class FamilyName(str, Enum):
-    """Whose names and layout a file has."""
-
-    timm = "timm"
-    facebook = "facebook"
-    mindcv = "mindcv"
-    ours = "xcit-hub"
-
-
-class DialectName(str, Enum):
-    """Which network weights belong to."""
-
-    paper = "paper"
-    mindcv = "mindcv"
-
-
-class DtypeName(str, Enum):
-    """What numbers can be rounded to."""
-
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-
-
-class SuffixName(str, Enum):
-    """The formats a folder can be converted to."""
-
-    safetensors = ".safetensors"
-    ckpt = ".ckpt"
-    pth = ".pth"
-
-
 # The options that every door has.
 Model = Annotated[
     str | None, typer.Option(help="The architecture it must be; decides between 224 and 384, which are alike.")
 ]
-Dialect = Annotated[DialectName | None, typer.Option(help="Which network, for files that do not tell.")]
+Dialect = Annotated[Literal["paper", "mindcv"] | None, typer.Option(help="Which network, for files that do not tell.")]
 Ema = Annotated[bool, typer.Option("--ema", help="Take the averaged weights, not the plain ones.")]
-NumClasses = Annotated[int | None, typer.Option(min=0, help="Keep the classifier's first N rows; 0 drops it.")]
+NumClasses = Annotated[
+    int | None,
+    typer.Option(min=0, help="Fewer classes keep the first N rows, more begin an untrained classifier, 0 drops it."),
+]
 InChans = Annotated[int | None, typer.Option(min=1, help="Adapt the first convolution to N channels, as timm does.")]
-Dtype = Annotated[DtypeName | None, typer.Option(help="Round the numbers; without it they stay as they are.")]
+Dtype = Annotated[
+    Literal["float32", "float16", "bfloat16"] | None,
+    typer.Option(help="Round the numbers; without it they stay as they are."),
+]
 Verify = Annotated[
     bool | None,
     typer.Option(
@@ -70,7 +45,7 @@ ReportFile = Annotated[Path | None, typer.Option("--report", help="Write all tha
 def convert(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A file, a timm name, or with --all a folder.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help=".safetensors, .ckpt or .pth; with --all a folder.")],
-    to: Annotated[FamilyName, typer.Option(help="Whose names and layout to write.")] = FamilyName.ours,
+    to: Annotated[Family, typer.Option(help="Whose names and layout to write.")] = "xcit-hub",
     model: Model = None,
     dialect: Dialect = None,
     ema: Ema = False,
@@ -80,7 +55,9 @@ def convert(
     verify: Verify = None,
     report: ReportFile = None,
     every: Annotated[bool, typer.Option("--all", help="Convert every checkpoint of a folder.")] = False,
-    suffix: Annotated[SuffixName, typer.Option(help="With --all: the format to write.")] = SuffixName.safetensors,
+    suffix: Annotated[
+        Literal[".safetensors", ".ckpt", ".pth"], typer.Option(help="With --all: the format to write.")
+    ] = ".safetensors",
 ) -> None:
     """Convert a checkpoint from whatever family and format it has. Exits 1 if verifying fails, 2 if it cannot be done.
 
@@ -97,16 +74,16 @@ def convert(
     from xcit_hub.conversion import Options
 
     options = Options(
-        to=_value(to),
+        to=to,
         model=model,
-        dialect=_value(dialect),
+        dialect=dialect,
         ema=ema,
         num_classes=num_classes,
         in_chans=in_chans,
-        dtype=_value(dtype),
+        dtype=dtype,
     )
     if every:
-        _convert_folder(Path(source), target, options, suffix.value, verify, report)
+        _convert_folder(Path(source), target, options, suffix, verify, report)
     else:
         convert_file(source, target, options, verify, report)
 
@@ -276,6 +253,7 @@ def _print_inspection(console: Console, found: Inspection) -> None:
 def _summary(report: Report) -> str:
     weights = report.weights
     parts = f"{weights.num_classes} classes" if weights.num_classes else f"{weights.kind} without a classifier"
+    parts += " (not trained)" if weights.head_untrained else ""
     dtypes = sorted({entry["dtype"] for entry in report.tensors})
     return f"{weights.architecture.name}, {parts}, {weights.in_chans} channels, {' and '.join(dtypes)}"
 
@@ -290,7 +268,3 @@ def _progress() -> Progress:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
-def _value(choice: Enum | None) -> Any:
-    return None if choice is None else choice.value

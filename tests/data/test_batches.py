@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -68,10 +70,22 @@ def test_two_workers_see_what_one_sees_with_twice_the_batch() -> None:
         np.testing.assert_array_equal(whole.images[1::2], second.images)
 
 
-def test_decoding_processes_change_nothing() -> None:
-    one, two = (list(train_batches(processes=count).epoch(1)) for count in (1, 2))
+def test_decoding_threads_change_nothing() -> None:
+    one, two = (list(train_batches(threads=count).epoch(1)) for count in (1, 2))
     for left, right in zip(one, two, strict=True):
         np.testing.assert_array_equal(left.images, right.images)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core decodes one picture at a time")
+def test_threads_make_pictures_at_the_same_time() -> None:
+    both_here = threading.Barrier(2, timeout=20)  # breaks unless two are at work at once
+
+    def waiting_view(image: Image.Image) -> np.ndarray:
+        both_here.wait()
+        return view(image)
+
+    batches = EvalBatches(Numbered(4), waiting_view, batch_size=4, threads=2)
+    assert [counts.tolist() for _, _, counts in batches] == [[True] * 4]
 
 
 def test_mixing_is_the_same_in_every_run_and_differs_between_batches() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
+from xcit_hub.data.transforms import normalized
 from xcit_hub.errors import InputError
 
 Rng = np.random.Generator
@@ -292,7 +293,5 @@ class TrainTransform:
             image = self.policy(image, Canvas((red, green, blue), resample), rng)
         elif self.jitter:
             image = color_jitter(image, self.jitter, rng)
-        pixels = np.asarray(image, np.float32) / np.float32(255)
-        pixels = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        view = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        view = normalized(image, self.mean, self.std)
         return view if self.erasing is None else self.erasing(view, rng)

@@ -1,4 +1,4 @@
-"""Epochs of batches through ``mindspore.dataset``, the same for any number of workers and processes.
+"""Epochs of batches through ``mindspore.dataset``, the same for any number of workers and threads.
 
 Which picture stands where in an epoch, and every random number of its view, is a function of (seed, epoch, position)
 alone. A run can therefore stop and continue at any epoch, and two workers see what one worker with twice the batch
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import mindspore.dataset as ds
@@ -24,6 +25,7 @@ from xcit_hub.errors import InputError
 
 TrainView = Callable[[Image.Image, Rng], Images]
 EvalView = Callable[[Image.Image], Images]
+_Columns = tuple[Images, NDArray[np.int64], NDArray[np.int64]]
 
 _REPLACEMENTS = 20  # pictures tried in place of an unreadable one
 _MIXING = 1 << 40  # keys of batches, apart from those of positions
@@ -69,7 +71,7 @@ class TrainBatches:
         batch_size: pictures a step on each worker.
         seed: decides order, views and mixing.
         repeats: views of a picture in an epoch; an epoch keeps its length (RASampler of facebookresearch/xcit).
-        processes: decoding processes, at most one a core.
+        threads: how many make views at once, at most one a core; the source is read from all of them.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class TrainBatches:
         shuffle: bool = True,
         repeats: int = 1,
         drop_remainder: bool = True,
-        processes: int = 1,
+        threads: int = 1,
         worker: Worker | None = None,
     ) -> None:
         self.source = source
@@ -98,7 +100,7 @@ class TrainBatches:
         self.shuffle = shuffle
         self.repeats = max(1, repeats)
         self.drop_remainder = drop_remainder
-        self.processes = processes
+        self.threads = threads
         self.worker = worker or Worker()
         pictures, together = len(source.labels), batch_size * self.worker.count
         self.steps = pictures // together if drop_remainder else math.ceil(pictures / together)
@@ -128,7 +130,7 @@ class TrainBatches:
         positions = np.arange(self.worker.rank, len(used), self.worker.count)
         rows = _Views(self.source, self.view, used[positions], positions, self.seed, epoch)
         for step, (images, indices, unreadable) in enumerate(
-            _through_mindspore(rows, self.batch_size, self.drop_remainder, self.processes)
+            _through_mindspore(rows, self.batch_size, self.drop_remainder, self.threads)
         ):
             targets = dense_targets(self.source.labels[indices], self.classes, self.smoothing)
             rng = _rng(self.seed, epoch, _MIXING + step * self.worker.count + self.worker.rank)
@@ -181,11 +183,11 @@ class EvalBatches:
     """
 
     def __init__(
-        self, source: ImageSource, view: EvalView, *, batch_size: int, processes: int = 1, worker: Worker | None = None
+        self, source: ImageSource, view: EvalView, *, batch_size: int, threads: int = 1, worker: Worker | None = None
     ) -> None:
         self.source = source
         self.batch_size = batch_size
-        self.processes = processes
+        self.threads = threads
         worker = worker or Worker()
         self.indices = np.arange(worker.rank, len(source.labels), worker.count, dtype=np.int64)
         self.unreadable: list[str] = []
@@ -200,7 +202,7 @@ class EvalBatches:
         self.unreadable = []
         if not len(self.indices):
             return
-        for images, indices, unreadable in _through_mindspore(self._rows, self.batch_size, False, self.processes):
+        for images, indices, unreadable in _through_mindspore(self._rows, self.batch_size, False, self.threads):
             missing = self.batch_size - len(indices)
             self.unreadable += [self.source.name(int(index)) for index in unreadable if index >= 0]
             counts = np.pad(unreadable < 0, (0, missing))
@@ -227,15 +229,34 @@ class _Pictures:
             return self._blank, np.int64(index), np.int64(index)
 
 
+class _WholeBatches:
+    """Random access to batches whose pictures several threads make: Pillow decodes and resizes without Python's lock.
+
+    MindSpore's own workers are no faster than one: its threads wait for each other, and its processes start anew every
+    epoch and send every picture through a pipe.
+    """
+
+    def __init__(self, rows: _Views | _Pictures, batch_size: int, drop_remainder: bool, threads: int) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.steps = (len(rows) if drop_remainder else len(rows) + batch_size - 1) // batch_size
+        self.pool = ThreadPoolExecutor(min(threads, os.cpu_count() or 1))
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> _Columns:
+        first = step * self.batch_size
+        made = self.pool.map(self.rows.__getitem__, range(first, min(first + self.batch_size, len(self.rows))))
+        images, indices, unreadable = zip(*made, strict=True)
+        return np.stack(images), np.array(indices), np.array(unreadable)
+
+
 def _through_mindspore(
-    rows: _Views | _Pictures, batch_size: int, drop_remainder: bool, processes: int
-) -> Iterator[tuple[Images, NDArray[np.int64], NDArray[np.int64]]]:
-    parallel = min(processes, os.cpu_count() or 1)
+    rows: _Views | _Pictures, batch_size: int, drop_remainder: bool, threads: int
+) -> Iterator[_Columns]:
+    batches = _WholeBatches(rows, batch_size, drop_remainder, threads)
     pipeline = ds.GeneratorDataset(
-        rows,
-        ["image", "index", "unreadable"],
-        shuffle=False,
-        num_parallel_workers=parallel,
-        python_multiprocessing=parallel > 1,
-    ).batch(batch_size, drop_remainder=drop_remainder)
+        batches, ["image", "index", "unreadable"], shuffle=False, num_parallel_workers=1, python_multiprocessing=False
+    )
     yield from pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True)

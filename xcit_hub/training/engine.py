@@ -138,7 +138,7 @@ def train_data(recipe: Recipe, worker: Worker) -> tuple[ImageSource, TrainBatche
         shuffle=recipe.shuffle,
         repeats=recipe.aug_repeats,
         drop_remainder=recipe.drop_remainder,
-        processes=recipe.num_parallel_workers,
+        threads=recipe.num_parallel_workers,
         worker=worker,
     )
 
@@ -147,7 +147,7 @@ def eval_data(recipe: Recipe, worker: Worker) -> EvalBatches:
     """Find the evaluation split; each worker sees its share of the pictures once."""
     source = open_source(recipe.dataset, recipe.data_dir, recipe.val_split, train=False)
     view = eval_transform(recipe.preprocessing)
-    return EvalBatches(source, view, batch_size=recipe.batch_size, processes=recipe.num_parallel_workers, worker=worker)
+    return EvalBatches(source, view, batch_size=recipe.batch_size, threads=recipe.num_parallel_workers, worker=worker)
 
 
 def student(recipe: Recipe, classes: int, initial: Weights | None = None) -> XCiT:

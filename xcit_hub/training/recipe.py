@@ -64,7 +64,7 @@ class Recipe(BaseModel):
     train_split: str = Field("train", description="folder (or file stem) of the training images")
     val_split: str = Field("val", description="folder (or file stem) of the evaluation images")
     dataset_download: bool = False
-    num_parallel_workers: int = Field(8, ge=1, description="image decoding processes, at most one a core")
+    num_parallel_workers: int = Field(8, ge=1, description="image decoding threads, at most one a core")
     shuffle: bool = Field(True, description="a new order each epoch")
     num_samples: int | None = Field(None, ge=1, description="use only the first n training images")
     batch_size: int = Field(128, ge=1, description="images a step on each worker")

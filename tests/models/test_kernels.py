@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from pathlib import Path
 
 import mindspore
 import numpy as np
 import pytest
 
 from xcit_hub.models import kernels
+from xcit_hub.models.native import cells
 
 _X = np.concatenate([np.linspace(-12.0, 12.0, 4801), [0.0, -0.0, 1e-20, 60.0, -60.0]]).astype(np.float32)
 
@@ -71,35 +74,20 @@ def test_the_unfolded_convolution_equals_mindspores_in_value_and_gradient(group:
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_the_choice_of_kernels_follows_device_and_version(monkeypatch) -> None:
+def test_the_choice_of_kernels_follows_device_version_and_compiler(monkeypatch) -> None:
     chosen = {}
-    for device in ("CPU", "Ascend", "GPU"):
-        for version in ("2.7.1", "2.8.0", "2.9.0", "2.10.0"):
-            monkeypatch.setattr(kernels, "device_target", lambda device=device: device)
-            monkeypatch.setattr(kernels.mindspore, "__version__", version)
-            chosen[device, version] = kernels.kernels()
-    assert chosen["CPU", "2.7.1"].convolution is chosen["CPU", "2.8.0"].convolution is mindspore.nn.Conv2d
-    assert chosen["CPU", "2.9.0"].convolution is chosen["CPU", "2.10.0"].convolution is kernels.UnfoldedConv2d
-    assert all(choice.convolution is mindspore.nn.Conv2d for (device, _), choice in chosen.items() if device != "CPU")
-    assert all(choice.gelu["erf"] is kernels.gelu_erf for (device, _), choice in chosen.items() if device != "CPU")
-
-
-@pytest.mark.parametrize("offset", [0.0, 30.0])
-def test_layer_norm_by_products_equals_mindspores_in_value_and_gradient(offset: float) -> None:
-    generator = np.random.default_rng(0)
-    plain = mindspore.nn.LayerNorm((192,), epsilon=1e-6)
-    products = kernels.ProductLayerNorm((192,), epsilon=1e-6)
-    for name in ("gamma", "beta"):
-        value = mindspore.Tensor(generator.standard_normal(192).astype(np.float32))
-        getattr(plain, name).set_data(value)
-        getattr(products, name).set_data(value)
-    x = mindspore.Tensor((offset + generator.standard_normal((2, 9, 192))).astype(np.float32))
-
-    def gradients(cell) -> list[np.ndarray]:
-        inputs, weights = mindspore.grad(lambda x: (cell(x) ** 3).sum(), 0, cell.trainable_params())(x)
-        return [inputs.asnumpy(), *(weight.asnumpy() for weight in weights)]
-
-    tolerance = 1e-5 * max(offset, 1.0)
-    assert np.abs(products(x).asnumpy() - plain(x).asnumpy()).max() < tolerance
-    for found, expected in zip(gradients(products), gradients(plain), strict=True):
-        assert np.abs(found - expected).max() <= 2 * tolerance * np.abs(expected).max()
+    for device, version, compiled in itertools.product(
+        ("CPU", "Ascend", "GPU"), ("2.7.1", "2.8.0", "2.9.0", "2.10.0"), (False, True)
+    ):
+        monkeypatch.setattr(kernels, "device_target", lambda device=device: device)
+        monkeypatch.setattr(kernels.mindspore, "__version__", version)
+        monkeypatch.setattr(
+            kernels, "native_library", lambda compiled=compiled: Path("kernels.so") if compiled else None
+        )
+        chosen[device, version, compiled] = kernels.kernels()
+    for (device, version, compiled), choice in chosen.items():
+        unfolds = device == "CPU" and version in ("2.9.0", "2.10.0")
+        assert choice.convolution is (kernels.UnfoldedConv2d if unfolds else mindspore.nn.Conv2d)
+        runs_compiled = device == "CPU" and compiled
+        assert (choice.layer_norm is cells.NativeLayerNorm) == runs_compiled
+        assert (choice.gelu("erf") is kernels.gelu_erf) == (device != "CPU")

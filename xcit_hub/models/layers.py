@@ -23,7 +23,6 @@ from xcit_hub.variants import Architecture, Dialect
 _LAYER_NORM_EPSILON = 1e-6
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9  # MindSpore's momentum is 1 − torch's
-_NORMALIZE_EPSILON = 1e-12  # as torch.nn.functional.normalize
 _FOURIER_FREQUENCIES = 32
 
 
@@ -37,14 +36,14 @@ def dense(in_channels: int, out_channels: int) -> nn.Dense:
     return nn.Dense(in_channels, out_channels)
 
 
-def _batch_norm(dim: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(dim, eps=_BATCH_NORM_EPSILON, momentum=_BATCH_NORM_MOMENTUM)
+def _batch_norm(kind: type[nn.BatchNorm2d], dim: int) -> nn.BatchNorm2d:
+    return kind(dim, eps=_BATCH_NORM_EPSILON, momentum=_BATCH_NORM_MOMENTUM)
 
 
-def _conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, group: int = 1, bias: bool) -> nn.Conv2d:
-    return kernels().convolution(
-        in_channels, out_channels, 3, stride=stride, pad_mode="pad", padding=1, group=group, has_bias=bias
-    )
+def _conv3x3(
+    kind: type[nn.Conv2d], in_channels: int, out_channels: int, *, stride: int = 1, group: int = 1, bias: bool
+) -> nn.Conv2d:
+    return kind(in_channels, out_channels, 3, stride=stride, pad_mode="pad", padding=1, group=group, has_bias=bias)
 
 
 class Gelu(nn.Cell):
@@ -52,7 +51,7 @@ class Gelu(nn.Cell):
 
     def __init__(self, form: str) -> None:
         super().__init__()
-        self.function = kernels().gelu[form]
+        self.function = kernels().gelu(form)
 
     def construct(self, x: Tensor) -> Tensor:
         """Apply it to every element."""
@@ -85,8 +84,8 @@ class ConvPatchEmbed(nn.Cell):
         for width in stem_widths(architecture):
             if stages:
                 stages.append(Gelu(gelu))
-            convolution = _conv3x3(channels, width, stride=2, bias=False)
-            stages.append(nn.SequentialCell([convolution, _batch_norm(width)]))
+            convolution = _conv3x3(kernels().convolution, channels, width, stride=2, bias=False)
+            stages.append(nn.SequentialCell([convolution, _batch_norm(nn.BatchNorm2d, width)]))
             channels = width
         self.proj = nn.SequentialCell(stages)
 
@@ -161,46 +160,15 @@ class XCA(nn.Cell):
 
     def __init__(self, dim: int, num_heads: int, normalize: bool, attn_drop: float, proj_drop: float) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.normalize = normalize
         self.temperature = Parameter(initializer("ones", (num_heads, 1, 1), mstype.float32), name="temperature")
         self.qkv = dense(dim, 3 * dim)
-        self.attn_drop = nn.Dropout(p=attn_drop)
+        self.attend = kernels().cross_covariance(num_heads, normalize, attn_drop)
         self.proj = dense(dim, dim)
         self.proj_drop = nn.Dropout(p=proj_drop)
-        self.project = ops.MatMul(transpose_b=True)
-        self.covariance = ops.BatchMatMul(transpose_b=True)
-        self.mix_channels = ops.BatchMatMul()
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
-        batch, tokens, dim = x.shape
-        # Three products and three small transposes: one product's 5-D permutation costs three times as much on CPU.
-        query_weight, key_weight, value_weight = ops.split(self.qkv.weight, dim)
-        query_bias, key_bias, value_bias = ops.split(self.qkv.bias, dim)
-        query = self._heads(x, query_weight, query_bias)
-        key = self._heads(x, key_weight, key_bias)
-        value = self._heads(x, value_weight, value_bias)
-        attention = self.covariance(query, key)  # (B, h, d, d)
-        if self.normalize:
-            # Dividing the d×d product by both norms is dividing N-long queries and keys, with far fewer divisions.
-            key_norm = _l2_norm(key).reshape(batch, self.num_heads, 1, -1)
-            attention = attention / (_l2_norm(query) * key_norm)
-        attention = self.attn_drop(ops.softmax(attention * self.temperature, -1))
-        mixed = self.mix_channels(attention, value).reshape(batch, dim, tokens).transpose(0, 2, 1)
-        return self.proj_drop(self.proj(mixed))
-
-    def _heads(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Project tokens (B, N, C) and lay them out by head, (B, h, d, N)."""
-        batch, tokens, dim = x.shape
-        projected = self.project(x.reshape(-1, dim), weight) + bias
-        projected = projected.reshape(batch, tokens, dim).transpose(0, 2, 1)
-        return projected.reshape(batch, self.num_heads, -1, tokens)
-
-
-def _l2_norm(x: Tensor) -> Tensor:
-    """L2 norm over the last axis, kept, and bounded below as torch's ``normalize`` does."""
-    return ops.maximum(ops.sqrt((x * x).sum(-1, keepdims=True)), _NORMALIZE_EPSILON)
+        return self.proj_drop(self.proj(self.attend(x, self.qkv.weight, self.qkv.bias, self.temperature)))
 
 
 class LPI(nn.Cell):
@@ -208,17 +176,17 @@ class LPI(nn.Cell):
 
     def __init__(self, dim: int, gelu: str) -> None:
         super().__init__()
-        self.conv1 = _conv3x3(dim, dim, group=dim, bias=True)
+        grid = kernels().grid
+        self.enter, self.leave = grid.enter, grid.leave
+        self.conv1 = _conv3x3(grid.depthwise, dim, dim, group=dim, bias=True)
         self.act = Gelu(gelu)
-        self.bn = _batch_norm(dim)
-        self.conv2 = _conv3x3(dim, dim, group=dim, bias=True)
+        self.bn = _batch_norm(grid.batch_norm, dim)
+        self.conv2 = _conv3x3(grid.depthwise, dim, dim, group=dim, bias=True)
 
     def construct(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map (B, N, C) to (B, N, C); N = height · width in raster order."""
-        batch, tokens, dim = x.shape
-        grid = x.transpose(0, 2, 1).reshape(batch, dim, height, width)
-        grid = self.conv2(self.bn(self.act(self.conv1(grid))))
-        return grid.reshape(batch, dim, tokens).transpose(0, 2, 1)
+        grid = self.enter(x, height, width)
+        return self.leave(self.conv2(self.bn(self.act(self.conv1(grid)))))
 
 
 def _layer_scale(dim: int, eta: float, name: str) -> Parameter:
@@ -249,13 +217,14 @@ class XCABlock(nn.Cell):
         self.gamma1 = _layer_scale(dim, architecture.eta, "gamma1")
         self.gamma2 = _layer_scale(dim, architecture.eta, "gamma2")
         self.gamma3 = _layer_scale(dim, architecture.eta, "gamma3")
+        self.add_scaled = kernels().scaled_sum()
 
     def construct(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
-        x = x + self.drop_path(self.gamma1 * self.attn(self.norm1(x)))
+        x = self.add_scaled(x, self.drop_path(self.attn(self.norm1(x))), self.gamma1)
         # The order is the official code's: LPI (3) before the MLP (2), whatever the numbers suggest.
-        x = x + self.drop_path(self.gamma3 * self.local_mp(self.norm3(x), height, width))
-        return x + self.drop_path(self.gamma2 * self.mlp(self.norm2(x)))
+        x = self.add_scaled(x, self.drop_path(self.local_mp(self.norm3(x), height, width)), self.gamma3)
+        return self.add_scaled(x, self.drop_path(self.mlp(self.norm2(x))), self.gamma2)
 
 
 class ClassAttention(nn.Cell):
@@ -308,6 +277,7 @@ class ClassAttentionBlock(nn.Cell):
         self.mlp = Mlp(dim, dim * architecture.mlp_ratio, dialect.gelu, proj_drop)
         self.gamma1 = _layer_scale(dim, architecture.eta, "gamma1")
         self.gamma2 = _layer_scale(dim, architecture.eta, "gamma2")
+        self.add_scaled = kernels().scaled_sum()
 
     def construct(self, cls_token: Tensor, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
         """Map a class token (B, 1, C) and patch tokens (B, N, C) to new ones.
@@ -320,7 +290,7 @@ class ClassAttentionBlock(nn.Cell):
         cls_token = self.norm2(cls_token + self.gamma1 * gathered)
         cls_token = cls_token + self.gamma2 * self.mlp(cls_token)
         if tokens_wanted:
-            tokens = tokens + self.gamma1 * tokens_normed
+            tokens = self.add_scaled(tokens, tokens_normed, self.gamma1)
             if self.tokens_norm:
                 tokens = self.norm2(tokens)
             # The official block adds the patch tokens to themselves; published weights rely on it.

@@ -1,0 +1,95 @@
+"""The compiled operations as MindSpore primitives, each with its derivative: float32, contiguous."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from mindspore import Tensor, ops
+from mindspore import dtype as mstype
+
+from xcit_hub.models.native.build import library
+
+Shapes = Callable[..., Any]
+
+
+def _primitive(name: str, outputs: Shapes, count: int = 1, bprop: Callable[..., Any] | None = None) -> ops.Custom:
+    """Wrap a function of the library; ``outputs`` maps the shapes of the inputs to those of the ``count`` outputs."""
+    kind = mstype.float32 if count == 1 else (mstype.float32,) * count
+    return ops.Custom(f"{library()}:{name}", outputs, kind, func_type="aot", bprop=bprop)
+
+
+@cache
+def gelu(form: str) -> ops.Custom:
+    """x · Φ(x), or its tanh approximation; any shape."""
+    name = {"erf": "GeluErf", "tanh": "GeluTanh"}[form]
+    slope = _primitive(f"{name}Grad", lambda x, up: x)
+
+    def bprop(x: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor]:
+        return (slope(x, up),)
+
+    return _primitive(name, lambda x: x, bprop=bprop)
+
+
+@cache
+def layer_norm() -> ops.Custom:
+    """x (…, C), gamma (C), beta (C), epsilon (1) → (…, C)."""
+    slopes = _primitive("LayerNormGrad", lambda x, gamma, epsilon, up: (x, gamma, gamma), 3)
+
+    def bprop(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+        dx, dgamma, dbeta = slopes(x, gamma, epsilon, up)
+        return dx, dgamma, dbeta, ops.zeros_like(epsilon)
+
+    return _primitive("LayerNorm", lambda x, gamma, beta, epsilon: x, bprop=bprop)
+
+
+@cache
+def scaled_sum() -> ops.Custom:
+    """x (…, C), branch (…, C), gamma (C) → x + gamma · branch."""
+    slopes = _primitive("ScaledSumGrad", lambda branch, gamma, up: (branch, gamma), 2)
+
+    def bprop(x: Tensor, branch: Tensor, gamma: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+        dbranch, dgamma = slopes(branch, gamma, up)
+        return up, dbranch, dgamma
+
+    return _primitive("ScaledSum", lambda x, branch, gamma: x, bprop=bprop)
+
+
+@cache
+def batch_norm() -> ops.Custom:
+    """x (…, C), gamma (C), beta (C), epsilon (1) → normalised (…, C), mean (C), biased variance (C) of the batch."""
+    slopes = _primitive("BatchNormGrad", lambda x, gamma, mean, variance, epsilon, up: (x, gamma, gamma), 3)
+
+    def bprop(
+        x: Tensor, gamma: Tensor, beta: Tensor, epsilon: Tensor, out: tuple[Tensor, ...], ups: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        dx, dgamma, dbeta = slopes(x, gamma, out[1], out[2], epsilon, ups[0])
+        return dx, dgamma, dbeta, ops.zeros_like(epsilon)
+
+    return _primitive("BatchNorm", lambda x, gamma, beta, epsilon: (x, gamma, gamma), 3, bprop)
+
+
+@cache
+def depthwise() -> ops.Custom:
+    """x (B, H, W, C), weight (C, 1, 3, 3), bias (C) → (B, H, W, C), zeros around the grid."""
+    slopes = _primitive("DepthwiseGrad", lambda x, weight, up: (x, weight, [weight[0]]), 3)
+
+    def bprop(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+        dx, dweight, dbias = slopes(x, weight, up)
+        return dx, dweight, dbias
+
+    return _primitive("Depthwise", lambda x, weight, bias: x, bprop=bprop)
+
+
+@cache
+def cross_covariance(normalize: bool) -> ops.Custom:
+    """qkv (B, N, 3·C), temperature (h, 1, 1) → (B, N, C): channels attend to channels, head by head."""
+    name = "CrossCovariance" if normalize else "CrossCovarianceRaw"
+    slopes = _primitive(f"{name}Grad", lambda qkv, temperature, up: (qkv, temperature), 2)
+
+    def bprop(qkv: Tensor, temperature: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+        dqkv, dtemperature = slopes(qkv, temperature, up)
+        return dqkv, dtemperature
+
+    return _primitive(name, lambda qkv, temperature: [*qkv[:2], qkv[2] // 3], bprop=bprop)

@@ -24,6 +24,7 @@ import numpy as np
 
 from converters import checkpoint, dialects
 from converters.checkpoint import StoredTensor
+from converters.convert import convert
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.variants import Architecture, architecture
 
@@ -104,9 +105,8 @@ def make_files(place: str) -> float:
         name: StoredTensor.of(np.abs(generator.standard_normal(shape, np.float32)) * np.float32(0.02))
         for name, shape in shapes.items()
     }
-    paper = {"xcit_hub.dialect": "paper"}
     checkpoint.write(folder / "timm.safetensors", dialects.from_ours(ours, "timm"), {"format": "pt"})
-    checkpoint.write(folder / "ours.ckpt", ours, paper)
+    convert(folder / "timm.safetensors", folder / "ours.ckpt")
     checkpoint.write(folder / "facebook.pth", dialects.from_ours(ours, "facebook"))
     small = Architecture("small", 8, 16, 1, 2, 1.0, True, 224)
     zeros = {name: StoredTensor.of(np.zeros(shape, np.float32)) for name, shape in parameter_shapes(small).items()}

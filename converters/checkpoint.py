@@ -168,7 +168,7 @@ def write(
     }
     writer = {"safetensors": safetensors.write, "ckpt": mindspore.write, "pth": pytorch.write}[file_format]
     size = sum(tensor.nbytes for tensor in stored.values())
-    with atomic_write(path, at_least=size) as stream, hashed(stream) as (announced, digest):
+    with atomic_write(path, expected=size) as stream, hashed(stream) as (announced, digest):
         writer(announced, stored, metadata or {})
     return digest.result()
 

@@ -22,7 +22,16 @@ import numpy.typing as npt
 from converters import checkpoint, dialects, numbers
 from converters.checkpoint import StoredTensor
 from converters.dialects import LAYOUTS, Dropped
-from converters.weights import ARCHITECTURE_ASSUMED, HEAD_UNTRAINED, Weights, checked, config_path, load, weights_of
+from converters.weights import (
+    ARCHITECTURE_ASSUMED,
+    HEAD_UNTRAINED,
+    Weights,
+    checked,
+    config_path,
+    hold_against_config,
+    load,
+    weights_of,
+)
 from xcit_hub._version import __version__
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError, XcitHubError, closest
 from xcit_hub.files import write_text
@@ -35,7 +44,6 @@ Progress = Callable[[int, int], None]
 Prove = Callable[[Path, "Report"], "dict[str, Any] | None"]
 
 _HEAD = ("head.weight", "head.bias")
-_OTHER_CLASSES = "the classifier, which --num-classes did not want"
 _FRESH = "a new classifier, not trained: random numbers of seed 0 and deviation 0.02, as timm begins one, and no bias"
 
 # The tag of the names under which `xcit_hub.timm` registers its class for the mindcv dialect.
@@ -152,6 +160,7 @@ def convert(
             source_digest = second.submit(lambda: opened.sha256)
             digest = checkpoint.write(written, translated, metadata)
         opened.check_unchanged()
+        hold_against_config(weights, opened)
         report = Report(
             source=_file(source, source_digest.result(), weights.family, opened.format),
             target={**_file(written, digest, family_out, format_out), "path": str(target)},
@@ -193,38 +202,55 @@ def _with_head(weights: Weights, num_classes: int | None) -> Weights:
             "A backbone without class attention has nothing that a classifier could stand on.",
             fix="Leave out --num-classes.",
         )
-    old = {name: tensor for name, tensor in weights.tensors.items() if name in _HEAD}
-    body = {name: tensor for name, tensor in weights.tensors.items() if name not in _HEAD}
-    sliced = 0 < num_classes < weights.num_classes
-    gone = [] if sliced else [Dropped(part, _OTHER_CLASSES) for name in old for part in weights.sources[name]]
-    if sliced:
-        head = {name: tensor.rows(0, num_classes) for name, tensor in old.items()}
-        note = f"Kept the classifier's first {num_classes} of {weights.num_classes} rows; the other classes are gone."
-    elif num_classes:
-        head = _fresh_head(weights, num_classes)
-        replaced = f" in place of the file's, which has {weights.num_classes}" if old else ""
-        note = f"The classifier of {num_classes} classes is NOT TRAINED: it is random{replaced}. Train it before use."
-    else:
-        head = {}
-        note = "Dropped the classifier."
+    if num_classes == 0:
+        return replace(_without_head(weights), notes=[*weights.notes, "Dropped the classifier."])
+    if num_classes < weights.num_classes:
+        return _with_fewer_classes(weights, num_classes)
+    return _with_fresh_head(weights, num_classes)
+
+
+def _without_head(weights: Weights) -> Weights:
+    gone = [part for name in _HEAD if name in weights.tensors for part in weights.sources[name]]
     return replace(
         weights,
-        tensors=body | head,
-        num_classes=num_classes,
-        kind="classifier" if num_classes else "backbone",
-        notes=[*weights.notes, note],
-        dropped=[*weights.dropped, *gone],
-        sources={**weights.sources, **({} if sliced else dict.fromkeys(head, ()))},
-        head_untrained=bool(num_classes) and (weights.head_untrained or not sliced),
+        tensors={name: tensor for name, tensor in weights.tensors.items() if name not in _HEAD},
+        num_classes=0,
+        kind="backbone",
+        dropped=[
+            *weights.dropped,
+            *(Dropped(part, "the classifier, which --num-classes did not want") for part in gone),
+        ],
+        head_untrained=False,
     )
 
 
-def _fresh_head(weights: Weights, num_classes: int) -> dict[str, StoredTensor]:
+def _with_fewer_classes(weights: Weights, num_classes: int) -> Weights:
+    note = f"Kept the classifier's first {num_classes} of {weights.num_classes} rows; the other classes are gone."
+    kept = {name: weights.tensors[name].rows(0, num_classes) for name in _HEAD}
+    return replace(weights, tensors={**weights.tensors, **kept}, num_classes=num_classes, notes=[*weights.notes, note])
+
+
+def _with_fresh_head(weights: Weights, num_classes: int) -> Weights:
     shapes = parameter_shapes(weights.architecture, num_classes=num_classes)
-    values = np.random.default_rng(0).standard_normal(shapes["head.weight"], np.float32) * np.float32(0.02)
-    head = {"head.weight": values, "head.bias": np.zeros(shapes["head.bias"], np.float32)}
+    try:
+        values = np.random.default_rng(0).standard_normal(shapes["head.weight"], np.float32)
+    except (MemoryError, ValueError) as error:
+        raise InputError(f"A classifier of {num_classes} classes is too large.", fix="Ask for fewer.") from error
+    arrays = {"head.weight": values * np.float32(0.02), "head.bias": np.zeros(shapes["head.bias"], np.float32)}
     dtype = weights.tensors["cls_token"].dtype
-    return {name: numbers.cast(StoredTensor.of(array), dtype, (name,)) for name, array in head.items()}
+    head = {name: numbers.cast(StoredTensor.of(array), dtype, (name,)) for name, array in arrays.items()}
+    replaced = f" in place of the file's, which has {weights.num_classes}" if weights.num_classes else ""
+    note = f"The classifier of {num_classes} classes is NOT TRAINED: it is random{replaced}. Train it before use."
+    bare = _without_head(weights)
+    return replace(
+        bare,
+        tensors={**bare.tensors, **head},
+        num_classes=num_classes,
+        kind="classifier",
+        notes=[*weights.notes, note],
+        sources={**bare.sources, **dict.fromkeys(head, ())},
+        head_untrained=True,
+    )
 
 
 def _with_channels(weights: Weights, in_chans: int | None) -> Weights:

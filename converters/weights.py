@@ -87,6 +87,7 @@ def load(
     """
     opened = checkpoint.read(path)
     weights = weights_of(opened, model=model, dialect=dialect, ema=ema, family=family)
+    hold_against_config(weights, opened)
     for tensor in checked(weights, path).values():
         for _ in tensor.pieces():
             pass
@@ -177,9 +178,8 @@ def weights_of(
     ema: bool = False,
     family: Family | None = None,
 ) -> Weights:
-    """Translate an open file strictly; like :func:`load`, but the numbers are not read."""
+    """Translate an open file strictly; like :func:`load`, but neither its numbers nor its digest are read yet."""
     try:
-        config = check_config(opened)
         found = examine(opened, model=model, ema=ema, family=family)
         identity = found.identity
         settled, evidence = dialects.settle_dialect(identity.naming, found.marks, dialect)
@@ -197,11 +197,7 @@ def weights_of(
         family=found.family,
         evidence=evidence,
         kind=identity.kind,
-        notes=[
-            *_notes(found.selection, ema),
-            *identity.notes,
-            *([config.sentence] if config is not None and not config.agrees else []),
-        ],
+        notes=[*_notes(found.selection, ema), *identity.notes],
         dropped=found.selection.dropped,
         sources={name: tuple(names[part] for part in layout.names(name)) for name in tensors},
         assumed=identity.assumed,
@@ -222,6 +218,17 @@ class ConfigBeside:
     sentence: str
 
 
+def hold_against_config(weights: Weights, opened: Checkpoint) -> None:
+    """Hold the configuration beside the file of these weights against it, and note if it is not for this file.
+
+    Raises:
+        WeightsError: see :func:`check_config`.
+    """
+    config = check_config(opened)
+    if config is not None and not config.agrees:
+        weights.notes.append(config.sentence)
+
+
 def check_config(opened: Checkpoint) -> ConfigBeside | None:
     """Hold the configuration beside a file against it; None if there is none, or it is that of another file there.
 
@@ -239,6 +246,7 @@ def check_config(opened: Checkpoint) -> ConfigBeside | None:
             raise WeightsError(
                 f"{opened.path.name} was changed since {path.name} was written: its SHA-256 is not "
                 f"{ours['sha256'][:16]}… any more.",
+                where=opened.path,
                 fix=f"Restore the file, or delete {path.name} if the change was meant.",
             )
         if _stands_beside(path, named):
@@ -250,6 +258,7 @@ def check_config(opened: Checkpoint) -> ConfigBeside | None:
         if own is not None and said is not None and said != own:
             raise WeightsError(
                 f"{path.name} says {key} {said!r}, and {opened.path.name}, for which it was written, says {own!r}.",
+                where=opened.path,
                 fix=f"Delete {path.name}, or restore it.",
             )
     return ConfigBeside(True, f"{path.name} was written for this file")

@@ -56,10 +56,16 @@ def test_a_file_for_which_there_is_no_room_is_refused_before_it_is_begun(tmp_pat
     begun = []
     with (
         pytest.raises(XcitHubError, match=r"Cannot write x: (File too large|No space left on device)"),
-        files.atomic_write(tmp_path / "x", at_least=1 << 52),
+        files.atomic_write(tmp_path / "x", expected=1 << 52),
     ):
         begun.append("x")
     assert not begun and not list(tmp_path.iterdir())
+
+
+def test_a_file_that_became_smaller_than_expected_is_only_its_content(tmp_path) -> None:
+    with files.atomic_write(tmp_path / "x", expected=1000) as stream:
+        stream.write(b"less")
+    assert (tmp_path / "x").read_bytes() == b"less"
 
 
 def test_sha256_is_of_the_bytes(tmp_path) -> None:

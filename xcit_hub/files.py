@@ -17,14 +17,14 @@ _CHUNK = 1 << 20
 
 
 @contextlib.contextmanager
-def atomic_write(target: str | os.PathLike[str], *, at_least: int = 0) -> Iterator[BinaryIO]:
+def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``target``; on a clean exit sync it and rename it over ``target``.
 
     Whatever interrupts the block, ``target`` is afterwards either what it was or wholly the new content.
 
     Args:
-        at_least: bytes that the content will have or exceed. They are reserved at once: a full disk is told before
-            any work, and a large file is written faster.
+        expected: bytes that the content will have, roughly. They are reserved at once: a full disk is told before any
+            work, and a large file is written faster.
 
     Raises:
         XcitHubError: the folder is missing or may not be written, or the disk is full.
@@ -38,8 +38,10 @@ def atomic_write(target: str | os.PathLike[str], *, at_least: int = 0) -> Iterat
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
-            _reserve(handle, at_least)
+            _reserve(handle, expected)
             yield stream
+            if expected:
+                stream.truncate()
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(mode)

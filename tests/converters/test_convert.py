@@ -406,6 +406,9 @@ def test_a_new_classifier_is_the_same_every_time_and_of_the_files_dtype(paper: P
 def test_classes_that_cannot_be_are_refused(paper: Path, tmp_path: Path, make: Make):
     with pytest.raises(InputError, match="cannot have -1 classes"):
         convert(paper, tmp_path / "x.safetensors", num_classes=-1)
+    for absurd in (1 << 44, 1 << 80):
+        with pytest.raises(InputError, match="is too large"):
+            convert(paper, tmp_path / "x.safetensors", num_classes=absurd)
     checkpoint.write(tmp_path / "dense.safetensors", make("facebook", TINY, "dense"), {"format": "pt"})
     with pytest.raises(InputError, match="without class attention"):
         convert(tmp_path / "dense.safetensors", tmp_path / "x.safetensors", num_classes=5)

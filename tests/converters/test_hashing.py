@@ -13,7 +13,7 @@ from xcit_hub.files import atomic_write
 @pytest.mark.parametrize("lengths", [[], [0, 1, 0], [5, 1 << 20, (1 << 20) + 1, 3 << 20, 7], [1] * 500])
 def test_the_digest_is_that_of_the_file_however_it_was_written(tmp_path: Path, lengths: list[int]):
     content = [os.urandom(length) for length in lengths]
-    with atomic_write(tmp_path / "x", at_least=sum(lengths)) as stream, hashed(stream) as (announced, digest):
+    with atomic_write(tmp_path / "x", expected=sum(lengths)) as stream, hashed(stream) as (announced, digest):
         for piece in content:
             assert announced.write(piece) == len(piece)
     assert (tmp_path / "x").read_bytes() == b"".join(content)

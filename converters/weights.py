@@ -249,10 +249,10 @@ def check_config(opened: Checkpoint) -> ConfigBeside | None:
                 where=opened.path,
                 fix=f"Restore the file, or delete {path.name} if the change was meant.",
             )
-        if _stands_beside(path, named):
+        if _is_of_a_neighbour(path, named):
             return None
-        written_for = f"{named}, which is not here" if isinstance(named, str) else "other bytes"
-        return ConfigBeside(False, f"{path.name} was written for {written_for}; nothing in it was used.")
+        written_for = repr(named) if isinstance(named, str) else "other bytes"
+        return ConfigBeside(False, f"{path.name} was written for {written_for}, not for this; nothing in it was used.")
     for key, said in (("architecture", config.get("architecture")), ("dialect", ours.get("dialect"))):
         own = opened.metadata.get(f"xcit_hub.{key}")
         if own is not None and said is not None and said != own:
@@ -264,9 +264,12 @@ def check_config(opened: Checkpoint) -> ConfigBeside | None:
     return ConfigBeside(True, f"{path.name} was written for this file")
 
 
-def _stands_beside(path: Path, name: object) -> bool:
+def _is_of_a_neighbour(config: Path, name: object) -> bool:
+    if not isinstance(name, str):
+        return False
     try:
-        return isinstance(name, str) and path.with_name(name).exists()
+        neighbour = config.with_name(name)
+        return config_path(neighbour) == config and neighbour.exists()
     except (OSError, ValueError):  # no file can have that name
         return False
 

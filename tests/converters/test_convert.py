@@ -265,7 +265,7 @@ def test_a_file_changed_since_its_config_was_written_is_refused_until_the_config
     load(target)
 
 
-@pytest.mark.parametrize("named", [None, "renamed.ckpt", "y\0", "n" * 300, ["x.ckpt"]])
+@pytest.mark.parametrize("named", [None, "renamed.ckpt", "paper.safetensors", "y\0", "n" * 300, ["x.ckpt"]])
 def test_a_config_written_for_what_is_not_there_is_not_used_and_that_is_said(
     paper: Path, tmp_path: Path, named: object
 ):

@@ -195,7 +195,8 @@ def _print_report(console: Console, report: Report) -> None:
         console.print(
             f"wrote   {target['path']} ({target['family']}, {target['format']}, {_size(target['bytes'])})", markup=False
         )
-        console.print(f"        {len(report.tensors)} parameters mapped, {report.seconds:.2f} s")
+        mapped = sum(bool(entry["source"]) for entry in report.tensors)
+        console.print(f"        {mapped} parameters mapped, {report.seconds:.2f} s")
         console.print(f"        sha256 {target['sha256']}")
     if report.parity is not None:
         _print_parity(console, report.parity)

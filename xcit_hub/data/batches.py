@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import mindspore.dataset as ds
@@ -25,6 +25,7 @@ from xcit_hub.errors import InputError
 
 TrainView = Callable[[Image.Image, Rng], Images]
 EvalView = Callable[[Image.Image], Images]
+_Row = tuple[Images, np.int64, np.int64]
 _Columns = tuple[Images, NDArray[np.int64], NDArray[np.int64]]
 
 _REPLACEMENTS = 20  # pictures tried in place of an unreadable one
@@ -160,7 +161,7 @@ class _Views:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, row: int) -> tuple[Images, np.int64, np.int64]:
+    def __getitem__(self, row: int) -> _Row:
         rng = _rng(self.seed, self.epoch, int(self.positions[row]))
         wanted = int(self.indices[row])
         index = wanted
@@ -219,7 +220,7 @@ class _Pictures:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, row: int) -> tuple[Images, np.int64, np.int64]:
+    def __getitem__(self, row: int) -> _Row:
         index = int(self.indices[row])
         try:
             return self.view(self.source.open(index)), np.int64(index), np.int64(-1)
@@ -241,15 +242,22 @@ class _WholeBatches:
         self.batch_size = batch_size
         self.steps = (len(rows) if drop_remainder else len(rows) + batch_size - 1) // batch_size
         self.pool = ThreadPoolExecutor(min(threads, os.cpu_count() or 1))
+        self.begun: dict[int, list[Future[_Row]]] = {}
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> _Columns:
-        first = step * self.batch_size
-        made = self.pool.map(self.rows.__getitem__, range(first, min(first + self.batch_size, len(self.rows))))
-        images, indices, unreadable = zip(*made, strict=True)
+        made = self.begun.pop(step, None) or self._begin(step)
+        if step + 1 < self.steps:
+            self.begun[step + 1] = self._begin(step + 1)  # the threads go on while this batch is put together
+        images, indices, unreadable = zip(*(each.result() for each in made), strict=True)
         return np.stack(images), np.array(indices), np.array(unreadable)
+
+    def _begin(self, step: int) -> list[Future[_Row]]:
+        first = step * self.batch_size
+        rows = range(first, min(first + self.batch_size, len(self.rows)))
+        return [self.pool.submit(self.rows.__getitem__, row) for row in rows]
 
 
 def _through_mindspore(

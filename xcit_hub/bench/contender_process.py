@@ -35,7 +35,9 @@ def main() -> None:
         _answer(answers, {"absent": str(reason)})
     except Exception as error:
         traceback.print_exc()
-        _answer(answers, {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
+        said = str(error).strip().splitlines() or ["no message"]
+        # Some frameworks put the fault first, others repeat a whole traceback before it.
+        _answer(answers, {"failed": f"{type(error).__name__}: {' … '.join(dict.fromkeys((said[0], said[-1])))[:500]}"})
     sys.stderr.flush()
     os._exit(0)  # MindSpore's cells complain when the interpreter takes them down
 

@@ -76,7 +76,7 @@ def label(case: Case, of: Result) -> str:
         "work": case.work,
         "batch": f"batch {case.batch}",
         "height": f"{case.height}×{case.width}",
-        "workers": f"{case.workers} workers",
+        "workers": f"workers {case.workers}",
     }
     differing = [
         text for key, text in parts.items() if key == "model" or len({getattr(each, key) for each in cases}) > 1

@@ -11,7 +11,8 @@ from PIL import Image
 
 import xcit_hub
 from converters import checkpoint
-from xcit_hub.errors import InputError
+from converters.convert import convert
+from xcit_hub.errors import InputError, WeightsError
 
 
 @pytest.fixture
@@ -40,6 +41,13 @@ def test_nothing_is_told_where_nothing_was_replaced(nano_ckpt):
 def test_impossible_counts_are_refused(nano_ckpt, option):
     with pytest.raises(InputError, match=f"{next(iter(option))} is"):
         xcit_hub.load(str(nano_ckpt), **option)
+
+
+def test_a_classifier_that_nothing_trained_is_not_published(nano_ckpt, tmp_path):
+    convert(nano_ckpt, tmp_path / "grown.ckpt", num_classes=1000)
+    with pytest.raises(WeightsError, match="never trained"):
+        xcit_hub.publish(tmp_path / "grown.ckpt", "org/nano", to=tmp_path / "hub", parity=False)
+    assert not (tmp_path / "hub").exists()
 
 
 def test_publish_takes_paths_and_says_so(network, nano_ckpt, tmp_path):

@@ -303,6 +303,12 @@ def _description(weights: Weights, source: Path, labels: PathLike | None) -> Mod
             where=source,
             fix="Publish a classifier, or a backbone with class attention.",
         )
+    if weights.head_untrained:
+        raise WeightsError(
+            "The classifier was never trained: it is the random one that a conversion began.",
+            where=source,
+            fix="Train it, or publish the backbone: xcit-hub convert SRC OUT --num-classes 0.",
+        )
     known: DialectName = "mindcv" if weights.dialect == "mindcv" else "paper"
     described = config.of_architecture(architecture, known, num_classes=weights.num_classes, in_chans=weights.in_chans)
     named = _labels(labels, weights.num_classes, source)

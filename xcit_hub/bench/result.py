@@ -147,7 +147,7 @@ class Result:
             "exponents": self.exponents() if suite(self.suite).scales else {},
             "comparisons": [
                 {
-                    "case": asdict(comparison.case),
+                    "case": {key: value for key, value in asdict(comparison.case).items() if key != "folder"},
                     "rows": [asdict(row) | self._derived(comparison, row) for row in comparison.rows],
                 }
                 for comparison in self.comparisons

@@ -128,7 +128,7 @@ SUITES: dict[str, Suite] = {
     ),
     "training": Suite(
         "one training step: forward, backward, AdamW",
-        {**_some(TIMM, "timm, channels_last", TIMM_COMPILED, MINDCV, "MindCV, PyNative", OURS), **LIMITS},
+        {**_some(TIMM, "timm, channels_last", TIMM_COMPILED, MINDCV, OURS), **LIMITS},
         (TIMM, TIMM_COMPILED, MINDCV),
         batches=(16,),
         works=("training",),

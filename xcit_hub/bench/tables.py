@@ -114,14 +114,18 @@ def _columns(what: Suite, references: list[str]) -> dict[str, _Column]:
     def figure(_: Comparison, row: Row) -> str:
         return "" if is_limit(row.contender) else f"{what.unit.of(row.seconds.median):.3g}"
 
+    def arithmetic(comparison: Comparison, row: Row) -> str:
+        share = comparison.share_of_peak(row)
+        of_peak = "" if share is None else f" ({100 * share:.0f}%)"
+        return "" if row.flops_per_second is None else f"{row.flops_per_second / 1e9:.0f}{of_peak}"
+
     def ratio_to(reference: str) -> _Column:
         return lambda comparison, row: _spread(comparison.times_as_fast(row, reference))
 
     return {
         what.unit.name: figure,
         **{f"× {reference}": ratio_to(reference) for reference in references},
-        "GFLOP/s": lambda _, row: "" if row.flops_per_second is None else f"{row.flops_per_second / 1e9:.0f}",
-        "of peak": lambda comparison, row: _percent(comparison.share_of_peak(row)),
+        "GFLOP/s (of peak)": arithmetic,
         "first call s": lambda _, row: "" if what.fresh else f"{row.first_seconds:.1f}",
         "peak MB": lambda _, row: f"{row.peak_mb:.0f}",
         "cores (threads)": lambda _, row: f"{row.cores:.1f} ({row.threads})",
@@ -130,7 +134,3 @@ def _columns(what: Suite, references: list[str]) -> dict[str, _Column]:
 
 def _spread(ratio: Spread | None) -> str:
     return "" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.0f}%"

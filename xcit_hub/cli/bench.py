@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-_WIDTH_OF_FILES = 170  # columns of a table that goes to no terminal
+_WIDTH_OF_FILES = 180  # columns of a table that goes to no terminal
 
 
 def bench(

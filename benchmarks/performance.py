@@ -3,6 +3,7 @@
     python benchmarks/performance.py                              # everything; hours
     python benchmarks/performance.py inference training           # some of it
     python benchmarks/performance.py zoo --model xcit_nano_12_p16_224
+    python benchmarks/performance.py compile --work training      # what it does not know goes on to xcit-hub bench
     python benchmarks/performance.py --write                      # only the tables, from what is kept
 
 Results lie in a folder for each MindSpore version, one JSON file and one plot for each name; measuring a case again
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -38,6 +38,8 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "training": (_TINY, ["training", "--batch", "16", "--rounds", "5"]),
     "compile": ([*_TINY, "xcit_tiny_24_p16_224"], ["compile", "--rounds", "3"]),
     "load": (_TINY, ["load", "--rounds", "7"]),
+    "convert": (["xcit_large_24_p8_224"], ["convert", "--rounds", "5"]),
+    "start": (_TINY, ["start", "--rounds", "7"]),
     "input": (_TINY, ["input", "--rounds", "7"]),
     "scaling": (["xcit_tiny_12_p16_224"], ["scaling", "--rounds", "3"]),
     "photograph": (["xcit_nano_12_p16_224"], ["scaling", "--size", "4000x6000", "--rounds", "3"]),
@@ -50,7 +52,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=", ".join(RUNS))
     parser.add_argument("--model", action="append", help="only this one; may be repeated")
     parser.add_argument("--write", action="store_true", help="measure nothing")
-    options = parser.parse_args()
+    options, others = parser.parse_known_args()
     unknown = set(options.names) - set(RUNS)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; choose from {', '.join(RUNS)}")
@@ -58,7 +60,7 @@ def main() -> None:
         for name in options.names or RUNS:
             models, arguments = RUNS[name]
             for model in options.model or models:
-                keep(name, measured(model, arguments))
+                keep(name, measured(model, [*arguments, *others]))
     write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
 
 
@@ -93,12 +95,12 @@ def page(text: str) -> str:
     """Replace every table of the page, between its marks, by what the kept results say."""
     for name in RUNS:
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if begin not in text:
+        if begin not in text or end not in text:
             raise SystemExit(f"{PAGE} has no place for {name}: put {begin} and {end} there")
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
         shown = [f"\n{_shown(file)}" for file in sorted(RESULTS.glob(f"*/{name}.json"))]
-        pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
-        body = "\n".join([begin, *shown, end])
-        text = re.sub(pattern, lambda _, body=body: body, text, flags=re.DOTALL)
+        text = "\n".join([before + begin, *shown, end + after])
     return text
 
 

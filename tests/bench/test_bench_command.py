@@ -40,6 +40,17 @@ def test_a_contender_that_is_not_installed_is_named_and_no_failure(run_cli) -> N
     assert "MindCV, graph: not measured, " in done.stdout
 
 
+def test_files_are_prepared_for_each_network(run_cli, tmp_path) -> None:
+    figures = tmp_path / "figures.json"
+    networks = (_NANO, "xcit_nano_12_p8_224")
+    chosen = ("--contender", "cp", "--contender", ".safetensors (timm)*")
+    done = run_cli("bench", "convert", *networks, "--rounds", "2", *chosen, "--json", str(figures))
+    assert done.returncode == 0, done.stderr
+    comparisons = json.loads(figures.read_text())["comparisons"]
+    assert [comparison["case"]["model"] for comparison in comparisons] == list(networks)
+    assert all(len(row["turns"]) == 2 for comparison in comparisons for row in comparison["rows"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -51,6 +62,7 @@ def test_a_contender_that_is_not_installed_is_named_and_no_failure(run_cli) -> N
         (("inference", "--json", "nowhere/figures.json"), "does not exist"),
         (("inference", "--plot", "plot.gif"), ".svg or .png"),
         (("input", "--photographs", "nowhere"), "does not exist"),
+        (("input", "--work", "inference"), "evaluation, training"),
     ],
 )
 def test_a_mistake_is_answered_in_words(run_cli, tmp_path, arguments, words: str) -> None:

@@ -25,7 +25,7 @@ def _scaling(exponent: float, sides: tuple[int, ...] = (224, 448, 896)) -> Resul
             Row(OURS, turns=[seconds] * 3, start_mb=200.0, peak_mb=200.0 + tokens / 20),
         ]
         comparisons.append(Comparison(Case("xcit_nano_12_p16_224", height=side, width=side), rows))
-    return Result("scaling", dict(_MACHINE), 3, comparisons)
+    return Result("scaling", dict(_MACHINE), comparisons)
 
 
 def test_quartiles_are_those_of_the_rounds() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,7 @@ TIMM_COMPILED = "timm, torch.compile"
 MINDCV = "MindCV, graph"
 OURS = "xcit-hub, graph"
 FUSED = "xcit-hub, graph, fused"
+UNCOMPILED = "xcit-hub, graph, no compiler"
 TORCH_LIMIT = "limit: torch matmul"
 MINDSPORE_LIMIT = "limit: MindSpore matmul"
 
@@ -81,11 +83,15 @@ def mindcv_network(case: Case, *, graph: bool) -> Step:
     return _reading(partial(network.set_train(False), images), case)
 
 
-def our_network(case: Case, *, graph: bool, fused: bool = False) -> Step:
-    """Run our network, and train it with the step that ``xcit-hub train`` uses."""
+def our_network(case: Case, *, graph: bool, fused: bool = False, native: bool = True) -> Step:
+    """Run our network, and train it with the step that ``xcit-hub train`` uses; not ``native``: as without compiler."""
     import mindspore
 
     import xcit_hub
+    from xcit_hub.models.native.build import SWITCH
+
+    if not native:
+        os.environ[SWITCH] = "0"
 
     mindspore.set_context(mode=mindspore.GRAPH_MODE if graph else mindspore.PYNATIVE_MODE)
     network = xcit_hub.create_model(case.model, seed=0)
@@ -175,6 +181,7 @@ NETWORKS: dict[str, Contender] = {
     "MindCV, PyNative": Contender(partial(mindcv_network, graph=False), _network_flops),
     OURS: Contender(partial(our_network, graph=True), _network_flops),
     FUSED: Contender(partial(our_network, graph=True, fused=True), _network_flops),
+    UNCOMPILED: Contender(partial(our_network, graph=True, native=False), _network_flops),
     "xcit-hub, PyNative": Contender(partial(our_network, graph=False), _network_flops),
 }
 LIMITS: dict[str, Contender] = {

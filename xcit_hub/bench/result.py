@@ -101,12 +101,10 @@ class Result:
 
     Args:
         machine: what it ran on.
-        rounds: turns of every contender.
     """
 
     suite: str
     machine: dict[str, str | int]
-    rounds: int
     comparisons: list[Comparison]
 
     @property
@@ -143,7 +141,6 @@ class Result:
             "suite": self.suite,
             "machine": self.machine,
             "versions": self.versions,
-            "rounds": self.rounds,
             "exponents": self.exponents() if suite(self.suite).scales else {},
             "comparisons": [
                 {
@@ -165,7 +162,7 @@ class Result:
             )
             for entry in content["comparisons"]
         ]
-        return cls(content["suite"], content["machine"], content["rounds"], comparisons)
+        return cls(content["suite"], content["machine"], comparisons)
 
     def _derived(self, comparison: Comparison, row: Row) -> dict[str, Any]:
         if not row.turns:

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -109,6 +110,7 @@ def prepare(suite_name: str, case: Case) -> None:
     """
     if suite(suite_name).prepare is None:
         return
+    Path(case.folder).mkdir()
     try:
         Process(suite_name, None, case).close()
     except Gone as reason:

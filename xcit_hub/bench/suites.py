@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xcit_hub import variants
-from xcit_hub.bench import feeding, loading
+from xcit_hub.bench import converting, feeding, loading, starting
 from xcit_hub.bench.case import Case, Contender, Work
+from xcit_hub.bench.converting import CONVERTERS, COPY_AND_HASH, MINDSPORE_FILES
 from xcit_hub.bench.feeding import FEEDERS, TIMM_LOADER
 from xcit_hub.bench.loading import LOADERS, MINDSPORE_LOAD, TIMM_LOAD
-from xcit_hub.bench.networks import FUSED, LIMITS, MINDCV, NETWORKS, OURS, TIMM, TIMM_COMPILED
+from xcit_hub.bench.networks import FUSED, LIMITS, MINDCV, NETWORKS, OURS, TIMM, TIMM_COMPILED, UNCOMPILED
+from xcit_hub.bench.starting import PYTHON, STARTERS
 from xcit_hub.errors import InputError, UnknownNameError, closest
 
 _DEFAULT_MODEL = "xcit_tiny_12_p16_224"
@@ -46,6 +48,7 @@ class Wanted:
     """
 
     models: Sequence[str] = ()
+    works: Sequence[str] = ()
     batches: Sequence[int] = ()
     sizes: Sequence[tuple[int, int]] = ()
     workers: Sequence[int] = ()
@@ -85,18 +88,23 @@ class Suite:
     scales: bool = False
 
     def cases(self, wanted: Wanted, folder: Path) -> list[Case]:
-        """Return what is to be compared; prepared files lie in ``folder``.
+        """Return what is to be compared; prepared files lie in a folder for each model in ``folder``.
 
         Raises:
             UnknownNameError: no such architecture.
-            InputError: an image does not divide into patches, or there are no photographs.
+            InputError: an image does not divide into patches, or there is no such work, or there are no photographs.
         """
         if wanted.photographs is not None and not wanted.photographs.is_dir():
             raise InputError("The folder of photographs does not exist.", where=wanted.photographs)
-        place = str(wanted.photographs.resolve() if wanted.photographs else folder) if self.prepare else ""
+        for work in wanted.works:
+            if work not in self.works:
+                raise InputError(
+                    f"This benchmark has no {work}.", where="--work", fix=f"It has: {', '.join(self.works)}."
+                )
         cases = []
         for model in wanted.models or self.models:
             architecture = variants.architecture(model)
+            place = wanted.photographs.resolve() if wanted.photographs else folder / architecture.name
             own = (architecture.image_size, architecture.image_size)
             for height, width in wanted.sizes or self.sizes or (own,):
                 if min(height, width) < 1 or height % architecture.patch_size or width % architecture.patch_size:
@@ -105,10 +113,11 @@ class Suite:
                         where="--size",
                         fix=f"Give multiples of {architecture.patch_size}.",
                     )
-                whole = Case(architecture.name, height=height, width=width, folder=place)
+                whole = Case(architecture.name, height=height, width=width, folder=str(place))
                 cases += [
                     replace(whole, batch=batch, workers=workers, work=work)
                     for work in self.works
+                    if work in (wanted.works or self.works)
                     for batch in wanted.batches or self.batches
                     for workers in wanted.workers or self.workers
                 ]
@@ -128,14 +137,14 @@ SUITES: dict[str, Suite] = {
     ),
     "training": Suite(
         "one training step: forward, backward, AdamW",
-        {**_some(TIMM, "timm, channels_last", TIMM_COMPILED, MINDCV, OURS), **LIMITS},
+        {**_some(TIMM, "timm, channels_last", TIMM_COMPILED, MINDCV, OURS, UNCOMPILED), **LIMITS},
         (TIMM, TIMM_COMPILED, MINDCV),
         batches=(16,),
         works=("training",),
     ),
     "compile": Suite(
         "the first call in a new process: compilation and one run",
-        _some(MINDCV, TIMM_COMPILED, OURS, FUSED),
+        _some(MINDCV, TIMM_COMPILED, OURS, FUSED, UNCOMPILED),
         (MINDCV, TIMM_COMPILED),
         batches=(1,),
         works=("inference", "training"),
@@ -152,6 +161,22 @@ SUITES: dict[str, Suite] = {
         unit=SECONDS,
         prepare=loading.prepare,
         environment={"HF_HUB_OFFLINE": "1"},
+    ),
+    "convert": Suite(
+        "a checkpoint converted, in a new process, without its imports",
+        CONVERTERS,
+        (COPY_AND_HASH, MINDSPORE_FILES),
+        models=("xcit_large_24_p8_224",),
+        fresh=True,
+        unit=SECONDS,
+        prepare=converting.prepare,
+    ),
+    "start": Suite(
+        "a command from its start to the prompt",
+        STARTERS,
+        (PYTHON,),
+        unit=SECONDS,
+        prepare=starting.prepare,
     ),
     "input": Suite(
         "photographs on disk become batches",

@@ -50,9 +50,10 @@ def heading(result: Result) -> str:
     """Say what was measured on what."""
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     machine = result.machine
+    rounds = sorted({len(row.turns) for each in result.comparisons for row in each.rows if row.turns})
     return (
         f"{suite(result.suite).explanation}; {machine['processor']}, {machine['cores']} cores; {versions}; "
-        f"{result.rounds} rounds"
+        f"rounds: {' to '.join(map(str, dict.fromkeys((*rounds[:1], *rounds[-1:]))))}"
     )
 
 

@@ -16,10 +16,16 @@ _WIDTH_OF_FILES = 180  # columns of a table that goes to no terminal
 
 def bench(
     suite: Annotated[
-        str, typer.Argument(metavar="SUITE", help="inference, training, compile, load, input, scaling or zoo.")
+        str,
+        typer.Argument(
+            metavar="SUITE", help="inference, training, compile, load, convert, start, input, scaling or zoo."
+        ),
     ],
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL]...", help="Architectures; the suite's own choice by default.")
+    ] = None,
+    work: Annotated[
+        list[str] | None, typer.Option(help="Only inference, training or evaluation, of suites with several.")
     ] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Images a call; may be repeated.")] = None,
     size: Annotated[
@@ -75,7 +81,7 @@ def bench(
         if not target.parent.is_dir():
             raise InputError("The folder to write to does not exist.", where=target, fix="Make it, or choose another.")
     sizes = [_size(text) for text in size or []]
-    wanted = Wanted(models or (), batch or (), sizes, workers or (), photographs)
+    wanted = Wanted(models or (), work or (), batch or (), sizes, workers or (), photographs)
     terminal = Console(stderr=True)
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -84,7 +90,8 @@ def bench(
         cases = what.cases(wanted, Path(scratch))
         task = progress.add_task("preparing", total=len(cases))
         if photographs is None:
-            turns.prepare(suite, cases[0])
+            for case in {case.folder: case for case in cases}.values():
+                turns.prepare(suite, case)
         comparisons = []
         for case in cases:
 
@@ -93,7 +100,7 @@ def bench(
 
             comparisons.append(turns.compare(suite, case, chosen, rounds=rounds, turn_seconds=seconds, on_turn=say))
             progress.advance(task)
-    result = Result(suite, machine.description(), rounds, comparisons)
+    result = Result(suite, machine.description(), comparisons)
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH_OF_FILES

@@ -39,6 +39,7 @@ def check(path: Path) -> None:
 
 def draw(result: Result, path: Path) -> None:
     """Draw time and memory of every contender and write the picture, whole or not at all."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     sizes = {_tokens(comparison) for comparison in result.comparisons}
@@ -48,7 +49,8 @@ def draw(result: Result, path: Path) -> None:
     (_curves if len(sizes) > 1 else _bars)(result, axes)
     figure.suptitle(f"{result.suite}: {suite(result.suite).explanation}")
     picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
+    with rc_context({"svg.hashsalt": result.suite}):  # the same figures, the same bytes
+        figure.savefig(picture, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
     with atomic_write(path) as stream:
         stream.write(picture.getvalue())
 

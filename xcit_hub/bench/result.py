@@ -119,7 +119,8 @@ class Result:
     def exponents(self) -> dict[str, dict[str, float]]:
         """Fit time and memory to a power of the number of tokens, by least squares over logarithms.
 
-        Memory is what a process holds at most beyond what it held before its first image.
+        A process holds several hundred megabytes whatever the image, which would hide how memory grows: it is fitted
+        beyond the smallest image's, against the tokens beyond the smallest image's.
         """
         points: dict[str, list[tuple[int, float, float]]] = {}
         for comparison in self.comparisons:
@@ -127,13 +128,15 @@ class Result:
             count = tokens(variants.architecture(case.model), case.height, case.width) * case.batch
             for row in comparison.rows:
                 if row.turns and not is_limit(row.contender):
-                    grown = max(row.peak_mb - row.start_mb, 1.0)
-                    points.setdefault(row.contender, []).append((count, row.seconds.median * case.batch, grown))
-        return {
-            contender: {"time": _exponent(found, 1), "memory": _exponent(found, 2)}
-            for contender, found in points.items()
-            if len({count for count, _, _ in found}) > 1
-        }
+                    points.setdefault(row.contender, []).append((count, row.seconds.median * case.batch, row.peak_mb))
+        fits = {}
+        for contender, found in points.items():
+            least, *larger = sorted(found)
+            if len({count for count, _, _ in larger} - {least[0]}) > 1:
+                beyond = [(count - least[0], max(peak - least[2], 1.0)) for count, _, peak in larger]
+                times = [(count, seconds) for count, seconds, _ in found]
+                fits[contender] = {"time": _exponent(times), "memory": _exponent(beyond)}
+        return fits
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON's types: what was measured, and what follows from it."""
@@ -179,6 +182,6 @@ class Result:
         }
 
 
-def _exponent(points: Sequence[tuple[int, float, float]], column: int) -> float:
-    logarithms = [[math.log(point[which]) for point in points] for which in (0, column)]
+def _exponent(points: Sequence[tuple[float, float]]) -> float:
+    logarithms = [[math.log(value) for value in axis] for axis in zip(*points, strict=True)]
     return statistics.linear_regression(*logarithms).slope

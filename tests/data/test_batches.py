@@ -10,12 +10,13 @@ from PIL import Image
 
 from xcit_hub.data.batches import EvalBatches, TrainBatches, Worker
 from xcit_hub.data.mixing import Mixing
+from xcit_hub.data.sources import ImageSource
 from xcit_hub.errors import InputError
 
 PLAIN = Mixing(0.0, 0.0, 1.0, 0.5)
 
 
-class Numbered:
+class Numbered(ImageSource):
     """Pictures whose colour is their number; some cannot be read."""
 
     def __init__(self, count: int, broken: tuple[int, ...] = ()) -> None:

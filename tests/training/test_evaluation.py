@@ -5,11 +5,12 @@ import pytest
 from PIL import Image
 
 from xcit_hub.data.batches import EvalBatches
+from xcit_hub.data.sources import ImageSource
 from xcit_hub.errors import InputError
 from xcit_hub.training.evaluation import evaluate, wilson_interval
 
 
-class Coloured:
+class Coloured(ImageSource):
     """Eleven pictures whose colour is their number; number 4 cannot be read."""
 
     def __init__(self, broken: bool = False) -> None:

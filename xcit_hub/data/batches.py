@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import mindspore.dataset as ds
 import numpy as np
@@ -21,10 +23,11 @@ from PIL import Image
 from xcit_hub.data.augment import Rng
 from xcit_hub.data.mixing import Images, Mixing, Targets, dense_targets
 from xcit_hub.data.sources import ImageSource
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, XcitHubError
 
 TrainView = Callable[[Image.Image, Rng], Images]
 EvalView = Callable[[Image.Image], Images]
+Opener = Callable[[], Image.Image]
 _Row = tuple[Images, np.int64, np.int64]
 _Columns = tuple[Images, NDArray[np.int64], NDArray[np.int64]]
 
@@ -140,7 +143,7 @@ class TrainBatches:
 
 
 class _Views:
-    """Random access to the augmented views of one worker's epoch, as ``GeneratorDataset`` wants it."""
+    """The augmented views of one worker's epoch: each is made from its row and what opens its picture."""
 
     def __init__(
         self,
@@ -161,15 +164,16 @@ class _Views:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, row: int) -> _Row:
+    def __call__(self, row: int, opener: Opener) -> _Row:
         rng = _rng(self.seed, self.epoch, int(self.positions[row]))
         wanted = int(self.indices[row])
         index = wanted
         for attempt in range(_REPLACEMENTS):
             try:
-                image = self.source.open(index)
+                image = opener()
             except InputError:
                 index = int(self.indices[(row + 1 + attempt) % len(self.indices)])
+                opener = partial(self.source.open, index)
                 continue
             return self.view(image, rng), np.int64(index), np.int64(-1 if index == wanted else wanted)
         raise InputError(
@@ -220,10 +224,10 @@ class _Pictures:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, row: int) -> _Row:
+    def __call__(self, row: int, opener: Opener) -> _Row:
         index = int(self.indices[row])
         try:
-            return self.view(self.source.open(index)), np.int64(index), np.int64(-1)
+            return self.view(opener()), np.int64(index), np.int64(-1)
         except InputError:
             if self._blank is None:
                 self._blank = np.zeros_like(self.view(Image.new("RGB", (64, 64))))
@@ -231,7 +235,7 @@ class _Pictures:
 
 
 class _WholeBatches:
-    """Random access to batches whose pictures several threads make: Pillow decodes and resizes without Python's lock.
+    """Batches whose pictures several threads make: Pillow decodes and resizes without Python's lock.
 
     MindSpore's own workers are no faster than one: its threads wait for each other, and its processes start anew every
     epoch and send every picture through a pipe.
@@ -241,23 +245,25 @@ class _WholeBatches:
         self.rows = rows
         self.batch_size = batch_size
         self.steps = (len(rows) if drop_remainder else len(rows) + batch_size - 1) // batch_size
-        self.pool = ThreadPoolExecutor(min(threads, os.cpu_count() or 1))
-        self.begun: dict[int, list[Future[_Row]]] = {}
+        self.threads = min(threads, os.cpu_count() or 1)
+        self.fault: XcitHubError | None = None
 
-    def __len__(self) -> int:
-        return self.steps
+    def __iter__(self) -> Iterator[_Columns]:
+        openers = enumerate(self.rows.source.in_turn(self.rows.indices.tolist()))
+        with ThreadPoolExecutor(self.threads) as pool:
 
-    def __getitem__(self, step: int) -> _Columns:
-        made = self.begun.pop(step, None) or self._begin(step)
-        if step + 1 < self.steps:
-            self.begun[step + 1] = self._begin(step + 1)  # the threads go on while this batch is put together
-        images, indices, unreadable = zip(*(each.result() for each in made), strict=True)
-        return np.stack(images), np.array(indices), np.array(unreadable)
+            def begin() -> list[Future[_Row]]:
+                return [pool.submit(self.rows, row, opener) for row, opener in islice(openers, self.batch_size)]
 
-    def _begin(self, step: int) -> list[Future[_Row]]:
-        first = step * self.batch_size
-        rows = range(first, min(first + self.batch_size, len(self.rows)))
-        return [self.pool.submit(self.rows.__getitem__, row) for row in rows]
+            try:
+                ahead = begin()
+                for _ in range(self.steps):
+                    made, ahead = ahead, begin()  # the threads go on while this batch is put together
+                    images, indices, unreadable = zip(*(each.result() for each in made), strict=True)
+                    yield np.stack(images), np.array(indices), np.array(unreadable)
+            except XcitHubError as fault:
+                self.fault = fault  # MindSpore would make a page of text of it
+                raise
 
 
 def _through_mindspore(
@@ -267,4 +273,9 @@ def _through_mindspore(
     pipeline = ds.GeneratorDataset(
         batches, ["image", "index", "unreadable"], shuffle=False, num_parallel_workers=1, python_multiprocessing=False
     )
-    yield from pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    try:
+        yield from pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    except RuntimeError:
+        if batches.fault is not None:
+            raise batches.fault from None
+        raise

@@ -1,4 +1,5 @@
-"""Where pictures lie: folders of classes, tar archives, CIFAR's binary files. Each is a list of pictures with labels.
+"""Where pictures lie: folders of classes, tar archives, CIFAR's binary files, MindRecord. Each is a list of pictures
+with labels.
 
 A source only finds and opens pictures; it neither shuffles nor transforms. Paths never leave the data folder.
 """
@@ -6,17 +7,18 @@ A source only finds and opens pictures; it neither shuffles nor transforms. Path
 from __future__ import annotations
 
 import csv
-import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from xcit_hub.data.transforms import open_rgb
+from xcit_hub.data.records import open_records
+from xcit_hub.data.transforms import decode_rgb, open_rgb
 from xcit_hub.errors import InputError, closest
 from xcit_hub.files import contained
 
@@ -44,8 +46,12 @@ class ImageSource(Protocol):
         """Open a picture as RGB; raises InputError if it cannot be read."""
         ...
 
+    def in_turn(self, indices: Sequence[int]) -> Iterator[Callable[[], Image.Image]]:
+        """Yield for each of ``indices`` what opens that picture, in any thread; for files that are read as a stream."""
+        return (partial(self.open, index) for index in indices)
 
-class Files:
+
+class Files(ImageSource):
     """Pictures in files of their own."""
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[int], classes: list[str]) -> None:
@@ -62,7 +68,7 @@ class Files:
         return open_rgb(self.paths[index])
 
 
-class Archive:
+class Archive(ImageSource):
     """Pictures in an uncompressed tar archive of class folders, read in place by their offsets."""
 
     def __init__(self, path: Path, members: Sequence[tuple[str, int, int]], labels: Sequence[int], classes: list[str]):
@@ -80,10 +86,10 @@ class Archive:
         _, offset, size = self.members[index]
         with self.path.open("rb") as stream:
             stream.seek(offset)
-            return _decode(stream.read(size), self.name(index))
+            return decode_rgb(stream.read(size), self.name(index))
 
 
-class Pixels:
+class Pixels(ImageSource):
     """Pictures whose pixels are in memory, as CIFAR's are: (N, 32, 32, 3) uint8."""
 
     def __init__(self, path: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64], classes: list[str]) -> None:
@@ -105,9 +111,10 @@ def open_source(dataset: str, data_dir: str | Path, split: str, *, train: bool) 
     """Find the pictures of one split.
 
     Args:
-        dataset: ``imagenet``, ``imagefolder`` or ``""`` (folders of classes), ``tar``, ``cifar10``, ``cifar100``.
+        dataset: ``imagenet``, ``imagefolder`` or ``""`` (folders of classes), ``tar``, ``mindrecord``, ``cifar10``,
+            ``cifar100``.
         data_dir: the data set's folder.
-        split: folder of the split, or stem of its archive; CIFAR's files have fixed names.
+        split: folder of the split, or stem of its archive or records; CIFAR's files have fixed names.
         train: which of CIFAR's files to read.
 
     Raises:
@@ -120,6 +127,8 @@ def open_source(dataset: str, data_dir: str | Path, split: str, *, train: bool) 
         return _cifar(root, fine=dataset == "cifar100", train=train)
     if dataset == "tar":
         return _archive(contained(root, f"{split}.tar"))
+    if dataset == "mindrecord":
+        return open_records(contained(root, split))
     return _folder(root, split)
 
 
@@ -213,10 +222,3 @@ def _cifar(root: Path, *, fine: bool, train: bool) -> ImageSource:
         listed = [line.strip() for line in (folder / meta).read_text(encoding="utf-8").splitlines() if line.strip()]
         classes = listed if len(listed) == count else classes
     return Pixels(folder, pixels, labels, classes)
-
-
-def _decode(content: bytes, name: str) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(content)).convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"The picture cannot be read: {error}.", where=name) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Callable
@@ -76,12 +77,25 @@ def open_rgb(picture: Picture) -> Image.Image:
     """
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
+    return _decoded(picture, picture)
+
+
+def decode_rgb(content: bytes, name: str) -> Image.Image:
+    """Decode the bytes of a picture file, called ``name`` in messages, as RGB.
+
+    Raises:
+        InputError: they are no picture, or are cut short.
+    """
+    return _decoded(io.BytesIO(content), name)
+
+
+def _decoded(source: str | os.PathLike[str] | io.BytesIO, name: str | os.PathLike[str]) -> Image.Image:
     try:
-        with Image.open(picture) as image:
+        with Image.open(source) as image:
             return image.convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise InputError(
-            f"Cannot read the picture: {error}.", where=picture, fix="Give a whole JPEG, PNG, WebP or similar file."
+            f"Cannot read the picture: {error}.", where=name, fix="Give a whole JPEG, PNG, WebP or similar file."
         ) from error
 
 

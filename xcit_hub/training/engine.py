@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +15,7 @@ import mindspore
 import numpy as np
 from mindspore import Tensor, nn
 from numpy.typing import NDArray
+from PIL import Image
 
 from cards.run_record import RunRecord, Versions
 from converters import weights as stored_weights
@@ -438,8 +439,11 @@ class _First:
     def name(self, index: int) -> str:
         return self._source.name(index)
 
-    def open(self, index: int) -> Any:
+    def open(self, index: int) -> Image.Image:
         return self._source.open(index)
+
+    def in_turn(self, indices: Sequence[int]) -> Iterator[Callable[[], Image.Image]]:
+        return self._source.in_turn(indices)
 
 
 def _copy_of(network: XCiT, recipe: Recipe) -> XCiT:

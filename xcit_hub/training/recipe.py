@@ -57,7 +57,7 @@ class Recipe(BaseModel):
     device_target: Literal["auto", "CPU", "GPU", "Ascend"] = Field("auto", description="auto: the best there is")
 
     # Data set
-    dataset: Literal["imagenet", "imagefolder", "", "cifar10", "cifar100", "tar"] = Field(
+    dataset: Literal["imagenet", "imagefolder", "", "cifar10", "cifar100", "tar", "mindrecord"] = Field(
         "imagenet", description="kind of data set; imagenet, imagefolder and '' are folders of classes"
     )
     data_dir: str = Field("./", description="where it lies")

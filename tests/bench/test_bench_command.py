@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -12,7 +14,7 @@ _QUICK = ("--rounds", "1", "--seconds", "0", "--size", "32")
 
 def test_a_suite_runs_and_records_everything(run_cli, tmp_path) -> None:
     figures, picture = tmp_path / "figures.json", tmp_path / "plot.svg"
-    chosen = ("--contender", "timm, eager", "--contender", "xcit-hub, graph", "--contender", "limit: *")
+    chosen = ("--contender", "timm, eager", "--contender", "xcit-hub, graph", "--contender", "limit: torch*")
     files = ("--json", str(figures), "--plot", str(picture))
     done = run_cli("bench", "inference", _NANO, *_QUICK, "--batch", "2", *chosen, *files)
     assert done.returncode == 0, done.stderr
@@ -40,6 +42,19 @@ def test_a_contender_that_is_not_installed_is_named_and_no_failure(run_cli) -> N
     assert "MindCV, graph: not measured, " in done.stdout
 
 
+def test_our_contenders_run_with_another_interpreter_beside_this_one(run_cli, tmp_path) -> None:
+    figures = tmp_path / "figures.json"
+    chosen = ("--contender", "xcit-hub, PyNative", "--python", sys.executable, "--json", str(figures))
+    done = run_cli("bench", "inference", _NANO, *_QUICK, "--batch", "1", *chosen)
+    assert done.returncode == 0, done.stderr
+    (comparison,) = json.loads(figures.read_text())["comparisons"]
+    mindspore = version("mindspore")
+    assert [row["contender"] for row in comparison["rows"] if row["turns"]] == [
+        "xcit-hub, PyNative",
+        f"xcit-hub, PyNative, MindSpore {mindspore}",
+    ]
+
+
 def test_files_are_prepared_for_each_network(run_cli, tmp_path) -> None:
     figures = tmp_path / "figures.json"
     networks = (_NANO, "xcit_nano_12_p8_224")
@@ -62,6 +77,7 @@ def test_files_are_prepared_for_each_network(run_cli, tmp_path) -> None:
         (("inference", "--json", "nowhere/figures.json"), "does not exist"),
         (("inference", "--plot", "plot.gif"), ".svg or .png"),
         (("input", "--photographs", "nowhere"), "does not exist"),
+        (("inference", "--python", "nowhere/python"), "no Python with MindSpore"),
         (("input", "--work", "inference"), "evaluation, training"),
     ],
 )

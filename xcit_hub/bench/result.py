@@ -110,11 +110,12 @@ class Result:
     @property
     def versions(self) -> dict[str, str]:
         """Versions of everything that took part."""
-        found: dict[str, str] = {}
+        found: dict[str, list[str]] = {}
         for comparison in self.comparisons:
             for row in comparison.rows:
-                found |= row.versions
-        return found
+                for name, version in row.versions.items():
+                    found.setdefault(name, []).append(version)
+        return {name: " and ".join(sorted(set(several))) for name, several in found.items()}
 
     def exponents(self) -> dict[str, dict[str, float]]:
         """Fit time and memory to a power of the number of tokens, by least squares over logarithms.

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,18 +27,27 @@ from xcit_hub.errors import XcitHubError
 _MOST_STEPS = 50
 
 
+@dataclass(frozen=True)
+class Entrant:
+    """A contender under the name of its row, run by an interpreter."""
+
+    name: str
+    contender: str
+    python: str = sys.executable
+
+
 class Process:
-    """One contender in its own process.
+    """One contender in its own process; without a contender, the one that prepares the suite's files.
 
     Raises:
         Gone: when it cannot be built, or stops answering.
     """
 
-    def __init__(self, suite_name: str, contender: str | None, case: Case) -> None:
+    def __init__(self, suite_name: str, contender: str | None, case: Case, *, python: str = sys.executable) -> None:
         environment = {"GLOG_v": "3", "PYTHONWARNINGS": "ignore", **suite(suite_name).environment}
         self._noise = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "xcit_hub.bench.contender_process"],
+        self._process = subprocess.Popen(  # noqa: S603  # the user's interpreter, our module
+            [python, "-m", "xcit_hub.bench.contender_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._noise,
@@ -120,7 +129,7 @@ def prepare(suite_name: str, case: Case) -> None:
 def compare(
     suite_name: str,
     case: Case,
-    contenders: Sequence[str],
+    entrants: Sequence[Entrant],
     *,
     rounds: int,
     turn_seconds: float,
@@ -134,10 +143,9 @@ def compare(
         on_turn: is told who has the machine now.
     """
     what = suite(suite_name)
-    rows = {contender: Row(contender) for contender in contenders}
+    rows = {entrant: Row(entrant.name) for entrant in entrants}
     take = _fresh_turns if what.fresh else _warm_turns
-    for number, contender, answer in take(suite_name, case, rows, rounds + what.warm_up, turn_seconds, on_turn):
-        row = rows[contender]
+    for number, row, answer in take(suite_name, case, rows, rounds + what.warm_up, turn_seconds, on_turn):
         if number >= what.warm_up:
             row.turns.append(statistics.median(answer["seconds"]) / answer["images"])
             row.cores = answer["cores"]
@@ -152,20 +160,20 @@ def compare(
     return Comparison(case, list(rows.values()))
 
 
-_Turn = tuple[int, str, dict[str, Any]]
+_Turn = tuple[int, Row, dict[str, Any]]
 
 
 def _fresh_turns(
-    suite_name: str, case: Case, rows: Mapping[str, Row], rounds: int, _: float, on_turn: Callable[[str], None]
+    suite_name: str, case: Case, rows: Mapping[Entrant, Row], rounds: int, _: float, on_turn: Callable[[str], None]
 ) -> Iterator[_Turn]:
     for number in range(rounds):
-        for contender, row in rows.items():
+        for entrant, row in rows.items():
             if row.absent is not None:
                 continue
-            on_turn(contender)
+            on_turn(entrant.name)
             try:
-                with Process(suite_name, contender, case) as process:
-                    yield number, contender, {**process.ready, **process.turn(1)}
+                with Process(suite_name, entrant.contender, case, python=entrant.python) as process:
+                    yield number, row, {**process.ready, **process.turn(1)}
             except Gone as reason:
                 row.absent, row.failed = str(reason), reason.failed
 
@@ -173,28 +181,29 @@ def _fresh_turns(
 def _warm_turns(
     suite_name: str,
     case: Case,
-    rows: Mapping[str, Row],
+    rows: Mapping[Entrant, Row],
     rounds: int,
     turn_seconds: float,
     on_turn: Callable[[str], None],
 ) -> Iterator[_Turn]:
     with ExitStack() as stack:
-        processes: dict[str, Process] = {}
-        steps: dict[str, int] = {}
+        processes: dict[Entrant, Process] = {}
+        steps: dict[Entrant, int] = {}
         for number in range(-1, rounds):  # the first calls come before all rounds
-            for contender, row in rows.items():
+            for entrant, row in rows.items():
                 if row.absent is not None:
                     continue
-                on_turn(contender)
+                on_turn(entrant.name)
                 try:
-                    if contender not in processes:
-                        processes[contender] = stack.enter_context(Process(suite_name, contender, case))
-                    process = processes[contender]
-                    answer = process.turn(steps.get(contender, 1))
+                    if entrant not in processes:
+                        started = Process(suite_name, entrant.contender, case, python=entrant.python)
+                        processes[entrant] = stack.enter_context(started)
+                    process = processes[entrant]
+                    answer = process.turn(steps.get(entrant, 1))
                 except Gone as reason:
                     row.absent, row.failed = str(reason), reason.failed
                     continue
                 if number == 0:
                     own = min(answer["seconds"])
-                    steps[contender] = min(max(math.ceil(turn_seconds / own), 1), _MOST_STEPS)
-                yield number, contender, {**process.ready, **answer}
+                    steps[entrant] = min(max(math.ceil(turn_seconds / own), 1), _MOST_STEPS)
+                yield number, row, {**process.ready, **answer}

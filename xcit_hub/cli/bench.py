@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +41,10 @@ def bench(
     contender: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Only these, e.g. 'xcit-hub*'; may be repeated.")
     ] = None,
+    python: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run xcit-hub's contenders with this interpreter, too, of another environment."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of every contender, one after another.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.0, help="Length of a turn; at least one call is made.")] = 0.5,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write what was measured.")] = None,
@@ -58,6 +63,8 @@ def bench(
 
         xcit-hub bench scaling xcit_nano_12_p16_224 --size 224 --size 896 --size 4000x6000 --plot scaling.svg
 
+        xcit-hub bench inference --python OTHER_ENVIRONMENT/bin/python
+
         xcit-hub bench input --workers 2 --photographs DIR
 
         xcit-hub bench zoo xcit_nano_12_p8_224 xcit_large_24_p8_384 --contender 'timm, eager' --contender 'xcit-hub*'
@@ -75,6 +82,14 @@ def bench(
 
     what = suite_called(suite)
     chosen = _matching(list(what.contenders), contender or ["*"])
+    entrants = [turns.Entrant(name, name) for name in chosen]
+    for interpreter in python or []:
+        mindspore = _mindspore_of(interpreter)
+        entrants += [
+            turns.Entrant(f"{name}, MindSpore {mindspore}", name, str(interpreter))
+            for name in chosen
+            if name.startswith("xcit-hub")
+        ]
     if plot_file is not None:
         plot.check(plot_file)
     for target in filter(None, (json_file, plot_file)):
@@ -98,7 +113,7 @@ def bench(
             def say(name: str, model: str = case.model) -> None:
                 progress.update(task, description=f"{model}: {name}")
 
-            comparisons.append(turns.compare(suite, case, chosen, rounds=rounds, turn_seconds=seconds, on_turn=say))
+            comparisons.append(turns.compare(suite, case, entrants, rounds=rounds, turn_seconds=seconds, on_turn=say))
             progress.advance(task)
     result = Result(suite, machine.description(), comparisons)
     console = Console()
@@ -122,6 +137,23 @@ def _matching(names: list[str], patterns: list[str]) -> list[str]:
                 f"No contender is called {pattern!r}.", where="--contender", fix=f"There are: {'; '.join(names)}."
             )
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _mindspore_of(interpreter: Path) -> str:
+    """Ask an interpreter for its MindSpore's version."""
+    from xcit_hub.errors import InputError
+
+    asked = "from importlib.metadata import version; import xcit_hub; print(version('mindspore'))"
+    try:
+        # The user's own interpreter, named on the command line.
+        done = subprocess.run([interpreter, "-c", asked], check=True, capture_output=True, text=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InputError(
+            "This is no Python with MindSpore and xcit-hub.",
+            where=interpreter,
+            fix="Give the interpreter of an environment where both are installed, as .venv/bin/python.",
+        ) from error
+    return done.stdout.strip()
 
 
 def _size(text: str) -> tuple[int, int]:

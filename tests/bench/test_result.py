@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from xcit_hub.bench import plot, tables
 from xcit_hub.bench.case import Case
-from xcit_hub.bench.networks import FUSED, OURS, TIMM, TORCH_LIMIT
+from xcit_hub.bench.networks import FUSED, OURS, TIMM, TIMM_COMPILED, TORCH_LIMIT
 from xcit_hub.bench.result import Comparison, Result, Row, Spread
 from xcit_hub.errors import InputError
 
@@ -75,6 +77,14 @@ def test_tables_have_every_contender_and_say_who_is_missing() -> None:
     assert text.count("| 2.00 (2.00–2.00) |") == 3
     assert f"- {FUSED}: not measured, it does not fuse" in text
     assert f"- {OURS}: time grows as tokens^1.00, memory as tokens^1.00" in text
+
+
+def test_a_terminal_shows_reasons_as_they_are() -> None:
+    result = _scaling(1.0)
+    result.comparisons[0].rows.append(Row(TIMM_COMPILED, absent="pip install 'xcit-hub[timm]'"))
+    console = Console(width=180, file=io.StringIO())
+    console.print(tables.rich_table(result))
+    assert f"{TIMM_COMPILED}: not measured, pip install 'xcit-hub[timm]'" in console.file.getvalue()
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])

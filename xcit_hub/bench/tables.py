@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.table import Table
+from rich.text import Text
 
 from xcit_hub.bench.case import Case
 from xcit_hub.bench.result import Comparison, Result, Row, Spread, is_limit
@@ -21,7 +22,8 @@ class _Sheet:
 def rich_table(result: Result) -> Table:
     """Return the table for a terminal."""
     sheet = _sheet(result)
-    table = Table(title=heading(result), caption="\n".join(notes(result)), caption_justify="left")
+    # As text: reasons have brackets in them, which would be taken for markup.
+    table = Table(title=Text(heading(result)), caption=Text("\n".join(notes(result)), justify="left"))
     table.add_column("", no_wrap=True)
     for header in sheet.headers:
         table.add_column(header, justify="right")

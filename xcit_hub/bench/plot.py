@@ -49,7 +49,8 @@ def draw(result: Result, path: Path) -> None:
     (_curves if len(sizes) > 1 else _bars)(result, axes)
     figure.suptitle(f"{result.suite}: {suite(result.suite).explanation}")
     picture = io.BytesIO()
-    with rc_context({"svg.hashsalt": result.suite}):  # the same figures, the same bytes
+    # The same figures give the same bytes; text stays text.
+    with rc_context({"svg.hashsalt": result.suite, "svg.fonttype": "none"}):
         figure.savefig(picture, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
     with atomic_write(path) as stream:
         stream.write(picture.getvalue())
@@ -92,7 +93,8 @@ def _bars(result: Result, axes: Any) -> None:
                 low, middle, high = sorted(
                     unit.of(each) for each in (row.seconds.low, row.seconds.median, row.seconds.high)
                 )
-                names.append(f"{label(comparison.case, result)}: {row.contender}")
+                prefix = f"{label(comparison.case, result)}: " if len(result.comparisons) > 1 else ""
+                names.append(prefix + row.contender)
                 figures.append(middle)
                 errors.append((middle - low, high - middle))
                 memory.append(row.peak_mb)

@@ -118,6 +118,8 @@ def _columns(what: Suite, references: list[str]) -> dict[str, _Column]:
         return "" if is_limit(row.contender) else f"{what.unit.of(row.seconds.median):.3g}"
 
     def arithmetic(comparison: Comparison, row: Row) -> str:
+        if what.fresh:
+            return ""  # most of a first call is no arithmetic
         share = comparison.share_of_peak(row)
         of_peak = "" if share is None else f" ({100 * share:.0f}%)"
         return "" if row.flops_per_second is None else f"{row.flops_per_second / 1e9:.0f}{of_peak}"

@@ -30,6 +30,9 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
+# What ``benchmarks/alternatives.py`` printed, beside the other results.
+ALTERNATIVES = "alternatives"
+
 _TINY = ["xcit_tiny_12_p16_224"]
 
 # What is measured under each name: the models, each in a run of its own, and the command's other arguments.
@@ -93,18 +96,20 @@ def _place(case: Case) -> tuple[int | str, ...]:
 
 def page(text: str) -> str:
     """Replace every table of the page, between its marks, by what the kept results say."""
-    for name in RUNS:
+    for name in (*RUNS, ALTERNATIVES):
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         if begin not in text or end not in text:
             raise SystemExit(f"{PAGE} has no place for {name}: put {begin} and {end} there")
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
-        shown = [f"\n{_shown(file)}" for file in sorted(RESULTS.glob(f"*/{name}.json"))]
+        shown = [f"\n{_shown(file)}" for file in sorted(RESULTS.glob(f"*/{name}.[jm]*"))]
         text = "\n".join([before + begin, *shown, end + after])
     return text
 
 
 def _shown(file: Path) -> str:
+    if file.suffix == ".md":
+        return file.read_text(encoding="utf-8")
     result = Result.from_dict(json.loads(file.read_text(encoding="utf-8")))
     picture = file.with_suffix(".svg").relative_to(ROOT)
     return f"{tables.markdown(result)}\n![{file.stem}: time and memory](../{picture})\n"

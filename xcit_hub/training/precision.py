@@ -9,6 +9,7 @@ from mindspore import dtype as mstype
 from mindspore import nn
 
 from xcit_hub.models import XCiT
+from xcit_hub.models.native import cells as native
 from xcit_hub.training.recipe import AmpLevel
 
 _FAST_IN_FLOAT16 = (nn.Dense, nn.Conv2d)
@@ -32,9 +33,14 @@ def mix_precision(network: XCiT, level: AmpLevel) -> None:
     for cell in (network.pos_embeder, *(block.attn for block in network.cls_attn_blocks)):
         cell.to_float(mstype.float32)
     for _, cell in network.cells_and_names():
-        if isinstance(cell, nn.LayerNorm):
-            # Its sums of squares, and epsilon 1e-6, leave float16's range; gradients would not be finite at O3.
+        # LayerNorm's sums of squares, and epsilon 1e-6, leave float16's range; gradients would not be finite at O3.
+        if isinstance(cell, nn.LayerNorm) or _is_compiled(cell):
             cell.to_float(mstype.float32)
+
+
+def _is_compiled(cell: nn.Cell) -> bool:
+    # These know float32 only, and a float16 cell casts every operand in it, also what the cell has just cast back.
+    return type(cell).__module__ == native.__name__
 
 
 class _InFloat16(nn.Cell):
@@ -52,7 +58,7 @@ class _InFloat16(nn.Cell):
 
 def _wrap(cell: nn.Cell) -> None:
     for name, child in cell.name_cells().items():
-        if isinstance(child, _FAST_IN_FLOAT16):
+        if isinstance(child, _FAST_IN_FLOAT16) and not _is_compiled(child):
             cell._cells[name] = _InFloat16(child)  # attribute assignment would rename the parameters
         else:
             _wrap(child)

@@ -37,8 +37,8 @@ _TINY = ["xcit_tiny_12_p16_224"]
 
 # What is measured under each name: the models, each in a run of its own, and the command's other arguments.
 RUNS: dict[str, tuple[list[str], list[str]]] = {
-    "inference": (_TINY, ["inference", "--batch", "1", "--batch", "16", "--rounds", "7"]),
-    "training": (_TINY, ["training", "--batch", "16", "--rounds", "5"]),
+    "inference": (_TINY, ["inference", "--rounds", "7"]),
+    "training": (_TINY, ["training", "--rounds", "5"]),
     "compile": ([*_TINY, "xcit_tiny_24_p16_224"], ["compile", "--rounds", "3"]),
     "load": (_TINY, ["load", "--rounds", "7"]),
     "convert": (["xcit_large_24_p8_224"], ["convert", "--rounds", "5"]),

@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import version
 
 import pytest
+from PIL import Image
 
 _NANO = "xcit_nano_12_p16_224"
 _QUICK = ("--rounds", "1", "--seconds", "0", "--size", "32")
@@ -40,6 +41,16 @@ def test_a_contender_that_is_not_installed_is_named_and_no_failure(run_cli) -> N
     done = run_cli("bench", "inference", _NANO, *_QUICK, "--contender", "MindCV, graph")
     assert done.returncode == 0, done.stderr
     assert "MindCV, graph: not measured, " in done.stdout
+
+
+def test_a_contender_that_breaks_is_named_with_its_reason_and_the_exit_code_says_so(run_cli, tmp_path) -> None:
+    (tmp_path / "class").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "class" / "only.png")
+    chosen = ("--photographs", str(tmp_path), "--work", "training", "--workers", "1", "--contender", "xcit-hub")
+    done = run_cli("bench", "input", _NANO, *_QUICK, *chosen)
+    assert done.returncode == 1
+    assert "xcit-hub: not measured, InputError: 1 pictures do not fill one batch of 32." in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_our_contenders_run_with_another_interpreter_beside_this_one(run_cli, tmp_path) -> None:

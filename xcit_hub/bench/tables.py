@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rich.table import Table
+from rich.console import Group
+from rich.table import Column, Table
 from rich.text import Text
 
 from xcit_hub.bench.case import Case
@@ -19,20 +20,17 @@ class _Sheet:
     sections: dict[str, list[list[str]]]  # by case
 
 
-def rich_table(result: Result) -> Table:
-    """Return the table for a terminal."""
+def rich_table(result: Result) -> Group:
+    """Return the table for a terminal, what was measured above it and who is missing below."""
     sheet = _sheet(result)
-    # As text: reasons have brackets in them, which would be taken for markup.
-    table = Table(title=Text(heading(result)), caption=Text("\n".join(notes(result)), justify="left"))
-    table.add_column("", no_wrap=True)
-    for header in sheet.headers:
-        table.add_column(header, justify="right")
+    table = Table("", *(Column(header, justify="right") for header in sheet.headers))
     for case, rows in sheet.sections.items():
         table.add_row(case, style="bold")
         for row in rows:
             table.add_row(*row)
         table.add_section()
-    return table
+    # As text: reasons have brackets in them, which would be taken for markup.
+    return Group(Text(heading(result)), table, *map(Text, notes(result)))
 
 
 def markdown(result: Result) -> str:
@@ -52,7 +50,7 @@ def heading(result: Result) -> str:
     """Say what was measured on what."""
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     machine = result.machine
-    rounds = sorted({len(row.turns) for each in result.comparisons for row in each.rows if row.turns})
+    rounds = sorted({len(row.turns) for each in result.comparisons for row in each.rows if row.turns}) or [0]
     return (
         f"{suite(result.suite).explanation}; {machine['processor']}, {machine['cores']} cores; {versions}; "
         f"rounds: {' to '.join(map(str, dict.fromkeys((*rounds[:1], *rounds[-1:]))))}"

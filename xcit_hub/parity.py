@@ -361,7 +361,7 @@ def first_departure(ours: Any, theirs: Any, images: Array) -> Departure | None:
             handle.remove()
 
     errors = [
-        (name, _deviation(_tokens_last(our_outputs[name], name), _tokens_last(their_outputs[name], name)))
+        (name, _deviation(our_outputs[name], their_outputs[name]))
         for name in layers
     ]
     # A branch deep in the network may stray a little by rounding alone; what departs goes further.
@@ -387,13 +387,6 @@ def _layers(network: Any) -> Iterator[str]:
 def _in_timms_parts(name: str, array: Array) -> dict[str, Array]:
     parts = LAYOUTS["timm"].names(name)
     return dict(zip(parts, np.split(array, len(parts)), strict=True))
-
-
-def _tokens_last(output: Array, layer: str) -> Array:
-    if layer == "patch_embed" and output.ndim == 4:
-        # Ours keeps the grid, timm has flattened it already.
-        return output.reshape(*output.shape[:2], -1).transpose(0, 2, 1)
-    return output
 
 
 def _deviation(found: Array, expected: Array) -> float:

@@ -169,10 +169,14 @@ class Kernels:
 
     gelu: Callable[[str], Callable[[Tensor], Tensor]]
     convolution: type[nn.Conv2d]
+    dense: type[nn.Dense]
     layer_norm: type[nn.LayerNorm]
     scaled_sum: type[nn.Cell]
     cross_covariance: Callable[[int, bool, float], nn.Cell]
     grid: Grid
+    # In inference, a block and the patch embedding as operations of their own, where there are such.
+    fused_block: type[nn.Cell] | None = None
+    fused_patch_embed: type[nn.Cell] | None = None
 
 
 _FAST_ON_CPU = {"erf": gelu_erf_from_exp, "tanh": gelu_tanh_from_sigmoid}
@@ -181,6 +185,7 @@ _OWN = {"erf": gelu_erf, "tanh": gelu_tanh}
 _ACCELERATOR = Kernels(
     gelu=_OWN.__getitem__,
     convolution=nn.Conv2d,
+    dense=nn.Dense,
     layer_norm=nn.LayerNorm,
     scaled_sum=ScaledSum,
     cross_covariance=CrossCovariance,
@@ -203,10 +208,13 @@ def _compiled_cross_covariance(num_heads: int, normalize: bool, attn_drop: float
 _COMPILED = Kernels(
     gelu=cells.NativeGelu,
     convolution=nn.Conv2d,
+    dense=cells.NativeDense,
     layer_norm=cells.NativeLayerNorm,
     scaled_sum=cells.NativeScaledSum,
     cross_covariance=_compiled_cross_covariance,
     grid=Grid(channels_last, from_channels_last, cells.NativeDepthwise, cells.NativeBatchNorm),
+    fused_block=cells.NativeBlock,
+    fused_patch_embed=cells.NativePatchEmbed,
 )
 
 # (is MindSpore 2.9 or later, is there a compiled library) → the ways that are right and quick on a CPU.

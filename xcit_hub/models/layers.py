@@ -33,16 +33,17 @@ def layer_norm(dim: int) -> nn.LayerNorm:
 
 def dense(in_channels: int, out_channels: int) -> nn.Dense:
     """Affine map of the last axis."""
-    return nn.Dense(in_channels, out_channels)
+    return kernels().dense(in_channels, out_channels)
 
 
 def _batch_norm(kind: type[nn.BatchNorm2d], dim: int) -> nn.BatchNorm2d:
     return kind(dim, eps=_BATCH_NORM_EPSILON, momentum=_BATCH_NORM_MOMENTUM)
 
 
-def _conv3x3(
+def conv3x3(
     kind: type[nn.Conv2d], in_channels: int, out_channels: int, *, stride: int = 1, group: int = 1, bias: bool
 ) -> nn.Conv2d:
+    """3×3 convolution with one row of zeros around the image."""
     return kind(in_channels, out_channels, 3, stride=stride, pad_mode="pad", padding=1, group=group, has_bias=bias)
 
 
@@ -84,14 +85,15 @@ class ConvPatchEmbed(nn.Cell):
         for width in stem_widths(architecture):
             if stages:
                 stages.append(Gelu(gelu))
-            convolution = _conv3x3(kernels().convolution, channels, width, stride=2, bias=False)
+            convolution = conv3x3(kernels().convolution, channels, width, stride=2, bias=False)
             stages.append(nn.SequentialCell([convolution, _batch_norm(nn.BatchNorm2d, width)]))
             channels = width
         self.proj = nn.SequentialCell(stages)
 
     def construct(self, image: Tensor) -> Tensor:
-        """Map (B, in_chans, H, W) to (B, C, Hp, Wp)."""
-        return self.proj(image)
+        """Map (B, in_chans, H, W) to tokens (B, N, C)."""
+        grid = self.proj(image)
+        return grid.reshape(grid.shape[0], grid.shape[1], -1).transpose(0, 2, 1)
 
 
 @lru_cache(maxsize=64)
@@ -178,10 +180,10 @@ class LPI(nn.Cell):
         super().__init__()
         grid = kernels().grid
         self.enter, self.leave = grid.enter, grid.leave
-        self.conv1 = _conv3x3(grid.depthwise, dim, dim, group=dim, bias=True)
+        self.conv1 = conv3x3(grid.depthwise, dim, dim, group=dim, bias=True)
         self.act = Gelu(gelu)
         self.bn = _batch_norm(grid.batch_norm, dim)
-        self.conv2 = _conv3x3(grid.depthwise, dim, dim, group=dim, bias=True)
+        self.conv2 = conv3x3(grid.depthwise, dim, dim, group=dim, bias=True)
 
     def construct(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map (B, N, C) to (B, N, C); N = height · width in raster order."""

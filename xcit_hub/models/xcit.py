@@ -12,9 +12,11 @@ from typing import Any, Literal
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import initializer
+from mindspore.nn.utils import no_init_parameters
 from mindspore.ops import constexpr
 
 from xcit_hub.errors import InputError
+from xcit_hub.models.fused import fused_block, fused_patch_embed
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.kernels import forget_recomputation
 from xcit_hub.models.layers import (
@@ -36,15 +38,43 @@ _GLOBAL_POOLS = ("token", "avg", "")
 class _Backbone(nn.Cell):
     """What the whole network and its features alone share: images become tokens, tokens become maps."""
 
+    patch_embed: nn.Cell
+    blocks: nn.CellList
+    fused = False
+
     def __call__(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Refuse an image that does not fit before a graph is compiled for it, then run :meth:`construct`."""
         _grid(image.shape, self.in_chans, self.patch_size)
         return super().__call__(image, *args, **kwargs)
 
+    def set_train(self, mode: bool = True) -> nn.Cell:
+        """Switch between training and evaluation.
+
+        Raises:
+            InputError: the network is fused, and training was asked for.
+        """
+        if mode and self.fused:
+            raise InputError(
+                "A fused network cannot be trained: what it would learn is folded into constants.",
+                fix="Train the network that fuse() was called on; it is unchanged.",
+            )
+        return super().set_train(mode)
+
+    def _fuse_from(self, source: _Backbone) -> None:
+        """Take over a network of the same kind: blocks and patch embedding folded, everything else as it is."""
+        self.patch_embed = fused_patch_embed(source.patch_embed, source.dialect)
+        self.blocks = nn.CellList([fused_block(block, source.architecture, source.dialect) for block in source.blocks])
+        values = source.parameters_dict()
+        for name, parameter in self.parameters_dict().items():
+            if name in values:
+                parameter.set_data(values[name].value().copy())
+            parameter.requires_grad = False
+        self.fused = True
+        self.set_train(False)
+
     def _embed(self, image: Tensor) -> Tensor:
         height, width = _grid(image.shape, self.in_chans, self.patch_size)
-        tokens = self.patch_embed(image).reshape(image.shape[0], self.embed_dim, height * width)
-        return self.pos_drop(tokens.transpose(0, 2, 1) + self.pos_embeder(height, width))
+        return self.pos_drop(self.patch_embed(image) + self.pos_embeder(height, width))
 
     def _as_map(self, tokens: Tensor, height: int, width: int) -> Tensor:
         return tokens.transpose(0, 2, 1).reshape(tokens.shape[0], self.embed_dim, height, width)
@@ -211,6 +241,24 @@ class XCiT(_Backbone):
                 block.recompute()
         self.compile_cache.clear()
 
+    def fuse(self) -> XCiT:
+        """Return a copy for inference alone, faster and equal to rounding; this network stays as it is.
+
+        Batch norm, layer norm's gain and offset and the layer scales are folded into the neighbouring weights (see
+        :mod:`xcit_hub.models.fused`); on a CPU with a compiler every block is one operation. The copy has the same
+        methods, parameters of its own names, no gradients, and cannot be saved as a checkpoint or trained.
+        """
+        with no_init_parameters():
+            copy = XCiT(
+                self.architecture,
+                self.dialect,
+                num_classes=self.num_classes,
+                in_chans=self.in_chans,
+                global_pool=self.global_pool,
+            )
+        copy._fuse_from(self)
+        return copy
+
     def cast(self, dtype: Any) -> None:
         """Round every parameter to ``dtype`` (float32, float16, bfloat16) and compute in it from now on."""
         for parameter in self.get_parameters():
@@ -279,6 +327,14 @@ class XCiTFeatures(_Backbone):
             if index in self.out_indices:
                 maps.append(self._as_map(tokens, height, width))
         return maps
+
+    def fuse(self) -> XCiTFeatures:
+        """Return a copy for inference alone, see :meth:`XCiT.fuse`."""
+        with no_init_parameters():
+            network = XCiT(self.architecture, self.dialect, num_classes=0, in_chans=self.in_chans)
+        copy = XCiTFeatures(network, self.out_indices)
+        copy._fuse_from(self)
+        return copy
 
     @property
     def channels(self) -> list[int]:

@@ -5,10 +5,14 @@ Operands of other types than float32 are converted there and back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mindspore import Tensor, nn, ops
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
+from mindspore.ops import constexpr
+from numpy.typing import NDArray
 
 from xcit_hub.models.native import operations
 
@@ -40,6 +44,18 @@ class NativeLayerNorm(nn.LayerNorm):
     def construct(self, x: Tensor) -> Tensor:
         """Map (…, C) to (…, C)."""
         return self.run(_float32(x), _float32(self.gamma), _float32(self.beta), self.floor).astype(x.dtype)
+
+
+class NativeDense(nn.Dense):
+    """``nn.Dense`` with a bias and without an activation."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.run = operations.linear()
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (…, in) to (…, out)."""
+        return self.run(_float32(x), _float32(self.weight), _float32(self.bias)).astype(x.dtype)
 
 
 class NativeScaledSum(nn.Cell):
@@ -97,11 +113,94 @@ class NativeCrossCovariance(nn.Cell):
 
     def __init__(self, normalize: bool) -> None:
         super().__init__()
-        self.project = ops.MatMul(transpose_b=True)
+        self.project = operations.linear()
         self.run = operations.cross_covariance(normalize)
 
     def construct(self, x: Tensor, weight: Tensor, bias: Tensor, temperature: Tensor) -> Tensor:
         """Map tokens (B, N, C), weight (3·C, C), bias (3·C) and temperature (h, 1, 1) to (B, N, C)."""
-        batch, tokens, dim = x.shape
-        qkv = (self.project(x.reshape(-1, dim), weight) + bias).reshape(batch, tokens, 3 * dim)
-        return self.run(_float32(qkv), _float32(temperature)).astype(x.dtype)
+        qkv = self.project(_float32(x), _float32(weight), _float32(bias))
+        return self.run(qkv, _float32(temperature)).astype(x.dtype)
+
+
+# The operands of operations.block after its sides and its epsilon; those of products are packed.
+_BLOCK_OPERANDS = {
+    "attn.qkv.weight": True,
+    "attn.qkv.bias": False,
+    "attn.temperature": False,
+    "attn.proj.weight": True,
+    "attn.proj.bias": False,
+    "norm3.gamma": False,
+    "norm3.beta": False,
+    "local_mp.conv1.weight": False,
+    "local_mp.conv1.bias": False,
+    "local_mp.bn.scale": False,
+    "local_mp.bn.shift": False,
+    "local_mp.conv2.weight": False,
+    "local_mp.conv2.bias": False,
+    "mlp.fc1.weight": True,
+    "mlp.fc1.bias": False,
+    "mlp.fc2.weight": True,
+    "mlp.fc2.bias": False,
+}
+
+
+@constexpr
+def _sides(height: int, width: int) -> Tensor:
+    return Tensor([height, width], mstype.int32)
+
+
+def _constant(name: str, array: NDArray[np.float32], pack: bool = False) -> Parameter:
+    value = Tensor(np.ascontiguousarray(array, np.float32))
+    return Parameter(operations.pack_weight()(value) if pack else value, name=name, requires_grad=False)
+
+
+class NativeBlock(nn.Cell):
+    """A cross-covariance block in evaluation as one operation.
+
+    Args:
+        arrays: the folded block's parameters; see :mod:`xcit_hub.models.fused`.
+        gelu: ``erf`` or ``tanh``.
+        normalize: divide queries and keys by their norms.
+        epsilon: of the layer norms.
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[np.float32]], gelu: str, normalize: bool, epsilon: float) -> None:
+        super().__init__()
+        self.operands = ParameterTuple(
+            [_constant(name, arrays[name], packed) for name, packed in _BLOCK_OPERANDS.items()]
+        )
+        self.floor = Tensor([epsilon], mstype.float32)
+        self.run = operations.block(gelu, normalize)
+
+    def construct(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Map (B, N, C) to (B, N, C)."""
+        return self.run(_float32(x), _sides(height, width), self.floor, *self.operands).astype(x.dtype)
+
+
+class NativePatchEmbed(nn.Cell):
+    """The convolutions of the patch embedding in evaluation, one operation each.
+
+    Args:
+        stages: weight (out, in, 3, 3) and bias (out) of each convolution, its batch norm folded in.
+        gelu: ``erf`` or ``tanh``.
+    """
+
+    def __init__(self, stages: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], gelu: str) -> None:
+        super().__init__()
+        self.runs = [
+            operations.downsample(gelu, first=index == 0, last=index == len(stages) - 1) for index in range(len(stages))
+        ]
+        self.weights = ParameterTuple(
+            [
+                _constant(f"{index}.weight", weight.transpose(0, 2, 3, 1).reshape(len(weight), -1), pack=True)
+                for index, (weight, _) in enumerate(stages)
+            ]
+        )
+        self.biases = ParameterTuple([_constant(f"{index}.bias", bias) for index, (_, bias) in enumerate(stages)])
+
+    def construct(self, image: Tensor) -> Tensor:
+        """Map (B, in_chans, H, W) to tokens (B, N, C)."""
+        x = _float32(image)
+        for index in range(len(self.runs)):
+            x = self.runs[index](x, self.weights[index], self.biases[index])
+        return x.reshape(x.shape[0], -1, x.shape[3]).astype(image.dtype)

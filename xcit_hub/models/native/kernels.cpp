@@ -8,7 +8,6 @@
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -16,7 +15,9 @@
 #include <thread>
 #include <vector>
 
+#ifdef __linux__
 #include <sched.h>
+#endif
 
 namespace {
 
@@ -24,10 +25,8 @@ using std::int64_t;
 
 // ---- threads ----------------------------------------------------------------------------------------------------
 
+// OMP_NUM_THREADS is not asked: MindSpore sets it to 1 for its own reasons.
 int64_t available_cores() {
-  if (const char* wanted = std::getenv("OMP_NUM_THREADS")) {
-    if (int64_t count = std::atoll(wanted); count > 0) return count;
-  }
 #ifdef __linux__
   cpu_set_t cores;
   if (sched_getaffinity(0, sizeof cores, &cores) == 0) return std::max(1, CPU_COUNT(&cores));
@@ -53,11 +52,14 @@ class Team {
     return *team;
   }
 
+  int64_t size() const { return size_; }
+
   // Call job(first, last) for consecutive parts of [0, items), several at a time; return when all are done.
   void split(int64_t items, int64_t least, const Job& job) {
     const int64_t parts = std::min(4 * size_, items / std::max<int64_t>(least, 1));
+    if (parts < 2 || size_ < 2 || working_) return job(0, items);
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (parts < 2 || size_ < 2 || !turn.owns_lock()) return job(0, items);
+    if (!turn.owns_lock()) return job(0, items);
     const auto round = std::make_shared<Round>(job, items, parts);
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -74,10 +76,12 @@ class Team {
     Round(const Job& job, int64_t items, int64_t parts) : job(job), items(items), parts(parts) {}
 
     void work() {
+      working_ = true;
       for (int64_t part; (part = next.fetch_add(1)) < parts;) {
         job(items * part / parts, items * (part + 1) / parts);
         done.fetch_add(1, std::memory_order_release);
       }
+      working_ = false;
     }
 
     const Job& job;
@@ -101,11 +105,15 @@ class Team {
     }
   }
 
+  static thread_local bool working_;  // a job that splits its own work does it alone
+
   const int64_t size_;
   std::mutex turn_, mutex_;
   std::condition_variable wake_;
   std::shared_ptr<Round> round_;
 };
+
+thread_local bool Team::working_ = false;
 
 constexpr int64_t kLeastNumbers = 8192;  // below, waking a thread costs more than it does
 
@@ -394,9 +402,9 @@ void batch_norm_grad(const Arguments& a) {
 
 struct Grid {
   int64_t height, width, channels;
-
-  explicit Grid(const Arguments& a) : height(a.dim(0, 1)), width(a.dim(0, 2)), channels(a.dim(0, 3)) {}
 };
+
+Grid grid_of(const Arguments& a) { return {a.dim(0, 1), a.dim(0, 2), a.dim(0, 3)}; }
 
 // (C, 1, 3, 3) to (9, C): channels are what is contiguous in tokens.
 std::vector<float> taps_first(const float* weight, int64_t channels) {
@@ -467,13 +475,13 @@ void convolve(const Grid& g, int64_t images, const float* x, const float* weight
 }
 
 void depthwise(const Arguments& a) {
-  convolve(Grid(a), a.dim(0, 0), a.floats(0), a.floats(1), a.floats(2), false, a.floats(3));
+  convolve(grid_of(a), a.dim(0, 0), a.floats(0), a.floats(1), a.floats(2), false, a.floats(3));
 }
 
 void depthwise_grad(const Arguments& a) {
   const float *x = a.floats(0), *dy = a.floats(2);
   float *dweight = a.floats(4), *dbias = a.floats(5);
-  const Grid g(a);
+  const Grid g = grid_of(a);
   const int64_t images = a.dim(0, 0), channels = g.channels;
   convolve(g, images, dy, a.floats(1), nullptr, true, a.floats(3));
   std::vector<float> sums(10 * channels);
@@ -500,10 +508,178 @@ void depthwise_grad(const Arguments& a) {
   }
 }
 
-// ---- cross-covariance attention ---------------------------------------------------------------------------------
+// ---- matrix products --------------------------------------------------------------------------------------------
 
+// One register of floats; a tile of kTileRows × kTileVectors of them, and what it needs beside, fits the register file.
+#ifdef __AVX512F__
 typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
+constexpr int kTileRows = 8, kTileVectors = 3;
+#else
+typedef float Lanes __attribute__((vector_size(32), aligned(4), may_alias));
+constexpr int kTileRows = 4, kTileVectors = 3;
+#endif
 constexpr int64_t kLanes = sizeof(Lanes) / sizeof(float);
+constexpr int64_t kTileWidth = kTileVectors * kLanes;
+constexpr int64_t kDepth = 384;      // steps at a time: a panel of either factor then stays in the first caches
+constexpr int64_t kBandTiles = 12;   // tiles of rows packed at a time
+
+// Entry (i, j) stands at data[i · row + j · column].
+struct Matrix {
+  const float* data;
+  int64_t row, column;
+
+  Matrix at(int64_t i, int64_t j) const { return {data + i * row + j * column, row, column}; }
+  Matrix transposed() const { return {data, column, row}; }
+};
+
+// Panels of `width` rows of m, step after step, the last panel filled up with zeros.
+void pack(const Matrix& m, int64_t rows, int64_t steps, int64_t width, float* panels) {
+  for (int64_t first = 0; first < rows; first += width, panels += width * steps) {
+    const int64_t count = std::min(width, rows - first);
+    const float* from = m.data + first * m.row;
+    if (count < width) std::fill_n(panels, width * steps, 0.0f);
+    if (m.row == 1) {
+      for (int64_t k = 0; k < steps; ++k) std::copy_n(from + k * m.column, count, panels + k * width);
+    } else {
+      for (int64_t i = 0; i < count; ++i) {
+        for (int64_t k = 0; k < steps; ++k) panels[k * width + i] = from[i * m.row + k * m.column];
+      }
+    }
+  }
+}
+
+// A tile of C from one panel of each factor: c = [c +] a · b, whole tiles only.
+void multiply_tile(const float* a, const float* b, int64_t steps, float* c, int64_t c_row, bool add) {
+  Lanes sum[kTileRows][kTileVectors] = {};
+  for (int64_t k = 0; k < steps; ++k, a += kTileRows, b += kTileWidth) {
+    Lanes right[kTileVectors];
+    for (int v = 0; v < kTileVectors; ++v) right[v] = *reinterpret_cast<const Lanes*>(b + v * kLanes);
+    for (int r = 0; r < kTileRows; ++r) {
+      for (int v = 0; v < kTileVectors; ++v) sum[r][v] += a[r] * right[v];
+    }
+  }
+  for (int r = 0; r < kTileRows; ++r) {
+    for (int v = 0; v < kTileVectors; ++v) {
+      Lanes* to = reinterpret_cast<Lanes*>(c + r * c_row + v * kLanes);
+      *to = add ? *to + sum[r][v] : sum[r][v];
+    }
+  }
+}
+
+int64_t packed_size(int64_t width, int64_t depth) { return (width + kTileWidth - 1) / kTileWidth * kTileWidth * depth; }
+
+// The right factor B (depth, width) as multiply_band reads it: chunks of kDepth steps, in each one panel after another.
+void pack_right(const Matrix& b, int64_t width, int64_t depth, float* packed) {
+  const int64_t panels = (width + kTileWidth - 1) / kTileWidth, chunks = (depth + kDepth - 1) / kDepth;
+  Team::instance().split(chunks * panels, 4, [=](int64_t first, int64_t last) {
+    for (int64_t item = first; item < last; ++item) {
+      const int64_t begin = item / panels * kDepth, steps = std::min(kDepth, depth - begin), panel = item % panels;
+      pack(b.at(begin, panel * kTileWidth).transposed(), std::min(kTileWidth, width - panel * kTileWidth), steps,
+           kTileWidth, packed + (begin * panels + panel * steps) * kTileWidth);
+    }
+  });
+}
+
+// Memory of this thread that outlives the call: fresh memory would be cleared page by page each time. One drawer for
+// each use that may be open at the same time.
+enum Drawer { kLeftPanels, kRightPanels, kFirst, kSecond, kDrawers };
+
+float* scratch(Drawer drawer, int64_t floats) {
+  static thread_local std::unique_ptr<float[]> drawers[kDrawers];
+  static thread_local int64_t sizes[kDrawers] = {};
+  if (sizes[drawer] < floats) {
+    drawers[drawer].reset(new float[floats]);
+    sizes[drawer] = floats;
+  }
+  return drawers[drawer].get();
+}
+
+// Some rows of C (rows, width) = A (rows, depth) · B, by this thread alone. left(row, count, step, steps, panels) packs a
+// piece of A.
+template <class Left>
+void multiply_band(int64_t rows, int64_t width, int64_t depth, const Left& left, const float* right, float* c,
+                   int64_t c_row) {
+  const int64_t panels = (width + kTileWidth - 1) / kTileWidth;
+  const int64_t padded = (rows + kTileRows - 1) / kTileRows * kTileRows;
+  float* lefts = scratch(kLeftPanels, padded * std::min(kDepth, depth));
+  float edge[kTileRows * kTileWidth];
+  for (int64_t begin = 0; begin < depth; begin += kDepth) {
+    const int64_t steps = std::min(kDepth, depth - begin);
+    left(0, rows, begin, steps, lefts);
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      const float* packed = right + (begin * panels + panel * steps) * kTileWidth;
+      const int64_t column = panel * kTileWidth, columns = std::min(kTileWidth, width - column);
+      for (int64_t row = 0; row < rows; row += kTileRows) {
+        float* to = c + row * c_row + column;
+        if (columns == kTileWidth && row + kTileRows <= rows) {
+          multiply_tile(lefts + row * steps, packed, steps, to, c_row, begin > 0);
+          continue;
+        }
+        multiply_tile(lefts + row * steps, packed, steps, edge, kTileWidth, false);
+        for (int64_t r = 0; r < std::min<int64_t>(kTileRows, rows - row); ++r) {
+          for (int64_t j = 0; j < columns; ++j) {
+            to[r * c_row + j] = (begin > 0 ? to[r * c_row + j] : 0.0f) + edge[r * kTileWidth + j];
+          }
+        }
+      }
+    }
+  }
+}
+
+// How a piece of a matrix is packed as the left factor.
+auto from_matrix(const Matrix& a) {
+  return [=](int64_t row, int64_t count, int64_t step, int64_t steps, float* panels) {
+    pack(a.at(row, step), count, steps, kTileRows, panels);
+  };
+}
+
+// Call job(top, bottom) for bands of rows, whole tiles: of a size that stays in a core's cache, at least four a thread.
+template <class Job>
+void split_bands(int64_t rows, const Job& job) {
+  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  const int64_t bands = std::max(std::min(tiles, 4 * Team::instance().size()), (tiles + kBandTiles - 1) / kBandTiles);
+  Team::instance().split(bands, 1, [&](int64_t first, int64_t last) {
+    for (int64_t band = first; band < last; ++band) {
+      job(tiles * band / bands * kTileRows, std::min(rows, tiles * (band + 1) / bands * kTileRows));
+    }
+  });
+}
+
+// C (rows, width), contiguous, = A (rows, depth) · B (depth, width) [+ bias].
+void multiply(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const Matrix& b, const float* bias, float* c) {
+  float* right = scratch(kRightPanels, packed_size(width, depth));
+  pack_right(b, width, depth, right);
+  split_bands(rows, [=](int64_t top, int64_t bottom) {
+    multiply_band(bottom - top, width, depth, from_matrix(a.at(top, 0)), right, c + top * width, width);
+    if (!bias) return;
+    for (int64_t row = top; row < bottom; ++row) {
+#pragma omp simd
+      for (int64_t j = 0; j < width; ++j) c[row * width + j] += bias[j];
+    }
+  });
+}
+
+// x (…, K), weight (N, K), bias (N) → (…, N)
+void linear(const Arguments& a) {
+  const int64_t depth = a.dim(1, 1), width = a.dim(1, 0), rows = a.size(0) / depth;
+  multiply(rows, width, depth, {a.floats(0), depth, 1}, {a.floats(1), 1, depth}, a.floats(2), a.floats(3));
+}
+
+// x, weight, dy → dx, d weight, d bias
+void linear_grad(const Arguments& a) {
+  const int64_t depth = a.dim(1, 1), width = a.dim(1, 0), rows = a.size(0) / depth;
+  const float *x = a.floats(0), *weight = a.floats(1), *dy = a.floats(2);
+  multiply(rows, depth, width, {dy, width, 1}, {weight, depth, 1}, nullptr, a.floats(3));
+  multiply(width, depth, rows, {dy, 1, width}, {x, depth, 1}, nullptr, a.floats(4));
+  sum_rows(rows, width, a.floats(5), [=](int64_t first, int64_t last, float* sum) {
+    for (int64_t row = first; row < last; ++row) {
+#pragma omp simd
+      for (int64_t j = 0; j < width; ++j) sum[j] += dy[row * width + j];
+    }
+  });
+}
+
+// ---- cross-covariance attention ---------------------------------------------------------------------------------
 
 // C(m, n) = Σₖ A(m, k) · B(k, n) for small C; A has any strides, rows of B and C are contiguous.
 struct Product {
@@ -687,6 +863,188 @@ void cross_covariance_grad(const Arguments& a, bool normalised) {
   }
 }
 
+// ---- a whole block, in evaluation -------------------------------------------------------------------------------
+
+// weight (N, K) → its transpose, packed as a right factor
+void pack_weight(const Arguments& a) {
+  const int64_t width = a.dim(0, 0), depth = a.dim(0, 1);
+  pack_right({a.floats(0), 1, depth}, width, depth, a.floats(1));
+}
+
+void normalise(const float* row, int64_t channels, float epsilon, float* out) {
+  const Moments m = moments(row, channels, epsilon);
+#pragma omp simd
+  for (int64_t c = 0; c < channels; ++c) out[c] = (row[c] - m.mean) * m.scale;
+}
+
+// One image through a cross-covariance block whose LayerNorms 1 and 2 and layer scales are folded into their neighbours.
+template <class Form>
+struct Block {
+  const Arguments& a;
+  const int64_t tokens, channels, hidden, heads, dim;
+  const Grid grid;
+  const bool normalised;
+  const float epsilon;
+
+  // In the order of operations.block in Python.
+  enum Input { kX, kSides, kEpsilon, kQkv, kQkvBias, kTemperature, kProj, kProjBias, kNormGamma, kNormBeta, kConv1,
+               kConv1Bias, kScale, kShift, kConv2, kConv2Bias, kFc1, kFc1Bias, kFc2, kFc2Bias, kOutput };
+
+  Block(const Arguments& a, bool normalised)
+      : a(a),
+        tokens(a.dim(kX, 1)),
+        channels(a.dim(kX, 2)),
+        hidden(a.dim(kFc1Bias, 0)),
+        heads(a.dim(kTemperature, 0)),
+        dim(channels / heads),
+        grid{static_cast<int32_t*>(a.data[kSides])[0], static_cast<int32_t*>(a.data[kSides])[1], channels},
+        normalised(normalised),
+        epsilon(*a.floats(kEpsilon)) {}
+
+  // Rows · packed weight + bias.
+  void affine(const float* in, int64_t rows, int64_t depth, int64_t width, Input weight, float* out) const {
+    multiply_band(rows, width, depth, from_matrix({in, depth, 1}), a.floats(weight), out, width);
+    const float* bias = a.floats(weight + 1);
+    for (int64_t row = 0; row < rows; ++row) {
+#pragma omp simd
+      for (int64_t j = 0; j < width; ++j) out[row * width + j] += bias[j];
+    }
+  }
+
+  void run(int64_t image, const std::vector<float>& taps1, const std::vector<float>& taps2) const {
+    const float* x = a.floats(kX) + image * tokens * channels;
+    float* out = a.floats(kOutput) + image * tokens * channels;
+    std::unique_ptr<float[]> buffer(new float[tokens * 3 * channels]);
+    float *qkv = buffer.get(), *normed = qkv, *patches = qkv + tokens * channels;  // qkv is read before they are written
+
+    split_bands(tokens, [&](int64_t top, int64_t bottom) {
+      float* rows = scratch(kFirst, (bottom - top) * channels);
+      for (int64_t row = top; row < bottom; ++row) {
+        normalise(x + row * channels, channels, epsilon, rows + (row - top) * channels);
+      }
+      affine(rows, bottom - top, channels, 3 * channels, kQkv, qkv + top * 3 * channels);
+    });
+
+    std::vector<std::vector<float>> attention(heads);
+    Team::instance().split(heads, 1, [&](int64_t first, int64_t last) {
+      for (int64_t which = first; which < last; ++which) {
+        Head head(qkv, tokens, channels, dim, which, normalised);
+        head.attend(a.floats(kTemperature)[which]);
+        attention[which] = transposed(head.attention, dim);
+      }
+    });
+    split_bands(tokens, [&](int64_t top, int64_t bottom) {
+      float* mixed = scratch(kFirst, (bottom - top) * channels);
+      for (int64_t which = 0; which < heads; ++which) {
+        const float* value = qkv + top * 3 * channels + 2 * channels + which * dim;
+        Product{value, 3 * channels, 1, attention[which].data(), dim, mixed + which * dim, channels}
+            .run(bottom - top, dim, dim);
+      }
+      affine(mixed, bottom - top, channels, channels, kProj, out + top * channels);
+      for (int64_t i = top * channels; i < bottom * channels; ++i) out[i] += x[i];
+    });
+
+    split_rows(tokens, channels, [&](int64_t first, int64_t last) {
+      const float *gamma = a.floats(kNormGamma), *beta = a.floats(kNormBeta);
+      for (int64_t row = first; row < last; ++row) {
+        float* to = normed + row * channels;
+        normalise(out + row * channels, channels, epsilon, to);
+#pragma omp simd
+        for (int64_t c = 0; c < channels; ++c) to[c] = to[c] * gamma[c] + beta[c];
+      }
+    });
+    const int64_t line = grid.width * channels;
+    split_rows(grid.height, line, [&](int64_t first, int64_t last) {
+      const float *scale = a.floats(kScale), *shift = a.floats(kShift);
+      for (int64_t y = first; y < last; ++y) {
+        float* to = patches + y * line;
+        convolve_row(grid, y, normed, taps1.data(), a.floats(kConv1Bias), false, to);
+        for (int64_t x = 0; x < grid.width; ++x, to += channels) {
+#pragma omp simd
+          for (int64_t c = 0; c < channels; ++c) to[c] = Form::value(to[c]) * scale[c] + shift[c];
+        }
+      }
+    });
+    split_rows(grid.height, line, [&](int64_t first, int64_t last) {
+      float* row = scratch(kFirst, line);
+      for (int64_t y = first; y < last; ++y) {
+        convolve_row(grid, y, patches, taps2.data(), a.floats(kConv2Bias), false, row);
+#pragma omp simd
+        for (int64_t i = 0; i < line; ++i) out[y * line + i] += row[i];
+      }
+    });
+
+    split_bands(tokens, [&](int64_t top, int64_t bottom) {
+      const int64_t count = bottom - top;
+      float *rows = scratch(kFirst, count * channels), *inner = scratch(kSecond, count * hidden);
+      for (int64_t row = 0; row < count; ++row) {
+        normalise(out + (top + row) * channels, channels, epsilon, rows + row * channels);
+      }
+      affine(rows, count, channels, hidden, kFc1, inner);
+#pragma omp simd
+      for (int64_t i = 0; i < count * hidden; ++i) inner[i] = Form::value(inner[i]);
+      affine(inner, count, hidden, channels, kFc2, rows);
+#pragma omp simd
+      for (int64_t i = 0; i < count * channels; ++i) out[top * channels + i] += rows[i];
+    });
+  }
+};
+
+template <class Form>
+void block(const Arguments& a, bool normalised) {
+  const Block<Form> block(a, normalised);
+  const std::vector<float> taps1 = taps_first(a.floats(Block<Form>::kConv1), block.channels);
+  const std::vector<float> taps2 = taps_first(a.floats(Block<Form>::kConv2), block.channels);
+  const int64_t images = a.dim(0, 0);
+  const auto run = [&](int64_t first, int64_t last) {
+    for (int64_t image = first; image < last; ++image) block.run(image, taps1, taps2);
+  };
+  // An image a thread needs no waiting for one another; fewer images than threads are worth the waiting.
+  if (images < Team::instance().size()) {
+    run(0, images);
+  } else {
+    Team::instance().split(images, 1, run);
+  }
+}
+
+// ---- a stage of the patch embedding, in evaluation --------------------------------------------------------------
+
+// x, packed weight of (N, 9 · K) in the order row, column, channel; bias (N) → 3×3 convolution of stride 2 with zeros
+// around the image, (B, H / 2, W / 2, N). x is (B, K, H, W) for the image itself, (B, H, W, K) for the stages after.
+template <class Form>
+void downsample(const Arguments& a, bool channels_first, bool last) {
+  const float *x = a.floats(0), *packed = a.floats(1), *bias = a.floats(2);
+  float* out = a.floats(3);
+  const int first_side = channels_first ? 2 : 1;
+  const int64_t height = a.dim(0, first_side), width = a.dim(0, first_side + 1);
+  const int64_t inputs = a.dim(0, channels_first ? 1 : 3), outputs = a.dim(2, 0), depth = 9 * inputs;
+  const int64_t step_x = channels_first ? 1 : inputs, step_c = channels_first ? height * width : 1;
+  const int64_t rows = a.dim(3, 1), columns = a.dim(3, 2);
+  split_bands(a.dim(0, 0) * rows * columns, [=](int64_t top, int64_t bottom) {
+    const auto windows = [=](int64_t, int64_t count, int64_t begin, int64_t steps, float* panels) {
+      std::fill_n(panels, (count + kTileRows - 1) / kTileRows * kTileRows * steps, 0.0f);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t pixel = top + i, column = pixel % columns, row = pixel / columns % rows;
+        const float* image = x + pixel / columns / rows * inputs * height * width;
+        float* panel = panels + i / kTileRows * kTileRows * steps + i % kTileRows;
+        for (int64_t tap = begin / inputs; tap * inputs < begin + steps; ++tap) {
+          const int64_t from_y = 2 * row + tap / 3 - 1, from_x = 2 * column + tap % 3 - 1;
+          if (from_y < 0 || from_y >= height || from_x < 0 || from_x >= width) continue;
+          const float* pixel_in = image + (from_y * width + from_x) * step_x;
+          const int64_t first = std::max(begin, tap * inputs), end = std::min(begin + steps, (tap + 1) * inputs);
+          for (int64_t k = first; k < end; ++k) panel[(k - begin) * kTileRows] = pixel_in[(k - tap * inputs) * step_c];
+        }
+      }
+    };
+    multiply_band(bottom - top, outputs, depth, windows, packed, out + top * outputs, outputs);
+    for (int64_t row = top; row < bottom; ++row) {
+      float* to = out + row * outputs;
+#pragma omp simd
+      for (int64_t j = 0; j < outputs; ++j) to[j] = last ? to[j] + bias[j] : Form::value(to[j] + bias[j]);
+    }
+  });
+}
+
 }  // namespace
 
 #define XCIT_OPERATION(name, ...)                                                                                 \
@@ -708,6 +1066,18 @@ XCIT_OPERATION(BatchNorm, batch_norm(a))
 XCIT_OPERATION(BatchNormGrad, batch_norm_grad(a))
 XCIT_OPERATION(Depthwise, depthwise(a))
 XCIT_OPERATION(DepthwiseGrad, depthwise_grad(a))
+XCIT_OPERATION(Linear, linear(a))
+XCIT_OPERATION(LinearGrad, linear_grad(a))
+XCIT_OPERATION(DownsampleImageErf, downsample<Erf>(a, true, false))
+XCIT_OPERATION(DownsampleImageTanh, downsample<Tanh>(a, true, false))
+XCIT_OPERATION(DownsampleErf, downsample<Erf>(a, false, false))
+XCIT_OPERATION(DownsampleTanh, downsample<Tanh>(a, false, false))
+XCIT_OPERATION(DownsampleLast, downsample<Erf>(a, false, true))
+XCIT_OPERATION(PackWeight, pack_weight(a))
+XCIT_OPERATION(BlockErf, block<Erf>(a, true))
+XCIT_OPERATION(BlockErfRaw, block<Erf>(a, false))
+XCIT_OPERATION(BlockTanh, block<Tanh>(a, true))
+XCIT_OPERATION(BlockTanhRaw, block<Tanh>(a, false))
 XCIT_OPERATION(CrossCovariance, cross_covariance(a, true))
 XCIT_OPERATION(CrossCovarianceGrad, cross_covariance_grad(a, true))
 XCIT_OPERATION(CrossCovarianceRaw, cross_covariance(a, false))

@@ -20,10 +20,15 @@ def _primitive(name: str, outputs: Shapes, count: int = 1, bprop: Callable[..., 
     return ops.Custom(f"{library()}:{name}", outputs, kind, func_type="aot", bprop=bprop)
 
 
+_GELU = {"erf": "Erf", "tanh": "Tanh"}
+_NORMS = {True: "", False: "Raw"}
+_PANEL = 48  # columns of a packed weight are filled up to a multiple of this, whatever the register's width
+
+
 @cache
 def gelu(form: str) -> ops.Custom:
     """x · Φ(x), or its tanh approximation; any shape."""
-    name = {"erf": "GeluErf", "tanh": "GeluTanh"}[form]
+    name = f"Gelu{_GELU[form]}"
     slope = _primitive(f"{name}Grad", lambda x, up: x)
 
     def bprop(x: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor]:
@@ -83,9 +88,21 @@ def depthwise() -> ops.Custom:
 
 
 @cache
+def linear() -> ops.Custom:
+    """x (…, K), weight (N, K), bias (N) → x · weightᵀ + bias, (…, N)."""
+    slopes = _primitive("LinearGrad", lambda x, weight, up: (x, weight, [weight[0]]), 3)
+
+    def bprop(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+        dx, dweight, dbias = slopes(x, weight, up)
+        return dx, dweight, dbias
+
+    return _primitive("Linear", lambda x, weight, bias: [*x[:-1], weight[0]], bprop=bprop)
+
+
+@cache
 def cross_covariance(normalize: bool) -> ops.Custom:
     """qkv (B, N, 3·C), temperature (h, 1, 1) → (B, N, C): channels attend to channels, head by head."""
-    name = "CrossCovariance" if normalize else "CrossCovarianceRaw"
+    name = f"CrossCovariance{_NORMS[normalize]}"
     slopes = _primitive(f"{name}Grad", lambda qkv, temperature, up: (qkv, temperature), 2)
 
     def bprop(qkv: Tensor, temperature: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
@@ -93,3 +110,36 @@ def cross_covariance(normalize: bool) -> ops.Custom:
         return dqkv, dtemperature
 
     return _primitive(name, lambda qkv, temperature: [*qkv[:2], qkv[2] // 3], bprop=bprop)
+
+
+@cache
+def pack_weight() -> ops.Custom:
+    """weight (N, K) → its numbers in the order in which :func:`block` reads them, filled up with zeros, one axis."""
+    return _primitive("PackWeight", lambda weight: [-(-weight[0] // _PANEL) * _PANEL * weight[1]])
+
+
+@cache
+def downsample(gelu_form: str, first: bool, last: bool) -> ops.Custom:
+    """x, packed weight, bias (N) → (B, H / 2, W / 2, N): 3×3 convolution of stride 2, then GELU unless it is the last.
+
+    x is (B, K, H, W) at the first stage and (B, H, W, K) after it; the weight is that of (N, 9 · K), its window's rows,
+    columns and channels in this order. Without a derivative.
+    """
+    name = "DownsampleLast" if last else f"Downsample{'Image' if first else ''}{_GELU[gelu_form]}"
+    side = 2 if first else 1
+
+    def outputs(x: list[int], weight: list[int], bias: list[int]) -> list[int]:
+        return [x[0], -(-x[side] // 2), -(-x[side + 1] // 2), bias[0]]
+
+    return _primitive(name, outputs)
+
+
+@cache
+def block(gelu_form: str, normalize: bool) -> ops.Custom:
+    """x (B, N, C) and 19 operands → (B, N, C): a cross-covariance block in evaluation, without a derivative.
+
+    The operands: the grid's sides (2) int32; epsilon (1); weight and bias of qkv; temperature; weight and bias of proj;
+    gamma and beta of norm3; weight and bias of conv1; scale and shift of the batch norm; weight and bias of conv2, fc1
+    and fc2. Weights of products are packed; norm1, norm2 and the layer scales are folded into them.
+    """
+    return _primitive(f"Block{_GELU[gelu_form]}{_NORMS[normalize]}", lambda x, *operands: x)

@@ -1,0 +1,107 @@
+"""A fused network computes what the network computes, and can do nothing but infer."""
+
+from __future__ import annotations
+
+import mindspore
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from xcit_hub import create_model, parity, variants
+from xcit_hub.errors import InputError
+from xcit_hub.models import XCiT, kernels, load_weights
+from xcit_hub.models.native import build
+from xcit_hub.parameters import parameter_shapes
+
+_COARSE = variants.Architecture(
+    "xcit_coarse", patch_size=16, embed_dim=72, depth=3, num_heads=3, eta=1.0, tokens_norm=True, image_size=64
+)
+_FINE = variants.Architecture(
+    "xcit_fine", patch_size=8, embed_dim=64, depth=2, num_heads=4, eta=1e-5, tokens_norm=False, image_size=64
+)
+
+
+@pytest.fixture(params=["compiled", "MindSpore's own"], autouse=True)
+def operations(request, monkeypatch) -> None:
+    if request.param == "MindSpore's own":
+        monkeypatch.setattr(kernels, "native_library", lambda: None)
+    elif kernels.native_library() is None:
+        pytest.skip(build.absence())
+
+
+def _network(architecture: variants.Architecture, dialect: str = "paper", **options) -> XCiT:
+    network = create_model(architecture, dialect=dialect, init=False, **options)
+    shapes = parameter_shapes(
+        architecture, num_classes=options.get("num_classes", 1000), in_chans=options.get("in_chans", 3)
+    )
+    load_weights(network, parity.random_weights(shapes, temperature=1.0 if dialect == "paper" else 0.03))
+    return network.set_train(False)
+
+
+def _far(found: Tensor, expected: Tensor) -> float:
+    wanted = expected.asnumpy()
+    return float(np.abs(found.asnumpy() - wanted).max() / wanted.std())
+
+
+@pytest.mark.parametrize("mode", [mindspore.PYNATIVE_MODE, mindspore.GRAPH_MODE], ids=["pynative", "graph"])
+@pytest.mark.parametrize("dialect", ["paper", "mindcv"])
+@pytest.mark.parametrize(
+    ("architecture", "height", "width", "batch"), [(_COARSE, 96, 64, 3), (_FINE, 40, 56, 1), (_COARSE, 16, 16, 5)]
+)
+def test_every_output_is_that_of_the_network_also_at_the_borders(
+    mode: int, dialect: str, architecture: variants.Architecture, height: int, width: int, batch: int
+) -> None:
+    network = _network(architecture, dialect)
+    fused = network.fuse()
+    image = Tensor(parity.random_images(batch, 3, height, width))
+    before = mindspore.get_context("mode")
+    mindspore.set_context(mode=mode)
+    try:
+        assert _far(fused(image), network(image)) <= parity.LOGITS_BAR
+    finally:
+        mindspore.set_context(mode=before)
+    features, maps = network.forward_intermediates(image)
+    fused_features, fused_maps = fused.forward_intermediates(image)
+    # Element by element: a shift folded across the zeros around an image shows in its outermost tokens.
+    assert _far(fused_features, features) <= parity.LOGITS_BAR
+    for fused_map, expected in zip(fused_maps, maps, strict=True):
+        assert _far(fused_map, expected) <= parity.LOGITS_BAR
+
+
+def test_other_heads_and_channels_are_kept() -> None:
+    network = _network(_FINE, num_classes=7, in_chans=1, global_pool="avg")
+    image = Tensor(parity.random_images(2, 1, 32, 32))
+    fused = network.fuse()
+    assert fused(image).shape == (2, 7)
+    assert _far(fused(image), network(image)) <= parity.LOGITS_BAR
+
+
+def test_feature_pyramids_fuse_too() -> None:
+    network = create_model(_COARSE, features_only=True, out_indices=(0, 2), seed=3).set_train(False)
+    image = Tensor(parity.random_images(1, 3, 48, 32))
+    for found, expected in zip(network.fuse()(image), network(image), strict=True):
+        assert _far(found, expected) <= parity.LOGITS_BAR
+
+
+def test_the_network_itself_stays_as_it_was() -> None:
+    network = _network(_FINE)
+    before = {name: parameter.asnumpy().copy() for name, parameter in network.parameters_dict().items()}
+    fused = network.fuse()
+    for parameter in fused.get_parameters():
+        parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
+    after = network.parameters_dict()
+    assert list(after) == list(before)
+    assert all(np.array_equal(after[name].asnumpy(), array) for name, array in before.items())
+    network.set_train(True)
+
+
+def test_training_a_fused_network_is_refused() -> None:
+    fused = _network(_FINE).fuse()
+    assert not fused.trainable_params()
+    with pytest.raises(InputError, match="cannot be trained"):
+        fused.set_train()
+
+
+def test_a_fused_network_is_no_checkpoint() -> None:
+    fused = _network(_FINE).fuse()
+    assert set(fused.parameters_dict()) != set(parameter_shapes(_FINE))

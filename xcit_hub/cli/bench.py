@@ -33,7 +33,7 @@ def bench(
         list[str] | None, typer.Option(metavar="H[xW]", help="Size of the images in pixels; may be repeated.")
     ] = None,
     workers: Annotated[
-        list[int] | None, typer.Option(min=1, help="Decoding processes of the suite input; may be repeated.")
+        list[int] | None, typer.Option(min=1, help="Decoding threads (ours) or processes (timm's); may be repeated.")
     ] = None,
     photographs: Annotated[
         Path | None, typer.Option(help="Photographs for the suite input: a folder with one folder for each class.")

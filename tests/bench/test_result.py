@@ -87,6 +87,15 @@ def test_a_terminal_shows_reasons_as_they_are() -> None:
     assert f"{TIMM_COMPILED}: not measured, pip install 'xcit-hub[timm]'" in console.file.getvalue()
 
 
+@pytest.mark.parametrize(("others", "trusted"), [(0.05, True), (0.9, False)])
+def test_a_table_measured_beside_other_work_says_so(others: float, trusted: bool) -> None:
+    result = _scaling(1.0)
+    for comparison in result.comparisons:
+        for row in comparison.rows:
+            row.others, row.flops_per_second = [0.0, others, others], 1e9
+    assert ("Not to be trusted" in tables.markdown(result)) is not trusted
+
+
 @pytest.mark.parametrize(("suffix", "magic"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])
 @pytest.mark.parametrize("sides", [(224,), (224, 448)])
 def test_a_plot_is_written_for_one_size_and_for_several(tmp_path, suffix: str, magic: bytes, sides) -> None:

@@ -59,7 +59,7 @@ def _serve(questions: TextIO, answers: TextIO) -> None:
 
 def _turn(step: Step, steps: int) -> dict[str, Any]:
     gc.collect()
-    seconds, images, began = [], 0, clock.now()
+    seconds, images, began, busy = [], 0, clock.now(), _busy_seconds()
     for _ in range(steps):
         last = clock.now()
         images = step()
@@ -69,6 +69,7 @@ def _turn(step: Step, steps: int) -> dict[str, Any]:
         "seconds": seconds,
         "images": images,
         "cores": whole.cpu / whole.wall,
+        "others": max(_busy_seconds() - busy - whole.cpu, 0.0) / whole.wall,
         "peak_mb": _memory_mb("VmHWM"),
         "threads": _threads(),
         "versions": {name: version(name) for name in _REPORTED if _MODULE.get(name, name) in sys.modules},
@@ -86,6 +87,12 @@ def _threads() -> int:
     if "mindspore" in sys.modules:
         return int(sys.modules["mindspore"].get_context("runtime_num_threads"))
     return 1
+
+
+def _busy_seconds() -> float:
+    """Read how long all cores together have worked for anybody."""
+    user, nice, system, _idle, _waiting, *interrupts = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    return sum(map(int, (user, nice, system, *interrupts))) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory_mb(field: str) -> float:

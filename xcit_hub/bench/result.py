@@ -40,6 +40,7 @@ class Row:
         first_seconds: its first step, compilation included.
         start_mb, peak_mb: resident memory of its process before its first step and at most.
         cores: processor seconds a second.
+        others: the same of everybody else on the machine, in each round; a loader's own processes are among them.
         threads: how many its framework may compute with.
         flops_per_second: where the work is known.
         absent: why it was not measured; then nothing else is set.
@@ -52,6 +53,7 @@ class Row:
     start_mb: float = 0.0
     peak_mb: float = 0.0
     cores: float = 0.0
+    others: list[float] = field(default_factory=list)
     threads: int = 0
     flops_per_second: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
@@ -116,6 +118,18 @@ class Result:
                 for name, version in row.versions.items():
                     found.setdefault(name, []).append(version)
         return {name: " and ".join(sorted(set(several))) for name, several in found.items()}
+
+    def disturbance(self) -> float:
+        """Return how many cores others took while networks were measured: the worst contender's median."""
+        return max(
+            (
+                statistics.median(row.others)
+                for comparison in self.comparisons
+                for row in comparison.rows
+                if row.others and row.flops_per_second is not None
+            ),
+            default=0.0,
+        )
 
     def exponents(self) -> dict[str, dict[str, float]]:
         """Fit time and memory to a power of the number of tokens, by least squares over logarithms.

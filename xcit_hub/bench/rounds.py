@@ -149,6 +149,7 @@ def compare(
         if number >= what.warm_up:
             row.turns.append(statistics.median(answer["seconds"]) / answer["images"])
             row.cores = answer["cores"]
+            row.others.append(answer["others"])
         row.first_seconds = row.first_seconds or answer["seconds"][0]
         row.start_mb, row.peak_mb = answer["start_mb"], max(row.peak_mb, answer["peak_mb"])
         row.threads, row.versions = answer["threads"], answer["versions"]

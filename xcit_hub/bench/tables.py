@@ -13,6 +13,8 @@ from xcit_hub.bench.case import Case
 from xcit_hub.bench.result import Comparison, Result, Row, Spread, is_limit
 from xcit_hub.bench.suites import Suite, suite
 
+_QUIET = 0.2  # cores that others may take: a desktop at rest
+
 
 @dataclass(frozen=True)
 class _Sheet:
@@ -61,6 +63,10 @@ def notes(result: Result) -> list[str]:
     """Say who was not measured and why, and how time and memory grow."""
     reasons = {row.contender: row.absent for each in result.comparisons for row in each.rows if row.absent}
     said = [f"{contender}: not measured, {reason}" for contender, reason in reasons.items()]
+    if result.disturbance() > _QUIET:
+        said.append(
+            f"Not to be trusted: other processes took up to {result.disturbance():.1f} cores while these were measured"
+        )
     if suite(result.suite).scales:
         said += [
             f"{contender}: time grows as tokens^{fit['time']:.2f}, memory as tokens^{fit['memory']:.2f}"

@@ -64,9 +64,10 @@ class _Backbone(nn.Cell):
         """Take over a network of the same kind: blocks and patch embedding folded, everything else as it is."""
         self.patch_embed = fused_patch_embed(source.patch_embed, source.dialect)
         self.blocks = nn.CellList([fused_block(block, source.architecture, source.dialect) for block in source.blocks])
+        folded = {id(parameter) for cell in (self.patch_embed, self.blocks) for parameter in cell.get_parameters()}
         values = source.parameters_dict()
         for name, parameter in self.parameters_dict().items():
-            if name in values:
+            if id(parameter) not in folded:
                 parameter.set_data(values[name].value().copy())
             parameter.requires_grad = False
         self.fused = True

@@ -60,10 +60,11 @@ class Team {
     if (parts < 2 || size_ < 2 || working_) return job(0, items);
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
     if (!turn.owns_lock()) return job(0, items);
-    const auto round = std::make_shared<Round>(job, items, parts);
+    const auto round = std::make_shared<Round>(job, items, parts, announced_.load() + 1);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       round_ = round;
+      announced_ = round->number;
     }
     wake_.notify_all();
     round->work();
@@ -73,7 +74,8 @@ class Team {
  private:
   // A worker that wakes late finds no part left and never touches the job, which is gone by then.
   struct Round {
-    Round(const Job& job, int64_t items, int64_t parts) : job(job), items(items), parts(parts) {}
+    Round(const Job& job, int64_t items, int64_t parts, int64_t number)
+        : job(job), items(items), parts(parts), number(number) {}
 
     void work() {
       working_ = true;
@@ -85,7 +87,7 @@ class Team {
     }
 
     const Job& job;
-    const int64_t items, parts;
+    const int64_t items, parts, number;
     std::atomic<int64_t> next{0}, done{0};
   };
 
@@ -95,22 +97,26 @@ class Team {
 
   void serve() {
     std::shared_ptr<Round> seen;
-    for (;;) {
+    for (int64_t count = 0;; count = seen->number) {
+      // The next job often comes at once; waking up takes longer than that.
+      for (int spin = 0; spin < kPatience && announced_.load(std::memory_order_relaxed) == count; ++spin) relax();
       {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return round_ != seen; });
+        wake_.wait(lock, [&] { return round_ && round_->number != count; });
         seen = round_;
       }
       seen->work();
     }
   }
 
+  static constexpr int kPatience = 2000;  // about 50 µs
   static thread_local bool working_;  // a job that splits its own work does it alone
 
   const int64_t size_;
   std::mutex turn_, mutex_;
   std::condition_variable wake_;
   std::shared_ptr<Round> round_;
+  std::atomic<int64_t> announced_{0};  // the number of round_
 };
 
 thread_local bool Team::working_ = false;

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from importlib.metadata import version
 from pathlib import Path
@@ -59,17 +60,18 @@ def _serve(questions: TextIO, answers: TextIO) -> None:
 
 def _turn(step: Step, steps: int) -> dict[str, Any]:
     gc.collect()
-    seconds, images, began, busy = [], 0, clock.now(), _busy_seconds()
+    began, own, everybody = time.perf_counter(), clock.worked(), clock.worked_by_all()
+    seconds, images = [], 0
     for _ in range(steps):
         last = clock.now()
         images = step()
-        seconds.append((clock.now() - last).wall)
-    whole = clock.now() - began
+        seconds.append(clock.now() - last)
+    wall, own, everybody = time.perf_counter() - began, clock.worked() - own, clock.worked_by_all() - everybody
     return {
         "seconds": seconds,
         "images": images,
-        "cores": whole.cpu / whole.wall,
-        "others": max(_busy_seconds() - busy - whole.cpu, 0.0) / whole.wall,
+        "cores": own / wall,
+        "others": max(everybody - own, 0.0) / wall,
         "peak_mb": _memory_mb("VmHWM"),
         "threads": _threads(),
         "versions": {name: version(name) for name in _REPORTED if _MODULE.get(name, name) in sys.modules},
@@ -87,12 +89,6 @@ def _threads() -> int:
     if "mindspore" in sys.modules:
         return int(sys.modules["mindspore"].get_context("runtime_num_threads"))
     return 1
-
-
-def _busy_seconds() -> float:
-    """Read how long all cores together have worked for anybody."""
-    user, nice, system, _idle, _waiting, *interrupts = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
-    return sum(map(int, (user, nice, system, *interrupts))) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory_mb(field: str) -> float:

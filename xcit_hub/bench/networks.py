@@ -24,6 +24,7 @@ TIMM_COMPILED = "timm, torch.compile"
 MINDCV = "MindCV, graph"
 OURS = "xcit-hub, graph"
 FUSED = "xcit-hub, graph, fused"
+PYNATIVE = "xcit-hub, PyNative"
 UNCOMPILED = "xcit-hub, graph, no compiler"
 TORCH_LIMIT = "limit: torch matmul"
 MINDSPORE_LIMIT = "limit: MindSpore matmul"
@@ -182,7 +183,7 @@ NETWORKS: dict[str, Contender] = {
     OURS: Contender(partial(our_network, graph=True), _network_flops),
     FUSED: Contender(partial(our_network, graph=True, fused=True), _network_flops),
     UNCOMPILED: Contender(partial(our_network, graph=True, native=False), _network_flops),
-    "xcit-hub, PyNative": Contender(partial(our_network, graph=False), _network_flops),
+    PYNATIVE: Contender(partial(our_network, graph=False), _network_flops),
 }
 LIMITS: dict[str, Contender] = {
     TORCH_LIMIT: Contender(torch_product, _product_flops),

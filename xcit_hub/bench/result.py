@@ -39,8 +39,8 @@ class Row:
         turns: seconds an image (a file, a load) in each round, the median of its steps.
         first_seconds: its first step, compilation included.
         start_mb, peak_mb: resident memory of its process before its first step and at most.
-        cores: processor seconds a second.
-        others: the same of everybody else on the machine, in each round; a loader's own processes are among them.
+        cores: processor seconds a second, of its process and that one's children.
+        others: the same of everybody else on the machine, in each round.
         threads: how many its framework may compute with.
         flops_per_second: where the work is known.
         absent: why it was not measured; then nothing else is set.
@@ -120,16 +120,9 @@ class Result:
         return {name: " and ".join(sorted(set(several))) for name, several in found.items()}
 
     def disturbance(self) -> float:
-        """Return how many cores others took while networks were measured: the worst contender's median."""
-        return max(
-            (
-                statistics.median(row.others)
-                for comparison in self.comparisons
-                for row in comparison.rows
-                if row.others and row.flops_per_second is not None
-            ),
-            default=0.0,
-        )
+        """Return how many cores others took meanwhile: the worst contender's median."""
+        rows = [row for comparison in self.comparisons for row in comparison.rows]
+        return max((statistics.median(row.others) for row in rows if row.others), default=0.0)
 
     def exponents(self) -> dict[str, dict[str, float]]:
         """Fit time and memory to a power of the number of tokens, by least squares over logarithms.

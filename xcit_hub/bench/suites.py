@@ -12,7 +12,7 @@ from xcit_hub.bench.case import Case, Contender, Work
 from xcit_hub.bench.converting import CONVERTERS, COPY_AND_HASH, MINDSPORE_FILES
 from xcit_hub.bench.feeding import FEEDERS, TIMM_LOADER
 from xcit_hub.bench.loading import LOADERS, MINDSPORE_LOAD, TIMM_LOAD
-from xcit_hub.bench.networks import FUSED, LIMITS, MINDCV, NETWORKS, OURS, TIMM, TIMM_COMPILED, UNCOMPILED
+from xcit_hub.bench.networks import FUSED, LIMITS, MINDCV, NETWORKS, OURS, PYNATIVE, TIMM, TIMM_COMPILED, UNCOMPILED
 from xcit_hub.bench.starting import PYTHON, STARTERS
 from xcit_hub.errors import InputError, UnknownNameError, closest
 
@@ -190,7 +190,7 @@ SUITES: dict[str, Suite] = {
     ),
     "scaling": Suite(
         "time and memory against the number of tokens",
-        {**_some(TIMM, OURS, FUSED), **LIMITS},
+        {**_some(TIMM, OURS, FUSED, PYNATIVE), **LIMITS},
         (TIMM,),
         sizes=tuple((side, side) for side in _SCALING_SIDES),
         scales=True,

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import mindspore
+import numpy as np
 import pytest
+import torch
 
 from xcit_hub.models import XCiT, create_model
-from xcit_hub.training.optimizer import parameter_settings
+from xcit_hub.training.optimizer import AdamW, ParameterSetting, parameter_settings
 from xcit_hub.training.recipe import load_recipe
 
 NAME = "xcit_nano_12_p16_224"
@@ -70,3 +73,19 @@ def test_nothing_is_left_out_when_the_filter_is_off_but_what_is_named() -> None:
     }
     without = {name for name, decay in decays.items() if not decay}
     assert without == {f"blocks.{index}.attn.temperature" for index in range(12)}
+
+
+@pytest.mark.usefixtures("operations", "pynative")
+def test_five_updates_are_torchs_five_updates() -> None:
+    generator = np.random.default_rng(0)
+    start = generator.standard_normal((40, 300), np.float32)
+    theirs = torch.nn.Parameter(torch.tensor(start))
+    reference = torch.optim.AdamW([theirs], lr=3e-3, weight_decay=0.1)
+    ours = mindspore.Parameter(mindspore.Tensor(start), name="weight")
+    optimizer = AdamW([ParameterSetting(ours, rate=0.5, decay=0.1)], eps=1e-8)
+    for scale in (1.0, 1e-3, 10.0, 0.0, 1.0):
+        gradient = scale * generator.standard_normal(start.shape, np.float32)
+        theirs.grad = torch.tensor(gradient)
+        reference.step()
+        optimizer((mindspore.Tensor(gradient),), mindspore.Tensor(6e-3, mindspore.float32))
+    assert np.abs(ours.asnumpy() - theirs.detach().numpy()).max() < 1e-6

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from pictures import write_pictures
 
@@ -20,6 +21,7 @@ from converters import checkpoint
 
 ROOT = Path(__file__).parents[2]
 MINI_TRAIN = Path(__file__).with_name("mini_train.py")
+SPIED_TRAIN = Path(__file__).with_name("spied_train.py")
 FLAGS = [
     "--model=xcit_mini_2_p16_64",
     "--mode=1",
@@ -58,9 +60,8 @@ def test_two_workers_under_msrun_equal_one_with_twice_the_batch(tmp_path: Path) 
     settings = [*FLAGS, "--data_dir", data, "--epoch_size", 2, "--freeze_bn", "--val_while_train"]
     alone = run(sys.executable, MINI_TRAIN, *settings, "--batch_size", 8, "--ckpt_save_dir", tmp_path / "one")
     assert alone.returncode == 0, alone.stderr
-    msrun = ["msrun", "--worker_num", 2, "--local_worker_num", 2, "--join", "True", "--log_dir", tmp_path / "logs"]
     together = run(
-        *msrun, "--master_port", free_port(), MINI_TRAIN, *settings,
+        *msrun(tmp_path / "logs"), *settings,
         "--batch_size", 4, "--distribute", "True", "--ckpt_save_dir", tmp_path / "two",
     )  # fmt: skip
     log = (tmp_path / "logs" / "worker_0.log").read_text(errors="replace")
@@ -71,6 +72,69 @@ def test_two_workers_under_msrun_equal_one_with_twice_the_batch(tmp_path: Path) 
     assert (two["top1"], two["eval_samples"]) == (one["top1"], 9), "nine pictures on two workers, each once"
     left, right = weights(tmp_path / "one", 2), weights(tmp_path / "two", 2)
     assert max(float(np.abs(left[name] - right[name]).max()) for name in left) < 1e-4
+
+
+def msrun(logs: Path, script: Path = MINI_TRAIN) -> list[str]:
+    together = ["--worker_num", "2", "--local_worker_num", "2", "--join", "True"]
+    return ["msrun", *together, "--log_dir", str(logs), "--master_port", str(free_port()), str(script)]
+
+
+@pytest.mark.slow
+def test_workers_share_statistics_and_what_they_could_not_read(tmp_path: Path) -> None:
+    data, folder = write_pictures(tmp_path / "data"), tmp_path / "run"
+    broken = [data / "train" / "class1" / "2.png", data / "train" / "class2" / "5.png"]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:100])
+    flags = [flag for flag in FLAGS if flag != "--json"]
+    # Unshuffled, pictures go to the workers in turn: numbers 10 and 21 are one of each.
+    flags += ["--data_dir", str(data), "--ckpt_save_dir", str(folder), "--epoch_size", "1", "--batch_size", "4"]
+    ended = run(*msrun(tmp_path / "logs", SPIED_TRAIN), *flags, "--distribute", "--ema", "--shuffle", "False")
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    assert json.loads((folder / "run.json").read_text())["unreadable"] == [str(path) for path in broken]
+    first, second = (np.load(folder / f"worker{rank}.npz") for rank in range(2))
+    names = {name.partition("/")[2] for name in first}
+    assert {name.rpartition(".")[2] for name in names} == {"moving_mean", "moving_variance"}
+    assert any(name.startswith("ema.") for name in names)
+    stored = weights(folder, 1)
+    for name in names:
+        before = [worker[f"before/{name}"] for worker in (first, second)]
+        assert not np.array_equal(*before), "each worker sees other pictures"
+        np.testing.assert_allclose(first[f"after/{name}"], (before[0] + before[1]) / 2, rtol=1e-6)
+        np.testing.assert_array_equal(first[f"after/{name}"], second[f"after/{name}"])
+        if name.startswith("ema."):
+            np.testing.assert_array_equal(stored[name.removeprefix("ema.")], first[f"after/{name}"])
+
+
+@pytest.mark.slow
+def test_a_workers_death_ends_all_with_one_message_and_leaves_whole_files(tmp_path: Path) -> None:
+    data, folder = write_pictures(tmp_path / "data", train=16), tmp_path / "run"
+    command = [*msrun(tmp_path / "logs"), *FLAGS, "--data_dir", str(data), "--ckpt_save_dir", str(folder)]
+    command += ["--epoch_size", "500", "--batch_size", "4", "--distribute"]
+    launcher = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not epochs_done(folder) and time.monotonic() < deadline:
+            assert launcher.poll() is None, launcher.communicate()
+            time.sleep(0.05)
+        time.sleep(0.5)  # into the next epoch
+        started = [child for child in psutil.Process(launcher.pid).children() if str(MINI_TRAIN) in child.cmdline()]
+        workers = {child.environ()["RANK_ID"]: child for child in started if child.environ()["MS_ROLE"] == "MS_WORKER"}
+        workers["1"].kill()
+        killed = time.monotonic()
+        said, _ = launcher.communicate(timeout=60)
+    finally:
+        launcher.kill()
+    assert launcher.returncode != 0
+    assert time.monotonic() - killed < 15, "and not after MindSpore's half minute of silence"
+    assert said.count("Error:") == 1
+    assert f"worker 1 (process {workers['1'].pid}) was killed by SIGKILL" in said
+    assert not any(worker.is_running() for worker in workers.values())
+    assert epochs_done(folder) >= 1
+    for path in folder.glob("*.ckpt"):
+        with checkpoint.read(path) as stored:
+            assert stored.tensors
 
 
 @pytest.mark.slow

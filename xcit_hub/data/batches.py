@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import mindspore.dataset as ds
 import numpy as np
@@ -31,6 +32,7 @@ Opener = Callable[[], Image.Image]
 _Row = tuple[Images, np.int64, np.int64]
 _Columns = tuple[Images, NDArray[np.int64], NDArray[np.int64]]
 
+_COLUMNS = ("images", "targets", "indices", "unreadable")
 _REPLACEMENTS = 20  # pictures tried in place of an unreadable one
 _MIXING = 1 << 40  # keys of batches, apart from those of positions
 _ORDER = 1 << 41
@@ -52,13 +54,13 @@ class Batch:
         images: (B, 3, H, W) float32.
         targets: (B, classes) float32.
         indices: (B,) positions in the source, of the pictures that were used.
-        unreadable: positions in the source of pictures that could not be read and were replaced.
+        unreadable: (B,) positions of the pictures in whose place they were used, as they cannot be read; else -1.
     """
 
     images: Images
     targets: Targets
     indices: NDArray[np.int64]
-    unreadable: tuple[int, ...]
+    unreadable: NDArray[np.int64]
 
 
 def _rng(seed: int, epoch: int, key: int) -> Rng:
@@ -127,19 +129,35 @@ class TrainBatches:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of one epoch (0, 1, …) for this worker."""
+        stream = Stream(partial(self._made, epoch), _COLUMNS, self.steps)
+        return (Batch(*row) for row in stream.rows())
+
+    def epochs(self, first: int, last: int, rates: Sequence[float]) -> Stream:
+        """Return the batches of the epochs ``first`` … ``last`` − 1 as one stream, each with its learning rate.
+
+        Args:
+            rates: learning rate of every step of the run, from epoch 0 on.
+        """
+
+        def make() -> Iterator[tuple[Any, ...]]:
+            for epoch in range(first, last):
+                for step, columns in enumerate(self._made(epoch)):
+                    yield *columns, np.float32(rates[epoch * self.steps + step])
+
+        return Stream(make, [*_COLUMNS, "rate"], (last - first) * self.steps)
+
+    def _made(self, epoch: int) -> Iterator[tuple[Images, Targets, NDArray[np.int64], NDArray[np.int64]]]:
         order = self.order(epoch)
         together = self.batch_size * self.worker.count
         used = order[: self.steps * together] if self.drop_remainder else order
         # Neighbours go to different workers, so that repeated views of a picture do, too.
         positions = np.arange(self.worker.rank, len(used), self.worker.count)
         rows = _Views(self.source, self.view, used[positions], positions, self.seed, epoch)
-        for step, (images, indices, unreadable) in enumerate(
-            _through_mindspore(rows, self.batch_size, self.drop_remainder, self.threads)
-        ):
+        made = _whole_batches(rows, self.batch_size, self.drop_remainder, self.threads)
+        for step, (images, indices, unreadable) in enumerate(made):
             targets = dense_targets(self.source.labels[indices], self.classes, self.smoothing)
             rng = _rng(self.seed, epoch, _MIXING + step * self.worker.count + self.worker.rank)
-            images, targets = self.mixing(images, targets, rng)
-            yield Batch(images, targets, indices, tuple(int(index) for index in unreadable if index >= 0))
+            yield *self.mixing(images, targets, rng), indices, unreadable
 
 
 class _Views:
@@ -195,21 +213,22 @@ class EvalBatches:
         self.threads = threads
         worker = worker or Worker()
         self.indices = np.arange(worker.rank, len(source.labels), worker.count, dtype=np.int64)
-        self.unreadable: list[str] = []
+        self.unreadable: list[int] = []
         self._rows = _Pictures(source, view, self.indices)
         self.steps = math.ceil(len(self.indices) / batch_size)
 
     def __iter__(self) -> Iterator[tuple[Images, NDArray[np.int64], NDArray[np.bool_]]]:
         """Yield images (B, 3, H, W), their positions in the source (B,), and whether each counts (B,).
 
-        A picture that cannot be read does not count; its name is added to ``unreadable``.
+        A picture that cannot be read does not count; its position is added to ``unreadable``.
         """
         self.unreadable = []
         if not len(self.indices):
             return
-        for images, indices, unreadable in _through_mindspore(self._rows, self.batch_size, False, self.threads):
+        make = partial(_whole_batches, self._rows, self.batch_size, False, self.threads)
+        for images, indices, unreadable in Stream(make, ("images", "indices", "unreadable"), self.steps).rows():
             missing = self.batch_size - len(indices)
-            self.unreadable += [self.source.name(int(index)) for index in unreadable if index >= 0]
+            self.unreadable += unreadable[unreadable >= 0].tolist()
             counts = np.pad(unreadable < 0, (0, missing))
             yield np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))), np.pad(indices, (0, missing)), counts
 
@@ -234,48 +253,61 @@ class _Pictures:
             return self._blank, np.int64(index), np.int64(index)
 
 
-class _WholeBatches:
-    """Batches whose pictures several threads make: Pillow decodes and resizes without Python's lock.
+def _whole_batches(rows: _Views | _Pictures, batch_size: int, drop_remainder: bool, threads: int) -> Iterator[_Columns]:
+    """Yield batches whose pictures several threads make: Pillow decodes and resizes without Python's lock.
 
     MindSpore's own workers are no faster than one: its threads wait for each other, and its processes start anew every
     epoch and send every picture through a pipe.
     """
+    openers = enumerate(rows.source.in_turn(rows.indices.tolist()))
+    with ThreadPoolExecutor(min(threads, os.cpu_count() or 1)) as pool:
 
-    def __init__(self, rows: _Views | _Pictures, batch_size: int, drop_remainder: bool, threads: int) -> None:
-        self.rows = rows
-        self.batch_size = batch_size
-        self.steps = (len(rows) if drop_remainder else len(rows) + batch_size - 1) // batch_size
-        self.threads = min(threads, os.cpu_count() or 1)
-        self.fault: XcitHubError | None = None
+        def begin() -> list[Future[_Row]]:
+            return [pool.submit(rows, row, opener) for row, opener in islice(openers, batch_size)]
 
-    def __iter__(self) -> Iterator[_Columns]:
-        openers = enumerate(self.rows.source.in_turn(self.rows.indices.tolist()))
-        with ThreadPoolExecutor(self.threads) as pool:
-
-            def begin() -> list[Future[_Row]]:
-                return [pool.submit(self.rows, row, opener) for row, opener in islice(openers, self.batch_size)]
-
-            try:
-                ahead = begin()
-                for _ in range(self.steps):
-                    made, ahead = ahead, begin()  # the threads go on while this batch is put together
-                    images, indices, unreadable = zip(*(each.result() for each in made), strict=True)
-                    yield np.stack(images), np.array(indices), np.array(unreadable)
-            except XcitHubError as fault:
-                self.fault = fault  # MindSpore would make a page of text of it
-                raise
+        ahead = begin()
+        while len(ahead) > (batch_size - 1 if drop_remainder else 0):
+            made, ahead = ahead, begin()  # the threads go on while this batch is put together
+            images, indices, unreadable = zip(*(each.result() for each in made), strict=True)
+            yield np.stack(images), np.array(indices), np.array(unreadable)
 
 
-def _through_mindspore(
-    rows: _Views | _Pictures, batch_size: int, drop_remainder: bool, threads: int
-) -> Iterator[_Columns]:
-    batches = _WholeBatches(rows, batch_size, drop_remainder, threads)
-    pipeline = ds.GeneratorDataset(
-        batches, ["image", "index", "unreadable"], shuffle=False, num_parallel_workers=1, python_multiprocessing=False
-    )
-    try:
-        yield from pipeline.create_tuple_iterator(num_epochs=1, output_numpy=True)
-    except RuntimeError:
-        if batches.fault is not None:
-            raise batches.fault from None
-        raise
+class Stream:
+    """Rows that a Python generator makes, as a data set of MindSpore's.
+
+    Args:
+        make: starts the generator of tuples of arrays; called again for every pass.
+        columns: what the arrays are called.
+        length: how many rows there are.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[tuple[Any, ...]]], columns: Sequence[str], length: int) -> None:
+        self._make = make
+        self._length = length
+        self._fault: XcitHubError | None = None
+        self.dataset = ds.GeneratorDataset(
+            self, list(columns), shuffle=False, num_parallel_workers=1, python_multiprocessing=False
+        )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._make()
+        except XcitHubError as fault:
+            self._fault = fault
+            raise
+
+    def rows(self, *, as_tensors: bool = False) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows once, in order, as arrays or MindSpore's tensors.
+
+        Raises:
+            XcitHubError: the generator's own, which MindSpore would make a page of text of.
+        """
+        try:
+            yield from self.dataset.create_tuple_iterator(num_epochs=1, output_numpy=not as_tensors)
+        except RuntimeError:
+            if self._fault is not None:
+                raise self._fault from None
+            raise

@@ -5,16 +5,22 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections.abc import Callable, Generator, Sequence
+from typing import TypeVar
 
 import mindspore
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Parameter, Tensor, ops
 from numpy.typing import NDArray
 
-from xcit_hub.data.batches import Worker
+from xcit_hub.data.batches import Stream, Worker
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.models.kernels import device_target
 from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.watch import watch_workers
+
+_Result = TypeVar("_Result")
+_HALF = 1 << 20
 
 
 def started_by() -> str | None:
@@ -65,6 +71,8 @@ def _join() -> Worker:
         )
     from mindspore import communication
 
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        watch_workers()  # this process stays in init() until the last worker is gone
     try:
         communication.init()
     except RuntimeError as error:
@@ -96,11 +104,55 @@ def leave() -> None:
         atexit._run_exitfuncs()
 
 
-def mean(value: float, worker: Worker) -> float:
-    """Average a number over all workers, in float32."""
+def has_queue() -> bool:
+    """Whether the device takes batches from a queue of its own (``mindspore.data_sink``); the CPU has none."""
+    return device_target() != "CPU"
+
+
+def fed(step: Callable[..., _Result], stream: Stream, *, sink: bool) -> Generator[_Result, None, None]:
+    """Call ``step`` with every row of ``stream``, as tensors, and yield what it returns.
+
+    Args:
+        sink: send the rows through the device's own queue, where it has one.
+    """
+    if not (sink and has_queue()):
+        for row in stream.rows(as_tensors=True):
+            yield step(*row)
+        return
+    sunk = mindspore.data_sink(step, stream.dataset)
+    for _ in range(len(stream)):
+        yield sunk()
+
+
+def mean(values: NDArray[np.float32], worker: Worker) -> NDArray[np.float32]:
+    """Average an array over all workers."""
     if worker.count == 1:
-        return value
-    return float(ops.AllReduce()(Tensor(np.array([value], np.float32))).asnumpy()[0]) / worker.count
+        return values
+    summed: NDArray[np.float32] = ops.AllReduce()(Tensor(values)).asnumpy()
+    return summed / np.float32(worker.count)
+
+
+def average(parameters: Sequence[Parameter], worker: Worker) -> None:
+    """Give every worker the mean of all workers' values of float32 ``parameters``, in one exchange."""
+    if worker.count == 1 or not parameters:
+        return
+    values = [entry.asnumpy() for entry in parameters]
+    together = mean(np.concatenate([value.ravel() for value in values]), worker)
+    for entry, part in zip(
+        parameters, np.split(together, np.cumsum([value.size for value in values])[:-1]), strict=True
+    ):
+        entry.set_data(Tensor(part.reshape(entry.shape)))
+
+
+def gather(numbers: Sequence[int], room: int, worker: Worker) -> list[int]:
+    """Return the sorted numbers of all workers; each may bring up to ``room`` of them, below 2⁴³."""
+    if worker.count == 1 or not room:
+        return sorted(numbers)
+    table = np.zeros((worker.count, room, 2), np.int64)
+    # Zero is an empty place; two halves stay exact in float32.
+    table[worker.rank, : len(numbers)] = [divmod(number + 1, _HALF) for number in numbers] or np.zeros((0, 2))
+    table = total(table, worker)
+    return sorted(int(high * _HALF + low) - 1 for high, low in table.reshape(-1, 2) if high or low)
 
 
 def total(counts: NDArray[np.int64], worker: Worker) -> NDArray[np.int64]:

@@ -7,7 +7,9 @@ import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +24,7 @@ from converters import weights as stored_weights
 from xcit_hub import variants
 from xcit_hub._version import __version__
 from xcit_hub.data.augment import RandAugment, RandomErasing, TrainTransform
-from xcit_hub.data.batches import Batch, EvalBatches, TrainBatches, Worker
+from xcit_hub.data.batches import EvalBatches, TrainBatches, Worker
 from xcit_hub.data.mixing import Images, Mixing
 from xcit_hub.data.sources import ImageSource, open_source
 from xcit_hub.data.transforms import eval_transform
@@ -43,6 +45,7 @@ from xcit_hub.training.step import StepResult, TrainStep
 RUN = "run.json"
 _WARM_UP_STEPS = 2  # the first compiles, the second still allocates
 _RECENT = 50  # steps whose time is averaged for display
+_LISTED = 5  # unreadable pictures named in an error
 _MOST_SKIPS = 100  # updates in a row that may overflow before a run is called broken
 
 Weights = Mapping[str, NDArray[Any]]
@@ -89,16 +92,17 @@ def train(
     mix_precision(network, recipe.amp_level)
     if recipe.recompute:
         network.set_grad_checkpointing()
-    step = TrainStep(network, recipe, ema=ema, teacher=_teacher(recipe, network), workers=worker.count)
+    step = TrainStep(network, recipe, ema=ema, teacher=_teacher(recipe, network), worker=worker)
     progress = checkpoints.load_state(folder, step.state(), recipe) if resume else Progress()
     journal = Journal(folder, as_json=as_json, silent=worker.rank > 0, from_step=progress.epochs_done * batches.steps)
     for note in _notes(recipe, source, network):
         journal.say(note)
     scorer = _Scorer(recipe, network, worker) if recipe.val_while_train else None
     run = _Run(recipe, folder, worker, batches, step, network, ema, progress, journal, scorer, source.classes)
-    while progress.epochs_done < recipe.epoch_size:
-        run.epoch()
-        on_epoch(progress)
+    with closing(run.results):  # the threads behind it end here, whatever happens
+        while progress.epochs_done < recipe.epoch_size:
+            run.epoch()
+            on_epoch(progress)
     record = run.record(recipe_name)
     if worker.rank == 0:
         write_text(folder / RUN, record.model_dump_json(indent=2) + "\n")
@@ -234,6 +238,14 @@ class _Run:
         self.durations: list[float] = []
         self.first_step: float | None = None
         self._skips_in_a_row = 0
+        self._new_unreadable: set[int] = set()
+        stream = self.batches.epochs(self.progress.epochs_done, self.recipe.epoch_size, self.rates.tolist())
+        self.results = device.fed(self._train, stream, sink=self.recipe.dataset_sink_mode)
+
+    def _train(
+        self, images: Tensor, targets: Tensor, indices: Tensor, unreadable: Tensor, rate: Tensor
+    ) -> tuple[StepResult, Tensor, Tensor]:
+        return self.step(images, targets, rate), indices, unreadable
 
     def epoch(self) -> None:
         """Train one epoch, evaluate it, and put its files on the disk."""
@@ -243,17 +255,17 @@ class _Run:
         recent: deque[float] = deque(maxlen=_RECENT)
         title = f"epoch {epoch + 1}/{self.recipe.epoch_size}"
         started = time.perf_counter()
-        for index, batch in enumerate(self.journal.bar(self.batches.epoch(epoch), self.batches.steps, title)):
+        steps = islice(self.results, self.batches.steps)
+        for index, (result, indices, unreadable) in enumerate(self.journal.bar(steps, self.batches.steps, title)):
             number = epoch * self.batches.steps + index
             rate = float(self.rates[number])
-            result = self.step(Tensor(batch.images), Tensor(batch.targets), rate)
-            loss = self._checked(result, batch, epoch, number)
+            loss = self._checked(result, indices, epoch, number)
             now = time.perf_counter()
             self._timed(now - started)
             recent.append(now - started)
             started = now
             losses.append(loss)
-            self._count_unreadable(batch)
+            self._count_unreadable(unreadable.asnumpy())
             record = {
                 "step": number,
                 "epoch": epoch + 1,
@@ -267,7 +279,7 @@ class _Run:
         seconds = time.perf_counter() - began
         history = {
             "epoch": epoch + 1,
-            "loss": device.mean(float(np.mean(losses)), self.worker),
+            "loss": float(device.mean(np.array([np.mean(losses)], np.float32), self.worker)[0]),
             "lr": float(self.rates[(epoch + 1) * self.batches.steps - 1]),
             "images_per_second": round(self.images_a_step * len(losses) / seconds, 2),
             "seconds": round(seconds, 3),
@@ -314,22 +326,22 @@ class _Run:
             }
         )
 
-    def _checked(self, result: StepResult, batch: Batch, epoch: int, number: int) -> float:
+    def _checked(self, result: StepResult, indices: Tensor, epoch: int, number: int) -> float:
         loss = float(result.loss)
         if not math.isfinite(loss):
-            self._stop(f"The loss is {loss}", batch, epoch, number)
+            self._stop(f"The loss is {loss}", indices, epoch, number)
         due = (self.step.accumulation == 1) or not (number + 1) % self.step.accumulation
         if due and float(result.applied) == 0.0:
             self.progress.skipped_updates += 1
             self._skips_in_a_row += 1
             if self._skips_in_a_row > _MOST_SKIPS:
-                self._stop(f"{_MOST_SKIPS} updates in a row overflowed", batch, epoch, number)
+                self._stop(f"{_MOST_SKIPS} updates in a row overflowed", indices, epoch, number)
         elif due:
             self._skips_in_a_row = 0
         return loss
 
-    def _stop(self, what: str, batch: Batch, epoch: int, number: int) -> NoReturn:
-        files = [self.batches.source.name(int(index)) for index in batch.indices]
+    def _stop(self, what: str, indices: Tensor, epoch: int, number: int) -> NoReturn:
+        files = [self.batches.source.name(int(index)) for index in indices.asnumpy()]
         good = self.folder / checkpoints.STATE
         raise XcitHubError(
             f"{what} at step {number} (epoch {epoch + 1}).\n  batch: {', '.join(files)}",
@@ -346,21 +358,36 @@ class _Run:
         if self._timed_steps > _WARM_UP_STEPS:
             self.durations.append(seconds)
 
-    def _count_unreadable(self, batch: Batch) -> None:
-        for index in batch.unreadable:
+    def _count_unreadable(self, indices: NDArray[np.int64]) -> None:
+        for index in indices[indices >= 0].tolist():
+            if self.batches.source.name(index) not in self.progress.unreadable:
+                self._new_unreadable.add(index)
+        if self._new_unreadable:
+            self._check_readable(len(self.progress.unreadable) + len(self._new_unreadable))
+
+    def _share_unreadable(self) -> None:
+        """Add what any worker could not read in this epoch to the record; no worker had more than max_corrupt."""
+        for index in device.gather(sorted(self._new_unreadable), self.recipe.max_corrupt, self.worker):
             name = self.batches.source.name(index)
-            if name in self.progress.unreadable:
-                continue
-            self.progress.unreadable.append(name)
-            self.journal.say(f"cannot be read, replaced by another: {name}")
-            if len(self.progress.unreadable) > self.recipe.max_corrupt:
-                raise InputError(
-                    f"{len(self.progress.unreadable)} pictures cannot be read, the last is {name}.",
-                    fix="Repair or remove them, or raise max_corrupt.",
-                )
+            if name not in self.progress.unreadable:
+                self.progress.unreadable.append(name)
+                self.journal.say(f"cannot be read, replaced by another: {name}")
+        self._new_unreadable.clear()
+        self._check_readable(len(self.progress.unreadable))
+
+    def _check_readable(self, unreadable: int) -> None:
+        if unreadable > self.recipe.max_corrupt:
+            here = [self.batches.source.name(index) for index in sorted(self._new_unreadable)]
+            raise InputError(
+                f"{unreadable} pictures cannot be read: {', '.join([*self.progress.unreadable, *here][:_LISTED])}.",
+                fix="Repair or remove them, or raise max_corrupt.",
+            )
 
     def _finish(self, epoch: int, history: dict[str, Any]) -> None:
         recipe, progress = self.recipe, self.progress
+        self._share_unreadable()
+        if not recipe.freeze_bn:
+            device.average(self.step.statistics(), self.worker)  # as timm's dist_bn="reduce"
         arrays = self._weights()
         due = epoch == recipe.epoch_size
         score: Evaluation | None = None
@@ -474,6 +501,6 @@ def _notes(recipe: Recipe, source: ImageSource, network: XCiT) -> list[str]:
     notes = []
     if len(source.classes) != network.num_classes:
         notes.append(f"the data set has {len(source.classes)} classes, the network {network.num_classes}")
-    if recipe.dataset_sink_mode and device_target() != "CPU":
-        notes.append("dataset_sink_mode: the device's own queue is not used, every batch is fed from the host")
+    if recipe.dataset_sink_mode and not device.has_queue():
+        notes.append(f"dataset_sink_mode: {device_target()} has no queue of its own, batches are fed from the host")
     return notes

@@ -17,7 +17,7 @@ from xcit_hub.data.batches import EvalBatches, Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, write_text
-from xcit_hub.training.device import total
+from xcit_hub.training.device import gather, total
 
 Answer = Callable[[Images], NDArray[np.float32]]
 
@@ -33,7 +33,7 @@ class Evaluation:
         correct1, correct5: pictures whose class is the first, or among the first five answers.
         samples: pictures that counted.
         confusion: (outputs, outputs) int64, rows are the truth: how often a class was answered as which.
-        unreadable: names of the pictures that could not be read and did not count (this worker's).
+        unreadable: names of the pictures that could not be read and did not count.
         predictions: first answer for each picture by its position in the source, of this worker.
     """
 
@@ -95,7 +95,7 @@ def evaluate(
     Args:
         outputs: width of the logits.
         worker: this worker among those that share the pictures; counts are summed over all of them.
-        max_corrupt: pictures of this worker that may be unreadable.
+        max_corrupt: pictures that may be unreadable, on all workers together.
         step: called after each batch.
 
     Raises:
@@ -110,11 +110,7 @@ def evaluate(
     for images, indices, counts in batches:
         logits = answer(images)[counts]
         truth = labels[indices[counts]]
-        if len(batches.unreadable) > max_corrupt:
-            raise InputError(
-                f"{len(batches.unreadable)} pictures cannot be read: {', '.join(batches.unreadable[:5])}.",
-                fix="Repair or remove them, or raise max_corrupt.",
-            )
+        _check_readable(_names(batches, batches.unreadable), max_corrupt)
         ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
         correct1 += int((ranked[:, 0] == truth).sum())
         correct5 += int((ranked == truth[:, None]).any(1).sum())
@@ -123,13 +119,27 @@ def evaluate(
         predictions.update(zip(indices[counts].tolist(), ranked[:, 0].tolist(), strict=True))
         step()
     worker = worker or Worker()
+    unreadable = _names(batches, gather(batches.unreadable, max_corrupt, worker))
+    _check_readable(unreadable, max_corrupt)
     if worker.count > 1:
         sums = total(np.array([correct1, correct5, samples]), worker)
         correct1, correct5, samples = (int(value) for value in sums)
         confusion = total(confusion, worker)
     if not samples:
         raise InputError("No picture could be evaluated.")
-    return Evaluation(correct1, correct5, samples, confusion, tuple(batches.unreadable), predictions)
+    return Evaluation(correct1, correct5, samples, confusion, tuple(unreadable), predictions)
+
+
+def _names(batches: EvalBatches, indices: Sequence[int]) -> list[str]:
+    return [batches.source.name(index) for index in indices]
+
+
+def _check_readable(unreadable: Sequence[str], max_corrupt: int) -> None:
+    if len(unreadable) > max_corrupt:
+        raise InputError(
+            f"{len(unreadable)} pictures cannot be read: {', '.join(unreadable[:5])}.",
+            fix="Repair or remove them, or raise max_corrupt.",
+        )
 
 
 def write_per_class(path: Path, evaluation: Evaluation, classes: Sequence[str]) -> None:

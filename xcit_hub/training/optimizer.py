@@ -9,6 +9,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from xcit_hub.models import XCiT
+from xcit_hub.models.kernels import kernels
 from xcit_hub.training.recipe import DecayFilter, Recipe
 
 _BETA1, _BETA2 = 0.9, 0.999
@@ -39,6 +40,23 @@ def _update_one(
     ops.assign(first_moment, first)
     ops.assign(second_moment, second)
     ops.assign(weight, weight * (1.0 - rate * decay) - step * (rate / correction1))
+    return True
+
+
+@_adamw.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+def _update_one_compiled(
+    compiled: ops.Primitive,
+    step: Tensor,
+    weight: Parameter,
+    first_moment: Parameter,
+    second_moment: Parameter,
+    gradient: Tensor,
+    setting: Tensor,
+) -> bool:
+    new_weight, first, second = compiled(step, weight, first_moment, second_moment, gradient, setting)
+    ops.assign(first_moment, first)
+    ops.assign(second_moment, second)
+    ops.assign(weight, new_weight)
     return True
 
 
@@ -111,6 +129,10 @@ class AdamW(nn.Cell):
         self.adam_v = self.weights.clone(prefix="adam_v", init="zeros")
         self.updates = Parameter(Tensor(0.0, mstype.float32), name="updates", requires_grad=False)
         self.eps = eps
+        adamw = kernels().adamw
+        self.compiled_step = adamw() if adamw else None
+        self.constants = Tensor([eps, _BETA1, _BETA2], mstype.float32)
+        self.settings = tuple(Tensor([setting.rate, setting.decay], mstype.float32) for setting in settings)
 
     def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> Tensor:
         """Update every parameter once. Gradients and the rate are float32.
@@ -120,7 +142,12 @@ class AdamW(nn.Cell):
         # 1 − βᵗ by expm1: the plain difference loses five digits in float32 for the first steps.
         correction1 = -ops.expm1(updates * math.log(_BETA1))
         correction2 = ops.sqrt(-ops.expm1(updates * math.log(_BETA2)))
-        update = ops.partial(_adamw, learning_rate, correction1, correction2, self.eps)
-        _map(update, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays)
+        if self.compiled_step is None:
+            update = ops.partial(_adamw, learning_rate, correction1, correction2, self.eps)
+            _map(update, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays)
+        else:
+            step = ops.concat((ops.stack((learning_rate, correction1, correction2)), self.constants))
+            update = ops.partial(_adamw, self.compiled_step, step)
+            _map(update, self.weights, self.adam_m, self.adam_v, gradients, self.settings)
         ops.assign(self.updates, updates)
         return updates

@@ -111,7 +111,7 @@ class Recipe(BaseModel):
     ckpt_save_interval: int = Field(1, ge=1, description="epochs between checkpoints")
     ckpt_save_policy: Literal["top_k", "latest_k"] | None = "latest_k"
     epoch_size: int = Field(90, ge=1, description="epochs")
-    dataset_sink_mode: bool = Field(True, description="no effect: every batch is fed from the host")
+    dataset_sink_mode: bool = Field(True, description="feed through the device's own queue; the CPU has none")
     ema: bool = Field(False, description="keep an exponential moving average of the weights, and evaluate it")
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     clip_grad: bool = False

@@ -8,9 +8,11 @@ import mindspore
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from xcit_hub.data.batches import Worker
 from xcit_hub.models import XCiT
 from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
 from xcit_hub.training.optimizer import AdamW, parameter_settings
+from xcit_hub.training.randomness import seed_dropout
 from xcit_hub.training.recipe import Recipe
 
 _SCALE_WINDOW = 2000  # torch.amp.GradScaler: steps without overflow before the scale doubles
@@ -196,7 +198,7 @@ class TrainStep:
         ema: the network that holds the moving average, a copy of ``network`` at the start; its parameters are renamed
             ``ema.…``. None without averaging.
         teacher: the distillation teacher, in evaluation mode; None without one.
-        workers: data-parallel workers; their gradients are averaged.
+        worker: this one of the data-parallel workers; their gradients are averaged.
     """
 
     def __init__(
@@ -206,10 +208,12 @@ class TrainStep:
         *,
         ema: XCiT | None = None,
         teacher: XCiT | None = None,
-        workers: int = 1,
+        worker: Worker | None = None,
     ) -> None:
+        worker = worker or Worker()
         self.network = network
         self.ema = ema
+        self._dropout_step = seed_dropout(network, recipe.seed, worker.rank)
         self.accumulation = recipe.gradient_accumulation_steps
         self._freeze_bn = recipe.freeze_bn
         self._position = 0
@@ -227,7 +231,7 @@ class TrainStep:
             loss = DistillationLoss(loss, recipe.distillation_type, recipe.distillation_alpha, recipe.distillation_tau)
         self.optimizer = AdamW(parameter_settings(network, recipe), recipe.eps)
         backward = _Backward(network, loss, self.optimizer.weights, teacher, self.accumulation)
-        self._update = _Update(network, self.optimizer, recipe, ema, workers)
+        self._update = _Update(network, self.optimizer, recipe, ema, worker.count)
         if self.accumulation == 1:
             self._fused = _FusedStep(backward, self._update)
         else:
@@ -244,11 +248,20 @@ class TrainStep:
             for cell in self.network.cells():
                 _freeze(cell)
 
-    def __call__(self, images: Tensor, targets: Tensor, learning_rate: float) -> StepResult:
+    def __call__(self, images: Tensor, targets: Tensor, learning_rate: float | Tensor) -> StepResult:
         """Train on one batch: images (B, 3, H, W), dense targets (B, classes), both float32."""
-        rate = Tensor(learning_rate, mstype.float32)
-        if self.accumulation == 1:
-            return StepResult(*self._fused(images, targets, rate))
+        rate = learning_rate if isinstance(learning_rate, Tensor) else Tensor(learning_rate, mstype.float32)
+        result = (
+            self._fused_step(images, targets, rate) if self.accumulation == 1 else self._part(images, targets, rate)
+        )
+        if self._dropout_step is not None:
+            ops.assign_add(self._dropout_step, Tensor(1, mstype.int32))
+        return result
+
+    def _fused_step(self, images: Tensor, targets: Tensor, rate: Tensor) -> StepResult:
+        return StepResult(*self._fused(images, targets, rate))
+
+    def _part(self, images: Tensor, targets: Tensor, rate: Tensor) -> StepResult:
         loss = self._accumulate(images, targets)
         self._position = (self._position + 1) % self.accumulation
         if self._position:
@@ -271,6 +284,16 @@ class TrainStep:
             self.optimizer.updates,
             self._update.scale,
             self._update.quiet_steps,
+            *([] if self._dropout_step is None else [self._dropout_step]),
+        ]
+
+    def statistics(self) -> list[Parameter]:
+        """Return the running statistics of BatchNorm, the network's and the average's, which no gradient moves."""
+        averages = list(self.ema.get_parameters()) if self.ema is not None else []
+        return [
+            entry
+            for entry in (*self.network.get_parameters(), *averages)
+            if entry.name.endswith((".moving_mean", ".moving_variance"))
         ]
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import io
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import mindspore.dataset as ds
 import numpy as np
 import pytest
 from mindspore.mindrecord import FileWriter
@@ -55,9 +57,12 @@ def test_every_record_is_one_picture_with_its_label_and_its_place(tmp_path: Path
     assert source.labels.tolist() == [colour % 3 for colour in colours]
     wanted = [7, 2, 10, 2]
     assert [opener().getpixel((0, 0))[0] for opener in source.in_turn(wanted)] == [colours[index] for index in wanted]
+    # How MindSpore deals rows out to shards differs from time to time; a name must lead to its row all the same.
+    for index in range(11):
+        file, _, row = source.name(index).rpartition("#")
+        rows = ds.MindDataset([file], columns_list=["label"], shuffle=False).create_tuple_iterator(output_numpy=True)
+        assert next(islice(rows, int(row), None))[0] == source.labels[index]
     assert len({source.name(index) for index in range(11)}) == 11
-    last = "train.mindrecord" if shards == 1 else "train.mindrecord2"
-    assert source.name(10) == f"{tmp_path / last}#{10 if shards == 1 else 3}"
 
 
 def test_a_folder_of_records_is_a_split_too(tmp_path: Path) -> None:

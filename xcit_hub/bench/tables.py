@@ -41,7 +41,13 @@ def markdown(result: Result) -> str:
     lines = [_line(["", *sheet.headers]), "|" + "---|" * (1 + len(sheet.headers))]
     for case, rows in sheet.sections.items():
         lines += [_line([f"**{case}**", *[""] * len(sheet.headers)]), *map(_line, rows)]
-    return "\n".join([f"{heading(result)}.", "", *lines, "", *(f"- {note}" for note in notes(result))]).rstrip() + "\n"
+    title = heading(result)
+    return (
+        "\n".join(
+            [f"{title[:1].upper()}{title[1:]}.", "", *lines, "", *(f"- {note}" for note in notes(result))]
+        ).rstrip()
+        + "\n"
+    )
 
 
 def _line(cells: list[str]) -> str:

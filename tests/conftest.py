@@ -23,3 +23,15 @@ def run_cli() -> RunCli:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, **options)
 
     return run
+
+
+@pytest.fixture(params=["compiled", "MindSpore's own"])
+def operations(request, monkeypatch) -> None:
+    """Every way in which this machine can compute, where a compiler is found; see ``xcit_hub.models.kernels``."""
+    from xcit_hub.models import kernels
+    from xcit_hub.models.native import build
+
+    if request.param == "MindSpore's own":
+        monkeypatch.setattr(kernels, "native_library", lambda: None)
+    elif kernels.native_library() is None:
+        pytest.skip(build.absence())

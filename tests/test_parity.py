@@ -12,8 +12,7 @@ import pytest
 
 from xcit_hub import create_model, parity, variants
 from xcit_hub.errors import UnknownNameError
-from xcit_hub.models import kernels, load_weights
-from xcit_hub.models.native import build
+from xcit_hub.models import load_weights
 from xcit_hub.parameters import parameter_shapes
 
 _NANO = "xcit_nano_12_p16_224"
@@ -39,15 +38,6 @@ def test_every_architecture_equals_pytorchs_in_both_dialects(name: str, dialect:
     result = parity.verify_random(name, dialect, seed=_NETWORKS.index(name))
     assert result.passed, str(result)
     assert len(result.checks) == 2 + variants.architecture(name).depth
-
-
-@pytest.fixture(params=["compiled", "MindSpore's own"])
-def operations(request, monkeypatch) -> None:
-    """Every way in which this machine can compute, where a compiler is found; see ``xcit_hub.models.kernels``."""
-    if request.param == "MindSpore's own":
-        monkeypatch.setattr(kernels, "native_library", lambda: None)
-    elif kernels.native_library() is None:
-        pytest.skip(build.absence())
 
 
 @pytest.mark.slow

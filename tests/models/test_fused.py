@@ -9,9 +9,10 @@ from mindspore import Tensor
 
 from xcit_hub import create_model, parity, variants
 from xcit_hub.errors import InputError
-from xcit_hub.models import XCiT, kernels, load_weights
-from xcit_hub.models.native import build
+from xcit_hub.models import XCiT, load_weights
 from xcit_hub.parameters import parameter_shapes
+
+pytestmark = pytest.mark.usefixtures("operations")
 
 _COARSE = variants.Architecture(
     "xcit_coarse", patch_size=16, embed_dim=72, depth=3, num_heads=3, eta=1.0, tokens_norm=True, image_size=64
@@ -19,14 +20,6 @@ _COARSE = variants.Architecture(
 _FINE = variants.Architecture(
     "xcit_fine", patch_size=8, embed_dim=64, depth=2, num_heads=4, eta=1e-5, tokens_norm=False, image_size=64
 )
-
-
-@pytest.fixture(params=["compiled", "MindSpore's own"], autouse=True)
-def operations(request, monkeypatch) -> None:
-    if request.param == "MindSpore's own":
-        monkeypatch.setattr(kernels, "native_library", lambda: None)
-    elif kernels.native_library() is None:
-        pytest.skip(build.absence())
 
 
 def _network(architecture: variants.Architecture, dialect: str = "paper", **options) -> XCiT:
@@ -43,29 +36,35 @@ def _far(found: Tensor, expected: Tensor) -> float:
     return float(np.abs(found.asnumpy() - wanted).max() / wanted.std())
 
 
-@pytest.mark.parametrize("mode", [mindspore.PYNATIVE_MODE, mindspore.GRAPH_MODE], ids=["pynative", "graph"])
 @pytest.mark.parametrize("dialect", ["paper", "mindcv"])
 @pytest.mark.parametrize(
     ("architecture", "height", "width", "batch"), [(_COARSE, 96, 64, 3), (_FINE, 40, 56, 1), (_COARSE, 16, 16, 5)]
 )
 def test_every_output_is_that_of_the_network_also_at_the_borders(
-    mode: int, dialect: str, architecture: variants.Architecture, height: int, width: int, batch: int
+    dialect: str, architecture: variants.Architecture, height: int, width: int, batch: int
 ) -> None:
     network = _network(architecture, dialect)
     fused = network.fuse()
     image = Tensor(parity.random_images(batch, 3, height, width))
-    before = mindspore.get_context("mode")
-    mindspore.set_context(mode=mode)
-    try:
-        assert _far(fused(image), network(image)) <= parity.LOGITS_BAR
-    finally:
-        mindspore.set_context(mode=before)
+    assert _far(fused(image), network(image)) <= parity.LOGITS_BAR
     features, maps = network.forward_intermediates(image)
     fused_features, fused_maps = fused.forward_intermediates(image)
     # Element by element: a shift folded across the zeros around an image shows in its outermost tokens.
     assert _far(fused_features, features) <= parity.LOGITS_BAR
     for fused_map, expected in zip(fused_maps, maps, strict=True):
         assert _far(fused_map, expected) <= parity.LOGITS_BAR
+
+
+def test_graph_mode_runs_it_too() -> None:
+    network = _network(_FINE)
+    image = Tensor(parity.random_images(2, 3, 24, 40))
+    expected = network(image)
+    before = mindspore.get_context("mode")
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    try:
+        assert _far(network.fuse()(image), expected) <= parity.LOGITS_BAR
+    finally:
+        mindspore.set_context(mode=before)
 
 
 def test_other_heads_and_channels_are_kept() -> None:

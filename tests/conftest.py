@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -35,3 +35,11 @@ def operations(request, monkeypatch) -> None:
         monkeypatch.setattr(kernels, "native_library", lambda: None)
     elif kernels.native_library() is None:
         pytest.skip(build.absence())
+
+
+@pytest.fixture(autouse=True)
+def _mode_of_one_test() -> Iterator[None]:
+    """MindSpore's mode is one for the process: what a test or a recipe sets must not slow down every test after it."""
+    yield
+    if mindspore := sys.modules.get("mindspore"):
+        mindspore.set_context(mode=mindspore.PYNATIVE_MODE)

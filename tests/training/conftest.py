@@ -23,11 +23,15 @@ def mini_architecture(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def pynative() -> Iterator[None]:
     """PyNative mode for one test, operator by operator (two cores lose most of their time to its queues)."""
+    before = mindspore.get_context("mode")
     mindspore.set_context(mode=mindspore.PYNATIVE_MODE, pynative_synchronize=True)
     yield
-    mindspore.set_context(mode=mindspore.GRAPH_MODE, pynative_synchronize=False)
+    mindspore.set_context(mode=before, pynative_synchronize=False)
 
 
 @pytest.fixture
-def graph() -> None:
+def graph() -> Iterator[None]:
+    before = mindspore.get_context("mode")
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    yield
+    mindspore.set_context(mode=before)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from converters.convert import convert
 from xcit_hub.training.engine import train
 from xcit_hub.training.recipe import load_recipe
 
@@ -42,3 +43,53 @@ def test_a_nano_reads_held_out_digits(tmp_path: Path) -> None:
     assert record.top1 is not None
     assert record.top1 >= 97.0
     assert time.process_time() - began < 300, "five CPU minutes"
+
+
+def _crop_photographs(root: Path, names: list[str], train: int, val: int) -> Path:
+    """One class a photograph: crops of its left three fifths to train on, of the rest to evaluate on."""
+    photographs = pytest.importorskip("skimage.data")
+    rng = np.random.default_rng(0)
+    for name in names:
+        picture = Image.fromarray(getattr(photographs, name)()).convert("RGB")
+        border = picture.width * 3 // 5
+        for split, count, (left, right) in (("train", train, (0, border)), ("val", val, (border, picture.width))):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                x, y = rng.integers(left, right - 96), rng.integers(0, picture.height - 96)
+                crop = picture.crop((x, y, x + 96, y + 96)).resize((32, 32), Image.Resampling.BICUBIC)
+                crop.save(root / split / name / f"{number}.png")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graph")
+def test_fine_tuning_converted_weights_beats_starting_from_scratch_on_real_photographs(tmp_path: Path) -> None:
+    textures = _crop_photographs(tmp_path / "textures", ["gravel", "brick", "grass", "coins", "page", "text"], 100, 20)
+    scenes = _crop_photographs(tmp_path / "scenes", ["coffee", "astronaut", "cat", "rocket", "retina"], 16, 40)
+    common = {"model": "xcit_nano_12_p8_224", "image_resize": 32, "scale": [0.7, 1.0], "ema": False}
+
+    first = train(load_recipe(RECIPE, {**common, "data_dir": str(textures), "ckpt_save_dir": str(tmp_path / "first")}))
+    assert first.top1 is not None
+    assert first.top1 >= 60.0, "real photographs are learnt: six classes, chance is 16.7"
+
+    foreign = tmp_path / "for_timm.safetensors"
+    convert(tmp_path / "first" / "xcit_nano_12_p8_224_best.ckpt", foreign, to="timm")
+    tuned, scratch = (
+        train(
+            load_recipe(
+                RECIPE,
+                {
+                    **common,
+                    **start,
+                    "data_dir": str(scenes),
+                    "ckpt_save_dir": str(tmp_path / name),
+                    "batch_size": 16,
+                    "epoch_size": 4,
+                    "decay_epochs": 3,
+                },
+            )
+        )
+        for name, start in (("tuned", {"ckpt_path": str(foreign)}), ("scratch", {}))
+    )
+    assert tuned.eval_samples == scratch.eval_samples == 200
+    assert tuned.top1 >= scratch.top1 + 5.0

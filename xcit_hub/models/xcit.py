@@ -70,6 +70,8 @@ class _Backbone(nn.Cell):
             if id(parameter) not in folded:
                 parameter.set_data(values[name].value().copy())
             parameter.requires_grad = False
+        if hasattr(source, "config"):
+            self.config = source.config  # what xcit_hub.load attached
         self.fused = True
         self.set_train(False)
 

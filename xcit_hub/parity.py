@@ -360,10 +360,7 @@ def first_departure(ours: Any, theirs: Any, images: Array) -> Departure | None:
         for handle in handles:
             handle.remove()
 
-    errors = [
-        (name, _deviation(our_outputs[name], their_outputs[name]))
-        for name in layers
-    ]
+    errors = [(name, _deviation(our_outputs[name], their_outputs[name])) for name in layers]
     # A branch deep in the network may stray a little by rounding alone; what departs goes further.
     for bar in (_DEPARTURE_BAR, LOGITS_BAR):
         for index, (name, error) in enumerate(errors):

@@ -40,6 +40,7 @@ class _Backbone(nn.Cell):
 
     patch_embed: nn.Cell
     blocks: nn.CellList
+    config: Any  # what xcit_hub.load attaches
     fused = False
 
     def __call__(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -71,7 +72,7 @@ class _Backbone(nn.Cell):
                 parameter.set_data(values[name].value().copy())
             parameter.requires_grad = False
         if hasattr(source, "config"):
-            self.config = source.config  # what xcit_hub.load attached
+            self.config = source.config
         self.fused = True
         self.set_train(False)
 

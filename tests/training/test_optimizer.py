@@ -75,7 +75,7 @@ def test_nothing_is_left_out_when_the_filter_is_off_but_what_is_named() -> None:
     assert without == {f"blocks.{index}.attn.temperature" for index in range(12)}
 
 
-@pytest.mark.usefixtures("operations", "pynative")
+@pytest.mark.usefixtures("pynative")
 def test_five_updates_are_torchs_five_updates() -> None:
     generator = np.random.default_rng(0)
     start = generator.standard_normal((40, 300), np.float32)
@@ -88,4 +88,4 @@ def test_five_updates_are_torchs_five_updates() -> None:
         theirs.grad = torch.tensor(gradient)
         reference.step()
         optimizer((mindspore.Tensor(gradient),), mindspore.Tensor(6e-3, mindspore.float32))
-    assert np.abs(ours.asnumpy() - theirs.detach().numpy()).max() < 1e-6
+    assert np.abs(ours.asnumpy() - theirs.detach().numpy()).max() < 2e-6

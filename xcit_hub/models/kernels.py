@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import mindspore
 from mindspore import Tensor, nn, ops
 
-from xcit_hub.models.native import cells, operations
+from xcit_hub.models.native import cells
 from xcit_hub.models.native.build import library as native_library
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -177,8 +177,6 @@ class Kernels:
     # In inference, a block and the patch embedding as operations of their own, where there are such.
     fused_block: type[nn.Cell] | None = None
     fused_patch_embed: type[nn.Cell] | None = None
-    # One step of AdamW for one weight, see operations.adamw.
-    adamw: Callable[[], ops.Primitive] | None = None
 
 
 _FAST_ON_CPU = {"erf": gelu_erf_from_exp, "tanh": gelu_tanh_from_sigmoid}
@@ -217,7 +215,6 @@ _COMPILED = Kernels(
     grid=Grid(channels_last, from_channels_last, cells.NativeDepthwise, cells.NativeBatchNorm),
     fused_block=cells.NativeBlock,
     fused_patch_embed=cells.NativePatchEmbed,
-    adamw=operations.adamw,
 )
 
 # (is MindSpore 2.9 or later, is there a compiled library) → the ways that are right and quick on a CPU.

@@ -9,7 +9,6 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from xcit_hub.models import XCiT
-from xcit_hub.models.kernels import kernels
 from xcit_hub.training.recipe import DecayFilter, Recipe
 
 _BETA1, _BETA2 = 0.9, 0.999
@@ -20,12 +19,12 @@ _map = ops.HyperMap()
 _adamw = ops.MultitypeFuncGraph("adamw")
 
 
-@_adamw.register("Tensor", "Tensor", "Tensor", "Float", "Tensor", "Tensor", "Tensor", "Tensor", "Float", "Float")
+@_adamw.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Float", "Float")
 def _update_one(
-    learning_rate: Tensor,
-    correction1: Tensor,
-    correction2: Tensor,
-    eps: float,
+    fused: ops.Primitive,
+    rate: Tensor,
+    eps: Tensor,
+    decay_correction: Tensor,
     weight: Parameter,
     first_moment: Parameter,
     second_moment: Parameter,
@@ -33,30 +32,11 @@ def _update_one(
     rate_share: float,
     decay: float,
 ) -> bool:
-    rate = learning_rate * rate_share
-    first = first_moment * _BETA1 + gradient * (1 - _BETA1)
-    second = second_moment * _BETA2 + gradient * gradient * (1 - _BETA2)
-    step = first / (ops.sqrt(second) / correction2 + eps)
-    ops.assign(first_moment, first)
-    ops.assign(second_moment, second)
-    ops.assign(weight, weight * (1.0 - rate * decay) - step * (rate / correction1))
-    return True
-
-
-@_adamw.register("Function", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
-def _update_one_compiled(
-    compiled: ops.Primitive,
-    step: Tensor,
-    weight: Parameter,
-    first_moment: Parameter,
-    second_moment: Parameter,
-    gradient: Tensor,
-    setting: Tensor,
-) -> bool:
-    new_weight, first, second = compiled(step, weight, first_moment, second_moment, gradient, setting)
-    ops.assign(first_moment, first)
-    ops.assign(second_moment, second)
-    ops.assign(weight, new_weight)
+    fused(
+        *(weight, first_moment, second_moment),
+        *(rate * rate_share, _BETA1, _BETA2, eps, decay_correction * decay),
+        gradient,
+    )
     return True
 
 
@@ -112,8 +92,8 @@ def _without_decay(parameter: Parameter, decay_filter: DecayFilter) -> bool:
 class AdamW(nn.Cell):
     """Decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101) with bias correction, as ``torch.optim.AdamW``.
 
-    MindSpore's ``nn.AdamWeightDecay`` leaves the bias correction out, and its experimental ``AdamW`` keeps a third
-    moment that nobody reads. Betas are 0.9 and 0.999.
+    MindSpore's fused ``AdamWeightDecay`` leaves the bias correction out. Here it gets the rate, epsilon and decay that
+    make up for it: with c₁ = 1 − β₁ᵗ and c₂ = √(1 − β₂ᵗ), rate·c₂/c₁, ε·c₂ and decay·c₁/c₂. Betas are 0.9 and 0.999.
 
     Args:
         settings: the parameters and how each is trained.
@@ -129,10 +109,7 @@ class AdamW(nn.Cell):
         self.adam_v = self.weights.clone(prefix="adam_v", init="zeros")
         self.updates = Parameter(Tensor(0.0, mstype.float32), name="updates", requires_grad=False)
         self.eps = eps
-        adamw = kernels().adamw
-        self.compiled_step = adamw() if adamw else None
-        self.constants = Tensor([eps, _BETA1, _BETA2], mstype.float32)
-        self.settings = tuple(Tensor([setting.rate, setting.decay], mstype.float32) for setting in settings)
+        self.fused = ops.AdamWeightDecay()
 
     def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> Tensor:
         """Update every parameter once. Gradients and the rate are float32.
@@ -142,12 +119,8 @@ class AdamW(nn.Cell):
         # 1 − βᵗ by expm1: the plain difference loses five digits in float32 for the first steps.
         correction1 = -ops.expm1(updates * math.log(_BETA1))
         correction2 = ops.sqrt(-ops.expm1(updates * math.log(_BETA2)))
-        if self.compiled_step is None:
-            update = ops.partial(_adamw, learning_rate, correction1, correction2, self.eps)
-            _map(update, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays)
-        else:
-            step = ops.concat((ops.stack((learning_rate, correction1, correction2)), self.constants))
-            update = ops.partial(_adamw, self.compiled_step, step)
-            _map(update, self.weights, self.adam_m, self.adam_v, gradients, self.settings)
+        ratio = correction2 / correction1
+        update = ops.partial(_adamw, self.fused, learning_rate * ratio, correction2 * self.eps, 1.0 / ratio)
+        _map(update, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays)
         ops.assign(self.updates, updates)
         return updates

@@ -1053,27 +1053,6 @@ void downsample(const Arguments& a, bool channels_first, bool last) {
   });
 }
 
-// ---- AdamW ------------------------------------------------------------------------------------------------------
-
-// rate, 1 − β₁ᵗ, √(1 − β₂ᵗ), ε, β₁, β₂ (6); weight, moments, gradient; share of the rate, decay (2) → weight, moments
-void adamw(const Arguments& a) {
-  const float* step = a.floats(0);
-  const float *weight = a.floats(1), *first = a.floats(2), *second = a.floats(3), *gradient = a.floats(4);
-  const float rate = step[0] * a.floats(5)[0], kept = 1.0f - rate * a.floats(5)[1], scale = rate / step[1];
-  const float root = step[2], epsilon = step[3], beta1 = step[4], beta2 = step[5];
-  float *new_weight = a.floats(6), *new_first = a.floats(7), *new_second = a.floats(8);
-  Team::instance().split(a.size(1), kLeastNumbers, [=](int64_t begin, int64_t end) {
-#pragma omp simd
-    for (int64_t i = begin; i < end; ++i) {
-      const float one = first[i] * beta1 + gradient[i] * (1.0f - beta1);
-      const float two = second[i] * beta2 + gradient[i] * gradient[i] * (1.0f - beta2);
-      new_first[i] = one;
-      new_second[i] = two;
-      new_weight[i] = weight[i] * kept - scale * one / (std::sqrt(two) / root + epsilon);
-    }
-  });
-}
-
 }  // namespace
 
 #define XCIT_OPERATION(name, ...)                                                                                 \
@@ -1102,7 +1081,6 @@ XCIT_OPERATION(DownsampleImageTanh, downsample<Tanh>(a, true, false))
 XCIT_OPERATION(DownsampleErf, downsample<Erf>(a, false, false))
 XCIT_OPERATION(DownsampleTanh, downsample<Tanh>(a, false, false))
 XCIT_OPERATION(DownsampleLast, downsample<Erf>(a, false, true))
-XCIT_OPERATION(AdamW, adamw(a))
 XCIT_OPERATION(PackWeight, pack_weight(a))
 XCIT_OPERATION(BlockErf, block<Erf>(a, true))
 XCIT_OPERATION(BlockErfRaw, block<Erf>(a, false))

@@ -113,16 +113,6 @@ def cross_covariance(normalize: bool) -> ops.Custom:
 
 
 @cache
-def adamw() -> ops.Custom:
-    """Return the new weight and moments after one step of AdamW.
-
-    Operands: rate, 1 − β₁ᵗ, √(1 − β₂ᵗ), ε, β₁ and β₂ (6); weight, both moments and gradient, of any one shape; this
-    weight's share of the rate and its decay (2).
-    """
-    return _primitive("AdamW", lambda step, weight, first, second, gradient, setting: (weight, first, second), 3)
-
-
-@cache
 def pack_weight() -> ops.Custom:
     """weight (N, K) → its numbers in the order in which :func:`block` reads them, filled up with zeros, one axis."""
     return _primitive("PackWeight", lambda weight: [-(-weight[0] // _PANEL) * _PANEL * weight[1]])

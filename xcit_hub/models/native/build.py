@@ -21,31 +21,32 @@ _WIDE = ("-mprefer-vector-width=512",)  # x86 compilers otherwise halve AVX-512'
 _PATIENCE_SECONDS = 120
 
 
-@cache
 def library() -> Path | None:
     """Return the compiled library's path, compiling it at the first call on a machine.
 
     None where the environment variable ``XCIT_HUB_NATIVE`` is 0, where no C++ compiler is found, or where it fails:
     :func:`absence` says which.
     """
-    try:
-        return _build()
-    except (_UnavailableError, OSError, subprocess.SubprocessError):
-        return None
+    outcome = _outcome()
+    return outcome if isinstance(outcome, Path) else None
 
 
-@cache
 def absence() -> str:
     """Say in a few words why :func:`library` returned None; empty if it did not."""
-    try:
-        _build()
-    except (_UnavailableError, OSError, subprocess.SubprocessError) as reason:
-        return str(reason)
-    return ""
+    outcome = _outcome()
+    return "" if isinstance(outcome, Path) else outcome
 
 
 class _UnavailableError(Exception):
     pass
+
+
+@cache
+def _outcome() -> Path | str:
+    try:
+        return _build()
+    except (_UnavailableError, OSError, subprocess.SubprocessError) as reason:
+        return str(reason)
 
 
 def _build() -> Path:

@@ -162,6 +162,15 @@ struct Arguments {
   }
 };
 
+constexpr int kWrongType = 1;
+
+// MindSpore may cast an operand on its way here (mixed precision does): numbers of another width must not be read as these.
+bool readable(int count, const char** types) {
+  return std::all_of(types, types + count, [](const char* type) {
+    return std::strcmp(type, "float32") == 0 || std::strcmp(type, "int32") == 0;
+  });
+}
+
 // ---- GELU -------------------------------------------------------------------------------------------------------
 
 // eˣ to 1 unit in the last place or two, for any x; written so that compilers vectorise it.
@@ -1056,7 +1065,8 @@ void downsample(const Arguments& a, bool channels_first, bool last) {
 }  // namespace
 
 #define XCIT_OPERATION(name, ...)                                                                                 \
-  extern "C" int name(int, void** data, int* ranks, int64_t** shapes, const char**, void*, void*) {               \
+  extern "C" int name(int count, void** data, int* ranks, int64_t** shapes, const char** types, void*, void*) {   \
+    if (!readable(count, types)) return kWrongType;                                                               \
     const Arguments a{data, ranks, shapes};                                                                       \
     __VA_ARGS__;                                                                                                  \
     return 0;                                                                                                     \

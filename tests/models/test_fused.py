@@ -101,6 +101,23 @@ def test_training_a_fused_network_is_refused() -> None:
         fused.set_train()
 
 
+def test_casting_or_copying_a_fused_network_is_refused() -> None:
+    fused = _network(_FINE).fuse()
+    with pytest.raises(InputError, match="cannot be cast"):
+        fused.cast(mindspore.float16)
+    for copy in (fused.fuse, fused.portable):
+        with pytest.raises(InputError, match="cannot be copied"):
+            copy()
+
+
+def test_a_half_precision_network_fuses_to_what_it_is() -> None:
+    network = _network(_FINE)
+    image = Tensor(parity.random_images(1, 3, 32, 32))
+    expected = network(image)
+    network.cast(mindspore.float16)
+    assert _far(network.fuse()(image), expected) < 0.01
+
+
 def test_a_fused_network_is_no_checkpoint() -> None:
     fused = _network(_FINE).fuse()
     assert set(fused.parameters_dict()) != set(parameter_shapes(_FINE))

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from xcit_hub.models import kernels
-from xcit_hub.models.native import build
+from xcit_hub.models import create_model, kernels
+from xcit_hub.models.native import build, operations
 
 needs_compiler = pytest.mark.skipif(build.library() is None, reason=build.absence())
 
@@ -156,6 +156,28 @@ def test_half_precision_passes_through_the_compiled_operations() -> None:
     cell = _COMPILED.layer_norm((40,), epsilon=1e-6)
     x = Tensor(_draw(3, 40).astype(np.float16))
     assert cell(x).dtype == mindspore.float16
+
+
+@needs_compiler
+def test_numbers_of_another_width_are_never_read_as_single_precision() -> None:
+    half = Tensor(np.ones((2, 32), np.float16))
+    with pytest.raises(RuntimeError, match=r"LayerNorm\) is 1"):
+        operations.layer_norm()(half, *(Tensor(np.ones(size, np.float32)) for size in (32, 32, 1))).asnumpy()
+
+
+@needs_compiler
+@pytest.mark.parametrize("features_only", [False, True])
+def test_a_portable_copy_exports_without_this_machines_code(features_only: bool, tmp_path: Path) -> None:
+    network = create_model("xcit_nano_12_p16_224", features_only=features_only, seed=0).set_train(False)
+    image = Tensor(_draw(1, 3, 32, 32))
+    copy = network.portable()
+    mindspore.export(copy, image, file_name=str(tmp_path / "network"), file_format="MINDIR")
+    assert build.library().name.encode() not in (tmp_path / "network.mindir").read_bytes()
+    found = nn.GraphCell(mindspore.load(str(tmp_path / "network.mindir")))(image)
+    expected = network(image)
+    if features_only:
+        found, expected = found[-1] if isinstance(found, (tuple, list)) else found, expected[-1]
+    assert np.abs(found.asnumpy() - expected.asnumpy()).max() <= 1e-4
 
 
 @needs_compiler

@@ -7,7 +7,9 @@ a table, once, when a network is built. All ways agree to rounding and are diffe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import mindspore
@@ -226,13 +228,27 @@ _ON_CPU: dict[tuple[bool, bool], Kernels] = {
 }
 
 
+_portable = ContextVar("portable", default=False)
+
+
+@contextmanager
+def portable() -> Iterator[None]:
+    """Build networks of MindSpore's own operations inside this context: graphs that other machines can read."""
+    before = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(before)
+
+
 def kernels() -> Kernels:
     """Return the ways to compute each operation on the current device target and MindSpore version."""
     if device_target() != "CPU":
         return _ACCELERATOR
     # PyNative's launching threads compete with the kernels for the same cores: waiting is ten times as fast.
     mindspore.runtime.launch_blocking()
-    return _ON_CPU[mindspore_version() >= (2, 9), native_library() is not None]
+    compiled = not _portable.get() and native_library() is not None
+    return _ON_CPU[mindspore_version() >= (2, 9), compiled]
 
 
 def forget_recomputation(block: nn.Cell) -> None:

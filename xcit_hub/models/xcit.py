@@ -16,9 +16,9 @@ from mindspore.nn.utils import no_init_parameters
 from mindspore.ops import constexpr
 
 from xcit_hub.errors import InputError
+from xcit_hub.models import kernels
 from xcit_hub.models.fused import fused_block, fused_patch_embed
 from xcit_hub.models.initialization import initialize
-from xcit_hub.models.kernels import forget_recomputation
 from xcit_hub.models.layers import (
     ClassAttentionBlock,
     ConvPatchEmbed,
@@ -65,16 +65,28 @@ class _Backbone(nn.Cell):
         """Take over a network of the same kind: blocks and patch embedding folded, everything else as it is."""
         self.patch_embed = fused_patch_embed(source.patch_embed, source.dialect)
         self.blocks = nn.CellList([fused_block(block, source.architecture, source.dialect) for block in source.blocks])
-        folded = {id(parameter) for cell in (self.patch_embed, self.blocks) for parameter in cell.get_parameters()}
+        self._take_from(source, folded=[self.patch_embed, self.blocks])
+        for parameter in self.get_parameters():
+            parameter.requires_grad = False
+        self.fused = True
+
+    def _take_from(self, source: _Backbone, folded: Sequence[nn.Cell] = ()) -> None:
+        """Copy what another network of the same kind holds, but for the parameters of ``folded``; evaluate."""
+        own = {id(parameter) for cell in folded for parameter in cell.get_parameters()}
         values = source.parameters_dict()
         for name, parameter in self.parameters_dict().items():
-            if id(parameter) not in folded:
+            if id(parameter) not in own:
                 parameter.set_data(values[name].value().copy())
-            parameter.requires_grad = False
         if hasattr(source, "config"):
             self.config = source.config
-        self.fused = True
         self.set_train(False)
+
+    def _refuse_if_fused(self, what: str) -> None:
+        if self.fused:
+            raise InputError(
+                f"A fused network cannot be {what}: it holds constants made for one way of computing.",
+                fix=f"Call fuse() last; the network it was called on is unchanged and can be {what}.",
+            )
 
     def _embed(self, image: Tensor) -> Tensor:
         height, width = _grid(image.shape, self.in_chans, self.patch_size)
@@ -240,7 +252,7 @@ class XCiT(_Backbone):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute every block's activations in the backward pass instead of keeping them."""
         for block in (*self.blocks, *self.cls_attn_blocks):
-            forget_recomputation(block)
+            kernels.forget_recomputation(block)
             if enable:
                 block.recompute()
         self.compile_cache.clear()
@@ -252,19 +264,38 @@ class XCiT(_Backbone):
         :mod:`xcit_hub.models.fused`); on a CPU with a compiler every block is one operation. The copy has the same
         methods, parameters of its own names, no gradients, and cannot be saved as a checkpoint or trained.
         """
+        copy = self._twin()
+        copy._fuse_from(self)
+        return copy
+
+    def portable(self) -> XCiT:
+        """Return a copy in evaluation mode that computes by MindSpore's own operations alone, equal to rounding.
+
+        What ``mindspore.export`` writes of it runs on other machines; the operations compiled for this CPU do not.
+        """
+        with kernels.portable():
+            copy = self._twin()
+        copy._take_from(self)
+        return copy
+
+    def _twin(self) -> XCiT:
+        self._refuse_if_fused("copied")
         with no_init_parameters():
-            copy = XCiT(
+            return XCiT(
                 self.architecture,
                 self.dialect,
                 num_classes=self.num_classes,
                 in_chans=self.in_chans,
                 global_pool=self.global_pool,
             )
-        copy._fuse_from(self)
-        return copy
 
     def cast(self, dtype: Any) -> None:
-        """Round every parameter to ``dtype`` (float32, float16, bfloat16) and compute in it from now on."""
+        """Round every parameter to ``dtype`` (float32, float16, bfloat16) and compute in it from now on.
+
+        Raises:
+            InputError: the network is fused.
+        """
+        self._refuse_if_fused("cast")
         for parameter in self.get_parameters():
             parameter.set_dtype(dtype)
         self.compile_cache.clear()
@@ -334,11 +365,22 @@ class XCiTFeatures(_Backbone):
 
     def fuse(self) -> XCiTFeatures:
         """Return a copy for inference alone, see :meth:`XCiT.fuse`."""
-        with no_init_parameters():
-            network = XCiT(self.architecture, self.dialect, num_classes=0, in_chans=self.in_chans)
-        copy = XCiTFeatures(network, self.out_indices)
+        copy = self._twin()
         copy._fuse_from(self)
         return copy
+
+    def portable(self) -> XCiTFeatures:
+        """Return a copy of MindSpore's own operations alone, see :meth:`XCiT.portable`."""
+        with kernels.portable():
+            copy = self._twin()
+        copy._take_from(self)
+        return copy
+
+    def _twin(self) -> XCiTFeatures:
+        self._refuse_if_fused("copied")
+        with no_init_parameters():
+            network = XCiT(self.architecture, self.dialect, num_classes=0, in_chans=self.in_chans)
+        return XCiTFeatures(network, self.out_indices)
 
     @property
     def channels(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""Compile ``kernels.cpp`` for this very processor, once, and keep the library in the user's cache."""
+"""Compile ``source/kernels.cpp`` for this very processor, once, and keep the library in the user's cache."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 
 SWITCH = "XCIT_HUB_NATIVE"
-_SOURCE = Path(__file__).with_name("kernels.cpp")
+_SOURCE = Path(__file__).parent / "source" / "kernels.cpp"
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"),
-    *("-shared", "-fPIC", "-pthread"),
+    *("-shared", "-fPIC", "-pthread", "-fvisibility=hidden"),
 )
 _WIDE = ("-mprefer-vector-width=512",)  # x86 compilers otherwise halve AVX-512's registers
 _PATIENCE_SECONDS = 120
@@ -54,8 +54,9 @@ def _build() -> Path:
         raise _UnavailableError(f"{SWITCH}=0")
     compiler = _compiler()
     flags = (*_FLAGS, *(_WIDE if platform.machine() in ("x86_64", "AMD64") else ()))
+    text = [path.read_bytes() for path in sorted(_SOURCE.parent.iterdir()) if path.is_file()]
     described = "\n".join((compiler, _version(compiler), *flags, _processor()))
-    digest = hashlib.sha256(_SOURCE.read_bytes() + described.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(b"".join(text) + described.encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xcit_hub" / "native"
     target = folder / f"kernels-{digest}.so"
     if not target.exists():

@@ -1,0 +1,146 @@
+// Layer norm, and batch norm in training.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "arguments.h"
+#include "threads.h"
+
+namespace xcit {
+
+struct Moments {
+  float mean, scale;  // scale is one over the standard deviation
+};
+
+inline Moments moments(const float* row, int64_t channels, float epsilon) {
+  float sum = 0.0f, squares = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t c = 0; c < channels; ++c) sum += row[c];
+  const float mean = sum / channels;
+#pragma omp simd reduction(+ : squares)
+  for (int64_t c = 0; c < channels; ++c) squares += (row[c] - mean) * (row[c] - mean);
+  return {mean, 1.0f / std::sqrt(squares / channels + epsilon)};
+}
+
+inline void layer_norm(const Arguments& a) {
+  const float *x = a.floats(0), *gamma = a.floats(1), *beta = a.floats(2);
+  const float epsilon = *a.floats(3);
+  float* y = a.floats(4);
+  const int64_t channels = a.dim(0, -1);
+  split_rows(a.size(0) / channels, channels, [=](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      const float* in = x + row * channels;
+      float* out = y + row * channels;
+      const Moments m = moments(in, channels, epsilon);
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) out[c] = (in[c] - m.mean) * m.scale * gamma[c] + beta[c];
+    }
+  });
+}
+
+inline void layer_norm_grad(const Arguments& a) {
+  const float *x = a.floats(0), *gamma = a.floats(1), *dy = a.floats(3);
+  const float epsilon = *a.floats(2);
+  float *dx = a.floats(4), *dgamma = a.floats(5), *dbeta = a.floats(6);
+  const int64_t channels = a.dim(0, -1);
+  std::vector<float> sums(2 * channels);
+  sum_rows(a.size(0) / channels, 2 * channels, sums.data(), [=](int64_t first, int64_t last, float* sum) {
+    for (int64_t row = first; row < last; ++row) {
+      const float *in = x + row * channels, *up = dy + row * channels;
+      float* out = dx + row * channels;
+      const Moments m = moments(in, channels, epsilon);
+      float mean = 0.0f, along = 0.0f;
+#pragma omp simd reduction(+ : mean, along)
+      for (int64_t c = 0; c < channels; ++c) {
+        mean += up[c] * gamma[c];
+        along += up[c] * gamma[c] * (in[c] - m.mean);
+      }
+      mean /= channels;
+      along *= m.scale / channels;
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) {
+        const float normed = (in[c] - m.mean) * m.scale;
+        out[c] = m.scale * (up[c] * gamma[c] - mean - normed * along);
+        sum[c] += up[c] * normed;
+        sum[channels + c] += up[c];
+      }
+    }
+  });
+  std::copy_n(sums.begin(), channels, dgamma);
+  std::copy_n(sums.begin() + channels, channels, dbeta);
+}
+
+inline void batch_norm(const Arguments& a) {
+  const float *x = a.floats(0), *gamma = a.floats(1), *beta = a.floats(2);
+  const float epsilon = *a.floats(3);
+  float *y = a.floats(4), *mean = a.floats(5), *variance = a.floats(6);
+  const int64_t channels = a.dim(0, -1), rows = a.size(0) / channels;
+  sum_rows(rows, channels, mean, [=](int64_t first, int64_t last, float* sum) {
+    for (int64_t row = first; row < last; ++row) {
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) sum[c] += x[row * channels + c];
+    }
+  });
+  for (int64_t c = 0; c < channels; ++c) mean[c] /= rows;
+  sum_rows(rows, channels, variance, [=](int64_t first, int64_t last, float* sum) {
+    for (int64_t row = first; row < last; ++row) {
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) {
+        const float apart = x[row * channels + c] - mean[c];
+        sum[c] += apart * apart;
+      }
+    }
+  });
+  std::vector<float> scale(channels);
+  for (int64_t c = 0; c < channels; ++c) {
+    variance[c] /= rows;
+    scale[c] = gamma[c] / std::sqrt(variance[c] + epsilon);
+  }
+  const float* factor = scale.data();
+  split_rows(rows, channels, [=](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      const int64_t at = row * channels;
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) y[at + c] = (x[at + c] - mean[c]) * factor[c] + beta[c];
+    }
+  });
+}
+
+inline void batch_norm_grad(const Arguments& a) {
+  const float *x = a.floats(0), *gamma = a.floats(1), *mean = a.floats(2), *variance = a.floats(3);
+  const float epsilon = *a.floats(4);
+  const float* dy = a.floats(5);
+  float *dx = a.floats(6), *dgamma = a.floats(7), *dbeta = a.floats(8);
+  const int64_t channels = a.dim(0, -1), rows = a.size(0) / channels;
+  std::vector<float> sums(2 * channels), scales(channels);
+  for (int64_t c = 0; c < channels; ++c) scales[c] = 1.0f / std::sqrt(variance[c] + epsilon);
+  const float* scale = scales.data();
+  sum_rows(rows, 2 * channels, sums.data(), [=](int64_t first, int64_t last, float* sum) {
+    for (int64_t row = first; row < last; ++row) {
+      const int64_t at = row * channels;
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) {
+        sum[c] += dy[at + c] * (x[at + c] - mean[c]) * scale[c];
+        sum[channels + c] += dy[at + c];
+      }
+    }
+  });
+  std::copy_n(sums.begin(), channels, dgamma);
+  std::copy_n(sums.begin() + channels, channels, dbeta);
+  split_rows(rows, channels, [=](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      const int64_t at = row * channels;
+#pragma omp simd
+      for (int64_t c = 0; c < channels; ++c) {
+        const float normed = (x[at + c] - mean[c]) * scale[c];
+        dx[at + c] = gamma[c] * scale[c] * (dy[at + c] - (dbeta[c] + normed * dgamma[c]) / rows);
+      }
+    }
+  });
+}
+
+}  // namespace xcit

@@ -33,16 +33,33 @@ class Numbered(ImageSource):
         return Image.new("RGB", (8, 8), (index, 0, 0))
 
 
-def view(image: Image.Image, rng: np.random.Generator | None = None) -> np.ndarray:
-    pixels = np.asarray(image.resize((8, 8)), np.float32).transpose(2, 0, 1).copy()
-    if rng is not None:
-        pixels[1] = rng.random()
-    return pixels
+class TrainView:
+    """A picture's colours, and what was drawn first and second."""
+
+    shape = (3, 8, 8)
+
+    def cut(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        image.info["drawn"] = rng.random()
+        return image
+
+    def finish(self, image: Image.Image, rng: np.random.Generator, pixels: np.ndarray) -> None:
+        pixels[0] = np.asarray(image)[..., 0]
+        pixels[1], pixels[2] = image.info["drawn"], rng.random()
+
+
+class EvalView:
+    shape = (3, 8, 8)
+
+    def cut(self, image: Image.Image) -> Image.Image:
+        return image
+
+    def finish(self, image: Image.Image, pixels: np.ndarray) -> None:
+        pixels[:] = np.asarray(image).transpose(2, 0, 1)
 
 
 def train_batches(count: int = 20, broken: tuple[int, ...] = (), **changes: Any) -> TrainBatches:
     settings: dict[str, Any] = {"classes": 3, "batch_size": 4, "seed": 7, "mixing": PLAIN, **changes}
-    return TrainBatches(Numbered(count, broken), view, **settings)
+    return TrainBatches(Numbered(count, broken), TrainView(), **settings)
 
 
 def test_an_epoch_holds_every_picture_once_in_a_new_order() -> None:
@@ -81,11 +98,12 @@ def test_decoding_threads_change_nothing() -> None:
 def test_threads_make_pictures_at_the_same_time() -> None:
     both_here = threading.Barrier(2, timeout=20)  # breaks unless two are at work at once
 
-    def waiting_view(image: Image.Image) -> np.ndarray:
-        both_here.wait()
-        return view(image)
+    class WaitingView(EvalView):
+        def cut(self, image: Image.Image) -> Image.Image:
+            both_here.wait()
+            return image
 
-    batches = EvalBatches(Numbered(4), waiting_view, batch_size=4, threads=2)
+    batches = EvalBatches(Numbered(4), WaitingView(), batch_size=4, threads=2)
     assert [counts.tolist() for _, _, counts in batches] == [[True] * 4]
 
 
@@ -135,10 +153,11 @@ def test_more_classes_than_outputs_is_an_error() -> None:
 def test_evaluation_shows_every_picture_once_whatever_the_workers(workers: int) -> None:
     seen: list[int] = []
     for rank in range(workers):
-        batches = EvalBatches(Numbered(11, broken=(5,)), view, batch_size=4, worker=Worker(rank, workers))
+        batches = EvalBatches(Numbered(11, broken=(5,)), EvalView(), batch_size=4, worker=Worker(rank, workers))
         for images, indices, counts in batches:
             assert images.shape == (4, 3, 8, 8)
             np.testing.assert_array_equal(images[counts][:, 0, 0, 0], indices[counts])
+            assert not images[~counts].any()
             seen += indices[counts].tolist()
         assert batches.unreadable == ([5] if rank == 5 % workers else [])
     assert sorted(seen) == [index for index in range(11) if index != 5]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xcit_hub.data.sources import open_source
+from xcit_hub.data.sources import SUFFIXES, open_source
 from xcit_hub.errors import InputError
 
 
@@ -95,6 +95,21 @@ def test_what_is_not_there_is_said(tmp_path: Path, dataset: str, split: str, say
     (tmp_path / "broken.tar").write_bytes(b"\x1f\x8b no tar at all")
     with pytest.raises(InputError, match=says):
         open_source(dataset, tmp_path, split, train=True)
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_every_kind_of_file_is_opened_as_a_whole_rgb_picture(tmp_path: Path, suffix: str, mode: str) -> None:
+    path = tmp_path / "train" / "cat" / f"0{suffix}"
+    path.parent.mkdir(parents=True)
+    noise = Image.effect_noise((20, 10), 50).convert(mode)
+    noise.save(path, lossless=True) if suffix == ".webp" else noise.save(path)
+    with Image.open(path) as saved:
+        expected = np.asarray(saved.convert("RGB"))
+    opened = open_source("imagefolder", tmp_path, "train", train=True).open(0)
+    path.unlink()
+    assert opened.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(opened.crop((2, 0, 20, 10))), expected[:, 2:])
 
 
 def test_a_damaged_picture_is_named(tmp_path: Path) -> None:

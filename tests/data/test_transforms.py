@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xcit_hub.data.transforms import eval_transform
+from xcit_hub.data.transforms import EvalTransform
 from xcit_hub.errors import InputError
 from xcit_hub.variants import Preprocessing
 
@@ -25,7 +25,7 @@ def test_eval_pixels_equal_timms_on_photographs_of_odd_sizes(image_size: int, cr
     from timm.data import create_transform
 
     preprocessing = Preprocessing(image_size=image_size, crop_pct=crop_pct)
-    ours = eval_transform(preprocessing)
+    ours = EvalTransform(preprocessing)
     theirs = create_transform(
         (3, image_size, image_size),
         interpolation=preprocessing.interpolation,
@@ -43,8 +43,8 @@ def test_eval_pixels_equal_timms_on_photographs_of_odd_sizes(image_size: int, cr
 
 def test_a_wrong_interpolation_would_be_seen() -> None:
     photograph = _photograph("coffee")
-    bicubic = eval_transform(Preprocessing())(photograph)
-    bilinear = eval_transform(Preprocessing(interpolation="bilinear"))(photograph)
+    bicubic = EvalTransform(Preprocessing())(photograph)
+    bilinear = EvalTransform(Preprocessing(interpolation="bilinear"))(photograph)
     assert np.abs(bicubic - bilinear).max() > 1e-2
 
 
@@ -52,7 +52,7 @@ def test_a_file_that_is_no_picture_is_named(tmp_path) -> None:
     path = tmp_path / "notes.jpg"
     path.write_text("not a picture")
     with pytest.raises(InputError, match=r"notes\.jpg"):
-        eval_transform(Preprocessing())(path)
+        EvalTransform(Preprocessing())(path)
 
 
 def test_a_truncated_picture_is_refused(tmp_path) -> None:
@@ -60,9 +60,9 @@ def test_a_truncated_picture_is_refused(tmp_path) -> None:
     _photograph("coffee").save(path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"half\.jpg"):
-        eval_transform(Preprocessing())(path)
+        EvalTransform(Preprocessing())(path)
 
 
 def test_an_unknown_interpolation_is_refused() -> None:
     with pytest.raises(InputError, match="cubist"):
-        eval_transform(Preprocessing(interpolation="cubist"))
+        EvalTransform(Preprocessing(interpolation="cubist"))

@@ -20,7 +20,7 @@ def test_what_was_trained_is_what_is_loaded_and_its_card_tells_what_was_measured
     from cards.gather import of_checkpoint
     from cards.run_record import RunRecord
     from cards.write import write
-    from xcit_hub.data.transforms import eval_transform
+    from xcit_hub.data.transforms import EvalTransform
     from xcit_hub.hub.load import load
     from xcit_hub.hub.publish import publish
     from xcit_hub.training.engine import RUN, train
@@ -67,5 +67,5 @@ def test_what_was_trained_is_what_is_loaded_and_its_card_tells_what_was_measured
     assert report is not None
     assert report.ours.top1 == record.top1
     picture = Image.open(data / "val" / "class1" / "0.png")
-    images = eval_transform(recipe.preprocessing)(picture)[None]
+    images = EvalTransform(recipe.preprocessing)(picture)[None]
     assert np.isfinite(loaded(mindspore.Tensor(images)).asnumpy()).all()

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from xcit_hub.data.transforms import normalized
+from xcit_hub.data.transforms import normalize
 from xcit_hub.errors import InputError
 
 Rng = np.random.Generator
@@ -279,8 +279,13 @@ class TrainTransform:
     std: tuple[float, float, float]
     erasing: RandomErasing | None
 
-    def __call__(self, image: Image.Image, rng: Rng) -> NDArray[np.float32]:
-        """Map an RGB picture to (3, size, size) float32."""
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return the view's shape, (3, size, size)."""
+        return 3, self.size, self.size
+
+    def cut(self, image: Image.Image, rng: Rng) -> Image.Image:
+        """Take an RGB picture up to its colours, size × size."""
         resample = RESAMPLING[self.interpolation]
         box = crop_box(image.size, self.scale, self.ratio, rng)
         image = image.crop(box).resize((self.size, self.size), resample)
@@ -293,5 +298,10 @@ class TrainTransform:
             image = self.policy(image, Canvas((red, green, blue), resample), rng)
         elif self.jitter:
             image = color_jitter(image, self.jitter, rng)
-        view = normalized(image, self.mean, self.std)
-        return view if self.erasing is None else self.erasing(view, rng)
+        return image
+
+    def finish(self, image: Image.Image, rng: Rng, pixels: NDArray[np.float32]) -> None:
+        """Write what was cut into ``pixels`` (3, size, size) float32, normalised and erased."""
+        normalize(image, self.mean, self.std, pixels)
+        if self.erasing is not None:
+            self.erasing(pixels, rng)

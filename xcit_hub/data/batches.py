@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import mindspore.dataset as ds
 import numpy as np
@@ -26,16 +26,37 @@ from xcit_hub.data.mixing import Images, Mixing, Targets, dense_targets
 from xcit_hub.data.sources import ImageSource
 from xcit_hub.errors import InputError, XcitHubError
 
-TrainView = Callable[[Image.Image, Rng], Images]
-EvalView = Callable[[Image.Image], Images]
 Opener = Callable[[], Image.Image]
-_Row = tuple[Images, np.int64, np.int64]
+_Finish = Callable[[Images], None]  # writes an image into its place in the batch
+_Row = tuple[_Finish, int, int]
 _Columns = tuple[Images, NDArray[np.int64], NDArray[np.int64]]
 
 _COLUMNS = ("images", "targets", "indices", "unreadable")
 _REPLACEMENTS = 20  # pictures tried in place of an unreadable one
 _MIXING = 1 << 40  # keys of batches, apart from those of positions
 _ORDER = 1 << 41
+
+
+class TrainView(Protocol):
+    """How a picture becomes an image of ``shape`` (3, H, W): cut in any thread, then finished in its batch's memory."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+
+    def cut(self, image: Image.Image, rng: Rng, /) -> Image.Image: ...  # noqa: D102
+
+    def finish(self, image: Image.Image, rng: Rng, pixels: Images, /) -> None: ...  # noqa: D102
+
+
+class EvalView(Protocol):
+    """The same without chance."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+
+    def cut(self, image: Image.Image, /) -> Image.Image: ...  # noqa: D102
+
+    def finish(self, image: Image.Image, pixels: Images, /) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,7 @@ class TrainBatches:
         batch_size: pictures a step on each worker.
         seed: decides order, views and mixing.
         repeats: views of a picture in an epoch; an epoch keeps its length (RASampler of facebookresearch/xcit).
-        threads: how many make views at once, at most one a core; the source is read from all of them.
+        threads: how many decode and cut at once, at most one a core; the source is read from all of them.
     """
 
     def __init__(
@@ -161,7 +182,7 @@ class TrainBatches:
 
 
 class _Views:
-    """The augmented views of one worker's epoch: each is made from its row and what opens its picture."""
+    """The augmented views of one worker's epoch: each is begun from its row and what opens its picture."""
 
     def __init__(
         self,
@@ -193,7 +214,7 @@ class _Views:
                 index = int(self.indices[(row + 1 + attempt) % len(self.indices)])
                 opener = partial(self.source.open, index)
                 continue
-            return self.view(image, rng), np.int64(index), np.int64(-1 if index == wanted else wanted)
+            return partial(self.view.finish, self.view.cut(image, rng), rng), index, -1 if index == wanted else wanted
         raise InputError(
             f"{_REPLACEMENTS} pictures in a row cannot be read.", where=self.source.name(wanted), fix="Check the data."
         )
@@ -229,8 +250,9 @@ class EvalBatches:
         for images, indices, unreadable in Stream(make, ("images", "indices", "unreadable"), self.steps).rows():
             missing = self.batch_size - len(indices)
             self.unreadable += unreadable[unreadable >= 0].tolist()
-            counts = np.pad(unreadable < 0, (0, missing))
-            yield np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))), np.pad(indices, (0, missing)), counts
+            if missing:
+                images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+            yield images, np.pad(indices, (0, missing)), np.pad(unreadable < 0, (0, missing))
 
 
 class _Pictures:
@@ -238,7 +260,6 @@ class _Pictures:
         self.source = source
         self.view = view
         self.indices = indices
-        self._blank: Images | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -246,15 +267,19 @@ class _Pictures:
     def __call__(self, row: int, opener: Opener) -> _Row:
         index = int(self.indices[row])
         try:
-            return self.view(opener()), np.int64(index), np.int64(-1)
+            return partial(self.view.finish, self.view.cut(opener())), index, -1
         except InputError:
-            if self._blank is None:
-                self._blank = np.zeros_like(self.view(Image.new("RGB", (64, 64))))
-            return self._blank, np.int64(index), np.int64(index)
+            return _leave_blank, index, index
+
+
+def _leave_blank(pixels: Images) -> None:
+    pixels[:] = 0
 
 
 def _whole_batches(rows: _Views | _Pictures, batch_size: int, drop_remainder: bool, threads: int) -> Iterator[_Columns]:
-    """Yield batches whose pictures several threads make: Pillow decodes and resizes without Python's lock.
+    """Yield batches whose pictures several threads cut: Pillow decodes and resizes without Python's lock.
+
+    The thread that asks finishes them, each straight into the batch's memory, while the others go on.
 
     MindSpore's own workers are no faster than one: its threads wait for each other, and its processes start anew every
     epoch and send every picture through a pipe.
@@ -267,9 +292,13 @@ def _whole_batches(rows: _Views | _Pictures, batch_size: int, drop_remainder: bo
 
         ahead = begin()
         while len(ahead) > (batch_size - 1 if drop_remainder else 0):
-            made, ahead = ahead, begin()  # the threads go on while this batch is put together
-            images, indices, unreadable = zip(*(each.result() for each in made), strict=True)
-            yield np.stack(images), np.array(indices), np.array(unreadable)
+            begun, ahead = ahead, begin()
+            images = np.empty((len(begun), *rows.view.shape), np.float32)
+            indices, unreadable = np.empty((2, len(begun)), np.int64)
+            for place, each in enumerate(begun):
+                finish, indices[place], unreadable[place] = each.result()
+                finish(images[place])
+            yield images, indices, unreadable
 
 
 class Stream:

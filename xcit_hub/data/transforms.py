@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -25,41 +24,51 @@ _RESAMPLING = {
 Picture = Image.Image | str | os.PathLike[str]
 
 
-def eval_transform(preprocessing: Preprocessing) -> Callable[[Picture], NDArray[np.float32]]:
-    """Return the function that turns a picture, or the path of one, into a (3, S, S) float32 array.
+class EvalTransform:
+    """A picture, or the path of one, becomes a (3, S, S) float32 array.
 
     The shorter side is resized to S / crop_pct (rounded down), the centre S×S is kept, and channels are normalised:
-    what ``timm.data.create_transform`` builds for evaluation (crop mode ``center``).
+    what ``timm.data.create_transform`` builds for evaluation (crop mode ``center``). Who makes batches takes its two
+    halves, ``cut`` and ``finish``.
 
     Raises:
         InputError: the interpolation is unknown; or, when called, the file is no readable picture.
     """
-    if preprocessing.interpolation not in _RESAMPLING:
-        raise InputError(
-            f"There is no interpolation {preprocessing.interpolation!r}.",
-            fix=f"Choose one of {', '.join(_RESAMPLING)}.",
-        )
-    resampling = _RESAMPLING[preprocessing.interpolation]
-    crop = preprocessing.image_size
-    shorter_side = math.floor(crop / preprocessing.crop_pct)
 
-    def transform(picture: Picture) -> NDArray[np.float32]:
-        image = _center_crop(_resize(open_rgb(picture), shorter_side, resampling), crop)
-        return normalized(image, preprocessing.mean, preprocessing.std)
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        if preprocessing.interpolation not in _RESAMPLING:
+            raise InputError(
+                f"There is no interpolation {preprocessing.interpolation!r}.",
+                fix=f"Choose one of {', '.join(_RESAMPLING)}.",
+            )
+        self.preprocessing = preprocessing
+        self.shape = (3, preprocessing.image_size, preprocessing.image_size)
 
-    return transform
+    def __call__(self, picture: Picture) -> NDArray[np.float32]:
+        """Open, cut and finish."""
+        pixels = np.empty(self.shape, np.float32)
+        self.finish(self.cut(open_rgb(picture)), pixels)
+        return pixels
+
+    def cut(self, image: Image.Image) -> Image.Image:
+        """Resize an RGB picture and keep its centre, S×S."""
+        side = self.preprocessing.image_size
+        shorter_side = math.floor(side / self.preprocessing.crop_pct)
+        return _center_crop(_resize(image, shorter_side, _RESAMPLING[self.preprocessing.interpolation]), side)
+
+    def finish(self, image: Image.Image, pixels: NDArray[np.float32]) -> None:
+        """Write what was cut into ``pixels`` (3, S, S), normalised."""
+        normalize(image, self.preprocessing.mean, self.preprocessing.std, pixels)
 
 
-def normalized(
-    image: Image.Image, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> NDArray[np.float32]:
-    """Map an RGB picture to (pixel / 255 − mean) / std of each channel, (3, H, W) float32."""
+def normalize(
+    image: Image.Image, mean: tuple[float, float, float], std: tuple[float, float, float], planes: NDArray[np.float32]
+) -> None:
+    """Write an RGB picture into ``planes`` (3, H, W) as (pixel / 255 − mean) / std of each channel."""
     pixels = np.asarray(image)
-    planes = np.empty((3, *pixels.shape[:2]), np.float32)
     for channel, levels in enumerate(_levels(mean, std)):
         # "clip" lets numpy write straight into the plane; no byte is out of range.
         np.take(levels, pixels[:, :, channel], out=planes[channel], mode="clip")
-    return planes
 
 
 @lru_cache(maxsize=8)
@@ -92,7 +101,8 @@ def decode_rgb(content: bytes, name: str) -> Image.Image:
 def _decoded(source: str | os.PathLike[str] | io.BytesIO, name: str | os.PathLike[str]) -> Image.Image:
     try:
         with Image.open(source) as image:
-            return image.convert("RGB")
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise InputError(
             f"Cannot read the picture: {error}.", where=name, fix="Give a whole JPEG, PNG, WebP or similar file."

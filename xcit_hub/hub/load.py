@@ -224,7 +224,7 @@ def preprocess(description: ModelConfig | XCiT) -> Callable[[Picture], NDArray[n
     """
     from PIL import Image
 
-    from xcit_hub.data.transforms import eval_transform
+    from xcit_hub.data.transforms import EvalTransform
 
     described = getattr(description, "config", description)
     if not isinstance(described, ModelConfig):
@@ -232,7 +232,7 @@ def preprocess(description: ModelConfig | XCiT) -> Callable[[Picture], NDArray[n
             f"preprocess needs what a network was loaded with, and {type(description).__name__} has no description.",
             fix="Give it the network that xcit_hub.load returned, or that network's config.",
         )
-    transform = eval_transform(described.preprocessing)
+    transform = EvalTransform(described.preprocessing)
 
     def prepare(picture: Picture) -> NDArray[np.float32]:
         if not isinstance(picture, Image.Image | str | os.PathLike):

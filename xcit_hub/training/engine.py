@@ -27,7 +27,7 @@ from xcit_hub.data.augment import RandAugment, RandomErasing, TrainTransform
 from xcit_hub.data.batches import EvalBatches, TrainBatches, Worker
 from xcit_hub.data.mixing import Images, Mixing
 from xcit_hub.data.sources import ImageSource, open_source
-from xcit_hub.data.transforms import eval_transform
+from xcit_hub.data.transforms import EvalTransform
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import write_text
 from xcit_hub.models import XCiT, create_model, load_weights
@@ -151,7 +151,7 @@ def train_data(recipe: Recipe, worker: Worker) -> tuple[ImageSource, TrainBatche
 def eval_data(recipe: Recipe, worker: Worker) -> EvalBatches:
     """Find the evaluation split; each worker sees its share of the pictures once."""
     source = open_source(recipe.dataset, recipe.data_dir, recipe.val_split, train=False)
-    view = eval_transform(recipe.preprocessing)
+    view = EvalTransform(recipe.preprocessing)
     return EvalBatches(source, view, batch_size=recipe.batch_size, threads=recipe.num_parallel_workers, worker=worker)
 
 

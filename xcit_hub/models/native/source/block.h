@@ -45,14 +45,20 @@ struct Block {
         normalised(normalised),
         epsilon(*a.floats(kEpsilon)) {}
 
-  // Rows · packed weight + bias.
-  void affine(const float* in, int64_t rows, int64_t depth, int64_t width, Input weight, float* out) const {
-    multiply_band(rows, width, depth, from_matrix({in, depth, 1}), a.floats(weight), out, width);
+  // Rows · packed weight, then finish(sum with bias, index) for every number of it.
+  template <class Finish>
+  void affine(const float* in, int64_t rows, int64_t depth, int64_t width, Input weight, float* out,
+              const Finish& finish) const {
     const float* bias = a.floats(weight + 1);
-    for (int64_t row = 0; row < rows; ++row) {
+    multiply_band(rows, width, depth, {in, depth, 1}, a.floats(weight), out, width,
+                  [=](int64_t row, int64_t count, int64_t column, int64_t columns) {
+                    for (int64_t r = row; r < row + count; ++r) {
 #pragma omp simd
-      for (int64_t j = 0; j < width; ++j) out[row * width + j] += bias[j];
-    }
+                      for (int64_t j = column; j < column + columns; ++j) {
+                        finish(out[r * width + j] + bias[j], r * width + j);
+                      }
+                    }
+                  });
   }
 
   void run(int64_t image, const std::vector<float>& taps1, const std::vector<float>& taps2) const {
@@ -66,7 +72,8 @@ struct Block {
       for (int64_t row = top; row < bottom; ++row) {
         normalise(x + row * channels, channels, epsilon, rows + (row - top) * channels);
       }
-      affine(rows, bottom - top, channels, 3 * channels, kQkv, qkv + top * 3 * channels);
+      float* to = qkv + top * 3 * channels;
+      affine(rows, bottom - top, channels, 3 * channels, kQkv, to, [=](float sum, int64_t at) { to[at] = sum; });
     });
 
     std::vector<std::vector<float>> attention(heads);
@@ -84,8 +91,10 @@ struct Block {
         Product{value, 3 * channels, 1, attention[which].data(), dim, mixed + which * dim, channels}
             .run(bottom - top, dim, dim);
       }
-      affine(mixed, bottom - top, channels, channels, kProj, out + top * channels);
-      for (int64_t i = top * channels; i < bottom * channels; ++i) out[i] += x[i];
+      const float* from = x + top * channels;
+      float* to = out + top * channels;
+      affine(mixed, bottom - top, channels, channels, kProj, to,
+             [=](float sum, int64_t at) { to[at] = from[at] + sum; });
     });
 
     split_rows(tokens, channels, [&](int64_t first, int64_t last) {
@@ -124,12 +133,9 @@ struct Block {
       for (int64_t row = 0; row < count; ++row) {
         normalise(out + (top + row) * channels, channels, epsilon, rows + row * channels);
       }
-      affine(rows, count, channels, hidden, kFc1, inner);
-#pragma omp simd
-      for (int64_t i = 0; i < count * hidden; ++i) inner[i] = Form::value(inner[i]);
-      affine(inner, count, hidden, channels, kFc2, rows);
-#pragma omp simd
-      for (int64_t i = 0; i < count * channels; ++i) out[top * channels + i] += rows[i];
+      affine(rows, count, channels, hidden, kFc1, inner, [=](float sum, int64_t at) { inner[at] = Form::value(sum); });
+      float* to = out + top * channels;
+      affine(inner, count, hidden, channels, kFc2, rows, [=](float sum, int64_t at) { to[at] += sum; });
     });
   }
 };

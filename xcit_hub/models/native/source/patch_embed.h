@@ -23,27 +23,38 @@ void downsample(const Arguments& a, bool channels_first, bool last) {
   const int64_t step_x = channels_first ? 1 : inputs, step_c = channels_first ? height * width : 1;
   const int64_t rows = a.dim(3, 1), columns = a.dim(3, 2);
   split_bands(a.dim(0, 0) * rows * columns, [=](int64_t top, int64_t bottom) {
-    const auto windows = [=](int64_t, int64_t count, int64_t begin, int64_t steps, float* panels) {
-      std::fill_n(panels, (count + kTileRows - 1) / kTileRows * kTileRows * steps, 0.0f);
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t pixel = top + i, column = pixel % columns, row = pixel / columns % rows;
-        const float* image = x + pixel / columns / rows * inputs * height * width;
-        float* panel = panels + i / kTileRows * kTileRows * steps + i % kTileRows;
-        for (int64_t tap = begin / inputs; tap * inputs < begin + steps; ++tap) {
-          const int64_t from_y = 2 * row + tap / 3 - 1, from_x = 2 * column + tap % 3 - 1;
-          if (from_y < 0 || from_y >= height || from_x < 0 || from_x >= width) continue;
-          const float* pixel_in = image + (from_y * width + from_x) * step_x;
-          const int64_t first = std::max(begin, tap * inputs), end = std::min(begin + steps, (tap + 1) * inputs);
-          for (int64_t k = first; k < end; ++k) panel[(k - begin) * kTileRows] = pixel_in[(k - tap * inputs) * step_c];
+    float *windows = scratch(kFirst, (bottom - top) * depth), *to = windows;
+    int64_t column = top % columns, row = top / columns % rows, image = top / columns / rows;
+    for (int64_t pixel = top; pixel < bottom; ++pixel) {
+      for (int64_t from_y = 2 * row - 1; from_y <= 2 * row + 1; ++from_y) {
+        for (int64_t from_x = 2 * column - 1; from_x <= 2 * column + 1; ++from_x, to += inputs) {
+          const float* from = x + image * inputs * height * width + (from_y * width + from_x) * step_x;
+          if (from_y < 0 || from_y >= height || from_x < 0 || from_x >= width) {
+            std::fill_n(to, inputs, 0.0f);
+          } else if (channels_first) {
+            for (int64_t k = 0; k < inputs; ++k) to[k] = from[k * step_c];
+          } else {
+#pragma omp simd
+            for (int64_t k = 0; k < inputs; ++k) to[k] = from[k];
+          }
         }
       }
-    };
-    multiply_band(bottom - top, outputs, depth, windows, packed, out + top * outputs, outputs);
-    for (int64_t row = top; row < bottom; ++row) {
-      float* to = out + row * outputs;
-#pragma omp simd
-      for (int64_t j = 0; j < outputs; ++j) to[j] = last ? to[j] + bias[j] : Form::value(to[j] + bias[j]);
+      if (++column < columns) continue;
+      column = 0;
+      if (++row < rows) continue;
+      row = 0;
+      ++image;
     }
+    float* band = out + top * outputs;
+    multiply_band(bottom - top, outputs, depth, {windows, depth, 1}, packed, band, outputs,
+                  [=](int64_t, int64_t, int64_t, int64_t) {});
+    for (int64_t at = 0; at < (bottom - top) * outputs; at += outputs) {
+#pragma omp simd
+      for (int64_t j = 0; j < outputs; ++j) band[at + j] += bias[j];
+    }
+    if (last) return;
+#pragma omp simd
+    for (int64_t i = 0; i < (bottom - top) * outputs; ++i) band[i] = Form::value(band[i]);
   });
 }
 

@@ -49,23 +49,33 @@ inline void pack(const Matrix& m, int64_t rows, int64_t steps, int64_t width, fl
   }
 }
 
-// A tile of C from one panel of each factor: c = [c +] a · b, whole tiles only.
-inline void multiply_tile(const float* a, const float* b, int64_t steps, float* c, int64_t c_row, bool add) {
-  Lanes sum[kTileRows][kTileVectors] = {};
-  for (int64_t k = 0; k < steps; ++k, a += kTileRows, b += kTileWidth) {
-    Lanes right[kTileVectors];
-    for (int v = 0; v < kTileVectors; ++v) right[v] = *reinterpret_cast<const Lanes*>(b + v * kLanes);
-    for (int r = 0; r < kTileRows; ++r) {
-      for (int v = 0; v < kTileVectors; ++v) sum[r][v] += a[r] * right[v];
+// A tile of C: c = [c +] a · b. Rows of a from `count` on are the last one again, and what they give is left out.
+template <int Rows, int Vectors>
+void multiply_tile(const Matrix& a, int64_t count, const float* b, int64_t steps, float* c, int64_t c_row, bool add) {
+  const float* rows[Rows];
+  for (int r = 0; r < Rows; ++r) rows[r] = a.data + std::min<int64_t>(r, count - 1) * a.row;
+  Lanes sum[Rows][Vectors] = {};
+  for (int64_t k = 0, at = 0; k < steps; ++k, at += a.column, b += kTileWidth) {
+    Lanes right[Vectors];
+    for (int v = 0; v < Vectors; ++v) right[v] = *reinterpret_cast<const Lanes*>(b + v * kLanes);
+    for (int r = 0; r < Rows; ++r) {
+      for (int v = 0; v < Vectors; ++v) sum[r][v] += rows[r][at] * right[v];
     }
   }
-  for (int r = 0; r < kTileRows; ++r) {
-    for (int v = 0; v < kTileVectors; ++v) {
+  for (int r = 0; r < Rows && r < count; ++r) {
+    for (int v = 0; v < Vectors; ++v) {
       Lanes* to = reinterpret_cast<Lanes*>(c + r * c_row + v * kLanes);
       *to = add ? *to + sum[r][v] : sum[r][v];
     }
   }
 }
+
+// By how many rows a tile has (up to half as many, up to all) and how many vectors.
+using Tile = void (*)(const Matrix&, int64_t, const float*, int64_t, float*, int64_t, bool);
+constexpr Tile kTiles[2][kTileVectors] = {
+    {multiply_tile<kTileRows / 2, 1>, multiply_tile<kTileRows / 2, 2>, multiply_tile<kTileRows / 2, 3>},
+    {multiply_tile<kTileRows, 1>, multiply_tile<kTileRows, 2>, multiply_tile<kTileRows, 3>},
+};
 
 inline int64_t packed_size(int64_t width, int64_t depth) { return (width + kTileWidth - 1) / kTileWidth * kTileWidth * depth; }
 
@@ -95,43 +105,46 @@ inline float* scratch(Drawer drawer, int64_t floats) {
   return drawers[drawer].get();
 }
 
-// Some rows of C (rows, width) = A (rows, depth) · B, by this thread alone. left(row, count, step, steps, panels) packs a
-// piece of A.
-template <class Left>
-void multiply_band(int64_t rows, int64_t width, int64_t depth, const Left& left, const float* right, float* c,
-                   int64_t c_row) {
+// Some rows of C (rows, width) = A (rows, depth) · B, by this thread alone. finish(row, count, column, columns) is called
+// for every tile of C that is done, while it is in the first cache.
+template <class Finish>
+void multiply_band(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const float* right, float* c,
+                   int64_t c_row, const Finish& finish) {
   const int64_t panels = (width + kTileWidth - 1) / kTileWidth;
-  const int64_t padded = (rows + kTileRows - 1) / kTileRows * kTileRows;
-  float* lefts = scratch(kLeftPanels, padded * std::min(kDepth, depth));
   float edge[kTileRows * kTileWidth];
   for (int64_t begin = 0; begin < depth; begin += kDepth) {
     const int64_t steps = std::min(kDepth, depth - begin);
-    left(0, rows, begin, steps, lefts);
+    Matrix left = a.at(0, begin);
+    int64_t next_tile = kTileRows * a.row;
+    if (a.column != 1) {  // numbers that are used one after another must lie so
+      next_tile = kTileRows * steps;
+      float* packed = scratch(kLeftPanels, (rows + kTileRows - 1) / kTileRows * next_tile);
+      pack(left, rows, steps, kTileRows, packed);
+      left = {packed, 1, kTileRows};
+    }
     for (int64_t panel = 0; panel < panels; ++panel) {
       const float* packed = right + (begin * panels + panel * steps) * kTileWidth;
       const int64_t column = panel * kTileWidth, columns = std::min(kTileWidth, width - column);
-      for (int64_t row = 0; row < rows; row += kTileRows) {
+      const int64_t vectors = (columns + kLanes - 1) / kLanes;
+      Matrix tile = left;
+      for (int64_t row = 0; row < rows; row += kTileRows, tile.data += next_tile) {
+        const int64_t count = std::min<int64_t>(kTileRows, rows - row);
+        const Tile multiply_one = kTiles[count > kTileRows / 2][vectors - 1];
         float* to = c + row * c_row + column;
-        if (columns == kTileWidth && row + kTileRows <= rows) {
-          multiply_tile(lefts + row * steps, packed, steps, to, c_row, begin > 0);
-          continue;
-        }
-        multiply_tile(lefts + row * steps, packed, steps, edge, kTileWidth, false);
-        for (int64_t r = 0; r < std::min<int64_t>(kTileRows, rows - row); ++r) {
-          for (int64_t j = 0; j < columns; ++j) {
-            to[r * c_row + j] = (begin > 0 ? to[r * c_row + j] : 0.0f) + edge[r * kTileWidth + j];
+        if (columns == vectors * kLanes) {
+          multiply_one(tile, count, packed, steps, to, c_row, begin > 0);
+        } else {
+          multiply_one(tile, count, packed, steps, edge, kTileWidth, false);
+          for (int64_t r = 0; r < count; ++r) {
+            for (int64_t j = 0; j < columns; ++j) {
+              to[r * c_row + j] = (begin > 0 ? to[r * c_row + j] : 0.0f) + edge[r * kTileWidth + j];
+            }
           }
         }
+        if (begin + steps == depth) finish(row, count, column, columns);
       }
     }
   }
-}
-
-// How a piece of a matrix is packed as the left factor.
-inline auto from_matrix(const Matrix& a) {
-  return [=](int64_t row, int64_t count, int64_t step, int64_t steps, float* panels) {
-    pack(a.at(row, step), count, steps, kTileRows, panels);
-  };
 }
 
 // Call job(top, bottom) for bands of rows, whole tiles: of a size that stays in a core's cache, at least four a thread.
@@ -151,12 +164,15 @@ inline void multiply(int64_t rows, int64_t width, int64_t depth, const Matrix& a
   float* right = scratch(kRightPanels, packed_size(width, depth));
   pack_right(b, width, depth, right);
   split_bands(rows, [=](int64_t top, int64_t bottom) {
-    multiply_band(bottom - top, width, depth, from_matrix(a.at(top, 0)), right, c + top * width, width);
-    if (!bias) return;
-    for (int64_t row = top; row < bottom; ++row) {
+    float* band = c + top * width;
+    const auto add_bias = [=](int64_t row, int64_t count, int64_t column, int64_t columns) {
+      if (!bias) return;
+      for (int64_t r = row; r < row + count; ++r) {
 #pragma omp simd
-      for (int64_t j = 0; j < width; ++j) c[row * width + j] += bias[j];
-    }
+        for (int64_t j = column; j < column + columns; ++j) band[r * width + j] += bias[j];
+      }
+    };
+    multiply_band(bottom - top, width, depth, a.at(top, 0), right, band, width, add_bias);
   });
 }
 

@@ -27,8 +27,14 @@ class Coloured(ImageSource):
         return Image.new("RGB", (4, 4), (index, 0, 0))
 
 
-def pixels(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.resize((4, 4)), np.float32).transpose(2, 0, 1).copy()
+class Untouched:
+    shape = (3, 4, 4)
+
+    def cut(self, image: Image.Image) -> Image.Image:
+        return image
+
+    def finish(self, image: Image.Image, pixels: np.ndarray) -> None:
+        pixels[:] = np.asarray(image).transpose(2, 0, 1)
 
 
 def answers(images: np.ndarray) -> np.ndarray:
@@ -41,12 +47,12 @@ def answers(images: np.ndarray) -> np.ndarray:
 
 
 def test_the_last_partial_batch_and_unreadable_pictures_are_counted_right() -> None:
-    found = evaluate(answers, EvalBatches(Coloured(), pixels, batch_size=4), outputs=7)
+    found = evaluate(answers, EvalBatches(Coloured(), Untouched(), batch_size=4), outputs=7)
     assert (found.samples, found.correct1, found.correct5) == (11, 7, 11)
     assert found.confusion.sum() == 11
     assert np.diag(found.confusion).sum() == 7
     assert found.predictions[10] == 6
-    broken = EvalBatches(Coloured(broken=True), pixels, batch_size=4)
+    broken = EvalBatches(Coloured(broken=True), Untouched(), batch_size=4)
     found = evaluate(answers, broken, outputs=7, max_corrupt=1)
     assert (found.samples, found.correct1, found.unreadable) == (10, 6, ("picture 4",))
     with pytest.raises(InputError, match="picture 4"):
@@ -55,7 +61,7 @@ def test_the_last_partial_batch_and_unreadable_pictures_are_counted_right() -> N
 
 def test_more_classes_than_outputs_is_an_error() -> None:
     with pytest.raises(InputError, match="7 classes, the network 6"):
-        evaluate(answers, EvalBatches(Coloured(), pixels, batch_size=4), outputs=6)
+        evaluate(answers, EvalBatches(Coloured(), Untouched(), batch_size=4), outputs=6)
 
 
 def test_intervals_are_wilsons() -> None:

@@ -2,8 +2,9 @@
 
 Exact but for rounding. What is folded: each batch norm of the patch embedding into its convolution; gain and offset of
 the layer norms before attention and before the MLP into the affine map after them; the layer scales into the last
-weights of their branch. What stays: gain and offset of the layer norm before local patch interaction, and the batch
-norm inside it, because zeros are padded around the image after them, and a shift does not pass through those.
+weights of their branch, the class token's too where its block is one operation. What stays: gain and offset of the
+layer norm before local patch interaction, and the batch norm inside it, because zeros are padded around the image after
+them, and a shift does not pass through those; those of class attention, which patch tokens pass.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mindspore.nn.utils import no_init_parameters
 from numpy.typing import NDArray
 
 from xcit_hub.models.kernels import kernels
-from xcit_hub.models.layers import ConvPatchEmbed, Gelu, XCABlock, conv3x3
+from xcit_hub.models.layers import ClassAttentionBlock, ConvPatchEmbed, Gelu, XCABlock, conv3x3
 from xcit_hub.variants import Architecture, Dialect
 
 Wide = NDArray[np.float64]
@@ -41,6 +42,39 @@ def fused_block(block: XCABlock, architecture: Architecture, dialect: Dialect) -
     if native:
         return native(arrays, dialect.gelu, dialect.normalize_qk, block.norm1.epsilon)
     return _FoldedBlock(arrays, architecture, dialect)
+
+
+def fused_class_blocks(blocks: nn.CellList, architecture: Architecture, dialect: Dialect) -> list[nn.Cell]:
+    """Fold the class attention blocks; none are returned where no operation computes one as a whole."""
+    native = kernels().fused_class_block
+    if native is None:
+        return []
+    return [
+        native(_folded_class_block(block), dialect.gelu, architecture.tokens_norm, block.norm1.epsilon)
+        for block in blocks
+    ]
+
+
+def _folded_class_block(block: ClassAttentionBlock) -> dict[str, Wide]:
+    attn = block.attn
+    query, key, value = np.split(_wide(attn.qkv.weight), 3)
+    query_bias, _, value_bias = np.split(_wide(attn.qkv.bias), 3)
+    return {
+        "norm1.gamma": _wide(block.norm1.gamma),
+        "norm1.beta": _wide(block.norm1.beta),
+        "query.weight": query * attn.scale,
+        "query.bias": query_bias * attn.scale,
+        "key.weight": key.reshape(attn.num_heads, -1, key.shape[1]),
+        "value.weight": value.T,
+        "value.bias": value_bias,
+        **_scaled("attn.proj", attn.proj, block.gamma1),
+        "norm2.gamma": _wide(block.norm2.gamma),
+        "norm2.beta": _wide(block.norm2.beta),
+        "mlp.fc1.weight": _wide(block.mlp.fc1.weight),
+        "mlp.fc1.bias": _wide(block.mlp.fc1.bias),
+        **_scaled("mlp.fc2", block.mlp.fc2, block.gamma2),
+        "gamma1": _wide(block.gamma1),
+    }
 
 
 def _folded(block: XCABlock) -> dict[str, Wide]:

@@ -176,9 +176,10 @@ class Kernels:
     scaled_sum: type[nn.Cell]
     cross_covariance: Callable[[int, bool, float], nn.Cell]
     grid: Grid
-    # In inference, a block and the patch embedding as operations of their own, where there are such.
+    # In inference, blocks and the patch embedding as operations of their own, where there are such.
     fused_block: type[nn.Cell] | None = None
     fused_patch_embed: type[nn.Cell] | None = None
+    fused_class_block: type[nn.Cell] | None = None
 
 
 _FAST_ON_CPU = {"erf": gelu_erf_from_exp, "tanh": gelu_tanh_from_sigmoid}
@@ -217,6 +218,7 @@ _COMPILED = Kernels(
     grid=Grid(channels_last, from_channels_last, cells.NativeDepthwise, cells.NativeBatchNorm),
     fused_block=cells.NativeBlock,
     fused_patch_embed=cells.NativePatchEmbed,
+    fused_class_block=cells.NativeClassBlock,
 )
 
 # (is MindSpore 2.9 or later, is there a compiled library) → the ways that are right and quick on a CPU.

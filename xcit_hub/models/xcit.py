@@ -17,7 +17,7 @@ from mindspore.ops import constexpr
 
 from xcit_hub.errors import InputError
 from xcit_hub.models import kernels
-from xcit_hub.models.fused import fused_block, fused_patch_embed
+from xcit_hub.models.fused import fused_block, fused_class_blocks, fused_patch_embed
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.layers import (
     ClassAttentionBlock,
@@ -61,11 +61,11 @@ class _Backbone(nn.Cell):
             )
         return super().set_train(mode)
 
-    def _fuse_from(self, source: _Backbone) -> None:
-        """Take over a network of the same kind: blocks and patch embedding folded, everything else as it is."""
+    def _fuse_from(self, source: _Backbone, folded: Sequence[nn.Cell] = ()) -> None:
+        """Take over a network of the same kind: blocks, patch embedding and ``folded`` are, all else is as it is."""
         self.patch_embed = fused_patch_embed(source.patch_embed, source.dialect)
         self.blocks = nn.CellList([fused_block(block, source.architecture, source.dialect) for block in source.blocks])
-        self._take_from(source, folded=[self.patch_embed, self.blocks])
+        self._take_from(source, folded=[self.patch_embed, self.blocks, *folded])
         for parameter in self.get_parameters():
             parameter.requires_grad = False
         self.fused = True
@@ -265,7 +265,10 @@ class XCiT(_Backbone):
         methods, parameters of its own names, no gradients, and cannot be saved as a checkpoint or trained.
         """
         copy = self._twin()
-        copy._fuse_from(self)
+        folded = fused_class_blocks(self.cls_attn_blocks, self.architecture, self.dialect)
+        if folded:
+            copy.cls_attn_blocks = nn.CellList(folded)
+        copy._fuse_from(self, folded)
         return copy
 
     def portable(self) -> XCiT:

@@ -144,6 +144,27 @@ _BLOCK_OPERANDS = {
 }
 
 
+# The operands of operations.class_block after its epsilon.
+_CLASS_BLOCK_OPERANDS = {
+    "norm1.gamma": False,
+    "norm1.beta": False,
+    "query.weight": True,
+    "query.bias": False,
+    "key.weight": False,
+    "value.weight": False,
+    "value.bias": False,
+    "attn.proj.weight": True,
+    "attn.proj.bias": False,
+    "norm2.gamma": False,
+    "norm2.beta": False,
+    "mlp.fc1.weight": True,
+    "mlp.fc1.bias": False,
+    "mlp.fc2.weight": True,
+    "mlp.fc2.bias": False,
+    "gamma1": False,
+}
+
+
 @constexpr
 def _sides(height: int, width: int) -> Tensor:
     return Tensor([height, width], mstype.int32)
@@ -175,6 +196,34 @@ class NativeBlock(nn.Cell):
     def construct(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
         return self.run(_float32(x), _sides(height, width), self.floor, *self.operands).astype(x.dtype)
+
+
+class NativeClassBlock(nn.Cell):
+    """A class attention block in evaluation as one operation.
+
+    Args:
+        arrays: the folded block's parameters; see :mod:`xcit_hub.models.fused`.
+        gelu: ``erf`` or ``tanh``.
+        tokens_norm: norm2 is applied to patch tokens, too.
+        epsilon: of the layer norms.
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[np.float32]], gelu: str, tokens_norm: bool, epsilon: float) -> None:
+        super().__init__()
+        self.operands = ParameterTuple(
+            [_constant(name, arrays[name], packed) for name, packed in _CLASS_BLOCK_OPERANDS.items()]
+        )
+        self.floor = Tensor([epsilon], mstype.float32)
+        self.run = operations.class_block(gelu, tokens_norm, last=False)
+        self.run_last = operations.class_block(gelu, tokens_norm, last=True)
+
+    def construct(self, cls_token: Tensor, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
+        """Map a class token (B, 1, C) and patch tokens (B, N, C) to new ones; the latter only if they are wanted."""
+        operands = (_float32(cls_token), _float32(tokens), self.floor, *self.operands)
+        if not tokens_wanted:
+            return self.run_last(*operands).astype(cls_token.dtype), tokens
+        new_cls_token, new_tokens = self.run(*operands)
+        return new_cls_token.astype(cls_token.dtype), new_tokens.astype(tokens.dtype)
 
 
 class NativePatchEmbed(nn.Cell):

@@ -143,3 +143,18 @@ def block(gelu_form: str, normalize: bool) -> ops.Custom:
     and fc2. Weights of products are packed; norm1, norm2 and the layer scales are folded into them.
     """
     return _primitive(f"Block{_GELU[gelu_form]}{_NORMS[normalize]}", lambda x, *operands: x)
+
+
+@cache
+def class_block(gelu_form: str, tokens_norm: bool, last: bool) -> ops.Custom:
+    """Class token (B, 1, C), tokens (B, N, C) and 17 operands → new ones, the class token alone if it is the ``last``.
+
+    A class attention block in evaluation, without a derivative. The operands: epsilon (1); gamma and beta of norm1;
+    weight and bias of queries, scaled; weight of keys (h, d, C); of values transposed, and bias; weight and bias of
+    proj; gamma and beta of norm2; weight and bias of fc1 and fc2; gamma1. Weights of queries, proj, fc1 and fc2 are
+    packed; the class token's layer scales are folded into them.
+    """
+    name = f"ClassBlock{_GELU[gelu_form]}{'Last' if last else _NORMS[tokens_norm]}"
+    if last:
+        return _primitive(name, lambda cls_token, tokens, *operands: cls_token)
+    return _primitive(name, lambda cls_token, tokens, *operands: (cls_token, tokens), 2)

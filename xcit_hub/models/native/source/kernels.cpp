@@ -6,6 +6,7 @@
 #include "arguments.h"
 #include "attention.h"
 #include "block.h"
+#include "class_attention.h"
 #include "depthwise.h"
 #include "gelu.h"
 #include "norms.h"
@@ -39,6 +40,12 @@ XCIT_OPERATION(BlockErf, block<Erf>(a, true))
 XCIT_OPERATION(BlockErfRaw, block<Erf>(a, false))
 XCIT_OPERATION(BlockTanh, block<Tanh>(a, true))
 XCIT_OPERATION(BlockTanhRaw, block<Tanh>(a, false))
+XCIT_OPERATION(ClassBlockErf, class_block<Erf>(a, true, true))
+XCIT_OPERATION(ClassBlockErfRaw, class_block<Erf>(a, true, false))
+XCIT_OPERATION(ClassBlockErfLast, class_block<Erf>(a, false, false))
+XCIT_OPERATION(ClassBlockTanh, class_block<Tanh>(a, true, true))
+XCIT_OPERATION(ClassBlockTanhRaw, class_block<Tanh>(a, true, false))
+XCIT_OPERATION(ClassBlockTanhLast, class_block<Tanh>(a, false, false))
 XCIT_OPERATION(CrossCovariance, cross_covariance(a, true))
 XCIT_OPERATION(CrossCovarianceGrad, cross_covariance_grad(a, true))
 XCIT_OPERATION(CrossCovarianceRaw, cross_covariance(a, false))

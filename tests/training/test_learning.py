@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import mindspore
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,12 +85,13 @@ def test_fine_tuning_converted_weights_beats_starting_from_scratch_on_real_photo
                     "data_dir": str(scenes),
                     "ckpt_save_dir": str(tmp_path / name),
                     "batch_size": 16,
-                    "epoch_size": 4,
-                    "decay_epochs": 3,
+                    "epoch_size": 2,
+                    "decay_epochs": 1,
+                    "mode": mindspore.PYNATIVE_MODE,  # ten steps take less than a graph's compilation
                 },
             )
         )
         for name, start in (("tuned", {"ckpt_path": str(foreign)}), ("scratch", {}))
     )
     assert tuned.eval_samples == scratch.eval_samples == 200
-    assert tuned.top1 >= scratch.top1 + 5.0
+    assert tuned.top1 >= scratch.top1 + 10.0

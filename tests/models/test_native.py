@@ -6,15 +6,19 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mindspore
 import numpy as np
 import pytest
-from mindspore import Tensor, nn
+from mindspore import ParameterTuple, Tensor, nn
 
 from xcit_hub.models import create_model, kernels
+from xcit_hub.models.layers import XCABlock
 from xcit_hub.models.native import build, operations
+from xcit_hub.training.randomness import seed_dropout
+from xcit_hub.variants import architecture, dialect
 
 needs_compiler = pytest.mark.skipif(build.library() is None, reason=build.absence())
 
@@ -51,34 +55,6 @@ class _Weighed(nn.Cell):
         return (self.cell() * self.weights).sum()
 
 
-def _on_grid(way: kernels.Grid, make) -> nn.Cell:
-    """A cell of a grid's layout as one that maps tokens (2, 35, C) of a 5 × 7 grid to tokens."""
-
-    class OnGrid(nn.Cell):
-        def __init__(self) -> None:
-            super().__init__()
-            self.enter, self.leave, self.run = way.enter, way.leave, make(way)
-
-        def construct(self, x: Tensor) -> Tensor:
-            return self.leave(self.run(self.enter(x, 5, 7)))
-
-    return OnGrid()
-
-
-def _batch_norm(way: kernels.Grid) -> nn.Cell:
-    return way.batch_norm(24, eps=1e-5, momentum=0.9)
-
-
-def _depthwise(way: kernels.Grid) -> nn.Cell:
-    return way.depthwise(24, 24, 3, pad_mode="pad", padding=1, group=24, has_bias=True)
-
-
-def _xca_arguments(images: int, tokens: int, channels: int, heads: int, scale: float = 1.0) -> list[np.ndarray]:
-    """Tokens, weight, bias and temperature; ``scale`` keeps products that nothing normalises small."""
-    weight, bias = _draw(3 * channels, channels), _draw(3 * channels)
-    return [scale * _draw(images, tokens, channels), weight, scale * bias, scale * (2 + _draw(heads, 1, 1))]
-
-
 # What is computed, how each table of ways builds it, and its arguments; 40 channels are no multiple of a vector.
 _OPERATIONS = {
     "erf gelu": (lambda way: way.gelu("erf"), [3.0 * _draw(3, 5000)]),
@@ -89,13 +65,6 @@ _OPERATIONS = {
     "affine map of few rows": (lambda way: way.dense(192, 100), [_draw(3, 192)]),
     "deep affine map of one row": (lambda way: way.dense(1000, 49), [0.1 * _draw(1, 1000)]),
     "affine map of many rows": (lambda way: way.dense(24, 48), [_draw(4, 500, 24)]),
-    "scaled sum": (lambda way: way.scaled_sum(), [_draw(2, 99, 40), _draw(2, 99, 40), _draw(40)]),
-    "depth-wise convolution": (lambda way: _on_grid(way.grid, _depthwise), [_draw(2, 35, 24)]),
-    "batch norm in training": (lambda way: _on_grid(way.grid, _batch_norm).set_train(), [_draw(2, 35, 24)]),
-    "batch norm in evaluation": (lambda way: _on_grid(way.grid, _batch_norm).set_train(False), [_draw(2, 35, 24)]),
-    "XCA": (lambda way: way.cross_covariance(4, True, 0.0), _xca_arguments(2, 70, 96, 4)),
-    "XCA of odd heads": (lambda way: way.cross_covariance(3, True, 0.0), _xca_arguments(1, 9, 30, 3)),
-    "XCA without norms": (lambda way: way.cross_covariance(2, False, 0.0), _xca_arguments(2, 20, 32, 2, 0.1)),
 }
 
 
@@ -128,6 +97,107 @@ def test_a_compiled_operation_equals_mindspores_in_value_and_gradient(name: str)
 
     for found, expected in zip(everything(compiled), everything(plain), strict=True):
         assert np.abs(found - expected).max() <= 3e-5 * max(1.0, np.abs(expected).max())
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A cross-covariance block to be computed in both ways: its widths, its dialect, and how it is run."""
+
+    dim: int
+    heads: int
+    dialect: str = "paper"
+    training: bool = False
+    frozen: bool = False
+    drop_path: float = 0.0
+    grid: tuple[int, int] = (5, 7)
+
+    def build(self) -> nn.Cell:
+        fine = replace(architecture("xcit_nano_12_p16_224"), embed_dim=self.dim, num_heads=self.heads)
+        block = XCABlock(fine, dialect(self.dialect), proj_drop=0.0, attn_drop=0.0, drop_path=self.drop_path)
+        block.set_train(self.training)
+        if self.frozen:
+            block.local_mp.bn.set_train(False)
+        seed_dropout(block, seed=3, rank=0)
+        return block
+
+
+_BLOCKS = {
+    "in evaluation": _Block(96, 2),
+    "of odd widths": _Block(30, 3),
+    "of wide heads": _Block(128, 2),
+    "of MindCV's dialect": _Block(48, 4, dialect="mindcv"),
+    "in training": _Block(96, 2, training=True),
+    "of MindCV's dialect in training": _Block(48, 4, dialect="mindcv", training=True),
+    "in training with batch norm frozen": _Block(48, 4, training=True, frozen=True),
+    "in training with whole images dropped": _Block(48, 4, training=True, drop_path=0.4),
+    "of one row of tokens": _Block(48, 4, training=True, grid=(1, 9)),
+}
+
+
+class _Tokens(nn.Cell):
+    """A scalar that depends on every number of a block's output, for tokens of a fixed grid."""
+
+    def __init__(self, block: nn.Cell, grid: tuple[int, int], weights: Tensor) -> None:
+        super().__init__()
+        self.block, self.grid, self.weights = block, grid, weights
+
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.block(x, *self.grid)
+        return (out * self.weights).sum(), out
+
+
+@needs_compiler
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("name", _BLOCKS)
+def test_a_block_of_compiled_branches_equals_mindspores_in_value_gradient_and_statistics(name: str) -> None:
+    case = _BLOCKS[name]
+    compiled = case.build()
+    with kernels.portable():
+        plain = case.build()
+    assert compiled.in_one_piece
+    assert not plain.in_one_piece
+    for own, other in zip(compiled.get_parameters(), plain.get_parameters(), strict=True):
+        value = _draw(*own.shape) / own.shape[-1] ** 0.5 if own.ndim == 2 else 0.3 * _draw(*own.shape) + 1.0
+        if own.name.endswith("temperature") and case.dialect == "mindcv":
+            value = value / math.prod(
+                case.grid
+            )  # nothing else keeps these products small, and softmax from being a maximum
+        value = Tensor(np.abs(value) if own.name.endswith("moving_variance") else value)
+        own.set_data(value)
+        other.set_data(value)
+    tokens = Tensor(_draw(4, math.prod(case.grid), case.dim))
+    weights = Tensor(_draw(*tokens.shape))
+
+    def everything(block: nn.Cell) -> dict[str, np.ndarray]:
+        run = mindspore.value_and_grad(
+            _Tokens(block, case.grid, weights), 0, ParameterTuple(block.trainable_params()), has_aux=True
+        )
+        (_, out), (dx, slopes) = run(tokens)
+        state = [parameter for parameter in block.get_parameters() if "moving" in parameter.name]
+        return {
+            "out": out.asnumpy(),
+            "tokens": dx.asnumpy(),
+            **{entry.name: slope.asnumpy() for entry, slope in zip(block.trainable_params(), slopes, strict=True)},
+            **{entry.name: entry.asnumpy() for entry in state},
+        }
+
+    found, expected = everything(compiled), everything(plain)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert np.abs(found[key] - value).max() <= 3e-5 * max(1.0, np.abs(value).max()), key
+
+
+@needs_compiler
+def test_a_block_that_drops_inside_its_branches_computes_them_step_by_step() -> None:
+    options = {"proj_drop_rate": 0.1}, {"attn_drop_rate": 0.1}
+    for rates in options:
+        network = create_model("xcit_nano_12_p16_224", init=False, **rates)
+        assert not any(block.in_one_piece for block in network.blocks)
+
+
+def test_the_operations_compile_where_there_is_a_compiler() -> None:
+    if build.library() is None:
+        assert build.absence() in (f"{build.SWITCH}=0", "no C++ compiler")
 
 
 @needs_compiler

@@ -17,10 +17,10 @@ from mindspore import Tensor, nn, ops
 
 from xcit_hub.models.native import cells
 from xcit_hub.models.native.build import library as native_library
+from xcit_hub.models.native.operations import Branches, branches
 
 _SQRT_HALF = math.sqrt(0.5)
 _TANH_SCALE = math.sqrt(2.0 / math.pi)
-_NORMALIZE_EPSILON = 1e-12  # as torch.nn.functional.normalize
 
 
 def gelu_erf(x: Tensor) -> Tensor:
@@ -79,92 +79,6 @@ class UnfoldedConv2d(nn.Conv2d):
         return out + self.bias.reshape(1, -1, 1, 1) if self.has_bias else out
 
 
-class ScaledSum(nn.Cell):
-    """A residual branch with its layer scale: x + gamma · branch."""
-
-    def construct(self, x: Tensor, branch: Tensor, gamma: Tensor) -> Tensor:
-        """Map (…, C), (…, C) and (C) to (…, C)."""
-        return x + gamma * branch
-
-
-class CrossCovariance(nn.Cell):
-    """Cross-covariance attention between its two affine maps (paper, section 3.2).
-
-    Args:
-        num_heads: heads h that divide the C channels.
-        normalize: divide queries and keys by their L2 norms over the tokens.
-        attn_drop: dropout of the attention weights, in training.
-    """
-
-    def __init__(self, num_heads: int, normalize: bool, attn_drop: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.normalize = normalize
-        self.attn_drop = nn.Dropout(p=attn_drop)
-        self.project = ops.MatMul(transpose_b=True)
-        self.covariance = ops.BatchMatMul(transpose_b=True)
-        self.mix_channels = ops.BatchMatMul()
-
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor, temperature: Tensor) -> Tensor:
-        """Map tokens (B, N, C), weight (3·C, C), bias (3·C) and temperature (h, 1, 1) to (B, N, C)."""
-        batch, tokens, dim = x.shape
-        # Three products and three small transposes: one product's 5-D permutation costs three times as much on CPU.
-        query_weight, key_weight, value_weight = ops.split(weight, dim)
-        query_bias, key_bias, value_bias = ops.split(bias, dim)
-        query = self._heads(x, query_weight, query_bias)
-        key = self._heads(x, key_weight, key_bias)
-        value = self._heads(x, value_weight, value_bias)
-        attention = self.covariance(query, key)  # (B, h, d, d)
-        if self.normalize:
-            # Dividing the d×d product by both norms is dividing N-long queries and keys, with far fewer divisions.
-            key_norm = _l2_norm(key).reshape(batch, self.num_heads, 1, -1)
-            attention = attention / (_l2_norm(query) * key_norm)
-        attention = self.attn_drop(ops.softmax(attention * temperature, -1))
-        return self.mix_channels(attention, value).reshape(batch, dim, tokens).transpose(0, 2, 1)
-
-    def _heads(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Project tokens (B, N, C) and lay them out by head, (B, h, d, N)."""
-        batch, tokens, dim = x.shape
-        projected = self.project(x.reshape(-1, dim), weight) + bias
-        projected = projected.reshape(batch, tokens, dim).transpose(0, 2, 1)
-        return projected.reshape(batch, self.num_heads, -1, tokens)
-
-
-def _l2_norm(x: Tensor) -> Tensor:
-    """L2 norm over the last axis, kept, and bounded below as torch's ``normalize`` does."""
-    return ops.maximum(ops.sqrt((x * x).sum(-1, keepdims=True)), _NORMALIZE_EPSILON)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How tokens (B, N, C) lie while they are a grid: ``enter`` takes them, height and width; ``leave`` undoes it."""
-
-    enter: Callable[[Tensor, int, int], Tensor]
-    leave: Callable[[Tensor], Tensor]
-    depthwise: type[nn.Conv2d]
-    batch_norm: type[nn.BatchNorm2d]
-
-
-def channels_first(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, N, C) to (B, C, H, W)."""
-    return x.transpose(0, 2, 1).reshape(x.shape[0], x.shape[2], height, width)
-
-
-def from_channels_first(grid: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, N, C)."""
-    return grid.reshape(grid.shape[0], grid.shape[1], -1).transpose(0, 2, 1)
-
-
-def channels_last(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, N, C) to (B, H, W, C), the same numbers in the same places."""
-    return x.reshape(x.shape[0], height, width, x.shape[2])
-
-
-def from_channels_last(grid: Tensor) -> Tensor:
-    """(B, H, W, C) to (B, N, C)."""
-    return grid.reshape(grid.shape[0], -1, grid.shape[3])
-
-
 @dataclass(frozen=True)
 class Kernels:
     """The way chosen for every operation."""
@@ -173,10 +87,8 @@ class Kernels:
     convolution: type[nn.Conv2d]
     dense: type[nn.Dense]
     layer_norm: type[nn.LayerNorm]
-    scaled_sum: type[nn.Cell]
-    cross_covariance: Callable[[int, bool, float], nn.Cell]
-    grid: Grid
-    # In inference, blocks and the patch embedding as operations of their own, where there are such.
+    # A block's branches, and in inference whole blocks and the patch embedding, in one piece where there are such.
+    branches: Callable[[str, bool], Branches] | None = None
     fused_block: type[nn.Cell] | None = None
     fused_patch_embed: type[nn.Cell] | None = None
     fused_class_block: type[nn.Cell] | None = None
@@ -185,37 +97,14 @@ class Kernels:
 _FAST_ON_CPU = {"erf": gelu_erf_from_exp, "tanh": gelu_tanh_from_sigmoid}
 _OWN = {"erf": gelu_erf, "tanh": gelu_tanh}
 
-_ACCELERATOR = Kernels(
-    gelu=_OWN.__getitem__,
-    convolution=nn.Conv2d,
-    dense=nn.Dense,
-    layer_norm=nn.LayerNorm,
-    scaled_sum=ScaledSum,
-    cross_covariance=CrossCovariance,
-    grid=Grid(channels_first, from_channels_first, nn.Conv2d, nn.BatchNorm2d),
-)
+_ACCELERATOR = Kernels(gelu=_OWN.__getitem__, convolution=nn.Conv2d, dense=nn.Dense, layer_norm=nn.LayerNorm)
 _CPU = replace(_ACCELERATOR, gelu=_FAST_ON_CPU.__getitem__)
-_CPU_WITHOUT_CONVOLUTION = replace(
-    _CPU,
-    convolution=UnfoldedConv2d,
-    grid=Grid(channels_first, from_channels_first, UnfoldedConv2d, nn.BatchNorm2d),
-)
-
-
-def _compiled_cross_covariance(num_heads: int, normalize: bool, attn_drop: float) -> nn.Cell:
-    if attn_drop > 0.0:
-        return CrossCovariance(num_heads, normalize, attn_drop)  # the compiled one never shows its attention
-    return cells.NativeCrossCovariance(normalize)
-
-
 _COMPILED = Kernels(
     gelu=cells.NativeGelu,
     convolution=nn.Conv2d,
     dense=cells.NativeDense,
     layer_norm=cells.NativeLayerNorm,
-    scaled_sum=cells.NativeScaledSum,
-    cross_covariance=_compiled_cross_covariance,
-    grid=Grid(channels_last, from_channels_last, cells.NativeDepthwise, cells.NativeBatchNorm),
+    branches=branches,
     fused_block=cells.NativeBlock,
     fused_patch_embed=cells.NativePatchEmbed,
     fused_class_block=cells.NativeClassBlock,
@@ -224,7 +113,7 @@ _COMPILED = Kernels(
 # (is MindSpore 2.9 or later, is there a compiled library) → the ways that are right and quick on a CPU.
 _ON_CPU: dict[tuple[bool, bool], Kernels] = {
     (False, False): _CPU,
-    (True, False): _CPU_WITHOUT_CONVOLUTION,
+    (True, False): replace(_CPU, convolution=UnfoldedConv2d),
     (False, True): _COMPILED,
     (True, True): replace(_COMPILED, convolution=UnfoldedConv2d),
 }

@@ -17,6 +17,8 @@ from mindspore.ops import constexpr
 from numpy.typing import NDArray
 
 from xcit_hub.models.kernels import kernels
+from xcit_hub.models.native.cells import sides
+from xcit_hub.models.native.operations import Branches
 from xcit_hub.parameters import stem_widths
 from xcit_hub.variants import Architecture, Dialect
 
@@ -24,6 +26,7 @@ _LAYER_NORM_EPSILON = 1e-6
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9  # MindSpore's momentum is 1 − torch's
 _FOURIER_FREQUENCIES = 32
+_NORMALIZE_EPSILON = 1e-12  # as torch.nn.functional.normalize
 
 
 def layer_norm(dim: int) -> nn.LayerNorm:
@@ -36,8 +39,8 @@ def dense(in_channels: int, out_channels: int) -> nn.Dense:
     return kernels().dense(in_channels, out_channels)
 
 
-def _batch_norm(kind: type[nn.BatchNorm2d], dim: int) -> nn.BatchNorm2d:
-    return kind(dim, eps=_BATCH_NORM_EPSILON, momentum=_BATCH_NORM_MOMENTUM)
+def _batch_norm(dim: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(dim, eps=_BATCH_NORM_EPSILON, momentum=_BATCH_NORM_MOMENTUM)
 
 
 def conv3x3(
@@ -69,10 +72,16 @@ class DropPath(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
-        if self.rate == 0.0 or not self.training:
-            return x
+        return x * self.keep(x) if self.drops() else x
+
+    def drops(self) -> bool:
+        """Tell whether anything may be dropped now."""
+        return self.rate > 0.0 and self.training
+
+    def keep(self, x: Tensor) -> Tensor:
+        """Draw the factor of each sample of (B, N, C), (B, 1, 1)."""
         # Dropout of a column of ones is exactly the per-sample mask.
-        return x * self.sample_dropout(ops.ones((x.shape[0], 1, 1), x.dtype))
+        return self.sample_dropout(ops.ones((x.shape[0], 1, 1), x.dtype))
 
 
 class ConvPatchEmbed(nn.Cell):
@@ -86,14 +95,13 @@ class ConvPatchEmbed(nn.Cell):
             if stages:
                 stages.append(Gelu(gelu))
             convolution = conv3x3(kernels().convolution, channels, width, stride=2, bias=False)
-            stages.append(nn.SequentialCell([convolution, _batch_norm(nn.BatchNorm2d, width)]))
+            stages.append(nn.SequentialCell([convolution, _batch_norm(width)]))
             channels = width
         self.proj = nn.SequentialCell(stages)
 
     def construct(self, image: Tensor) -> Tensor:
         """Map (B, in_chans, H, W) to tokens (B, N, C)."""
-        grid = self.proj(image)
-        return grid.reshape(grid.shape[0], grid.shape[1], -1).transpose(0, 2, 1)
+        return _tokens(self.proj(image))
 
 
 @lru_cache(maxsize=64)
@@ -162,15 +170,46 @@ class XCA(nn.Cell):
 
     def __init__(self, dim: int, num_heads: int, normalize: bool, attn_drop: float, proj_drop: float) -> None:
         super().__init__()
+        self.num_heads = num_heads
+        self.normalize = normalize
         self.temperature = Parameter(initializer("ones", (num_heads, 1, 1), mstype.float32), name="temperature")
         self.qkv = dense(dim, 3 * dim)
-        self.attend = kernels().cross_covariance(num_heads, normalize, attn_drop)
+        self.attn_drop = nn.Dropout(p=attn_drop)
         self.proj = dense(dim, dim)
         self.proj_drop = nn.Dropout(p=proj_drop)
+        self.project = ops.MatMul(transpose_b=True)
+        self.covariance = ops.BatchMatMul(transpose_b=True)
+        self.mix_channels = ops.BatchMatMul()
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
-        return self.proj_drop(self.proj(self.attend(x, self.qkv.weight, self.qkv.bias, self.temperature)))
+        batch, tokens, dim = x.shape
+        # Three products and three small transposes: one product's 5-D permutation costs three times as much on CPU.
+        query_weight, key_weight, value_weight = ops.split(self.qkv.weight, dim)
+        query_bias, key_bias, value_bias = ops.split(self.qkv.bias, dim)
+        query = self._heads(x, query_weight, query_bias)
+        key = self._heads(x, key_weight, key_bias)
+        value = self._heads(x, value_weight, value_bias)
+        attention = self.covariance(query, key)  # (B, h, d, d)
+        if self.normalize:
+            # Dividing the d×d product by both norms is dividing N-long queries and keys, with far fewer divisions.
+            key_norm = _l2_norm(key).reshape(batch, self.num_heads, 1, -1)
+            attention = attention / (_l2_norm(query) * key_norm)
+        attention = self.attn_drop(ops.softmax(attention * self.temperature, -1))
+        mixed = self.mix_channels(attention, value).reshape(batch, dim, tokens).transpose(0, 2, 1)
+        return self.proj_drop(self.proj(mixed))
+
+    def _heads(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Project tokens (B, N, C) and lay them out by head, (B, h, d, N)."""
+        batch, tokens, dim = x.shape
+        projected = self.project(x.reshape(-1, dim), weight) + bias
+        projected = projected.reshape(batch, tokens, dim).transpose(0, 2, 1)
+        return projected.reshape(batch, self.num_heads, -1, tokens)
+
+
+def _l2_norm(x: Tensor) -> Tensor:
+    """L2 norm over the last axis, kept, and bounded below as torch's ``normalize`` does."""
+    return ops.maximum(ops.sqrt((x * x).sum(-1, keepdims=True)), _NORMALIZE_EPSILON)
 
 
 class LPI(nn.Cell):
@@ -178,17 +217,21 @@ class LPI(nn.Cell):
 
     def __init__(self, dim: int, gelu: str) -> None:
         super().__init__()
-        grid = kernels().grid
-        self.enter, self.leave = grid.enter, grid.leave
-        self.conv1 = conv3x3(grid.depthwise, dim, dim, group=dim, bias=True)
+        convolution = kernels().convolution
+        self.conv1 = conv3x3(convolution, dim, dim, group=dim, bias=True)
         self.act = Gelu(gelu)
-        self.bn = _batch_norm(grid.batch_norm, dim)
-        self.conv2 = conv3x3(grid.depthwise, dim, dim, group=dim, bias=True)
+        self.bn = _batch_norm(dim)
+        self.conv2 = conv3x3(convolution, dim, dim, group=dim, bias=True)
 
     def construct(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map (B, N, C) to (B, N, C); N = height · width in raster order."""
-        grid = self.enter(x, height, width)
-        return self.leave(self.conv2(self.bn(self.act(self.conv1(grid)))))
+        grid = x.transpose(0, 2, 1).reshape(x.shape[0], x.shape[2], height, width)
+        return _tokens(self.conv2(self.bn(self.act(self.conv1(grid)))))
+
+
+def _tokens(grid: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, N, C)."""
+    return grid.reshape(grid.shape[0], grid.shape[1], -1).transpose(0, 2, 1)
 
 
 def _layer_scale(dim: int, eta: float, name: str) -> Parameter:
@@ -196,7 +239,11 @@ def _layer_scale(dim: int, eta: float, name: str) -> Parameter:
 
 
 class XCABlock(nn.Cell):
-    """Cross-covariance attention, then local patch interaction, then the MLP, each a scaled residual branch."""
+    """Cross-covariance attention, then local patch interaction, then the MLP, each a scaled residual branch.
+
+    Where there are compiled branches, they are computed in one piece each: the cells that hold their parameters are not
+    called. Call :meth:`take_apart` before hooking into such a cell or replacing it.
+    """
 
     def __init__(
         self,
@@ -216,17 +263,66 @@ class XCABlock(nn.Cell):
         self.norm3 = layer_norm(dim)
         self.local_mp = LPI(dim, dialect.gelu)
         self.drop_path = DropPath(drop_path)
+        self.drops_path = drop_path > 0.0
         self.gamma1 = _layer_scale(dim, architecture.eta, "gamma1")
         self.gamma2 = _layer_scale(dim, architecture.eta, "gamma2")
         self.gamma3 = _layer_scale(dim, architecture.eta, "gamma3")
-        self.add_scaled = kernels().scaled_sum()
+        branches = kernels().branches
+        self.in_one_piece = False
+        # A branch in one piece has no place to drop anything inside.
+        if branches is not None and proj_drop == attn_drop == 0.0:
+            self._join(branches(dialect.gelu, dialect.normalize_qk))
+
+    def _join(self, branches: Branches) -> None:
+        self.in_one_piece = True
+        self.attention, self.local, self.local_moving, self.transform = branches
+        self.all_kept = Tensor([1.0], mstype.float32)
+        self.epsilon = Tensor([_LAYER_NORM_EPSILON], mstype.float32)
+        self.batch_epsilon = Tensor([_BATCH_NORM_EPSILON], mstype.float32)
+
+    def take_apart(self) -> None:
+        """Compute step by step, cell by cell, from now on; other precisions than float32 need it."""
+        self.in_one_piece = False
 
     def construct(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
-        x = self.add_scaled(x, self.drop_path(self.attn(self.norm1(x))), self.gamma1)
+        if self.in_one_piece:
+            return self._by_branches(x, height, width)
+        x = x + self.gamma1 * self.drop_path(self.attn(self.norm1(x)))
         # The order is the official code's: LPI (3) before the MLP (2), whatever the numbers suggest.
-        x = self.add_scaled(x, self.drop_path(self.local_mp(self.norm3(x), height, width)), self.gamma3)
-        return self.add_scaled(x, self.drop_path(self.mlp(self.norm2(x))), self.gamma2)
+        x = x + self.gamma3 * self.drop_path(self.local_mp(self.norm3(x), height, width))
+        return x + self.gamma2 * self.drop_path(self.mlp(self.norm2(x)))
+
+    def _by_branches(self, x: Tensor, height: int, width: int) -> Tensor:
+        kept1 = kept2 = kept3 = self.all_kept
+        if self.drops_path and self.training:
+            kept1 = self.drop_path.keep(x).reshape(-1)
+            kept2 = self.drop_path.keep(x).reshape(-1)
+            kept3 = self.drop_path.keep(x).reshape(-1)
+        norm1, attn = self.norm1, self.attn
+        x = self.attention(
+            *(x, kept1, self.epsilon, norm1.gamma, norm1.beta, self.gamma1),
+            *(attn.qkv.weight, attn.qkv.bias, attn.temperature, attn.proj.weight, attn.proj.bias),
+        )[0]
+        norm3, conv1, bn, conv2 = self.norm3, self.local_mp.conv1, self.local_mp.bn, self.local_mp.conv2
+        outputs = (self.local_moving if bn.training else self.local)(
+            *(x, kept2, self.epsilon, norm3.gamma, norm3.beta, self.gamma3),
+            *(conv1.weight, conv1.bias, bn.gamma, bn.beta, conv2.weight, conv2.bias),
+            *(bn.moving_mean, bn.moving_variance, self.batch_epsilon, sides(height, width)),
+        )
+        if bn.training:
+            count = x.shape[0] * x.shape[1]
+            self._move(bn.moving_mean, outputs[2])
+            self._move(bn.moving_variance, outputs[3] * (count / max(count - 1, 1)))
+        norm2, mlp = self.norm2, self.mlp
+        return self.transform(
+            *(outputs[0], kept3, self.epsilon, norm2.gamma, norm2.beta, self.gamma2),
+            *(mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias),
+        )[0]
+
+    def _move(self, statistic: Parameter, value: Tensor) -> None:
+        kept = _BATCH_NORM_MOMENTUM
+        ops.assign(statistic, statistic * kept + ops.stop_gradient(value) * (1.0 - kept))
 
 
 class ClassAttention(nn.Cell):
@@ -279,7 +375,6 @@ class ClassAttentionBlock(nn.Cell):
         self.mlp = Mlp(dim, dim * architecture.mlp_ratio, dialect.gelu, proj_drop)
         self.gamma1 = _layer_scale(dim, architecture.eta, "gamma1")
         self.gamma2 = _layer_scale(dim, architecture.eta, "gamma2")
-        self.add_scaled = kernels().scaled_sum()
 
     def construct(self, cls_token: Tensor, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
         """Map a class token (B, 1, C) and patch tokens (B, N, C) to new ones.
@@ -292,7 +387,7 @@ class ClassAttentionBlock(nn.Cell):
         cls_token = self.norm2(cls_token + self.gamma1 * gathered)
         cls_token = cls_token + self.gamma2 * self.mlp(cls_token)
         if tokens_wanted:
-            tokens = self.add_scaled(tokens, tokens_normed, self.gamma1)
+            tokens = tokens + self.gamma1 * tokens_normed
             if self.tokens_norm:
                 tokens = self.norm2(tokens)
             # The official block adds the patch tokens to themselves; published weights rely on it.

@@ -6,7 +6,8 @@ strictly; the interface follows timm's ``Xcit``. The same code runs in graph mod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from mindspore import Parameter, Tensor, nn, ops
@@ -80,6 +81,18 @@ class _Backbone(nn.Cell):
         if hasattr(source, "config"):
             self.config = source.config
         self.set_train(False)
+
+    @contextmanager
+    def step_by_step(self) -> Iterator[None]:
+        """Inside this context call every cell of every block, so that hooks see each; see :class:`XCABlock`."""
+        joined = [block for block in self.blocks if block.in_one_piece]
+        for block in joined:
+            block.take_apart()
+        try:
+            yield
+        finally:
+            for block in joined:
+                block.in_one_piece = True
 
     def _refuse_if_fused(self, what: str) -> None:
         if self.fused:
@@ -299,6 +312,8 @@ class XCiT(_Backbone):
             InputError: the network is fused.
         """
         self._refuse_if_fused("cast")
+        for block in self.blocks:
+            block.take_apart()
         for parameter in self.get_parameters():
             parameter.set_dtype(dtype)
         self.compile_cache.clear()

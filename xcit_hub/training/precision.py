@@ -25,6 +25,8 @@ def mix_precision(network: XCiT, level: AmpLevel) -> None:
     """
     if level == "O0":
         return
+    for block in network.blocks:
+        block.take_apart()
     if level == "O1":
         _wrap(network)
         return

@@ -6,10 +6,11 @@ Operands of other types than float32 are converted there and back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn
 from mindspore import dtype as mstype
 from mindspore.ops import constexpr
 from numpy.typing import NDArray
@@ -18,7 +19,18 @@ from xcit_hub.models.native import operations
 
 
 def _float32(x: Tensor) -> Tensor:
-    return x.astype(mstype.float32)
+    return x if x.dtype == mstype.float32 else x.astype(mstype.float32)
+
+
+@lru_cache(maxsize=64)
+def _sides_tensor(height: int, width: int) -> Tensor:
+    return Tensor([height, width], mstype.int32)
+
+
+@constexpr
+def sides(height: int, width: int) -> Tensor:
+    """Return a grid's height and width as the operand that compiled operations read, (2) int32."""
+    return _sides_tensor(height, width)
 
 
 class NativeGelu(nn.Cell):
@@ -56,70 +68,6 @@ class NativeDense(nn.Dense):
     def construct(self, x: Tensor) -> Tensor:
         """Map (…, in) to (…, out)."""
         return self.run(_float32(x), _float32(self.weight), _float32(self.bias)).astype(x.dtype)
-
-
-class NativeScaledSum(nn.Cell):
-    """x + gamma · branch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.run = operations.scaled_sum()
-
-    def construct(self, x: Tensor, branch: Tensor, gamma: Tensor) -> Tensor:
-        """Map (…, C), (…, C) and (C) to (…, C)."""
-        return self.run(_float32(x), _float32(branch), _float32(gamma)).astype(x.dtype)
-
-
-class NativeDepthwise(nn.Conv2d):
-    """Depth-wise 3×3 convolution, stride 1, of a grid whose channels come last."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.run = operations.depthwise()
-
-    def construct(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C)."""
-        return self.run(_float32(x), _float32(self.weight), _float32(self.bias)).astype(x.dtype)
-
-
-class NativeBatchNorm(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` of a grid whose channels come last."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.floor = Tensor([self.eps], mstype.float32)
-        self.run = operations.batch_norm()
-
-    def construct(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H, W, C); in training, also move the running statistics."""
-        if not self.training:
-            scale = self.gamma * ops.rsqrt(self.moving_variance + self.eps)
-            return x * scale + (self.beta - self.moving_mean * scale)
-        out, mean, variance = self.run(_float32(x), _float32(self.gamma), _float32(self.beta), self.floor)
-        count = x.shape[0] * x.shape[1] * x.shape[2]
-        unbiased = variance * (count / max(count - 1, 1))
-        self._move(self.moving_mean, mean)
-        self._move(self.moving_variance, unbiased)
-        return out.astype(x.dtype)
-
-    def _move(self, statistic: Tensor, value: Tensor) -> None:
-        value = ops.stop_gradient(value).astype(statistic.dtype)
-        # The base class keeps one minus the momentum it was given.
-        ops.assign(statistic, statistic * (1.0 - self.momentum) + value * self.momentum)
-
-
-class NativeCrossCovariance(nn.Cell):
-    """Cross-covariance attention between its two affine maps, without dropout of the attention."""
-
-    def __init__(self, normalize: bool) -> None:
-        super().__init__()
-        self.project = operations.linear()
-        self.run = operations.cross_covariance(normalize)
-
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor, temperature: Tensor) -> Tensor:
-        """Map tokens (B, N, C), weight (3·C, C), bias (3·C) and temperature (h, 1, 1) to (B, N, C)."""
-        qkv = self.project(_float32(x), _float32(weight), _float32(bias))
-        return self.run(qkv, _float32(temperature)).astype(x.dtype)
 
 
 # The operands of operations.block after its sides and its epsilon; those of products are packed.
@@ -165,11 +113,6 @@ _CLASS_BLOCK_OPERANDS = {
 }
 
 
-@constexpr
-def _sides(height: int, width: int) -> Tensor:
-    return Tensor([height, width], mstype.int32)
-
-
 def _constant(name: str, array: NDArray[np.float32], pack: bool = False) -> Parameter:
     value = Tensor(np.ascontiguousarray(array, np.float32))
     return Parameter(operations.pack_weight()(value) if pack else value, name=name, requires_grad=False)
@@ -195,7 +138,7 @@ class NativeBlock(nn.Cell):
 
     def construct(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
-        return self.run(_float32(x), _sides(height, width), self.floor, *self.operands).astype(x.dtype)
+        return self.run(_float32(x), sides(height, width), self.floor, *self.operands).astype(x.dtype)
 
 
 class NativeClassBlock(nn.Cell):

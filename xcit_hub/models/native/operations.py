@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from mindspore import Tensor, ops
 from mindspore import dtype as mstype
@@ -50,44 +50,6 @@ def layer_norm() -> ops.Custom:
 
 
 @cache
-def scaled_sum() -> ops.Custom:
-    """x (…, C), branch (…, C), gamma (C) → x + gamma · branch."""
-    slopes = _primitive("ScaledSumGrad", lambda branch, gamma, up: (branch, gamma), 2)
-
-    def bprop(x: Tensor, branch: Tensor, gamma: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
-        dbranch, dgamma = slopes(branch, gamma, up)
-        return up, dbranch, dgamma
-
-    return _primitive("ScaledSum", lambda x, branch, gamma: x, bprop=bprop)
-
-
-@cache
-def batch_norm() -> ops.Custom:
-    """x (…, C), gamma (C), beta (C), epsilon (1) → normalised (…, C), mean (C), biased variance (C) of the batch."""
-    slopes = _primitive("BatchNormGrad", lambda x, gamma, mean, variance, epsilon, up: (x, gamma, gamma), 3)
-
-    def bprop(
-        x: Tensor, gamma: Tensor, beta: Tensor, epsilon: Tensor, out: tuple[Tensor, ...], ups: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        dx, dgamma, dbeta = slopes(x, gamma, out[1], out[2], epsilon, ups[0])
-        return dx, dgamma, dbeta, ops.zeros_like(epsilon)
-
-    return _primitive("BatchNorm", lambda x, gamma, beta, epsilon: (x, gamma, gamma), 3, bprop)
-
-
-@cache
-def depthwise() -> ops.Custom:
-    """x (B, H, W, C), weight (C, 1, 3, 3), bias (C) → (B, H, W, C), zeros around the grid."""
-    slopes = _primitive("DepthwiseGrad", lambda x, weight, up: (x, weight, [weight[0]]), 3)
-
-    def bprop(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
-        dx, dweight, dbias = slopes(x, weight, up)
-        return dx, dweight, dbias
-
-    return _primitive("Depthwise", lambda x, weight, bias: x, bprop=bprop)
-
-
-@cache
 def linear() -> ops.Custom:
     """x (…, K), weight (N, K), bias (N) → x · weightᵀ + bias, (…, N)."""
     slopes = _primitive("LinearGrad", lambda x, weight, up: (x, weight, [weight[0]]), 3)
@@ -99,17 +61,137 @@ def linear() -> ops.Custom:
     return _primitive("Linear", lambda x, weight, bias: [*x[:-1], weight[0]], bprop=bprop)
 
 
+_BRANCH = 6  # operands that every branch begins with: x, keep, epsilon, gamma, beta, scale
+
+
+def _branch_slopes(name: str, trained: int) -> ops.Custom:
+    """The gradients of a branch: of x, gamma, beta, scale, and of the first ``trained`` operands of its own."""
+    own = slice(_BRANCH, _BRANCH + trained)
+    return _primitive(f"{name}Grad", lambda *shapes: (shapes[0], *shapes[3:6], *shapes[own]), 4 + trained)
+
+
 @cache
-def cross_covariance(normalize: bool) -> ops.Custom:
-    """qkv (B, N, 3·C), temperature (h, 1, 1) → (B, N, C): channels attend to channels, head by head."""
-    name = f"CrossCovariance{_NORMS[normalize]}"
-    slopes = _primitive(f"{name}Grad", lambda qkv, temperature, up: (qkv, temperature), 2)
+def attention_branch(normalize: bool) -> ops.Custom:
+    """x + keep · scale · attention(norm(x)), qkv (B, N, 3·C), attended (B, N, C).
 
-    def bprop(qkv: Tensor, temperature: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
-        dqkv, dtemperature = slopes(qkv, temperature, up)
-        return dqkv, dtemperature
+    Operands: x (B, N, C); keep (B or 1); epsilon (1), gamma and beta (C) of the norm; scale (C); weight and bias of
+    qkv; temperature (h, 1, 1); weight and bias of proj.
+    """
+    name = f"AttentionBranch{_NORMS[normalize]}"
+    slopes = _branch_slopes(name, 5)
 
-    return _primitive(name, lambda qkv, temperature: [*qkv[:2], qkv[2] // 3], bprop=bprop)
+    def bprop(
+        x: Tensor,
+        keep: Tensor,
+        epsilon: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        scale: Tensor,
+        qkv: Tensor,
+        qkv_bias: Tensor,
+        temperature: Tensor,
+        proj: Tensor,
+        proj_bias: Tensor,
+        out: tuple[Tensor, ...],
+        ups: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
+        operands = (x, keep, epsilon, gamma, beta, scale, qkv, qkv_bias, temperature, proj, proj_bias)
+        dx, *trained = slopes(*operands, *out[1:], ups[0])
+        return dx, ops.zeros_like(keep), ops.zeros_like(epsilon), *trained
+
+    return _primitive(name, lambda x, *operands: (x, [*x[:2], 3 * x[2]], x), 3, bprop)
+
+
+@cache
+def local_branch(gelu_form: str, moving: bool) -> ops.Custom:
+    """x + keep · scale · LPI(norm(x)), its first convolution (B, N, C), mean (C), biased variance (C).
+
+    ``moving`` normalises by the batch's own statistics, else by the ones given. Operands: those every branch begins
+    with, see :func:`attention_branch`; weight (C, 1, 3, 3) and bias of conv1; gamma and beta of the batch norm; weight
+    and bias of conv2; without gradients mean, variance and epsilon (1) of the batch norm, the grid's sides (2) int32.
+    """
+    name = f"LocalBranch{'Moving' if moving else ''}{_GELU[gelu_form]}"
+    slopes = _branch_slopes(name, 6)
+
+    def bprop(
+        x: Tensor,
+        keep: Tensor,
+        epsilon: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        scale: Tensor,
+        conv1: Tensor,
+        conv1_bias: Tensor,
+        bn_gamma: Tensor,
+        bn_beta: Tensor,
+        conv2: Tensor,
+        conv2_bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        bn_epsilon: Tensor,
+        sides: Tensor,
+        out: tuple[Tensor, ...],
+        ups: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
+        operands = (x, keep, epsilon, gamma, beta, scale, conv1, conv1_bias, bn_gamma, bn_beta, conv2, conv2_bias)
+        constants = (mean, variance, bn_epsilon, sides)
+        dx, *trained = slopes(*operands, *constants, *out[1:], ups[0])
+        none = ops.zeros_like
+        return (
+            *(dx, none(keep), none(epsilon), *trained),
+            *(none(mean), none(variance), none(bn_epsilon), none(sides)),
+        )
+
+    return _primitive(name, lambda x, *operands: (x, x, x[2:], x[2:]), 4, bprop)
+
+
+@cache
+def mlp_branch(gelu_form: str) -> ops.Custom:
+    """x + keep · scale · MLP(norm(x)), and what its activation reads (B, N, hidden).
+
+    Operands: those every branch begins with, see :func:`attention_branch`; weight and bias of fc1 and fc2.
+    """
+    name = f"MlpBranch{_GELU[gelu_form]}"
+    slopes = _branch_slopes(name, 4)
+
+    def bprop(
+        x: Tensor,
+        keep: Tensor,
+        epsilon: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        scale: Tensor,
+        fc1: Tensor,
+        fc1_bias: Tensor,
+        fc2: Tensor,
+        fc2_bias: Tensor,
+        out: tuple[Tensor, ...],
+        ups: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
+        operands = (x, keep, epsilon, gamma, beta, scale, fc1, fc1_bias, fc2, fc2_bias)
+        dx, *trained = slopes(*operands, *out[1:], ups[0])
+        return dx, ops.zeros_like(keep), ops.zeros_like(epsilon), *trained
+
+    return _primitive(name, lambda x, *operands: (x, [*x[:2], operands[_BRANCH - 1][0]]), 2, bprop)
+
+
+class Branches(NamedTuple):
+    """The residual branches of a cross-covariance block; ``local_moving`` is ``local`` in training."""
+
+    attention: ops.Custom
+    local: ops.Custom
+    local_moving: ops.Custom
+    mlp: ops.Custom
+
+
+def branches(gelu_form: str, normalize: bool) -> Branches:
+    """Return the operations of a block; see :func:`attention_branch`, :func:`local_branch`, :func:`mlp_branch`."""
+    return Branches(
+        attention_branch(normalize),
+        local_branch(gelu_form, moving=False),
+        local_branch(gelu_form, moving=True),
+        mlp_branch(gelu_form),
+    )
 
 
 @cache

@@ -118,12 +118,16 @@ inline std::vector<float> transposed(const std::vector<float>& square, int64_t d
   return turned;
 }
 
-// qkv (B, N, 3·C), temperature (h, 1, 1) → (B, N, C)
-inline void cross_covariance(const Arguments& a, bool normalised) {
-  const float *qkv = a.floats(0), *temperature = a.floats(1);
-  float* out = a.floats(2);
-  const int64_t images = a.dim(0, 0), tokens = a.dim(0, 1), channels = a.dim(0, 2) / 3;
-  const int64_t heads = a.dim(1, 0), dim = channels / heads;
+struct Heads {
+  int64_t images, tokens, channels, heads;
+  bool normalised;
+};
+
+// qkv (B, N, 3·C), temperature (h) → (B, N, C)
+inline void cross_covariance(const Heads& all, const float* qkv, const float* temperature, float* out) {
+  const int64_t images = all.images, tokens = all.tokens, channels = all.channels, heads = all.heads;
+  const int64_t dim = channels / heads;
+  const bool normalised = all.normalised;
   Team::instance().split(images * heads, 1, [=](int64_t first, int64_t last) {
     for (int64_t item = first; item < last; ++item) {
       const int64_t image = item / heads, which = item % heads;
@@ -137,11 +141,11 @@ inline void cross_covariance(const Arguments& a, bool normalised) {
 }
 
 // qkv, temperature, d out → d qkv, d temperature
-inline void cross_covariance_grad(const Arguments& a, bool normalised) {
-  const float *qkv = a.floats(0), *temperature = a.floats(1), *up = a.floats(2);
-  float *dqkv = a.floats(3), *dtemperature = a.floats(4);
-  const int64_t images = a.dim(0, 0), tokens = a.dim(0, 1), channels = a.dim(0, 2) / 3;
-  const int64_t heads = a.dim(1, 0), dim = channels / heads;
+inline void cross_covariance_grad(const Heads& all, const float* qkv, const float* temperature, const float* up, float* dqkv,
+                                  float* dtemperature) {
+  const int64_t images = all.images, tokens = all.tokens, channels = all.channels, heads = all.heads;
+  const int64_t dim = channels / heads;
+  const bool normalised = all.normalised;
   std::vector<float> shares(images * heads);
   Team::instance().split(images * heads, 1, [&](int64_t first, int64_t last) {
     for (int64_t item = first; item < last; ++item) {

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "arguments.h"
 #include "threads.h"
 
 namespace xcit {
@@ -14,8 +13,6 @@ namespace xcit {
 struct Grid {
   int64_t height, width, channels;
 };
-
-inline Grid grid_of(const Arguments& a) { return {a.dim(0, 1), a.dim(0, 2), a.dim(0, 3)}; }
 
 // (C, 1, 3, 3) to (9, C): channels are what is contiguous in tokens.
 inline std::vector<float> taps_first(const float* weight, int64_t channels) {
@@ -85,16 +82,9 @@ inline void convolve(const Grid& g, int64_t images, const float* x, const float*
   });
 }
 
-inline void depthwise(const Arguments& a) {
-  convolve(grid_of(a), a.dim(0, 0), a.floats(0), a.floats(1), a.floats(2), false, a.floats(3));
-}
-
-inline void depthwise_grad(const Arguments& a) {
-  const float *x = a.floats(0), *dy = a.floats(2);
-  float *dweight = a.floats(4), *dbias = a.floats(5);
-  const Grid g = grid_of(a);
-  const int64_t images = a.dim(0, 0), channels = g.channels;
-  convolve(g, images, dy, a.floats(1), nullptr, true, a.floats(3));
+// dy → d weight (C, 1, 3, 3), d bias (C)
+inline void convolve_grad(const Grid& g, int64_t images, const float* x, const float* dy, float* dweight, float* dbias) {
+  const int64_t channels = g.channels;
   std::vector<float> sums(10 * channels);
   sum_rows(images * g.height, 10 * channels, sums.data(), [&](int64_t first, int64_t last, float* sum) {
     for (int64_t row = first; row < last; ++row) {

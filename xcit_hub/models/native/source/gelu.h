@@ -69,23 +69,30 @@ struct Tanh {
 };
 
 template <class Form>
-void gelu(const Arguments& a) {
-  const float* x = a.floats(0);
-  float* y = a.floats(1);
-  Team::instance().split(a.size(0), kLeastNumbers, [=](int64_t first, int64_t last) {
+void activate(int64_t count, const float* x, float* y) {
+  Team::instance().split(count, kLeastNumbers, [=](int64_t first, int64_t last) {
 #pragma omp simd
     for (int64_t i = first; i < last; ++i) y[i] = Form::value(x[i]);
   });
 }
 
+// dy → dx, which may be dy
 template <class Form>
-void gelu_grad(const Arguments& a) {
-  const float *x = a.floats(0), *dy = a.floats(1);
-  float* dx = a.floats(2);
-  Team::instance().split(a.size(0), kLeastNumbers, [=](int64_t first, int64_t last) {
+void activate_grad(int64_t count, const float* x, const float* dy, float* dx) {
+  Team::instance().split(count, kLeastNumbers, [=](int64_t first, int64_t last) {
 #pragma omp simd
     for (int64_t i = first; i < last; ++i) dx[i] = dy[i] * Form::slope(x[i]);
   });
+}
+
+template <class Form>
+void gelu(const Arguments& a) {
+  activate<Form>(a.size(0), a.floats(0), a.floats(1));
+}
+
+template <class Form>
+void gelu_grad(const Arguments& a) {
+  activate_grad<Form>(a.size(0), a.floats(0), a.floats(1), a.floats(2));
 }
 
 }  // namespace xcit

@@ -4,15 +4,13 @@
 // row-major, contiguous. Rows are tokens of C channels. Nothing here knows MindSpore otherwise.
 
 #include "arguments.h"
-#include "attention.h"
 #include "block.h"
+#include "branches.h"
 #include "class_attention.h"
-#include "depthwise.h"
 #include "gelu.h"
 #include "norms.h"
 #include "patch_embed.h"
 #include "products.h"
-#include "residual.h"
 
 using namespace xcit;
 
@@ -22,12 +20,6 @@ XCIT_OPERATION(GeluTanh, gelu<Tanh>(a))
 XCIT_OPERATION(GeluTanhGrad, gelu_grad<Tanh>(a))
 XCIT_OPERATION(LayerNorm, layer_norm(a))
 XCIT_OPERATION(LayerNormGrad, layer_norm_grad(a))
-XCIT_OPERATION(ScaledSum, scaled_sum(a))
-XCIT_OPERATION(ScaledSumGrad, scaled_sum_grad(a))
-XCIT_OPERATION(BatchNorm, batch_norm(a))
-XCIT_OPERATION(BatchNormGrad, batch_norm_grad(a))
-XCIT_OPERATION(Depthwise, depthwise(a))
-XCIT_OPERATION(DepthwiseGrad, depthwise_grad(a))
 XCIT_OPERATION(Linear, linear(a))
 XCIT_OPERATION(LinearGrad, linear_grad(a))
 XCIT_OPERATION(DownsampleImageErf, downsample<Erf>(a, true, false))
@@ -46,7 +38,19 @@ XCIT_OPERATION(ClassBlockErfLast, class_block<Erf>(a, false, false))
 XCIT_OPERATION(ClassBlockTanh, class_block<Tanh>(a, true, true))
 XCIT_OPERATION(ClassBlockTanhRaw, class_block<Tanh>(a, true, false))
 XCIT_OPERATION(ClassBlockTanhLast, class_block<Tanh>(a, false, false))
-XCIT_OPERATION(CrossCovariance, cross_covariance(a, true))
-XCIT_OPERATION(CrossCovarianceGrad, cross_covariance_grad(a, true))
-XCIT_OPERATION(CrossCovarianceRaw, cross_covariance(a, false))
-XCIT_OPERATION(CrossCovarianceRawGrad, cross_covariance_grad(a, false))
+XCIT_OPERATION(AttentionBranch, attention_branch(a, true))
+XCIT_OPERATION(AttentionBranchGrad, attention_branch_grad(a, true))
+XCIT_OPERATION(AttentionBranchRaw, attention_branch(a, false))
+XCIT_OPERATION(AttentionBranchRawGrad, attention_branch_grad(a, false))
+XCIT_OPERATION(LocalBranchErf, local_branch<Erf>(a, false))
+XCIT_OPERATION(LocalBranchErfGrad, local_branch_grad<Erf>(a, false))
+XCIT_OPERATION(LocalBranchTanh, local_branch<Tanh>(a, false))
+XCIT_OPERATION(LocalBranchTanhGrad, local_branch_grad<Tanh>(a, false))
+XCIT_OPERATION(LocalBranchMovingErf, local_branch<Erf>(a, true))
+XCIT_OPERATION(LocalBranchMovingErfGrad, local_branch_grad<Erf>(a, true))
+XCIT_OPERATION(LocalBranchMovingTanh, local_branch<Tanh>(a, true))
+XCIT_OPERATION(LocalBranchMovingTanhGrad, local_branch_grad<Tanh>(a, true))
+XCIT_OPERATION(MlpBranchErf, mlp_branch<Erf>(a))
+XCIT_OPERATION(MlpBranchErfGrad, mlp_branch_grad<Erf>(a))
+XCIT_OPERATION(MlpBranchTanh, mlp_branch<Tanh>(a))
+XCIT_OPERATION(MlpBranchTanhGrad, mlp_branch_grad<Tanh>(a))

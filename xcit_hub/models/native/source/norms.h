@@ -1,4 +1,4 @@
-// Layer norm, and batch norm in training.
+// Layer norm, and batch norm over rows.
 
 #pragma once
 
@@ -42,13 +42,11 @@ inline void layer_norm(const Arguments& a) {
   });
 }
 
-inline void layer_norm_grad(const Arguments& a) {
-  const float *x = a.floats(0), *gamma = a.floats(1), *dy = a.floats(3);
-  const float epsilon = *a.floats(2);
-  float *dx = a.floats(4), *dgamma = a.floats(5), *dbeta = a.floats(6);
-  const int64_t channels = a.dim(0, -1);
+// dy → dx [+ base, whatever reaches x on another way], d gamma, d beta
+inline void layer_norm_grad(int64_t rows, int64_t channels, const float* x, const float* gamma, float epsilon,
+                            const float* dy, const float* base, float* dx, float* dgamma, float* dbeta) {
   std::vector<float> sums(2 * channels);
-  sum_rows(a.size(0) / channels, 2 * channels, sums.data(), [=](int64_t first, int64_t last, float* sum) {
+  sum_rows(rows, 2 * channels, sums.data(), [=](int64_t first, int64_t last, float* sum) {
     for (int64_t row = first; row < last; ++row) {
       const float *in = x + row * channels, *up = dy + row * channels;
       float* out = dx + row * channels;
@@ -63,10 +61,10 @@ inline void layer_norm_grad(const Arguments& a) {
       along *= m.scale / channels;
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
-        const float normed = (in[c] - m.mean) * m.scale;
-        out[c] = m.scale * (up[c] * gamma[c] - mean - normed * along);
+        const float normed = (in[c] - m.mean) * m.scale, slope = m.scale * (up[c] * gamma[c] - mean - normed * along);
         sum[c] += up[c] * normed;
         sum[channels + c] += up[c];
+        out[c] = base ? base[row * channels + c] + slope : slope;
       }
     }
   });
@@ -74,11 +72,14 @@ inline void layer_norm_grad(const Arguments& a) {
   std::copy_n(sums.begin() + channels, channels, dbeta);
 }
 
-inline void batch_norm(const Arguments& a) {
-  const float *x = a.floats(0), *gamma = a.floats(1), *beta = a.floats(2);
-  const float epsilon = *a.floats(3);
-  float *y = a.floats(4), *mean = a.floats(5), *variance = a.floats(6);
-  const int64_t channels = a.dim(0, -1), rows = a.size(0) / channels;
+inline void layer_norm_grad(const Arguments& a) {
+  const int64_t channels = a.dim(0, -1);
+  layer_norm_grad(a.size(0) / channels, channels, a.floats(0), a.floats(1), *a.floats(2), a.floats(3), nullptr, a.floats(4),
+                  a.floats(5), a.floats(6));
+}
+
+// Mean and biased variance of every channel over all rows.
+inline void batch_moments(int64_t rows, int64_t channels, const float* x, float* mean, float* variance) {
   sum_rows(rows, channels, mean, [=](int64_t first, int64_t last, float* sum) {
     for (int64_t row = first; row < last; ++row) {
 #pragma omp simd
@@ -95,27 +96,13 @@ inline void batch_norm(const Arguments& a) {
       }
     }
   });
-  std::vector<float> scale(channels);
-  for (int64_t c = 0; c < channels; ++c) {
-    variance[c] /= rows;
-    scale[c] = gamma[c] / std::sqrt(variance[c] + epsilon);
-  }
-  const float* factor = scale.data();
-  split_rows(rows, channels, [=](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      const int64_t at = row * channels;
-#pragma omp simd
-      for (int64_t c = 0; c < channels; ++c) y[at + c] = (x[at + c] - mean[c]) * factor[c] + beta[c];
-    }
-  });
+  for (int64_t c = 0; c < channels; ++c) variance[c] /= rows;
 }
 
-inline void batch_norm_grad(const Arguments& a) {
-  const float *x = a.floats(0), *gamma = a.floats(1), *mean = a.floats(2), *variance = a.floats(3);
-  const float epsilon = *a.floats(4);
-  const float* dy = a.floats(5);
-  float *dx = a.floats(6), *dgamma = a.floats(7), *dbeta = a.floats(8);
-  const int64_t channels = a.dim(0, -1), rows = a.size(0) / channels;
+// dy → dx, d gamma, d beta; `moving` says that mean and variance come from x and move with it. dx may be dy.
+inline void batch_norm_grad(int64_t rows, int64_t channels, const float* x, const float* gamma, const float* mean,
+                            const float* variance, float epsilon, bool moving, const float* dy, float* dx, float* dgamma,
+                            float* dbeta) {
   std::vector<float> sums(2 * channels), scales(channels);
   for (int64_t c = 0; c < channels; ++c) scales[c] = 1.0f / std::sqrt(variance[c] + epsilon);
   const float* scale = scales.data();
@@ -131,13 +118,14 @@ inline void batch_norm_grad(const Arguments& a) {
   });
   std::copy_n(sums.begin(), channels, dgamma);
   std::copy_n(sums.begin() + channels, channels, dbeta);
+  const float share = moving ? 1.0f / rows : 0.0f;
   split_rows(rows, channels, [=](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const int64_t at = row * channels;
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
         const float normed = (x[at + c] - mean[c]) * scale[c];
-        dx[at + c] = gamma[c] * scale[c] * (dy[at + c] - (dbeta[c] + normed * dgamma[c]) / rows);
+        dx[at + c] = gamma[c] * scale[c] * (dy[at + c] - (dbeta[c] + normed * dgamma[c]) * share);
       }
     }
   });

@@ -93,7 +93,7 @@ inline void pack_right(const Matrix& b, int64_t width, int64_t depth, float* pac
 
 // Memory of this thread that outlives the call: fresh memory would be cleared page by page each time. One drawer for
 // each use that may be open at the same time.
-enum Drawer { kLeftPanels, kRightPanels, kFirst, kSecond, kDrawers };
+enum Drawer { kLeftPanels, kRightPanels, kMoreRightPanels, kFirst, kSecond, kUp, kNormed, kActive, kPassed, kDrawers };
 
 inline float* scratch(Drawer drawer, int64_t floats) {
   static thread_local std::unique_ptr<float[]> drawers[kDrawers];
@@ -182,18 +182,27 @@ inline void linear(const Arguments& a) {
   multiply(rows, width, depth, {a.floats(0), depth, 1}, {a.floats(1), 1, depth}, a.floats(2), a.floats(3));
 }
 
-// x, weight, dy → dx, d weight, d bias
-inline void linear_grad(const Arguments& a) {
-  const int64_t depth = a.dim(1, 1), width = a.dim(1, 0), rows = a.size(0) / depth;
-  const float *x = a.floats(0), *weight = a.floats(1), *dy = a.floats(2);
-  multiply(rows, depth, width, {dy, width, 1}, {weight, depth, 1}, nullptr, a.floats(3));
-  multiply(width, depth, rows, {dy, 1, width}, {x, depth, 1}, nullptr, a.floats(4));
-  sum_rows(rows, width, a.floats(5), [=](int64_t first, int64_t last, float* sum) {
+inline void column_sums(int64_t rows, int64_t width, const float* x, float* sums) {
+  sum_rows(rows, width, sums, [=](int64_t first, int64_t last, float* sum) {
     for (int64_t row = first; row < last; ++row) {
 #pragma omp simd
-      for (int64_t j = 0; j < width; ++j) sum[j] += dy[row * width + j];
+      for (int64_t j = 0; j < width; ++j) sum[j] += x[row * width + j];
     }
   });
+}
+
+// x (rows, K), weight (N, K), dy (rows, N) → dx, d weight, d bias
+inline void affine_grad(int64_t rows, int64_t width, int64_t depth, const float* x, const float* weight, const float* dy,
+                        float* dx, float* dweight, float* dbias) {
+  multiply(rows, depth, width, {dy, width, 1}, {weight, depth, 1}, nullptr, dx);
+  multiply(width, depth, rows, {dy, 1, width}, {x, depth, 1}, nullptr, dweight);
+  column_sums(rows, width, dy, dbias);
+}
+
+// x, weight, dy → dx, d weight, d bias
+inline void linear_grad(const Arguments& a) {
+  const int64_t depth = a.dim(1, 1), width = a.dim(1, 0);
+  affine_grad(a.size(0) / depth, width, depth, a.floats(0), a.floats(1), a.floats(2), a.floats(3), a.floats(4), a.floats(5));
 }
 
 // weight (N, K) → its transpose, packed as a right factor

@@ -45,12 +45,11 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "start": (_TINY, ["start", "--rounds", "7"]),
     "input": (_TINY, ["input", "--rounds", "7"]),
     "scaling": (["xcit_tiny_12_p16_224"], ["scaling", "--rounds", "3"]),
-    # A graph of single operations keeps every block's numbers, 0.13 MB a token; fused blocks and PyNative do not.
     "photograph": (
         ["xcit_nano_12_p16_224"],
         [
             *("scaling", "--size", "4000x6000", "--rounds", "3", "--seconds", "0"),
-            *("--contender", "timm, eager", "--contender", "xcit-hub, graph, fused"),
+            *("--contender", "timm, eager", "--contender", "xcit-hub, graph", "--contender", "xcit-hub, graph, fused"),
             *("--contender", "xcit-hub, PyNative", "--contender", "limit*"),
         ],
     ),

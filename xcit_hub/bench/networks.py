@@ -86,6 +86,8 @@ def mindcv_network(case: Case, *, graph: bool) -> Step:
 
 def our_network(case: Case, *, graph: bool, fused: bool = False, native: bool = True) -> Step:
     """Run our network, and train it with the step that ``xcit-hub train`` uses; not ``native``: as without compiler."""
+    if fused and case.work == "training":
+        raise NotHereError("a fused network cannot be trained")
     import mindspore
 
     import xcit_hub

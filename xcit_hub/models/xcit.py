@@ -85,6 +85,7 @@ class _Backbone(nn.Cell):
     @contextmanager
     def step_by_step(self) -> Iterator[None]:
         """Inside this context call every cell of every block, so that hooks see each; see :class:`XCABlock`."""
+        self._refuse_if_fused("taken apart")
         joined = [block for block in self.blocks if block.in_one_piece]
         for block in joined:
             block.take_apart()

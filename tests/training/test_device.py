@@ -9,6 +9,7 @@ import pytest
 from xcit_hub.data.batches import Stream, Worker
 from xcit_hub.errors import InputError
 from xcit_hub.training import device
+from xcit_hub.training.recipe import Recipe
 
 
 def numbers(count: int) -> Stream:
@@ -44,3 +45,12 @@ def test_what_a_row_cannot_be_made_of_is_said_as_it_was_raised() -> None:
 def test_alone_nothing_is_exchanged() -> None:
     assert device.gather([7, 3], 5, Worker()) == [3, 7]
     assert device.mean(np.array([1.5], np.float32), Worker()).tolist() == [1.5]
+
+
+def test_a_compile_cache_that_would_hand_out_an_old_recipes_graph_is_refused(monkeypatch) -> None:
+    monkeypatch.setenv("MS_COMPILER_CACHE_ENABLE", "1")
+    recipe = Recipe.model_validate({"model": "xcit_nano_12_p16_224", "mode": mindspore.GRAPH_MODE})
+    with pytest.raises(InputError, match="compile cache is on"):
+        device.prepare(recipe, distribute=False)
+    without_graph = recipe.model_copy(update={"mode": mindspore.PYNATIVE_MODE})
+    assert device.prepare(without_graph, distribute=False) == Worker()

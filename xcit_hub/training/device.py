@@ -21,6 +21,7 @@ from xcit_hub.training.watch import watch_workers
 
 _Result = TypeVar("_Result")
 _HALF = 1 << 20
+_COMPILE_CACHE = "MS_COMPILER_CACHE_ENABLE"
 
 
 def started_by() -> str | None:
@@ -37,9 +38,17 @@ def prepare(recipe: Recipe, *, distribute: bool) -> Worker:
         distribute: whether there are other workers.
 
     Raises:
-        InputError: the device does not exist, or nobody started workers.
+        InputError: the device does not exist, nobody started workers, or MindSpore's compile cache is on.
         XcitHubError: the workers cannot be joined.
     """
+    cached = os.environ.get(_COMPILE_CACHE) == "1" or mindspore.get_context("enable_compile_cache")
+    if cached and recipe.mode == mindspore.GRAPH_MODE:
+        # Seen: a run with another weight decay trained with the old one, to the last digit.
+        raise InputError(
+            "MindSpore's compile cache is on, and it takes an old graph for a changed recipe's.",
+            where=_COMPILE_CACHE,
+            fix="Unset it (or enable_compile_cache); or train with --mode 1, without a graph.",
+        )
     # MindSpore refuses even the device it already runs on once something has been computed.
     if recipe.device_target not in ("auto", device_target()):
         try:

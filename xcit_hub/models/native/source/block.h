@@ -15,12 +15,6 @@
 
 namespace xcit {
 
-inline void normalise(const float* row, int64_t channels, float epsilon, float* out) {
-  const Moments m = moments(row, channels, epsilon);
-#pragma omp simd
-  for (int64_t c = 0; c < channels; ++c) out[c] = (row[c] - m.mean) * m.scale;
-}
-
 // One image through a cross-covariance block whose LayerNorms 1 and 2 and layer scales are folded into their neighbours.
 template <class Form>
 struct Block {
@@ -100,10 +94,7 @@ struct Block {
     split_rows(tokens, channels, [&](int64_t first, int64_t last) {
       const float *gamma = a.floats(kNormGamma), *beta = a.floats(kNormBeta);
       for (int64_t row = first; row < last; ++row) {
-        float* to = normed + row * channels;
-        normalise(out + row * channels, channels, epsilon, to);
-#pragma omp simd
-        for (int64_t c = 0; c < channels; ++c) to[c] = to[c] * gamma[c] + beta[c];
+        normalise(out + row * channels, channels, epsilon, gamma, beta, normed + row * channels);
       }
     });
     const int64_t line = grid.width * channels;

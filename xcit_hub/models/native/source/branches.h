@@ -52,12 +52,8 @@ struct Branch {
 
   // The layer norm of rows [top, bottom).
   void normalise(int64_t top, int64_t bottom, float* out) const {
-    const float *gamma = a.floats(kNormGamma), *beta = a.floats(kNormBeta);
     for (int64_t row = top; row < bottom; ++row, out += channels) {
-      const float* in = x + row * channels;
-      const Moments m = moments(in, channels, *a.floats(kEpsilon));
-#pragma omp simd
-      for (int64_t c = 0; c < channels; ++c) out[c] = (in[c] - m.mean) * m.scale * gamma[c] + beta[c];
+      xcit::normalise(x + row * channels, channels, *a.floats(kEpsilon), a.floats(kNormGamma), a.floats(kNormBeta), out);
     }
   }
 

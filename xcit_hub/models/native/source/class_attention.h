@@ -9,7 +9,6 @@
 
 #include "arguments.h"
 #include "attention.h"
-#include "block.h"
 #include "gelu.h"
 #include "norms.h"
 #include "products.h"
@@ -39,10 +38,7 @@ struct ClassBlock {
         epsilon(*a.floats(kEpsilon)) {}
 
   void norm(const float* row, Input gamma, float* out) const {
-    normalise(row, channels, epsilon, out);
-    const float *gain = a.floats(gamma), *offset = a.floats(gamma + 1);
-#pragma omp simd
-    for (int64_t c = 0; c < channels; ++c) out[c] = out[c] * gain[c] + offset[c];
+    normalise(row, channels, epsilon, a.floats(gamma), a.floats(gamma + 1), out);
   }
 
   // One row · packed weight + bias.

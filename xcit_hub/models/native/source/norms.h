@@ -26,6 +26,18 @@ inline Moments moments(const float* row, int64_t channels, float epsilon) {
   return {mean, 1.0f / std::sqrt(squares / channels + epsilon)};
 }
 
+inline void normalise(const float* row, int64_t channels, float epsilon, float* out) {
+  const Moments m = moments(row, channels, epsilon);
+#pragma omp simd
+  for (int64_t c = 0; c < channels; ++c) out[c] = (row[c] - m.mean) * m.scale;
+}
+
+inline void normalise(const float* row, int64_t channels, float epsilon, const float* gamma, const float* beta, float* out) {
+  const Moments m = moments(row, channels, epsilon);
+#pragma omp simd
+  for (int64_t c = 0; c < channels; ++c) out[c] = (row[c] - m.mean) * m.scale * gamma[c] + beta[c];
+}
+
 inline void layer_norm(const Arguments& a) {
   const float *x = a.floats(0), *gamma = a.floats(1), *beta = a.floats(2);
   const float epsilon = *a.floats(3);
@@ -33,11 +45,7 @@ inline void layer_norm(const Arguments& a) {
   const int64_t channels = a.dim(0, -1);
   split_rows(a.size(0) / channels, channels, [=](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
-      const float* in = x + row * channels;
-      float* out = y + row * channels;
-      const Moments m = moments(in, channels, epsilon);
-#pragma omp simd
-      for (int64_t c = 0; c < channels; ++c) out[c] = (in[c] - m.mean) * m.scale * gamma[c] + beta[c];
+      normalise(x + row * channels, channels, epsilon, gamma, beta, y + row * channels);
     }
   });
 }

@@ -376,7 +376,7 @@ def first_departure(ours: Any, theirs: Any, images: Array) -> Departure | None:
 def _layers(network: Any) -> Iterator[str]:
     """Names, in the order they run, of the layers whose outputs both frameworks can show."""
     yield "patch_embed"
-    for index in range(len(network.blocks)):
+    for index in range(network.depth):
         for part in ("norm1", "attn", "norm3", "local_mp", "norm2", "mlp"):
             yield f"blocks.{index}.{part}"
     for index in range(len(network.cls_attn_blocks)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mindspore
 import numpy as np
 import pytest
@@ -191,19 +193,33 @@ def test_recomputation_runs_blocks_again_without_changing_a_gradient_and_can_be_
             assert np.abs(recomputed[name] - value).max() <= 1e-5 * max(np.abs(value).max(), 1e-3), (enabled, name)
 
 
-def test_drop_path_drops_whole_samples_only_in_training() -> None:
-    from xcit_hub.models.layers import DropPath
+@pytest.mark.parametrize("in_one_piece", [True, False])
+def test_drop_path_drops_each_branch_of_whole_samples_on_its_own(in_one_piece: bool) -> None:
+    from xcit_hub.models.layers import XCABlock
+    from xcit_hub.training.randomness import seed_dropout
 
-    mindspore.set_seed(0)
-    layer = DropPath(0.4)
-    x = Tensor(np.ones((500, 2, 3), np.float32))
-    layer.set_train(False)
-    assert np.array_equal(layer(x).asnumpy(), x.asnumpy())
-    layer.set_train(True)
-    dropped = layer(x).asnumpy().reshape(500, -1)
-    assert all(len(set(sample)) == 1 for sample in dropped)
-    assert set(np.unique(dropped)) == {np.float32(0.0), np.float32(1.0 / 0.6)}
-    assert abs((dropped[:, 0] == 0).mean() - 0.4) < 0.1
+    rate, samples = 0.4, 300
+    fine = replace(variants.architecture("xcit_nano_12_p16_224"), embed_dim=16, num_heads=2)
+    block = XCABlock(fine, variants.dialect("paper"), proj_drop=0.0, attn_drop=0.0, drop_path=rate)
+    if block.in_one_piece and not in_one_piece:
+        block.take_apart()
+    for name, parameter in block.parameters_dict().items():
+        # Each branch adds its last bias alone: 1, 10 or 100 to every number.
+        added = {"attn.proj.bias": 1.0, "local_mp.conv2.bias": 10.0, "mlp.fc2.bias": 100.0}.get(name, 0.0)
+        value = 1.0 if name.startswith(("gamma", "local_mp.bn.moving_variance")) else added
+        parameter.set_data(Tensor(np.full(parameter.shape, value, np.float32)))
+    seed_dropout(block, seed=0, rank=0)
+    block.set_train(True)
+    block.local_mp.bn.set_train(False)
+    out = block(Tensor(np.zeros((samples, 4, 16), np.float32)), 2, 2).asnumpy() * (1.0 - rate)
+    assert np.ptp(out, axis=(1, 2)).max() < 1e-3, "a branch is kept or dropped for all tokens and channels"
+    kinds, counts = np.unique(out[:, 0, 0].round().astype(int), return_counts=True)
+    assert kinds.tolist() == [0, 1, 10, 11, 100, 101, 110, 111], "the three branches do not drop together"
+    for added in (1, 10, 100):
+        kept = counts[kinds // added % 10 == 1].sum() / samples
+        assert abs(kept - (1.0 - rate)) < 0.1
+    block.set_train(False)
+    assert np.allclose(block(Tensor(np.zeros((2, 4, 16), np.float32)), 2, 2).asnumpy(), 111.0)
 
 
 @pytest.mark.parametrize("rate", ["drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"])

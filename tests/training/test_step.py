@@ -91,8 +91,8 @@ def test_fifty_steps_are_torchs_fifty_steps() -> None:
         twin_average.update(twin)
         assert ours == pytest.approx(theirs.item(), rel=1e-4)
 
-    averaged = {key.removeprefix("ema."): value for key, value in arrays_of(average).items()}
-    for arrays, state in ((arrays_of(network), twin.state_dict()), (averaged, twin_average.module.state_dict())):
+    averaged = {key.removeprefix("ema."): value for key, value in arrays_of(step.ema).items()}
+    for arrays, state in ((arrays_of(step.network), twin.state_dict()), (averaged, twin_average.module.state_dict())):
         errors = relative_error(arrays, state)
         # Softmax does not see the class attention's key bias: its gradient is rounding noise, which Adam amplifies.
         errors = {key: error for key, error in errors.items() if not key.endswith("attn.k.bias")}
@@ -108,8 +108,9 @@ def test_four_accumulated_batches_equal_one_of_four_times_the_size(mini_architec
         network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
         # BatchNorm sees 4 images or 16: only with fixed statistics can the two be the same computation.
         recipe = recipe_of(mini_architecture, gradient_accumulation_steps=accumulation, freeze_bn=True)
-        losses = train(TrainStep(network, recipe), data)
-        results.append((np.array(losses).reshape(2, -1).mean(1), arrays_of(network)))
+        step = TrainStep(network, recipe)
+        losses = train(step, data)
+        results.append((np.array(losses).reshape(2, -1).mean(1), arrays_of(step.network)))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-4)
     assert largest_difference(results[0][1], results[1][1]) < 1e-4
 
@@ -138,7 +139,7 @@ def test_an_overflow_skips_the_update_and_halves_a_dynamic_scale(mini_architectu
     result = step(mindspore.Tensor(images), mindspore.Tensor(100 * smoothed(labels)), 1e-3)
     assert float(result.applied) == 0.0
     assert np.isfinite(float(result.loss))
-    assert largest_difference(before, arrays_of(network)) == 0.0
+    assert largest_difference(before, arrays_of(step.network)) == 0.0
     assert step.loss_scale == pytest.approx(1.5e38)
     assert float(step.optimizer.updates) == 0.0
 

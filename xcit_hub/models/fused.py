@@ -35,13 +35,13 @@ def fused_patch_embed(patch_embed: ConvPatchEmbed, dialect: Dialect) -> nn.Cell:
     return native(stages, dialect.gelu) if native else _FoldedPatchEmbed(stages, dialect.gelu)
 
 
-def fused_block(block: XCABlock, architecture: Architecture, dialect: Dialect) -> nn.Cell:
-    """Fold a cross-covariance block: tokens (B, N, C) to tokens as before, in evaluation."""
-    arrays = _folded(block)
-    native = kernels().fused_block
+def fused_blocks(blocks: nn.CellList, architecture: Architecture, dialect: Dialect) -> nn.Cell:
+    """Fold the cross-covariance blocks: a list of cells, or one cell where one operation computes them all."""
+    folded = [_folded(block) for block in blocks]
+    native = kernels().fused_blocks
     if native:
-        return native(arrays, dialect.gelu, dialect.normalize_qk, block.norm1.epsilon)
-    return _FoldedBlock(arrays, architecture, dialect)
+        return native(folded, dialect.gelu, dialect.normalize_qk, blocks[0].norm1.epsilon)
+    return nn.CellList([_FoldedBlock(arrays, architecture, dialect) for arrays in folded])
 
 
 def fused_class_blocks(blocks: nn.CellList, architecture: Architecture, dialect: Dialect) -> list[nn.Cell]:

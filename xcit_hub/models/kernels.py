@@ -17,7 +17,7 @@ from mindspore import Tensor, nn, ops
 
 from xcit_hub.models.native import cells
 from xcit_hub.models.native.build import library as native_library
-from xcit_hub.models.native.operations import Branches, branches
+from xcit_hub.models.native.operations import Blocks, blocks
 
 _SQRT_HALF = math.sqrt(0.5)
 _TANH_SCALE = math.sqrt(2.0 / math.pi)
@@ -87,9 +87,9 @@ class Kernels:
     convolution: type[nn.Conv2d]
     dense: type[nn.Dense]
     layer_norm: type[nn.LayerNorm]
-    # A block's branches, and in inference whole blocks and the patch embedding, in one piece where there are such.
-    branches: Callable[[str, bool], Branches] | None = None
-    fused_block: type[nn.Cell] | None = None
+    # Whole blocks, and in inference the patch embedding, in one piece where there are such.
+    blocks: Callable[[str, bool], Blocks] | None = None
+    fused_blocks: type[nn.Cell] | None = None
     fused_patch_embed: type[nn.Cell] | None = None
     fused_class_block: type[nn.Cell] | None = None
 
@@ -104,8 +104,8 @@ _COMPILED = Kernels(
     convolution=nn.Conv2d,
     dense=cells.NativeDense,
     layer_norm=cells.NativeLayerNorm,
-    branches=branches,
-    fused_block=cells.NativeBlock,
+    blocks=blocks,
+    fused_blocks=cells.NativeBlocks,
     fused_patch_embed=cells.NativePatchEmbed,
     fused_class_block=cells.NativeClassBlock,
 )

@@ -17,8 +17,8 @@ from mindspore.ops import constexpr
 from numpy.typing import NDArray
 
 from xcit_hub.models.kernels import kernels
-from xcit_hub.models.native.cells import sides
-from xcit_hub.models.native.operations import Branches
+from xcit_hub.models.native.cells import integers
+from xcit_hub.models.native.operations import Blocks
 from xcit_hub.parameters import stem_widths
 from xcit_hub.variants import Architecture, Dialect
 
@@ -70,18 +70,10 @@ class DropPath(nn.Cell):
         self.rate = rate
         self.sample_dropout = nn.Dropout(p=rate)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """Map (B, N, C) to (B, N, C)."""
-        return x * self.keep(x) if self.drops() else x
-
-    def drops(self) -> bool:
-        """Tell whether anything may be dropped now."""
-        return self.rate > 0.0 and self.training
-
-    def keep(self, x: Tensor) -> Tensor:
-        """Draw the factor of each sample of (B, N, C), (B, 1, 1)."""
-        # Dropout of a column of ones is exactly the per-sample mask.
-        return self.sample_dropout(ops.ones((x.shape[0], 1, 1), x.dtype))
+    def construct(self, count: int) -> Tensor:
+        """Draw the factors of ``count`` branches, one a sample, (count) float32."""
+        # Dropout of ones is exactly the mask of whole samples.
+        return self.sample_dropout(ops.ones((count,), mstype.float32))
 
 
 class ConvPatchEmbed(nn.Cell):
@@ -241,9 +233,11 @@ def _layer_scale(dim: int, eta: float, name: str) -> Parameter:
 class XCABlock(nn.Cell):
     """Cross-covariance attention, then local patch interaction, then the MLP, each a scaled residual branch.
 
-    Where there are compiled branches, they are computed in one piece each: the cells that hold their parameters are not
-    called. Call :meth:`take_apart` before hooking into such a cell or replacing it.
+    Where there are compiled blocks, it is computed in one piece: the cells that hold its parameters are not called.
+    Call :meth:`take_apart` before hooking into such a cell or replacing it.
     """
+
+    layers = 1  # how many blocks the parameters are of; see xcit_hub.models.stacked
 
     def __init__(
         self,
@@ -267,18 +261,17 @@ class XCABlock(nn.Cell):
         self.gamma1 = _layer_scale(dim, architecture.eta, "gamma1")
         self.gamma2 = _layer_scale(dim, architecture.eta, "gamma2")
         self.gamma3 = _layer_scale(dim, architecture.eta, "gamma3")
-        branches = kernels().branches
+        blocks = kernels().blocks
         self.in_one_piece = False
-        # A branch in one piece has no place to drop anything inside.
-        if branches is not None and proj_drop == attn_drop == 0.0:
-            self._join(branches(dialect.gelu, dialect.normalize_qk))
+        # A block in one piece has no place to drop anything inside.
+        if blocks is not None and proj_drop == attn_drop == 0.0:
+            self._join(blocks(dialect.gelu, dialect.normalize_qk))
 
-    def _join(self, branches: Branches) -> None:
+    def _join(self, blocks: Blocks) -> None:
         self.in_one_piece = True
-        self.attention, self.local, self.local_moving, self.transform = branches
+        self.evaluate, self.train, self.train_frozen = blocks
         self.all_kept = Tensor([1.0], mstype.float32)
-        self.epsilon = Tensor([_LAYER_NORM_EPSILON], mstype.float32)
-        self.batch_epsilon = Tensor([_BATCH_NORM_EPSILON], mstype.float32)
+        self.epsilons = Tensor([_LAYER_NORM_EPSILON, _BATCH_NORM_EPSILON], mstype.float32)
 
     def take_apart(self) -> None:
         """Compute step by step, cell by cell, from now on; other precisions than float32 need it."""
@@ -287,42 +280,54 @@ class XCABlock(nn.Cell):
     def construct(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
         if self.in_one_piece:
-            return self._by_branches(x, height, width)
-        x = x + self.gamma1 * self.drop_path(self.attn(self.norm1(x)))
+            return self._at_once(x, height, width)
+        kept = self.drop_path(3 * x.shape[0]) if self._drops() else None
+        x = x + self.gamma1 * self._keep(kept, 0, self.attn(self.norm1(x)))
         # The order is the official code's: LPI (3) before the MLP (2), whatever the numbers suggest.
-        x = x + self.gamma3 * self.drop_path(self.local_mp(self.norm3(x), height, width))
-        return x + self.gamma2 * self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.gamma3 * self._keep(kept, 1, self.local_mp(self.norm3(x), height, width))
+        return x + self.gamma2 * self._keep(kept, 2, self.mlp(self.norm2(x)))
 
-    def _by_branches(self, x: Tensor, height: int, width: int) -> Tensor:
-        kept1 = kept2 = kept3 = self.all_kept
-        if self.drops_path and self.training:
-            kept1 = self.drop_path.keep(x).reshape(-1)
-            kept2 = self.drop_path.keep(x).reshape(-1)
-            kept3 = self.drop_path.keep(x).reshape(-1)
-        norm1, attn = self.norm1, self.attn
-        x = self.attention(
-            *(x, kept1, self.epsilon, norm1.gamma, norm1.beta, self.gamma1),
-            *(attn.qkv.weight, attn.qkv.bias, attn.temperature, attn.proj.weight, attn.proj.bias),
-        )[0]
-        norm3, conv1, bn, conv2 = self.norm3, self.local_mp.conv1, self.local_mp.bn, self.local_mp.conv2
-        outputs = (self.local_moving if bn.training else self.local)(
-            *(x, kept2, self.epsilon, norm3.gamma, norm3.beta, self.gamma3),
-            *(conv1.weight, conv1.bias, bn.gamma, bn.beta, conv2.weight, conv2.bias),
-            *(bn.moving_mean, bn.moving_variance, self.batch_epsilon, sides(height, width)),
+    def _drops(self) -> bool:
+        return self.drops_path and self.training
+
+    def _keep(self, kept: Tensor | None, which: int, branch: Tensor) -> Tensor:
+        """Multiply each sample of the branch (B, N, C) by its factor of ``kept`` (3 · B)."""
+        if kept is None:
+            return branch
+        count = branch.shape[0]
+        return branch * kept[which * count : (which + 1) * count].reshape(-1, 1, 1).astype(branch.dtype)
+
+    def _at_once(self, x: Tensor, height: int, width: int) -> Tensor:
+        kept = self.drop_path(3 * self.layers * x.shape[0]) if self._drops() else self.all_kept
+        attn, conv1, bn, conv2, mlp = self.attn, self.local_mp.conv1, self.local_mp.bn, self.local_mp.conv2, self.mlp
+        operands = (
+            *(x, kept, integers((height, width)), self.epsilons),
+            *(self.norm1.gamma, self.norm1.beta, attn.qkv.weight, attn.qkv.bias, attn.temperature),
+            *(attn.proj.weight, attn.proj.bias, self.gamma1),
+            *(self.norm3.gamma, self.norm3.beta, conv1.weight, conv1.bias, bn.gamma, bn.beta),
+            *(conv2.weight, conv2.bias, self.gamma3),
+            *(
+                self.norm2.gamma,
+                self.norm2.beta,
+                mlp.fc1.weight,
+                mlp.fc1.bias,
+                mlp.fc2.weight,
+                mlp.fc2.bias,
+                self.gamma2,
+            ),
+            *(bn.moving_mean, bn.moving_variance),
         )
         if bn.training:
             count = x.shape[0] * x.shape[1]
-            self._move(bn.moving_mean, outputs[2])
-            self._move(bn.moving_variance, outputs[3] * (count / max(count - 1, 1)))
-        norm2, mlp = self.norm2, self.mlp
-        return self.transform(
-            *(outputs[0], kept3, self.epsilon, norm2.gamma, norm2.beta, self.gamma2),
-            *(mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias),
-        )[0]
+            out, _, mean, variance = self.train(*operands)
+            self._move(bn.moving_mean, mean)
+            self._move(bn.moving_variance, variance * (count / max(count - 1, 1)))
+            return out
+        return self.train_frozen(*operands)[0] if self.training else self.evaluate(*operands)
 
     def _move(self, statistic: Parameter, value: Tensor) -> None:
-        kept = _BATCH_NORM_MOMENTUM
-        ops.assign(statistic, statistic * kept + ops.stop_gradient(value) * (1.0 - kept))
+        kept, value = _BATCH_NORM_MOMENTUM, ops.stop_gradient(value).reshape(statistic.shape)
+        ops.assign(statistic, statistic * kept + value * (1.0 - kept))
 
 
 class ClassAttention(nn.Cell):

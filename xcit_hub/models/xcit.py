@@ -18,7 +18,7 @@ from mindspore.ops import constexpr
 
 from xcit_hub.errors import InputError
 from xcit_hub.models import kernels
-from xcit_hub.models.fused import fused_block, fused_class_blocks, fused_patch_embed
+from xcit_hub.models.fused import fused_blocks, fused_class_blocks, fused_patch_embed
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.layers import (
     ClassAttentionBlock,
@@ -40,7 +40,10 @@ class _Backbone(nn.Cell):
     """What the whole network and its features alone share: images become tokens, tokens become maps."""
 
     patch_embed: nn.Cell
-    blocks: nn.CellList
+    blocks: nn.Cell  # a list; or, joined, one cell that computes them all
+    joined = False
+    recomputes = False
+    depth: int
     config: Any  # what xcit_hub.load attaches
     fused = False
 
@@ -65,7 +68,8 @@ class _Backbone(nn.Cell):
     def _fuse_from(self, source: _Backbone, folded: Sequence[nn.Cell] = ()) -> None:
         """Take over a network of the same kind: blocks, patch embedding and ``folded`` are, all else is as it is."""
         self.patch_embed = fused_patch_embed(source.patch_embed, source.dialect)
-        self.blocks = nn.CellList([fused_block(block, source.architecture, source.dialect) for block in source.blocks])
+        self.blocks = fused_blocks(source.blocks, source.architecture, source.dialect)
+        self.joined = not isinstance(self.blocks, nn.CellList)
         self._take_from(source, folded=[self.patch_embed, self.blocks, *folded])
         for parameter in self.get_parameters():
             parameter.requires_grad = False
@@ -105,6 +109,24 @@ class _Backbone(nn.Cell):
     def _embed(self, image: Tensor) -> Tensor:
         height, width = _grid(image.shape, self.in_chans, self.patch_size)
         return self.pos_drop(self.patch_embed(image) + self.pos_embeder(height, width))
+
+    def _through(self, tokens: Tensor, height: int, width: int, first: int, last: int) -> Tensor:
+        """Pass tokens (B, N, C) through the blocks [first, last)."""
+        if self.joined:
+            return self.blocks(tokens, height, width, first, last)
+        for index in range(first, last):  # a slice of a CellList renames the parameters in it
+            tokens = self.blocks[index](tokens, height, width)
+        return tokens
+
+    def _after_each(self, tokens: Tensor, height: int, width: int, wanted: Sequence[int]) -> list[Tensor]:
+        """Return the tokens after each of the ``wanted`` blocks, (B, N, C), the first one first."""
+        done, found = 0, []
+        for index in range(self.depth):
+            if index in wanted:
+                tokens = self._through(tokens, height, width, done, index + 1)
+                done = index + 1
+                found.append(tokens)
+        return found
 
     def _as_map(self, tokens: Tensor, height: int, width: int) -> Tensor:
         return tokens.transpose(0, 2, 1).reshape(tokens.shape[0], self.embed_dim, height, width)
@@ -151,6 +173,7 @@ class XCiT(_Backbone):
         self.embed_dim = self.num_features = self.head_hidden_size = dim
         self.num_prefix_tokens = 1
         self.patch_size = architecture.patch_size
+        self.depth = architecture.depth
 
         self.patch_embed = ConvPatchEmbed(architecture, in_chans, dialect.gelu)
         self.cls_token = Parameter(initializer("zeros", (1, 1, dim), mstype.float32), name="cls_token")
@@ -227,19 +250,16 @@ class XCiT(_Backbone):
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise InputError(f"There is no output format {output_fmt!r}.", fix="Choose 'NCHW' or 'NLC'.")
-        wanted = take_indices(len(self.blocks), indices)
+        wanted = take_indices(self.depth, indices)
         height, width = _grid(image.shape, self.in_chans, self.patch_size)
-        tokens = self._embed(image)
-        intermediates = []
-        for index, block in enumerate(self.blocks):
-            if stop_early and index > max(wanted):
-                break
-            tokens = block(tokens, height, width)
-            if index in wanted:
-                feature = self.norm(tokens) if norm else tokens
-                intermediates.append(self._as_map(feature, height, width) if output_fmt == "NCHW" else feature)
+        found = self._after_each(self._embed(image), height, width, wanted)
+        features = [self.norm(tokens) for tokens in found] if norm else found
+        maps = output_fmt == "NCHW"
+        intermediates = [self._as_map(tokens, height, width) for tokens in features] if maps else features
         if intermediates_only:
             return intermediates
+        last = max(wanted) + 1
+        tokens = found[-1] if stop_early else self._through(found[-1], height, width, last, self.depth)
         cls_token, tokens = self._class_attention(tokens, True)
         return self.norm(ops.concat((cls_token, tokens), axis=1)), intermediates
 
@@ -265,6 +285,8 @@ class XCiT(_Backbone):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute every block's activations in the backward pass instead of keeping them."""
+        self._refuse_if_fused("recomputed")
+        self.recomputes = enable
         for block in (*self.blocks, *self.cls_attn_blocks):
             kernels.forget_recomputation(block)
             if enable:
@@ -329,18 +351,15 @@ class XCiT(_Backbone):
 
     def _layer_of(self, name: str) -> int:
         room, _, rest = name.partition(".")
-        first_of = {"blocks": 1, "cls_attn_blocks": 1 + len(self.blocks)}
+        first_of = {"blocks": 1, "cls_attn_blocks": 1 + self.depth}
         if room in first_of:
             return first_of[room] + int(rest.partition(".")[0])
-        last_block = len(self.blocks) + len(self.cls_attn_blocks)
+        last_block = self.depth + len(self.cls_attn_blocks)
         return {"norm": last_block, "head": last_block + 1}.get(room, 0)
 
     def _backbone(self, image: Tensor) -> Tensor:
         height, width = _grid(image.shape, self.in_chans, self.patch_size)
-        tokens = self._embed(image)
-        for block in self.blocks:
-            tokens = block(tokens, height, width)
-        return tokens
+        return self._through(self._embed(image), height, width, 0, self.depth)
 
     def _class_attention(self, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
         cls_token = ops.broadcast_to(self.cls_token, (tokens.shape[0], 1, self.embed_dim))
@@ -360,7 +379,8 @@ class XCiTFeatures(_Backbone):
 
     def __init__(self, network: XCiT, out_indices: Indices = 3) -> None:
         super().__init__(auto_prefix=False)
-        self.out_indices = take_indices(len(network.blocks), out_indices)
+        self.out_indices = take_indices(network.depth, out_indices)
+        self.depth = max(self.out_indices) + 1
         self.architecture = network.architecture
         self.dialect = network.dialect
         self.embed_dim = network.embed_dim
@@ -369,18 +389,13 @@ class XCiTFeatures(_Backbone):
         self.patch_embed = network.patch_embed
         self.pos_embeder = network.pos_embeder
         self.pos_drop = network.pos_drop
-        self.blocks = nn.CellList(list(network.blocks)[: max(self.out_indices) + 1], auto_prefix=False)
+        self.blocks = nn.CellList(list(network.blocks)[: self.depth], auto_prefix=False)
 
     def construct(self, image: Tensor) -> list[Tensor]:
         """Map (B, in_chans, H, W) to one (B, C, Hp, Wp) map for each of ``out_indices``."""
         height, width = _grid(image.shape, self.in_chans, self.patch_size)
-        tokens = self._embed(image)
-        maps = []
-        for index, block in enumerate(self.blocks):
-            tokens = block(tokens, height, width)
-            if index in self.out_indices:
-                maps.append(self._as_map(tokens, height, width))
-        return maps
+        found = self._after_each(self._embed(image), height, width, self.out_indices)
+        return [self._as_map(tokens, height, width) for tokens in found]
 
     def fuse(self) -> XCiTFeatures:
         """Return a copy for inference alone, see :meth:`XCiT.fuse`."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from mindspore import Parameter, Tensor
 from numpy.typing import NDArray
 
 from converters import checkpoint
@@ -84,7 +83,7 @@ class Progress:
     unreadable: list[str] = field(default_factory=list)
 
 
-def save_state(folder: Path, parameters: Sequence[Parameter], recipe: Recipe, progress: Progress) -> None:
+def save_state(folder: Path, arrays: Mapping[str, NDArray[Any]], recipe: Recipe, progress: Progress) -> None:
     """Write everything a continued run needs to ``folder``/resume.safetensors.
 
     Raises:
@@ -96,11 +95,13 @@ def save_state(folder: Path, parameters: Sequence[Parameter], recipe: Recipe, pr
         "recipe": recipe.model_dump_json(),
         "progress": json.dumps(asdict(progress)),
     }
-    checkpoint.write(folder / STATE, {entry.name: entry.asnumpy() for entry in parameters}, metadata)
+    checkpoint.write(folder / STATE, arrays, metadata)
 
 
-def load_state(folder: Path, parameters: Sequence[Parameter], recipe: Recipe) -> Progress:
-    """Fill ``parameters`` from ``folder``/resume.safetensors and return how far the run had come.
+def load_state(
+    folder: Path, like: Mapping[str, NDArray[Any]], recipe: Recipe
+) -> tuple[dict[str, NDArray[Any]], Progress]:
+    """Read ``folder``/resume.safetensors: the state of a run, with the names and shapes of ``like``, and its progress.
 
     Raises:
         CheckpointError: there is no such file, or it is another network's.
@@ -113,21 +114,19 @@ def load_state(folder: Path, parameters: Sequence[Parameter], recipe: Recipe) ->
         if stored.metadata.get("xcit_hub.state") != _STATE_FORMAT:
             raise CheckpointError("The file is not the state of a run.", where=path)
         _check_same(json.loads(stored.metadata["recipe"]), recipe, path)
-        wanted = {entry.name: entry for entry in parameters}
-        strangers = set(wanted) ^ set(stored.tensors)
+        strangers = set(like) ^ set(stored.tensors)
         if strangers:
             raise CheckpointError(
                 f"The state holds another network: {', '.join(sorted(strangers)[:5])} do not match.", where=path
             )
-        for name, tensor in stored.tensors.items():
-            array = np.array(tensor.numpy())
-            if array.shape != tuple(wanted[name].shape):
-                raise CheckpointError(f"{name} has shape {array.shape}, not {tuple(wanted[name].shape)}.", where=path)
-            wanted[name].set_data(Tensor(array.reshape(wanted[name].shape)))
+        arrays = {name: np.array(tensor.numpy()) for name, tensor in stored.tensors.items()}
+        for name, array in arrays.items():
+            if array.shape != like[name].shape:
+                raise CheckpointError(f"{name} has shape {array.shape}, not {like[name].shape}.", where=path)
         told = json.loads(stored.metadata["progress"])
     told["kept"] = [(name, top1) for name, top1 in told["kept"]]
     told["best"] = None if told["best"] is None else Best(**told["best"])
-    return Progress(**told)
+    return arrays, Progress(**told)
 
 
 def _check_same(stored: Mapping[str, Any], recipe: Recipe, path: Path) -> None:

@@ -93,12 +93,15 @@ def train(
     if recipe.recompute:
         network.set_grad_checkpointing()
     step = TrainStep(network, recipe, ema=ema, teacher=_teacher(recipe, network), worker=worker)
-    progress = checkpoints.load_state(folder, step.state(), recipe) if resume else Progress()
+    progress = Progress()
+    if resume:
+        state, progress = checkpoints.load_state(folder, step.state(), recipe)
+        step.restore(state)
     journal = Journal(folder, as_json=as_json, silent=worker.rank > 0, from_step=progress.epochs_done * batches.steps)
     for note in _notes(recipe, source, network):
         journal.say(note)
     scorer = _Scorer(recipe, network, worker) if recipe.val_while_train else None
-    run = _Run(recipe, folder, worker, batches, step, network, ema, progress, journal, scorer, source.classes)
+    run = _Run(recipe, folder, worker, batches, step, network.num_classes, progress, journal, scorer, source.classes)
     with closing(run.results):  # the threads behind it end here, whatever happens
         while progress.epochs_done < recipe.epoch_size:
             run.epoch()
@@ -225,8 +228,7 @@ class _Run:
     worker: Worker
     batches: TrainBatches
     step: TrainStep
-    network: XCiT
-    ema: XCiT | None
+    num_classes: int
     progress: Progress
     journal: Journal
     scorer: _Scorer | None
@@ -305,7 +307,7 @@ class _Run:
                 "graph_compile_seconds": self.first_step if graph else None,
                 "ms_per_step": None if per_step is None else round(1000 * per_step, 3),
                 "images_per_second": None if per_step is None else round(self.images_a_step / per_step, 3),
-                "params": parameter_count(variants.architecture(recipe.model), num_classes=self.network.num_classes),
+                "params": parameter_count(variants.architecture(recipe.model), num_classes=self.num_classes),
                 "top1": None if best is None else best.top1,
                 "top5": None if best is None else best.top5,
                 "eval_samples": None if best is None else best.samples,
@@ -318,7 +320,7 @@ class _Run:
                 "mode": "graph" if graph else "pynative",
                 "dialect": recipe.dialect,
                 "model": recipe.model,
-                "num_classes": self.network.num_classes,
+                "num_classes": self.num_classes,
                 "final_loss": last.get("loss"),
                 "skipped_updates": self.progress.skipped_updates,
                 "unreadable": self.progress.unreadable,
@@ -413,7 +415,7 @@ class _Run:
 
     def _weights(self) -> dict[str, NDArray[Any]]:
         """Return the weights that are evaluated and published: the average where there is one."""
-        chosen = self.ema if self.ema is not None else self.network
+        chosen = self.step.network if self.step.ema is None else self.step.ema
         return {entry.name.removeprefix("ema."): entry.asnumpy() for entry in chosen.get_parameters()}
 
     def _save(self, name: str, arrays: Weights, history: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mindspore
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
@@ -10,6 +10,7 @@ from mindspore import dtype as mstype
 
 from xcit_hub.data.batches import Worker
 from xcit_hub.models import XCiT
+from xcit_hub.models.stacked import Arrays, StackedXCiT, by_layer, fill, members, stacked
 from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
 from xcit_hub.training.optimizer import AdamW, parameter_settings
 from xcit_hub.training.randomness import seed_dropout
@@ -193,10 +194,11 @@ class TrainStep:
     """A network under training: call it with one batch after another.
 
     Args:
-        network: the student, in place.
+        network: the student. Read it from :attr:`network`: where its blocks are trained as one cell (see
+            :mod:`xcit_hub.models.stacked`), that brings it up to date.
         recipe: loss, optimizer, clipping, scaling, accumulation, averaging.
         ema: the network that holds the moving average, a copy of ``network`` at the start; its parameters are renamed
-            ``ema.…``. None without averaging.
+            ``ema.…``. None without averaging. Read it from :attr:`ema`.
         teacher: the distillation teacher, in evaluation mode; None without one.
         worker: this one of the data-parallel workers; their gradients are averaged.
     """
@@ -211,9 +213,8 @@ class TrainStep:
         worker: Worker | None = None,
     ) -> None:
         worker = worker or Worker()
-        self.network = network
-        self.ema = ema
-        self._dropout_step = seed_dropout(network, recipe.seed, worker.rank)
+        self._network = network
+        self._ema = ema
         self.accumulation = recipe.gradient_accumulation_steps
         self._freeze_bn = recipe.freeze_bn
         self._position = 0
@@ -221,6 +222,10 @@ class TrainStep:
             for parameter in ema.get_parameters():
                 parameter.name = f"ema.{parameter.name}"
                 parameter.requires_grad = False
+        settings = {setting.parameter.name: setting for setting in parameter_settings(network, recipe)}
+        self._trained = stacked(network, {name: (each.rate, each.decay) for name, each in settings.items()})
+        self._averaged = StackedXCiT(ema) if ema is not None and self._trained is not network else ema
+        self._dropout_step = seed_dropout(self._trained, recipe.seed, worker.rank)
         if teacher is not None:
             for parameter in teacher.get_parameters():
                 parameter.name = f"teacher.{parameter.name}"
@@ -229,9 +234,12 @@ class TrainStep:
         loss: nn.Cell = SoftTargetLoss(recipe.loss)
         if teacher is not None and recipe.distillation_type != "none":
             loss = DistillationLoss(loss, recipe.distillation_type, recipe.distillation_alpha, recipe.distillation_tau)
-        self.optimizer = AdamW(parameter_settings(network, recipe), recipe.eps)
-        backward = _Backward(network, loss, self.optimizer.weights, teacher, self.accumulation)
-        self._update = _Update(network, self.optimizer, recipe, ema, worker.count)
+        self.optimizer = AdamW(
+            [replace(settings[members(entry)[0]], parameter=entry) for entry in self._trained.trainable_params()],
+            recipe.eps,
+        )
+        backward = _Backward(self._trained, loss, self.optimizer.weights, teacher, self.accumulation)
+        self._update = _Update(self._trained, self.optimizer, recipe, self._averaged, worker.count)
         if self.accumulation == 1:
             self._fused = _FusedStep(backward, self._update)
         else:
@@ -241,11 +249,21 @@ class TrainStep:
         self._cells = [backward, self._update, *([self._fused] if self.accumulation == 1 else [])]
         self.set_train()
 
+    @property
+    def network(self) -> XCiT:
+        """The student as trained so far."""
+        return _up_to_date(self._network, self._trained)
+
+    @property
+    def ema(self) -> XCiT | None:
+        """The moving average so far."""
+        return None if self._ema is None else _up_to_date(self._ema, self._averaged)
+
     def set_train(self) -> None:
         """Put the network into training mode; frozen BatchNorm stays in evaluation mode."""
-        self.network.set_train(True)
+        self._trained.set_train(True)
         if self._freeze_bn:
-            for cell in self.network.cells():
+            for cell in self._trained.cells():
                 _freeze(cell)
 
     def __call__(self, images: Tensor, targets: Tensor, learning_rate: float | Tensor) -> StepResult:
@@ -273,12 +291,17 @@ class TrainStep:
         """The current loss scale."""
         return float(self._update.scale)
 
-    def state(self) -> list[Parameter]:
-        """Return every parameter that a continued run needs: weights, moments, averages, scale and counters."""
-        averages = list(self.ema.get_parameters()) if self.ema is not None else []
+    def state(self) -> Arrays:
+        """Return everything a continued run needs by name: weights, moments, averages, scale and counters."""
+        return by_layer(self._state())
+
+    def restore(self, arrays: Arrays) -> None:
+        """Go on from what :meth:`state` returned."""
+        fill(self._state(), arrays)
+
+    def _state(self) -> list[Parameter]:
         return [
-            *self.network.get_parameters(),
-            *averages,
+            *self._weights(),
             *self.optimizer.adam_m,
             *self.optimizer.adam_v,
             self.optimizer.updates,
@@ -287,14 +310,20 @@ class TrainStep:
             *([] if self._dropout_step is None else [self._dropout_step]),
         ]
 
+    def _weights(self) -> list[Parameter]:
+        """The parameters of the network and of the average, as they are trained."""
+        networks = [self._trained] if self._averaged is None else [self._trained, self._averaged]
+        return [parameter for network in networks for parameter in network.get_parameters()]
+
     def statistics(self) -> list[Parameter]:
         """Return the running statistics of BatchNorm, the network's and the average's, which no gradient moves."""
-        averages = list(self.ema.get_parameters()) if self.ema is not None else []
-        return [
-            entry
-            for entry in (*self.network.get_parameters(), *averages)
-            if entry.name.endswith((".moving_mean", ".moving_variance"))
-        ]
+        return [entry for entry in self._weights() if entry.name.endswith((".moving_mean", ".moving_variance"))]
+
+
+def _up_to_date(network: XCiT, trained: XCiT | None) -> XCiT:
+    if isinstance(trained, StackedXCiT):
+        trained.spread(network)
+    return network
 
 
 def _freeze(cell: nn.Cell) -> None:

@@ -23,14 +23,14 @@ def _float32(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _sides_tensor(height: int, width: int) -> Tensor:
-    return Tensor([height, width], mstype.int32)
+def _integer_tensor(numbers: tuple[int, ...]) -> Tensor:
+    return Tensor(numbers, mstype.int32)
 
 
 @constexpr
-def sides(height: int, width: int) -> Tensor:
-    """Return a grid's height and width as the operand that compiled operations read, (2) int32."""
-    return _sides_tensor(height, width)
+def integers(numbers: tuple[int, ...]) -> Tensor:
+    """Return a few numbers as the operand that compiled operations read, int32: a constant in graphs."""
+    return _integer_tensor(tuple(numbers))
 
 
 class NativeGelu(nn.Cell):
@@ -70,7 +70,7 @@ class NativeDense(nn.Dense):
         return self.run(_float32(x), _float32(self.weight), _float32(self.bias)).astype(x.dtype)
 
 
-# The operands of operations.block after its sides and its epsilon; those of products are packed.
+# The operands of operations.fused_blocks after where and epsilon; those of products are packed.
 _BLOCK_OPERANDS = {
     "attn.qkv.weight": True,
     "attn.qkv.bias": False,
@@ -113,32 +113,43 @@ _CLASS_BLOCK_OPERANDS = {
 }
 
 
-def _constant(name: str, array: NDArray[np.float32], pack: bool = False) -> Parameter:
-    value = Tensor(np.ascontiguousarray(array, np.float32))
-    return Parameter(operations.pack_weight()(value) if pack else value, name=name, requires_grad=False)
+def _laid_out(array: NDArray[Any], packed: bool) -> NDArray[np.float32]:
+    """A weight as compiled operations read it: packed for a product, or a depth-wise convolution's as (9, C)."""
+    array = np.ascontiguousarray(array.reshape(len(array), 9).T if array.ndim == 4 else array, np.float32)
+    return operations.pack_weight()(Tensor(array)).asnumpy() if packed else array
 
 
-class NativeBlock(nn.Cell):
-    """A cross-covariance block in evaluation as one operation.
+def _constant(name: str, array: NDArray[np.float32]) -> Parameter:
+    return Parameter(Tensor(array), name=name, requires_grad=False)
+
+
+class NativeBlocks(nn.Cell):
+    """Cross-covariance blocks in evaluation as one operation.
 
     Args:
-        arrays: the folded block's parameters; see :mod:`xcit_hub.models.fused`.
+        blocks: the folded parameters of each; see :mod:`xcit_hub.models.fused`.
         gelu: ``erf`` or ``tanh``.
         normalize: divide queries and keys by their norms.
         epsilon: of the layer norms.
     """
 
-    def __init__(self, arrays: Mapping[str, NDArray[np.float32]], gelu: str, normalize: bool, epsilon: float) -> None:
+    def __init__(
+        self, blocks: Sequence[Mapping[str, NDArray[np.float32]]], gelu: str, normalize: bool, epsilon: float
+    ) -> None:
         super().__init__()
         self.operands = ParameterTuple(
-            [_constant(name, arrays[name], packed) for name, packed in _BLOCK_OPERANDS.items()]
+            [
+                _constant(name, np.stack([_laid_out(arrays[name], packed) for arrays in blocks]))
+                for name, packed in _BLOCK_OPERANDS.items()
+            ]
         )
         self.floor = Tensor([epsilon], mstype.float32)
-        self.run = operations.block(gelu, normalize)
+        self.run = operations.fused_blocks(gelu, normalize)
 
-    def construct(self, x: Tensor, height: int, width: int) -> Tensor:
-        """Map (B, N, C) to (B, N, C)."""
-        return self.run(_float32(x), sides(height, width), self.floor, *self.operands).astype(x.dtype)
+    def construct(self, x: Tensor, height: int, width: int, first: int, last: int) -> Tensor:
+        """Map (B, N, C) to (B, N, C) by the blocks [first, last)."""
+        where = integers((height, width, first, last))
+        return self.run(_float32(x), where, self.floor, *self.operands).astype(x.dtype)
 
 
 class NativeClassBlock(nn.Cell):
@@ -154,7 +165,7 @@ class NativeClassBlock(nn.Cell):
     def __init__(self, arrays: Mapping[str, NDArray[np.float32]], gelu: str, tokens_norm: bool, epsilon: float) -> None:
         super().__init__()
         self.operands = ParameterTuple(
-            [_constant(name, arrays[name], packed) for name, packed in _CLASS_BLOCK_OPERANDS.items()]
+            [_constant(name, _laid_out(arrays[name], packed)) for name, packed in _CLASS_BLOCK_OPERANDS.items()]
         )
         self.floor = Tensor([epsilon], mstype.float32)
         self.run = operations.class_block(gelu, tokens_norm, last=False)
@@ -184,11 +195,13 @@ class NativePatchEmbed(nn.Cell):
         ]
         self.weights = ParameterTuple(
             [
-                _constant(f"{index}.weight", weight.transpose(0, 2, 3, 1).reshape(len(weight), -1), pack=True)
+                _constant(f"{index}.weight", _laid_out(weight.transpose(0, 2, 3, 1).reshape(len(weight), -1), True))
                 for index, (weight, _) in enumerate(stages)
             ]
         )
-        self.biases = ParameterTuple([_constant(f"{index}.bias", bias) for index, (_, bias) in enumerate(stages)])
+        self.biases = ParameterTuple(
+            [_constant(f"{index}.bias", _laid_out(bias, False)) for index, (_, bias) in enumerate(stages)]
+        )
 
     def construct(self, image: Tensor) -> Tensor:
         """Map (B, in_chans, H, W) to tokens (B, N, C)."""

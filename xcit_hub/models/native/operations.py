@@ -61,142 +61,123 @@ def linear() -> ops.Custom:
     return _primitive("Linear", lambda x, weight, bias: [*x[:-1], weight[0]], bprop=bprop)
 
 
-_BRANCH = 6  # operands that every branch begins with: x, keep, epsilon, gamma, beta, scale
+# Where the operands of blocks stand: what is trained, among it the layer scale gamma1 and the bias of fc1.
+_TRAINED = slice(4, 28)
+_GAMMA1, _FC1_BIAS = 11, 24
 
 
-def _branch_slopes(name: str, trained: int) -> ops.Custom:
-    """The gradients of a branch: of x, gamma, beta, scale, and of the first ``trained`` operands of its own."""
-    own = slice(_BRANCH, _BRANCH + trained)
-    return _primitive(f"{name}Grad", lambda *shapes: (shapes[0], *shapes[3:6], *shapes[own]), 4 + trained)
+def _layers(shapes: tuple[list[int], ...]) -> list[int]:
+    """Return [layers, C]: a layer scale has one axis in a block and two in a stack of blocks."""
+    scale = shapes[_GAMMA1]
+    return [*([1] if len(scale) == 1 else []), *scale]
+
+
+class Blocks(NamedTuple):
+    """Cross-covariance blocks as one operation each way: x (B, N, C) and the same 29 operands → (B, N, C).
+
+    The operands: keep, stochastic depth's factor of each layer, branch and image (layers · 3 · B), or 1 number for all;
+    the grid's sides (2) int32; epsilon of the layer norms and of the batch norm (2); gamma and beta of norm1, weight
+    and bias of qkv, temperature, weight and bias of proj, gamma1; gamma and beta of norm3, weight and bias of conv1,
+    gamma and beta of the batch norm, weight and bias of conv2, gamma3; gamma and beta of norm2, weight and bias of fc1
+    and fc2, gamma2; moving mean and variance. From norm1 on they are one block's, or have the layers as one more axis
+    in front.
+
+    Args:
+        evaluate: keeps nothing for its gradient, which therefore computes again; drops nothing.
+        train: normalises by the batch's statistics. Also puts out what its gradient needs, and those: mean and biased
+            variance, (layers, C).
+        train_frozen: the same by the running statistics.
+    """
+
+    evaluate: ops.Custom
+    train: ops.Custom
+    train_frozen: ops.Custom
 
 
 @cache
-def attention_branch(normalize: bool) -> ops.Custom:
-    """x + keep · scale · attention(norm(x)), qkv (B, N, 3·C), attended (B, N, C).
+def blocks(gelu_form: str, normalize: bool) -> Blocks:
+    """Return the operations for blocks of one dialect."""
+    form = f"{_GELU[gelu_form]}{_NORMS[normalize]}"
+    train, train_frozen = _trained_blocks(f"BlocksMoving{form}"), _trained_blocks(f"BlocksFrozen{form}")
+    evaluate = _primitive(
+        f"Blocks{form}", lambda x, *operands: x, bprop=_blocks_bprop(f"BlocksFrozen{form}", train_frozen)
+    )
+    return Blocks(evaluate, train, train_frozen)
 
-    Operands: x (B, N, C); keep (B or 1); epsilon (1), gamma and beta (C) of the norm; scale (C); weight and bias of
-    qkv; temperature (h, 1, 1); weight and bias of proj.
-    """
-    name = f"AttentionBranch{_NORMS[normalize]}"
-    slopes = _branch_slopes(name, 5)
 
+def _trained_blocks(name: str) -> ops.Custom:
+    def outputs(*shapes: list[int]) -> tuple[list[int], ...]:
+        x, scale, hidden = shapes[0], _layers(shapes), shapes[_FC1_BIAS][-1]
+        kept = scale[0] * (8 * scale[1] + hidden) - scale[1]  # the last layer's result is the operation's own
+        return x, [x[0] * x[1], kept], scale, scale
+
+    return _primitive(name, outputs, 4, _blocks_bprop(name))
+
+
+def _blocks_bprop(name: str, again: ops.Custom | None = None) -> Callable[..., Any]:
+    """The derivative of an operation on blocks; ``again`` computes what it needs where it was not kept."""
+
+    def outputs(*shapes: list[int]) -> tuple[list[int], ...]:
+        return shapes[0], *shapes[_TRAINED]
+
+    slopes = _primitive(f"{name}Grad", outputs, 1 + _TRAINED.stop - _TRAINED.start)
+    none = ops.ZerosLike()
+
+    # The graph compiler takes no *args here.
     def bprop(
         x: Tensor,
         keep: Tensor,
-        epsilon: Tensor,
-        gamma: Tensor,
-        beta: Tensor,
-        scale: Tensor,
+        sides: Tensor,
+        epsilons: Tensor,
+        norm1: Tensor,
+        norm1_beta: Tensor,
         qkv: Tensor,
         qkv_bias: Tensor,
         temperature: Tensor,
         proj: Tensor,
         proj_bias: Tensor,
-        out: tuple[Tensor, ...],
-        ups: tuple[Tensor, ...],
-    ) -> tuple[Tensor, ...]:
-        operands = (x, keep, epsilon, gamma, beta, scale, qkv, qkv_bias, temperature, proj, proj_bias)
-        dx, *trained = slopes(*operands, *out[1:], ups[0])
-        return dx, ops.zeros_like(keep), ops.zeros_like(epsilon), *trained
-
-    return _primitive(name, lambda x, *operands: (x, [*x[:2], 3 * x[2]], x), 3, bprop)
-
-
-@cache
-def local_branch(gelu_form: str, moving: bool) -> ops.Custom:
-    """x + keep · scale · LPI(norm(x)), its first convolution (B, N, C), mean (C), biased variance (C).
-
-    ``moving`` normalises by the batch's own statistics, else by the ones given. Operands: those every branch begins
-    with, see :func:`attention_branch`; weight (C, 1, 3, 3) and bias of conv1; gamma and beta of the batch norm; weight
-    and bias of conv2; without gradients mean, variance and epsilon (1) of the batch norm, the grid's sides (2) int32.
-    """
-    name = f"LocalBranch{'Moving' if moving else ''}{_GELU[gelu_form]}"
-    slopes = _branch_slopes(name, 6)
-
-    def bprop(
-        x: Tensor,
-        keep: Tensor,
-        epsilon: Tensor,
-        gamma: Tensor,
-        beta: Tensor,
-        scale: Tensor,
+        gamma1: Tensor,
+        norm3: Tensor,
+        norm3_beta: Tensor,
         conv1: Tensor,
         conv1_bias: Tensor,
-        bn_gamma: Tensor,
+        bn: Tensor,
         bn_beta: Tensor,
         conv2: Tensor,
         conv2_bias: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        bn_epsilon: Tensor,
-        sides: Tensor,
-        out: tuple[Tensor, ...],
-        ups: tuple[Tensor, ...],
-    ) -> tuple[Tensor, ...]:
-        operands = (x, keep, epsilon, gamma, beta, scale, conv1, conv1_bias, bn_gamma, bn_beta, conv2, conv2_bias)
-        constants = (mean, variance, bn_epsilon, sides)
-        dx, *trained = slopes(*operands, *constants, *out[1:], ups[0])
-        none = ops.zeros_like
-        return (
-            *(dx, none(keep), none(epsilon), *trained),
-            *(none(mean), none(variance), none(bn_epsilon), none(sides)),
-        )
-
-    return _primitive(name, lambda x, *operands: (x, x, x[2:], x[2:]), 4, bprop)
-
-
-@cache
-def mlp_branch(gelu_form: str) -> ops.Custom:
-    """x + keep · scale · MLP(norm(x)), and what its activation reads (B, N, hidden).
-
-    Operands: those every branch begins with, see :func:`attention_branch`; weight and bias of fc1 and fc2.
-    """
-    name = f"MlpBranch{_GELU[gelu_form]}"
-    slopes = _branch_slopes(name, 4)
-
-    def bprop(
-        x: Tensor,
-        keep: Tensor,
-        epsilon: Tensor,
-        gamma: Tensor,
-        beta: Tensor,
-        scale: Tensor,
+        gamma3: Tensor,
+        norm2: Tensor,
+        norm2_beta: Tensor,
         fc1: Tensor,
         fc1_bias: Tensor,
         fc2: Tensor,
         fc2_bias: Tensor,
-        out: tuple[Tensor, ...],
-        ups: tuple[Tensor, ...],
+        gamma2: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        out: Any,
+        up: Any,
     ) -> tuple[Tensor, ...]:
-        operands = (x, keep, epsilon, gamma, beta, scale, fc1, fc1_bias, fc2, fc2_bias)
-        dx, *trained = slopes(*operands, *out[1:], ups[0])
-        return dx, ops.zeros_like(keep), ops.zeros_like(epsilon), *trained
+        operands = (
+            *(x, keep, sides, epsilons),
+            *(norm1, norm1_beta, qkv, qkv_bias, temperature, proj, proj_bias, gamma1),
+            *(norm3, norm3_beta, conv1, conv1_bias, bn, bn_beta, conv2, conv2_bias, gamma3),
+            *(norm2, norm2_beta, fc1, fc1_bias, fc2, fc2_bias, gamma2),
+            *(mean, variance),
+        )
+        if again is None:
+            kept, dy = out, up[0]
+        else:
+            kept, dy = again(*operands), up
+        dx, *trained = slopes(*operands, kept[1], kept[2], kept[3], dy)
+        return dx, none(keep), none(sides), none(epsilons), *trained, none(mean), none(variance)
 
-    return _primitive(name, lambda x, *operands: (x, [*x[:2], operands[_BRANCH - 1][0]]), 2, bprop)
-
-
-class Branches(NamedTuple):
-    """The residual branches of a cross-covariance block; ``local_moving`` is ``local`` in training."""
-
-    attention: ops.Custom
-    local: ops.Custom
-    local_moving: ops.Custom
-    mlp: ops.Custom
-
-
-def branches(gelu_form: str, normalize: bool) -> Branches:
-    """Return the operations of a block; see :func:`attention_branch`, :func:`local_branch`, :func:`mlp_branch`."""
-    return Branches(
-        attention_branch(normalize),
-        local_branch(gelu_form, moving=False),
-        local_branch(gelu_form, moving=True),
-        mlp_branch(gelu_form),
-    )
+    return bprop
 
 
 @cache
 def pack_weight() -> ops.Custom:
-    """weight (N, K) → its numbers in the order in which :func:`block` reads them, filled up with zeros, one axis."""
+    """weight (N, K) → its numbers in the order of products, which :func:`fused_blocks` wants, and zeros; one axis."""
     return _primitive("PackWeight", lambda weight: [-(-weight[0] // _PANEL) * _PANEL * weight[1]])
 
 
@@ -217,14 +198,16 @@ def downsample(gelu_form: str, first: bool, last: bool) -> ops.Custom:
 
 
 @cache
-def block(gelu_form: str, normalize: bool) -> ops.Custom:
-    """x (B, N, C) and 19 operands → (B, N, C): a cross-covariance block in evaluation, without a derivative.
+def fused_blocks(gelu_form: str, normalize: bool) -> ops.Custom:
+    """x (B, N, C) and 19 operands → (B, N, C): cross-covariance blocks in evaluation, without a derivative.
 
-    The operands: the grid's sides (2) int32; epsilon (1); weight and bias of qkv; temperature; weight and bias of proj;
-    gamma and beta of norm3; weight and bias of conv1; scale and shift of the batch norm; weight and bias of conv2, fc1
-    and fc2. Weights of products are packed; norm1, norm2 and the layer scales are folded into them.
+    The operands: the grid's sides, the first layer and the one after the last (4) int32; epsilon (1); then, each with
+    the layers as one more axis in front, weight and bias of qkv; temperature; weight and bias of proj; gamma and beta
+    of norm3; weight (9, C) and bias of conv1; scale and shift of the batch norm; weight (9, C) and bias of conv2;
+    weight and bias of fc1 and fc2. Weights of products are packed; norm1, norm2 and the layer scales are folded into
+    them.
     """
-    return _primitive(f"Block{_GELU[gelu_form]}{_NORMS[normalize]}", lambda x, *operands: x)
+    return _primitive(f"FusedBlocks{_GELU[gelu_form]}{_NORMS[normalize]}", lambda x, *operands: x)
 
 
 @cache

@@ -1,8 +1,7 @@
-// The residual branches of a cross-covariance block, each one operation, forward and backward:
-// out = x + keep · scale · branch(layer norm of x).
+// A stack of cross-covariance blocks in training, forward and backward, as its residual branches:
+// x + keep · scale · branch(layer norm of x).
 //
-// `keep` is stochastic depth's factor, of each image or one for all; `scale` the layer scale. A gradient takes what its
-// operation took, what it put out beyond `out`, and dy.
+// `keep` is stochastic depth's factor, of each image or one for all; `scale` the layer scale.
 
 #pragma once
 
@@ -15,69 +14,87 @@
 #include "attention.h"
 #include "depthwise.h"
 #include "gelu.h"
+#include "layers.h"
 #include "norms.h"
 #include "products.h"
 #include "threads.h"
 
 namespace xcit {
 
+// What the forward operation keeps of each layer for its gradient. A layer reads what the one before it left; the last
+// layer's result is the operation's own.
+struct Kept {
+  const Layers& all;
+  float* data;
+
+  int64_t layer_size() const { return all.rows * (8 * all.channels + all.hidden); }
+  float* at(int64_t layer, int64_t columns) const { return data + layer * layer_size() + columns * all.rows; }
+
+  float* after_attention(int64_t layer) const { return at(layer, 0); }
+  float* after_local(int64_t layer) const { return at(layer, all.channels); }
+  float* projected(int64_t layer) const { return at(layer, 2 * all.channels); }  // queries, keys, values (rows, 3 · C)
+  float* attended(int64_t layer) const { return at(layer, 5 * all.channels); }
+  float* convolved(int64_t layer) const { return at(layer, 6 * all.channels); }  // by the first convolution
+  float* inner(int64_t layer) const { return at(layer, 7 * all.channels); }      // what the MLP's activation reads
+  float* after(int64_t layer) const { return at(layer, 7 * all.channels + all.hidden); }
+  const float* before(int64_t layer) const { return layer ? after(layer - 1) : all.a.floats(Layers::kX); }
+};
+
+// The operands of the gradient after those of the forward operation, and its results: dx, then one for each parameter.
+struct Gradients {
+  enum Operand { kKept = Layers::kOperands, kBatchMean, kBatchVariance, kDy, kDx, kFirst };
+
+  const Layers& all;
+
+  float* of(int operand, int64_t layer) const {
+    return all.a.floats(kFirst + operand - Layers::kFirstTrained) + layer * all.size(operand);
+  }
+};
+
+// One of a layer's three branches; `dy` and `gradients` are only there on the way back, where dx may be dy.
 struct Branch {
-  enum Operand { kX, kKeep, kEpsilon, kNormGamma, kNormBeta, kScale, kOwn };  // a branch's own operands begin at kOwn
-  enum Gradient { kDx, kDNormGamma, kDNormBeta, kDScale, kDOwn };             // and their gradients at kDOwn
+  const Layers& all;
+  const int64_t layer;
+  const int which, norm, scale_operand;  // the branch's number, its norm's gamma and its layer scale
+  const float* x;
 
-  const Arguments& a;
-  const int operands, outputs;  // of the forward operation; all outputs but the first are handed to its gradient
-  const int64_t images, tokens, channels, rows;
-  const float *x, *scale;
+  int64_t rows() const { return all.rows; }
+  int64_t channels() const { return all.channels; }
+  const float* parameter(int operand) const { return all.parameter(operand, layer); }
 
-  Branch(const Arguments& a, int operands, int outputs)
-      : a(a),
-        operands(operands),
-        outputs(outputs),
-        images(a.dim(kX, 0)),
-        tokens(a.dim(kX, 1)),
-        channels(a.dim(kX, 2)),
-        rows(images * tokens),
-        x(a.floats(kX)),
-        scale(a.floats(kScale)) {}
-
-  float* output(int index) const { return a.floats(operands + index); }
-
-  // In a gradient: an output of the forward operation but for the first, what came back for the first, and the results.
-  const float* saved(int index) const { return a.floats(operands + index - 1); }
-  const float* dy() const { return a.floats(operands + outputs - 1); }
-  float* gradient(int index) const { return a.floats(operands + outputs + index); }
-
-  float keep(int64_t row) const { return a.floats(kKeep)[a.size(kKeep) == 1 ? 0 : row / tokens]; }
+  float keep(int64_t row) const {
+    const float* factors = all.a.floats(Layers::kKeep);
+    return all.a.size(Layers::kKeep) == 1 ? *factors : factors[(layer * 3 + which) * all.images + row / all.tokens];
+  }
 
   // The layer norm of rows [top, bottom).
   void normalise(int64_t top, int64_t bottom, float* out) const {
-    for (int64_t row = top; row < bottom; ++row, out += channels) {
-      xcit::normalise(x + row * channels, channels, *a.floats(kEpsilon), a.floats(kNormGamma), a.floats(kNormBeta), out);
+    for (int64_t row = top; row < bottom; ++row, out += channels()) {
+      xcit::normalise(x + row * channels(), channels(), all.epsilon, parameter(norm), parameter(norm + 1), out);
     }
   }
 
   const float* normed() const {
-    float* out = scratch(kNormed, rows * channels);
-    split_rows(rows, channels, [=](int64_t top, int64_t bottom) { normalise(top, bottom, out + top * channels); });
+    float* out = scratch(kNormed, rows() * channels());
+    split_rows(rows(), channels(), [=](int64_t top, int64_t bottom) { normalise(top, bottom, out + top * channels()); });
     return out;
   }
 
   // What ends a row of the result: the branch without its last bias, by its column, becomes out.
-  auto onto_x(const float* bias) const {
+  auto onto_x(int bias_operand) const {
+    const float *bias = parameter(bias_operand), *factor = parameter(scale_operand);
     return [=](int64_t row) {
-      const float *from = x + row * channels, *factor = scale, kept = keep(row);
+      const float *from = x + row * channels(), kept = keep(row);
       return [=](float value, int64_t c) { return from[c] + kept * factor[c] * (value + bias[c]); };
     };
   }
 
   // keep · dy
-  const float* kept_dy() const {
-    const float* dy = this->dy();
-    const float* factors = a.floats(kKeep);
-    if (std::all_of(factors, factors + a.size(kKeep), [](float factor) { return factor == 1.0f; })) return dy;
-    float* out = scratch(kUp, rows * channels);
-    split_rows(rows, channels, [=](int64_t first, int64_t last) {
+  const float* kept(const float* dy) const {
+    const int64_t channels = all.channels;
+    if (all.a.size(Layers::kKeep) == 1 && keep(0) == 1.0f) return dy;
+    float* out = scratch(kUp, rows() * channels);
+    split_rows(rows(), channels, [=](int64_t first, int64_t last) {
       for (int64_t row = first; row < last; ++row) {
         const float factor = keep(row);
 #pragma omp simd
@@ -88,17 +105,20 @@ struct Branch {
   }
 
   // scale · weight (C, width)
-  std::vector<float> scaled(const float* weight, int64_t width) const {
-    std::vector<float> out(channels * width);
-    for (int64_t i = 0; i < channels * width; ++i) out[i] = scale[i / width] * weight[i];
+  std::vector<float> scaled(int operand, int64_t width) const {
+    const float *weight = parameter(operand), *scale = parameter(scale_operand);
+    std::vector<float> out(channels() * width);
+    for (int64_t i = 0; i < channels() * width; ++i) out[i] = scale[i / width] * weight[i];
     return out;
   }
 
-  // The gradients of the layer scale and of the map before it, (C, width) and bias. dweight and dbias come as those of an
-  // unscaled map: their products with the map are the scale's, so that its output need not be kept.
-  void unscale(const float* weight, const float* bias, int64_t width, float* dweight, float* dbias) const {
-    float* dscale = gradient(kDScale);
-    for (int64_t c = 0; c < channels; ++c) {
+  // The gradients of the layer scale and of the map before it, (C, width) and bias. They come as those of an unscaled
+  // map: their products with the map are the scale's, so that its output need not be kept.
+  void unscale(const Gradients& gradients, int operand, int64_t width) const {
+    const float *weight = parameter(operand), *bias = parameter(operand + 1), *scale = parameter(scale_operand);
+    float *dweight = gradients.of(operand, layer), *dbias = gradients.of(operand + 1, layer);
+    float* dscale = gradients.of(scale_operand, layer);
+    for (int64_t c = 0; c < channels(); ++c) {
       float sum = bias[c] * dbias[c];
       for (int64_t k = 0; k < width; ++k) {
         sum += weight[c * width + k] * dweight[c * width + k];
@@ -110,9 +130,9 @@ struct Branch {
   }
 
   // Back through the layer norm, and past the branch.
-  void to_x(const float* dnormed) const {
-    layer_norm_grad(rows, channels, x, a.floats(kNormGamma), *a.floats(kEpsilon), dnormed, dy(), gradient(kDx),
-                    gradient(kDNormGamma), gradient(kDNormBeta));
+  void to_x(const Gradients& gradients, const float* dnormed, const float* dy, float* dx) const {
+    layer_norm_grad(rows(), channels(), x, parameter(norm), all.epsilon, dnormed, dy, dx, gradients.of(norm, layer),
+                    gradients.of(norm + 1, layer));
   }
 };
 
@@ -143,203 +163,207 @@ void project(int64_t rows, int64_t depth, int64_t width, const float* weight, co
   });
 }
 
-// ---- cross-covariance attention; also puts out qkv (B, N, 3·C) and what attends (B, N, C) --------------------------
+// ---- cross-covariance attention ------------------------------------------------------------------------------------
 
 struct AttentionBranch : Branch {
-  enum Own { kQkv = kOwn, kQkvBias, kTemperature, kProj, kProjBias, kOperands };
-  enum OwnGradient { kDQkv = kDOwn, kDQkvBias, kDTemperature, kDProj, kDProjBias };
-  enum Output { kOut, kProjected, kAttended, kOutputs };
+  using L = Layers;
 
-  const Heads heads;
+  AttentionBranch(const Layers& all, int64_t layer, const float* x) : Branch{all, layer, 0, L::kNorm1Gamma, L::kScale1, x} {}
 
-  AttentionBranch(const Arguments& a, bool normalised)
-      : Branch(a, kOperands, kOutputs), heads{images, tokens, channels, a.dim(kTemperature, 0), normalised} {}
+  Heads heads() const { return {all.images, all.tokens, all.channels, all.heads, all.normalised}; }
+
+  void forward(float* projected, float* attended, float* out) const {
+    const int64_t channels = all.channels;
+    const auto normed = [&](int64_t top, int64_t bottom) {
+      float* rows = scratch(kFirst, (bottom - top) * channels);
+      normalise(top, bottom, rows);
+      return rows;
+    };
+    project(rows(), channels, 3 * channels, parameter(L::kQkv), normed, projected, [bias = parameter(L::kQkvBias)](int64_t) {
+      return [=](float value, int64_t column) { return value + bias[column]; };
+    });
+    cross_covariance(heads(), projected, parameter(L::kTemperature), attended);
+    project(rows(), channels, channels, parameter(L::kProj),
+            [&](int64_t top, int64_t) { return attended + top * channels; }, out, onto_x(L::kProjBias));
+  }
+
+  void backward(const Gradients& to, const float* projected, const float* attended, const float* dy, float* dx) const {
+    const int64_t channels = all.channels;
+    const std::vector<float> proj = scaled(L::kProj, channels);
+    float *dattended = scratch(kActive, rows() * channels), *dprojected = scratch(kPassed, rows() * 3 * channels);
+    affine_grad(rows(), channels, channels, attended, proj.data(), kept(dy), dattended, to.of(L::kProj, layer),
+                to.of(L::kProjBias, layer));
+    unscale(to, L::kProj, channels);
+    cross_covariance_grad(heads(), projected, parameter(L::kTemperature), dattended, dprojected,
+                          to.of(L::kTemperature, layer));
+    float* dnormed = dattended;  // which nobody needs any more
+    affine_grad(rows(), 3 * channels, channels, normed(), parameter(L::kQkv), dprojected, dnormed, to.of(L::kQkv, layer),
+                to.of(L::kQkvBias, layer));
+    to_x(to, dnormed, dy, dx);
+  }
 };
 
-inline void attention_branch(const Arguments& a, bool normalised) {
-  using B = AttentionBranch;
-  const B b(a, normalised);
-  const int64_t channels = b.channels;
-  float *out = b.output(B::kOut), *qkv = b.output(B::kProjected), *attended = b.output(B::kAttended);
-  const auto normed = [&](int64_t top, int64_t bottom) {
-    float* rows = scratch(kFirst, (bottom - top) * channels);
-    b.normalise(top, bottom, rows);
-    return rows;
-  };
-  project(b.rows, channels, 3 * channels, a.floats(B::kQkv), normed, qkv, [bias = a.floats(B::kQkvBias)](int64_t) {
-    return [=](float value, int64_t column) { return value + bias[column]; };
-  });
-  cross_covariance(b.heads, qkv, a.floats(B::kTemperature), attended);
-  project(b.rows, channels, channels, a.floats(B::kProj), [&](int64_t top, int64_t) { return attended + top * channels; },
-          out, b.onto_x(a.floats(B::kProjBias)));
-}
+// ---- local patch interaction; normalises by `mean` and biased `variance` (C) ----------------------------------------
 
-inline void attention_branch_grad(const Arguments& a, bool normalised) {
-  using B = AttentionBranch;
-  const B b(a, normalised);
-  const int64_t rows = b.rows, channels = b.channels;
-  const float* proj = a.floats(B::kProj);
-  const std::vector<float> scaled = b.scaled(proj, channels);
-  float *dattended = scratch(kActive, rows * channels), *dqkv = scratch(kPassed, rows * 3 * channels);
-  affine_grad(rows, channels, channels, b.saved(B::kAttended), scaled.data(), b.kept_dy(), dattended,
-              b.gradient(B::kDProj), b.gradient(B::kDProjBias));
-  b.unscale(proj, a.floats(B::kProjBias), channels, b.gradient(B::kDProj), b.gradient(B::kDProjBias));
-  cross_covariance_grad(b.heads, b.saved(B::kProjected), a.floats(B::kTemperature), dattended, dqkv,
-                        b.gradient(B::kDTemperature));
-  float* dnormed = dattended;  // which nobody needs any more
-  affine_grad(rows, 3 * channels, channels, b.normed(), a.floats(B::kQkv), dqkv, dnormed, b.gradient(B::kDQkv),
-              b.gradient(B::kDQkvBias));
-  b.to_x(dnormed);
-}
-
-// ---- local patch interaction; also puts out the first convolution (B, N, C), batch mean and variance (C) ------------
-
+template <class Form>
 struct LocalBranch : Branch {
-  enum Own { kConv1 = kOwn, kConv1Bias, kGamma, kBeta, kConv2, kConv2Bias, kMean, kVariance, kBatchEpsilon, kSides,
-             kOperands };
-  enum OwnGradient { kDConv1 = kDOwn, kDConv1Bias, kDGamma, kDBeta, kDConv2, kDConv2Bias };
-  enum Output { kOut, kConvolved, kBatchMean, kBatchVariance, kOutputs };
+  using L = Layers;
 
-  const Grid grid;
-
-  explicit LocalBranch(const Arguments& a)
-      : Branch(a, kOperands, kOutputs),
-        grid{static_cast<std::int32_t*>(a.data[kSides])[0], static_cast<std::int32_t*>(a.data[kSides])[1], channels} {}
+  LocalBranch(const Layers& all, int64_t layer, const float* x) : Branch{all, layer, 1, L::kNorm3Gamma, L::kScale3, x} {}
 
   // The batch norm of rows of activations.
   void batch_norm(const float* active, const float* mean, const float* variance, float* out) const {
-    const float *gamma = a.floats(kGamma), *beta = a.floats(kBeta);
+    const float *gamma = parameter(L::kBatchGamma), *beta = parameter(L::kBatchBeta);
+    const int64_t channels = all.channels;
     std::vector<float> factors(channels);
-    for (int64_t c = 0; c < channels; ++c) factors[c] = gamma[c] / std::sqrt(variance[c] + *a.floats(kBatchEpsilon));
+    for (int64_t c = 0; c < channels; ++c) factors[c] = gamma[c] / std::sqrt(variance[c] + all.batch_epsilon);
     const float* factor = factors.data();
-    const int64_t width = channels;
-    split_rows(rows, channels, [=](int64_t first, int64_t last) {
+    split_rows(rows(), channels, [=](int64_t first, int64_t last) {
       for (int64_t row = first; row < last; ++row) {
-        const int64_t at = row * width;
+        const int64_t at = row * channels;
 #pragma omp simd
-        for (int64_t c = 0; c < width; ++c) out[at + c] = (active[at + c] - mean[c]) * factor[c] + beta[c];
+        for (int64_t c = 0; c < channels; ++c) out[at + c] = (active[at + c] - mean[c]) * factor[c] + beta[c];
       }
     });
   }
-};
 
-// `moving` takes the batch's statistics, else the running ones.
-template <class Form>
-void local_branch(const Arguments& a, bool moving) {
-  using B = LocalBranch;
-  const B b(a);
-  const int64_t rows = b.rows, channels = b.channels;
-  float *out = b.output(B::kOut), *convolved = b.output(B::kConvolved);
-  float *mean = b.output(B::kBatchMean), *variance = b.output(B::kBatchVariance);
-  float* active = scratch(kActive, rows * channels);
-  convolve(b.grid, b.images, b.normed(), a.floats(B::kConv1), a.floats(B::kConv1Bias), false, convolved);
-  activate<Form>(rows * channels, convolved, active);
-  if (moving) {
-    batch_moments(rows, channels, active, mean, variance);
-  } else {
-    std::copy_n(a.floats(B::kMean), channels, mean);
-    std::copy_n(a.floats(B::kVariance), channels, variance);
-  }
-  b.batch_norm(active, mean, variance, active);
-  convolve(b.grid, b.images, active, a.floats(B::kConv2), nullptr, false, out);
-  split_rows(rows, channels, [&](int64_t first, int64_t last) {
-    const auto ending = b.onto_x(a.floats(B::kConv2Bias));
-    for (int64_t row = first; row < last; ++row) {
-      const auto end = ending(row);
-#pragma omp simd
-      for (int64_t c = 0; c < channels; ++c) out[row * channels + c] = end(out[row * channels + c], c);
+  // `moving` writes the batch's statistics to mean and variance, else the running ones.
+  void forward(bool moving, float* convolved, float* mean, float* variance, float* out) const {
+    const int64_t channels = all.channels;
+    float* active = scratch(kActive, rows() * channels);
+    convolve(all.grid, all.images, normed(), parameter(L::kConv1), parameter(L::kConv1Bias), false, convolved);
+    activate<Form>(rows() * channels, convolved, active);
+    if (moving) {
+      batch_moments(rows(), channels, active, mean, variance);
+    } else {
+      std::copy_n(parameter(L::kMean), channels, mean);
+      std::copy_n(parameter(L::kVariance), channels, variance);
     }
-  });
-}
+    batch_norm(active, mean, variance, active);
+    convolve(all.grid, all.images, active, parameter(L::kConv2), nullptr, false, out);
+    split_rows(rows(), channels, [&](int64_t first, int64_t last) {
+      const auto ending = onto_x(L::kConv2Bias);
+      for (int64_t row = first; row < last; ++row) {
+        const auto end = ending(row);
+#pragma omp simd
+        for (int64_t c = 0; c < channels; ++c) out[row * channels + c] = end(out[row * channels + c], c);
+      }
+    });
+  }
 
-template <class Form>
-void local_branch_grad(const Arguments& a, bool moving) {
-  using B = LocalBranch;
-  const B b(a);
-  const int64_t rows = b.rows, channels = b.channels;
-  const float *convolved = b.saved(B::kConvolved), *mean = b.saved(B::kBatchMean), *variance = b.saved(B::kBatchVariance);
-  const float *conv2 = a.floats(B::kConv2), *up = b.kept_dy();
-  float *active = scratch(kActive, rows * channels), *passed = scratch(kPassed, rows * channels);
-  float* normed = scratch(kNormed, rows * channels);
-  activate<Form>(rows * channels, convolved, active);
-  b.batch_norm(active, mean, variance, normed);
-  convolve_grad(b.grid, b.images, normed, up, b.gradient(B::kDConv2), b.gradient(B::kDConv2Bias));
-  b.unscale(conv2, a.floats(B::kConv2Bias), 9, b.gradient(B::kDConv2), b.gradient(B::kDConv2Bias));
-  convolve(b.grid, b.images, up, b.scaled(conv2, 9).data(), nullptr, true, passed);
-  batch_norm_grad(rows, channels, active, a.floats(B::kGamma), mean, variance, *a.floats(B::kBatchEpsilon), moving, passed,
-                  passed, b.gradient(B::kDGamma), b.gradient(B::kDBeta));
-  activate_grad<Form>(rows * channels, convolved, passed, passed);
-  convolve_grad(b.grid, b.images, b.normed(), passed, b.gradient(B::kDConv1), b.gradient(B::kDConv1Bias));
-  float* dnormed = active;  // which nobody needs any more
-  convolve(b.grid, b.images, passed, a.floats(B::kConv1), nullptr, true, dnormed);
-  b.to_x(dnormed);
-}
-
-// ---- MLP; also puts out what its activation reads, (B, N, hidden) ---------------------------------------------------
-
-struct MlpBranch : Branch {
-  enum Own { kFc1 = kOwn, kFc1Bias, kFc2, kFc2Bias, kOperands };
-  enum OwnGradient { kDFc1 = kDOwn, kDFc1Bias, kDFc2, kDFc2Bias };
-  enum Output { kOut, kHidden, kOutputs };
-
-  const int64_t hidden;
-
-  explicit MlpBranch(const Arguments& a) : Branch(a, kOperands, kOutputs), hidden(a.dim(kFc1, 0)) {}
+  void backward(const Gradients& to, bool moving, const float* convolved, const float* mean, const float* variance,
+                const float* dy, float* dx) const {
+    const int64_t channels = all.channels;
+    const float* up = kept(dy);
+    float *active = scratch(kActive, rows() * channels), *passed = scratch(kPassed, rows() * channels);
+    float* normal = scratch(kNormed, rows() * channels);
+    activate<Form>(rows() * channels, convolved, active);
+    batch_norm(active, mean, variance, normal);
+    convolve_grad(all.grid, all.images, normal, up, to.of(L::kConv2, layer), to.of(L::kConv2Bias, layer));
+    unscale(to, L::kConv2, 9);
+    convolve(all.grid, all.images, up, scaled(L::kConv2, 9).data(), nullptr, true, passed);
+    batch_norm_grad(rows(), channels, active, parameter(L::kBatchGamma), mean, variance, all.batch_epsilon, moving, passed,
+                    passed, to.of(L::kBatchGamma, layer), to.of(L::kBatchBeta, layer));
+    activate_grad<Form>(rows() * channels, convolved, passed, passed);
+    convolve_grad(all.grid, all.images, normed(), passed, to.of(L::kConv1, layer), to.of(L::kConv1Bias, layer));
+    float* dnormed = active;  // which nobody needs any more
+    convolve(all.grid, all.images, passed, parameter(L::kConv1), nullptr, true, dnormed);
+    to_x(to, dnormed, dy, dx);
+  }
 };
 
-template <class Form>
-void mlp_branch(const Arguments& a) {
-  using B = MlpBranch;
-  const B b(a);
-  const int64_t channels = b.channels, hidden = b.hidden;
-  float *out = b.output(B::kOut), *inner = b.output(B::kHidden);
-  float* right = scratch(kMoreRightPanels, packed_size(hidden, channels));
-  pack_right({a.floats(B::kFc1), 1, channels}, hidden, channels, right);
-  const float* bias = a.floats(B::kFc1Bias);
-  const auto activated = [&](int64_t top, int64_t bottom) {
-    const int64_t count = bottom - top;
-    float *rows = scratch(kFirst, count * channels), *active = scratch(kSecond, count * hidden);
-    b.normalise(top, bottom, rows);
-    multiply_rows(top, count, hidden, channels, rows, right, inner + top * hidden, [=](int64_t row) {
-      float* to = active + (row - top) * hidden;
-      return [=](float value, int64_t column) {
-        to[column] = Form::value(value + bias[column]);
-        return value + bias[column];
-      };
-    });
-    return active;
-  };
-  project(b.rows, hidden, channels, a.floats(B::kFc2), activated, out, b.onto_x(a.floats(B::kFc2Bias)));
-}
+// ---- MLP ---------------------------------------------------------------------------------------------------------------
 
 template <class Form>
-void mlp_branch_grad(const Arguments& a) {
-  using B = MlpBranch;
-  const B b(a);
-  const int64_t rows = b.rows, channels = b.channels, hidden = b.hidden;
-  const float *inner = b.saved(B::kHidden), *fc2 = a.floats(B::kFc2), *up = b.kept_dy();
-  const std::vector<float> scaled = b.scaled(fc2, hidden);
-  float *active = scratch(kActive, rows * hidden), *dinner = scratch(kPassed, rows * hidden);
-  float* right = scratch(kRightPanels, packed_size(hidden, channels));
-  pack_right({scaled.data(), hidden, 1}, hidden, channels, right);
-  split_bands(rows, [=](int64_t top, int64_t bottom) {
-    const auto ending = [=](int64_t row) {
-      const float* from = inner + row * hidden;
-      float* to = active + row * hidden;
-      return [=](float value, int64_t column) {
-        to[column] = Form::value(from[column]);
-        return value * Form::slope(from[column]);
-      };
+struct MlpBranch : Branch {
+  using L = Layers;
+
+  MlpBranch(const Layers& all, int64_t layer, const float* x) : Branch{all, layer, 2, L::kNorm2Gamma, L::kScale2, x} {}
+
+  void forward(float* inner, float* out) const {
+    const int64_t channels = all.channels, hidden = all.hidden;
+    float* right = scratch(kMoreRightPanels, packed_size(hidden, channels));
+    pack_right({parameter(L::kFc1), 1, channels}, hidden, channels, right);
+    const float* bias = parameter(L::kFc1Bias);
+    const auto activated = [&](int64_t top, int64_t bottom) {
+      const int64_t count = bottom - top;
+      float *rows = scratch(kFirst, count * channels), *active = scratch(kSecond, count * hidden);
+      normalise(top, bottom, rows);
+      multiply_rows(top, count, hidden, channels, rows, right, inner + top * hidden, [=](int64_t row) {
+        float* to = active + (row - top) * hidden;
+        return [=](float value, int64_t column) {
+          to[column] = Form::value(value + bias[column]);
+          return value + bias[column];
+        };
+      });
+      return active;
     };
-    multiply_rows(top, bottom - top, hidden, channels, up + top * channels, right, dinner + top * hidden, ending);
-  });
-  multiply(channels, hidden, rows, {up, 1, channels}, {active, hidden, 1}, nullptr, b.gradient(B::kDFc2));
-  column_sums(rows, channels, up, b.gradient(B::kDFc2Bias));
-  b.unscale(fc2, a.floats(B::kFc2Bias), hidden, b.gradient(B::kDFc2), b.gradient(B::kDFc2Bias));
-  float* dnormed = active;  // which nobody needs any more
-  affine_grad(rows, hidden, channels, b.normed(), a.floats(B::kFc1), dinner, dnormed, b.gradient(B::kDFc1),
-              b.gradient(B::kDFc1Bias));
-  b.to_x(dnormed);
+    project(rows(), hidden, channels, parameter(L::kFc2), activated, out, onto_x(L::kFc2Bias));
+  }
+
+  void backward(const Gradients& to, const float* inner, const float* dy, float* dx) const {
+    const int64_t channels = all.channels, hidden = all.hidden;
+    const float* up = kept(dy);
+    const std::vector<float> fc2 = scaled(L::kFc2, hidden);
+    float *active = scratch(kActive, rows() * hidden), *dinner = scratch(kPassed, rows() * hidden);
+    float* right = scratch(kRightPanels, packed_size(hidden, channels));
+    pack_right({fc2.data(), hidden, 1}, hidden, channels, right);
+    split_bands(rows(), [=](int64_t top, int64_t bottom) {
+      const auto ending = [=](int64_t row) {
+        const float* from = inner + row * hidden;
+        float* active_row = active + row * hidden;
+        return [=](float value, int64_t column) {
+          active_row[column] = Form::value(from[column]);
+          return value * Form::slope(from[column]);
+        };
+      };
+      multiply_rows(top, bottom - top, hidden, channels, up + top * channels, right, dinner + top * hidden, ending);
+    });
+    multiply(channels, hidden, rows(), {up, 1, channels}, {active, hidden, 1}, nullptr, to.of(L::kFc2, layer));
+    column_sums(rows(), channels, up, to.of(L::kFc2Bias, layer));
+    unscale(to, L::kFc2, hidden);
+    float* dnormed = active;  // which nobody needs any more
+    affine_grad(rows(), hidden, channels, normed(), parameter(L::kFc1), dinner, dnormed, to.of(L::kFc1, layer),
+                to.of(L::kFc1Bias, layer));
+    to_x(to, dnormed, dy, dx);
+  }
+};
+
+// ---- all layers ----------------------------------------------------------------------------------------------------
+
+// x (B, N, C) and the operands of Layers → (B, N, C), what the gradient needs, batch means and biased variances.
+// `moving` normalises by the batch's statistics, else by the running ones.
+template <class Form>
+void trained_blocks(const Arguments& a, bool normalised, bool moving) {
+  const Layers all(a, normalised);
+  float* out = a.floats(Layers::kOperands);
+  const Kept kept{all, a.floats(Layers::kOperands + 1)};
+  float *means = a.floats(Layers::kOperands + 2), *variances = a.floats(Layers::kOperands + 3);
+  for (int64_t layer = 0; layer < all.depth; ++layer) {
+    float *first = kept.after_attention(layer), *second = kept.after_local(layer);
+    AttentionBranch(all, layer, kept.before(layer)).forward(kept.projected(layer), kept.attended(layer), first);
+    LocalBranch<Form>(all, layer, first)
+        .forward(moving, kept.convolved(layer), means + layer * all.channels, variances + layer * all.channels, second);
+    MlpBranch<Form>(all, layer, second).forward(kept.inner(layer), layer + 1 < all.depth ? kept.after(layer) : out);
+  }
+}
+
+// The operands of Layers, what the forward operation put out beside its result, dy → dx and the parameters' gradients.
+template <class Form>
+void trained_blocks_grad(const Arguments& a, bool normalised, bool moving) {
+  const Layers all(a, normalised);
+  const Gradients to{all};
+  const Kept kept{all, a.floats(Gradients::kKept)};
+  const float *means = a.floats(Gradients::kBatchMean), *variances = a.floats(Gradients::kBatchVariance);
+  const float* dy = a.floats(Gradients::kDy);
+  float* dx = a.floats(Gradients::kDx);
+  for (int64_t layer = all.depth - 1; layer >= 0; --layer, dy = dx) {
+    const float *first = kept.after_attention(layer), *second = kept.after_local(layer);
+    MlpBranch<Form>(all, layer, second).backward(to, kept.inner(layer), dy, dx);
+    LocalBranch<Form>(all, layer, first)
+        .backward(to, moving, kept.convolved(layer), means + layer * all.channels, variances + layer * all.channels, dx, dx);
+    AttentionBranch(all, layer, kept.before(layer)).backward(to, kept.projected(layer), kept.attended(layer), dx, dx);
+  }
 }
 
 }  // namespace xcit

@@ -15,12 +15,10 @@ struct Grid {
 };
 
 // (C, 1, 3, 3) to (9, C): channels are what is contiguous in tokens.
-inline std::vector<float> taps_first(const float* weight, int64_t channels) {
-  std::vector<float> taps(9 * channels);
+inline void taps_first(const float* weight, int64_t channels, float* taps) {
   for (int64_t c = 0; c < channels; ++c) {
     for (int64_t tap = 0; tap < 9; ++tap) taps[tap * channels + c] = weight[c * 9 + tap];
   }
-  return taps;
 }
 
 // Call visit(tap, neighbour) for the taps of the window around (y, x) that lie inside the grid.
@@ -73,7 +71,8 @@ inline void convolve_row(const Grid& g, int64_t y, const float* image, const flo
 
 inline void convolve(const Grid& g, int64_t images, const float* x, const float* weight, const float* bias, bool flipped,
               float* y) {
-  const std::vector<float> taps = taps_first(weight, g.channels);
+  std::vector<float> taps(9 * g.channels);
+  taps_first(weight, g.channels, taps.data());
   split_rows(images * g.height, g.width * g.channels, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const float* image = x + row / g.height * g.height * g.width * g.channels;

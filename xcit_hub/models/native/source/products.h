@@ -93,7 +93,7 @@ inline void pack_right(const Matrix& b, int64_t width, int64_t depth, float* pac
 
 // Memory of this thread that outlives the call: fresh memory would be cleared page by page each time. One drawer for
 // each use that may be open at the same time.
-enum Drawer { kLeftPanels, kRightPanels, kMoreRightPanels, kFirst, kSecond, kUp, kNormed, kActive, kPassed, kDrawers };
+enum Drawer { kLeftPanels, kRightPanels, kMoreRightPanels, kPrepared, kFirst, kSecond, kUp, kNormed, kActive, kPassed, kDrawers };
 
 inline float* scratch(Drawer drawer, int64_t floats) {
   static thread_local std::unique_ptr<float[]> drawers[kDrawers];

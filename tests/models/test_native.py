@@ -15,7 +15,7 @@ import pytest
 from mindspore import ParameterTuple, Tensor, nn
 
 from xcit_hub.models import create_model, kernels
-from xcit_hub.models.layers import XCABlock
+from xcit_hub.models.layers import ConvPatchEmbed, XCABlock
 from xcit_hub.models.native import build, operations
 from xcit_hub.training.randomness import seed_dropout
 from xcit_hub.variants import architecture, dialect
@@ -134,57 +134,92 @@ _BLOCKS = {
 }
 
 
-class _Tokens(nn.Cell):
-    """A scalar that depends on every number of a block's output, for tokens of a fixed grid."""
+class _Sum(nn.Cell):
+    """A scalar that depends on every number that a cell makes of an input, and what it makes."""
 
-    def __init__(self, block: nn.Cell, grid: tuple[int, int], weights: Tensor) -> None:
+    def __init__(self, cell: nn.Cell, others: tuple[int, ...], weights: Tensor) -> None:
         super().__init__()
-        self.block, self.grid, self.weights = block, grid, weights
+        self.cell, self.others, self.weights = cell, others, weights
 
     def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.block(x, *self.grid)
+        out = self.cell(x, *self.others)
         return (out * self.weights).sum(), out
+
+
+def _everything(cell: nn.Cell, x: Tensor, others: tuple[int, ...], weights: Tensor) -> dict[str, np.ndarray]:
+    """Return a cell's result, the gradients of its input and its parameters, and its running statistics."""
+    trained = cell.trainable_params()
+    run = mindspore.value_and_grad(_Sum(cell, others, weights), 0, ParameterTuple(trained), has_aux=True)
+    (_, out), (dx, slopes) = run(x)
+    state = [parameter for parameter in cell.get_parameters() if "moving" in parameter.name]
+    return {
+        "out": out.asnumpy(),
+        "x": dx.asnumpy(),
+        **{entry.name: slope.asnumpy() for entry, slope in zip(trained, slopes, strict=True)},
+        **{entry.name: entry.asnumpy() for entry in state},
+    }
+
+
+def _assert_equal(
+    compiled: nn.Cell, plain: nn.Cell, x: Tensor, others: tuple[int, ...] = (), temperature: float = 1.0
+) -> None:
+    """Give both cells the same random parameters, and compare everything that comes of them."""
+    assert compiled.in_one_piece
+    assert not plain.in_one_piece
+    for own, other in zip(compiled.get_parameters(), plain.get_parameters(), strict=True):
+        value = 0.3 * _draw(*own.shape) + 1.0
+        if own.ndim in (2, 4) and own.shape[1] > 1:
+            value = _draw(*own.shape) / math.prod(own.shape[1:]) ** 0.5
+        if own.name.endswith("temperature"):
+            value = value * temperature
+        value = Tensor(np.abs(value) if own.name.endswith("moving_variance") else value)
+        own.set_data(value)
+        other.set_data(value)
+    weights = Tensor(_draw(*plain(x, *others).shape))
+    for parameter in compiled.get_parameters():  # the call above may have moved statistics
+        if "moving" in parameter.name:
+            plain.parameters_dict()[parameter.name].set_data(parameter.value())
+    found, expected = (_everything(cell, x, others, weights) for cell in (compiled, plain))
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert np.abs(found[key] - value).max() <= 3e-5 * max(1.0, np.abs(value).max()), key
 
 
 @needs_compiler
 @pytest.mark.usefixtures("mode")
 @pytest.mark.parametrize("name", _BLOCKS)
-def test_a_block_of_compiled_branches_equals_mindspores_in_value_gradient_and_statistics(name: str) -> None:
+def test_a_compiled_block_equals_mindspores_in_value_gradient_and_statistics(name: str) -> None:
     case = _BLOCKS[name]
     compiled = case.build()
     with kernels.portable():
         plain = case.build()
-    assert compiled.in_one_piece
-    assert not plain.in_one_piece
-    for own, other in zip(compiled.get_parameters(), plain.get_parameters(), strict=True):
-        value = _draw(*own.shape) / own.shape[-1] ** 0.5 if own.ndim == 2 else 0.3 * _draw(*own.shape) + 1.0
-        if own.name.endswith("temperature") and case.dialect == "mindcv":
-            value = value / math.prod(
-                case.grid
-            )  # nothing else keeps these products small, and softmax from being a maximum
-        value = Tensor(np.abs(value) if own.name.endswith("moving_variance") else value)
-        own.set_data(value)
-        other.set_data(value)
-    tokens = Tensor(_draw(4, math.prod(case.grid), case.dim))
-    weights = Tensor(_draw(*tokens.shape))
+    tokens = math.prod(case.grid)
+    # In MindCV's dialect nothing else keeps these products small, and softmax from being a maximum.
+    temperature = 1.0 / tokens if case.dialect == "mindcv" else 1.0
+    _assert_equal(compiled, plain, Tensor(_draw(4, tokens, case.dim)), case.grid, temperature)
 
-    def everything(block: nn.Cell) -> dict[str, np.ndarray]:
-        run = mindspore.value_and_grad(
-            _Tokens(block, case.grid, weights), 0, ParameterTuple(block.trainable_params()), has_aux=True
-        )
-        (_, out), (dx, slopes) = run(tokens)
-        state = [parameter for parameter in block.get_parameters() if "moving" in parameter.name]
-        return {
-            "out": out.asnumpy(),
-            "tokens": dx.asnumpy(),
-            **{entry.name: slope.asnumpy() for entry, slope in zip(block.trainable_params(), slopes, strict=True)},
-            **{entry.name: entry.asnumpy() for entry in state},
-        }
 
-    found, expected = everything(compiled), everything(plain)
-    assert found.keys() == expected.keys()
-    for key, value in expected.items():
-        assert np.abs(found[key] - value).max() <= 3e-5 * max(1.0, np.abs(value).max()), key
+@needs_compiler
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("form", ["erf", "tanh"])
+@pytest.mark.parametrize("patch_size", [8, 16])
+@pytest.mark.parametrize(("training", "frozen"), [(False, False), (True, False), (True, True)])
+def test_compiled_stages_of_the_patch_embedding_equal_mindspores_in_value_gradient_and_statistics(
+    form: str, patch_size: int, training: bool, frozen: bool
+) -> None:
+    fine = replace(architecture("xcit_nano_12_p16_224"), embed_dim=72, patch_size=patch_size)
+
+    def build_cell() -> nn.Cell:
+        cell = ConvPatchEmbed(fine, 3, form).set_train(training)
+        for _, child in cell.cells_and_names():
+            if frozen and isinstance(child, nn.BatchNorm2d):
+                child.set_train(False)
+        return cell
+
+    compiled = build_cell()
+    with kernels.portable():
+        plain = build_cell()
+    _assert_equal(compiled, plain, Tensor(_draw(3, 3, 3 * patch_size, 5 * patch_size)))
 
 
 @needs_compiler

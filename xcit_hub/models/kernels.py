@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import mindspore
 from mindspore import Tensor, nn, ops
 
 from xcit_hub.models.native import cells
 from xcit_hub.models.native.build import library as native_library
-from xcit_hub.models.native.operations import Blocks, blocks
+from xcit_hub.models.native.operations import Modes, blocks, stage
+
+CellT = TypeVar("CellT", bound=nn.Cell)
 
 _SQRT_HALF = math.sqrt(0.5)
 _TANH_SCALE = math.sqrt(2.0 / math.pi)
@@ -87,8 +90,9 @@ class Kernels:
     convolution: type[nn.Conv2d]
     dense: type[nn.Dense]
     layer_norm: type[nn.LayerNorm]
-    # Whole blocks, and in inference the patch embedding, in one piece where there are such.
-    blocks: Callable[[str, bool], Blocks] | None = None
+    # Stages of the patch embedding and whole blocks in one piece, and what fuse() makes of them, where there are such.
+    stage: Callable[[str, bool, bool], Modes] | None = None
+    blocks: Callable[[str, bool], Modes] | None = None
     fused_blocks: type[nn.Cell] | None = None
     fused_patch_embed: type[nn.Cell] | None = None
     fused_class_block: type[nn.Cell] | None = None
@@ -104,6 +108,7 @@ _COMPILED = Kernels(
     convolution=nn.Conv2d,
     dense=cells.NativeDense,
     layer_norm=cells.NativeLayerNorm,
+    stage=stage,
     blocks=blocks,
     fused_blocks=cells.NativeBlocks,
     fused_patch_embed=cells.NativePatchEmbed,
@@ -140,6 +145,23 @@ def kernels() -> Kernels:
     mindspore.runtime.launch_blocking()
     compiled = not _portable.get() and native_library() is not None
     return _ON_CPU[mindspore_version() >= (2, 9), compiled]
+
+
+def told_its_graph_once(kind: type[CellT]) -> type[CellT]:
+    """Let a network's 300 cells be told the graph's name when it is compiled, as a decorator of its class.
+
+    From 2.8 on MindSpore tells every cell at every call, which takes a millisecond, and reads it only when compiling.
+    """
+    inherited = getattr(nn.Cell, "compile_phase", None)
+    if inherited is None:
+        return kind
+
+    def tell(self: CellT, phase: str) -> None:
+        if phase != inherited.fget(self) or phase not in self.compile_cache:
+            inherited.fset(self, phase)
+
+    kind.compile_phase = property(inherited.fget, tell)
+    return kind
 
 
 def forget_recomputation(block: nn.Cell) -> None:

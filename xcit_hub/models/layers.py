@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from xcit_hub.models.kernels import kernels
 from xcit_hub.models.native.cells import integers
-from xcit_hub.models.native.operations import Blocks
+from xcit_hub.models.native.operations import Modes
 from xcit_hub.parameters import stem_widths
 from xcit_hub.variants import Architecture, Dialect
 
@@ -76,8 +76,24 @@ class DropPath(nn.Cell):
         return self.sample_dropout(ops.ones((count,), mstype.float32))
 
 
+def _move(statistic: Parameter, value: Tensor) -> None:
+    """Move a running statistic of a batch norm towards the batch's."""
+    kept, value = _BATCH_NORM_MOMENTUM, ops.stop_gradient(value).reshape(statistic.shape)
+    ops.assign(statistic, statistic * kept + value * (1.0 - kept))
+
+
+def _move_both(norm: nn.BatchNorm2d, mean: Tensor, biased_variance: Tensor, count: int) -> None:
+    """Move the running statistics towards those of ``count`` numbers a channel."""
+    _move(norm.moving_mean, mean)
+    _move(norm.moving_variance, biased_variance * (count / max(count - 1, 1)))
+
+
 class ConvPatchEmbed(nn.Cell):
-    """Image to tokens by stride-2 3×3 convolutions, each with BatchNorm (facebook ``ConvPatchEmbed``)."""
+    """Image to tokens by stride-2 3×3 convolutions, each with BatchNorm (facebook ``ConvPatchEmbed``).
+
+    Where there are compiled stages, each convolution is computed in one piece with what follows it, see
+    :class:`XCABlock`.
+    """
 
     def __init__(self, architecture: Architecture, in_chans: int, gelu: str) -> None:
         super().__init__()
@@ -90,10 +106,39 @@ class ConvPatchEmbed(nn.Cell):
             stages.append(nn.SequentialCell([convolution, _batch_norm(width)]))
             channels = width
         self.proj = nn.SequentialCell(stages)
+        stage = kernels().stage
+        self.in_one_piece = stage is not None
+        if stage is not None:
+            last = len(stages) - 1
+            self.stages = [stage(gelu, place == 0, place == last) for place in range(0, len(stages), 2)]
+            self.epsilon = Tensor([_BATCH_NORM_EPSILON], mstype.float32)
+
+    def take_apart(self) -> None:
+        """Compute cell by cell from now on."""
+        self.in_one_piece = False
 
     def construct(self, image: Tensor) -> Tensor:
         """Map (B, in_chans, H, W) to tokens (B, N, C)."""
-        return _tokens(self.proj(image))
+        if not self.in_one_piece:
+            return _tokens(self.proj(image))
+        grid = image
+        for index in range(len(self.stages)):
+            grid = self._stage(index, grid)
+        return grid.reshape(grid.shape[0], -1, grid.shape[3])
+
+    def _stage(self, index: int, x: Tensor) -> Tensor:
+        """Map the image, or (B, H, W, K) after it, to (B, H / 2, W / 2, N)."""
+        evaluate, train, train_frozen = self.stages[index]
+        convolution, norm = self.proj[2 * index][0], self.proj[2 * index][1]
+        operands = (
+            *(x, convolution.weight, self.epsilon),
+            *(norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance),
+        )
+        if norm.training:
+            out, _, mean, variance = train(*operands)
+            _move_both(norm, mean, variance, out.shape[0] * out.shape[1] * out.shape[2])
+            return out
+        return train_frozen(*operands)[0] if self.training else evaluate(*operands)
 
 
 @lru_cache(maxsize=64)
@@ -267,7 +312,7 @@ class XCABlock(nn.Cell):
         if blocks is not None and proj_drop == attn_drop == 0.0:
             self._join(blocks(dialect.gelu, dialect.normalize_qk))
 
-    def _join(self, blocks: Blocks) -> None:
+    def _join(self, blocks: Modes) -> None:
         self.in_one_piece = True
         self.evaluate, self.train, self.train_frozen = blocks
         self.all_kept = Tensor([1.0], mstype.float32)
@@ -318,16 +363,10 @@ class XCABlock(nn.Cell):
             *(bn.moving_mean, bn.moving_variance),
         )
         if bn.training:
-            count = x.shape[0] * x.shape[1]
             out, _, mean, variance = self.train(*operands)
-            self._move(bn.moving_mean, mean)
-            self._move(bn.moving_variance, variance * (count / max(count - 1, 1)))
+            _move_both(bn, mean, variance, x.shape[0] * x.shape[1])
             return out
         return self.train_frozen(*operands)[0] if self.training else self.evaluate(*operands)
-
-    def _move(self, statistic: Parameter, value: Tensor) -> None:
-        kept, value = _BATCH_NORM_MOMENTUM, ops.stop_gradient(value).reshape(statistic.shape)
-        ops.assign(statistic, statistic * kept + value * (1.0 - kept))
 
 
 class ClassAttention(nn.Cell):

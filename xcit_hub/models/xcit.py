@@ -36,6 +36,7 @@ Indices = int | Sequence[int] | None
 _GLOBAL_POOLS = ("token", "avg", "")
 
 
+@kernels.told_its_graph_once
 class _Backbone(nn.Cell):
     """What the whole network and its features alone share: images become tokens, tokens become maps."""
 
@@ -86,18 +87,22 @@ class _Backbone(nn.Cell):
             self.config = source.config
         self.set_train(False)
 
+    def take_apart(self) -> None:
+        """Compute cell by cell from now on; other precisions than float32, and hooks into cells, need it."""
+        for part in (self.patch_embed, *self.blocks):
+            part.take_apart()
+
     @contextmanager
     def step_by_step(self) -> Iterator[None]:
-        """Inside this context call every cell of every block, so that hooks see each; see :class:`XCABlock`."""
+        """Inside this context compute cell by cell, so that hooks see each."""
         self._refuse_if_fused("taken apart")
-        joined = [block for block in self.blocks if block.in_one_piece]
-        for block in joined:
-            block.take_apart()
+        joined = [part for part in (self.patch_embed, *self.blocks) if part.in_one_piece]
+        self.take_apart()
         try:
             yield
         finally:
-            for block in joined:
-                block.in_one_piece = True
+            for part in joined:
+                part.in_one_piece = True
 
     def _refuse_if_fused(self, what: str) -> None:
         if self.fused:
@@ -335,8 +340,7 @@ class XCiT(_Backbone):
             InputError: the network is fused.
         """
         self._refuse_if_fused("cast")
-        for block in self.blocks:
-            block.take_apart()
+        self.take_apart()
         for parameter in self.get_parameters():
             parameter.set_dtype(dtype)
         self.compile_cache.clear()

@@ -25,8 +25,7 @@ def mix_precision(network: XCiT, level: AmpLevel) -> None:
     """
     if level == "O0":
         return
-    for block in network.blocks:
-        block.take_apart()
+    network.take_apart()
     if level == "O1":
         _wrap(network)
         return

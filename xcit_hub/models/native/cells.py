@@ -191,7 +191,8 @@ class NativePatchEmbed(nn.Cell):
     def __init__(self, stages: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], gelu: str) -> None:
         super().__init__()
         self.runs = [
-            operations.downsample(gelu, first=index == 0, last=index == len(stages) - 1) for index in range(len(stages))
+            operations.fused_stage(gelu, first=index == 0, last=index == len(stages) - 1)
+            for index in range(len(stages))
         ]
         self.weights = ParameterTuple(
             [

@@ -61,31 +61,13 @@ def linear() -> ops.Custom:
     return _primitive("Linear", lambda x, weight, bias: [*x[:-1], weight[0]], bprop=bprop)
 
 
-# Where the operands of blocks stand: what is trained, among it the layer scale gamma1 and the bias of fc1.
-_TRAINED = slice(4, 28)
-_GAMMA1, _FC1_BIAS = 11, 24
-
-
-def _layers(shapes: tuple[list[int], ...]) -> list[int]:
-    """Return [layers, C]: a layer scale has one axis in a block and two in a stack of blocks."""
-    scale = shapes[_GAMMA1]
-    return [*([1] if len(scale) == 1 else []), *scale]
-
-
-class Blocks(NamedTuple):
-    """Cross-covariance blocks as one operation each way: x (B, N, C) and the same 29 operands → (B, N, C).
-
-    The operands: keep, stochastic depth's factor of each layer, branch and image (layers · 3 · B), or 1 number for all;
-    the grid's sides (2) int32; epsilon of the layer norms and of the batch norm (2); gamma and beta of norm1, weight
-    and bias of qkv, temperature, weight and bias of proj, gamma1; gamma and beta of norm3, weight and bias of conv1,
-    gamma and beta of the batch norm, weight and bias of conv2, gamma3; gamma and beta of norm2, weight and bias of fc1
-    and fc2, gamma2; moving mean and variance. From norm1 on they are one block's, or have the layers as one more axis
-    in front.
+class Modes(NamedTuple):
+    """A part of the network that has a batch norm as one operation each way, with the same operands in every mode.
 
     Args:
-        evaluate: keeps nothing for its gradient, which therefore computes again; drops nothing.
-        train: normalises by the batch's statistics. Also puts out what its gradient needs, and those: mean and biased
-            variance, (layers, C).
+        evaluate: normalises by the running statistics. Keeps nothing for its gradient, which therefore computes again.
+        train: normalises by the batch's statistics. Puts out the result, what its gradient needs, and the batch's mean
+            and biased variance.
         train_frozen: the same by the running statistics.
     """
 
@@ -94,33 +76,103 @@ class Blocks(NamedTuple):
     train_frozen: ops.Custom
 
 
-@cache
-def blocks(gelu_form: str, normalize: bool) -> Blocks:
-    """Return the operations for blocks of one dialect."""
-    form = f"{_GELU[gelu_form]}{_NORMS[normalize]}"
-    train, train_frozen = _trained_blocks(f"BlocksMoving{form}"), _trained_blocks(f"BlocksFrozen{form}")
-    evaluate = _primitive(
-        f"Blocks{form}", lambda x, *operands: x, bprop=_blocks_bprop(f"BlocksFrozen{form}", train_frozen)
-    )
-    return Blocks(evaluate, train, train_frozen)
+# From the name of a gradient, and the operation that computes what it needs where the operation itself has not kept it.
+Derivation = Callable[[str, ops.Custom | None], Callable[..., Any]]
 
 
-def _trained_blocks(name: str) -> ops.Custom:
+def _modes(part: str, form: str, result: Shapes, kept: Shapes, derive: Derivation) -> Modes:
+    """Build a part's operations; ``result`` and ``kept`` map the operands' shapes to those of what is put out."""
+
     def outputs(*shapes: list[int]) -> tuple[list[int], ...]:
-        x, scale, hidden = shapes[0], _layers(shapes), shapes[_FC1_BIAS][-1]
-        kept = scale[0] * (8 * scale[1] + hidden) - scale[1]  # the last layer's result is the operation's own
-        return x, [x[0] * x[1], kept], scale, scale
+        return result(*shapes), *kept(*shapes)
 
-    return _primitive(name, outputs, 4, _blocks_bprop(name))
+    names = f"{part}Moving{form}", f"{part}Frozen{form}"
+    train, frozen = (_primitive(name, outputs, 4, derive(f"{name}Grad", None)) for name in names)
+    return Modes(_primitive(f"{part}{form}", result, bprop=derive(f"{names[1]}Grad", frozen)), train, frozen)
 
 
-def _blocks_bprop(name: str, again: ops.Custom | None = None) -> Callable[..., Any]:
-    """The derivative of an operation on blocks; ``again`` computes what it needs where it was not kept."""
+@cache
+def stage(gelu_form: str, first: bool, last: bool) -> Modes:
+    """A stage of the patch embedding: 3×3 convolution of stride 2, batch norm, and GELU unless it is the ``last``.
 
+    Operands: x, (B, K, H, W) at the first stage and (B, H, W, K) after it; the convolution's weight (N, K, 3, 3);
+    epsilon (1) of the batch norm, its gamma and beta (N), moving mean and variance (N). The result is
+    (B, H / 2, W / 2, N).
+    """
+
+    def result(x: list[int], weight: list[int], *_: list[int]) -> list[int]:
+        side = 2 if first else 1
+        return [x[0], (x[side] + 1) // 2, (x[side + 1] + 1) // 2, weight[0]]
+
+    def kept(x: list[int], weight: list[int], *_: list[int]) -> tuple[list[int], ...]:
+        return result(x, weight), weight[:1], weight[:1]
+
+    return _modes("Stage", _stage_form(gelu_form, first, last), result, kept, _stage_derivation)
+
+
+def _stage_form(gelu_form: str, first: bool, last: bool) -> str:
+    return "Last" if last else f"{'Image' if first else ''}{_GELU[gelu_form]}"
+
+
+def _stage_derivation(name: str, again: ops.Custom | None) -> Callable[..., Any]:
+    slopes = _primitive(name, lambda x, weight, epsilon, gamma, *others: (x, weight, gamma, gamma), 4)
+    none = ops.ZerosLike()
+
+    def bprop(
+        x: Tensor,
+        weight: Tensor,
+        epsilon: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        out: Any,
+        up: Any,
+    ) -> tuple[Tensor, ...]:
+        operands = (x, weight, epsilon, gamma, beta, mean, variance)
+        if again is None:
+            kept, dy = out, up[0]
+        else:
+            kept, dy = again(*operands), up
+        dx, dweight, dgamma, dbeta = slopes(*operands, kept[1], kept[2], kept[3], dy)
+        return dx, dweight, none(epsilon), dgamma, dbeta, none(mean), none(variance)
+
+    return bprop
+
+
+# Where the operands of blocks stand: what is trained, among it the layer scale gamma1 and the bias of fc1.
+_TRAINED = slice(4, 28)
+_GAMMA1, _FC1_BIAS = 11, 24
+
+
+@cache
+def blocks(gelu_form: str, normalize: bool) -> Modes:
+    """Cross-covariance blocks: x (B, N, C) and 29 operands → (B, N, C).
+
+    The operands: keep, stochastic depth's factor of each layer, branch and image (layers · 3 · B), or 1 number for all,
+    not read in evaluation; the grid's sides (2) int32; epsilon of the layer norms and of the batch norm (2); gamma and
+    beta of norm1, weight and bias of qkv, temperature, weight and bias of proj, gamma1; gamma and beta of norm3, weight
+    and bias of conv1, gamma and beta of the batch norm, weight and bias of conv2, gamma3; gamma and beta of norm2,
+    weight and bias of fc1 and fc2, gamma2; moving mean and variance. From norm1 on they are one block's, or have the
+    layers as one more axis in front.
+    """
+
+    def kept(*shapes: list[int]) -> tuple[list[int], ...]:
+        (images, tokens, channels), hidden = shapes[0], shapes[_FC1_BIAS][-1]
+        layers = 1 if len(shapes[_GAMMA1]) == 1 else shapes[_GAMMA1][0]
+        # The last layer's result is the operation's own.
+        numbers = layers * (8 * channels + hidden) - channels
+        return [images * tokens, numbers], [layers, channels], [layers, channels]
+
+    form = f"{_GELU[gelu_form]}{_NORMS[normalize]}"
+    return _modes("Blocks", form, lambda x, *operands: x, kept, _blocks_derivation)
+
+
+def _blocks_derivation(name: str, again: ops.Custom | None) -> Callable[..., Any]:
     def outputs(*shapes: list[int]) -> tuple[list[int], ...]:
         return shapes[0], *shapes[_TRAINED]
 
-    slopes = _primitive(f"{name}Grad", outputs, 1 + _TRAINED.stop - _TRAINED.start)
+    slopes = _primitive(name, outputs, 1 + _TRAINED.stop - _TRAINED.start)
     none = ops.ZerosLike()
 
     # The graph compiler takes no *args here.
@@ -182,19 +234,18 @@ def pack_weight() -> ops.Custom:
 
 
 @cache
-def downsample(gelu_form: str, first: bool, last: bool) -> ops.Custom:
-    """x, packed weight, bias (N) → (B, H / 2, W / 2, N): 3×3 convolution of stride 2, then GELU unless it is the last.
+def fused_stage(gelu_form: str, first: bool, last: bool) -> ops.Custom:
+    """x, packed weight, bias (N) → what :func:`stage` computes in evaluation, without a derivative.
 
-    x is (B, K, H, W) at the first stage and (B, H, W, K) after it; the weight is that of (N, 9 · K), its window's rows,
-    columns and channels in this order. Without a derivative.
+    The batch norm is folded into weight and bias; the weight is that of (N, 9 · K), its window's rows, columns and
+    channels in this order.
     """
-    name = "DownsampleLast" if last else f"Downsample{'Image' if first else ''}{_GELU[gelu_form]}"
     side = 2 if first else 1
 
     def outputs(x: list[int], weight: list[int], bias: list[int]) -> list[int]:
-        return [x[0], -(-x[side] // 2), -(-x[side + 1] // 2), bias[0]]
+        return [x[0], (x[side] + 1) // 2, (x[side + 1] + 1) // 2, bias[0]]
 
-    return _primitive(name, outputs)
+    return _primitive(f"FusedStage{_stage_form(gelu_form, first, last)}", outputs)
 
 
 @cache

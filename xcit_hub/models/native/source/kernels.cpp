@@ -22,36 +22,36 @@ XCIT_OPERATION(LayerNorm, layer_norm(a))
 XCIT_OPERATION(LayerNormGrad, layer_norm_grad(a))
 XCIT_OPERATION(Linear, linear(a))
 XCIT_OPERATION(LinearGrad, linear_grad(a))
-XCIT_OPERATION(DownsampleImageErf, downsample<Erf>(a, true, false))
-XCIT_OPERATION(DownsampleImageTanh, downsample<Tanh>(a, true, false))
-XCIT_OPERATION(DownsampleErf, downsample<Erf>(a, false, false))
-XCIT_OPERATION(DownsampleTanh, downsample<Tanh>(a, false, false))
-XCIT_OPERATION(DownsampleLast, downsample<Erf>(a, false, true))
 XCIT_OPERATION(PackWeight, pack_weight(a))
-XCIT_OPERATION(BlocksErf, blocks<Erf>(a, true))
-XCIT_OPERATION(FusedBlocksErf, fused_blocks<Erf>(a, true))
-XCIT_OPERATION(BlocksMovingErf, trained_blocks<Erf>(a, true, true))
-XCIT_OPERATION(BlocksMovingErfGrad, trained_blocks_grad<Erf>(a, true, true))
-XCIT_OPERATION(BlocksFrozenErf, trained_blocks<Erf>(a, true, false))
-XCIT_OPERATION(BlocksFrozenErfGrad, trained_blocks_grad<Erf>(a, true, false))
-XCIT_OPERATION(BlocksErfRaw, blocks<Erf>(a, false))
-XCIT_OPERATION(FusedBlocksErfRaw, fused_blocks<Erf>(a, false))
-XCIT_OPERATION(BlocksMovingErfRaw, trained_blocks<Erf>(a, false, true))
-XCIT_OPERATION(BlocksMovingErfRawGrad, trained_blocks_grad<Erf>(a, false, true))
-XCIT_OPERATION(BlocksFrozenErfRaw, trained_blocks<Erf>(a, false, false))
-XCIT_OPERATION(BlocksFrozenErfRawGrad, trained_blocks_grad<Erf>(a, false, false))
-XCIT_OPERATION(BlocksTanh, blocks<Tanh>(a, true))
-XCIT_OPERATION(FusedBlocksTanh, fused_blocks<Tanh>(a, true))
-XCIT_OPERATION(BlocksMovingTanh, trained_blocks<Tanh>(a, true, true))
-XCIT_OPERATION(BlocksMovingTanhGrad, trained_blocks_grad<Tanh>(a, true, true))
-XCIT_OPERATION(BlocksFrozenTanh, trained_blocks<Tanh>(a, true, false))
-XCIT_OPERATION(BlocksFrozenTanhGrad, trained_blocks_grad<Tanh>(a, true, false))
-XCIT_OPERATION(BlocksTanhRaw, blocks<Tanh>(a, false))
-XCIT_OPERATION(FusedBlocksTanhRaw, fused_blocks<Tanh>(a, false))
-XCIT_OPERATION(BlocksMovingTanhRaw, trained_blocks<Tanh>(a, false, true))
-XCIT_OPERATION(BlocksMovingTanhRawGrad, trained_blocks_grad<Tanh>(a, false, true))
-XCIT_OPERATION(BlocksFrozenTanhRaw, trained_blocks<Tanh>(a, false, false))
-XCIT_OPERATION(BlocksFrozenTanhRawGrad, trained_blocks_grad<Tanh>(a, false, false))
+
+// Each in evaluation; in evaluation with what fuse() prepared; in training by the batch's or the running statistics.
+#define XCIT_STAGE(name, form, image, last)                                                     \
+  XCIT_OPERATION(Stage##name, Stage<form>(a, image, last).evaluate())                           \
+  XCIT_OPERATION(FusedStage##name, fused_stage<form>(a, image, last))                           \
+  XCIT_OPERATION(StageMoving##name, Stage<form>(a, image, last).train(true))                    \
+  XCIT_OPERATION(StageMoving##name##Grad, Stage<form>(a, image, last).backward(true))           \
+  XCIT_OPERATION(StageFrozen##name, Stage<form>(a, image, last).train(false))                   \
+  XCIT_OPERATION(StageFrozen##name##Grad, Stage<form>(a, image, last).backward(false))
+
+XCIT_STAGE(ImageErf, Erf, true, false)
+XCIT_STAGE(ImageTanh, Tanh, true, false)
+XCIT_STAGE(Erf, Erf, false, false)
+XCIT_STAGE(Tanh, Tanh, false, false)
+XCIT_STAGE(Last, Erf, false, true)
+
+#define XCIT_BLOCKS(name, form, normalised)                                                     \
+  XCIT_OPERATION(Blocks##name, blocks<form>(a, normalised))                                     \
+  XCIT_OPERATION(FusedBlocks##name, fused_blocks<form>(a, normalised))                          \
+  XCIT_OPERATION(BlocksMoving##name, trained_blocks<form>(a, normalised, true))                 \
+  XCIT_OPERATION(BlocksMoving##name##Grad, trained_blocks_grad<form>(a, normalised, true))      \
+  XCIT_OPERATION(BlocksFrozen##name, trained_blocks<form>(a, normalised, false))                \
+  XCIT_OPERATION(BlocksFrozen##name##Grad, trained_blocks_grad<form>(a, normalised, false))
+
+XCIT_BLOCKS(Erf, Erf, true)
+XCIT_BLOCKS(ErfRaw, Erf, false)
+XCIT_BLOCKS(Tanh, Tanh, true)
+XCIT_BLOCKS(TanhRaw, Tanh, false)
+
 XCIT_OPERATION(ClassBlockErf, class_block<Erf>(a, true, true))
 XCIT_OPERATION(ClassBlockErfRaw, class_block<Erf>(a, true, false))
 XCIT_OPERATION(ClassBlockErfLast, class_block<Erf>(a, false, false))

@@ -1,37 +1,55 @@
-// A stage of the patch embedding, in evaluation.
+// A stage of the patch embedding: a 3×3 convolution of stride 2, its batch norm, and GELU unless it is the last stage.
 
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "arguments.h"
+#include "gelu.h"
+#include "norms.h"
 #include "products.h"
 #include "threads.h"
 
 namespace xcit {
 
-// x, packed weight of (N, 9 · K) in the order row, column, channel; bias (N) → 3×3 convolution of stride 2 with zeros
-// around the image, (B, H / 2, W / 2, N). x is (B, K, H, W) for the image itself, (B, H, W, K) for the stages after.
-template <class Form>
-void downsample(const Arguments& a, bool channels_first, bool last) {
-  const float *x = a.floats(0), *packed = a.floats(1), *bias = a.floats(2);
-  float* out = a.floats(3);
-  const int first_side = channels_first ? 2 : 1;
-  const int64_t height = a.dim(0, first_side), width = a.dim(0, first_side + 1);
-  const int64_t inputs = a.dim(0, channels_first ? 1 : 3), outputs = a.dim(2, 0), depth = 9 * inputs;
-  const int64_t step_x = channels_first ? 1 : inputs, step_c = channels_first ? height * width : 1;
-  const int64_t rows = a.dim(3, 1), columns = a.dim(3, 2);
-  split_bands(a.dim(0, 0) * rows * columns, [=](int64_t top, int64_t bottom) {
-    float *windows = scratch(kFirst, (bottom - top) * depth), *to = windows;
-    int64_t column = top % columns, row = top / columns % rows, image = top / columns / rows;
+// The convolution, with zeros around the image. x is (B, K, H, W) for the image itself, (B, H, W, K) for later stages; the
+// result is (B, H / 2, W / 2, N). A window's numbers are in the order row, column, channel.
+struct Downsampling {
+  const Arguments& a;
+  const bool image;
+  const int64_t images, inputs, height, width, rows, columns, outputs;
+  const int64_t depth = 9 * inputs, pixels = rows * columns, all = images * pixels;  // of the result
+
+  Downsampling(const Arguments& a, bool image, int64_t outputs)
+      : a(a),
+        image(image),
+        images(a.dim(0, 0)),
+        inputs(a.dim(0, image ? 1 : 3)),
+        height(a.dim(0, image ? 2 : 1)),
+        width(a.dim(0, image ? 3 : 2)),
+        rows((height + 1) / 2),
+        columns((width + 1) / 2),
+        outputs(outputs) {}
+
+  int64_t step_x() const { return image ? 1 : inputs; }
+  int64_t step_c() const { return image ? height * width : 1; }
+  int64_t size() const { return inputs * height * width; }  // of one image of x
+
+  // What the pixels [top, bottom) of the result see, (bottom - top, 9 · K).
+  void windows(int64_t top, int64_t bottom, float* to) const {
+    const float* x = a.floats(0);
+    const int64_t inputs = this->inputs, step_c = this->step_c();
+    int64_t column = top % columns, row = top / columns % rows, which = top / pixels;
     for (int64_t pixel = top; pixel < bottom; ++pixel) {
       for (int64_t from_y = 2 * row - 1; from_y <= 2 * row + 1; ++from_y) {
         for (int64_t from_x = 2 * column - 1; from_x <= 2 * column + 1; ++from_x, to += inputs) {
-          const float* from = x + image * inputs * height * width + (from_y * width + from_x) * step_x;
+          const float* from = x + which * size() + (from_y * width + from_x) * step_x();
           if (from_y < 0 || from_y >= height || from_x < 0 || from_x >= width) {
             std::fill_n(to, inputs, 0.0f);
-          } else if (channels_first) {
+          } else if (image) {
             for (int64_t k = 0; k < inputs; ++k) to[k] = from[k * step_c];
           } else {
 #pragma omp simd
@@ -43,19 +61,189 @@ void downsample(const Arguments& a, bool channels_first, bool last) {
       column = 0;
       if (++row < rows) continue;
       row = 0;
-      ++image;
+      ++which;
     }
-    float* band = out + top * outputs;
-    multiply_band(bottom - top, outputs, depth, {windows, depth, 1}, packed, band, outputs,
-                  [=](int64_t, int64_t, int64_t, int64_t) {});
-    for (int64_t at = 0; at < (bottom - top) * outputs; at += outputs) {
+  }
+
+  // out = windows · packed weight; then finish(band of out, its size) for every band that is done.
+  template <class Finish>
+  void run(const float* packed, float* out, const Finish& finish) const {
+    split_bands(all, [&](int64_t top, int64_t bottom) {
+      float *seen = scratch(kFirst, (bottom - top) * depth), *band = out + top * outputs;
+      windows(top, bottom, seen);
+      multiply_band(bottom - top, outputs, depth, {seen, depth, 1}, packed, band, outputs,
+                    [](int64_t, int64_t, int64_t, int64_t) {});
+      finish(band, (bottom - top) * outputs);
+    });
+  }
+
+  // One image's gradient from that of its windows (pixels, 9 · K): each number of x gathers from all windows it is in.
+  void from_windows(const float* dwindows, float* dx) const {
+    split_rows(height, width * inputs, [&](int64_t first, int64_t last) {
+      std::vector<float> sums(inputs);
+      for (int64_t y = first; y < last; ++y) {
+        for (int64_t x = 0; x < width; ++x) {
+          std::fill(sums.begin(), sums.end(), 0.0f);
+          for (int64_t row = y / 2; row <= std::min((y + 1) / 2, rows - 1); ++row) {
+            for (int64_t column = x / 2; column <= std::min((x + 1) / 2, columns - 1); ++column) {
+              const int64_t tap = (y - 2 * row + 1) * 3 + x - 2 * column + 1;
+              const float* from = dwindows + (row * columns + column) * depth + tap * inputs;
 #pragma omp simd
-      for (int64_t j = 0; j < outputs; ++j) band[at + j] += bias[j];
-    }
-    if (last) return;
+              for (int64_t k = 0; k < inputs; ++k) sums[k] += from[k];
+            }
+          }
+          float* to = dx + (y * width + x) * step_x();
+          for (int64_t k = 0; k < inputs; ++k) to[k * step_c()] = sums[k];
+        }
+      }
+    });
+  }
+};
+
+// bias, then GELU
+template <class Form>
+void finish_stage(float* band, int64_t size, const float* bias, int64_t outputs, bool last) {
+  for (int64_t at = 0; at < size; at += outputs) {
 #pragma omp simd
-    for (int64_t i = 0; i < (bottom - top) * outputs; ++i) band[i] = Form::value(band[i]);
+    for (int64_t j = 0; j < outputs; ++j) band[at + j] += bias[j];
+  }
+  if (last) return;
+#pragma omp simd
+  for (int64_t i = 0; i < size; ++i) band[i] = Form::value(band[i]);
+}
+
+// x, packed weight of (N, 9 · K), bias (N), the batch norm folded into both → the stage's result, in evaluation
+template <class Form>
+void fused_stage(const Arguments& a, bool image, bool last) {
+  const Downsampling conv(a, image, a.dim(2, 0));
+  conv.run(a.floats(1), a.floats(3), [&](float* band, int64_t size) {
+    finish_stage<Form>(band, size, a.floats(2), conv.outputs, last);
   });
 }
+
+// A stage with its parameters as they are.
+template <class Form>
+struct Stage {
+  // In the order of operations.stage in Python; then what the operation puts out, or what its gradient takes and puts out.
+  enum Operand { kX, kWeight, kEpsilon, kGamma, kBeta, kMean, kVariance, kOut, kConvolved, kBatchMean, kBatchVariance };
+  enum Gradient { kKept = kOut, kKeptMean, kKeptVariance, kDy, kDx, kDWeight, kDGamma, kDBeta };
+
+  const Arguments& a;
+  const bool last;
+  const Downsampling conv;
+  const int64_t outputs, depth;
+
+  Stage(const Arguments& a, bool image, bool last)
+      : a(a), last(last), conv(a, image, a.dim(kWeight, 0)), outputs(conv.outputs), depth(conv.depth) {}
+
+  // The weight (N, K, 3, 3) as (N, 9 · K) in the order of windows, rows multiplied by `scale`.
+  std::vector<float> by_window(const float* scale) const {
+    std::vector<float> out(outputs * depth);
+    const float* weight = a.floats(kWeight);
+    for (int64_t n = 0; n < outputs; ++n) {
+      for (int64_t k = 0; k < conv.inputs; ++k) {
+        for (int64_t tap = 0; tap < 9; ++tap, ++weight) out[n * depth + tap * conv.inputs + k] = *weight * (scale ? scale[n] : 1.0f);
+      }
+    }
+    return out;
+  }
+
+  const float* packed(const float* scale) const {
+    float* out = scratch(kPrepared, packed_size(outputs, depth));
+    pack_right({by_window(scale).data(), 1, depth}, outputs, depth, out);
+    return out;
+  }
+
+  // The batch norm is x · scale + shift.
+  void affine(const float* mean, const float* variance, float* scale, float* shift) const {
+    for (int64_t n = 0; n < outputs; ++n) {
+      scale[n] = a.floats(kGamma)[n] / std::sqrt(variance[n] + *a.floats(kEpsilon));
+      shift[n] = a.floats(kBeta)[n] - mean[n] * scale[n];
+    }
+  }
+
+  void evaluate() const {
+    std::vector<float> scale(outputs), shift(outputs);
+    affine(a.floats(kMean), a.floats(kVariance), scale.data(), shift.data());
+    conv.run(packed(scale.data()), a.floats(kOut), [&](float* band, int64_t size) {
+      finish_stage<Form>(band, size, shift.data(), outputs, last);
+    });
+  }
+
+  // Call each(index, normalised number) for every number of the convolution.
+  template <class Each>
+  void normalised(const float* convolved, const float* mean, const float* variance, const Each& each) const {
+    std::vector<float> factors(outputs);
+    for (int64_t n = 0; n < outputs; ++n) factors[n] = a.floats(kGamma)[n] / std::sqrt(variance[n] + *a.floats(kEpsilon));
+    const float *factor = factors.data(), *beta = a.floats(kBeta);
+    const int64_t outputs = this->outputs;
+    split_rows(conv.all, outputs, [=](int64_t first, int64_t last) {
+      for (int64_t at = first * outputs; at < last * outputs; at += outputs) {
+#pragma omp simd
+        for (int64_t n = 0; n < outputs; ++n) each(at + n, (convolved[at + n] - mean[n]) * factor[n] + beta[n]);
+      }
+    });
+  }
+
+  // `moving` normalises by the batch's statistics, else by the running ones.
+  void train(bool moving) const {
+    float *out = a.floats(kOut), *convolved = a.floats(kConvolved);
+    float *mean = a.floats(kBatchMean), *variance = a.floats(kBatchVariance);
+    conv.run(packed(nullptr), convolved, [](float*, int64_t) {});
+    if (moving) {
+      batch_moments(conv.all, outputs, convolved, mean, variance);
+    } else {
+      std::copy_n(a.floats(kMean), outputs, mean);
+      std::copy_n(a.floats(kVariance), outputs, variance);
+    }
+    if (last) {
+      normalised(convolved, mean, variance, [=](int64_t at, float value) { out[at] = value; });
+    } else {
+      normalised(convolved, mean, variance, [=](int64_t at, float value) { out[at] = Form::value(value); });
+    }
+  }
+
+  void backward(bool moving) const {
+    const float *convolved = a.floats(kKept), *mean = a.floats(kKeptMean), *variance = a.floats(kKeptVariance);
+    const float* dy = a.floats(kDy);
+    float* passed = scratch(kPassed, conv.all * outputs);
+    if (!last) {
+      normalised(convolved, mean, variance, [=](int64_t at, float value) { passed[at] = dy[at] * Form::slope(value); });
+      dy = passed;
+    }
+    batch_norm_grad(conv.all, outputs, convolved, a.floats(kGamma), mean, variance, *a.floats(kEpsilon), moving, dy, passed,
+                    a.floats(kDGamma), a.floats(kDBeta));
+    to_weight_and_x(passed);
+  }
+
+  // Image by image: all windows at once would be nine times the input.
+  void to_weight_and_x(const float* dconvolved) const {
+    const int64_t pixels = conv.pixels;
+    const std::vector<float> weight = by_window(nullptr);
+    float* right = scratch(kPrepared, packed_size(depth, outputs));
+    pack_right({weight.data(), depth, 1}, depth, outputs, right);
+    float *windows = scratch(kNormed, pixels * depth), *some = scratch(kActive, outputs * depth);
+    std::vector<float> dweight(outputs * depth, 0.0f);
+    for (int64_t which = 0; which < conv.images; ++which) {
+      const float* up = dconvolved + which * pixels * outputs;
+      split_rows(pixels, depth, [&](int64_t first, int64_t last) {
+        conv.windows(which * pixels + first, which * pixels + last, windows + first * depth);
+      });
+      multiply(outputs, depth, pixels, {up, 1, outputs}, {windows, depth, 1}, nullptr, some);
+      for (int64_t i = 0; i < outputs * depth; ++i) dweight[i] += some[i];
+      split_bands(pixels, [&](int64_t top, int64_t bottom) {
+        multiply_band(bottom - top, depth, outputs, {up + top * outputs, outputs, 1}, right, windows + top * depth, depth,
+                      [](int64_t, int64_t, int64_t, int64_t) {});
+      });
+      conv.from_windows(windows, a.floats(kDx) + which * conv.size());
+    }
+    float* to = a.floats(kDWeight);
+    for (int64_t n = 0; n < outputs; ++n) {
+      for (int64_t k = 0; k < conv.inputs; ++k) {
+        for (int64_t tap = 0; tap < 9; ++tap) *to++ = dweight[n * depth + tap * conv.inputs + k];
+      }
+    }
+  }
+};
 
 }  // namespace xcit

@@ -33,6 +33,23 @@ struct Matrix {
   Matrix transposed() const { return {data, column, row}; }
 };
 
+constexpr int64_t kSquare = 16;
+
+// to(k, i) = from(i, k) of a square: numbers are read and written where they lie beside one another.
+inline void transpose(const float* from, int64_t row, int64_t column, int64_t rows, int64_t columns, float* to, int64_t to_row) {
+  if (rows == kSquare && columns == kSquare && column == 1) {
+    float square[kSquare][kSquare];
+    for (int64_t i = 0; i < kSquare; ++i) {
+      for (int64_t k = 0; k < kSquare; ++k) square[k][i] = from[i * row + k];
+    }
+    for (int64_t k = 0; k < kSquare; ++k) std::copy_n(square[k], kSquare, to + k * to_row);
+  } else {
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t k = 0; k < columns; ++k) to[k * to_row + i] = from[i * row + k * column];
+    }
+  }
+}
+
 // Panels of `width` rows of m, step after step, the last panel filled up with zeros.
 inline void pack(const Matrix& m, int64_t rows, int64_t steps, int64_t width, float* panels) {
   for (int64_t first = 0; first < rows; first += width, panels += width * steps) {
@@ -42,8 +59,11 @@ inline void pack(const Matrix& m, int64_t rows, int64_t steps, int64_t width, fl
     if (m.row == 1) {
       for (int64_t k = 0; k < steps; ++k) std::copy_n(from + k * m.column, count, panels + k * width);
     } else {
-      for (int64_t i = 0; i < count; ++i) {
-        for (int64_t k = 0; k < steps; ++k) panels[k * width + i] = from[i * m.row + k * m.column];
+      for (int64_t i = 0; i < count; i += kSquare) {
+        for (int64_t k = 0; k < steps; k += kSquare) {
+          transpose(from + i * m.row + k * m.column, m.row, m.column, std::min(kSquare, count - i),
+                    std::min(kSquare, steps - k), panels + k * width + i, width);
+        }
       }
     }
   }

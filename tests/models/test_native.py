@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,14 +65,6 @@ _OPERATIONS = {
     "deep affine map of one row": (lambda way: way.dense(1000, 49), [0.1 * _draw(1, 1000)]),
     "affine map of many rows": (lambda way: way.dense(24, 48), [_draw(4, 500, 24)]),
 }
-
-
-@pytest.fixture(params=[mindspore.PYNATIVE_MODE, mindspore.GRAPH_MODE], ids=["pynative", "graph"])
-def mode(request) -> Iterator[None]:
-    before = mindspore.get_context("mode")
-    mindspore.set_context(mode=request.param)
-    yield
-    mindspore.set_context(mode=before)
 
 
 @needs_compiler

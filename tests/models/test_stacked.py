@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import mindspore
 import numpy as np
 import pytest
@@ -21,25 +19,13 @@ _SMALL = variants.Architecture(
 )
 
 
-@pytest.fixture(params=[mindspore.PYNATIVE_MODE, mindspore.GRAPH_MODE], ids=["pynative", "graph"])
-def mode(request) -> Iterator[None]:
-    before = mindspore.get_context("mode")
-    mindspore.set_context(mode=request.param)
-    yield
-    mindspore.set_context(mode=before)
-
-
 def _network(**options) -> XCiT:
     network = create_model(_SMALL, num_classes=10, seed=0, **options)
     rng = np.random.default_rng(0)
     for parameter in network.get_parameters():
         # No two layers alike, and all that begins with zeros or ones away from them.
-        noise = 0.1 * rng.standard_normal(parameter.shape).astype(np.float32)
-        parameter.set_data(
-            Tensor(
-                np.abs(parameter.asnumpy() + noise) if "moving_var" in parameter.name else parameter.asnumpy() + noise
-            )
-        )
+        value = parameter.asnumpy() + 0.1 * rng.standard_normal(parameter.shape).astype(np.float32)
+        parameter.set_data(Tensor(np.abs(value) if parameter.name.endswith("moving_variance") else value))
     return network
 
 

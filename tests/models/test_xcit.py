@@ -197,16 +197,12 @@ def test_graphs_of_several_sizes_and_owners_do_not_disturb_one_another() -> None
     network = create_model(_SMALL, seed=0).set_train(False)
     images = [Tensor(_images(height=side)) for side in (32, 48)]
     expected = [network(image).asnumpy() for image in images]
-    before = mindspore.get_context("mode")
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    try:
-        owner = mindspore.nn.SequentialCell([network]).set_train(False)
-        for cell, which in ((network, 0), (owner, 1), (network, 1), (network, 0), (owner, 0), (network, 1), (owner, 1)):
-            assert np.abs(cell(images[which]).asnumpy() - expected[which]).max() <= 1e-5
-        network.compile_cache.clear()
-        assert np.abs(network(images[0]).asnumpy() - expected[0]).max() <= 1e-5
-    finally:
-        mindspore.set_context(mode=before)
+    owner = mindspore.nn.SequentialCell([network]).set_train(False)
+    for cell, which in ((network, 0), (owner, 1), (network, 1), (network, 0), (owner, 0), (network, 1), (owner, 1)):
+        assert np.abs(cell(images[which]).asnumpy() - expected[which]).max() <= 1e-5
+    network.compile_cache.clear()
+    assert np.abs(network(images[0]).asnumpy() - expected[0]).max() <= 1e-5
 
 
 @pytest.mark.parametrize("in_one_piece", [True, False])

@@ -98,7 +98,7 @@ def test_the_network_is_brought_up_to_date_and_keeps_its_names() -> None:
     form = StackedXCiT(network)
     fill(form.get_parameters(), {name: value + 1.0 for name, value in by_layer(form.get_parameters()).items()})
     before = {name: parameter.asnumpy() for name, parameter in _network().parameters_dict().items()}
-    form.spread(network)
+    form.spread()
     assert list(network.parameters_dict()) == names
     for name, parameter in network.parameters_dict().items():
         assert np.array_equal(parameter.asnumpy(), before[name] + 1.0), name
@@ -115,10 +115,26 @@ def test_blocks_that_are_to_be_trained_differently_stay_apart() -> None:
     assert stacked(network, frozen) is network
 
 
+class _Doubled(XCiT):
+    def construct(self, image: Tensor) -> Tensor:
+        return 2.0 * super().construct(image)
+
+
+def test_a_network_that_is_more_than_an_xcit_stays_as_it_is() -> None:
+    computes_more = _Doubled(_SMALL, variants.dialect("paper"))
+    holds_more = _network()
+    holds_more.bias = mindspore.Parameter(Tensor(np.zeros(3, np.float32)), name="bias")
+    drops_more = _network()
+    drops_more.blocks[2].drop_path.rate = 0.9
+    for network in (computes_more, holds_more, drops_more):
+        assert stacked(network, dict.fromkeys(network.parameters_dict(), 1.0)) is network
+
+
 def test_blocks_that_are_no_single_operation_or_keep_nothing_stay_apart() -> None:
-    recomputed = _network()
+    recomputed, in_part = _network(), _network()
     recomputed.set_grad_checkpointing(True)
+    in_part.blocks[1].recompute()
     with kernels.portable():
         portable = _network()
-    for network in (recomputed, portable, _network(proj_drop_rate=0.1)):
+    for network in (recomputed, in_part, portable, _network(proj_drop_rate=0.1)):
         assert stacked(network, dict.fromkeys(network.parameters_dict(), 1.0)) is network

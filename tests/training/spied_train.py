@@ -12,15 +12,16 @@ from mindspore import Parameter
 from mini_train import register
 
 from xcit_hub.data.batches import Worker
+from xcit_hub.models.stacked import by_layer
 from xcit_hub.training import device
 from xcit_hub.training.engine import train
 from xcit_hub.training.recipe import load_recipe, parse_flags
 
 
 def spied(parameters: Sequence[Parameter], worker: Worker) -> None:
-    before = {f"before/{entry.name}": entry.asnumpy().copy() for entry in parameters}
+    before = {f"before/{name}": array.copy() for name, array in by_layer(parameters).items()}
     average(parameters, worker)
-    after = {f"after/{entry.name}": entry.asnumpy() for entry in parameters}
+    after = {f"after/{name}": array for name, array in by_layer(parameters).items()}
     np.savez(folder / f"worker{worker.rank}.npz", **before, **after)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from torch_twin import Arrays, arrays_of, relative_error, timm_twin
 
+from xcit_hub.errors import InputError
 from xcit_hub.models import create_model
 from xcit_hub.training.precision import mix_precision
 from xcit_hub.training.recipe import Recipe, load_recipe
@@ -153,6 +154,55 @@ def test_the_loss_scale_changes_nothing_but_the_range(mini_architecture: str) ->
     np.testing.assert_allclose(runs[0], runs[1], rtol=1e-5)
 
 
+@pytest.mark.usefixtures("pynative")
+def test_a_step_goes_on_in_the_middle_of_an_accumulation_as_if_nothing_had_been(mini_architecture: str) -> None:
+    recipe = recipe_of(mini_architecture, gradient_accumulation_steps=2)
+    data = batches(4, 4)
+    step = TrainStep(create_model(mini_architecture, num_classes=CLASSES, seed=3), recipe)
+    train(step, data[:3])
+    stored = {name: array.copy() for name, array in step.state().items()}
+    expected = train(step, data[3:])
+    other = TrainStep(create_model(mini_architecture, num_classes=CLASSES, seed=4), recipe)
+    other.restore(stored)
+    assert train(other, data[3:]) == expected
+    assert float(other.optimizer.updates) == 2.0
+    assert largest_difference(other.state(), step.state()) == 0.0
+
+
+@pytest.mark.usefixtures("pynative")
+def test_every_step_on_a_network_draws_its_own_masks(mini_architecture: str) -> None:
+    network = create_model(mini_architecture, num_classes=CLASSES, seed=3, drop_rate=0.5, proj_drop_rate=0.1)
+    for _ in range(2):
+        losses = train(TrainStep(network, recipe_of(mini_architecture, freeze_bn=True)), 3 * batches(1, 4), rate=0.0)
+        assert len(set(losses)) == 3
+
+
+@pytest.mark.usefixtures("pynative")
+def test_networks_that_would_be_trained_wrongly_are_refused(mini_architecture: str) -> None:
+    recipe = recipe_of(mini_architecture)
+    network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    with pytest.raises(InputError, match="fused"):
+        TrainStep(network.fuse(), recipe)
+    with pytest.raises(InputError, match="average"):
+        TrainStep(network, recipe, ema=network)
+    network.set_grad_checkpointing()
+    with pytest.raises(InputError, match="twice"):
+        TrainStep(network, recipe)
+    TrainStep(network, recipe_of(mini_architecture, freeze_bn=True))
+
+
+@pytest.mark.usefixtures("graph")
+def test_the_students_network_is_current_and_whole_when_it_is_read(mini_architecture: str) -> None:
+    network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    step = TrainStep(network, recipe_of(mini_architecture))
+    before = {name: array.copy() for name, array in arrays_of(step.network).items()}
+    train(step, batches(1, 4))
+    owner = mindspore.nn.SequentialCell([step.network])  # which renames its parameters
+    moved = [np.abs(array - before[name.removeprefix("0.")]).max() for name, array in arrays_of(owner).items()]
+    assert min(moved) > 0.0
+    assert {cell.training for _, cell in step.network.cells_and_names()} == {True}
+
+
 @pytest.mark.slow
 def test_graph_mode_recomputation_and_pynative_train_alike(mini_architecture: str, pynative: None) -> None:
     runs = []
@@ -162,7 +212,7 @@ def test_graph_mode_recomputation_and_pynative_train_alike(mini_architecture: st
         (mindspore.GRAPH_MODE, True),
     ):
         mindspore.set_context(mode=mode)
-        network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+        network = create_model(mini_architecture, num_classes=CLASSES, seed=3, drop_path_rate=0.3, drop_rate=0.2)
         network.set_grad_checkpointing(recompute)
         runs.append(train(TrainStep(network, recipe_of(mini_architecture)), batches(4, 4)))
     np.testing.assert_allclose(runs[0], runs[1], rtol=1e-4)

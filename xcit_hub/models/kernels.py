@@ -164,6 +164,11 @@ def told_its_graph_once(kind: type[CellT]) -> type[CellT]:
     return kind
 
 
+def recomputes(block: nn.Cell) -> bool:
+    """Tell whether a block's activations are computed again in the backward pass."""
+    return any(cell._has_config_recompute for _, cell in block.cells_and_names())
+
+
 def forget_recomputation(block: nn.Cell) -> None:
     """Undo ``Cell.recompute``: MindSpore configures it once and offers no way back; its names differ by version."""
     prefix = "recompute_"

@@ -14,6 +14,7 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.nn.utils import no_init_parameters
 from numpy.typing import NDArray
 
+from xcit_hub.models.kernels import recomputes
 from xcit_hub.models.layers import XCABlock
 from xcit_hub.models.xcit import XCiT
 
@@ -50,7 +51,7 @@ class StackedXCiT(XCiT):
     """A network to train in the place of another: it shares all cells with it but the blocks, which are one cell.
 
     Args:
-        network: is not changed; :meth:`spread` brings it up to date.
+        network: is not changed before :meth:`spread` brings it up to date.
     """
 
     def __init__(self, network: XCiT) -> None:
@@ -63,32 +64,42 @@ class StackedXCiT(XCiT):
         for name, cell in network.name_cells().items():
             if name != "blocks":
                 setattr(self, name, cell)
-        self.blocks = nn.CellList([_Stack(network)], auto_prefix=False)
+        stack = _Stack(network)
+        self.blocks = nn.CellList([stack], auto_prefix=False)
         self.depth = 1
+        # The parameters themselves: their names may change.
+        of_each = [dict(block.parameters_and_names()) for block in network.blocks]
+        self._parts = [
+            (own, [parameters[path] for parameters in of_each]) for path, own in stack.parameters_and_names()
+        ]
 
-    def spread(self, network: XCiT) -> None:
-        """Write the layers of every parameter into the blocks of ``network``."""
-        own = network.parameters_dict()
-        stack = [parameter for parameter in self.get_parameters() if _EVERY in parameter.name]
-        for name, array in by_layer(stack).items():
-            own[name].set_data(Tensor(np.ascontiguousarray(array)))
+    def spread(self) -> None:
+        """Write the layers of every parameter into the blocks of the network that this was made of."""
+        for own, parts in self._parts:
+            for part, array in zip(parts, own.asnumpy(), strict=True):
+                part.set_data(Tensor(array.copy()))
 
 
 def stacked(network: XCiT, treatment: Mapping[str, Hashable]) -> XCiT:
     """Return a :class:`StackedXCiT`, or the network itself where its blocks cannot be trained as one.
 
-    They can where every block is one operation that keeps what its gradient needs, and all layers are treated alike.
+    They can where every block is one operation that keeps what its gradient needs and all layers are treated alike,
+    in a network that is no more than an :class:`XCiT`.
 
     Args:
         treatment: how each trainable parameter is to be trained, by its name.
     """
-    if network.recomputes or not all(block.in_one_piece for block in network.blocks):
+    blocks = list(network.blocks)
+    if type(network).construct is not XCiT.construct or len({block.drop_path.rate for block in blocks}) > 1:
+        return network
+    if not all(block.in_one_piece and not recomputes(block) for block in blocks):
         return network
     form = StackedXCiT(network)
-    for parameter in form.get_parameters():
-        if len({treatment.get(name) for name in members(parameter)}) > 1:
-            return network
-    return form
+    held = [members(parameter) for parameter in form.get_parameters()]
+    if {name for names in held for name in names} != set(network.parameters_dict()):
+        return network
+    alike = all(len({treatment.get(name) for name in names}) == 1 for names in held)
+    return form if alike else network
 
 
 def members(parameter: Parameter) -> list[str]:
@@ -99,7 +110,10 @@ def members(parameter: Parameter) -> list[str]:
 
 
 def by_layer(parameters: Iterable[Parameter]) -> Arrays:
-    """Return the values of parameters, also of their moments and averages, under the names of :func:`members`."""
+    """Return the values of parameters, also of their moments and averages, under the names of :func:`members`.
+
+    They are views: what changes a parameter may change them.
+    """
     arrays: Arrays = {}
     for parameter in parameters:
         names, value = members(parameter), parameter.asnumpy()
@@ -112,4 +126,4 @@ def fill(parameters: Iterable[Parameter], arrays: Mapping[str, NDArray[Any]]) ->
     for parameter in parameters:
         values = [arrays[name] for name in members(parameter)]
         value = np.stack(values) if _EVERY in parameter.name else values[0]
-        parameter.set_data(Tensor(value.reshape(parameter.shape)))
+        parameter.set_data(Tensor(value))

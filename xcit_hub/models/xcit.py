@@ -43,7 +43,6 @@ class _Backbone(nn.Cell):
     patch_embed: nn.Cell
     blocks: nn.Cell  # a list; or, joined, one cell that computes them all
     joined = False
-    recomputes = False
     depth: int
     config: Any  # what xcit_hub.load attaches
     fused = False
@@ -291,7 +290,6 @@ class XCiT(_Backbone):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute every block's activations in the backward pass instead of keeping them."""
         self._refuse_if_fused("recomputed")
-        self.recomputes = enable
         for block in (*self.blocks, *self.cls_attn_blocks):
             kernels.forget_recomputation(block)
             if enable:

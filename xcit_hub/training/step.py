@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import mindspore
@@ -9,7 +10,9 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from xcit_hub.data.batches import Worker
+from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT
+from xcit_hub.models.kernels import recomputes
 from xcit_hub.models.stacked import Arrays, StackedXCiT, by_layer, fill, members, stacked
 from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
 from xcit_hub.training.optimizer import AdamW, parameter_settings
@@ -194,13 +197,17 @@ class TrainStep:
     """A network under training: call it with one batch after another.
 
     Args:
-        network: the student. Read it from :attr:`network`: where its blocks are trained as one cell (see
-            :mod:`xcit_hub.models.stacked`), that brings it up to date.
+        network: the student. From here on it belongs to the step: load weights, freeze, recompute, hook and replace
+            its classifier before. Read it from :attr:`network` after: where its blocks are trained as one cell (see
+            :mod:`xcit_hub.models.stacked`) they are as they were until that brings them up to date.
         recipe: loss, optimizer, clipping, scaling, accumulation, averaging.
         ema: the network that holds the moving average, a copy of ``network`` at the start; its parameters are renamed
             ``ema.…``. None without averaging. Read it from :attr:`ema`.
         teacher: the distillation teacher, in evaluation mode; None without one.
         worker: this one of the data-parallel workers; their gradients are averaged.
+
+    Raises:
+        InputError: the network is fused or its own average, or is to be recomputed in PyNative mode.
     """
 
     def __init__(
@@ -213,17 +220,23 @@ class TrainStep:
         worker: Worker | None = None,
     ) -> None:
         worker = worker or Worker()
+        graph = mindspore.get_context("mode") == mindspore.GRAPH_MODE
+        _check(network, ema, recipe, graph)
         self._network = network
         self._ema = ema
         self.accumulation = recipe.gradient_accumulation_steps
         self._freeze_bn = recipe.freeze_bn
-        self._position = 0
+        self._sums: Sequence[Parameter] = ()
+        # How many batches the sums are of.
+        self._position = Parameter(Tensor(0, mstype.int32), name="accumulated", requires_grad=False)
         if ema is not None:
             for parameter in ema.get_parameters():
                 parameter.name = f"ema.{parameter.name}"
                 parameter.requires_grad = False
         settings = {setting.parameter.name: setting for setting in parameter_settings(network, recipe)}
-        self._trained = stacked(network, {name: (each.rate, each.decay) for name, each in settings.items()})
+        treatment = {name: (each.rate, each.decay) for name, each in settings.items()}
+        # Without a graph there is no compilation to shorten, and what all blocks keep at once costs memory.
+        self._trained = stacked(network, treatment) if graph else network
         self._averaged = StackedXCiT(ema) if ema is not None and self._trained is not network else ema
         self._dropout_step = seed_dropout(self._trained, recipe.seed, worker.rank)
         if teacher is not None:
@@ -243,9 +256,9 @@ class TrainStep:
         if self.accumulation == 1:
             self._fused = _FusedStep(backward, self._update)
         else:
-            sums = self.optimizer.weights.clone(prefix="gradient_sum", init="zeros")
-            self._accumulate = _Accumulate(backward, self._update.scale, sums)
-            self._apply_sums = _ApplySums(self._update, sums)
+            self._sums = self.optimizer.weights.clone(prefix="gradient_sum", init="zeros")
+            self._accumulate = _Accumulate(backward, self._update.scale, self._sums)
+            self._apply_sums = _ApplySums(self._update, self._sums)
         self._cells = [backward, self._update, *([self._fused] if self.accumulation == 1 else [])]
         self.set_train()
 
@@ -261,10 +274,10 @@ class TrainStep:
 
     def set_train(self) -> None:
         """Put the network into training mode; frozen BatchNorm stays in evaluation mode."""
-        self._trained.set_train(True)
-        if self._freeze_bn:
-            for cell in self._trained.cells():
-                _freeze(cell)
+        for network in (self._network, self._trained):
+            network.set_train(True)
+            if self._freeze_bn:
+                _freeze(network)
 
     def __call__(self, images: Tensor, targets: Tensor, learning_rate: float | Tensor) -> StepResult:
         """Train on one batch: images (B, 3, H, W), dense targets (B, classes), both float32."""
@@ -281,8 +294,9 @@ class TrainStep:
 
     def _part(self, images: Tensor, targets: Tensor, rate: Tensor) -> StepResult:
         loss = self._accumulate(images, targets)
-        self._position = (self._position + 1) % self.accumulation
-        if self._position:
+        position = (int(self._position) + 1) % self.accumulation
+        self._position.set_data(Tensor(position, mstype.int32))
+        if position:
             return StepResult(loss, Tensor(0.0, mstype.float32), Tensor(0.0, mstype.float32))
         return StepResult(loss, *self._apply_sums(rate))
 
@@ -292,7 +306,10 @@ class TrainStep:
         return float(self._update.scale)
 
     def state(self) -> Arrays:
-        """Return everything a continued run needs by name: weights, moments, averages, scale and counters."""
+        """Return everything a continued run needs by name: weights, moments, averages, scale and counters.
+
+        The arrays are views of what the next step changes.
+        """
         return by_layer(self._state())
 
     def restore(self, arrays: Arrays) -> None:
@@ -307,6 +324,7 @@ class TrainStep:
             self.optimizer.updates,
             self._update.scale,
             self._update.quiet_steps,
+            *([self._position, *self._sums] if self._sums else []),
             *([] if self._dropout_step is None else [self._dropout_step]),
         ]
 
@@ -320,9 +338,22 @@ class TrainStep:
         return [entry for entry in self._weights() if entry.name.endswith((".moving_mean", ".moving_variance"))]
 
 
+def _check(network: XCiT, ema: XCiT | None, recipe: Recipe, graph: bool) -> None:
+    if network.fused:
+        raise InputError("A fused network cannot be trained.", fix="Train the network that fuse() was called on.")
+    if ema is network:
+        raise InputError("The moving average cannot be the network itself.", fix="Give it a copy.")
+    if not graph and not recipe.freeze_bn and any(recomputes(block) for block in network.blocks):
+        raise InputError(
+            "Recomputation in PyNative mode would move BatchNorm's statistics twice at every step.",
+            where="recompute",
+            fix="Train in graph mode (mode: 0), or with freeze_bn.",
+        )
+
+
 def _up_to_date(network: XCiT, trained: XCiT | None) -> XCiT:
     if isinstance(trained, StackedXCiT):
-        trained.spread(network)
+        trained.spread()
     return network
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from mindspore import ParameterTuple, Tensor, nn
 
+from xcit_hub.errors import InputError
 from xcit_hub.models import create_model, kernels
 from xcit_hub.models.layers import ConvPatchEmbed, XCABlock
 from xcit_hub.models.native import build, operations
@@ -99,6 +101,7 @@ class _Block:
     dialect: str = "paper"
     training: bool = False
     frozen: bool = False
+    by_batch: bool | None = None
     drop_path: float = 0.0
     grid: tuple[int, int] = (5, 7)
 
@@ -108,6 +111,7 @@ class _Block:
         block.set_train(self.training)
         if self.frozen:
             block.local_mp.bn.set_train(False)
+        block.local_mp.bn.use_batch_statistics = self.by_batch
         seed_dropout(block, seed=3, rank=0)
         return block
 
@@ -121,6 +125,8 @@ _BLOCKS = {
     "of MindCV's dialect in training": _Block(48, 4, dialect="mindcv", training=True),
     "in training with batch norm frozen": _Block(48, 4, training=True, frozen=True),
     "in training with whole images dropped": _Block(48, 4, training=True, drop_path=0.4),
+    "in training, told to keep its statistics": _Block(48, 4, training=True, by_batch=False),
+    "in evaluation, told to move its statistics": _Block(48, 4, by_batch=True),
     "of one row of tokens": _Block(48, 4, training=True, grid=(1, 9)),
 }
 
@@ -259,6 +265,39 @@ def test_numbers_of_another_width_are_never_read_as_single_precision() -> None:
     half = Tensor(np.ones((2, 32), np.float16))
     with pytest.raises(RuntimeError, match=r"LayerNorm\) is 1"):
         operations.layer_norm()(half, *(Tensor(np.ones(size, np.float32)) for size in (32, 32, 1))).asnumpy()
+
+
+@needs_compiler
+@pytest.mark.usefixtures("mode")
+def test_operands_of_other_shapes_are_refused_before_anything_is_read_beyond_them() -> None:
+    network = create_model("xcit_nano_12_p16_224", num_classes=10, seed=0).set_train(False)
+    with pytest.raises(InputError, match=r"\(10, 64\) fits"):
+        network.head(Tensor(_draw(1, 5, 64)))
+    with pytest.raises(InputError, match="4 tokens are no grid of 3×3"):
+        network.blocks[0](Tensor(_draw(1, 4, 128)), 3, 3)
+    with pytest.raises(InputError, match="4 tokens are no grid of 3×3"):
+        network.fuse().blocks(Tensor(_draw(1, 4, 128)), 3, 3, 0, 1)
+    network.blocks[3].mlp.fc1.weight = mindspore.Parameter(Tensor(_draw(64, 128)))
+    with pytest.raises(InputError, match=r"has shape \(64, 128\); \(512, 128\) fits"):
+        network(Tensor(_draw(1, 3, 32, 32)))
+
+
+@needs_compiler
+def test_integers_are_never_read_as_single_precision() -> None:
+    whole = Tensor(np.ones((2, 32), np.int32))
+    with pytest.raises(RuntimeError, match=r"LayerNorm\) is 1"):
+        operations.layer_norm()(whole, *(Tensor(np.ones(size, np.float32)) for size in (32, 32, 1))).asnumpy()
+
+
+@needs_compiler
+def test_a_deep_copy_computes_the_same_and_is_independent() -> None:
+    network = create_model("xcit_nano_12_p16_224", num_classes=10, seed=0).set_train(False)
+    image = Tensor(_draw(1, 3, 32, 32))
+    expected = network(image).asnumpy()
+    twin = copy.deepcopy(network)
+    assert np.array_equal(twin(image).asnumpy(), expected)
+    twin.head.bias.set_data(twin.head.bias + 1.0)
+    assert np.array_equal(network(image).asnumpy(), expected)
 
 
 @needs_compiler

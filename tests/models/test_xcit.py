@@ -13,6 +13,7 @@ from converters.dialects import LAYOUTS
 from xcit_hub import create_model, parity, variants
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError
 from xcit_hub.models import XCiTFeatures, load_weights
+from xcit_hub.models.kernels import kernels
 from xcit_hub.parameters import parameter_shapes
 
 _NANO = "xcit_nano_12_p16_224"
@@ -191,6 +192,19 @@ def test_recomputation_runs_blocks_again_without_changing_a_gradient_and_can_be_
         assert len(runs) == expected_runs
         for name, value in plain.items():
             assert np.abs(recomputed[name] - value).max() <= 1e-5 * max(np.abs(value).max(), 1e-3), (enabled, name)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_integer_images_are_refused_and_compiled_operations_read_any_floating_ones(fused: bool) -> None:
+    network = create_model(_SMALL, seed=0).set_train(False)
+    network = network.fuse() if fused else network
+    image = np.arange(3 * 32 * 32).reshape(1, 3, 32, 32) % 256
+    for dtype in (np.int32, np.uint8, bool):
+        with pytest.raises(InputError, match="floating-point"):
+            network(Tensor(image.astype(dtype)))
+    expected = network(Tensor(image.astype(np.float32))).asnumpy()
+    if kernels().stage is not None:
+        assert np.array_equal(network(Tensor(image.astype(np.float64))).asnumpy(), expected)
 
 
 def test_graphs_of_several_sizes_and_owners_do_not_disturb_one_another() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TypeVar
 
 import mindspore
@@ -145,6 +146,21 @@ def kernels() -> Kernels:
     mindspore.runtime.launch_blocking()
     compiled = not _portable.get() and native_library() is not None
     return _ON_CPU[mindspore_version() >= (2, 9), compiled]
+
+
+def _one_more(x: Tensor) -> Tensor:
+    return x + 1.0
+
+
+@cache
+def settle_threads() -> None:
+    """Let MindSpore's CPU threads sleep between operations in PyNative mode, by running a graph once in the process.
+
+    Until a graph has run they go on spinning after every operation that uses them, on cores that the next one wants:
+    at batch 1 that costs half as much time again.
+    """
+    if device_target() == "CPU":
+        mindspore.jit(_one_more)(Tensor(0.0, mindspore.float32))
 
 
 def told_its_graph_once(kind: type[CellT]) -> type[CellT]:

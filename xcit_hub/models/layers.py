@@ -17,7 +17,7 @@ from mindspore.ops import constexpr
 from numpy.typing import NDArray
 
 from xcit_hub.models.kernels import kernels
-from xcit_hub.models.native.cells import integers
+from xcit_hub.models.native.cells import where
 from xcit_hub.models.native.operations import Modes
 from xcit_hub.parameters import stem_widths
 from xcit_hub.variants import Architecture, Dialect
@@ -82,6 +82,11 @@ def _move(statistic: Parameter, value: Tensor) -> None:
     ops.assign(statistic, statistic * kept + value * (1.0 - kept))
 
 
+def _by_batch(norm: nn.BatchNorm2d) -> bool:
+    """Tell whether a batch norm takes the batch's statistics, as MindSpore's own decides it."""
+    return norm.training if norm.use_batch_statistics is None else norm.use_batch_statistics
+
+
 def _move_both(norm: nn.BatchNorm2d, mean: Tensor, biased_variance: Tensor, count: int) -> None:
     """Move the running statistics towards those of ``count`` numbers a channel."""
     _move(norm.moving_mean, mean)
@@ -121,7 +126,7 @@ class ConvPatchEmbed(nn.Cell):
         """Map (B, in_chans, H, W) to tokens (B, N, C)."""
         if not self.in_one_piece:
             return _tokens(self.proj(image))
-        grid = image
+        grid = image.astype(mstype.float32)
         for index in range(len(self.stages)):
             grid = self._stage(index, grid)
         return grid.reshape(grid.shape[0], -1, grid.shape[3])
@@ -134,7 +139,7 @@ class ConvPatchEmbed(nn.Cell):
             *(x, convolution.weight, self.epsilon),
             *(norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance),
         )
-        if norm.training:
+        if _by_batch(norm):
             out, _, mean, variance = train(*operands)
             _move_both(norm, mean, variance, out.shape[0] * out.shape[1] * out.shape[2])
             return out
@@ -346,7 +351,7 @@ class XCABlock(nn.Cell):
         kept = self.drop_path(3 * self.layers * x.shape[0]) if self._drops() else self.all_kept
         attn, conv1, bn, conv2, mlp = self.attn, self.local_mp.conv1, self.local_mp.bn, self.local_mp.conv2, self.mlp
         operands = (
-            *(x, kept, integers((height, width)), self.epsilons),
+            *(x, kept, where(height, width, x.shape[1]), self.epsilons),
             *(self.norm1.gamma, self.norm1.beta, attn.qkv.weight, attn.qkv.bias, attn.temperature),
             *(attn.proj.weight, attn.proj.bias, self.gamma1),
             *(self.norm3.gamma, self.norm3.beta, conv1.weight, conv1.bias, bn.gamma, bn.beta),
@@ -362,7 +367,7 @@ class XCABlock(nn.Cell):
             ),
             *(bn.moving_mean, bn.moving_variance),
         )
-        if bn.training:
+        if _by_batch(bn):
             out, _, mean, variance = self.train(*operands)
             _move_both(bn, mean, variance, x.shape[0] * x.shape[1])
             return out

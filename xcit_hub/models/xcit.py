@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import mindspore
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import initializer
@@ -33,6 +34,7 @@ from xcit_hub.variants import Architecture, Dialect
 GlobalPool = Literal["token", "avg", ""]
 Indices = int | Sequence[int] | None
 
+_FLOATING = (mstype.float32, mstype.float16, mstype.bfloat16, mstype.float64)
 _GLOBAL_POOLS = ("token", "avg", "")
 
 
@@ -49,7 +51,9 @@ class _Backbone(nn.Cell):
 
     def __call__(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Refuse an image that does not fit before a graph is compiled for it, then run :meth:`construct`."""
-        _grid(image.shape, self.in_chans, self.patch_size)
+        _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
+        if mindspore.get_context("mode") == mindspore.PYNATIVE_MODE:
+            kernels.settle_threads()
         return super().__call__(image, *args, **kwargs)
 
     def set_train(self, mode: bool = True) -> nn.Cell:
@@ -111,7 +115,7 @@ class _Backbone(nn.Cell):
             )
 
     def _embed(self, image: Tensor) -> Tensor:
-        height, width = _grid(image.shape, self.in_chans, self.patch_size)
+        height, width = _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
         return self.pos_drop(self.patch_embed(image) + self.pos_embeder(height, width))
 
     def _through(self, tokens: Tensor, height: int, width: int, first: int, last: int) -> Tensor:
@@ -209,7 +213,7 @@ class XCiT(_Backbone):
         """Map images (B, in_chans, H, W) to logits (B, num_classes), or to (B, 1 + N, num_classes) without pooling.
 
         Raises:
-            InputError: H or W is not a multiple of the patch size, or the channels are wrong.
+            InputError: H or W is not a multiple of the patch size, or the channels or the dtype are wrong.
         """
         if self.global_pool == "token":
             cls_token, _ = self._class_attention(self._backbone(image), False)
@@ -255,7 +259,7 @@ class XCiT(_Backbone):
         if output_fmt not in ("NCHW", "NLC"):
             raise InputError(f"There is no output format {output_fmt!r}.", fix="Choose 'NCHW' or 'NLC'.")
         wanted = take_indices(self.depth, indices)
-        height, width = _grid(image.shape, self.in_chans, self.patch_size)
+        height, width = _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
         found = self._after_each(self._embed(image), height, width, wanted)
         features = [self.norm(tokens) for tokens in found] if norm else found
         maps = output_fmt == "NCHW"
@@ -360,7 +364,7 @@ class XCiT(_Backbone):
         return {"norm": last_block, "head": last_block + 1}.get(room, 0)
 
     def _backbone(self, image: Tensor) -> Tensor:
-        height, width = _grid(image.shape, self.in_chans, self.patch_size)
+        height, width = _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
         return self._through(self._embed(image), height, width, 0, self.depth)
 
     def _class_attention(self, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
@@ -395,7 +399,7 @@ class XCiTFeatures(_Backbone):
 
     def construct(self, image: Tensor) -> list[Tensor]:
         """Map (B, in_chans, H, W) to one (B, C, Hp, Wp) map for each of ``out_indices``."""
-        height, width = _grid(image.shape, self.in_chans, self.patch_size)
+        height, width = _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
         found = self._after_each(self._embed(image), height, width, self.out_indices)
         return [self._as_map(tokens, height, width) for tokens in found]
 
@@ -451,8 +455,13 @@ def take_indices(depth: int, indices: Indices) -> tuple[int, ...]:
 
 
 @constexpr
-def _grid(shape: Sequence[int], in_chans: int, patch_size: int) -> tuple[int, int]:
+def _grid(shape: Sequence[int], dtype: Any, in_chans: int, patch_size: int) -> tuple[int, int]:
     """Return the token grid (Hp, Wp) of an image batch, or say why there is none."""
+    if dtype not in _FLOATING:
+        raise InputError(
+            f"The image is {dtype}; this network takes normalised floating-point images.",
+            fix="xcit_hub.preprocess makes one of a photograph; or convert it with .astype(mindspore.float32).",
+        )
     if len(shape) != 4 or shape[1] != in_chans:
         raise InputError(f"The input has shape {tuple(shape)}; this network takes (batch, {in_chans}, height, width).")
     height, width = shape[2:]

@@ -15,6 +15,7 @@ from mindspore import dtype as mstype
 from mindspore.ops import constexpr
 from numpy.typing import NDArray
 
+from xcit_hub.errors import InputError
 from xcit_hub.models.native import operations
 
 
@@ -23,14 +24,20 @@ def _float32(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _integer_tensor(numbers: tuple[int, ...]) -> Tensor:
+def _integers(numbers: tuple[int, ...]) -> Tensor:
     return Tensor(numbers, mstype.int32)
 
 
 @constexpr
-def integers(numbers: tuple[int, ...]) -> Tensor:
-    """Return a few numbers as the operand that compiled operations read, int32: a constant in graphs."""
-    return _integer_tensor(tuple(numbers))
+def where(height: int, width: int, tokens: int, layers: tuple[int, ...] = ()) -> Tensor:
+    """Return what operations on blocks read, int32: the grid's sides, the first layer and the one after the last.
+
+    Raises:
+        InputError: that many tokens are no such grid.
+    """
+    if height * width != tokens:
+        raise InputError(f"{tokens} tokens are no grid of {height}×{width}.")
+    return _integers((height, width, *layers))
 
 
 class NativeGelu(nn.Cell):
@@ -148,8 +155,8 @@ class NativeBlocks(nn.Cell):
 
     def construct(self, x: Tensor, height: int, width: int, first: int, last: int) -> Tensor:
         """Map (B, N, C) to (B, N, C) by the blocks [first, last)."""
-        where = integers((height, width, first, last))
-        return self.run(_float32(x), where, self.floor, *self.operands).astype(x.dtype)
+        sides_and_layers = where(height, width, x.shape[1], (first, last))
+        return self.run(_float32(x), sides_and_layers, self.floor, *self.operands).astype(x.dtype)
 
 
 class NativeClassBlock(nn.Cell):
@@ -209,4 +216,4 @@ class NativePatchEmbed(nn.Cell):
         x = _float32(image)
         for index in range(len(self.runs)):
             x = self.runs[index](x, self.weights[index], self.biases[index])
-        return x.reshape(x.shape[0], -1, x.shape[3]).astype(image.dtype)
+        return x.reshape(x.shape[0], -1, x.shape[3])

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
 from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 
+from xcit_hub.errors import InputError
 from xcit_hub.models.native.build import library
 
 Shapes = Callable[..., Any]
 
 
-def _primitive(name: str, outputs: Shapes, count: int = 1, bprop: Callable[..., Any] | None = None) -> ops.Custom:
+class Operation(ops.Custom):
+    """A function of the library as a primitive. It holds nothing that two copies of a network could not share."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Operation:
+        return self
+
+
+def _primitive(name: str, outputs: Shapes, count: int = 1, bprop: Callable[..., Any] | None = None) -> Operation:
     """Wrap a function of the library; ``outputs`` maps the shapes of the inputs to those of the ``count`` outputs."""
     kind = mstype.float32 if count == 1 else (mstype.float32,) * count
-    return ops.Custom(f"{library()}:{name}", outputs, kind, func_type="aot", bprop=bprop)
+    return Operation(f"{library()}:{name}", outputs, kind, func_type="aot", bprop=bprop)
+
+
+def _expect(what: str, shapes: Iterable[list[int]], expected: Iterable[list[int]]) -> None:
+    """Refuse operands of other shapes: the library would read beyond them. A negative size is one not yet known."""
+    for place, (shape, wanted) in enumerate(zip(shapes, expected, strict=True)):
+        fits = len(shape) == len(wanted) and all(a == b or min(a, b) < 0 for a, b in zip(shape, wanted, strict=True))
+        if not fits:
+            raise InputError(
+                f"Operand {place + 1} of {what} has shape {tuple(shape)}; {tuple(wanted)} fits the others."
+            )
 
 
 _GELU = {"erf": "Erf", "tanh": "Tanh"}
@@ -26,7 +44,7 @@ _PANEL = 48  # columns of a packed weight are filled up to a multiple of this, w
 
 
 @cache
-def gelu(form: str) -> ops.Custom:
+def gelu(form: str) -> Operation:
     """x · Φ(x), or its tanh approximation; any shape."""
     name = f"Gelu{_GELU[form]}"
     slope = _primitive(f"{name}Grad", lambda x, up: x)
@@ -38,7 +56,7 @@ def gelu(form: str) -> ops.Custom:
 
 
 @cache
-def layer_norm() -> ops.Custom:
+def layer_norm() -> Operation:
     """x (…, C), gamma (C), beta (C), epsilon (1) → (…, C)."""
     slopes = _primitive("LayerNormGrad", lambda x, gamma, epsilon, up: (x, gamma, gamma), 3)
 
@@ -46,11 +64,15 @@ def layer_norm() -> ops.Custom:
         dx, dgamma, dbeta = slopes(x, gamma, epsilon, up)
         return dx, dgamma, dbeta, ops.zeros_like(epsilon)
 
-    return _primitive("LayerNorm", lambda x, gamma, beta, epsilon: x, bprop=bprop)
+    def outputs(*shapes: list[int]) -> list[int]:
+        _expect("layer norm", shapes[1:], [shapes[0][-1:], shapes[0][-1:], [1]])
+        return shapes[0]
+
+    return _primitive("LayerNorm", outputs, bprop=bprop)
 
 
 @cache
-def linear() -> ops.Custom:
+def linear() -> Operation:
     """x (…, K), weight (N, K), bias (N) → x · weightᵀ + bias, (…, N)."""
     slopes = _primitive("LinearGrad", lambda x, weight, up: (x, weight, [weight[0]]), 3)
 
@@ -58,7 +80,11 @@ def linear() -> ops.Custom:
         dx, dweight, dbias = slopes(x, weight, up)
         return dx, dweight, dbias
 
-    return _primitive("Linear", lambda x, weight, bias: [*x[:-1], weight[0]], bprop=bprop)
+    def outputs(x: list[int], weight: list[int], bias: list[int]) -> list[int]:
+        _expect("an affine map", [weight, bias], [[weight[0], x[-1]], weight[:1]])
+        return [*x[:-1], weight[0]]
+
+    return _primitive("Linear", outputs, bprop=bprop)
 
 
 class Modes(NamedTuple):
@@ -71,13 +97,13 @@ class Modes(NamedTuple):
         train_frozen: the same by the running statistics.
     """
 
-    evaluate: ops.Custom
-    train: ops.Custom
-    train_frozen: ops.Custom
+    evaluate: Operation
+    train: Operation
+    train_frozen: Operation
 
 
 # From the name of a gradient, and the operation that computes what it needs where the operation itself has not kept it.
-Derivation = Callable[[str, ops.Custom | None], Callable[..., Any]]
+Derivation = Callable[[str, Operation | None], Callable[..., Any]]
 
 
 def _modes(part: str, form: str, result: Shapes, kept: Shapes, derive: Derivation) -> Modes:
@@ -97,15 +123,16 @@ def stage(gelu_form: str, first: bool, last: bool) -> Modes:
 
     Operands: x, (B, K, H, W) at the first stage and (B, H, W, K) after it; the convolution's weight (N, K, 3, 3);
     epsilon (1) of the batch norm, its gamma and beta (N), moving mean and variance (N). The result is
-    (B, H / 2, W / 2, N).
+    (B, H / 2, W / 2, N), rounded up.
     """
 
-    def result(x: list[int], weight: list[int], *_: list[int]) -> list[int]:
-        side = 2 if first else 1
+    def result(x: list[int], weight: list[int], *others: list[int]) -> list[int]:
+        side, channels = (2, x[1]) if first else (1, x[3])
+        _expect("a stage", [weight, *others], [[weight[0], channels, 3, 3], [1], *[weight[:1]] * 4])
         return [x[0], (x[side] + 1) // 2, (x[side + 1] + 1) // 2, weight[0]]
 
-    def kept(x: list[int], weight: list[int], *_: list[int]) -> tuple[list[int], ...]:
-        return result(x, weight), weight[:1], weight[:1]
+    def kept(x: list[int], weight: list[int], *others: list[int]) -> tuple[list[int], ...]:
+        return result(x, weight, *others), weight[:1], weight[:1]
 
     return _modes("Stage", _stage_form(gelu_form, first, last), result, kept, _stage_derivation)
 
@@ -114,7 +141,7 @@ def _stage_form(gelu_form: str, first: bool, last: bool) -> str:
     return "Last" if last else f"{'Image' if first else ''}{_GELU[gelu_form]}"
 
 
-def _stage_derivation(name: str, again: ops.Custom | None) -> Callable[..., Any]:
+def _stage_derivation(name: str, again: Operation | None) -> Callable[..., Any]:
     slopes = _primitive(name, lambda x, weight, epsilon, gamma, *others: (x, weight, gamma, gamma), 4)
     none = ops.ZerosLike()
 
@@ -140,9 +167,9 @@ def _stage_derivation(name: str, again: ops.Custom | None) -> Callable[..., Any]
     return bprop
 
 
-# Where the operands of blocks stand: what is trained, among it the layer scale gamma1 and the bias of fc1.
+# Where the operands of blocks stand: what is trained, among it temperature, the layer scale gamma1 and the bias of fc1.
 _TRAINED = slice(4, 28)
-_GAMMA1, _FC1_BIAS = 11, 24
+_HEADS, _GAMMA1, _FC1_BIAS = 8, 11, 24
 
 
 @cache
@@ -165,10 +192,35 @@ def blocks(gelu_form: str, normalize: bool) -> Modes:
         return [images * tokens, numbers], [layers, channels], [layers, channels]
 
     form = f"{_GELU[gelu_form]}{_NORMS[normalize]}"
-    return _modes("Blocks", form, lambda x, *operands: x, kept, _blocks_derivation)
+    return _modes("Blocks", form, _blocks_result, kept, _blocks_derivation)
 
 
-def _blocks_derivation(name: str, again: ops.Custom | None) -> Callable[..., Any]:
+def _blocks_result(x: list[int], *others: list[int]) -> list[int]:
+    channels, layers = x[2], others[_GAMMA1 - 1][:-1]
+    heads, hidden = others[_HEADS - 1][-3], others[_FC1_BIAS - 1][-1]
+    vector, convolution = [channels], [channels, 1, 3, 3]
+    parameters = [
+        *(
+            vector,
+            vector,
+            [3 * channels, channels],
+            [3 * channels],
+            [heads, 1, 1],
+            [channels, channels],
+            vector,
+            vector,
+        ),
+        *(vector, vector, convolution, vector, vector, vector, convolution, vector, vector),
+        *(vector, vector, [hidden, channels], [hidden], [channels, hidden], vector, vector),
+        *(vector, vector),
+    ]
+    _expect("blocks", others, [others[0], [2], [2], *([*layers, *shape] for shape in parameters)])
+    if channels % heads:
+        raise InputError(f"{channels} channels do not divide among {heads} heads.")
+    return x
+
+
+def _blocks_derivation(name: str, again: Operation | None) -> Callable[..., Any]:
     def outputs(*shapes: list[int]) -> tuple[list[int], ...]:
         return shapes[0], *shapes[_TRAINED]
 
@@ -228,13 +280,13 @@ def _blocks_derivation(name: str, again: ops.Custom | None) -> Callable[..., Any
 
 
 @cache
-def pack_weight() -> ops.Custom:
+def pack_weight() -> Operation:
     """weight (N, K) → its numbers in the order of products, which :func:`fused_blocks` wants, and zeros; one axis."""
     return _primitive("PackWeight", lambda weight: [-(-weight[0] // _PANEL) * _PANEL * weight[1]])
 
 
 @cache
-def fused_stage(gelu_form: str, first: bool, last: bool) -> ops.Custom:
+def fused_stage(gelu_form: str, first: bool, last: bool) -> Operation:
     """x, packed weight, bias (N) → what :func:`stage` computes in evaluation, without a derivative.
 
     The batch norm is folded into weight and bias; the weight is that of (N, 9 · K), its window's rows, columns and
@@ -249,7 +301,7 @@ def fused_stage(gelu_form: str, first: bool, last: bool) -> ops.Custom:
 
 
 @cache
-def fused_blocks(gelu_form: str, normalize: bool) -> ops.Custom:
+def fused_blocks(gelu_form: str, normalize: bool) -> Operation:
     """x (B, N, C) and 19 operands → (B, N, C): cross-covariance blocks in evaluation, without a derivative.
 
     The operands: the grid's sides, the first layer and the one after the last (4) int32; epsilon (1); then, each with
@@ -262,7 +314,7 @@ def fused_blocks(gelu_form: str, normalize: bool) -> ops.Custom:
 
 
 @cache
-def class_block(gelu_form: str, tokens_norm: bool, last: bool) -> ops.Custom:
+def class_block(gelu_form: str, tokens_norm: bool, last: bool) -> Operation:
     """Class token (B, 1, C), tokens (B, N, C) and 17 operands → new ones, the class token alone if it is the ``last``.
 
     A class attention block in evaluation, without a derivative. The operands: epsilon (1); gamma and beta of norm1;

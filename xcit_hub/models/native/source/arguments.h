@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -26,20 +25,25 @@ struct Arguments {
 
 constexpr int kWrongType = 1;
 
-// MindSpore may cast an operand on its way here (mixed precision does): numbers of another width must not be read as these.
-inline bool readable(int count, const char** types) {
-  return std::all_of(types, types + count, [](const char* type) {
-    return std::strcmp(type, "float32") == 0 || std::strcmp(type, "int32") == 0;
-  });
+constexpr int kNone = -1;
+
+// MindSpore may cast an operand on its way here (mixed precision does), or was given another one: numbers of another type
+// must not be read as float32. The operand at `integers` is int32.
+inline bool readable(int count, const char** types, int integers) {
+  for (int index = 0; index < count; ++index) {
+    if (std::strcmp(types[index], index == integers ? "int32" : "float32") != 0) return false;
+  }
+  return true;
 }
 
 }  // namespace xcit
 
-#define XCIT_OPERATION(name, ...)                                                                                 \
+#define XCIT_OPERATION_WITH_INTEGERS(name, integers, ...)                                                         \
   extern "C" __attribute__((visibility("default")))                                                               \
   int name(int count, void** data, int* ranks, int64_t** shapes, const char** types, void*, void*) {              \
-    if (!readable(count, types)) return kWrongType;                                                               \
+    if (!readable(count, types, integers)) return kWrongType;                                                     \
     const Arguments a{data, ranks, shapes};                                                                       \
     __VA_ARGS__;                                                                                                  \
     return 0;                                                                                                     \
   }
+#define XCIT_OPERATION(name, ...) XCIT_OPERATION_WITH_INTEGERS(name, kNone, __VA_ARGS__)

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -193,10 +192,9 @@ inline BlockWeights prepared(const Layers& all, int64_t layer) {
     return to;
   };
   float *scale = pieces.take(channels), *shift = pieces.take(channels);
-  for (int64_t c = 0; c < channels; ++c) {
-    scale[c] = all.parameter(L::kBatchGamma, layer)[c] / std::sqrt(all.parameter(L::kVariance, layer)[c] + all.batch_epsilon);
-    shift[c] = all.parameter(L::kBatchBeta, layer)[c] - all.parameter(L::kMean, layer)[c] * scale[c];
-  }
+  BatchNorm{channels, all.parameter(L::kBatchGamma, layer), all.parameter(L::kBatchBeta, layer),
+            all.parameter(L::kMean, layer), all.parameter(L::kVariance, layer), all.batch_epsilon}
+      .affine(scale, shift);
   const auto as_it_is = [&](int operand) { return all.parameter(operand, layer); };
   return {as_it_is(L::kNorm1Gamma), as_it_is(L::kNorm1Beta), packed(L::kQkv, 3 * channels, channels),
           as_it_is(L::kQkvBias), as_it_is(L::kTemperature), packed(L::kProj, channels, channels),
@@ -215,13 +213,14 @@ void blocks(const Arguments& a, bool normalised) {
   block.run(0, all.depth, [&](int64_t layer) { return prepared(all, layer); }, a.floats(Layers::kX), a.floats(Layers::kOperands));
 }
 
-// The same of a fused network, whose weights were prepared once; `where` is the grid's sides, the first layer and the
-// one after the last.
+constexpr int kWhere = 1;  // of the operands of fused_blocks: the grid's sides, the first layer and the one after the last
+
+// The same of a fused network, whose weights were prepared once.
 template <class Form>
 void fused_blocks(const Arguments& a, bool normalised) {
   // In the order of operations.fused_blocks in Python.
-  enum Input { kX, kWhere, kEpsilon, kQkv, kQkvBias, kTemperature, kProj, kProjBias, kNormGamma, kNormBeta, kTaps1, kConv1Bias,
-               kScale, kShift, kTaps2, kConv2Bias, kFc1, kFc1Bias, kFc2, kFc2Bias, kOutput };
+  enum Input { kX, kEpsilon = kWhere + 1, kQkv, kQkvBias, kTemperature, kProj, kProjBias, kNormGamma, kNormBeta, kTaps1,
+               kConv1Bias, kScale, kShift, kTaps2, kConv2Bias, kFc1, kFc1Bias, kFc2, kFc2Bias, kOutput };
   const std::int32_t* where = integers(a, kWhere);
   const int64_t channels = a.dim(kX, 2);
   const Block<Form, true> block{a.dim(kX, 0), a.dim(kX, 1), channels, a.dim(kFc1Bias, 1), a.dim(kTemperature, 1),

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -51,7 +50,7 @@ struct Gradients {
   }
 };
 
-// One of a layer's three branches; `dy` and `gradients` are only there on the way back, where dx may be dy.
+// One of a layer's three branches. On the way back dx may be dy.
 struct Branch {
   const Layers& all;
   const int64_t layer;
@@ -213,18 +212,8 @@ struct LocalBranch : Branch {
 
   // The batch norm of rows of activations.
   void batch_norm(const float* active, const float* mean, const float* variance, float* out) const {
-    const float *gamma = parameter(L::kBatchGamma), *beta = parameter(L::kBatchBeta);
-    const int64_t channels = all.channels;
-    std::vector<float> factors(channels);
-    for (int64_t c = 0; c < channels; ++c) factors[c] = gamma[c] / std::sqrt(variance[c] + all.batch_epsilon);
-    const float* factor = factors.data();
-    split_rows(rows(), channels, [=](int64_t first, int64_t last) {
-      for (int64_t row = first; row < last; ++row) {
-        const int64_t at = row * channels;
-#pragma omp simd
-        for (int64_t c = 0; c < channels; ++c) out[at + c] = (active[at + c] - mean[c]) * factor[c] + beta[c];
-      }
-    });
+    BatchNorm{all.channels, parameter(L::kBatchGamma), parameter(L::kBatchBeta), mean, variance, all.batch_epsilon}.run(
+        rows(), active, [=](int64_t at, float value) { out[at] = value; });
   }
 
   // `moving` writes the batch's statistics to mean and variance, else the running ones.

@@ -25,9 +25,9 @@ inline float exponential(float x) {
   series = series * rest + 0.5f;
   series = series * rest + 1.0f;
   series = series * rest + 1.0f;
-  std::int32_t bits;
+  std::uint32_t bits;
   std::memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits << 23) + 0x3f800000;
+  bits = (bits << 23) + 0x3f800000u;
   float power;
   std::memcpy(&power, &bits, sizeof power);
   return series * power;

@@ -39,13 +39,13 @@ XCIT_STAGE(Erf, Erf, false, false)
 XCIT_STAGE(Tanh, Tanh, false, false)
 XCIT_STAGE(Last, Erf, false, true)
 
-#define XCIT_BLOCKS(name, form, normalised)                                                     \
-  XCIT_OPERATION(Blocks##name, blocks<form>(a, normalised))                                     \
-  XCIT_OPERATION(FusedBlocks##name, fused_blocks<form>(a, normalised))                          \
-  XCIT_OPERATION(BlocksMoving##name, trained_blocks<form>(a, normalised, true))                 \
-  XCIT_OPERATION(BlocksMoving##name##Grad, trained_blocks_grad<form>(a, normalised, true))      \
-  XCIT_OPERATION(BlocksFrozen##name, trained_blocks<form>(a, normalised, false))                \
-  XCIT_OPERATION(BlocksFrozen##name##Grad, trained_blocks_grad<form>(a, normalised, false))
+#define XCIT_BLOCKS(name, form, normalised)                                                                          \
+  XCIT_OPERATION_WITH_INTEGERS(Blocks##name, Layers::kSides, blocks<form>(a, normalised))                            \
+  XCIT_OPERATION_WITH_INTEGERS(FusedBlocks##name, kWhere, fused_blocks<form>(a, normalised))                         \
+  XCIT_OPERATION_WITH_INTEGERS(BlocksMoving##name, Layers::kSides, trained_blocks<form>(a, normalised, true))        \
+  XCIT_OPERATION_WITH_INTEGERS(BlocksMoving##name##Grad, Layers::kSides, trained_blocks_grad<form>(a, normalised, true)) \
+  XCIT_OPERATION_WITH_INTEGERS(BlocksFrozen##name, Layers::kSides, trained_blocks<form>(a, normalised, false))       \
+  XCIT_OPERATION_WITH_INTEGERS(BlocksFrozen##name##Grad, Layers::kSides, trained_blocks_grad<form>(a, normalised, false))
 
 XCIT_BLOCKS(Erf, Erf, true)
 XCIT_BLOCKS(ErfRaw, Erf, false)

@@ -86,6 +86,38 @@ inline void layer_norm_grad(const Arguments& a) {
                   a.floats(5), a.floats(6));
 }
 
+// A batch norm by given mean and biased variance.
+struct BatchNorm {
+  const int64_t channels;
+  const float *gamma, *beta, *mean, *variance;
+  const float epsilon;
+
+  float factor(int64_t c) const { return gamma[c] / std::sqrt(variance[c] + epsilon); }
+
+  // It is x · scale + shift.
+  void affine(float* scale, float* shift) const {
+    for (int64_t c = 0; c < channels; ++c) {
+      scale[c] = factor(c);
+      shift[c] = beta[c] - mean[c] * scale[c];
+    }
+  }
+
+  // Call each(index, normalised number) for every number of x (rows, C).
+  template <class Each>
+  void run(int64_t rows, const float* x, const Each& each) const {
+    std::vector<float> factors(channels);
+    for (int64_t c = 0; c < channels; ++c) factors[c] = factor(c);
+    const float *scale = factors.data(), *shift = beta, *centre = mean;
+    const int64_t width = channels;
+    split_rows(rows, width, [=](int64_t first, int64_t last) {
+      for (int64_t at = first * width; at < last * width; at += width) {
+#pragma omp simd
+        for (int64_t c = 0; c < width; ++c) each(at + c, (x[at + c] - centre[c]) * scale[c] + shift[c]);
+      }
+    });
+  }
+};
+
 // Mean and biased variance of every channel over all rows.
 inline void batch_moments(int64_t rows, int64_t channels, const float* x, float* mean, float* variance) {
   sum_rows(rows, channels, mean, [=](int64_t first, int64_t last, float* sum) {

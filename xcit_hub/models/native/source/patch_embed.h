@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -16,7 +15,7 @@
 namespace xcit {
 
 // The convolution, with zeros around the image. x is (B, K, H, W) for the image itself, (B, H, W, K) for later stages; the
-// result is (B, H / 2, W / 2, N). A window's numbers are in the order row, column, channel.
+// result is (B, H / 2, W / 2, N), rounded up. A window's numbers are in the order row, column, channel.
 struct Downsampling {
   const Arguments& a;
   const bool image;
@@ -154,34 +153,15 @@ struct Stage {
     return out;
   }
 
-  // The batch norm is x · scale + shift.
-  void affine(const float* mean, const float* variance, float* scale, float* shift) const {
-    for (int64_t n = 0; n < outputs; ++n) {
-      scale[n] = a.floats(kGamma)[n] / std::sqrt(variance[n] + *a.floats(kEpsilon));
-      shift[n] = a.floats(kBeta)[n] - mean[n] * scale[n];
-    }
+  BatchNorm norm(const float* mean, const float* variance) const {
+    return {outputs, a.floats(kGamma), a.floats(kBeta), mean, variance, *a.floats(kEpsilon)};
   }
 
   void evaluate() const {
     std::vector<float> scale(outputs), shift(outputs);
-    affine(a.floats(kMean), a.floats(kVariance), scale.data(), shift.data());
+    norm(a.floats(kMean), a.floats(kVariance)).affine(scale.data(), shift.data());
     conv.run(packed(scale.data()), a.floats(kOut), [&](float* band, int64_t size) {
       finish_stage<Form>(band, size, shift.data(), outputs, last);
-    });
-  }
-
-  // Call each(index, normalised number) for every number of the convolution.
-  template <class Each>
-  void normalised(const float* convolved, const float* mean, const float* variance, const Each& each) const {
-    std::vector<float> factors(outputs);
-    for (int64_t n = 0; n < outputs; ++n) factors[n] = a.floats(kGamma)[n] / std::sqrt(variance[n] + *a.floats(kEpsilon));
-    const float *factor = factors.data(), *beta = a.floats(kBeta);
-    const int64_t outputs = this->outputs;
-    split_rows(conv.all, outputs, [=](int64_t first, int64_t last) {
-      for (int64_t at = first * outputs; at < last * outputs; at += outputs) {
-#pragma omp simd
-        for (int64_t n = 0; n < outputs; ++n) each(at + n, (convolved[at + n] - mean[n]) * factor[n] + beta[n]);
-      }
     });
   }
 
@@ -197,9 +177,9 @@ struct Stage {
       std::copy_n(a.floats(kVariance), outputs, variance);
     }
     if (last) {
-      normalised(convolved, mean, variance, [=](int64_t at, float value) { out[at] = value; });
+      norm(mean, variance).run(conv.all, convolved, [=](int64_t at, float value) { out[at] = value; });
     } else {
-      normalised(convolved, mean, variance, [=](int64_t at, float value) { out[at] = Form::value(value); });
+      norm(mean, variance).run(conv.all, convolved, [=](int64_t at, float value) { out[at] = Form::value(value); });
     }
   }
 
@@ -208,7 +188,7 @@ struct Stage {
     const float* dy = a.floats(kDy);
     float* passed = scratch(kPassed, conv.all * outputs);
     if (!last) {
-      normalised(convolved, mean, variance, [=](int64_t at, float value) { passed[at] = dy[at] * Form::slope(value); });
+      norm(mean, variance).run(conv.all, convolved, [=](int64_t at, float value) { passed[at] = dy[at] * Form::slope(value); });
       dy = passed;
     }
     batch_norm_grad(conv.all, outputs, convolved, a.floats(kGamma), mean, variance, *a.floats(kEpsilon), moving, dy, passed,

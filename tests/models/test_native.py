@@ -273,6 +273,8 @@ def test_operands_of_other_shapes_are_refused_before_anything_is_read_beyond_the
     network = create_model("xcit_nano_12_p16_224", num_classes=10, seed=0).set_train(False)
     with pytest.raises(InputError, match=r"\(10, 64\) fits"):
         network.head(Tensor(_draw(1, 5, 64)))
+    with pytest.raises(InputError, match="packed affine map"):
+        network.fuse().head(Tensor(_draw(1, 5, 64)))
     with pytest.raises(InputError, match="4 tokens are no grid of 3×3"):
         network.blocks[0](Tensor(_draw(1, 4, 128)), 3, 3)
     with pytest.raises(InputError, match="4 tokens are no grid of 3×3"):

@@ -2,7 +2,8 @@
 
 Exact but for rounding. What is folded: each batch norm of the patch embedding into its convolution; gain and offset of
 the layer norms before attention and before the MLP into the affine map after them; the layer scales into the last
-weights of their branch, the class token's too where its block is one operation. What stays: gain and offset of the
+weights of their branch, the class token's too where its block is one operation; the position encoding's projection into
+the last convolution where that is one. What stays: gain and offset of the
 layer norm before local patch interaction, and the batch norm inside it, because zeros are padded around the image after
 them, and a shift does not pass through those; those of class attention, which patch tokens pass.
 """
@@ -17,14 +18,17 @@ from mindspore.nn.utils import no_init_parameters
 from numpy.typing import NDArray
 
 from xcit_hub.models.kernels import kernels
-from xcit_hub.models.layers import ClassAttentionBlock, ConvPatchEmbed, Gelu, XCABlock, conv3x3
+from xcit_hub.models.layers import ClassAttentionBlock, ConvPatchEmbed, FourierPosition, Gelu, XCABlock, conv3x3
 from xcit_hub.variants import Architecture, Dialect
 
 Wide = NDArray[np.float64]
 
 
-def fused_patch_embed(patch_embed: ConvPatchEmbed, dialect: Dialect) -> nn.Cell:
-    """Fold a patch embedding: images (B, in_chans, H, W) to tokens (B, N, C) as before, in evaluation."""
+def fused_patch_embed(patch_embed: ConvPatchEmbed, position: FourierPosition, dialect: Dialect) -> nn.Cell:
+    """Fold a patch embedding: images (B, in_chans, H, W) to tokens (B, N, C) as before, in evaluation.
+
+    Where its ``positions`` says so, it takes the tokens' Fourier features, too, and adds the position encoding.
+    """
     stages = []
     for stage in patch_embed.proj:
         if isinstance(stage, nn.SequentialCell):
@@ -32,7 +36,10 @@ def fused_patch_embed(patch_embed: ConvPatchEmbed, dialect: Dialect) -> nn.Cell:
             scale, shift = _scale_and_shift(norm)
             stages.append((_wide(convolution.weight) * scale[:, None, None, None], shift))
     native = kernels().fused_patch_embed
-    return native(stages, dialect.gelu) if native else _FoldedPatchEmbed(stages, dialect.gelu)
+    if native is None:
+        return _FoldedPatchEmbed(stages, dialect.gelu)
+    projection = position.token_projection
+    return native(stages, (_wide(projection.weight)[:, :, 0, 0], _wide(projection.bias)), dialect.gelu)
 
 
 def fused_blocks(blocks: nn.CellList, architecture: Architecture, dialect: Dialect) -> nn.Cell:
@@ -53,6 +60,12 @@ def fused_class_blocks(blocks: nn.CellList, architecture: Architecture, dialect:
         native(_folded_class_block(block), dialect.gelu, architecture.tokens_norm, block.norm1.epsilon)
         for block in blocks
     ]
+
+
+def fused_head(head: nn.Cell) -> nn.Cell | None:
+    """Prepare the classifier's product once; None where there is none, or no operation for it."""
+    native = kernels().fused_dense
+    return native(_wide(head.weight), _wide(head.bias)) if native and isinstance(head, nn.Dense) else None
 
 
 def _folded_class_block(block: ClassAttentionBlock) -> dict[str, Wide]:
@@ -130,6 +143,8 @@ def _fill(cell: nn.Cell, name: str, array: Any) -> None:
 
 class _FoldedPatchEmbed(nn.Cell):
     """Convolutions and GELU."""
+
+    positions = False
 
     def __init__(self, stages: list[tuple[Wide, Wide]], gelu: str) -> None:
         super().__init__()

@@ -97,6 +97,7 @@ class Kernels:
     fused_blocks: type[nn.Cell] | None = None
     fused_patch_embed: type[nn.Cell] | None = None
     fused_class_block: type[nn.Cell] | None = None
+    fused_dense: type[nn.Cell] | None = None
 
 
 _FAST_ON_CPU = {"erf": gelu_erf_from_exp, "tanh": gelu_tanh_from_sigmoid}
@@ -114,6 +115,7 @@ _COMPILED = Kernels(
     fused_blocks=cells.NativeBlocks,
     fused_patch_embed=cells.NativePatchEmbed,
     fused_class_block=cells.NativeClassBlock,
+    fused_dense=cells.NativeAffine,
 )
 
 # (is MindSpore 2.9 or later, is there a compiled library) → the ways that are right and quick on a CPU.

@@ -100,6 +100,8 @@ class ConvPatchEmbed(nn.Cell):
     :class:`XCABlock`.
     """
 
+    positions = False  # whether it adds the position encoding; see xcit_hub.models.fused
+
     def __init__(self, architecture: Architecture, in_chans: int, gelu: str) -> None:
         super().__init__()
         stages: list[nn.Cell] = []

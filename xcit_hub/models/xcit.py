@@ -19,7 +19,7 @@ from mindspore.ops import constexpr
 
 from xcit_hub.errors import InputError
 from xcit_hub.models import kernels
-from xcit_hub.models.fused import fused_blocks, fused_class_blocks, fused_patch_embed
+from xcit_hub.models.fused import fused_blocks, fused_class_blocks, fused_head, fused_patch_embed
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.layers import (
     ClassAttentionBlock,
@@ -27,6 +27,7 @@ from xcit_hub.models.layers import (
     FourierPosition,
     XCABlock,
     dense,
+    fourier_features,
     layer_norm,
 )
 from xcit_hub.variants import Architecture, Dialect
@@ -71,7 +72,7 @@ class _Backbone(nn.Cell):
 
     def _fuse_from(self, source: _Backbone, folded: Sequence[nn.Cell] = ()) -> None:
         """Take over a network of the same kind: blocks, patch embedding and ``folded`` are, all else is as it is."""
-        self.patch_embed = fused_patch_embed(source.patch_embed, source.dialect)
+        self.patch_embed = fused_patch_embed(source.patch_embed, source.pos_embeder, source.dialect)
         self.blocks = fused_blocks(source.blocks, source.architecture, source.dialect)
         self.joined = not isinstance(self.blocks, nn.CellList)
         self._take_from(source, folded=[self.patch_embed, self.blocks, *folded])
@@ -116,6 +117,8 @@ class _Backbone(nn.Cell):
 
     def _embed(self, image: Tensor) -> Tensor:
         height, width = _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
+        if self.patch_embed.positions:
+            return self.pos_drop(self.patch_embed(image, fourier_features(height, width)))
         return self.pos_drop(self.patch_embed(image) + self.pos_embeder(height, width))
 
     def _through(self, tokens: Tensor, height: int, width: int, first: int, last: int) -> Tensor:
@@ -311,6 +314,10 @@ class XCiT(_Backbone):
         folded = fused_class_blocks(self.cls_attn_blocks, self.architecture, self.dialect)
         if folded:
             copy.cls_attn_blocks = nn.CellList(folded)
+        head = fused_head(self.head)
+        if head is not None:
+            copy.head = head
+            folded = [*folded, head]
         copy._fuse_from(self, folded)
         return copy
 

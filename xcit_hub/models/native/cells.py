@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from xcit_hub.errors import InputError
 from xcit_hub.models.native import operations
 
+Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
+
 
 def _float32(x: Tensor) -> Tensor:
     return x if x.dtype == mstype.float32 else x.astype(mstype.float32)
@@ -187,33 +189,55 @@ class NativeClassBlock(nn.Cell):
         return new_cls_token.astype(cls_token.dtype), new_tokens.astype(tokens.dtype)
 
 
+class NativeAffine(nn.Cell):
+    """``nn.Dense`` with a bias in evaluation, its weight packed once.
+
+    Args:
+        weight: (out, in).
+        bias: (out).
+    """
+
+    def __init__(self, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
+        super().__init__()
+        self.weight = _constant("weight", _laid_out(weight, True))
+        self.bias = _constant("bias", _laid_out(bias, False))
+        self.run = operations.packed_linear()
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (…, in) to (…, out)."""
+        return self.run(_float32(x), self.weight, self.bias).astype(x.dtype)
+
+
 class NativePatchEmbed(nn.Cell):
-    """The convolutions of the patch embedding in evaluation, one operation each.
+    """The convolutions of the patch embedding in evaluation, one operation each, the last with the position encoding.
 
     Args:
         stages: weight (out, in, 3, 3) and bias (out) of each convolution, its batch norm folded in.
+        position: weight (out, F) and bias (out) of the encoding's projection.
         gelu: ``erf`` or ``tanh``.
     """
 
-    def __init__(self, stages: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], gelu: str) -> None:
+    positions = True
+
+    def __init__(self, stages: Sequence[Affine], position: Affine, gelu: str) -> None:
         super().__init__()
-        self.runs = [
-            operations.fused_stage(gelu, first=index == 0, last=index == len(stages) - 1)
-            for index in range(len(stages))
-        ]
+        last = len(stages) - 1
+        affine = [(weight.transpose(0, 2, 3, 1).reshape(len(weight), -1), bias) for weight, bias in stages]
+        # To a product the features of the position are more of what a token's window shows.
+        affine[last] = np.hstack([affine[last][0], position[0]]), affine[last][1] + position[1]
+        self.runs = [operations.fused_stage(gelu, first=index == 0, last=index == last) for index in range(last + 1)]
         self.weights = ParameterTuple(
-            [
-                _constant(f"{index}.weight", _laid_out(weight.transpose(0, 2, 3, 1).reshape(len(weight), -1), True))
-                for index, (weight, _) in enumerate(stages)
-            ]
+            [_constant(f"{index}.weight", _laid_out(weight, True)) for index, (weight, _) in enumerate(affine)]
         )
         self.biases = ParameterTuple(
-            [_constant(f"{index}.bias", _laid_out(bias, False)) for index, (_, bias) in enumerate(stages)]
+            [_constant(f"{index}.bias", _laid_out(bias, False)) for index, (_, bias) in enumerate(affine)]
         )
 
-    def construct(self, image: Tensor) -> Tensor:
-        """Map (B, in_chans, H, W) to tokens (B, N, C)."""
+    def construct(self, image: Tensor, features: Tensor) -> Tensor:
+        """Map (B, in_chans, H, W) and features of the tokens' positions (N, F) to tokens (B, N, C)."""
         x = _float32(image)
-        for index in range(len(self.runs)):
+        last = len(self.runs) - 1
+        for index in range(last):
             x = self.runs[index](x, self.weights[index], self.biases[index])
+        x = self.runs[last](x, self.weights[last], self.biases[last], features)
         return x.reshape(x.shape[0], -1, x.shape[3])

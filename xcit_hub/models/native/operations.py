@@ -282,7 +282,22 @@ def _blocks_derivation(name: str, again: Operation | None) -> Callable[..., Any]
 @cache
 def pack_weight() -> Operation:
     """weight (N, K) → its numbers in the order of products, which :func:`fused_blocks` wants, and zeros; one axis."""
-    return _primitive("PackWeight", lambda weight: [-(-weight[0] // _PANEL) * _PANEL * weight[1]])
+    return _primitive("PackWeight", _packed)
+
+
+def _packed(weight: list[int]) -> list[int]:
+    return [-(-weight[0] // _PANEL) * _PANEL * weight[1]]
+
+
+@cache
+def packed_linear() -> Operation:
+    """x (…, K), packed weight of (N, K), bias (N) → what :func:`linear` computes, without a derivative."""
+
+    def outputs(x: list[int], weight: list[int], bias: list[int]) -> list[int]:
+        _expect("a packed affine map", [weight], [_packed([bias[0], x[-1]])])
+        return [*x[:-1], bias[0]]
+
+    return _primitive("PackedLinear", outputs)
 
 
 @cache
@@ -290,12 +305,15 @@ def fused_stage(gelu_form: str, first: bool, last: bool) -> Operation:
     """x, packed weight, bias (N) → what :func:`stage` computes in evaluation, without a derivative.
 
     The batch norm is folded into weight and bias; the weight is that of (N, 9 · K), its window's rows, columns and
-    channels in this order.
+    channels in this order. The ``last`` stage also reads features of every token's position (tokens, F), for which the
+    weight has F more columns.
     """
     side = 2 if first else 1
 
-    def outputs(x: list[int], weight: list[int], bias: list[int]) -> list[int]:
-        return [x[0], (x[side] + 1) // 2, (x[side + 1] + 1) // 2, bias[0]]
+    def outputs(x: list[int], weight: list[int], bias: list[int], *features: list[int]) -> list[int]:
+        height, width = (x[side] + 1) // 2, (x[side + 1] + 1) // 2
+        _expect("the last stage", features, [[height * width, *shape[1:]] for shape in features])
+        return [x[0], height, width, bias[0]]
 
     return _primitive(f"FusedStage{_stage_form(gelu_form, first, last)}", outputs)
 

@@ -23,6 +23,7 @@ XCIT_OPERATION(LayerNormGrad, layer_norm_grad(a))
 XCIT_OPERATION(Linear, linear(a))
 XCIT_OPERATION(LinearGrad, linear_grad(a))
 XCIT_OPERATION(PackWeight, pack_weight(a))
+XCIT_OPERATION(PackedLinear, packed_linear(a))
 
 // Each in evaluation; in evaluation with what fuse() prepared; in training by the batch's or the running statistics.
 #define XCIT_STAGE(name, form, image, last)                                                     \

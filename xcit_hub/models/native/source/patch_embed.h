@@ -21,6 +21,9 @@ struct Downsampling {
   const bool image;
   const int64_t images, inputs, height, width, rows, columns, outputs;
   const int64_t depth = 9 * inputs, pixels = rows * columns, all = images * pixels;  // of the result
+  // What the product sees of every pixel beside its window, the same in every image: (pixels, features).
+  const float* beside = nullptr;
+  int64_t features = 0;
 
   Downsampling(const Arguments& a, bool image, int64_t outputs)
       : a(a),
@@ -37,7 +40,7 @@ struct Downsampling {
   int64_t step_c() const { return image ? height * width : 1; }
   int64_t size() const { return inputs * height * width; }  // of one image of x
 
-  // What the pixels [top, bottom) of the result see, (bottom - top, 9 · K).
+  // What the pixels [top, bottom) of the result see, (bottom - top, 9 · K + features).
   void windows(int64_t top, int64_t bottom, float* to) const {
     const float* x = a.floats(0);
     const int64_t inputs = this->inputs, step_c = this->step_c();
@@ -56,6 +59,7 @@ struct Downsampling {
           }
         }
       }
+      to = std::copy_n(beside + pixel % pixels * features, features, to);
       if (++column < columns) continue;
       column = 0;
       if (++row < rows) continue;
@@ -67,6 +71,7 @@ struct Downsampling {
   // out = windows · packed weight; then finish(band of out, its size) for every band that is done.
   template <class Finish>
   void run(const float* packed, float* out, const Finish& finish) const {
+    const int64_t depth = this->depth + features;
     split_bands(all, [&](int64_t top, int64_t bottom) {
       float *seen = scratch(kFirst, (bottom - top) * depth), *band = out + top * outputs;
       windows(top, bottom, seen);
@@ -111,11 +116,16 @@ void finish_stage(float* band, int64_t size, const float* bias, int64_t outputs,
   for (int64_t i = 0; i < size; ++i) band[i] = Form::value(band[i]);
 }
 
-// x, packed weight of (N, 9 · K), bias (N), the batch norm folded into both → the stage's result, in evaluation
+// x, packed weight of (N, 9 · K), bias (N), the batch norm folded into both → the stage's result, in evaluation. At the last
+// stage features of the position (H · W / 4, F) besides, for which the weight has F more columns.
 template <class Form>
 void fused_stage(const Arguments& a, bool image, bool last) {
-  const Downsampling conv(a, image, a.dim(2, 0));
-  conv.run(a.floats(1), a.floats(3), [&](float* band, int64_t size) {
+  Downsampling conv(a, image, a.dim(2, 0));
+  if (last) {
+    conv.beside = a.floats(3);
+    conv.features = a.dim(3, 1);
+  }
+  conv.run(a.floats(1), a.floats(last ? 4 : 3), [&](float* band, int64_t size) {
     finish_stage<Form>(band, size, a.floats(2), conv.outputs, last);
   });
 }

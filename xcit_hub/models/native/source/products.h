@@ -179,10 +179,9 @@ void split_bands(int64_t rows, const Job& job) {
   });
 }
 
-// C (rows, width), contiguous, = A (rows, depth) · B (depth, width) [+ bias].
-inline void multiply(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const Matrix& b, const float* bias, float* c) {
-  float* right = scratch(kRightPanels, packed_size(width, depth));
-  pack_right(b, width, depth, right);
+// C (rows, width), contiguous, = A (rows, depth) · packed B [+ bias].
+inline void multiply_packed(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const float* right, const float* bias,
+                            float* c) {
   split_bands(rows, [=](int64_t top, int64_t bottom) {
     float* band = c + top * width;
     const auto add_bias = [=](int64_t row, int64_t count, int64_t column, int64_t columns) {
@@ -194,6 +193,13 @@ inline void multiply(int64_t rows, int64_t width, int64_t depth, const Matrix& a
     };
     multiply_band(bottom - top, width, depth, a.at(top, 0), right, band, width, add_bias);
   });
+}
+
+// C (rows, width), contiguous, = A (rows, depth) · B (depth, width) [+ bias].
+inline void multiply(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const Matrix& b, const float* bias, float* c) {
+  float* right = scratch(kRightPanels, packed_size(width, depth));
+  pack_right(b, width, depth, right);
+  multiply_packed(rows, width, depth, a, right, bias, c);
 }
 
 // x (…, K), weight (N, K), bias (N) → (…, N)
@@ -209,6 +215,12 @@ inline void column_sums(int64_t rows, int64_t width, const float* x, float* sums
       for (int64_t j = 0; j < width; ++j) sum[j] += x[row * width + j];
     }
   });
+}
+
+// x (…, K), packed weight of (N, K), bias (N) → (…, N)
+inline void packed_linear(const Arguments& a) {
+  const int64_t depth = a.dim(0, -1), width = a.dim(2, 0);
+  multiply_packed(a.size(0) / depth, width, depth, {a.floats(0), depth, 1}, a.floats(1), a.floats(2), a.floats(3));
 }
 
 // x (rows, K), weight (N, K), dy (rows, N) → dx, d weight, d bias

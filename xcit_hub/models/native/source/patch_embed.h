@@ -40,19 +40,38 @@ struct Downsampling {
   int64_t step_c() const { return image ? height * width : 1; }
   int64_t size() const { return inputs * height * width; }  // of one image of x
 
-  // What the pixels [top, bottom) of the result see, (bottom - top, 9 · K + features).
+  // What the pixels [top, bottom) of the result see of the image: what one tap sees of one row lies in a line.
+  void image_windows(int64_t top, int64_t bottom, float* to) const {
+    const int64_t depth = this->depth;
+    for (int64_t pixel = top, count; pixel < bottom; pixel += count, to += count * depth) {
+      const int64_t column = pixel % columns, row = pixel / columns % rows;
+      count = std::min(columns - column, bottom - pixel);
+      for (int64_t tap = 0; tap < 9; ++tap) {
+        const int64_t y = 2 * row - 1 + tap / 3, from_x = 2 * column - 1 + tap % 3;
+        const int64_t first = from_x < 0, last = y < 0 || y >= height ? 0 : std::min(count, (width - from_x + 1) / 2);
+        for (int64_t k = 0; k < inputs; ++k) {
+          const float* line = a.floats(0) + pixel / pixels * size() + (k * height + y) * width + from_x;
+          float* out = to + tap * inputs + k;
+          for (int64_t i = 0; i < std::min(first, count); ++i) out[i * depth] = 0.0f;
+          for (int64_t i = first; i < last; ++i) out[i * depth] = line[2 * i];
+          for (int64_t i = std::max(first, last); i < count; ++i) out[i * depth] = 0.0f;
+        }
+      }
+    }
+  }
+
+  // What the pixels [top, bottom) of the result see, (bottom - top, 9 · K + features); of the image, windows alone.
   void windows(int64_t top, int64_t bottom, float* to) const {
+    if (image) return image_windows(top, bottom, to);
     const float* x = a.floats(0);
-    const int64_t inputs = this->inputs, step_c = this->step_c();
+    const int64_t inputs = this->inputs;
     int64_t column = top % columns, row = top / columns % rows, which = top / pixels;
     for (int64_t pixel = top; pixel < bottom; ++pixel) {
       for (int64_t from_y = 2 * row - 1; from_y <= 2 * row + 1; ++from_y) {
         for (int64_t from_x = 2 * column - 1; from_x <= 2 * column + 1; ++from_x, to += inputs) {
-          const float* from = x + which * size() + (from_y * width + from_x) * step_x();
+          const float* from = x + which * size() + (from_y * width + from_x) * inputs;
           if (from_y < 0 || from_y >= height || from_x < 0 || from_x >= width) {
             std::fill_n(to, inputs, 0.0f);
-          } else if (image) {
-            for (int64_t k = 0; k < inputs; ++k) to[k] = from[k * step_c];
           } else {
 #pragma omp simd
             for (int64_t k = 0; k < inputs; ++k) to[k] = from[k];
@@ -104,16 +123,18 @@ struct Downsampling {
   }
 };
 
-// bias, then GELU
+// Add the bias, then apply GELU unless it is the last stage.
 template <class Form>
 void finish_stage(float* band, int64_t size, const float* bias, int64_t outputs, bool last) {
   for (int64_t at = 0; at < size; at += outputs) {
+    if (last) {
 #pragma omp simd
-    for (int64_t j = 0; j < outputs; ++j) band[at + j] += bias[j];
+      for (int64_t j = 0; j < outputs; ++j) band[at + j] += bias[j];
+    } else {
+#pragma omp simd
+      for (int64_t j = 0; j < outputs; ++j) band[at + j] = Form::value(band[at + j] + bias[j]);
+    }
   }
-  if (last) return;
-#pragma omp simd
-  for (int64_t i = 0; i < size; ++i) band[i] = Form::value(band[i]);
 }
 
 // x, packed weight of (N, 9 · K), bias (N), the batch norm folded into both → the stage's result, in evaluation. At the last

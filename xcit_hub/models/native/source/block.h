@@ -17,11 +17,12 @@
 
 namespace xcit {
 
-// What a block reads: weights of products packed, convolutions as (9, C), the batch norm as scale and shift.
-// Norms 1 and 2 and the layer scales are not read where they are folded into their neighbours.
+// What a block reads: weights of products packed, convolutions as (9, C), the batch norm as (x − mean) · scale + shift. Norms
+// 1 and 2, the layer scales and the batch norm's mean are not read where they are folded into their neighbours.
 struct BlockWeights {
   const float *norm1_gamma, *norm1_beta, *qkv, *qkv_bias, *temperature, *proj, *proj_bias, *scale1;
-  const float *norm3_gamma, *norm3_beta, *taps1, *conv1_bias, *batch_scale, *batch_shift, *taps2, *conv2_bias, *scale3;
+  const float *norm3_gamma, *norm3_beta, *taps1, *conv1_bias, *batch_mean, *batch_scale, *batch_shift, *taps2, *conv2_bias,
+      *scale3;
   const float *norm2_gamma, *norm2_beta, *fc1, *fc1_bias, *fc2, *fc2_bias, *scale2;
 };
 
@@ -43,6 +44,11 @@ struct Block {
   static float scaled(float value, const float* scale, int64_t channel) {
     if constexpr (Folded) return value;
     return scale[channel] * value;
+  }
+
+  static float centred(float value, const float* mean, int64_t channel) {
+    if constexpr (Folded) return value;
+    return value - mean[channel];
   }
 
   // Rows · packed weight, then finish(sum with bias, index, column) for every number of it.
@@ -105,25 +111,25 @@ struct Block {
     });
     const int64_t line = grid.width * channels;
     split_rows(grid.height, line, [&](int64_t first, int64_t last) {
-      const float *scale = w.batch_scale, *shift = w.batch_shift;
+      const float *mean = w.batch_mean, *scale = w.batch_scale, *shift = w.batch_shift;
       for (int64_t y = first; y < last; ++y) {
         float* to = patches + y * line;
         convolve_row(grid, y, normed, w.taps1, w.conv1_bias, false, to);
         for (int64_t x = 0; x < grid.width; ++x, to += channels) {
 #pragma omp simd
-          for (int64_t c = 0; c < channels; ++c) to[c] = Form::value(to[c]) * scale[c] + shift[c];
+          for (int64_t c = 0; c < channels; ++c) to[c] = centred(Form::value(to[c]), mean, c) * scale[c] + shift[c];
         }
       }
     });
     split_rows(grid.height, line, [&](int64_t first, int64_t last) {
-      const float* scale = w.scale3;
+      const float *bias = w.conv2_bias, *scale = w.scale3;
       float* row = scratch(kFirst, line);
       for (int64_t y = first; y < last; ++y) {
-        convolve_row(grid, y, patches, w.taps2, w.conv2_bias, false, row);
+        convolve_row(grid, y, patches, w.taps2, nullptr, false, row);
         for (int64_t x = 0; x < line; x += channels) {
           float *to = out + y * line + x, *from = row + x;
 #pragma omp simd
-          for (int64_t c = 0; c < channels; ++c) to[c] += scaled(from[c], scale, c);
+          for (int64_t c = 0; c < channels; ++c) to[c] += scaled(from[c] + bias[c], scale, c);
         }
       }
     });
@@ -191,15 +197,16 @@ inline BlockWeights prepared(const Layers& all, int64_t layer) {
     taps_first(all.parameter(operand, layer), channels, to);
     return to;
   };
-  float *scale = pieces.take(channels), *shift = pieces.take(channels);
+  float* scale = pieces.take(channels);
   BatchNorm{channels, all.parameter(L::kBatchGamma, layer), all.parameter(L::kBatchBeta, layer),
             all.parameter(L::kMean, layer), all.parameter(L::kVariance, layer), all.batch_epsilon}
-      .affine(scale, shift);
+      .factors(scale);
   const auto as_it_is = [&](int operand) { return all.parameter(operand, layer); };
   return {as_it_is(L::kNorm1Gamma), as_it_is(L::kNorm1Beta), packed(L::kQkv, 3 * channels, channels),
           as_it_is(L::kQkvBias), as_it_is(L::kTemperature), packed(L::kProj, channels, channels),
           as_it_is(L::kProjBias), as_it_is(L::kScale1),
-          as_it_is(L::kNorm3Gamma), as_it_is(L::kNorm3Beta), taps(L::kConv1), as_it_is(L::kConv1Bias), scale, shift,
+          as_it_is(L::kNorm3Gamma), as_it_is(L::kNorm3Beta), taps(L::kConv1), as_it_is(L::kConv1Bias),
+          as_it_is(L::kMean), scale, as_it_is(L::kBatchBeta),
           taps(L::kConv2), as_it_is(L::kConv2Bias), as_it_is(L::kScale3),
           as_it_is(L::kNorm2Gamma), as_it_is(L::kNorm2Beta), packed(L::kFc1, hidden, channels), as_it_is(L::kFc1Bias),
           packed(L::kFc2, channels, hidden), as_it_is(L::kFc2Bias), as_it_is(L::kScale2)};
@@ -228,7 +235,7 @@ void fused_blocks(const Arguments& a, bool normalised) {
   const auto weights = [&](int64_t layer) {
     const auto of = [&](int operand) { return a.floats(operand) + layer * (a.size(operand) / a.dim(operand, 0)); };
     return BlockWeights{nullptr, nullptr, of(kQkv), of(kQkvBias), of(kTemperature), of(kProj), of(kProjBias), nullptr,
-                        of(kNormGamma), of(kNormBeta), of(kTaps1), of(kConv1Bias), of(kScale), of(kShift), of(kTaps2),
+                        of(kNormGamma), of(kNormBeta), of(kTaps1), of(kConv1Bias), nullptr, of(kScale), of(kShift), of(kTaps2),
                         of(kConv2Bias), nullptr,
                         nullptr, nullptr, of(kFc1), of(kFc1Bias), of(kFc2), of(kFc2Bias), nullptr};
   };

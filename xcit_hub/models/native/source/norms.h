@@ -92,22 +92,16 @@ struct BatchNorm {
   const float *gamma, *beta, *mean, *variance;
   const float epsilon;
 
-  float factor(int64_t c) const { return gamma[c] / std::sqrt(variance[c] + epsilon); }
-
-  // It is x · scale + shift.
-  void affine(float* scale, float* shift) const {
-    for (int64_t c = 0; c < channels; ++c) {
-      scale[c] = factor(c);
-      shift[c] = beta[c] - mean[c] * scale[c];
-    }
+  void factors(float* out) const {
+    for (int64_t c = 0; c < channels; ++c) out[c] = gamma[c] / std::sqrt(variance[c] + epsilon);
   }
 
   // Call each(index, normalised number) for every number of x (rows, C).
   template <class Each>
   void run(int64_t rows, const float* x, const Each& each) const {
-    std::vector<float> factors(channels);
-    for (int64_t c = 0; c < channels; ++c) factors[c] = factor(c);
-    const float *scale = factors.data(), *shift = beta, *centre = mean;
+    std::vector<float> scales(channels);
+    factors(scales.data());
+    const float *scale = scales.data(), *shift = beta, *centre = mean;
     const int64_t width = channels;
     split_rows(rows, width, [=](int64_t first, int64_t last) {
       for (int64_t at = first * width; at < last * width; at += width) {

@@ -166,21 +166,21 @@ struct Stage {
   Stage(const Arguments& a, bool image, bool last)
       : a(a), last(last), conv(a, image, a.dim(kWeight, 0)), outputs(conv.outputs), depth(conv.depth) {}
 
-  // The weight (N, K, 3, 3) as (N, 9 · K) in the order of windows, rows multiplied by `scale`.
-  std::vector<float> by_window(const float* scale) const {
+  // The weight (N, K, 3, 3) as (N, 9 · K) in the order of windows.
+  std::vector<float> by_window() const {
     std::vector<float> out(outputs * depth);
     const float* weight = a.floats(kWeight);
     for (int64_t n = 0; n < outputs; ++n) {
       for (int64_t k = 0; k < conv.inputs; ++k) {
-        for (int64_t tap = 0; tap < 9; ++tap, ++weight) out[n * depth + tap * conv.inputs + k] = *weight * (scale ? scale[n] : 1.0f);
+        for (int64_t tap = 0; tap < 9; ++tap) out[n * depth + tap * conv.inputs + k] = *weight++;
       }
     }
     return out;
   }
 
-  const float* packed(const float* scale) const {
+  const float* packed() const {
     float* out = scratch(kPrepared, packed_size(outputs, depth));
-    pack_right({by_window(scale).data(), 1, depth}, outputs, depth, out);
+    pack_right({by_window().data(), 1, depth}, outputs, depth, out);
     return out;
   }
 
@@ -189,10 +189,19 @@ struct Stage {
   }
 
   void evaluate() const {
-    std::vector<float> scale(outputs), shift(outputs);
-    norm(a.floats(kMean), a.floats(kVariance)).affine(scale.data(), shift.data());
-    conv.run(packed(scale.data()), a.floats(kOut), [&](float* band, int64_t size) {
-      finish_stage<Form>(band, size, shift.data(), outputs, last);
+    const float *mean = a.floats(kMean), *beta = a.floats(kBeta);
+    std::vector<float> factors(outputs);
+    norm(mean, a.floats(kVariance)).factors(factors.data());
+    const float* factor = factors.data();
+    // Not folded into the weight: that rounds twice, and the deepest networks show it.
+    conv.run(packed(), a.floats(kOut), [&](float* band, int64_t size) {
+      for (int64_t at = 0; at < size; at += outputs) {
+#pragma omp simd
+        for (int64_t n = 0; n < outputs; ++n) band[at + n] = (band[at + n] - mean[n]) * factor[n] + beta[n];
+      }
+      if (last) return;
+#pragma omp simd
+      for (int64_t i = 0; i < size; ++i) band[i] = Form::value(band[i]);
     });
   }
 
@@ -200,7 +209,7 @@ struct Stage {
   void train(bool moving) const {
     float *out = a.floats(kOut), *convolved = a.floats(kConvolved);
     float *mean = a.floats(kBatchMean), *variance = a.floats(kBatchVariance);
-    conv.run(packed(nullptr), convolved, [](float*, int64_t) {});
+    conv.run(packed(), convolved, [](float*, int64_t) {});
     if (moving) {
       batch_moments(conv.all, outputs, convolved, mean, variance);
     } else {
@@ -230,7 +239,7 @@ struct Stage {
   // Image by image: all windows at once would be nine times the input.
   void to_weight_and_x(const float* dconvolved) const {
     const int64_t pixels = conv.pixels;
-    const std::vector<float> weight = by_window(nullptr);
+    const std::vector<float> weight = by_window();
     float* right = scratch(kPrepared, packed_size(depth, outputs));
     pack_right({weight.data(), depth, 1}, depth, outputs, right);
     float *windows = scratch(kNormed, pixels * depth), *some = scratch(kActive, outputs * depth);

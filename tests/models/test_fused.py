@@ -97,10 +97,12 @@ def test_training_a_fused_network_is_refused() -> None:
         fused.set_train()
 
 
-def test_casting_or_copying_a_fused_network_is_refused() -> None:
+def test_casting_copying_or_taking_apart_a_fused_network_is_refused() -> None:
     fused = _network(_FINE).fuse()
     with pytest.raises(InputError, match="cannot be cast"):
         fused.cast(mindspore.float16)
+    with pytest.raises(InputError, match="cannot be taken apart"):
+        fused.take_apart()
     for copy in (fused.fuse, fused.portable):
         with pytest.raises(InputError, match="cannot be copied"):
             copy()

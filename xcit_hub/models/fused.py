@@ -2,10 +2,10 @@
 
 Exact but for rounding. What is folded: each batch norm of the patch embedding into its convolution; gain and offset of
 the layer norms before attention and before the MLP into the affine map after them; the layer scales into the last
-weights of their branch, the class token's too where its block is one operation; the position encoding's projection into
-the last convolution where that is one. What stays: gain and offset of the
-layer norm before local patch interaction, and the batch norm inside it, because zeros are padded around the image after
-them, and a shift does not pass through those; those of class attention, which patch tokens pass.
+weights of their branch, the class token's too where its block is one operation; the position encoding's projection
+into the last convolution where that is one. What stays: gain and offset of the layer norm before local patch
+interaction, and the batch norm inside it, because zeros are padded around the image after them, and a shift does not
+pass through those; those of class attention, which patch tokens pass.
 """
 
 from __future__ import annotations

@@ -37,14 +37,23 @@ class _Stack(XCABlock):
             )
         self.layers = len(blocks)
         of_each = [dict(block.parameters_and_names()) for block in blocks]
+        self._parts = []  # the parameters themselves: their names may change
         for path, first in of_each[0].items():
             cell: nn.Cell = self
             *rooms, leaf = path.split(".")
             for room in rooms:
                 cell = getattr(cell, room)
-            value = Tensor(np.stack([parameters[path].asnumpy() for parameters in of_each]))
-            name = first.name.replace(_FIRST, _EVERY, 1)
-            setattr(cell, leaf, Parameter(value, name=name, requires_grad=first.requires_grad))
+            parts = [parameters[path] for parameters in of_each]
+            value = Tensor(np.stack([part.asnumpy() for part in parts]))
+            own = Parameter(value, name=first.name.replace(_FIRST, _EVERY, 1), requires_grad=first.requires_grad)
+            setattr(cell, leaf, own)
+            self._parts.append((own, parts))
+
+    def spread(self) -> None:
+        """Write the layers of every parameter into the blocks."""
+        for own, parts in self._parts:
+            for part, array in zip(parts, own.asnumpy(), strict=True):
+                part.set_data(Tensor(array.copy()))
 
 
 class StackedXCiT(XCiT):
@@ -64,20 +73,12 @@ class StackedXCiT(XCiT):
         for name, cell in network.name_cells().items():
             if name != "blocks":
                 setattr(self, name, cell)
-        stack = _Stack(network)
-        self.blocks = nn.CellList([stack], auto_prefix=False)
+        self.blocks = nn.CellList([_Stack(network)], auto_prefix=False)
         self.depth = 1
-        # The parameters themselves: their names may change.
-        of_each = [dict(block.parameters_and_names()) for block in network.blocks]
-        self._parts = [
-            (own, [parameters[path] for parameters in of_each]) for path, own in stack.parameters_and_names()
-        ]
 
     def spread(self) -> None:
-        """Write the layers of every parameter into the blocks of the network that this was made of."""
-        for own, parts in self._parts:
-            for part, array in zip(parts, own.asnumpy(), strict=True):
-                part.set_data(Tensor(array.copy()))
+        """Bring the network that this was made of up to date."""
+        self.blocks[0].spread()
 
 
 def stacked(network: XCiT, treatment: Mapping[str, Hashable]) -> XCiT:

@@ -92,7 +92,12 @@ class _Backbone(nn.Cell):
         self.set_train(False)
 
     def take_apart(self) -> None:
-        """Compute cell by cell from now on; other precisions than float32, and hooks into cells, need it."""
+        """Compute cell by cell from now on; other precisions than float32, and hooks into cells, need it.
+
+        Raises:
+            InputError: the network is fused.
+        """
+        self._refuse_if_fused("taken apart")
         for part in (self.patch_embed, *self.blocks):
             part.take_apart()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from typing import Any
 
 import mindspore
 import numpy as np
 import pytest
 from mindspore import Tensor
+from mindspore.common.api import _CellGraphExecutor
 
 from converters.dialects import LAYOUTS
 from xcit_hub import create_model, parity, variants
@@ -217,6 +220,50 @@ def test_graphs_of_several_sizes_and_owners_do_not_disturb_one_another() -> None
         assert np.abs(cell(images[which]).asnumpy() - expected[which]).max() <= 1e-5
     network.compile_cache.clear()
     assert np.abs(network(images[0]).asnumpy() - expected[0]).max() <= 1e-5
+
+
+def _one_more(cell: mindspore.nn.Cell, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return output + 1
+
+
+def test_mindspore_is_asked_for_a_graph_once_and_again_when_it_would_be_another(monkeypatch) -> None:
+    asked = []
+    ask = _CellGraphExecutor.compile
+
+    def record(self: _CellGraphExecutor, cell: mindspore.nn.Cell, *args: Any, **options: Any) -> Any:
+        asked.append(cell)
+        return ask(self, cell, *args, **options)
+
+    monkeypatch.setattr(_CellGraphExecutor, "compile", record)
+    network = create_model(_SMALL, seed=0).set_train(False)
+    image = Tensor(_images())
+    expected = network(image).asnumpy()
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+
+    def asks(cell: mindspore.nn.Cell, image: Tensor = image, expected: np.ndarray = expected) -> bool:
+        before = len(asked)
+        assert np.abs(cell(image).asnumpy() - expected).max() <= 1e-5
+        return len(asked) > before
+
+    assert asks(network) and not asks(network)
+    assert asks(network, Tensor(_images()[:1]), expected[:1]) and not asks(network)
+    for value in (image, -image):  # a constant's graph holds its value
+        with monkeypatch.context() as patch:
+            patch.setattr(value, "const_arg", True)
+            mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+            of_value = network(value).asnumpy()
+            mindspore.set_context(mode=mindspore.GRAPH_MODE)
+            assert asks(network, value, of_value)
+    assert asks(copy.deepcopy(network)) and not asks(network)
+    network.reset_classifier(3)
+    mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+    changed = network(image).asnumpy()
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    assert asks(network, expected=changed) and not asks(network, expected=changed)
+    handle = network.head.register_forward_hook(_one_more)
+    assert asks(network, expected=changed + 1)
+    handle.remove()
+    assert asks(network, expected=changed)
 
 
 @pytest.mark.parametrize("in_one_piece", [True, False])

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import mindspore
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import initializer
@@ -39,7 +38,7 @@ _FLOATING = (mstype.float32, mstype.float16, mstype.bfloat16, mstype.float64)
 _GLOBAL_POOLS = ("token", "avg", "")
 
 
-@kernels.told_its_graph_once
+@kernels.compiled_once
 class _Backbone(nn.Cell):
     """What the whole network and its features alone share: images become tokens, tokens become maps."""
 
@@ -53,8 +52,7 @@ class _Backbone(nn.Cell):
     def __call__(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Refuse an image that does not fit before a graph is compiled for it, then run :meth:`construct`."""
         _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
-        if mindspore.get_context("mode") == mindspore.PYNATIVE_MODE:
-            kernels.settle_threads()
+        kernels.settle_threads()
         return super().__call__(image, *args, **kwargs)
 
     def set_train(self, mode: bool = True) -> nn.Cell:

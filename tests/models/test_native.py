@@ -251,6 +251,8 @@ def test_numbers_that_are_none_stay_visible() -> None:
     for name in ("erf gelu", "tanh gelu"):
         assert np.isnan(_OPERATIONS[name][0](_COMPILED)(Tensor(x)).asnumpy()[0, 3, 5])
     assert np.isnan(_COMPILED.layer_norm((24,))(Tensor(x)).asnumpy()[0, 3]).all()
+    ends = Tensor(np.array([np.inf, -np.inf], np.float32))
+    assert np.array_equal(np.round(_COMPILED.gelu("erf")(ends).asnumpy(), 9), [np.inf, 0.0])
 
 
 @needs_compiler

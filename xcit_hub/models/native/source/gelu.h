@@ -12,45 +12,54 @@
 
 namespace xcit {
 
-// eˣ to 1 unit in the last place or two, for any x; written so that compilers vectorise it.
-inline float exponential(float x) {
-  x = std::min(std::max(x, -87.0f), 88.0f);
-  const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 · 2²³: the integer part falls into the low bits
-  const float whole = shifted - 12582912.0f;
-  const float rest = x - whole * 0.693145752f - whole * 1.42860677e-6f;
-  float series = 1.0f / 720;
-  series = series * rest + 1.0f / 120;
-  series = series * rest + 1.0f / 24;
-  series = series * rest + 1.0f / 6;
-  series = series * rest + 0.5f;
+constexpr float kLog2E = 1.44269504f;
+constexpr float kShift = 12582912.0f;  // 1.5 · 2²³: added to a number, it leaves the nearest integer in the low bits
+
+// 2 to the power of an integer, given as that + kShift, and a rest from −½ to ½, to 1 unit in the last place or two. Written,
+// as all here, so that compilers vectorise it.
+inline float power_of_two(float shifted, float rest) {
+  float series = 0.000153458189f;
+  series = series * rest + 0.00133999339f;
+  series = series * rest + 0.00961848896f;
+  series = series * rest + 0.0555032877f;
+  series = series * rest + 0.240226469f;
+  series = series * rest + 0.693147206f;
   series = series * rest + 1.0f;
-  series = series * rest + 1.0f;
-  std::uint32_t bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits << 23) + 0x3f800000u;
+  std::uint32_t exponent, bits;
+  std::memcpy(&exponent, &shifted, sizeof exponent);
+  std::memcpy(&bits, &series, sizeof bits);
+  bits += exponent << 23;
   float power;
   std::memcpy(&power, &bits, sizeof power);
-  return series * power;
+  return power;
+}
+
+// eˣ for any x.
+inline float exponential(float x) {
+  x = std::min(std::max(x, -87.0f), 88.0f);
+  const float shifted = x * kLog2E + kShift, whole = shifted - kShift;
+  return power_of_two(shifted, (x - whole * 0.693145752f - whole * 1.42860677e-6f) * kLog2E);
 }
 
 // Φ(−|x|) and e^(−x²/2). The complementary error function as in kernels.gelu_erf_from_exp.
 inline void normal_tail(float x, float& tail, float& bell) {
-  const float magnitude = std::fabs(x);
+  const float magnitude = std::min(std::fabs(x), 13.0f);  // beyond, both are below 1e-36
   const float t = 1.0f / (1.0f + 0.280887831f * magnitude);
-  float series = -0.2131433393f * t + 0.7778267886f;
-  series = series * t - 0.4737805633f;
-  series = series * t + 0.541479707f;
-  series = series * t + 0.1333510756f;
-  series = series * t + 0.2342660044f;
-  bell = exponential(-0.5f * x * x);
-  tail = 0.5f * series * t * bell;
+  float series = -0.10657167f * t + 0.3889133943f;
+  series = series * t - 0.23689028165f;
+  series = series * t + 0.2707398535f;
+  series = series * t + 0.0666755378f;
+  series = series * t + 0.1171330022f;
+  const float power = magnitude * magnitude * (-0.5f * kLog2E), shifted = power + kShift;
+  bell = power_of_two(shifted, power - (shifted - kShift));
+  tail = series * t * bell;
 }
 
 struct Erf {
   static float value(float x) {
     float tail, bell;
     normal_tail(x, tail, bell);
-    return std::max(x, 0.0f) - std::fabs(x) * tail;
+    return std::max(x, 0.0f) - std::min(std::fabs(x), 13.0f) * tail;  // of infinity, too
   }
   static float slope(float x) {
     float tail, bell;

@@ -21,7 +21,8 @@ constexpr int kTileRows = 4, kTileVectors = 3;
 #endif
 constexpr int64_t kLanes = sizeof(Lanes) / sizeof(float);
 constexpr int64_t kTileWidth = kTileVectors * kLanes;
-constexpr int64_t kDepth = 384;      // steps at a time: a panel of either factor then stays in the first caches
+// Steps at a time: a panel of either factor stays in the first caches, and sums of sums round as little as PyTorch's.
+constexpr int64_t kDepth = 192;
 constexpr int64_t kBandTiles = 12;   // tiles of rows packed at a time
 
 // Entry (i, j) stands at data[i · row + j · column].
@@ -97,11 +98,12 @@ constexpr Tile kTiles[2][kTileVectors] = {
     {multiply_tile<kTileRows, 1>, multiply_tile<kTileRows, 2>, multiply_tile<kTileRows, 3>},
 };
 
-inline int64_t packed_size(int64_t width, int64_t depth) { return (width + kTileWidth - 1) / kTileWidth * kTileWidth * depth; }
+inline int64_t panels_of(int64_t width) { return (width + kTileWidth - 1) / kTileWidth; }
+inline int64_t packed_size(int64_t width, int64_t depth) { return panels_of(width) * kTileWidth * depth; }
 
 // The right factor B (depth, width) as multiply_band reads it: chunks of kDepth steps, in each one panel after another.
 inline void pack_right(const Matrix& b, int64_t width, int64_t depth, float* packed) {
-  const int64_t panels = (width + kTileWidth - 1) / kTileWidth, chunks = (depth + kDepth - 1) / kDepth;
+  const int64_t panels = panels_of(width), chunks = (depth + kDepth - 1) / kDepth;
   Team::instance().split(chunks * panels, 4, [=](int64_t first, int64_t last) {
     for (int64_t item = first; item < last; ++item) {
       const int64_t begin = item / panels * kDepth, steps = std::min(kDepth, depth - begin), panel = item % panels;
@@ -125,12 +127,12 @@ inline float* scratch(Drawer drawer, int64_t floats) {
   return drawers[drawer].get();
 }
 
-// Some rows of C (rows, width) = A (rows, depth) · B, by this thread alone. finish(row, count, column, columns) is called
-// for every tile of C that is done, while it is in the first cache.
+// Some rows of C (rows, width) = A (rows, depth) · B, by this thread alone; of the columns those of some panels.
+// finish(row, count, column, columns) is called for every tile of C that is done, while it is in the first cache.
 template <class Finish>
-void multiply_band(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const float* right, float* c,
-                   int64_t c_row, const Finish& finish) {
-  const int64_t panels = (width + kTileWidth - 1) / kTileWidth;
+void multiply_panels(int64_t first_panel, int64_t last_panel, int64_t rows, int64_t width, int64_t depth, const Matrix& a,
+                     const float* right, float* c, int64_t c_row, const Finish& finish) {
+  const int64_t panels = panels_of(width);
   float edge[kTileRows * kTileWidth];
   for (int64_t begin = 0; begin < depth; begin += kDepth) {
     const int64_t steps = std::min(kDepth, depth - begin);
@@ -142,7 +144,7 @@ void multiply_band(int64_t rows, int64_t width, int64_t depth, const Matrix& a, 
       pack(left, rows, steps, kTileRows, packed);
       left = {packed, 1, kTileRows};
     }
-    for (int64_t panel = 0; panel < panels; ++panel) {
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       const float* packed = right + (begin * panels + panel * steps) * kTileWidth;
       const int64_t column = panel * kTileWidth, columns = std::min(kTileWidth, width - column);
       const int64_t vectors = (columns + kLanes - 1) / kLanes;
@@ -165,6 +167,13 @@ void multiply_band(int64_t rows, int64_t width, int64_t depth, const Matrix& a, 
       }
     }
   }
+}
+
+// The same of all columns.
+template <class Finish>
+void multiply_band(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const float* right, float* c,
+                   int64_t c_row, const Finish& finish) {
+  multiply_panels(0, panels_of(width), rows, width, depth, a, right, c, c_row, finish);
 }
 
 // Call job(top, bottom) for bands of rows, whole tiles: of a size that stays in a core's cache, at least four a thread.

@@ -428,10 +428,12 @@ class ClassAttentionBlock(nn.Cell):
         self.gamma2 = _layer_scale(dim, architecture.eta, "gamma2")
 
     def construct(self, cls_token: Tensor, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
-        """Map a class token (B, 1, C) and patch tokens (B, N, C) to new ones.
+        """Map a class token (B, 1, C), or (1, 1, C) for all images, and patch tokens (B, N, C) to new ones.
 
         Where nobody reads the patch tokens afterwards, ``tokens_wanted=False`` returns them as they came.
         """
+        if cls_token.shape[0] != tokens.shape[0]:
+            cls_token = ops.broadcast_to(cls_token, (tokens.shape[0], *cls_token.shape[1:]))
         cls_normed = self.norm1(cls_token)
         tokens_normed = self.norm1(tokens)
         gathered = self.attn(ops.concat((cls_normed, tokens_normed), axis=1))

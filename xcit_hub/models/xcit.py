@@ -378,7 +378,7 @@ class XCiT(_Backbone):
         return self._through(self._embed(image), height, width, 0, self.depth)
 
     def _class_attention(self, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
-        cls_token = ops.broadcast_to(self.cls_token, (tokens.shape[0], 1, self.embed_dim))
+        cls_token = self.cls_token
         last = len(self.cls_attn_blocks) - 1
         for index, block in enumerate(self.cls_attn_blocks):
             cls_token, tokens = block(cls_token, tokens, tokens_wanted or index < last)

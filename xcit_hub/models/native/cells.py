@@ -181,7 +181,10 @@ class NativeClassBlock(nn.Cell):
         self.run_last = operations.class_block(gelu, tokens_norm, last=True)
 
     def construct(self, cls_token: Tensor, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
-        """Map a class token (B, 1, C) and patch tokens (B, N, C) to new ones; the latter only if they are wanted."""
+        """Map a class token (B, 1, C), or (1, 1, C) for all images, and patch tokens (B, N, C) to new ones.
+
+        The latter only if they are wanted.
+        """
         operands = (_float32(cls_token), _float32(tokens), self.floor, *self.operands)
         if not tokens_wanted:
             return self.run_last(*operands).astype(cls_token.dtype), tokens

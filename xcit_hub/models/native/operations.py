@@ -333,7 +333,7 @@ def fused_blocks(gelu_form: str, normalize: bool) -> Operation:
 
 @cache
 def class_block(gelu_form: str, tokens_norm: bool, last: bool) -> Operation:
-    """Class token (B, 1, C), tokens (B, N, C) and 17 operands → new ones, the class token alone if it is the ``last``.
+    """Class token (B or 1, 1, C), tokens (B, N, C) and 17 operands → new ones, the class token alone if the ``last``.
 
     A class attention block in evaluation, without a derivative. The operands: epsilon (1); gamma and beta of norm1;
     weight and bias of queries, scaled; weight of keys (h, d, C); of values transposed, and bias; weight and bias of
@@ -342,5 +342,5 @@ def class_block(gelu_form: str, tokens_norm: bool, last: bool) -> Operation:
     """
     name = f"ClassBlock{_GELU[gelu_form]}{'Last' if last else _NORMS[tokens_norm]}"
     if last:
-        return _primitive(name, lambda cls_token, tokens, *operands: cls_token)
-    return _primitive(name, lambda cls_token, tokens, *operands: (cls_token, tokens), 2)
+        return _primitive(name, lambda cls_token, tokens, *operands: [tokens[0], *cls_token[1:]])
+    return _primitive(name, lambda cls_token, tokens, *operands: ([tokens[0], *cls_token[1:]], tokens), 2)

@@ -96,6 +96,7 @@ struct Head {
     for (int64_t i = 0; i < dim; ++i) {
       float *cos = &cosine[i * dim], *row = &attention[i * dim];
       float greatest = -INFINITY, sum = 0.0f;
+#pragma omp simd reduction(max : greatest)
       for (int64_t j = 0; j < dim; ++j) {
         cos[j] *= query_scale[i] * key_scale[j];
         greatest = std::max(greatest, cos[j] * temperature);

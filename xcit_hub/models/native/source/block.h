@@ -110,7 +110,7 @@ struct Block {
       }
     });
     const int64_t line = grid.width * channels;
-    split_rows(grid.height, line, [&](int64_t first, int64_t last) {
+    Team::instance().split(grid.height, 1, [&](int64_t first, int64_t last) {
       const float *mean = w.batch_mean, *scale = w.batch_scale, *shift = w.batch_shift;
       for (int64_t y = first; y < last; ++y) {
         float* to = patches + y * line;
@@ -121,7 +121,7 @@ struct Block {
         }
       }
     });
-    split_rows(grid.height, line, [&](int64_t first, int64_t last) {
+    Team::instance().split(grid.height, 1, [&](int64_t first, int64_t last) {
       const float *bias = w.conv2_bias, *scale = w.scale3;
       float* row = scratch(kFirst, line);
       for (int64_t y = first; y < last; ++y) {
@@ -156,15 +156,7 @@ struct Block {
     if (first_layer == last_layer) std::copy_n(x, images * numbers, out);
     for (int64_t layer = first_layer; layer < last_layer; ++layer, x = out) {
       const BlockWeights w = weights(layer);
-      const auto some = [&](int64_t first, int64_t last) {
-        for (int64_t image = first; image < last; ++image) run(w, x + image * numbers, out + image * numbers);
-      };
-      // An image a thread needs no waiting for one another; fewer images than threads are worth the waiting.
-      if (images < Team::instance().size()) {
-        some(0, images);
-      } else {
-        Team::instance().split(images, 1, some);
-      }
+      share_images(images, [&](int64_t image) { run(w, x + image * numbers, out + image * numbers); });
     }
   }
 };

@@ -16,6 +16,14 @@
 
 namespace xcit {
 
+// GCC forgets to vectorise the sum where this is inlined.
+__attribute__((noinline)) inline float dot(const float* a, const float* b, int64_t count) {
+  float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
 // The class token gathers from all tokens; patch tokens only pass the norms. With one query, neither keys nor values are
 // formed: the query goes back through the key matrix, the value matrix is applied to the one weighted mean.
 template <class Form>
@@ -41,13 +49,18 @@ struct ClassBlock {
     normalise(row, channels, epsilon, a.floats(gamma), a.floats(gamma + 1), out);
   }
 
-  // One row · packed weight + bias.
-  void affine(const float* in, int64_t depth, int64_t width, Input weight, float* out) const {
-    const float* bias = a.floats(weight + 1);
-    multiply_band(1, width, depth, {in, depth, 1}, a.floats(weight), out, width,
-                  [=](int64_t, int64_t, int64_t column, int64_t columns) {
-                    for (int64_t j = column; j < column + columns; ++j) out[j] += bias[j];
-                  });
+  // finish(one row · packed weight + bias, column) for every column.
+  template <class Finish>
+  void affine(const float* in, int64_t depth, int64_t width, Input weight, float* out, const Finish& finish) const {
+    const float *packed = a.floats(weight), *bias = a.floats(weight + 1);
+    const auto some = [=](int64_t first, int64_t last) {
+      multiply_panels(first, last, 1, width, depth, {in, depth, 1}, packed, out, width,
+                      [=](int64_t, int64_t, int64_t column, int64_t columns) {
+#pragma omp simd
+                        for (int64_t j = column; j < column + columns; ++j) out[j] = finish(out[j] + bias[j], j);
+                      });
+    };
+    split_rows(panels_of(width), kTileWidth * depth, some, kLeastToWake);
   }
 
   // Scores of one head become weights, in place.
@@ -63,65 +76,64 @@ struct ClassBlock {
   }
 
   void run(int64_t image, bool tokens_wanted, bool tokens_norm) const {
-    const int64_t all = tokens + 1;
-    const float *token = a.floats(kClass) + image * channels, *patches = a.floats(kTokens) + image * tokens * channels;
+    const int64_t all = tokens + 1, channels = this->channels;
+    // One class token may stand for all images.
+    const float* token = a.floats(kClass) + (a.dim(kClass, 0) == 1 ? 0 : image * channels);
+    const float* patches = a.floats(kTokens) + image * tokens * channels;
     float* out = a.floats(kClassOut) + image * channels;
     std::unique_ptr<float[]> buffer(new float[all * (channels + heads) + (2 * heads + 3) * channels + hidden]);
     float *normed = buffer.get(), *scores = normed + all * channels, *probe = scores + all * heads;
     float *mean = probe + heads * channels, *query = mean + heads * channels, *value = query + channels;
     float *row = value + channels, *inner = row + channels;
+    const auto as_it_is = [](float sum, int64_t) { return sum; };
 
     norm(token, kGamma1, normed);
-    for (int64_t n = 0; n < tokens; ++n) norm(patches + n * channels, kGamma1, normed + (n + 1) * channels);
-    affine(normed, channels, channels, kQuery, query);
+    affine(normed, channels, channels, kQuery, query, as_it_is);
     for (int64_t head = 0; head < heads; ++head) {
       const int64_t first = head * dim;
-      float *seen = probe + head * channels, *weights = scores + head * all;
-      Product{query + first, 0, 1, a.floats(kKey) + first * channels, channels, seen, 0}.run(1, channels, dim);
-      for (int64_t n = 0; n < all; ++n) {
-        float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t c = 0; c < channels; ++c) sum += seen[c] * normed[n * channels + c];
-        weights[n] = sum;
-      }
-      softmax(weights);
+      Product{query + first, 0, 1, a.floats(kKey) + first * channels, channels, probe + head * channels, 0}.run(1, channels, dim);
     }
+    split_rows(all, channels, [=](int64_t first, int64_t last) {
+      for (int64_t n = first; n < last; ++n) {
+        float* to = normed + n * channels;
+        if (n > 0) norm(patches + (n - 1) * channels, kGamma1, to);
+        for (int64_t head = 0; head < heads; ++head) scores[head * all + n] = dot(probe + head * channels, to, channels);
+      }
+    }, kLeastToWake);
+    for (int64_t head = 0; head < heads; ++head) softmax(scores + head * all);
     Product{scores, all, 1, normed, channels, mean, channels}.run(heads, channels, all);
     for (int64_t head = 0; head < heads; ++head) {
       const int64_t first = head * dim;
       Product{mean + head * channels, 0, 1, a.floats(kValue) + first, channels, value + first, 0}.run(1, dim, channels);
     }
     for (int64_t c = 0; c < channels; ++c) value[c] += a.floats(kValueBias)[c];
-    affine(value, channels, channels, kProj, row);
-    for (int64_t c = 0; c < channels; ++c) row[c] += token[c];
+    affine(value, channels, channels, kProj, row, [=](float sum, int64_t c) { return token[c] + sum; });
     norm(row, kGamma2, out);
-    affine(out, channels, hidden, kFc1, inner);
-#pragma omp simd
-    for (int64_t i = 0; i < hidden; ++i) inner[i] = Form::value(inner[i]);
-    affine(inner, hidden, channels, kFc2, row);
+    affine(out, channels, hidden, kFc1, inner, [](float sum, int64_t) { return Form::value(sum); });
+    affine(inner, hidden, channels, kFc2, row, as_it_is);
     for (int64_t c = 0; c < channels; ++c) out[c] += row[c];
 
     if (!tokens_wanted) return;
     const float* scale = a.floats(kScale);
-    for (int64_t n = 0; n < tokens; ++n) {
-      const float *from = patches + n * channels, *branch = normed + (n + 1) * channels;
-      float* to = a.floats(kTokensOut) + (image * tokens + n) * channels;
+    split_rows(tokens, channels, [=](int64_t first, int64_t last) {
+      for (int64_t n = first; n < last; ++n) {
+        const float *from = patches + n * channels, *branch = normed + (n + 1) * channels;
+        float* to = a.floats(kTokensOut) + (image * tokens + n) * channels;
 #pragma omp simd
-      for (int64_t c = 0; c < channels; ++c) to[c] = from[c] + scale[c] * branch[c];
-      if (tokens_norm) norm(to, kGamma2, to);
-      // The official block adds the patch tokens to themselves.
+        for (int64_t c = 0; c < channels; ++c) to[c] = from[c] + scale[c] * branch[c];
+        if (tokens_norm) norm(to, kGamma2, to);
+        // The official block adds the patch tokens to themselves.
 #pragma omp simd
-      for (int64_t c = 0; c < channels; ++c) to[c] += to[c];
-    }
+        for (int64_t c = 0; c < channels; ++c) to[c] += to[c];
+      }
+    }, kLeastToWake);
   }
 };
 
 template <class Form>
 void class_block(const Arguments& a, bool tokens_wanted, bool tokens_norm) {
   const ClassBlock<Form> block(a);
-  Team::instance().split(a.dim(0, 0), 1, [&](int64_t first, int64_t last) {
-    for (int64_t image = first; image < last; ++image) block.run(image, tokens_wanted, tokens_norm);
-  });
+  share_images(a.dim(ClassBlock<Form>::kTokens, 0), [&](int64_t image) { block.run(image, tokens_wanted, tokens_norm); });
 }
 
 }  // namespace xcit

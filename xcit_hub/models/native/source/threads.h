@@ -116,10 +116,26 @@ class Team {
   std::atomic<int64_t> announced_{0};  // the number of round_
 };
 
-constexpr int64_t kLeastNumbers = 8192;  // below, waking a thread costs more than it does
+constexpr int64_t kLeastNumbers = 8192;  // below, handing work to a thread costs more than it does
+constexpr int64_t kLeastToWake = 524288;  // the same of a thread that sleeps, as all do between operations
 
-inline void split_rows(int64_t rows, int64_t channels, const std::function<void(int64_t, int64_t)>& job) {
-  Team::instance().split(rows, std::max<int64_t>(1, kLeastNumbers / channels), job);
+inline void split_rows(int64_t rows, int64_t channels, const std::function<void(int64_t, int64_t)>& job,
+                       int64_t least = kLeastNumbers) {
+  Team::instance().split(rows, std::max<int64_t>(1, least / channels), job);
+}
+
+// Call job(image) for all images, which may split its own work: an image a thread needs no waiting for one another; fewer
+// images than threads are worth the waiting.
+template <class Job>
+void share_images(int64_t images, const Job& job) {
+  const auto some = [&](int64_t first, int64_t last) {
+    for (int64_t image = first; image < last; ++image) job(image);
+  };
+  if (images < Team::instance().size()) {
+    some(0, images);
+  } else {
+    Team::instance().split(images, 1, some);
+  }
 }
 
 // Sums over all rows, in an order that does not depend on timing: job(first, last, sums) adds its rows to sums (width

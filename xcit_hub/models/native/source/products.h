@@ -176,14 +176,13 @@ void multiply_band(int64_t rows, int64_t width, int64_t depth, const Matrix& a, 
   multiply_panels(0, panels_of(width), rows, width, depth, a, right, c, c_row, finish);
 }
 
-// Call job(top, bottom) for bands of rows, whole tiles: of a size that stays in a core's cache, at least four a thread.
+// Call job(top, bottom) for bands of rows, whole tiles, of a size that stays in a core's cache.
 template <class Job>
 void split_bands(int64_t rows, const Job& job) {
-  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
-  const int64_t bands = std::max(std::min(tiles, 4 * Team::instance().size()), (tiles + kBandTiles - 1) / kBandTiles);
-  Team::instance().split(bands, 1, [&](int64_t first, int64_t last) {
-    for (int64_t band = first; band < last; ++band) {
-      job(tiles * band / bands * kTileRows, std::min(rows, tiles * (band + 1) / bands * kTileRows));
+  Team::instance().split((rows + kTileRows - 1) / kTileRows, 1, [&](int64_t first, int64_t last) {
+    const int64_t tiles = last - first, bands = (tiles + kBandTiles - 1) / kBandTiles;
+    for (int64_t band = 0; band < bands; ++band) {
+      job((first + tiles * band / bands) * kTileRows, std::min(rows, (first + tiles * (band + 1) / bands) * kTileRows));
     }
   });
 }

@@ -49,13 +49,14 @@ class Team {
 
   int64_t size() const { return size_; }
 
-  // Call job(first, last) for consecutive parts of [0, items), several at a time; return when all are done.
+  // Call job(first, last) for consecutive parts of [0, items), several at a time; return when all are done. Parts shrink to
+  // `least`: the large ones are quick, the small ones let the threads end together.
   void split(int64_t items, int64_t least, const Job& job) {
-    const int64_t parts = std::min(4 * size_, items / std::max<int64_t>(least, 1));
-    if (parts < 2 || size_ < 2 || working_) return job(0, items);
+    least = std::max<int64_t>(least, 1);
+    if (items < 2 * least || size_ < 2 || working_) return job(0, items);
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
     if (!turn.owns_lock()) return job(0, items);
-    const auto round = std::make_shared<Round>(job, items, parts, announced_.load() + 1);
+    const auto round = std::make_shared<Round>(job, items, least, 2 * size_, announced_.load() + 1);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       round_ = round;
@@ -63,28 +64,31 @@ class Team {
     }
     wake_.notify_all();
     round->work();
-    for (int spin = 0; round->done.load(std::memory_order_acquire) < parts; ++spin) {
+    for (int spin = 0; round->done.load(std::memory_order_acquire) < items; ++spin) {
       spin < kPatience ? relax() : std::this_thread::yield();  // others may want this core, that worker among them
     }
   }
 
  private:
-  // A worker that wakes late finds no part left and never touches the job, which is gone by then.
+  // A worker that wakes late finds nothing left and never touches the job, which is gone by then.
   struct Round {
-    Round(const Job& job, int64_t items, int64_t parts, int64_t number)
-        : job(job), items(items), parts(parts), number(number) {}
+    Round(const Job& job, int64_t items, int64_t least, int64_t shares, int64_t number)
+        : job(job), items(items), least(least), shares(shares), number(number) {}
 
     void work() {
       working_ = true;
-      for (int64_t part; (part = next.fetch_add(1)) < parts;) {
-        job(items * part / parts, items * (part + 1) / parts);
-        done.fetch_add(1, std::memory_order_release);
+      for (int64_t first = next.load(); first < items;) {
+        const int64_t left = items - first, count = left < 2 * least ? left : std::max(least, (left + shares - 1) / shares);
+        if (!next.compare_exchange_weak(first, first + count)) continue;
+        job(first, first + count);
+        done.fetch_add(count, std::memory_order_release);
+        first = next.load();
       }
       working_ = false;
     }
 
     const Job& job;
-    const int64_t items, parts, number;
+    const int64_t items, least, shares, number;
     std::atomic<int64_t> next{0}, done{0};
   };
 

@@ -253,6 +253,8 @@ def test_numbers_that_are_none_stay_visible() -> None:
     assert np.isnan(_COMPILED.layer_norm((24,))(Tensor(x)).asnumpy()[0, 3]).all()
     ends = Tensor(np.array([np.inf, -np.inf], np.float32))
     assert np.array_equal(np.round(_COMPILED.gelu("erf")(ends).asnumpy(), 9), [np.inf, 0.0])
+    far = Tensor(np.array([1e38, -1e38], np.float32))
+    assert np.array_equal(mindspore.grad(_COMPILED.gelu("erf"))(far).asnumpy().round(9), [1.0, 0.0])
 
 
 @needs_compiler

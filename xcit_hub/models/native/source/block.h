@@ -156,7 +156,15 @@ struct Block {
     if (first_layer == last_layer) std::copy_n(x, images * numbers, out);
     for (int64_t layer = first_layer; layer < last_layer; ++layer, x = out) {
       const BlockWeights w = weights(layer);
-      share_images(images, [&](int64_t image) { run(w, x + image * numbers, out + image * numbers); });
+      const auto some = [&](int64_t first, int64_t last) {
+        for (int64_t image = first; image < last; ++image) run(w, x + image * numbers, out + image * numbers);
+      };
+      // An image a thread needs no waiting for one another; fewer images than threads are worth the waiting.
+      if (images < Team::instance().size()) {
+        some(0, images);
+      } else {
+        Team::instance().split(images, 1, some);
+      }
     }
   }
 };

@@ -133,7 +133,9 @@ struct ClassBlock {
 template <class Form>
 void class_block(const Arguments& a, bool tokens_wanted, bool tokens_norm) {
   const ClassBlock<Form> block(a);
-  share_images(a.dim(ClassBlock<Form>::kTokens, 0), [&](int64_t image) { block.run(image, tokens_wanted, tokens_norm); });
+  Team::instance().split(a.dim(ClassBlock<Form>::kTokens, 0), 1, [&](int64_t first, int64_t last) {
+    for (int64_t image = first; image < last; ++image) block.run(image, tokens_wanted, tokens_norm);
+  });
 }
 
 }  // namespace xcit

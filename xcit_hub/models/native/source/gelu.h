@@ -41,16 +41,18 @@ inline float exponential(float x) {
   return power_of_two(shifted, (x - whole * 0.693145752f - whole * 1.42860677e-6f) * kLog2E);
 }
 
-// Φ(−|x|) and e^(−x²/2). The complementary error function as in kernels.gelu_erf_from_exp.
+// Where x counts: beyond, what normal_tail returns is below 1e-36.
+inline float near_zero(float x) { return std::min(std::max(x, -13.0f), 13.0f); }
+
+// Φ(−|x|) and e^(−x²/2) of an x near zero. The complementary error function as in kernels.gelu_erf_from_exp.
 inline void normal_tail(float x, float& tail, float& bell) {
-  const float magnitude = std::min(std::fabs(x), 13.0f);  // beyond, both are below 1e-36
-  const float t = 1.0f / (1.0f + 0.280887831f * magnitude);
+  const float t = 1.0f / (1.0f + 0.280887831f * std::fabs(x));
   float series = -0.10657167f * t + 0.3889133943f;
   series = series * t - 0.23689028165f;
   series = series * t + 0.2707398535f;
   series = series * t + 0.0666755378f;
   series = series * t + 0.1171330022f;
-  const float power = magnitude * magnitude * (-0.5f * kLog2E), shifted = power + kShift;
+  const float power = x * x * (-0.5f * kLog2E), shifted = power + kShift;
   bell = power_of_two(shifted, power - (shifted - kShift));
   tail = series * t * bell;
 }
@@ -58,13 +60,15 @@ inline void normal_tail(float x, float& tail, float& bell) {
 struct Erf {
   static float value(float x) {
     float tail, bell;
-    normal_tail(x, tail, bell);
-    return std::max(x, 0.0f) - std::min(std::fabs(x), 13.0f) * tail;  // of infinity, too
+    const float close = near_zero(x);
+    normal_tail(close, tail, bell);
+    return std::max(x, 0.0f) - std::fabs(close) * tail;
   }
   static float slope(float x) {
     float tail, bell;
-    normal_tail(x, tail, bell);
-    return (x > 0.0f ? 1.0f - tail : tail) + x * 0.398942280f * bell;
+    const float close = near_zero(x);
+    normal_tail(close, tail, bell);
+    return (x > 0.0f ? 1.0f - tail : tail) + close * 0.398942280f * bell;
   }
 };
 

@@ -128,20 +128,6 @@ inline void split_rows(int64_t rows, int64_t channels, const std::function<void(
   Team::instance().split(rows, std::max<int64_t>(1, least / channels), job);
 }
 
-// Call job(image) for all images, which may split its own work: an image a thread needs no waiting for one another; fewer
-// images than threads are worth the waiting.
-template <class Job>
-void share_images(int64_t images, const Job& job) {
-  const auto some = [&](int64_t first, int64_t last) {
-    for (int64_t image = first; image < last; ++image) job(image);
-  };
-  if (images < Team::instance().size()) {
-    some(0, images);
-  } else {
-    Team::instance().split(images, 1, some);
-  }
-}
-
 // Sums over all rows, in an order that does not depend on timing: job(first, last, sums) adds its rows to sums (width
 // zeros), in blocks that the number of rows alone decides.
 template <class Job>

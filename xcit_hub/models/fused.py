@@ -44,7 +44,7 @@ def fused_patch_embed(patch_embed: ConvPatchEmbed, position: FourierPosition, di
 
 def fused_blocks(blocks: nn.CellList, architecture: Architecture, dialect: Dialect) -> nn.Cell:
     """Fold the cross-covariance blocks: a list of cells, or one cell where one operation computes them all."""
-    folded = [_folded(block) for block in blocks]
+    folded = (_folded(block) for block in blocks)  # in double precision: one at a time
     native = kernels().fused_blocks
     if native:
         return native(folded, dialect.gelu, dialect.normalize_qk, blocks[0].norm1.epsilon)

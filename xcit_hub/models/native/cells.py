@@ -5,7 +5,7 @@ Operands of other types than float32 are converted there and back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -143,15 +143,14 @@ class NativeBlocks(nn.Cell):
     """
 
     def __init__(
-        self, blocks: Sequence[Mapping[str, NDArray[np.float32]]], gelu: str, normalize: bool, epsilon: float
+        self, blocks: Iterable[Mapping[str, NDArray[np.float64]]], gelu: str, normalize: bool, epsilon: float
     ) -> None:
         super().__init__()
-        self.operands = ParameterTuple(
-            [
-                _constant(name, np.stack([_laid_out(arrays[name], packed) for arrays in blocks]))
-                for name, packed in _BLOCK_OPERANDS.items()
-            ]
-        )
+        layers: dict[str, list[NDArray[np.float32]]] = {name: [] for name in _BLOCK_OPERANDS}
+        for arrays in blocks:
+            for name, packed in _BLOCK_OPERANDS.items():
+                layers[name].append(_laid_out(arrays[name], packed))
+        self.operands = ParameterTuple([_constant(name, np.stack(layers.pop(name))) for name in _BLOCK_OPERANDS])
         self.floor = Tensor([epsilon], mstype.float32)
         self.run = operations.fused_blocks(gelu, normalize)
 

@@ -30,7 +30,7 @@ def test_a_suite_runs_and_records_everything(run_cli, tmp_path) -> None:
     for name in ("timm, eager", "xcit-hub, graph"):
         assert len(rows[name]["turns"]) == 1
         assert rows[name]["threads"] >= 1
-        assert rows[name]["peak_mb"] > rows[name]["start_mb"] > 50
+        assert rows[name]["peak_mb"] >= rows[name]["running_mb"] > rows[name]["start_mb"] > 50
         assert 0 < rows[name]["share_of_peak"] < 1
     both = [rows[name]["turns"][0] for name in ("timm, eager", "xcit-hub, graph")]
     ratio = rows["xcit-hub, graph"]["times_as_fast_as"]["timm, eager"]["median"]

@@ -23,8 +23,8 @@ def _scaling(exponent: float, sides: tuple[int, ...] = (224, 448, 896)) -> Resul
         tokens = (side // 16) ** 2
         seconds = 1e-5 * tokens**exponent
         rows = [
-            Row(TIMM, turns=[2 * seconds] * 3, start_mb=300.0, peak_mb=300.0 + tokens / 10),
-            Row(OURS, turns=[seconds] * 3, start_mb=200.0, peak_mb=200.0 + tokens / 20),
+            Row(TIMM, turns=[2 * seconds] * 3, start_mb=300.0, running_mb=300.0 + tokens / 10),
+            Row(OURS, turns=[seconds] * 3, start_mb=200.0, running_mb=200.0 + tokens / 20),
         ]
         comparisons.append(Comparison(Case("xcit_nano_12_p16_224", height=side, width=side), rows))
     return Result("scaling", dict(_MACHINE), comparisons)

@@ -6,6 +6,7 @@ the error stream.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -13,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
@@ -53,7 +55,9 @@ def _serve(questions: TextIO, answers: TextIO) -> None:
         return
     contender = suite.contenders[order["contender"]]
     step = contender.build(case)
-    _answer(answers, {"start_mb": _memory_mb("VmRSS"), "flops": _flops(contender, case)})
+    most = _memory_mb("VmHWM")
+    _hand_back()
+    _answer(answers, {"start_mb": _memory_mb("VmRSS"), "peak_mb": most, "flops": _flops(contender, case)})
     for line in questions:
         _answer(answers, _turn(step, int(line)))
 
@@ -72,7 +76,7 @@ def _turn(step: Step, steps: int) -> dict[str, Any]:
         "images": images,
         "cores": own / wall,
         "others": max(everybody - own, 0.0) / wall,
-        "peak_mb": _memory_mb("VmHWM"),
+        "running_mb": _memory_mb("VmHWM"),
         "threads": _threads(),
         "versions": {name: version(name) for name in _REPORTED if _MODULE.get(name, name) in sys.modules},
     }
@@ -95,6 +99,15 @@ def _memory_mb(field: str) -> float:
     """Read this process's resident memory. ``getrusage`` would begin with the peak of whoever started us."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status[field].split()[0]) / 1024
+
+
+def _hand_back() -> None:
+    """Give what building left over back to the system and forget the peak: it would hide what small images take."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc's
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _answer(answers: TextIO, content: dict[str, Any]) -> None:

@@ -38,7 +38,8 @@ class Row:
     Args:
         turns: seconds an image (a file, a load) in each round, the median of its steps.
         first_seconds: its first step, compilation included.
-        start_mb, peak_mb: resident memory of its process before its first step and at most.
+        start_mb, running_mb, peak_mb: resident memory of its process before its first step, at most from then on, and
+            at most in its life.
         cores: processor seconds a second, of its process and that one's children.
         others: the same of everybody else on the machine, in each round.
         threads: how many its framework may compute with.
@@ -51,6 +52,7 @@ class Row:
     turns: list[float] = field(default_factory=list)
     first_seconds: float = 0.0
     start_mb: float = 0.0
+    running_mb: float = 0.0
     peak_mb: float = 0.0
     cores: float = 0.0
     others: list[float] = field(default_factory=list)
@@ -136,12 +138,14 @@ class Result:
             count = tokens(variants.architecture(case.model), case.height, case.width) * case.batch
             for row in comparison.rows:
                 if row.turns and not is_limit(row.contender):
-                    points.setdefault(row.contender, []).append((count, row.seconds.median * case.batch, row.peak_mb))
+                    points.setdefault(row.contender, []).append(
+                        (count, row.seconds.median * case.batch, row.running_mb)
+                    )
         fits = {}
         for contender, found in points.items():
             least, *larger = sorted(found)
             if len({count for count, _, _ in larger} - {least[0]}) > 1:
-                beyond = [(count - least[0], max(peak - least[2], 1.0)) for count, _, peak in larger]
+                beyond = [(count - least[0], max(most - least[2], 1.0)) for count, _, most in larger]
                 times = [(count, seconds) for count, seconds, _ in found]
                 fits[contender] = {"time": _exponent(times), "memory": _exponent(beyond)}
         return fits

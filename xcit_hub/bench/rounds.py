@@ -151,7 +151,8 @@ def compare(
             row.cores = answer["cores"]
             row.others.append(answer["others"])
         row.first_seconds = row.first_seconds or answer["seconds"][0]
-        row.start_mb, row.peak_mb = answer["start_mb"], max(row.peak_mb, answer["peak_mb"])
+        row.start_mb, row.running_mb = answer["start_mb"], max(row.running_mb, answer["running_mb"])
+        row.peak_mb = max(row.peak_mb, answer["peak_mb"], answer["running_mb"])
         row.threads, row.versions = answer["threads"], answer["versions"]
         if answer["flops"] is not None and row.turns:
             row.flops_per_second = answer["flops"] / answer["images"] / row.seconds.median

@@ -125,7 +125,7 @@ _CLASS_BLOCK_OPERANDS = {
 def _laid_out(array: NDArray[Any], packed: bool) -> NDArray[np.float32]:
     """A weight as compiled operations read it: packed for a product, or a depth-wise convolution's as (9, C)."""
     array = np.ascontiguousarray(array.reshape(len(array), 9).T if array.ndim == 4 else array, np.float32)
-    return operations.pack_weight()(Tensor(array)).asnumpy() if packed else array
+    return operations.pack_weight(array) if packed else array
 
 
 def _constant(name: str, array: NDArray[np.float32]) -> Parameter:

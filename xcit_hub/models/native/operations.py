@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 from mindspore import Tensor, ops
 from mindspore import dtype as mstype
+from numpy.typing import NDArray
 
 from xcit_hub.errors import InputError
 from xcit_hub.models.native.build import library
@@ -279,10 +282,19 @@ def _blocks_derivation(name: str, again: Operation | None) -> Callable[..., Any]
     return bprop
 
 
-@cache
-def pack_weight() -> Operation:
-    """weight (N, K) → its numbers in the order of products, which :func:`fused_blocks` wants, and zeros; one axis."""
-    return _primitive("PackWeight", _packed)
+def pack_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """weight (N, K) → its numbers in the order of products, which :func:`fused_blocks` wants, and zeros; one axis.
+
+    Outside MindSpore, whose memory pool would keep what it lent to an operation.
+    """
+    weight = np.ascontiguousarray(weight, np.float32)
+    width, depth = weight.shape
+    packed = np.zeros(_packed([width, depth]), np.float32)
+    number, address = ctypes.c_int64, ctypes.c_void_p
+    ctypes.CDLL(str(library())).PackWeight(
+        address(weight.ctypes.data), number(width), number(depth), address(packed.ctypes.data)
+    )
+    return packed
 
 
 def _packed(weight: list[int]) -> list[int]:

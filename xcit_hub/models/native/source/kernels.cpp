@@ -22,7 +22,6 @@ XCIT_OPERATION(LayerNorm, layer_norm(a))
 XCIT_OPERATION(LayerNormGrad, layer_norm_grad(a))
 XCIT_OPERATION(Linear, linear(a))
 XCIT_OPERATION(LinearGrad, linear_grad(a))
-XCIT_OPERATION(PackWeight, pack_weight(a))
 XCIT_OPERATION(PackedLinear, packed_linear(a))
 
 // Each in evaluation; in evaluation with what fuse() prepared; in training by the batch's or the running statistics.
@@ -59,3 +58,9 @@ XCIT_OPERATION(ClassBlockErfLast, class_block<Erf>(a, false, false))
 XCIT_OPERATION(ClassBlockTanh, class_block<Tanh>(a, true, true))
 XCIT_OPERATION(ClassBlockTanhRaw, class_block<Tanh>(a, true, false))
 XCIT_OPERATION(ClassBlockTanhLast, class_block<Tanh>(a, false, false))
+
+// No operation but a plain function: weight (N, K) → its transpose as products read it, over zeros, since panels may be
+// narrower here than the result allows for.
+extern "C" __attribute__((visibility("default"))) void PackWeight(const float* weight, int64_t width, int64_t depth, float* packed) {
+  pack_right({weight, 1, depth}, width, depth, packed);
+}

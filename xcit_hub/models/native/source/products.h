@@ -245,11 +245,4 @@ inline void linear_grad(const Arguments& a) {
   affine_grad(a.size(0) / depth, width, depth, a.floats(0), a.floats(1), a.floats(2), a.floats(3), a.floats(4), a.floats(5));
 }
 
-// weight (N, K) → its transpose, packed as a right factor
-inline void pack_weight(const Arguments& a) {
-  const int64_t width = a.dim(0, 0), depth = a.dim(0, 1);
-  std::fill_n(a.floats(1), a.size(1), 0.0f);  // panels may be narrower here than the operation's result allows for
-  pack_right({a.floats(0), 1, depth}, width, depth, a.floats(1));
-}
-
 }  // namespace xcit

@@ -20,9 +20,9 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from xcit_hub.bench import plot, tables
-from xcit_hub.bench.case import Case
-from xcit_hub.bench.result import Result
+from benchmarks import plot, tables
+from benchmarks.case import Case
+from benchmarks.result import Result
 from xcit_hub.files import write_text
 from xcit_hub.variants import ARCHITECTURES
 

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from cards.inputs import read_json, read_yaml
 from cards.metadata import Asset, CardMetadata, Link, Names, Result
 from cards.provenance import Conversion
-from cards.run_record import RunRecord, Versions
 from cards.vocabulary import FILE_FORMATS, HUB_LICENSES, HUGGING_FACE_DATASETS
 from xcit_hub import variants
+from xcit_hub.run_record import RunRecord, Versions
 
 # Hugging Face's own word for a folder of images a class: what a figure was measured on when nobody can say more.
 UNNAMED = "imagefolder"

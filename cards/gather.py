@@ -9,13 +9,13 @@ from cards.facts import UNNAMED, AccuracyFigure, CardYaml, Facts, Performance, W
 from cards.inputs import read_json, validated
 from cards.metadata import Asset
 from cards.provenance import Conversion
-from cards.run_record import RunRecord
 from cards.vocabulary import SOURCE_LINKS
-from converters.weights import load
 from xcit_hub import variants
+from xcit_hub.checkpoints.weights import load
 from xcit_hub.errors import InputError
 from xcit_hub.files import sha256_of
 from xcit_hub.parameters import parameter_count
+from xcit_hub.run_record import RunRecord
 
 _FORMATS = {".ckpt": "ckpt", ".safetensors": "safetensors", ".mindir": "mindir", ".onnx": "onnx", ".pth": "pth"}
 

@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from converters.convert import Options
 from xcit_hub.cli import run
 from xcit_hub.cli.convert import (
     Dialect,
@@ -19,7 +20,6 @@ from xcit_hub.cli.convert import (
     Verify,
     convert_file,
 )
-from xcit_hub.conversion import Options
 from xcit_hub.variants import Family
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint: .safetensors, .ckpt, .pth, .pt or .bin.")]

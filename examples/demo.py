@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import xcit_hub
-from converters.convert import convert
+from xcit_hub.checkpoints.rewrite import convert
 from xcit_hub.errors import XcitHubError
 from xcit_hub.variants import checkpoint
 
@@ -117,7 +117,7 @@ def show_parity(checkpoint_file: Path) -> None:
     import mindspore
     import torch
 
-    from converters.convert import load
+    from xcit_hub.checkpoints.rewrite import load
     from xcit_hub.parity import LOGITS_BAR, random_images, torch_network
 
     weights = load(checkpoint_file)

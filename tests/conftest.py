@@ -28,13 +28,22 @@ def run_cli() -> RunCli:
 @pytest.fixture(params=["compiled", "MindSpore's own"])
 def operations(request, monkeypatch) -> None:
     """Every way in which this machine can compute, where a compiler is found; see ``xcit_hub.models.kernels``."""
+    from xcit_hub.accelerated import build
     from xcit_hub.models import kernels
-    from xcit_hub.models.native import build
 
     if request.param == "MindSpore's own":
         monkeypatch.setattr(kernels, "native_library", lambda: None)
     elif kernels.native_library() is None:
         pytest.skip(build.absence())
+
+
+@pytest.fixture(params=["pynative", "graph"])
+def mode(request) -> None:
+    """Both modes, one after the other; the next test begins in PyNative again."""
+    import mindspore
+
+    modes = {"pynative": mindspore.PYNATIVE_MODE, "graph": mindspore.GRAPH_MODE}
+    mindspore.set_context(mode=modes[request.param])
 
 
 @pytest.fixture(autouse=True)

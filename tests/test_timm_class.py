@@ -8,10 +8,11 @@ timm = pytest.importorskip("timm")
 torch = pytest.importorskip("torch")
 
 import xcit_hub.timm as module  # noqa: E402
-from converters import checkpoint, dialects  # noqa: E402
-from converters.checkpoint import StoredTensor  # noqa: E402
-from converters.convert import convert, load  # noqa: E402
 from xcit_hub import parity  # noqa: E402
+from xcit_hub.checkpoints import checkpoint  # noqa: E402
+from xcit_hub.checkpoints import families as dialects  # noqa: E402
+from xcit_hub.checkpoints.checkpoint import StoredTensor  # noqa: E402
+from xcit_hub.checkpoints.rewrite import convert, load  # noqa: E402
 from xcit_hub.errors import UnknownNameError, WeightsError  # noqa: E402
 from xcit_hub.parameters import parameter_shapes  # noqa: E402
 from xcit_hub.variants import ARCHITECTURES, Architecture, architecture  # noqa: E402

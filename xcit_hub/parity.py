@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.dialects import LAYOUTS, MINDCV_MARK
 from xcit_hub import variants
+from xcit_hub.checkpoints.families import LAYOUTS, MINDCV_MARK
 from xcit_hub.errors import XcitHubError
 from xcit_hub.parameters import Shape, parameter_shapes, trainable
 

@@ -28,8 +28,8 @@ from timm.models import PretrainedCfg, build_model_with_cfg, register_model
 from timm.models.xcit import XCA, Xcit
 from torch import nn
 
-from converters.dialects import MINDCV_MARK
 from xcit_hub import variants
+from xcit_hub.checkpoints.families import MINDCV_MARK
 from xcit_hub.errors import WeightsError
 from xcit_hub.variants import Architecture
 

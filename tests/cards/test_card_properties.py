@@ -16,8 +16,8 @@ from cards.faults import Fault, UnreadableCardError
 from cards.generate import render
 from cards.metadata import HUGGING_FACE_FIELDS, MINDSPORE_HUB_FIELDS, Asset, CardMetadata, Result
 from cards.page import html
-from cards.run_record import RunRecord, Versions
 from cards.vocabulary import CHINESE_FIELDS, FILE_FORMATS, MODULE_TYPES, USED_FOR, train_datasets
+from xcit_hub.run_record import RunRecord, Versions
 
 FORMS = {"mindspore-hub": mindspore_hub, "hugging-face": hugging_face}
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -18,13 +18,13 @@ from cards.facts import CardYaml, Facts
 from cards.gather import of_checkpoint, of_published
 from cards.generate import prose, render
 from cards.provenance import Conversion
-from cards.run_record import RunRecord
 from cards.translate import translate
 from cards.write import write
-from converters.convert import convert
 from xcit_hub import variants
+from xcit_hub.checkpoints.rewrite import convert
 from xcit_hub.errors import CardError, InputError
 from xcit_hub.parameters import parameter_shapes
+from xcit_hub.run_record import RunRecord
 
 NANO = "xcit_nano_12_p16_224"
 

@@ -14,8 +14,8 @@ from cards.check import check, read
 from cards.facts import CardYaml, Facts
 from cards.faults import UnreadableCardError
 from cards.page import html
-from cards.run_record import RunRecord
 from xcit_hub.errors import InputError
+from xcit_hub.run_record import RunRecord
 
 BOMB = "\n".join(
     ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]

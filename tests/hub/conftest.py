@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # hub_server is a module beside 
 
 from hub_server import TOKEN, HubServer, hub_server
 
-from converters import checkpoint
-from converters.convert import convert
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.rewrite import convert
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.variants import architecture
 

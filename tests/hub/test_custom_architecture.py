@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import xcit_hub
-from converters import checkpoint
-from converters.convert import convert
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.rewrite import convert
 from xcit_hub.errors import HubError, WeightsError
 from xcit_hub.models import create_model
 from xcit_hub.parameters import parameter_shapes

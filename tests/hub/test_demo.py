@@ -29,7 +29,7 @@ def test_a_stage_that_fails_ends_the_demo_with_exit_code_1(tmp_path):
     code = (
         "import runpy\n"
         "from xcit_hub.errors import HubError\n"
-        "import converters.convert as c\n"
+        "import xcit_hub.checkpoints.rewrite as c\n"
         "def fail(*_, **__): raise HubError('broken on purpose')\n"
         "c.convert = fail\n"
         f"runpy.run_path({str(DEMO)!r}, run_name='__main__')"

@@ -326,7 +326,7 @@ def test_a_failed_parity_stops_everything(hub, nano_ckpt, monkeypatch):
 
 
 def test_weights_whose_outputs_are_no_numbers_are_named_as_the_cause(hub, nano_arrays, tmp_path):
-    from converters import checkpoint
+    from xcit_hub.checkpoints import checkpoint
 
     arrays = nano_arrays | {"head.weight": np.full_like(nano_arrays["head.weight"], 3e38)}
     checkpoint.write(tmp_path / "bad.ckpt", arrays, {"xcit_hub.dialect": "paper"})

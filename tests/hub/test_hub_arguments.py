@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import xcit_hub
-from converters import checkpoint
-from converters.convert import convert
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.rewrite import convert
 from xcit_hub.errors import InputError, WeightsError
 
 

@@ -10,8 +10,8 @@ import mindspore
 import numpy as np
 import pytest
 
+from xcit_hub.accelerated import cells
 from xcit_hub.models import kernels
-from xcit_hub.models.native import cells
 
 _X = np.concatenate([np.linspace(-12.0, 12.0, 4801), [0.0, -0.0, 1e-20, 60.0, -60.0]]).astype(np.float32)
 

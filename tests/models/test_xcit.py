@@ -12,8 +12,8 @@ import pytest
 from mindspore import Tensor
 from mindspore.common.api import _CellGraphExecutor
 
-from converters.dialects import LAYOUTS
 from xcit_hub import create_model, parity, variants
+from xcit_hub.checkpoints.families import LAYOUTS
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError
 from xcit_hub.models import XCiTFeatures, load_weights
 from xcit_hub.models.kernels import kernels

@@ -11,8 +11,8 @@ import numpy as np
 from mindspore import Parameter
 from mini_train import register
 
+from xcit_hub.accelerated.stacked import by_layer
 from xcit_hub.data.batches import Worker
-from xcit_hub.models.stacked import by_layer
 from xcit_hub.training import device
 from xcit_hub.training.engine import train
 from xcit_hub.training.recipe import load_recipe, parse_flags

@@ -18,11 +18,11 @@ def test_what_was_trained_is_what_is_loaded_and_its_card_tells_what_was_measured
     from cards.check import check
     from cards.facts import Facts
     from cards.gather import of_checkpoint
-    from cards.run_record import RunRecord
     from cards.write import write
     from xcit_hub.data.transforms import EvalTransform
     from xcit_hub.hub.load import load
     from xcit_hub.hub.publish import publish
+    from xcit_hub.run_record import RunRecord
     from xcit_hub.training.engine import RUN, train
     from xcit_hub.training.recipe import load_recipe
     from xcit_hub.training.scoring import score, settings_of

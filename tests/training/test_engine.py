@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from pictures import write_pictures
 
-from cards.run_record import RunRecord
-from converters import checkpoint
 from xcit_hub import variants
+from xcit_hub.checkpoints import checkpoint
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import sha256_of
+from xcit_hub.run_record import RunRecord
 from xcit_hub.training import checkpoints
 from xcit_hub.training.engine import train
 from xcit_hub.training.recipe import Recipe, load_recipe

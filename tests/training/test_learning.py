@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.convert import convert
+from xcit_hub.checkpoints.rewrite import convert
 from xcit_hub.training.engine import train
 from xcit_hub.training.recipe import load_recipe
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from pictures import write_pictures
 
-from converters import checkpoint
+from xcit_hub.checkpoints import checkpoint
 
 ROOT = Path(__file__).parents[2]
 MINI_TRAIN = Path(__file__).with_name("mini_train.py")

@@ -72,12 +72,12 @@ def bench(
     from rich.console import Console
     from rich.progress import Progress
 
+    from benchmarks import machine, plot, tables
+    from benchmarks import rounds as turns
+    from benchmarks.result import Result
+    from benchmarks.suites import Wanted
+    from benchmarks.suites import suite as suite_called
     from xcit_hub import files
-    from xcit_hub.bench import machine, plot, tables
-    from xcit_hub.bench import rounds as turns
-    from xcit_hub.bench.result import Result
-    from xcit_hub.bench.suites import Wanted
-    from xcit_hub.bench.suites import suite as suite_called
     from xcit_hub.errors import InputError
 
     what = suite_called(suite)

@@ -63,8 +63,8 @@ def new(
     from cards.check import check
     from cards.facts import CardYaml
     from cards.gather import of_checkpoint
-    from cards.run_record import RunRecord
     from cards.write import write
+    from xcit_hub.run_record import RunRecord
     from xcit_hub.variants import dialect as known_dialect
 
     forms, langs = _choices(form, Form, "--form"), _choices(lang, Lang, "--lang")

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from converters.convert import Report
-    from converters.inspection import Inspection
-    from xcit_hub.conversion import Done, Options
+    from converters.convert import Done, Options
+    from xcit_hub.checkpoints.description import Inspection
+    from xcit_hub.checkpoints.rewrite import Report
 
 
 # The options that every door has.
@@ -71,7 +71,7 @@ def convert(
 
         xcit-hub convert --all downloads/ converted/ --suffix .ckpt
     """
-    from xcit_hub.conversion import Options
+    from converters.convert import Options
 
     options = Options(
         to=to,
@@ -105,7 +105,7 @@ def inspect(
 
     from rich.console import Console
 
-    from converters.inspection import inspect as look
+    from xcit_hub.checkpoints.description import inspect as look
 
     found = look(file, tensors=tensors)
     if json_form:
@@ -118,7 +118,7 @@ def convert_file(source: str, target: Path, options: Options, verify: bool | Non
     """Convert one file, tell what was read, mapped and written, and exit 1 if it computes something else."""
     from rich.console import Console
 
-    from xcit_hub.conversion import check_report, convert_one, failed_proof, write_report
+    from converters.convert import check_report, convert_one, failed_proof, write_report
 
     if report_file is not None:
         check_report(report_file, source, target)
@@ -144,7 +144,7 @@ def _convert_folder(
 ) -> None:
     from rich.console import Console
 
-    from xcit_hub.conversion import convert_all, failed_proof, pairs
+    from converters.convert import convert_all, failed_proof, pairs
     from xcit_hub.errors import InputError
 
     if report_file is not None:

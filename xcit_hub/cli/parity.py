@@ -71,14 +71,14 @@ def parity(
 
 
 def _compare(name: str, dialect: str | None, image_size: int | None, gradients: bool) -> ParityResult:
-    from converters.checkpoint import SUFFIXES
     from xcit_hub import parity, variants
+    from xcit_hub.checkpoints.checkpoint import SUFFIXES
 
     if Path(name).suffix not in SUFFIXES:
         published = variants.CHECKPOINTS.get(name)
         dialect = dialect or (published.dialect if published else "paper")
         return parity.verify_random(name, dialect, image_size=image_size or 64, gradients=gradients)
-    from converters.convert import load
+    from xcit_hub.checkpoints.rewrite import load
 
     weights = load(name, dialect=dialect)
     return parity.verify_weights(

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from converters.convert import Weights
     from xcit_hub import models
+    from xcit_hub.checkpoints.rewrite import Weights
     from xcit_hub.data.transforms import Picture
     from xcit_hub.hub.mixin import XCiT
 
@@ -372,7 +372,7 @@ def _meanwhile(work: Callable[[], T]) -> Callable[[], T]:
 def _read(
     located: Located, fetched: Callable[[], tuple[Path, str]], dialect: DialectName | None
 ) -> tuple[Weights, ModelConfig]:
-    from converters.convert import load as read_checkpoint
+    from xcit_hub.checkpoints.rewrite import load as read_checkpoint
 
     known = located.config
     if known is not None and dialect is not None and dialect != known.dialect:
@@ -435,8 +435,8 @@ def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> 
 def _with_channels(
     arrays: Mapping[str, Array], described: ModelConfig, in_chans: int
 ) -> tuple[dict[str, Any], ModelConfig]:
-    from converters.numbers import adapt_input_conv
-    from converters.tensor import StoredTensor
+    from xcit_hub.checkpoints.dtypes import adapt_input_conv
+    from xcit_hub.checkpoints.tensor import StoredTensor
 
     name = "patch_embed.proj.0.0.weight"
     adapted = adapt_input_conv(StoredTensor.of(arrays[name]), in_chans).numpy()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cards.facts import CardYaml, Facts
-    from converters.convert import Weights
+    from xcit_hub.checkpoints.rewrite import Weights
 
 PathLike = str | os.PathLike[str]
 OnStage = Callable[[str], None]
@@ -209,7 +209,7 @@ def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], descr
     Returns:
         Each file by its path in the entry.
     """
-    from converters import checkpoint
+    from xcit_hub.checkpoints import checkpoint
 
     with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
         ours = Path(scratch) / "ours.safetensors"
@@ -254,7 +254,7 @@ def _prepare(
     on_stage: OnStage,
 ) -> _Entry:
     on_stage("read")
-    from converters.convert import load as read_checkpoint
+    from xcit_hub.checkpoints.rewrite import load as read_checkpoint
 
     weights = read_checkpoint(source, model=model, dialect=dialect, ema=ema)
     description = _description(weights, source, labels)
@@ -368,7 +368,7 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig) -> dict[str, An
 
 def _convert(source: Path, target: Path, family: Any, description: ModelConfig, *, ema: bool = False) -> dict[str, Any]:
     """Convert, and return the report without what differs from run to run."""
-    from converters.convert import convert
+    from xcit_hub.checkpoints.rewrite import convert
 
     # timm's layout holds the other dialect only under the name of this project's class for it.
     tag = ".ms_in1k" if family == "timm" and description.dialect == "mindcv" else ""
@@ -398,7 +398,7 @@ def _cards(
 ) -> dict[str, str]:
     from cards.facts import CardYaml
     from cards.gather import of_checkpoint
-    from cards.run_record import RunRecord
+    from xcit_hub.run_record import RunRecord
 
     said = CardYaml.read(Path(meta)) if meta is not None else CardYaml()
     said = said.model_copy(

@@ -19,9 +19,9 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.api import _real_phase
 from mindspore.common.hook_handle import _hook_version
 
-from xcit_hub.models.native import cells
-from xcit_hub.models.native.build import library as native_library
-from xcit_hub.models.native.operations import Modes, blocks, stage
+from xcit_hub.accelerated import cells
+from xcit_hub.accelerated.build import library as native_library
+from xcit_hub.accelerated.operations import Modes, blocks, stage
 
 CellT = TypeVar("CellT", bound=nn.Cell)
 

@@ -16,9 +16,9 @@ from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 from numpy.typing import NDArray
 
+from xcit_hub.accelerated.cells import where
+from xcit_hub.accelerated.operations import Modes
 from xcit_hub.models.kernels import kernels
-from xcit_hub.models.native.cells import where
-from xcit_hub.models.native.operations import Modes
 from xcit_hub.parameters import stem_widths
 from xcit_hub.variants import Architecture, Dialect
 
@@ -100,7 +100,7 @@ class ConvPatchEmbed(nn.Cell):
     :class:`XCABlock`.
     """
 
-    positions = False  # whether it adds the position encoding; see xcit_hub.models.fused
+    positions = False  # whether it adds the position encoding; see xcit_hub.accelerated.fused
 
     def __init__(self, architecture: Architecture, in_chans: int, gelu: str) -> None:
         super().__init__()
@@ -289,7 +289,7 @@ class XCABlock(nn.Cell):
     Call :meth:`take_apart` before hooking into such a cell or replacing it.
     """
 
-    layers = 1  # how many blocks the parameters are of; see xcit_hub.models.stacked
+    layers = 1  # how many blocks the parameters are of; see xcit_hub.accelerated.stacked
 
     def __init__(
         self,

@@ -16,9 +16,9 @@ from mindspore.common.initializer import initializer
 from mindspore.nn.utils import no_init_parameters
 from mindspore.ops import constexpr
 
+from xcit_hub.accelerated.fused import fused_blocks, fused_class_blocks, fused_head, fused_patch_embed
 from xcit_hub.errors import InputError
 from xcit_hub.models import kernels
-from xcit_hub.models.fused import fused_blocks, fused_class_blocks, fused_head, fused_patch_embed
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.layers import (
     ClassAttentionBlock,
@@ -310,7 +310,7 @@ class XCiT(_Backbone):
         """Return a copy for inference alone, faster and equal to rounding; this network stays as it is.
 
         Batch norm, layer norm's gain and offset and the layer scales are folded into the neighbouring weights (see
-        :mod:`xcit_hub.models.fused`); on a CPU with a compiler every block is one operation. The copy has the same
+        :mod:`xcit_hub.accelerated.fused`); on a CPU with a compiler every block is one operation. The copy has the same
         methods, parameters of its own names, no gradients, and cannot be saved as a checkpoint or trained.
         """
         copy = self._twin()

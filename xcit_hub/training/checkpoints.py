@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from converters import checkpoint
 from xcit_hub._version import __version__
+from xcit_hub.checkpoints import checkpoint
 from xcit_hub.errors import CheckpointError, InputError
 from xcit_hub.training.recipe import Recipe
 

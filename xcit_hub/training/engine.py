@@ -19,10 +19,9 @@ from mindspore import Tensor, nn
 from numpy.typing import NDArray
 from PIL import Image
 
-from cards.run_record import RunRecord, Versions
-from converters import weights as stored_weights
 from xcit_hub import variants
 from xcit_hub._version import __version__
+from xcit_hub.checkpoints import weights as stored_weights
 from xcit_hub.data.augment import RandAugment, RandomErasing, TrainTransform
 from xcit_hub.data.batches import EvalBatches, TrainBatches, Worker
 from xcit_hub.data.mixing import Images, Mixing
@@ -33,6 +32,7 @@ from xcit_hub.files import write_text
 from xcit_hub.models import XCiT, create_model, load_weights
 from xcit_hub.models.kernels import device_target
 from xcit_hub.parameters import parameter_count
+from xcit_hub.run_record import RunRecord, Versions
 from xcit_hub.training import checkpoints, device
 from xcit_hub.training.checkpoints import Best, Progress
 from xcit_hub.training.evaluation import Answer, Evaluation, evaluate

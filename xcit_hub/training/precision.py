@@ -8,8 +8,8 @@ import mindspore
 from mindspore import dtype as mstype
 from mindspore import nn
 
+from xcit_hub.accelerated import cells as native
 from xcit_hub.models import XCiT
-from xcit_hub.models.native import cells as native
 from xcit_hub.training.recipe import AmpLevel
 
 _FAST_IN_FLOAT16 = (nn.Dense, nn.Conv2d)

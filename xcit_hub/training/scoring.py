@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cards.run_record import RunRecord
-from converters import weights as stored_weights
+from xcit_hub.checkpoints import weights as stored_weights
 from xcit_hub.data.batches import EvalBatches, Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.errors import InputError
@@ -20,6 +19,7 @@ from xcit_hub.models import XCiT, load_weights
 from xcit_hub.models.kernels import device_target
 from xcit_hub.parameters import parameter_count
 from xcit_hub.parity import torch_network
+from xcit_hub.run_record import RunRecord
 from xcit_hub.training import device
 from xcit_hub.training.engine import RUN, answer_of, eval_data, evaluation_network, versions
 from xcit_hub.training.evaluation import Answer, Evaluation, evaluate, write_confusion, write_per_class

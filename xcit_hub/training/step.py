@@ -9,11 +9,11 @@ import mindspore
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from xcit_hub.accelerated.stacked import Arrays, StackedXCiT, by_layer, fill, members, stacked
 from xcit_hub.data.batches import Worker
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT
 from xcit_hub.models.kernels import recomputes
-from xcit_hub.models.stacked import Arrays, StackedXCiT, by_layer, fill, members, stacked
 from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
 from xcit_hub.training.optimizer import AdamW, parameter_settings
 from xcit_hub.training.randomness import seed_dropout
@@ -199,7 +199,7 @@ class TrainStep:
     Args:
         network: the student. From here on it belongs to the step: load weights, freeze, recompute, hook and replace
             its classifier before. Read it from :attr:`network` after: where its blocks are trained as one cell (see
-            :mod:`xcit_hub.models.stacked`) they are as they were until that brings them up to date.
+            :mod:`xcit_hub.accelerated.stacked`) they are as they were until that brings them up to date.
         recipe: loss, optimizer, clipping, scaling, accumulation, averaging.
         ema: the network that holds the moving average, a copy of ``network`` at the start; its parameters are renamed
             ``ema.…``. None without averaging. Read it from :attr:`ema`.

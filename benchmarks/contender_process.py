@@ -1,0 +1,119 @@
+"""A contender's own process: started by :mod:`benchmarks.rounds`, commanded by lines of JSON, idle in between.
+
+It reads what to build, then numbers of steps to take; it answers each line with one. Whatever libraries print goes to
+the error stream.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+from benchmarks import clock
+from benchmarks.case import Case, Contender, NotHereError, Step
+from benchmarks.suites import SUITES
+
+_REPORTED = ("mindspore", "torch", "timm", "mindcv", "numpy", "pillow")
+_MODULE = {"pillow": "PIL"}  # where a distribution is called otherwise than its module
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the user's Ctrl-C is for the parent, which ends us
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        _serve(sys.stdin, answers)
+    except NotHereError as reason:
+        _answer(answers, {"absent": str(reason)})
+    except Exception as error:
+        traceback.print_exc()
+        said = str(error).strip().splitlines() or ["no message"]
+        # Some frameworks put the fault first, others repeat a whole traceback before it.
+        _answer(answers, {"failed": f"{type(error).__name__}: {' … '.join(dict.fromkeys((said[0], said[-1])))[:500]}"})
+    sys.stderr.flush()
+    os._exit(0)  # MindSpore's cells complain when the interpreter takes them down
+
+
+def _serve(questions: TextIO, answers: TextIO) -> None:
+    order = json.loads(questions.readline())
+    suite, case = SUITES[order["suite"]], Case(**order["case"])
+    if order["contender"] is None:
+        if suite.prepare is not None:
+            suite.prepare(case)
+        _answer(answers, {})
+        return
+    contender = suite.contenders[order["contender"]]
+    step = contender.build(case)
+    most = _memory_mb("VmHWM")
+    _hand_back()
+    _answer(answers, {"start_mb": _memory_mb("VmRSS"), "peak_mb": most, "flops": _flops(contender, case)})
+    for line in questions:
+        _answer(answers, _turn(step, int(line)))
+
+
+def _turn(step: Step, steps: int) -> dict[str, Any]:
+    gc.collect()
+    began, own, everybody = time.perf_counter(), clock.worked(), clock.worked_by_all()
+    seconds, images = [], 0
+    for _ in range(steps):
+        last = clock.now()
+        images = step()
+        seconds.append(clock.now() - last)
+    wall, own, everybody = time.perf_counter() - began, clock.worked() - own, clock.worked_by_all() - everybody
+    return {
+        "seconds": seconds,
+        "images": images,
+        "cores": own / wall,
+        "others": max(everybody - own, 0.0) / wall,
+        "running_mb": _memory_mb("VmHWM"),
+        "threads": _threads(),
+        "versions": {name: version(name) for name in _REPORTED if _MODULE.get(name, name) in sys.modules},
+    }
+
+
+def _flops(contender: Contender, case: Case) -> int | None:
+    return None if contender.flops is None else contender.flops(case)
+
+
+def _threads() -> int:
+    """Return how many threads the framework may compute with."""
+    if "torch" in sys.modules:
+        return int(sys.modules["torch"].get_num_threads())
+    if "mindspore" in sys.modules:
+        return int(sys.modules["mindspore"].get_context("runtime_num_threads"))
+    return 1
+
+
+def _memory_mb(field: str) -> float:
+    """Read this process's resident memory. ``getrusage`` would begin with the peak of whoever started us."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[field].split()[0]) / 1024
+
+
+def _hand_back() -> None:
+    """Give what building left over back to the system and forget the peak: it would hide what small images take."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc's
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _answer(answers: TextIO, content: dict[str, Any]) -> None:
+    answers.write(json.dumps(content) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Contenders take turns, A B C A B C …: what disturbs the machine disturbs them all, and ratios stand.
+
+A ratio is taken within each round and its quartiles over all rounds are given, not the ratio of two medians.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.case import Case
+from benchmarks.result import Comparison, Row
+from benchmarks.suites import suite
+from xcit_hub.errors import XcitHubError
+
+_MOST_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A contender under the name of its row, run by an interpreter."""
+
+    name: str
+    contender: str
+    python: str = sys.executable
+
+
+class Process:
+    """One contender in its own process; without a contender, the one that prepares the suite's files.
+
+    Raises:
+        Gone: when it cannot be built, or stops answering.
+    """
+
+    def __init__(self, suite_name: str, contender: str | None, case: Case, *, python: str = sys.executable) -> None:
+        environment = {"GLOG_v": "3", "PYTHONWARNINGS": "ignore", **suite(suite_name).environment}
+        self._noise = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
+        self._process = subprocess.Popen(  # the user's interpreter, our module
+            [python, "-m", "benchmarks.contender_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._noise,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        order = {"suite": suite_name, "contender": contender, "case": asdict(case)}
+        try:
+            self.ready = self._ask(json.dumps(order))
+        except BaseException:
+            self.close()
+            raise
+
+    def turn(self, steps: int) -> dict[str, Any]:
+        """Let it take some steps while all others are idle."""
+        return self._ask(str(steps))
+
+    def close(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.communicate()
+        self._noise.close()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def _ask(self, question: str) -> dict[str, Any]:
+        assert self._process.stdin is not None  # for the type checker: both are pipes
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(question + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            code = self._process.wait()
+            end = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+            raise Gone(f"its process {end}: {self._last_words()}", failed=True)
+        answer: dict[str, Any] = json.loads(line)
+        if "absent" in answer:
+            raise Gone(answer["absent"], failed=False)
+        if "failed" in answer:
+            raise Gone(answer["failed"], failed=True)
+        return answer
+
+    def _last_words(self) -> str:
+        self._noise.seek(0)
+        lines = self._noise.read().decode(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else "it said nothing"
+
+
+class Gone(Exception):  # noqa: N818  # it reads as what happened
+    """A contender cannot go on."""
+
+    def __init__(self, reason: str, *, failed: bool) -> None:
+        self.failed = failed
+        super().__init__(reason)
+
+
+def prepare(suite_name: str, case: Case) -> None:
+    """Make a suite's files, in a process of its own so that this one stays small.
+
+    Raises:
+        XcitHubError: they cannot be made.
+    """
+    if suite(suite_name).prepare is None:
+        return
+    Path(case.folder).mkdir()
+    try:
+        Process(suite_name, None, case).close()
+    except Gone as reason:
+        raise XcitHubError(f"The files to measure with cannot be made: {reason}.", where=case.folder) from reason
+
+
+def compare(
+    suite_name: str,
+    case: Case,
+    entrants: Sequence[Entrant],
+    *,
+    rounds: int,
+    turn_seconds: float,
+    on_turn: Callable[[str], None] = lambda _: None,
+) -> Comparison:
+    """Measure contenders against each other.
+
+    Args:
+        rounds: how often each takes its turn.
+        turn_seconds: how long a turn shall be, in seconds; at least one step, at most fifty.
+        on_turn: is told who has the machine now.
+    """
+    what = suite(suite_name)
+    rows = {entrant: Row(entrant.name) for entrant in entrants}
+    take = _fresh_turns if what.fresh else _warm_turns
+    for number, row, answer in take(suite_name, case, rows, rounds + what.warm_up, turn_seconds, on_turn):
+        if number >= what.warm_up:
+            row.turns.append(statistics.median(answer["seconds"]) / answer["images"])
+            row.cores = answer["cores"]
+            row.others.append(answer["others"])
+        row.first_seconds = row.first_seconds or answer["seconds"][0]
+        row.start_mb, row.running_mb = answer["start_mb"], max(row.running_mb, answer["running_mb"])
+        row.peak_mb = max(row.peak_mb, answer["peak_mb"], answer["running_mb"])
+        row.threads, row.versions = answer["threads"], answer["versions"]
+        if answer["flops"] is not None and row.turns:
+            row.flops_per_second = answer["flops"] / answer["images"] / row.seconds.median
+    for row in rows.values():
+        if row.absent is not None:
+            row.turns = []  # rounds that others completed have no counterpart here
+    return Comparison(case, list(rows.values()))
+
+
+_Turn = tuple[int, Row, dict[str, Any]]
+
+
+def _fresh_turns(
+    suite_name: str, case: Case, rows: Mapping[Entrant, Row], rounds: int, _: float, on_turn: Callable[[str], None]
+) -> Iterator[_Turn]:
+    for number in range(rounds):
+        for entrant, row in rows.items():
+            if row.absent is not None:
+                continue
+            on_turn(entrant.name)
+            try:
+                with Process(suite_name, entrant.contender, case, python=entrant.python) as process:
+                    yield number, row, {**process.ready, **process.turn(1)}
+            except Gone as reason:
+                row.absent, row.failed = str(reason), reason.failed
+
+
+def _warm_turns(
+    suite_name: str,
+    case: Case,
+    rows: Mapping[Entrant, Row],
+    rounds: int,
+    turn_seconds: float,
+    on_turn: Callable[[str], None],
+) -> Iterator[_Turn]:
+    with ExitStack() as stack:
+        processes: dict[Entrant, Process] = {}
+        steps: dict[Entrant, int] = {}
+        for number in range(-1, rounds):  # the first calls come before all rounds
+            for entrant, row in rows.items():
+                if row.absent is not None:
+                    continue
+                on_turn(entrant.name)
+                try:
+                    if entrant not in processes:
+                        started = Process(suite_name, entrant.contender, case, python=entrant.python)
+                        processes[entrant] = stack.enter_context(started)
+                    process = processes[entrant]
+                    answer = process.turn(steps.get(entrant, 1))
+                except Gone as reason:
+                    row.absent, row.failed = str(reason), reason.failed
+                    continue
+                if number == 0:
+                    own = min(answer["seconds"])
+                    steps[entrant] = min(max(math.ceil(turn_seconds / own), 1), _MOST_STEPS)
+                yield number, row, {**process.ready, **answer}

@@ -1,0 +1,218 @@
+"""Every suite in one table: who competes, what is compared, in which unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmarks import converting, feeding, loading, starting
+from benchmarks.case import Case, Contender, Work
+from benchmarks.converting import CONVERTERS, COPY_AND_HASH, MINDSPORE_FILES
+from benchmarks.feeding import FEEDERS, TIMM_LOADER
+from benchmarks.loading import LOADERS, MINDSPORE_LOAD, TIMM_LOAD
+from benchmarks.networks import FUSED, LIMITS, MINDCV, NETWORKS, OURS, PYNATIVE, TIMM, TIMM_COMPILED, UNCOMPILED
+from benchmarks.starting import PYTHON, STARTERS
+from xcit_hub import variants
+from xcit_hub.errors import InputError, UnknownNameError, closest
+
+_DEFAULT_MODEL = "xcit_tiny_12_p16_224"
+_SCALING_SIDES = (224, 448, 896, 1344, 1792)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a suite says its figures.
+
+    Args:
+        name: of the column.
+        of: the figure from seconds an image (a file, a load).
+    """
+
+    name: str
+    of: Callable[[float], float]
+
+
+MILLISECONDS = Unit("ms/image", lambda seconds: 1e3 * seconds)
+SECONDS = Unit("seconds", lambda seconds: seconds)
+RATE = Unit("images/s", lambda seconds: 1 / seconds)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for; what was left out is the suite's own choice.
+
+    Args:
+        sizes: (height, width) of the images in pixels.
+        photographs: a folder of class folders for the input pipeline.
+    """
+
+    models: Sequence[str] = ()
+    works: Sequence[str] = ()
+    batches: Sequence[int] = ()
+    sizes: Sequence[tuple[int, int]] = ()
+    workers: Sequence[int] = ()
+    photographs: Path | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One kind of comparison.
+
+    Args:
+        explanation: a sentence for the help and the table.
+        contenders: by name, in the table's order.
+        references: those whom the others are compared with, the first one before all.
+        models, batches, sizes, workers, works: what is measured by default; without sizes each model's own.
+        fresh: each round starts a new process and measures its first step.
+        warm_up: a first round that does not count.
+        unit: of the table's figures.
+        prepare: makes the files that the contenders need in the case's folder.
+        environment: of the contenders' processes, beside the user's.
+        scales: time and memory are fitted to a power of the number of tokens.
+    """
+
+    explanation: str
+    contenders: Mapping[str, Contender]
+    references: tuple[str, ...]
+    models: tuple[str, ...] = (_DEFAULT_MODEL,)
+    batches: tuple[int, ...] = (1,)
+    sizes: tuple[tuple[int, int], ...] = ()
+    workers: tuple[int, ...] = (1,)
+    works: tuple[Work, ...] = ("inference",)
+    fresh: bool = False
+    warm_up: bool = True
+    unit: Unit = MILLISECONDS
+    prepare: Callable[[Case], None] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    scales: bool = False
+
+    def cases(self, wanted: Wanted, folder: Path) -> list[Case]:
+        """Return what is to be compared; prepared files lie in a folder for each model in ``folder``.
+
+        Raises:
+            UnknownNameError: no such architecture.
+            InputError: an image does not divide into patches, or there is no such work, or there are no photographs.
+        """
+        if wanted.photographs is not None and not wanted.photographs.is_dir():
+            raise InputError("The folder of photographs does not exist.", where=wanted.photographs)
+        for work in wanted.works:
+            if work not in self.works:
+                raise InputError(
+                    f"This benchmark has no {work}.", where="--work", fix=f"It has: {', '.join(self.works)}."
+                )
+        cases = []
+        for model in wanted.models or self.models:
+            architecture = variants.architecture(model)
+            place = wanted.photographs.resolve() if wanted.photographs else folder / architecture.name
+            own = (architecture.image_size, architecture.image_size)
+            for height, width in wanted.sizes or self.sizes or (own,):
+                if min(height, width) < 1 or height % architecture.patch_size or width % architecture.patch_size:
+                    raise InputError(
+                        f"An image of {height}×{width} pixels does not divide into {model}'s patches.",
+                        where="--size",
+                        fix=f"Give multiples of {architecture.patch_size}.",
+                    )
+                whole = Case(architecture.name, height=height, width=width, folder=str(place))
+                cases += [
+                    replace(whole, batch=batch, workers=workers, work=work)
+                    for work in self.works
+                    if work in (wanted.works or self.works)
+                    for batch in wanted.batches or self.batches
+                    for workers in wanted.workers or self.workers
+                ]
+        return cases
+
+
+def _some(*names: str) -> dict[str, Contender]:
+    return {name: NETWORKS[name] for name in names}
+
+
+SUITES: dict[str, Suite] = {
+    "inference": Suite(
+        "logits from images",
+        {**NETWORKS, **LIMITS},
+        (TIMM, TIMM_COMPILED, MINDCV, OURS),
+        batches=(1, 16),
+    ),
+    "training": Suite(
+        "one training step: forward, backward, AdamW",
+        {**_some(TIMM, "timm, channels_last", TIMM_COMPILED, MINDCV, OURS, UNCOMPILED), **LIMITS},
+        (TIMM, TIMM_COMPILED, MINDCV),
+        batches=(16,),
+        works=("training",),
+    ),
+    "compile": Suite(
+        "the first call in a new process: compilation and one run",
+        _some(MINDCV, TIMM_COMPILED, OURS, FUSED, UNCOMPILED),
+        (MINDCV, TIMM_COMPILED),
+        batches=(1,),
+        works=("inference", "training"),
+        fresh=True,
+        warm_up=False,
+        unit=SECONDS,
+        environment={"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"},
+    ),
+    "load": Suite(
+        "a cached model in a new process, imports included",
+        LOADERS,
+        (MINDSPORE_LOAD, TIMM_LOAD),
+        fresh=True,
+        unit=SECONDS,
+        prepare=loading.prepare,
+        environment={"HF_HUB_OFFLINE": "1"},
+    ),
+    "convert": Suite(
+        "a checkpoint converted, in a new process, without its imports",
+        CONVERTERS,
+        (COPY_AND_HASH, MINDSPORE_FILES),
+        models=("xcit_large_24_p8_224",),
+        fresh=True,
+        unit=SECONDS,
+        prepare=converting.prepare,
+    ),
+    "start": Suite(
+        "a command from its start to the prompt",
+        STARTERS,
+        (PYTHON,),
+        unit=SECONDS,
+        prepare=starting.prepare,
+    ),
+    "input": Suite(
+        "photographs on disk become batches",
+        FEEDERS,
+        (TIMM_LOADER,),
+        batches=(32,),
+        workers=(1, 2),
+        works=("evaluation", "training"),
+        unit=RATE,
+        prepare=feeding.prepare,
+    ),
+    "scaling": Suite(
+        "time and memory against the number of tokens",
+        {**_some(TIMM, OURS, FUSED, PYNATIVE), **LIMITS},
+        (TIMM,),
+        sizes=tuple((side, side) for side in _SCALING_SIDES),
+        scales=True,
+    ),
+    "zoo": Suite(
+        "every architecture at its own size",
+        {**_some(TIMM, TIMM_COMPILED, OURS, FUSED), **LIMITS},
+        (TIMM, TIMM_COMPILED),
+        models=tuple(variants.ARCHITECTURES),
+    ),
+}
+
+
+def suite(name: str) -> Suite:
+    """Return a suite by its name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in SUITES:
+        raise UnknownNameError(
+            f"There is no benchmark called {name!r}.",
+            fix=closest(name, SUITES) or f"Choose one of {', '.join(SUITES)}.",
+        )
+    return SUITES[name]

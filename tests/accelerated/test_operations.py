@@ -1,0 +1,348 @@
+"""The compiled operations give the values and the derivatives of MindSpore's own."""
+
+from __future__ import annotations
+
+import copy
+import math
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mindspore
+import numpy as np
+import pytest
+from mindspore import ParameterTuple, Tensor, nn
+
+from xcit_hub.accelerated import build, operations
+from xcit_hub.errors import InputError
+from xcit_hub.models import create_model, kernels
+from xcit_hub.models.layers import ConvPatchEmbed, XCABlock
+from xcit_hub.training.randomness import seed_dropout
+from xcit_hub.variants import architecture, dialect
+
+needs_compiler = pytest.mark.skipif(build.library() is None, reason=build.absence())
+
+_PLAIN, _COMPILED = kernels._ACCELERATOR, kernels._COMPILED
+_GENERATOR = np.random.default_rng(0)
+
+
+def _draw(*shape: int) -> np.ndarray:
+    return _GENERATOR.standard_normal(shape, np.float32)
+
+
+class _Call(nn.Cell):
+    """A way's cell with everything that it computes from as a parameter, so that one gradient covers it all."""
+
+    def __init__(self, run, arrays: list[np.ndarray]) -> None:
+        super().__init__()
+        self.run = run
+        self.arguments = mindspore.ParameterTuple(
+            [mindspore.Parameter(Tensor(array), name=f"argument{index}") for index, array in enumerate(arrays)]
+        )
+
+    def construct(self) -> Tensor:
+        return self.run(*self.arguments)
+
+
+class _Weighed(nn.Cell):
+    """A scalar that depends on every number a cell puts out."""
+
+    def __init__(self, cell: nn.Cell, weights: Tensor) -> None:
+        super().__init__()
+        self.cell, self.weights = cell, weights
+
+    def construct(self) -> Tensor:
+        return (self.cell() * self.weights).sum()
+
+
+# What is computed, how each table of ways builds it, and its arguments; 40 channels are no multiple of a vector.
+_OPERATIONS = {
+    "erf gelu": (lambda way: way.gelu("erf"), [3.0 * _draw(3, 5000)]),
+    "tanh gelu": (lambda way: way.gelu("tanh"), [3.0 * _draw(3, 5000)]),
+    "layer norm": (lambda way: way.layer_norm((40,), epsilon=1e-6), [_draw(3, 50, 40)]),
+    "layer norm of wide rows": (lambda way: way.layer_norm((768,), epsilon=1e-6), [5.0 + _draw(64, 768)]),
+    "affine map": (lambda way: way.dense(40, 70), [_draw(3, 50, 40)]),
+    "affine map of few rows": (lambda way: way.dense(192, 100), [_draw(3, 192)]),
+    "deep affine map of one row": (lambda way: way.dense(1000, 49), [0.1 * _draw(1, 1000)]),
+    "affine map of many rows": (lambda way: way.dense(24, 48), [_draw(4, 500, 24)]),
+}
+
+
+@needs_compiler
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("name", _OPERATIONS)
+def test_a_compiled_operation_equals_mindspores_in_value_and_gradient(name: str) -> None:
+    build_cell, arrays = _OPERATIONS[name]
+    plain, compiled = (_Call(build_cell(way), arrays) for way in (_PLAIN, _COMPILED))
+    inner = compiled.parameters_dict()
+    for key, parameter in plain.parameters_dict().items():
+        if not key.startswith("argument"):
+            value = Tensor(np.abs(_draw(*parameter.shape)) + 0.5)
+            parameter.set_data(value)
+            inner[key].set_data(value)
+    weights = Tensor(_draw(*plain().shape))
+
+    def everything(cell: nn.Cell) -> list[np.ndarray]:
+        gradients = mindspore.grad(_Weighed(cell, weights), None, cell.trainable_params())()
+        state = [parameter for parameter in cell.get_parameters() if not parameter.requires_grad]
+        return [value.asnumpy() for value in (cell(), *gradients, *state)]
+
+    for found, expected in zip(everything(compiled), everything(plain), strict=True):
+        assert np.abs(found - expected).max() <= 3e-5 * max(1.0, np.abs(expected).max())
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A cross-covariance block to be computed in both ways: its widths, its dialect, and how it is run."""
+
+    dim: int
+    heads: int
+    dialect: str = "paper"
+    training: bool = False
+    frozen: bool = False
+    by_batch: bool | None = None
+    drop_path: float = 0.0
+    grid: tuple[int, int] = (5, 7)
+
+    def build(self) -> nn.Cell:
+        fine = replace(architecture("xcit_nano_12_p16_224"), embed_dim=self.dim, num_heads=self.heads)
+        block = XCABlock(fine, dialect(self.dialect), proj_drop=0.0, attn_drop=0.0, drop_path=self.drop_path)
+        block.set_train(self.training)
+        if self.frozen:
+            block.local_mp.bn.set_train(False)
+        block.local_mp.bn.use_batch_statistics = self.by_batch
+        seed_dropout(block, seed=3, rank=0)
+        return block
+
+
+_BLOCKS = {
+    "in evaluation": _Block(96, 2),
+    "of odd widths": _Block(30, 3),
+    "of wide heads": _Block(128, 2),
+    "of MindCV's dialect": _Block(48, 4, dialect="mindcv"),
+    "in training": _Block(96, 2, training=True),
+    "of MindCV's dialect in training": _Block(48, 4, dialect="mindcv", training=True),
+    "in training with batch norm frozen": _Block(48, 4, training=True, frozen=True),
+    "in training with whole images dropped": _Block(48, 4, training=True, drop_path=0.4),
+    "in training, told to keep its statistics": _Block(48, 4, training=True, by_batch=False),
+    "in evaluation, told to move its statistics": _Block(48, 4, by_batch=True),
+    "of one row of tokens": _Block(48, 4, training=True, grid=(1, 9)),
+}
+
+
+class _Sum(nn.Cell):
+    """A scalar that depends on every number that a cell makes of an input, and what it makes."""
+
+    def __init__(self, cell: nn.Cell, others: tuple[int, ...], weights: Tensor) -> None:
+        super().__init__()
+        self.cell, self.others, self.weights = cell, others, weights
+
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.cell(x, *self.others)
+        return (out * self.weights).sum(), out
+
+
+def _everything(cell: nn.Cell, x: Tensor, others: tuple[int, ...], weights: Tensor) -> dict[str, np.ndarray]:
+    """Return a cell's result, the gradients of its input and its parameters, and its running statistics."""
+    trained = cell.trainable_params()
+    run = mindspore.value_and_grad(_Sum(cell, others, weights), 0, ParameterTuple(trained), has_aux=True)
+    (_, out), (dx, slopes) = run(x)
+    state = [parameter for parameter in cell.get_parameters() if "moving" in parameter.name]
+    return {
+        "out": out.asnumpy(),
+        "x": dx.asnumpy(),
+        **{entry.name: slope.asnumpy() for entry, slope in zip(trained, slopes, strict=True)},
+        **{entry.name: entry.asnumpy() for entry in state},
+    }
+
+
+def _assert_equal(
+    compiled: nn.Cell, plain: nn.Cell, x: Tensor, others: tuple[int, ...] = (), temperature: float = 1.0
+) -> None:
+    """Give both cells the same random parameters, and compare everything that comes of them."""
+    assert compiled.in_one_piece
+    assert not plain.in_one_piece
+    for own, other in zip(compiled.get_parameters(), plain.get_parameters(), strict=True):
+        value = 0.3 * _draw(*own.shape) + 1.0
+        if own.ndim in (2, 4) and own.shape[1] > 1:
+            value = _draw(*own.shape) / math.prod(own.shape[1:]) ** 0.5
+        if own.name.endswith("temperature"):
+            value = value * temperature
+        value = Tensor(np.abs(value) if own.name.endswith("moving_variance") else value)
+        own.set_data(value)
+        other.set_data(value)
+    weights = Tensor(_draw(*plain(x, *others).shape))
+    for parameter in compiled.get_parameters():  # the call above may have moved statistics
+        if "moving" in parameter.name:
+            plain.parameters_dict()[parameter.name].set_data(parameter.value())
+    found, expected = (_everything(cell, x, others, weights) for cell in (compiled, plain))
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert np.abs(found[key] - value).max() <= 3e-5 * max(1.0, np.abs(value).max()), key
+
+
+@needs_compiler
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("name", _BLOCKS)
+def test_a_compiled_block_equals_mindspores_in_value_gradient_and_statistics(name: str) -> None:
+    case = _BLOCKS[name]
+    compiled = case.build()
+    with kernels.portable():
+        plain = case.build()
+    tokens = math.prod(case.grid)
+    # In MindCV's dialect nothing else keeps these products small, and softmax from being a maximum.
+    temperature = 1.0 / tokens if case.dialect == "mindcv" else 1.0
+    _assert_equal(compiled, plain, Tensor(_draw(4, tokens, case.dim)), case.grid, temperature)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("form", ["erf", "tanh"])
+@pytest.mark.parametrize("patch_size", [8, 16])
+@pytest.mark.parametrize(("training", "frozen"), [(False, False), (True, False), (True, True)])
+def test_compiled_stages_of_the_patch_embedding_equal_mindspores_in_value_gradient_and_statistics(
+    form: str, patch_size: int, training: bool, frozen: bool
+) -> None:
+    fine = replace(architecture("xcit_nano_12_p16_224"), embed_dim=72, patch_size=patch_size)
+
+    def build_cell() -> nn.Cell:
+        cell = ConvPatchEmbed(fine, 3, form).set_train(training)
+        for _, child in cell.cells_and_names():
+            if frozen and isinstance(child, nn.BatchNorm2d):
+                child.set_train(False)
+        return cell
+
+    compiled = build_cell()
+    with kernels.portable():
+        plain = build_cell()
+    _assert_equal(compiled, plain, Tensor(_draw(3, 3, 3 * patch_size, 5 * patch_size)))
+
+
+@needs_compiler
+def test_a_block_that_drops_inside_its_branches_computes_them_step_by_step() -> None:
+    options = {"proj_drop_rate": 0.1}, {"attn_drop_rate": 0.1}
+    for rates in options:
+        network = create_model("xcit_nano_12_p16_224", init=False, **rates)
+        assert not any(block.in_one_piece for block in network.blocks)
+
+
+def test_the_operations_compile_where_there_is_a_compiler() -> None:
+    if build.library() is None:
+        assert build.absence() in (f"{build.SWITCH}=0", "no C++ compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize("form", ["erf", "tanh"])
+def test_compiled_gelu_is_exact_to_single_precision_at_every_size(form: str) -> None:
+    x = np.concatenate([np.linspace(-14.0, 14.0, 8001), [0.0, -0.0, 1e-20, 60.0, -60.0, 1e30]]).astype(np.float32)
+    wide = x.astype(np.float64)
+    normal = np.array([0.5 * math.erfc(-value / math.sqrt(2.0)) for value in wide])
+    gate = 0.5 * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (wide + 0.044715 * wide**3)))
+    exact = wide * (normal if form == "erf" else gate)
+    found = kernels._COMPILED.gelu(form)(Tensor(x)).asnumpy()
+    assert np.all(np.abs(found - exact) <= 3e-7 * np.maximum(1.0, np.abs(exact)))
+
+
+@needs_compiler
+def test_numbers_that_are_none_stay_visible() -> None:
+    x = np.ones((2, 9, 24), np.float32)
+    x[0, 3, 5] = np.nan
+    for name in ("erf gelu", "tanh gelu"):
+        assert np.isnan(_OPERATIONS[name][0](_COMPILED)(Tensor(x)).asnumpy()[0, 3, 5])
+    assert np.isnan(_COMPILED.layer_norm((24,))(Tensor(x)).asnumpy()[0, 3]).all()
+    ends = Tensor(np.array([np.inf, -np.inf], np.float32))
+    assert np.array_equal(np.round(_COMPILED.gelu("erf")(ends).asnumpy(), 9), [np.inf, 0.0])
+    far = Tensor(np.array([1e38, -1e38], np.float32))
+    assert np.array_equal(mindspore.grad(_COMPILED.gelu("erf"))(far).asnumpy().round(9), [1.0, 0.0])
+
+
+@needs_compiler
+def test_half_precision_passes_through_the_compiled_operations() -> None:
+    cell = _COMPILED.layer_norm((40,), epsilon=1e-6)
+    x = Tensor(_draw(3, 40).astype(np.float16))
+    assert cell(x).dtype == mindspore.float16
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float16, np.int32])
+def test_numbers_of_another_type_are_never_read_as_single_precision(dtype: type) -> None:
+    other = Tensor(np.ones((2, 32), dtype))
+    with pytest.raises(RuntimeError, match=r"LayerNorm\) is 1"):
+        operations.layer_norm()(other, *(Tensor(np.ones(size, np.float32)) for size in (32, 32, 1))).asnumpy()
+
+
+@needs_compiler
+@pytest.mark.usefixtures("mode")
+def test_operands_of_other_shapes_are_refused_before_anything_is_read_beyond_them() -> None:
+    network = create_model("xcit_nano_12_p16_224", num_classes=10, seed=0).set_train(False)
+    with pytest.raises(InputError, match=r"\(10, 64\) fits"):
+        network.head(Tensor(_draw(1, 5, 64)))
+    with pytest.raises(InputError, match="packed affine map"):
+        network.fuse().head(Tensor(_draw(1, 5, 64)))
+    with pytest.raises(InputError, match="4 tokens are no grid of 3×3"):
+        network.blocks[0](Tensor(_draw(1, 4, 128)), 3, 3)
+    with pytest.raises(InputError, match="4 tokens are no grid of 3×3"):
+        network.fuse().blocks(Tensor(_draw(1, 4, 128)), 3, 3, 0, 1)
+    network.blocks[3].mlp.fc1.weight = mindspore.Parameter(Tensor(_draw(64, 128)))
+    with pytest.raises(InputError, match=r"has shape \(64, 128\); \(512, 128\) fits"):
+        network(Tensor(_draw(1, 3, 32, 32)))
+
+
+@needs_compiler
+def test_a_deep_copy_computes_the_same_and_is_independent() -> None:
+    network = create_model("xcit_nano_12_p16_224", num_classes=10, seed=0).set_train(False)
+    image = Tensor(_draw(1, 3, 32, 32))
+    expected = network(image).asnumpy()
+    twin = copy.deepcopy(network)
+    assert np.array_equal(twin(image).asnumpy(), expected)
+    twin.head.bias.set_data(twin.head.bias + 1.0)
+    assert np.array_equal(network(image).asnumpy(), expected)
+
+
+@needs_compiler
+@pytest.mark.parametrize("features_only", [False, True])
+def test_a_portable_copy_exports_without_this_machines_code(features_only: bool, tmp_path: Path) -> None:
+    network = create_model("xcit_nano_12_p16_224", features_only=features_only, seed=0).set_train(False)
+    image = Tensor(_draw(1, 3, 32, 32))
+    copy = network.portable()
+    mindspore.export(copy, image, file_name=str(tmp_path / "network"), file_format="MINDIR")
+    assert build.library().name.encode() not in (tmp_path / "network.mindir").read_bytes()
+    found = nn.GraphCell(mindspore.load(str(tmp_path / "network.mindir")))(image)
+    expected = network(image)
+    if features_only:
+        found, expected = found[-1] if isinstance(found, (tuple, list)) else found, expected[-1]
+    assert np.abs(found.asnumpy() - expected.asnumpy()).max() <= 1e-4
+
+
+@needs_compiler
+def test_a_result_does_not_depend_on_timing() -> None:
+    x, up = Tensor(_draw(16, 196, 192)), Tensor(_draw(16, 196, 192))
+    cell = _COMPILED.layer_norm((192,), epsilon=1e-6)
+    slope = mindspore.grad(_Weighed(_Call(cell, [x.asnumpy()]), up), None, cell.trainable_params())
+    first = [gradient.asnumpy() for gradient in slope()]
+    for _ in range(5):
+        assert all(np.array_equal(a, b.asnumpy()) for a, b in zip(first, slope(), strict=True))
+
+
+_REPORT = "from xcit_hub.accelerated import build; print(build.library(), '|', build.absence())"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"XCIT_HUB_NATIVE": "0"}, "XCIT_HUB_NATIVE=0"),
+        ({"PATH": ""}, "no C++ compiler"),
+        ({"CXX": "false"}, "false"),
+        ({"XDG_CACHE_HOME": "/proc/none"}, "/proc"),
+    ],
+)
+def test_without_a_working_compiler_it_says_why_and_goes_on(
+    settings: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path), **settings}
+    said = subprocess.run([sys.executable, "-c", _REPORT], env=environment, capture_output=True, text=True, check=True)
+    library, _, absence = said.stdout.strip().partition(" | ")
+    assert library == "None"
+    assert reason in absence
+    assert not list(tmp_path.rglob("*.so"))

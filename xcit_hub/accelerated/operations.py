@@ -1,0 +1,358 @@
+"""The compiled operations as MindSpore primitives, each with its derivative: float32, contiguous."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from mindspore import Tensor, ops
+from mindspore import dtype as mstype
+from numpy.typing import NDArray
+
+from xcit_hub.accelerated.build import library
+from xcit_hub.errors import InputError
+
+Shapes = Callable[..., Any]
+
+
+class Operation(ops.Custom):
+    """A function of the library as a primitive. It holds nothing that two copies of a network could not share."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Operation:
+        return self
+
+
+def _primitive(name: str, outputs: Shapes, count: int = 1, bprop: Callable[..., Any] | None = None) -> Operation:
+    """Wrap a function of the library; ``outputs`` maps the shapes of the inputs to those of the ``count`` outputs."""
+    kind = mstype.float32 if count == 1 else (mstype.float32,) * count
+    return Operation(f"{library()}:{name}", outputs, kind, func_type="aot", bprop=bprop)
+
+
+def _expect(what: str, shapes: Iterable[list[int]], expected: Iterable[list[int]]) -> None:
+    """Refuse operands of other shapes: the library would read beyond them. A negative size is one not yet known."""
+    for place, (shape, wanted) in enumerate(zip(shapes, expected, strict=True)):
+        fits = len(shape) == len(wanted) and all(a == b or min(a, b) < 0 for a, b in zip(shape, wanted, strict=True))
+        if not fits:
+            raise InputError(
+                f"Operand {place + 1} of {what} has shape {tuple(shape)}; {tuple(wanted)} fits the others."
+            )
+
+
+_GELU = {"erf": "Erf", "tanh": "Tanh"}
+_NORMS = {True: "", False: "Raw"}
+_PANEL = 48  # columns of a packed weight are filled up to a multiple of this, whatever the register's width
+
+
+@cache
+def gelu(form: str) -> Operation:
+    """x · Φ(x), or its tanh approximation; any shape."""
+    name = f"Gelu{_GELU[form]}"
+    slope = _primitive(f"{name}Grad", lambda x, up: x)
+
+    def bprop(x: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor]:
+        return (slope(x, up),)
+
+    return _primitive(name, lambda x: x, bprop=bprop)
+
+
+@cache
+def layer_norm() -> Operation:
+    """x (…, C), gamma (C), beta (C), epsilon (1) → (…, C)."""
+    slopes = _primitive("LayerNormGrad", lambda x, gamma, epsilon, up: (x, gamma, gamma), 3)
+
+    def bprop(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+        dx, dgamma, dbeta = slopes(x, gamma, epsilon, up)
+        return dx, dgamma, dbeta, ops.zeros_like(epsilon)
+
+    def outputs(*shapes: list[int]) -> list[int]:
+        _expect("layer norm", shapes[1:], [shapes[0][-1:], shapes[0][-1:], [1]])
+        return shapes[0]
+
+    return _primitive("LayerNorm", outputs, bprop=bprop)
+
+
+@cache
+def linear() -> Operation:
+    """x (…, K), weight (N, K), bias (N) → x · weightᵀ + bias, (…, N)."""
+    slopes = _primitive("LinearGrad", lambda x, weight, up: (x, weight, [weight[0]]), 3)
+
+    def bprop(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+        dx, dweight, dbias = slopes(x, weight, up)
+        return dx, dweight, dbias
+
+    def outputs(x: list[int], weight: list[int], bias: list[int]) -> list[int]:
+        _expect("an affine map", [weight, bias], [[weight[0], x[-1]], weight[:1]])
+        return [*x[:-1], weight[0]]
+
+    return _primitive("Linear", outputs, bprop=bprop)
+
+
+class Modes(NamedTuple):
+    """A part of the network that has a batch norm as one operation each way, with the same operands in every mode.
+
+    Args:
+        evaluate: normalises by the running statistics. Keeps nothing for its gradient, which therefore computes again.
+        train: normalises by the batch's statistics. Puts out the result, what its gradient needs, and the batch's mean
+            and biased variance.
+        train_frozen: the same by the running statistics.
+    """
+
+    evaluate: Operation
+    train: Operation
+    train_frozen: Operation
+
+
+# From the name of a gradient, and the operation that computes what it needs where the operation itself has not kept it.
+Derivation = Callable[[str, Operation | None], Callable[..., Any]]
+
+
+def _modes(part: str, form: str, result: Shapes, kept: Shapes, derive: Derivation) -> Modes:
+    """Build a part's operations; ``result`` and ``kept`` map the operands' shapes to those of what is put out."""
+
+    def outputs(*shapes: list[int]) -> tuple[list[int], ...]:
+        return result(*shapes), *kept(*shapes)
+
+    names = f"{part}Moving{form}", f"{part}Frozen{form}"
+    train, frozen = (_primitive(name, outputs, 4, derive(f"{name}Grad", None)) for name in names)
+    return Modes(_primitive(f"{part}{form}", result, bprop=derive(f"{names[1]}Grad", frozen)), train, frozen)
+
+
+@cache
+def stage(gelu_form: str, first: bool, last: bool) -> Modes:
+    """A stage of the patch embedding: 3×3 convolution of stride 2, batch norm, and GELU unless it is the ``last``.
+
+    Operands: x, (B, K, H, W) at the first stage and (B, H, W, K) after it; the convolution's weight (N, K, 3, 3);
+    epsilon (1) of the batch norm, its gamma and beta (N), moving mean and variance (N). The result is
+    (B, H / 2, W / 2, N), rounded up.
+    """
+
+    def result(x: list[int], weight: list[int], *others: list[int]) -> list[int]:
+        side, channels = (2, x[1]) if first else (1, x[3])
+        _expect("a stage", [weight, *others], [[weight[0], channels, 3, 3], [1], *[weight[:1]] * 4])
+        return [x[0], (x[side] + 1) // 2, (x[side + 1] + 1) // 2, weight[0]]
+
+    def kept(x: list[int], weight: list[int], *others: list[int]) -> tuple[list[int], ...]:
+        return result(x, weight, *others), weight[:1], weight[:1]
+
+    return _modes("Stage", _stage_form(gelu_form, first, last), result, kept, _stage_derivation)
+
+
+def _stage_form(gelu_form: str, first: bool, last: bool) -> str:
+    return "Last" if last else f"{'Image' if first else ''}{_GELU[gelu_form]}"
+
+
+def _stage_derivation(name: str, again: Operation | None) -> Callable[..., Any]:
+    slopes = _primitive(name, lambda x, weight, epsilon, gamma, *others: (x, weight, gamma, gamma), 4)
+    none = ops.ZerosLike()
+
+    def bprop(
+        x: Tensor,
+        weight: Tensor,
+        epsilon: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        out: Any,
+        up: Any,
+    ) -> tuple[Tensor, ...]:
+        operands = (x, weight, epsilon, gamma, beta, mean, variance)
+        if again is None:
+            kept, dy = out, up[0]
+        else:
+            kept, dy = again(*operands), up
+        dx, dweight, dgamma, dbeta = slopes(*operands, kept[1], kept[2], kept[3], dy)
+        return dx, dweight, none(epsilon), dgamma, dbeta, none(mean), none(variance)
+
+    return bprop
+
+
+# Where the operands of blocks stand: what is trained, among it temperature, the layer scale gamma1 and the bias of fc1.
+_TRAINED = slice(4, 28)
+_HEADS, _GAMMA1, _FC1_BIAS = 8, 11, 24
+
+
+@cache
+def blocks(gelu_form: str, normalize: bool) -> Modes:
+    """Cross-covariance blocks: x (B, N, C) and 29 operands → (B, N, C).
+
+    The operands: keep, stochastic depth's factor of each layer, branch and image (layers · 3 · B), or 1 number for all,
+    not read in evaluation; the grid's sides (2) int32; epsilon of the layer norms and of the batch norm (2); gamma and
+    beta of norm1, weight and bias of qkv, temperature, weight and bias of proj, gamma1; gamma and beta of norm3, weight
+    and bias of conv1, gamma and beta of the batch norm, weight and bias of conv2, gamma3; gamma and beta of norm2,
+    weight and bias of fc1 and fc2, gamma2; moving mean and variance. From norm1 on they are one block's, or have the
+    layers as one more axis in front.
+    """
+
+    def kept(*shapes: list[int]) -> tuple[list[int], ...]:
+        (images, tokens, channels), hidden = shapes[0], shapes[_FC1_BIAS][-1]
+        layers = 1 if len(shapes[_GAMMA1]) == 1 else shapes[_GAMMA1][0]
+        # The last layer's result is the operation's own.
+        numbers = layers * (8 * channels + hidden) - channels
+        return [images * tokens, numbers], [layers, channels], [layers, channels]
+
+    form = f"{_GELU[gelu_form]}{_NORMS[normalize]}"
+    return _modes("Blocks", form, _blocks_result, kept, _blocks_derivation)
+
+
+def _blocks_result(x: list[int], *others: list[int]) -> list[int]:
+    channels, layers = x[2], others[_GAMMA1 - 1][:-1]
+    heads, hidden = others[_HEADS - 1][-3], others[_FC1_BIAS - 1][-1]
+    vector, convolution = [channels], [channels, 1, 3, 3]
+    parameters = [
+        *(
+            vector,
+            vector,
+            [3 * channels, channels],
+            [3 * channels],
+            [heads, 1, 1],
+            [channels, channels],
+            vector,
+            vector,
+        ),
+        *(vector, vector, convolution, vector, vector, vector, convolution, vector, vector),
+        *(vector, vector, [hidden, channels], [hidden], [channels, hidden], vector, vector),
+        *(vector, vector),
+    ]
+    _expect("blocks", others, [others[0], [2], [2], *([*layers, *shape] for shape in parameters)])
+    if channels % heads:
+        raise InputError(f"{channels} channels do not divide among {heads} heads.")
+    return x
+
+
+def _blocks_derivation(name: str, again: Operation | None) -> Callable[..., Any]:
+    def outputs(*shapes: list[int]) -> tuple[list[int], ...]:
+        return shapes[0], *shapes[_TRAINED]
+
+    slopes = _primitive(name, outputs, 1 + _TRAINED.stop - _TRAINED.start)
+    none = ops.ZerosLike()
+
+    # The graph compiler takes no *args here.
+    def bprop(
+        x: Tensor,
+        keep: Tensor,
+        sides: Tensor,
+        epsilons: Tensor,
+        norm1: Tensor,
+        norm1_beta: Tensor,
+        qkv: Tensor,
+        qkv_bias: Tensor,
+        temperature: Tensor,
+        proj: Tensor,
+        proj_bias: Tensor,
+        gamma1: Tensor,
+        norm3: Tensor,
+        norm3_beta: Tensor,
+        conv1: Tensor,
+        conv1_bias: Tensor,
+        bn: Tensor,
+        bn_beta: Tensor,
+        conv2: Tensor,
+        conv2_bias: Tensor,
+        gamma3: Tensor,
+        norm2: Tensor,
+        norm2_beta: Tensor,
+        fc1: Tensor,
+        fc1_bias: Tensor,
+        fc2: Tensor,
+        fc2_bias: Tensor,
+        gamma2: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        out: Any,
+        up: Any,
+    ) -> tuple[Tensor, ...]:
+        operands = (
+            *(x, keep, sides, epsilons),
+            *(norm1, norm1_beta, qkv, qkv_bias, temperature, proj, proj_bias, gamma1),
+            *(norm3, norm3_beta, conv1, conv1_bias, bn, bn_beta, conv2, conv2_bias, gamma3),
+            *(norm2, norm2_beta, fc1, fc1_bias, fc2, fc2_bias, gamma2),
+            *(mean, variance),
+        )
+        if again is None:
+            kept, dy = out, up[0]
+        else:
+            kept, dy = again(*operands), up
+        dx, *trained = slopes(*operands, kept[1], kept[2], kept[3], dy)
+        return dx, none(keep), none(sides), none(epsilons), *trained, none(mean), none(variance)
+
+    return bprop
+
+
+def pack_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """weight (N, K) → its numbers in the order of products, which :func:`fused_blocks` wants, and zeros; one axis.
+
+    Outside MindSpore, whose memory pool would keep what it lent to an operation.
+    """
+    weight = np.ascontiguousarray(weight, np.float32)
+    width, depth = weight.shape
+    packed = np.zeros(_packed([width, depth]), np.float32)
+    number, address = ctypes.c_int64, ctypes.c_void_p
+    ctypes.CDLL(str(library())).PackWeight(
+        address(weight.ctypes.data), number(width), number(depth), address(packed.ctypes.data)
+    )
+    return packed
+
+
+def _packed(weight: list[int]) -> list[int]:
+    return [-(-weight[0] // _PANEL) * _PANEL * weight[1]]
+
+
+@cache
+def packed_linear() -> Operation:
+    """x (…, K), packed weight of (N, K), bias (N) → what :func:`linear` computes, without a derivative."""
+
+    def outputs(x: list[int], weight: list[int], bias: list[int]) -> list[int]:
+        _expect("a packed affine map", [weight], [_packed([bias[0], x[-1]])])
+        return [*x[:-1], bias[0]]
+
+    return _primitive("PackedLinear", outputs)
+
+
+@cache
+def fused_stage(gelu_form: str, first: bool, last: bool) -> Operation:
+    """x, packed weight, bias (N) → what :func:`stage` computes in evaluation, without a derivative.
+
+    The batch norm is folded into weight and bias; the weight is that of (N, 9 · K), its window's rows, columns and
+    channels in this order. The ``last`` stage also reads features of every token's position (tokens, F), for which the
+    weight has F more columns.
+    """
+    side = 2 if first else 1
+
+    def outputs(x: list[int], weight: list[int], bias: list[int], *features: list[int]) -> list[int]:
+        height, width = (x[side] + 1) // 2, (x[side + 1] + 1) // 2
+        _expect("the last stage", features, [[height * width, *shape[1:]] for shape in features])
+        return [x[0], height, width, bias[0]]
+
+    return _primitive(f"FusedStage{_stage_form(gelu_form, first, last)}", outputs)
+
+
+@cache
+def fused_blocks(gelu_form: str, normalize: bool) -> Operation:
+    """x (B, N, C) and 19 operands → (B, N, C): cross-covariance blocks in evaluation, without a derivative.
+
+    The operands: the grid's sides, the first layer and the one after the last (4) int32; epsilon (1); then, each with
+    the layers as one more axis in front, weight and bias of qkv; temperature; weight and bias of proj; gamma and beta
+    of norm3; weight (9, C) and bias of conv1; scale and shift of the batch norm; weight (9, C) and bias of conv2;
+    weight and bias of fc1 and fc2. Weights of products are packed; norm1, norm2 and the layer scales are folded into
+    them.
+    """
+    return _primitive(f"FusedBlocks{_GELU[gelu_form]}{_NORMS[normalize]}", lambda x, *operands: x)
+
+
+@cache
+def class_block(gelu_form: str, tokens_norm: bool, last: bool) -> Operation:
+    """Class token (B or 1, 1, C), tokens (B, N, C) and 17 operands → new ones, the class token alone if the ``last``.
+
+    A class attention block in evaluation, without a derivative. The operands: epsilon (1); gamma and beta of norm1;
+    weight and bias of queries, scaled; weight of keys (h, d, C); of values transposed, and bias; weight and bias of
+    proj; gamma and beta of norm2; weight and bias of fc1 and fc2; gamma1. Weights of queries, proj, fc1 and fc2 are
+    packed; the class token's layer scales are folded into them.
+    """
+    name = f"ClassBlock{_GELU[gelu_form]}{'Last' if last else _NORMS[tokens_norm]}"
+    if last:
+        return _primitive(name, lambda cls_token, tokens, *operands: [tokens[0], *cls_token[1:]])
+    return _primitive(name, lambda cls_token, tokens, *operands: ([tokens[0], *cls_token[1:]], tokens), 2)

@@ -1,0 +1,124 @@
+"""``.safetensors``: a length, a JSON header, the tensors' bytes. Read in place, written as a stream."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from xcit_hub.checkpoints.tensor import DTYPES, Extent, StoredTensor
+from xcit_hub.errors import CheckpointError
+
+_DTYPE_OF_CODE = {entry.safetensors: entry for entry in DTYPES.values()}
+_RANK = {name: rank for rank, name in enumerate(DTYPES)}
+_LARGEST_HEADER = 100_000_000  # the safetensors library's own limit
+
+
+def read(path: Path, mapping: mmap.mmap) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Return the tensors and the metadata of a mapped file.
+
+    Every rule of the format is checked: each name once, no holes or overlaps, sizes equal to shapes.
+
+    Raises:
+        CheckpointError: the file breaks one of them, or is cut short.
+    """
+    header, begin = _header(path, mapping)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _broken(path, "its __metadata__ is not a table of strings")
+    view = memoryview(mapping)
+    position = 0
+    tensors: dict[str, StoredTensor] = {}
+    for name, (dtype, shape, start, stop) in _by_offset(path, header):
+        if start != position:
+            raise _broken(path, f"the bytes of {name!r} begin at {start}, not at {position}")
+        expected = math.prod(shape) * DTYPES[dtype].itemsize
+        if stop - start != expected:
+            raise _broken(path, f"{name!r}, {dtype} {list(shape)}, has {stop - start} bytes, not {expected}")
+        if begin + stop > len(mapping):
+            raise _broken(path, f"it ends before {name!r} does; it was cut short")
+        tensors[name] = StoredTensor(
+            dtype, shape, (Extent(view[begin + start : begin + stop], mapping, begin + start),)
+        )
+        position = stop
+    if begin + position != len(mapping):
+        raise _broken(path, f"{len(mapping) - begin - position} bytes follow the last tensor")
+    return {name: tensors[name] for name in header}, metadata
+
+
+def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> None:
+    """Write ``tensors`` as the safetensors library lays them out: widest dtype first, then by name."""
+    order = sorted(tensors, key=lambda name: (-_RANK[tensors[name].dtype], name))
+    header: dict[str, object] = {}
+    if metadata:
+        header["__metadata__"] = dict(metadata)
+    position = 0
+    for name in order:
+        tensor = tensors[name]
+        header[name] = {
+            "dtype": DTYPES[tensor.dtype].safetensors,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + tensor.nbytes],
+        }
+        position += tensor.nbytes
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight
+    stream.write(len(text).to_bytes(8, "little"))
+    stream.write(text)
+    for name in order:
+        for piece in tensors[name].pieces():
+            stream.write(piece)
+
+
+def _header(path: Path, mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
+    if len(mapping) < 8:
+        raise _broken(path, "it is shorter than the eight bytes it must begin with")
+    length = int.from_bytes(mapping[:8], "little")
+    if length > _LARGEST_HEADER or 8 + length > len(mapping):
+        raise _broken(path, f"its header would be {length} bytes long, of {len(mapping)} in the file")
+    try:
+        header = json.loads(mapping[8 : 8 + length].decode("utf-8"), object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise _broken(path, f"its header is not readable: {error}") from error
+    if not isinstance(header, dict):
+        raise _broken(path, "its header is not a table")
+    return header, 8 + length
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name occurs twice")
+    for text in (*table, *table.values()):
+        if isinstance(text, str):
+            text.encode("utf-8")  # JSON can escape half a character, which is none
+    return table
+
+
+def _by_offset(path: Path, header: dict[str, Any]) -> Iterable[tuple[str, tuple[str, list[int], int, int]]]:
+    entries = []
+    for name, entry in header.items():
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+            raise _broken(path, f"the entry {name!r} lacks dtype, shape or data_offsets, or has more")
+        shape, offsets = entry["shape"], entry["data_offsets"]
+        if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
+            raise _broken(path, f"the shape or the data_offsets of {name!r} are not whole numbers")
+        if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPE_OF_CODE:
+            raise _broken(path, f"the dtype of {name!r}, {entry['dtype']!r}, is not one of {list(_DTYPE_OF_CODE)}")
+        entries.append((name, (_DTYPE_OF_CODE[entry["dtype"]].name, shape, offsets[0], offsets[1])))
+    return sorted(entries, key=lambda entry: entry[1][2:])
+
+
+def _whole_numbers(value: object) -> bool:
+    return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
+
+
+def _broken(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path.name} is not a whole safetensors file: {why}.",
+        where=path,
+        fix="Fetch the file again and compare its SHA-256.",
+    )

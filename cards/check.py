@@ -119,7 +119,7 @@ def _check_mindspore_hub(text: str) -> Iterator[Fault]:
     if not parts.fields.readable:
         return
     try:
-        metadata = mindspore_hub.read(text).metadata
+        metadata = mindspore_hub.read_parts(parts).metadata
     except UnreadableCardError as error:
         yield from map(_warning, error.faults)
         return

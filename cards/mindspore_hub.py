@@ -76,7 +76,11 @@ def read(text: str) -> Card:
     Raises:
         UnreadableCardError: there is no metadata, or it holds YAML that a card has no business to contain.
     """
-    parts = split(text)
+    return read_parts(split(text))
+
+
+def read_parts(parts: Parts) -> Card:
+    """Read a card that has been taken apart; raises as :func:`read`."""
     if not parts.fields.readable:
         raise UnreadableCardError(parts.fields.faults)
     foreign, prose = _foreign(parts)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from xcit_hub.checkpoints.rewrite import convert
 from xcit_hub.training.engine import train
-from xcit_hub.training.recipe import load_recipe
+from xcit_hub.training.recipe_file import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "configs" / "xcit" / "cpu_smoke.yaml"
 

@@ -66,6 +66,6 @@ def test_what_was_trained_is_what_is_loaded_and_its_card_tells_what_was_measured
     report = score(evaluated, loaded)
     assert report is not None
     assert report.ours.top1 == record.top1
-    picture = Image.open(data / "val" / "class1" / "0.png")
-    images = EvalTransform(recipe.preprocessing)(picture)[None]
+    image = Image.open(data / "val" / "class1" / "0.png")
+    images = EvalTransform(recipe.preprocessing)(image)[None]
     assert np.isfinite(loaded(mindspore.Tensor(images)).asnumpy()).all()

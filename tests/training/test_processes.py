@@ -69,7 +69,7 @@ def test_two_workers_under_msrun_equal_one_with_twice_the_batch(tmp_path: Path) 
     one, two = (json.loads((tmp_path / folder / "run.json").read_text()) for folder in ("one", "two"))
     assert (one["cards"], two["cards"]) == (1, 2)
     assert two["final_loss"] == pytest.approx(one["final_loss"], rel=1e-4)
-    assert (two["top1"], two["eval_samples"]) == (one["top1"], 9), "nine pictures on two workers, each once"
+    assert (two["top1"], two["eval_samples"]) == (one["top1"], 9), "nine images on two workers, each once"
     left, right = weights(tmp_path / "one", 2), weights(tmp_path / "two", 2)
     assert max(float(np.abs(left[name] - right[name]).max()) for name in left) < 1e-4
 
@@ -86,7 +86,7 @@ def test_workers_share_statistics_and_what_they_could_not_read(tmp_path: Path) -
     for path in broken:
         path.write_bytes(path.read_bytes()[:100])
     flags = [flag for flag in FLAGS if flag != "--json"]
-    # Unshuffled, pictures go to the workers in turn: numbers 10 and 21 are one of each.
+    # Unshuffled, images go to the workers in turn: numbers 10 and 21 are one of each.
     flags += ["--data_dir", str(data), "--ckpt_save_dir", str(folder), "--epoch_size", "1", "--batch_size", "4"]
     ended = run(*msrun(tmp_path / "logs", SPIED_TRAIN), *flags, "--distribute", "--ema", "--shuffle", "False")
     assert ended.returncode == 0, ended.stderr + ended.stdout
@@ -98,7 +98,7 @@ def test_workers_share_statistics_and_what_they_could_not_read(tmp_path: Path) -
     stored = weights(folder, 1)
     for name in names:
         before = [worker[f"before/{name}"] for worker in (first, second)]
-        assert not np.array_equal(*before), "each worker sees other pictures"
+        assert not np.array_equal(*before), "each worker sees other images"
         np.testing.assert_allclose(first[f"after/{name}"], (before[0] + before[1]) / 2, rtol=1e-6)
         np.testing.assert_array_equal(first[f"after/{name}"], second[f"after/{name}"])
         if name.startswith("ema."):

@@ -48,7 +48,7 @@ def test_a_wrong_interpolation_would_be_seen() -> None:
     assert np.abs(bicubic - bilinear).max() > 1e-2
 
 
-def test_a_file_that_is_no_image_is_named(tmp_path) -> None:
+def test_a_file_that_is_not_an_image_is_named(tmp_path) -> None:
     path = tmp_path / "notes.jpg"
     path.write_text("not an image")
     with pytest.raises(InputError, match=r"notes\.jpg"):

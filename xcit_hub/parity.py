@@ -192,12 +192,13 @@ def verify_weights(
     Raises:
         XcitHubError: the ``timm`` extra is not installed.
     """
+    from xcit_hub.accelerated import accelerate
     from xcit_hub.models import create_model, load_weights
 
     weights = {name: np.asarray(array, np.float32) for name, array in weights.items()}
     entry = variants.architecture(architecture) if isinstance(architecture, str) else architecture
     side = image_size or entry.image_size
-    ours = create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False)
+    ours = accelerate(create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False))
     load_weights(ours, weights)
     theirs = torch_network(weights, entry, dialect, num_classes=num_classes, in_chans=in_chans)
     images = random_images(_BATCH, in_chans, side, side)
@@ -357,7 +358,7 @@ def first_departure(ours: Any, theirs: Any, images: Array) -> Departure | None:
         handles.append(cells[name].register_forward_hook(keep(our_outputs, name)))
         handles.append(modules[name].register_forward_hook(keep(their_outputs, name)))
     try:
-        with torch.no_grad(), ours.step_by_step():
+        with torch.no_grad():
             theirs(torch.from_numpy(images))
             ours(mindspore.Tensor(images))
     finally:

@@ -29,8 +29,9 @@ from xcit_hub.data.sources import ImageSource, open_source
 from xcit_hub.data.transforms import EvalTransform
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import write_text
+from xcit_hub.accelerated import accelerate
 from xcit_hub.models import XCiT, create_model, load_weights
-from xcit_hub.models.kernels import device_target
+from xcit_hub.models.functions import device_target
 from xcit_hub.parameters import parameter_count
 from xcit_hub.run_record import RunRecord, Versions
 from xcit_hub.training import checkpoints, device
@@ -451,7 +452,7 @@ class _Scorer:
 
 def evaluation_network(recipe: Recipe, classes: int, level: AmpLevel) -> XCiT:
     """Build the recipe's network without weights, in evaluation mode and at a precision level."""
-    network = create_model(recipe.model, num_classes=classes, dialect=recipe.dialect, init=False)
+    network = accelerate(create_model(recipe.model, num_classes=classes, dialect=recipe.dialect, init=False))
     network.set_train(False)
     mix_precision(network, level)
     return network

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from huggingface_hub import ModelHubMixin
-from mindspore.nn.utils import no_init_parameters
 
 from xcit_hub import models, variants
+from xcit_hub.accelerated import accelerate, fuse, portable
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.hub import config as descriptions
 from xcit_hub.hub import entry
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import Located, PathLike, locate
 from xcit_hub.hub.read import Fetched, read
-from xcit_hub.models import XCiTFeatures
+from xcit_hub.models.private import no_init_parameters
 from xcit_hub.models.xcit import GlobalPool, Indices
 
 if TYPE_CHECKING:
@@ -52,7 +52,27 @@ NO_RATES: Rates = {
 }
 
 
+class _Forms:
+    """The other forms of a network: folded for inference, and of MindSpore's own operations alone."""
+
+    def fuse(self) -> Self:
+        """Return a copy for inference alone, faster and equal to rounding, see :func:`xcit_hub.accelerated.fuse`."""
+        return fuse(self)
+
+    def portable(self) -> Self:
+        """Return the plain network on the same parameters, which ``mindspore.export`` writes for other machines.
+
+        See :func:`xcit_hub.accelerated.portable`.
+        """
+        return portable(self)
+
+
+class XCiTFeatures(_Forms, models.XCiTFeatures):
+    """The first blocks of an XCiT as a feature pyramid's backbone, see :class:`xcit_hub.models.XCiTFeatures`."""
+
+
 class XCiT(
+    _Forms,
     models.XCiT,
     ModelHubMixin,
     library_name="xcit-hub",
@@ -100,6 +120,7 @@ class XCiT(
                 **rates,
             )
         models.load_weights(network, arrays)
+        network = accelerate(network)
         network.config = config
         network.set_train(False)
         return network
@@ -344,7 +365,7 @@ def create_model(
     """
     rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
     if pretrained is False or pretrained is None:
-        network = models.create_model(
+        plain = models.create_model(
             name,
             cls=XCiT,
             num_classes=1000 if num_classes is None else num_classes,
@@ -355,6 +376,7 @@ def create_model(
             init=init,
             **rates,
         )
+        network = accelerate(plain)
     else:
         located = locate(_pretrained_id(name, pretrained), cache_dir=cache_dir)
         network = XCiT.of_located(

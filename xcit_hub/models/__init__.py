@@ -7,12 +7,12 @@ from typing import Any, Literal, overload
 
 import numpy as np
 from mindspore import Tensor
-from mindspore.nn.utils import no_init_parameters
 from numpy.typing import NDArray
 
 from xcit_hub import variants
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.models.initialization import initialize
+from xcit_hub.models.private import no_init_parameters
 from xcit_hub.models.xcit import GlobalPool, Indices, XCiT, XCiTFeatures, take_indices
 
 __all__ = ["XCiT", "XCiTFeatures", "create_model", "initialize", "load_weights", "take_indices"]
@@ -85,7 +85,6 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
             "drop_path_rate": drop_path_rate,
         },
     )
-    # MindSpore's own first values would be computed and thrown away.
     with no_init_parameters():
         network = cls(
             architecture,

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from xcit_hub.accelerated import accelerate
 from xcit_hub.checkpoints import weights as stored_weights
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT, create_model, load_weights
@@ -144,7 +145,7 @@ def teacher(recipe: Recipe, classes: int) -> XCiT | None:
 
 def evaluation_network(name: str, classes: int, dialect: str, level: AmpLevel) -> XCiT:
     """Build a network without weights, in evaluation mode and at a precision level."""
-    network = _empty(name, classes, dialect)
+    network = accelerate(_empty(name, classes, dialect))
     network.set_train(False)
     mix_precision(network, level)
     return network

@@ -26,8 +26,7 @@ _FACEBOOK = "facebook.pth"
 
 def prepare(case: Case) -> None:
     """Write a network's random weights in three formats."""
-    from xcit_hub.checkpoints import checkpoint
-    from xcit_hub.checkpoints import families as dialects
+    from xcit_hub.checkpoints import checkpoint, translate
     from xcit_hub.checkpoints.checkpoint import StoredTensor
     from xcit_hub.checkpoints.rewrite import convert
     from xcit_hub.parameters import parameter_shapes
@@ -40,9 +39,9 @@ def prepare(case: Case) -> None:
         name: StoredTensor.of(np.abs(generator.standard_normal(shape, np.float32)) * np.float32(0.02))
         for name, shape in parameter_shapes(architecture(case.model)).items()
     }
-    checkpoint.write(folder / _TIMM, dialects.from_ours(weights, "timm"), {"format": "pt"})
+    checkpoint.write(folder / _TIMM, translate.from_ours(weights, "timm"), {"format": "pt"})
     convert(folder / _TIMM, folder / _OURS)
-    checkpoint.write(folder / _FACEBOOK, dialects.from_ours(weights, "facebook"))
+    checkpoint.write(folder / _FACEBOOK, translate.from_ours(weights, "facebook"))
 
 
 def conversion(case: Case, *, source: str, target: str, to: Family) -> Step:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xcit_hub._version import __version__
 
 if TYPE_CHECKING:
-    from xcit_hub.checkpoints.rewrite import convert
+    from converters.convert import convert
     from xcit_hub.hub.load import info, load, load_weights, preprocess
     from xcit_hub.hub.mixin import XCiT
     from xcit_hub.hub.publish import publish
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # public name → the room it stands in
 _ROOMS = {
-    "convert": "xcit_hub.checkpoints.rewrite",
+    "convert": "converters.convert",
     "create_model": "xcit_hub.models",
     "info": "xcit_hub.hub.load",
     "list_models": "xcit_hub.variants",

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
+from xcit_hub.checkpoints.families import Naming
 from xcit_hub.errors import HubError
 from xcit_hub.variants import (
     ARCHITECTURES,
     CHECKPOINTS,
     Architecture,
     DialectName,
-    Family,
     Preprocessing,
     PublishedCheckpoint,
     architecture,
@@ -46,7 +46,7 @@ class Provenance:
     source: str = ""
     revision: str | None = None
     sha256: str | None = None
-    family: Family | None = None
+    family: Naming | None = None
     verified: Literal["full", "prefix", "none"] = "none"
     notes: tuple[str, ...] = ()
 
@@ -270,7 +270,7 @@ def _validated(fields: Mapping[str, object], where: object) -> ModelConfig:
         labels=tuple(_each(fields, "labels", str, where)),
         provenance=Provenance(
             source=_typed(provenance, "source", str, "", where),
-            family=_one_of(provenance, "family", ("timm", "facebook", "mindcv", "xcit-hub", None), where),
+            family=_one_of(provenance, "family", (*get_args(Naming), None), where),
             notes=tuple(_each(provenance, "notes", str, where)),
         ),
         custom=_custom(fields, where),

@@ -81,7 +81,13 @@ TABLE: tuple[tuple[str, Reason], ...] = (
         Reason.OTHER_HEAD,
     ),
 )
+_SLOT = re.compile(_SLOTS)
 _TABLE = tuple((re.compile(pattern), reason) for pattern, reason in TABLE)
+
+
+def is_training_state(prefix: str) -> bool:
+    """Whether a prefix is a word that optimizers put before a parameter's name."""
+    return any(_SLOT.fullmatch(part) for part in prefix.split("."))
 
 
 def reason_of(name: str, tensor: StoredTensor | None = None) -> Reason | None:

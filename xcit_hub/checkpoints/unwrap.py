@@ -48,7 +48,11 @@ def find(tensors: Mapping[str, StoredTensor], asked: Asked | None = None) -> Fou
     """
     prefixes = list(dict.fromkeys(name[: match.start()] for name in tensors if (match := _OWN.search(name))))
     owned = _owned(tensors, prefixes)
-    complete = [prefix for prefix in prefixes if any(name.endswith(_STATISTICS) for name in owned[prefix])]
+    complete = [
+        prefix
+        for prefix in prefixes
+        if not beside.is_training_state(prefix) and any(name.endswith(_STATISTICS) for name in owned[prefix])
+    ]
     networks = complete or prefixes
     if not networks:
         raise WeightsError(
@@ -59,8 +63,9 @@ def find(tensors: Mapping[str, StoredTensor], asked: Asked | None = None) -> Fou
     names, dropped = _sorted_out(chosen, owned[chosen], tensors)
     for prefix in prefixes:
         if prefix != chosen:
+            left, known = _sorted_out(prefix, owned[prefix], tensors)
             reason = _reason_left(prefix, chosen, networks)
-            dropped += [Dropped(name, reason) for name in owned[prefix]]
+            dropped += [*(Dropped(name, reason) for name in left.values()), *known]
     names |= _beside(chosen, tensors)
     outside = [name for name in owned[None] if name not in names.values()]
     images = beside.normalization({name: tensors[name] for name in (*outside, *names.values())})

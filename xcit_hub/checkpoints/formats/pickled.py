@@ -202,7 +202,8 @@ class _Machine:
         self.stack.append(self.stack[-1])
 
     def make_tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self.since_mark()))
+        items = tuple(self.since_mark())
+        self.stack.append(items)
 
     def make_short_tuple(self, length: int) -> None:
         items = tuple(self.stack[-length:])
@@ -212,7 +213,8 @@ class _Machine:
         self.stack.append(items)
 
     def make_list(self, _: Any) -> None:
-        self.stack.append(self.since_mark())
+        items = self.since_mark()
+        self.stack.append(items)
 
     def make_dict(self, _: Any) -> None:
         items = self.since_mark()

@@ -6,6 +6,10 @@
 
 from pathlib import Path
 
+from xcit_hub import deprecated
+
+deprecated.install()
+
 # Modules that have moved and still run under their old names for one release. Not in this folder: when a door is run
 # as a file, its modules come before the standard library's.
 __path__.append(str(Path(__file__).with_name("former")))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from converters.printing import print_inspection, print_report, summary
+from converters.printing import print_inspection, print_report, summary, verdict
 from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def convert_folder(
         console.print(f"{entry.source}: {entry.error}", style="red", markup=False)
     for entry in unequal:
         console.print(
-            f"{entry.source} computes something else than PyTorch's network; {entry.target} was not written.",
+            f"{entry.source}: {verdict(entry.report)}; {entry.target} was not written.",
             style="red",
             markup=False,
         )

@@ -101,7 +101,7 @@ def convert(
         if not verify and (verify is False or hindrance or is_wide):
             return None
         stage(f"verifying {Path(target).name}")
-        return prove.proof(written, made)
+        return prove.proof(written, made, stage)
 
     asked = {**asdict(options), "model": model or published}
     made = rewrite(path, target, progress=progress, prove=proven, **asked)

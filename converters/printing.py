@@ -38,13 +38,18 @@ def print_report(console: Console, report: Report) -> None:
         console.print(f"        {mapped} parameters mapped, {report.seconds:.2f} s")
         console.print(f"        sha256 {target['sha256']}")
     if report.parity is not None:
-        _print_parity(console, report.parity)
+        _print_parity(console, report, report.parity)
 
 
-def _print_parity(console: Console, parity: dict[str, Any]) -> None:
-    verdict, style = ("equal to PyTorch's network", None) if parity["passed"] else ("NOT EQUAL", "red")
-    figures = f"logits differ by {parity['max_error']:.1e}, {parity['relative_error']:.1e} of their deviation"
-    console.print(f"proved  {verdict}: {figures} (bar {parity['bar']:.0e})", style=style)
+def verdict(report: Report | None) -> str:
+    """Say in words how the proof of a conversion went."""
+    from xcit_hub import parity
+
+    return parity.verdict((report and report.parity) or {})
+
+
+def _print_parity(console: Console, report: Report, parity: dict[str, Any]) -> None:
+    console.print(f"proved  {verdict(report)}", style=None if parity["passed"] else "red", markup=False)
 
 
 def _print_grouped(console: Console, title: str, entries: list[tuple[str, str]]) -> None:

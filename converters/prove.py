@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from typing import Any
 
 from xcit_hub.checkpoints.report import Report
@@ -18,8 +19,14 @@ def hindrance(report: Report) -> str | None:
     return f"{' and '.join(missing)} not installed (pip install 'xcit-hub[timm]')" if missing else None
 
 
-def proof(target: str | os.PathLike[str], report: Report) -> dict[str, Any]:
-    """Read the written file back, put it into MindSpore's network and PyTorch's, and compare what they compute."""
+def proof(
+    target: str | os.PathLike[str], report: Report, stage: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Read the written file back, put it into MindSpore's network and PyTorch's, and judge what they compute.
+
+    Args:
+        stage: told in a few words what is going on.
+    """
     from xcit_hub.parity import verify_weights
 
     weights = load(target, model=report.weights.architecture.name)
@@ -29,6 +36,7 @@ def proof(target: str | os.PathLike[str], report: Report) -> dict[str, Any]:
         weights.dialect,
         num_classes=weights.num_classes,
         in_chans=weights.in_chans,
+        stage=lambda words: stage(f"verifying: {words}"),
     ).as_dict()
 
 

@@ -15,7 +15,8 @@ from xcit_hub.checkpoints import (  # noqa: E402
     identify,
 )
 from xcit_hub.checkpoints.checkpoint import StoredTensor  # noqa: E402
-from xcit_hub.checkpoints.rewrite import convert, load  # noqa: E402
+from xcit_hub.checkpoints.rewrite import rewrite
+from xcit_hub.checkpoints.weights import load  # noqa: E402
 from xcit_hub.errors import UnknownNameError, WeightsError  # noqa: E402
 from xcit_hub.parameters import parameter_shapes  # noqa: E402
 from xcit_hub.variants import ARCHITECTURES, Architecture, architecture  # noqa: E402
@@ -68,7 +69,7 @@ def test_mindspore_trained_weights_run_in_timm_create_model_with_our_logits(tmp_
     weights = conditioned(NAME)
     checkpoint.write(tmp_path / "trained.ckpt", weights)
     out = tmp_path / "timm.safetensors"
-    convert(tmp_path / "trained.ckpt", out, to="timm", model=f"{NAME}.ms_in1k", dialect="mindcv")
+    rewrite(tmp_path / "trained.ckpt", out, to="timm", model=f"{NAME}.ms_in1k", dialect="mindcv")
     theirs = timm.create_model(f"{NAME}.ms_in1k", checkpoint_path=str(out)).eval()
     ours = create_model(NAME, dialect="mindcv")
     load_weights(ours, load(tmp_path / "trained.ckpt", dialect="mindcv").arrays())
@@ -100,7 +101,7 @@ def test_what_our_class_saves_is_known_to_be_mindcvs(tmp_path: Path):
 
     save_file(timm.create_model(f"{NAME}.ms_in1k").state_dict(), tmp_path / "x.safetensors")
     assert load(tmp_path / "x.safetensors").dialect == "mindcv"
-    convert(tmp_path / "x.safetensors", tmp_path / "x.ckpt", to="mindcv")
+    rewrite(tmp_path / "x.safetensors", tmp_path / "x.ckpt", to="mindcv")
 
 
 @pytest.mark.parametrize("dialect", ["paper", "mindcv"])

@@ -95,6 +95,28 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Return the bytes of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        InputError: it is missing, larger, or not a regular file: reading a pipe or a device would never end.
+    """
+    try:
+        # Without O_NONBLOCK opening a pipe waits for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise InputError("This is not a regular file.", where=path, fix="Give the path of a file.")
+            content = stream.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"Cannot read the file: {reason}.", where=path, fix="Check the path.") from error
+    if len(content) > limit:
+        raise InputError(f"The file is larger than {limit:,} bytes.", where=path, fix="Give another file.")
+    return content
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits.
 

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from xcit_hub.parity import ParityResult
+    from xcit_hub.variants import DialectName
 
 
 def parity(
@@ -70,7 +71,7 @@ def parity(
         raise typer.Exit(1)
 
 
-def _compare(name: str, dialect: str | None, image_size: int | None, gradients: bool) -> ParityResult:
+def _compare(name: str, dialect: DialectName | None, image_size: int | None, gradients: bool) -> ParityResult:
     from xcit_hub import parity, variants
     from xcit_hub.checkpoints.checkpoint import SUFFIXES
 
@@ -78,7 +79,7 @@ def _compare(name: str, dialect: str | None, image_size: int | None, gradients: 
         published = variants.CHECKPOINTS.get(name)
         dialect = dialect or (published.dialect if published else "paper")
         return parity.verify_random(name, dialect, image_size=image_size or 64, gradients=gradients)
-    from xcit_hub.checkpoints.rewrite import load
+    from xcit_hub.checkpoints.weights import load
 
     weights = load(name, dialect=dialect)
     return parity.verify_weights(

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
-from xcit_hub.errors import HubError
+from xcit_hub.errors import HubError, InputError
 from xcit_hub.variants import (
     ARCHITECTURES,
     CHECKPOINTS,
@@ -19,7 +19,9 @@ from xcit_hub.variants import (
     Family,
     Preprocessing,
     PublishedCheckpoint,
+    Shape,
     architecture,
+    reshaped,
 )
 
 FILE_NAME = "xcit_hub.json"
@@ -294,18 +296,20 @@ def _custom(fields: Mapping[str, object], where: object) -> Architecture | None:
     if fields.get("custom") is None:
         return None
     record = _typed(fields, "custom", dict, {}, where)
-    counts = ("patch_size", "embed_dim", "depth", "num_heads", "image_size", "mlp_ratio", "cls_attn_layers")
-    numbers = {name: _typed(record, name, int, 0, where) for name in counts}
-    if min(numbers.values()) < 1 or numbers["patch_size"] not in (8, 16) or numbers["embed_dim"] % numbers["num_heads"]:
-        raise _malformed("'custom' has dimensions that no XCiT has", where)
-    if not isinstance(record.get("tokens_norm"), bool):
-        raise _malformed("'custom' lacks tokens_norm", where)
-    return Architecture(
+    shape = {name: value for name, value in record.items() if name not in ("name", "image_size")}
+    lacking = {"patch_size", "embed_dim", "depth", "num_heads", "tokens_norm"} - shape.keys()
+    image_size = _typed(record, "image_size", int, 0, where)
+    if lacking or image_size < 1:
+        raise _malformed(f"'custom' lacks {', '.join(sorted(lacking)) or 'an image_size'}", where)
+    named = replace(
+        ARCHITECTURES["xcit_nano_12_p16_224"],
         name=_typed(fields, "architecture", str, "", where),
-        eta=_typed(record, "eta", float, 1.0, where),
-        tokens_norm=record["tokens_norm"],
-        **numbers,
+        image_size=image_size,
     )
+    try:
+        return reshaped(named, cast(Shape, shape))
+    except InputError as error:
+        raise _malformed(f"'custom' has dimensions that no XCiT has: {error.what}", where) from error
 
 
 def _typed(fields: Mapping[str, object], name: str, kind: type[T], default: T, where: object) -> T:

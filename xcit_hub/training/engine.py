@@ -21,6 +21,7 @@ from PIL import Image
 
 from xcit_hub import variants
 from xcit_hub._version import __version__
+from xcit_hub.accelerated import accelerate
 from xcit_hub.checkpoints import weights as stored_weights
 from xcit_hub.data.augment import RandAugment, RandomErasing, TrainTransform
 from xcit_hub.data.batches import EvalBatches, TrainBatches, Worker
@@ -29,7 +30,6 @@ from xcit_hub.data.sources import ImageSource, open_source
 from xcit_hub.data.transforms import EvalTransform
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import write_text
-from xcit_hub.accelerated import accelerate
 from xcit_hub.models import XCiT, create_model, load_weights
 from xcit_hub.models.functions import device_target
 from xcit_hub.parameters import parameter_count

@@ -98,10 +98,16 @@ def create_reference(architecture: str | Architecture, dialect: str, **kwargs: A
     """
     chosen = variants.architecture(architecture) if isinstance(architecture, str) else architecture
     mindcv = not variants.dialect(dialect).normalize_qk
-    if chosen.name in variants.TIMM_ARCHITECTURES and variants.ARCHITECTURES[chosen.name] == chosen and dialect != "mindcv-mint":
+    if (
+        chosen.name in variants.TIMM_ARCHITECTURES
+        and variants.ARCHITECTURES[chosen.name] == chosen
+        and dialect != "mindcv-mint"
+    ):
         return timm.create_model(f"{chosen.name}.{TAG}" if mindcv else chosen.name, **kwargs)
     form = "tanh" if variants.dialect(dialect).gelu == "tanh" else "none"
-    built = (MindcvXcit if mindcv else Xcit)(**_arguments(chosen), act_layer=partial(nn.GELU, approximate=form), **kwargs)
+    built = (MindcvXcit if mindcv else Xcit)(
+        **_arguments(chosen), act_layer=partial(nn.GELU, approximate=form), **kwargs
+    )
     for place, stride in enumerate(chosen.stem_strides):
         built.patch_embed.proj[2 * place][0].stride = (stride, stride)
     return built

@@ -10,8 +10,8 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypedDict
 
 from xcit_hub.errors import InputError, UnknownNameError, closest
 
@@ -55,7 +55,7 @@ DIALECTS: dict[str, Dialect] = {
         "mindcv-mint",
         normalize_qk=False,
         gelu="erf",
-        explanation="MindCV's network of mint layers: no normalisation of queries and keys, erf GELU (MindCV since 0.5)",
+        explanation="MindCV's newest network: no normalisation of queries and keys, erf GELU (mint layers, since 0.5)",
     ),
 }
 
@@ -113,6 +113,60 @@ class Architecture:
         return int(self.embed_dim * self.mlp_ratio)
 
 
+class Shape(TypedDict, total=False):
+    """Fields of :class:`Architecture` that may be given beside its name, as to timm's ``create_model``."""
+
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+    cls_attn_layers: int
+    use_pos_embed: bool
+    eta: float
+    tokens_norm: bool
+    strides: tuple[int, ...]
+
+
+_COUNTS = ("patch_size", "embed_dim", "depth", "num_heads", "cls_attn_layers")
+_POSITIVE = ("mlp_ratio", "eta")
+_SWITCHES = ("use_pos_embed", "tokens_norm")
+
+
+def reshaped(architecture: Architecture, shape: Shape) -> Architecture:
+    """Return an architecture with other fields; another ``patch_size`` brings its own strides.
+
+    Raises:
+        InputError: there is no such field, or no network has such a value.
+    """
+    given: dict[str, Any] = dict(shape)
+    for name, value in given.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = (
+            (name in _COUNTS and number and isinstance(value, int) and value >= 1)
+            or (name in _POSITIVE and number and 0 < value < math.inf)
+            or (name in _SWITCHES and isinstance(value, bool))
+            or (name == "strides" and isinstance(value, list | tuple) and all(type(stride) is int for stride in value))
+        )
+        if not fits:
+            known = ", ".join(Shape.__annotations__)
+            raise InputError(
+                f"{name} is {value!r}, which no network can have.",
+                fix=f"Give counts of 1 or more, ratios above 0, and True or False; the fields of a shape are {known}.",
+            )
+    if "strides" in given or "patch_size" in given:
+        given["strides"] = tuple(given.get("strides", ()))
+    changed = replace(architecture, **given)
+    doublings = len(changed.stem_strides) - 1
+    if changed.embed_dim % changed.num_heads or changed.embed_dim % 2**doublings or changed.mlp_hidden < 1:
+        raise InputError(
+            f"{changed.embed_dim} channels do not divide among {changed.num_heads} heads, or cannot be halved "
+            f"{doublings} times by the stem, or leave none for an MLP of ratio {changed.mlp_ratio}.",
+            fix="Choose another embed_dim, num_heads or mlp_ratio.",
+        )
+    return changed
+
+
 # width, heads, tokens_norm: paper, Table 1; tokens_norm from facebookresearch/xcit's model functions.
 _WIDTHS: dict[str, tuple[int, int, bool]] = {
     "nano": (128, 4, False),
@@ -150,9 +204,9 @@ def _architectures() -> Iterator[Architecture]:
                     )
 
 
-# name: width, patch size, strides, image size. github.com/dedeswim/vits-robustness-torch, src/models.py: timm's networks
-# of patches of 16, whose first two convolutions (places 0 and 2 of the stem, its GELUs counted) keep the resolution of
-# images of 32 pixels.
+# name: width, patch size, strides, image size. Source: github.com/dedeswim/vits-robustness-torch. 32 pixels pass
+# through timm's networks of patches of 16, of which the first two convolutions (places 0 and 2 of the stem, where its
+# GELUs count) keep the resolution.
 _ROBUST: dict[str, tuple[str, int, tuple[int, ...], int]] = {
     "xcit_medium_12_p16_224": ("medium", 16, (), 224),
     "xcit_large_12_p16_224": ("large", 16, (), 224),
@@ -178,9 +232,7 @@ def _robust_architectures() -> Iterator[Architecture]:
         )
 
 
-ARCHITECTURES: dict[str, Architecture] = {
-    entry.name: entry for entry in (*_architectures(), *_robust_architectures())
-}
+ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (*_architectures(), *_robust_architectures())}
 TIMM_ARCHITECTURES: tuple[str, ...] = tuple(entry.name for entry in _architectures())
 
 

@@ -17,7 +17,7 @@ from xcit_hub import parity, variants
 from xcit_hub.accelerated import accelerate, available, build
 from xcit_hub.checkpoints.families import LAYOUTS
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError
-from xcit_hub.models import XCiTFeatures, create_model, load_weights
+from xcit_hub.models import XCiT, XCiTFeatures, create_model, load_weights
 from xcit_hub.parameters import parameter_shapes
 
 _NANO = "xcit_nano_12_p16_224"
@@ -330,6 +330,76 @@ def test_the_positional_encoding_is_computed_once_for_a_resolution() -> None:
     for _ in range(3):
         network(Tensor(_images()))
     assert xcit._fourier_array.cache_info().misses == 1
+
+
+_OTHERS = {
+    "no position": {"use_pos_embed": False},
+    "robust strides": {"patch_size": 4, "strides": (1, 1, 2, 2)},
+    "three convolutions": {"patch_size": 8},
+    "another ratio": {"mlp_ratio": 2.5},
+    "three class blocks": {"cls_attn_layers": 3, "tokens_norm": True},
+    "other widths": {"embed_dim": 64, "depth": 2, "num_heads": 2, "eta": 0.1},
+}
+
+
+@pytest.mark.parametrize("change", _OTHERS.values(), ids=_OTHERS)
+def test_shapes_beside_the_name_compute_what_timm_computes(form: Form, change: dict[str, Any]) -> None:
+    import torch
+
+    architecture = variants.reshaped(_SMALL, change)
+    ours, theirs = _pair(form, architecture)
+    assert create_model(_SMALL, init=False, **change).architecture == architecture
+    images = _images(37, 48)
+    assert _close(ours(Tensor(images)), theirs(torch.from_numpy(images)))
+    found, expected = ours.forward_features(Tensor(images)), theirs.forward_features(torch.from_numpy(images))
+    assert _close(found, expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"depth": 0}, {"num_heads": 5}, {"embed_dim": 44, "num_heads": 4}, {"mlp_ratio": 0.0}, {"eta": -1.0}),
+        *({"depth": True}, {"use_pos_embed": 1}, {"patch_size": 4}, {"strides": (1, 1, 1, 1)}, {"qkv_bias": False}),
+    ],
+)
+def test_shapes_that_no_network_has_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        create_model(_SMALL, init=False, **change)
+
+
+def test_every_argument_of_timms_xcit_is_taken_but_for_those_that_the_readme_names() -> None:
+    import inspect
+
+    from timm.models.xcit import Xcit
+
+    theirs = set(inspect.signature(Xcit.__init__).parameters) - {"self"}
+    ours = set(inspect.signature(create_model).parameters) | set(variants.Shape.__annotations__)
+    assert theirs - ours == {"img_size", "act_layer", "norm_layer", "qkv_bias", "device", "dtype"}
+
+
+def test_mindcvs_newest_network_neither_normalises_queries_and_keys_nor_approximates_gelu(form: Form) -> None:
+    import torch
+
+    weights = parity.random_weights(parameter_shapes(_SMALL), temperature=0.02)
+    ours = create_model(_SMALL, dialect="mindcv-mint", init=False)
+    load_weights(ours, weights)
+    ours = form(ours.set_train(False))
+    images = _images()
+    found = ours(Tensor(images))
+    twins = {name: parity.torch_network(weights, _SMALL, name) for name in variants.DIALECTS}
+    assert _close(found, twins.pop("mindcv-mint")(torch.from_numpy(images)))
+    for other in twins.values():
+        assert not _close(found, other(torch.from_numpy(images)))
+
+
+def test_a_dialect_of_batch_statistics_normalises_by_the_batch_in_evaluation_too(form: Form) -> None:
+    dialect = replace(variants.dialect("paper"), statistics="batch")
+    network = XCiT(_SMALL, dialect, num_classes=7)
+    load_weights(network, _weights(num_classes=7))
+    images = Tensor(_images())
+    in_training = _network(lambda network: network, num_classes=7).set_train(True)(images).asnumpy()
+    found = form(network.set_train(False))(images).asnumpy()
+    assert np.abs(found - in_training).max() <= 1e-5 * in_training.std()
 
 
 def test_impossible_options_are_refused_by_name() -> None:

@@ -1,4 +1,4 @@
-"""Compiled code for CPUs, optional and never needed for a right result: a network computed by it, and fused for inference.
+"""Compiled code for CPUs, never needed for a right result: a network computed by it, and fused for inference.
 
 :func:`accelerate` and :func:`portable` lead from a plain network to one of compiled operations and back, on the same
 parameters; :func:`fuse` makes a copy for inference alone.

@@ -1,4 +1,4 @@
-"""The network's cells by compiled operations: each is a plain cell, with its parameters, whose ``construct`` is another.
+"""The network's cells by compiled operations: each is a plain cell whose ``construct`` is another.
 
 Where a cell cannot be computed so (half precision, a hook inside that wants to see what passes, a part replaced), it
 computes as the plain one does. That is asked at every call in PyNative mode and at every compilation in graph mode.
@@ -43,6 +43,7 @@ def where(height: int, width: int, tokens: int, layers: tuple[int, ...] = ()) ->
 
 
 def computes_in_half(cell: nn.Cell) -> bool:
+    """Tell whether a cell computes in half precision by ``to_float``."""
     flags = vars(cell)  # Cell.to_float sets them
     return bool(flags.get("fp16") or flags.get("bf16"))
 
@@ -126,7 +127,11 @@ class Dense(nn.Dense):
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (…, in) to (…, out)."""
-        return self.run[0](as_float32(x), self.weight, self.bias).astype(x.dtype) if self.compiled else super().construct(x)
+        return (
+            self.run[0](as_float32(x), self.weight, self.bias).astype(x.dtype)
+            if self.compiled
+            else super().construct(x)
+        )
 
 
 def _by_batch(norm: nn.BatchNorm2d) -> bool:
@@ -135,9 +140,9 @@ def _by_batch(norm: nn.BatchNorm2d) -> bool:
 
 
 def _move(norm: nn.BatchNorm2d, statistic: Parameter, value: Tensor) -> None:
-    """Move a running statistic of a batch norm towards the batch's."""
-    kept, value = norm.momentum, ops.stop_gradient(value).reshape(statistic.shape)
-    ops.assign(statistic, statistic * kept + value * (1.0 - kept))
+    """Move a running statistic of a batch norm towards the batch's, by the share that MindSpore calls its momentum."""
+    value = ops.stop_gradient(value).reshape(statistic.shape)
+    ops.assign(statistic, statistic * (1.0 - norm.momentum) + value * norm.momentum)
 
 
 def _move_both(norm: nn.BatchNorm2d, mean: Tensor, biased_variance: Tensor, count: int) -> None:
@@ -324,6 +329,6 @@ def make_plain(root: nn.Cell) -> None:
 
 
 def forget_graphs(copied: nn.Cell) -> None:
-    """Let a copied network compile graphs of its own: those that it remembers belong to the network it was copied of."""
+    """Let a copied network compile graphs of its own: those that it remembers are another's."""
     for cell in all_cells(copied):
         cell.compile_cache.clear()

@@ -104,11 +104,11 @@ class _Fused:
         trained: nn.Cell = super().set_train(False)  # type: ignore[misc]
         return trained
 
-    def cast(self, dtype: Any) -> None:
+    def cast(self, dtype: Any) -> None:  # noqa: ARG002
         """Refuse: see :func:`refuse_if_fused`."""
         refuse_if_fused(self, "cast")  # type: ignore[arg-type]
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
+    def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: ARG002
         """Refuse: see :func:`refuse_if_fused`."""
         refuse_if_fused(self, "recomputed")  # type: ignore[arg-type]
 
@@ -122,7 +122,7 @@ class _InOperations(_Fused):
     def _through(self, tokens: Tensor, height: int, width: int, first: int, last: int) -> Tensor:
         return self.blocks(tokens, height, width, first, last)
 
-    def _class_tokens(self, tokens: Tensor) -> Tensor:
+    def _class_tokens(self, tokens: Tensor) -> Tensor:  # noqa: ARG002
         return self.cls_token  # the operation takes one for all images
 
 

@@ -1,4 +1,4 @@
-"""The parts of a fused network as compiled operations, from folded parameters that :mod:`xcit_hub.accelerated.fused` makes.
+"""The parts of a fused network as compiled operations, from what :mod:`xcit_hub.accelerated.fused` folds.
 
 Images and tokens of other types than float32 are converted there and back.
 """

@@ -1,4 +1,4 @@
-"""A network's twin on the same parameters: :func:`accelerate` computes it by compiled code, :func:`portable` does not."""
+"""A network's twin on the same parameters: :func:`accelerate` makes it of compiled code, :func:`portable` without."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def _twin(network: N) -> N:
     """Copy a network's cells, with their modes and hooks, on the same parameters."""
     shared = [*network.get_parameters()]
     # Primitives do not change, and to copy them takes longer than to copy the cells.
-    shared += [entry for cell in all_cells(network) for entry in vars(cell).values() if isinstance(entry, ops.Primitive)]
+    shared += [
+        entry for cell in all_cells(network) for entry in vars(cell).values() if isinstance(entry, ops.Primitive)
+    ]
     twin = copy.deepcopy(network, {id(entry): entry for entry in shared})
     forget_graphs(twin)
     return twin

@@ -68,7 +68,7 @@ def start(recipe: Recipe, classes: Sequence[str], initial: Initial | None = None
         initial = _stored(recipe)
     if initial is None and recipe.pretrained:
         raise InputError("pretrained needs the published weights.", where="pretrained")
-    network = create_model(
+    plain = create_model(
         recipe.model,
         num_classes=recipe.num_classes or len(classes),
         in_chans=recipe.in_channels,
@@ -77,6 +77,7 @@ def start(recipe: Recipe, classes: Sequence[str], initial: Initial | None = None
         dialect=dialect_of(recipe, None if initial is None else initial.dialect),
         seed=recipe.seed,
     )
+    network = accelerate(plain)
     if initial is None:
         return Start(network, None, [])
     fresh = {name: parameter.asnumpy() for name, parameter in network.parameters_dict().items()}
@@ -152,4 +153,4 @@ def evaluation_network(name: str, classes: int, dialect: str, level: AmpLevel) -
 
 
 def _empty(name: str, classes: int, dialect: str) -> XCiT:
-    return create_model(name, num_classes=classes, dialect=dialect, init=False)
+    return accelerate(create_model(name, num_classes=classes, dialect=dialect, init=False))

@@ -202,8 +202,9 @@ class TrainStep:
 
     Args:
         network: the student. Its parameters are trained; load weights, freeze, recompute, hook and replace its
-            classifier before. Read it from :attr:`network` after, by compiled code where that serves: where its blocks are trained as one cell (see
-            :mod:`xcit_hub.accelerated.stacked`) they are as they were until that brings them up to date.
+            classifier before. Read it from :attr:`network` after, which is computed by compiled code where that serves:
+            where its blocks are trained as one cell (see :mod:`xcit_hub.accelerated.stacked`) they are as they were
+            until that brings them up to date.
         recipe: loss, optimizer, clipping, scaling, accumulation, averaging.
         ema: the network that holds the moving average, a copy of ``network`` at the start; its parameters are renamed
             ``ema.…``. None without averaging. Read it from :attr:`ema`.

@@ -17,9 +17,7 @@ from xcit_hub.training.resume import Kept
 def test_the_policy_decides_which_checkpoints_stay_and_averages_go_with_them(
     tmp_path: Path, policy: str, stays: list[str]
 ) -> None:
-    kept = [
-        Kept(name=f"{name}.ckpt", top1=top1) for name, top1 in (("a", 10.0), ("b", 30.0), ("c", 20.0), ("d", None))
-    ]
+    kept = [Kept(name=f"{name}.ckpt", top1=top1) for name, top1 in (("a", 10.0), ("b", 30.0), ("c", 20.0), ("d", None))]
     for entry in kept:
         (tmp_path / entry.name).touch()
         (tmp_path / entry.name.replace(".ckpt", "_ema.ckpt")).touch()

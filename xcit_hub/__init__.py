@@ -8,7 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from xcit_hub import deprecated
 from xcit_hub._version import __version__
+
+deprecated.install()
 
 if TYPE_CHECKING:
     from xcit_hub.checkpoints.rewrite import convert

@@ -79,41 +79,41 @@ class RunRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    format: int = Field(FORMAT, ge=1, le=FORMAT)
+    format: int = Field(default=FORMAT, ge=1, le=FORMAT)
     recipe: str | None = None
     flags: dict[str, Any] = {}
     configuration: dict[str, Any] | None = None
     started_from: str | None = None
     versions: Versions = Versions()
     device: str | None = None
-    cards: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
+    cards: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
     image_size: tuple[int, int] | None = None
     mode: str | None = None
     jit_level: str | None = None
-    graph_compile_seconds: float | None = Field(None, ge=0)
-    ms_per_step: float | None = Field(None, ge=0)
-    images_per_second: float | None = Field(None, ge=0)
-    params: int | None = Field(None, ge=0)
+    graph_compile_seconds: float | None = Field(default=None, ge=0)
+    ms_per_step: float | None = Field(default=None, ge=0)
+    images_per_second: float | None = Field(default=None, ge=0)
+    params: int | None = Field(default=None, ge=0)
     model: str | None = None
     dialect: str | None = None
-    num_classes: int | None = Field(None, ge=1)
+    num_classes: int | None = Field(default=None, ge=1)
     classes: list[str] | None = None
     dataset: str | None = None
-    train_samples: int | None = Field(None, ge=0)
+    train_samples: int | None = Field(default=None, ge=0)
     seed: int | None = None
-    epochs: int | None = Field(None, ge=0)
+    epochs: int | None = Field(default=None, ge=0)
     final_loss: float | None = None
-    top1: float | None = Field(None, ge=0, le=100)
-    top5: float | None = Field(None, ge=0, le=100)
-    eval_loss: float | None = Field(None, ge=0)
-    eval_samples: int | None = Field(None, ge=0)
-    eval_seconds: float | None = Field(None, ge=0)
+    top1: float | None = Field(default=None, ge=0, le=100)
+    top5: float | None = Field(default=None, ge=0, le=100)
+    eval_loss: float | None = Field(default=None, ge=0)
+    eval_samples: int | None = Field(default=None, ge=0)
+    eval_seconds: float | None = Field(default=None, ge=0)
     preprocessing: SeenImages | None = None
     weights: Literal["trained", "average"] | None = None
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
-    skipped_updates: int | None = Field(None, ge=0)
+    skipped_updates: int | None = Field(default=None, ge=0)
     unreadable: list[str] = []
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A folder of small pictures whose brightness tells their class."""
+"""A folder of small images whose brightness tells their class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 
-def write_pictures(root: Path, train: int = 8, val: int = 3) -> Path:
+def write_images(root: Path, train: int = 8, val: int = 3) -> Path:
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         for label in range(3):

@@ -98,7 +98,7 @@ def convert_one(
         if not verify and (verify is False or hindrance or wide):
             return None
         stage(f"verifying {Path(target).name}")
-        return proof(written, report)
+        return proof(written, report, stage)
 
     asked = asdict(replace(options, model=options.model or model))
     return convert(path, target, progress=progress, prove=prove, **asked)
@@ -112,8 +112,14 @@ def provable(report: Report) -> str | None:
     return f"{' and '.join(missing)} not installed (pip install 'xcit-hub[timm]')" if missing else None
 
 
-def proof(target: str | os.PathLike[str], report: Report) -> dict[str, Any]:
-    """Read the written file back, put it into MindSpore's network and PyTorch's, and compare what they compute."""
+def proof(
+    target: str | os.PathLike[str], report: Report, stage: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Read the written file back, put it into MindSpore's network and PyTorch's, and judge what they compute.
+
+    Args:
+        stage: told in a few words what is going on.
+    """
     from xcit_hub.parity import verify_weights
 
     weights = load(target, model=report.weights.architecture.name)
@@ -123,6 +129,7 @@ def proof(target: str | os.PathLike[str], report: Report) -> dict[str, Any]:
         weights.dialect,
         num_classes=weights.num_classes,
         in_chans=weights.in_chans,
+        stage=lambda words: stage(f"verifying: {words}"),
     ).as_dict()
 
 

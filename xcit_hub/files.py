@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,28 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all (:func:`atomic_write`)."""
     with atomic_write(target) as stream:
         stream.write(text.encode("utf-8"))
+
+
+def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Return the bytes of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        InputError: it is missing, larger, or not a regular file: reading a pipe or a device would never end.
+    """
+    try:
+        # Without O_NONBLOCK opening a pipe waits for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise InputError("This is not a regular file.", where=path, fix="Give the path of a file.")
+            content = stream.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"Cannot read the file: {reason}.", where=path, fix="Check the path.") from error
+    if len(content) > limit:
+        raise InputError(f"The file is larger than {limit:,} bytes.", where=path, fix="Give another file.")
+    return content
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -117,13 +117,29 @@ ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in _archit
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a photograph becomes the network's input (timm's ``pretrained_cfg`` fields of the same names)."""
+    """How a photograph becomes the network's input (timm's ``pretrained_cfg`` fields of the same names).
+
+    Args:
+        image_size: side of the square in pixels; the height where ``image_width`` says another width.
+        crop_pct: the part of the resized image that the crop keeps.
+        mean, std: of the pixels in 0…1, one number, or one for each channel.
+        crop_mode: ``center`` (the shorter side is resized, the centre kept), ``squash`` (both sides are resized, the
+            aspect is lost) or ``border`` (the longer side is resized, borders are added).
+        image_width: where the input is not square.
+    """
 
     image_size: int = 224
     crop_pct: float = 1.0
     interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_mode: str = "center"
+    image_width: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input in pixels."""
+        return self.image_size, self.image_width or self.image_size
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ model_version: 1.0
 train_dataset: ImageNet2012
 author: somebody
 update_time: 2026-01-31
-repo_link: <https://example.org/repo>
+repo_link: <https://example.com/somebody/repo>
 user_id: somebody
 mindspore_version: 2.10
 license: apache-2.0

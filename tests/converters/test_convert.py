@@ -61,7 +61,7 @@ def test_what_is_written_is_proved_beside_pytorch_by_default_and_reported(source
 def test_wide_networks_are_proved_only_when_asked(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
 
-    def prove(target, _report):
+    def prove(target, _report, _stage):
         asked.append(target.name)
         return {"passed": True}
 
@@ -89,7 +89,7 @@ def test_what_fails_its_proof_replaces_nothing_and_leaves_nothing(
     convert_one(str(source), tmp_path / "x.ckpt", Options(), verify=False)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     figures = {"passed": False, "max_error": 1.0, "relative_error": 1.0, "bar": 1e-4}
-    monkeypatch.setattr(conversion, "proof", lambda written, _: figures if written.is_file() else None)
+    monkeypatch.setattr(conversion, "proof", lambda written, *_: figures if written.is_file() else None)
     with pytest.raises(typer.Exit) as left:
         convert_file(
             str(make(tmp_path.parent / "other" / "other.safetensors", seed=5)),

@@ -73,7 +73,7 @@ def test_a_policy_that_does_not_exist_is_refused(text: str) -> None:
 
 
 def test_operations_are_drawn_as_often_as_timm_draws_them() -> None:
-    """Count how often a picture stays untouched, and the mean change: both must agree with timm's own transform."""
+    """Count how often an image stays untouched, and the mean change: both must agree with timm's own transform."""
     image = photograph().resize((32, 32))
     ours, theirs = [], []
     policy, canvas, rng = (
@@ -110,7 +110,7 @@ def test_crops_are_distributed_as_timms() -> None:
         assert _same_distribution(found, expected)
 
 
-def test_a_picture_too_narrow_for_any_crop_gives_its_middle() -> None:
+def test_an_image_too_narrow_for_any_crop_gives_its_middle() -> None:
     from timm.data.transforms import RandomResizedCropAndInterpolation
 
     image = Image.new("RGB", (400, 3))
@@ -122,7 +122,7 @@ def test_jitter_is_torchvisions_given_its_draws() -> None:
     from torchvision.transforms import functional
 
     image, rng = photograph(), generator(5)
-    found = color_jitter(image, 0.4, rng)
+    found = color_jitter(image, (0.4, 0.4, 0.4), rng)
     rng = generator(5)
     factors, order = rng.uniform(0.6, 1.4, size=3), rng.permutation(3)
     adjust = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
@@ -167,7 +167,7 @@ def test_a_view_depends_on_its_generator_alone() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_without_augmentation_a_view_is_the_resized_normalised_picture() -> None:
+def test_without_augmentation_a_view_is_the_resized_normalised_image() -> None:
     transform = _transform(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, policy=None, erasing=None)
     image = photograph().crop((0, 0, 200, 200))
     expected = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC), np.float32) / 255
@@ -184,7 +184,7 @@ def _transform(**changes: Any) -> TrainTransform:
         "ratio": (0.75, 4 / 3),
         "hflip": 0.5,
         "vflip": 0.0,
-        "jitter": 0.0,
+        "jitter": (0.0, 0.0, 0.0),
         "policy": RandAugment.parse("randaug-m9-mstd0.5-inc1"),
         "interpolation": "bicubic",
         "mean": (0.485, 0.456, 0.406),

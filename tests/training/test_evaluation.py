@@ -11,7 +11,7 @@ from xcit_hub.training.evaluation import evaluate, wilson_interval
 
 
 class Coloured(ImageSource):
-    """Eleven pictures whose colour is their number; number 4 cannot be read."""
+    """Eleven images whose colour is their number; number 4 cannot be read."""
 
     def __init__(self, broken: bool = False) -> None:
         self.labels = np.arange(11, dtype=np.int64) % 7
@@ -19,7 +19,7 @@ class Coloured(ImageSource):
         self.broken = broken
 
     def name(self, index: int) -> str:
-        return f"picture {index}"
+        return f"image {index}"
 
     def open(self, index: int) -> Image.Image:
         if self.broken and index == 4:
@@ -46,7 +46,7 @@ def answers(images: np.ndarray) -> np.ndarray:
     return logits
 
 
-def test_the_last_partial_batch_and_unreadable_pictures_are_counted_right() -> None:
+def test_the_last_partial_batch_and_unreadable_images_are_counted_right() -> None:
     found = evaluate(answers, EvalBatches(Coloured(), Untouched(), batch_size=4), outputs=7)
     assert (found.samples, found.correct1, found.correct5) == (11, 7, 11)
     assert found.confusion.sum() == 11
@@ -54,8 +54,8 @@ def test_the_last_partial_batch_and_unreadable_pictures_are_counted_right() -> N
     assert found.predictions[10] == 6
     broken = EvalBatches(Coloured(broken=True), Untouched(), batch_size=4)
     found = evaluate(answers, broken, outputs=7, max_corrupt=1)
-    assert (found.samples, found.correct1, found.unreadable) == (10, 6, ("picture 4",))
-    with pytest.raises(InputError, match="picture 4"):
+    assert (found.samples, found.correct1, found.unreadable) == (10, 6, ("image 4",))
+    with pytest.raises(InputError, match="image 4"):
         evaluate(answers, broken, outputs=7)
 
 

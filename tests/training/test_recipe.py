@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from xcit_hub.errors import InputError
-from xcit_hub.training.recipe import Recipe, load_recipe, parse_flags
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_file import load_recipe, parse_flags
 from xcit_hub.variants import ARCHITECTURES
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "xcit"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xcit_hub.training.recipe import load_recipe
+from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.schedule import learning_rates
 
 torch = pytest.importorskip("torch")

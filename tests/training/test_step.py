@@ -11,7 +11,8 @@ from torch_twin import Arrays, arrays_of, relative_error, timm_twin
 from xcit_hub.errors import InputError
 from xcit_hub.models import create_model
 from xcit_hub.training.precision import mix_precision
-from xcit_hub.training.recipe import Recipe, load_recipe
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.schedule import learning_rates
 from xcit_hub.training.step import TrainStep
 

@@ -169,7 +169,7 @@ def _convert_folder(
         console.print(f"{entry.source}: {entry.error}", style="red", markup=False)
     for entry in unequal:
         console.print(
-            f"{entry.source} computes something else than PyTorch's network; {entry.target} was not written.",
+            f"{entry.source}: {_told(entry.report)}; {entry.target} was not written.",
             style="red",
             markup=False,
         )
@@ -202,10 +202,16 @@ def _print_report(console: Console, report: Report) -> None:
         _print_parity(console, report.parity)
 
 
+def _told(report: Report | None) -> str:
+    from xcit_hub.parity import verdict
+
+    return verdict((report and report.parity) or {})
+
+
 def _print_parity(console: Console, parity: dict[str, Any]) -> None:
-    verdict, style = ("equal to PyTorch's network", None) if parity["passed"] else ("NOT EQUAL", "red")
-    figures = f"logits differ by {parity['max_error']:.1e}, {parity['relative_error']:.1e} of their deviation"
-    console.print(f"proved  {verdict}: {figures} (bar {parity['bar']:.0e})", style=style)
+    from xcit_hub.parity import verdict
+
+    console.print(f"proved  {verdict(parity)}", style=None if parity["passed"] else "red", markup=False)
 
 
 def _print_grouped(console: Console, title: str, entries: list[tuple[str, str]]) -> None:

@@ -6,7 +6,7 @@ The network itself is :class:`xcit_hub.models.XCiT`; this adds where it came fro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
@@ -126,6 +126,7 @@ class XCiT(
         dtype: Dtype | None = None,
         mode: Mode | None = None,
         dialect: variants.DialectName | None = None,
+        ignore_fields: Sequence[str] = (),
     ) -> Self:
         """Load by id, or from a folder that :meth:`save_pretrained` wrote; the same as :func:`xcit_hub.load`.
 
@@ -136,7 +137,8 @@ class XCiT(
             cache_dir: where fetched files are kept; huggingface_hub's cache by default.
             local_files_only: never touch the network.
             revision: branch, tag or commit.
-            hub, num_classes, in_chans, global_pool, dtype, mode, dialect: as for :func:`xcit_hub.load`.
+            hub, num_classes, in_chans, global_pool, dtype, mode, dialect, ignore_fields: as for
+                :func:`xcit_hub.load`.
             drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate: for training; as for
                 :func:`xcit_hub.create_model`.
 
@@ -148,7 +150,7 @@ class XCiT(
         """
         located = locate(
             str(pretrained_model_name_or_path), revision, hub=hub, cache_dir=cache_dir, offline=local_files_only,
-            token=token, force=force_download,
+            token=token, force=force_download, ignore_fields=ignore_fields,
         )  # fmt: skip
         rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
         return cls.of_located(
@@ -200,7 +202,7 @@ class XCiT(
         provenance = replace(described.provenance, notes=(*described.provenance.notes, *notes))
         network.config = replace(described, provenance=provenance)
         _prepare(network, dtype, mode)
-        for note in notes:
+        for note in (*located.description.notes, *notes):
             warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=3)
         return network
 

@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import mindspore
-from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 from mindspore import dtype as mstype
 
 from xcit_hub.accelerated.stacked import Arrays, StackedXCiT, by_layer, fill, members, stacked
 from xcit_hub.data.batches import Worker
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT
-from xcit_hub.models.kernels import recomputes
+from xcit_hub.models.kernels import device_target, recomputes
 from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
 from xcit_hub.training.optimizer import AdamW, parameter_settings
 from xcit_hub.training.randomness import seed_dropout
 from xcit_hub.training.recipe import Recipe
 
-_SCALE_WINDOW = 2000  # torch.amp.GradScaler: steps without overflow before the scale doubles
-_SMALLEST_SCALE = 1.0
+_SCALE_WINDOW = 2000  # as in torch.amp.GradScaler and MindCV: steps without overflow before the scale doubles
 _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_
 
 _map = ops.HyperMap()
@@ -41,8 +40,8 @@ def _square_one(gradient: Tensor) -> Tensor:
     return (gradient * gradient).sum()
 
 
-@_average.register("Float", "Tensor", "Tensor")
-def _average_one(decay: float, average: Parameter, weight: Tensor) -> bool:
+@_average.register("Tensor", "Tensor", "Tensor")
+def _average_one(decay: Tensor, average: Parameter, weight: Tensor) -> bool:
     ops.assign(average, average * decay + weight * (1.0 - decay))
     return True
 
@@ -110,11 +109,17 @@ class _Update(nn.Cell):
             nn.DistributedGradReducer(optimizer.weights, mean=True, degree=workers) if workers > 1 else nn.Identity()
         )
         self.clip = recipe.clip_value if recipe.clip_grad else 0.0
-        self.guarded = recipe.drop_overflow_update
+        self.guarded = recipe.guarded
         self.dynamic = recipe.dynamic_scaling
-        self.scale = Parameter(Tensor(recipe.loss_scale, mstype.float32), name="loss_scale", requires_grad=False)
-        self.quiet_steps = Parameter(Tensor(0.0, mstype.float32), name="quiet_steps", requires_grad=False)
-        self.decay = recipe.ema_decay
+        self.scaler = amp.DynamicLossScaler(recipe.first_loss_scale, scale_factor=2, scale_window=_SCALE_WINDOW)
+        self.scale, self.quiet_steps = self.scaler.scale_value, self.scaler.counter
+        self.scale.name, self.quiet_steps.name = "loss_scale", "quiet_steps"
+        for parameter in (self.scale, self.quiet_steps):
+            parameter.requires_grad = False
+        # There the hardware keeps the overflow to itself: the first cards saturate instead of giving infinity.
+        self.hidden_overflow = device_target() == "Ascend"
+        self.decay = Tensor(recipe.ema_decay, mstype.float32)
+        self.warmup = float(recipe.ema_warmup)
         self.averaged = ema is not None
         self.weights = ParameterTuple(list(network.get_parameters()))
         self.averages = ParameterTuple(list(ema.get_parameters()) if ema is not None else [])
@@ -123,6 +128,8 @@ class _Update(nn.Cell):
         gradients = _map(ops.partial(_multiplied, 1.0 / self.scale), self.reduce(gradients))
         norm = ops.sqrt(ops.addn(_map(_squared_sum, gradients)))
         finite = ops.isfinite(norm)
+        if self.hidden_overflow:
+            finite = ops.logical_and(finite, amp.all_finite(gradients))
         if self.clip > 0.0:
             factor = ops.minimum(self.clip / (norm + _CLIP_EPSILON), Tensor(1.0, mstype.float32))
             gradients = _map(ops.partial(_multiplied, factor), gradients)
@@ -132,21 +139,16 @@ class _Update(nn.Cell):
         else:
             self._apply(gradients, learning_rate)
         if self.dynamic:
-            self._rescale(finite.astype(mstype.float32))
+            self.scaler.adjust(finite)
         applied = finite.astype(mstype.float32) if self.guarded else Tensor(1.0, mstype.float32)
         return norm, applied
 
     def _apply(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> None:
-        self.optimizer(gradients, learning_rate)
+        updates = self.optimizer(gradients, learning_rate)
         if self.averaged:
-            _map(ops.partial(_average, self.decay), self.averages, self.weights)
-
-    def _rescale(self, finite: Tensor) -> None:
-        quiet = (self.quiet_steps + 1.0) * finite
-        grow = (quiet >= _SCALE_WINDOW).astype(mstype.float32)
-        factor = (0.5 + 0.5 * finite) * (1.0 + grow)
-        ops.assign(self.scale, ops.maximum(self.scale * factor, Tensor(_SMALLEST_SCALE, mstype.float32)))
-        ops.assign(self.quiet_steps, quiet * (1.0 - grow))
+            # MindCV: decay · (1 − exp(−t/2000)), so that the initial weights are soon forgotten.
+            decay = self.decay * -ops.expm1(-updates / self.warmup) if self.warmup > 0.0 else self.decay
+            _map(ops.partial(_average, decay), self.averages, self.weights)
 
 
 class _FusedStep(nn.Cell):
@@ -249,7 +251,7 @@ class TrainStep:
             loss = DistillationLoss(loss, recipe.distillation_type, recipe.distillation_alpha, recipe.distillation_tau)
         self.optimizer = AdamW(
             [replace(settings[members(entry)[0]], parameter=entry) for entry in self._trained.trainable_params()],
-            recipe.eps,
+            recipe.epsilon,
         )
         backward = _Backward(self._trained, loss, self.optimizer.weights, teacher, self.accumulation)
         self._update = _Update(self._trained, self.optimizer, recipe, self._averaged, worker.count)

@@ -11,7 +11,7 @@ from hub_server import TOKEN, HubServer, hub_server
 from huggingface_hub import constants
 
 from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints.rewrite import convert
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.variants import architecture
 
@@ -48,7 +48,7 @@ def nano_timm(tmp_path_factory, nano_ckpt) -> dict[str, bytes]:
     from xcit_hub.hub.config import of_architecture
 
     folder = tmp_path_factory.mktemp("timm")
-    convert(nano_ckpt, folder / "model.safetensors", to="timm")
+    rewrite(nano_ckpt, folder / "model.safetensors", to="timm")
     config = timm_config.write(of_architecture(NANO, "paper", num_classes=10))
     return {"config.json": config.encode(), "model.safetensors": (folder / "model.safetensors").read_bytes()}
 

@@ -407,7 +407,7 @@ def entries(root: Path) -> list[Entry]:
     for repository in _repositories(root):
         branches = repository.branches()
         for snapshot in _listed(repository.folder / "snapshots"):
-            if not is_commit(snapshot.name):
+            if not is_commit(snapshot.name) or not snapshot.is_dir():
                 continue
             try:
                 files = repository.files(snapshot.name).values()

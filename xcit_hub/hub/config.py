@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as fields_of
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
+from xcit_hub.checkpoints.families import Naming
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.variants import (
     ARCHITECTURES,
     CHECKPOINTS,
     Architecture,
     DialectName,
-    Family,
     Preprocessing,
     PublishedCheckpoint,
     Shape,
@@ -66,7 +66,7 @@ class Provenance:
     source: str = ""
     revision: str | None = None
     sha256: str | None = None
-    family: Family | None = None
+    family: Naming | None = None
     verified: Literal["full", "prefix", "none"] = "none"
     notes: tuple[str, ...] = ()
 
@@ -370,7 +370,7 @@ def validated(fields: Mapping[str, object], where: object, *, custom: Architectu
         labels=tuple(_each(fields, "labels", str, where)),
         provenance=Provenance(
             source=_typed(provenance, "source", str, "", where),
-            family=_one_of(provenance, "family", ("timm", "facebook", "mindcv", "xcit-hub", None), where),
+            family=_one_of(provenance, "family", (*get_args(Naming), None), where),
             notes=tuple(_each(provenance, "notes", str, where)),
         ),
         custom=custom or _custom(fields, where),

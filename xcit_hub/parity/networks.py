@@ -216,7 +216,7 @@ def compare(ours: Any, theirs: Any, images: Array, *, gradients: bool = False, s
     theirs.eval()
     reference = Reference(theirs, images, _torch_outputs, stage)
     stage("MindSpore's network")
-    checks = reference.check(_our_outputs(ours, images))
+    checks = reference.check(our_outputs(ours, images))
     departure = None if all(check.passed for check in checks) else first_departure(ours, theirs, images)
     runs = reference.runs
     del reference
@@ -281,7 +281,8 @@ def _torch_outputs(network: Any, images: Any) -> dict[str, Any]:
     return outputs | {f"blocks.{index}": tokens for index, tokens in enumerate(maps)}
 
 
-def _our_outputs(network: Any, images: Array) -> dict[str, Array]:
+def our_outputs(network: Any, images: Array) -> dict[str, Array]:
+    """Return logits, final tokens (``features``) and the maps of every block (``blocks.N``) of one of our networks."""
     batch = _tensor(network, images)
     logits = network(batch)
     features, maps = network.forward_intermediates(batch)

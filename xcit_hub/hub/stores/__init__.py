@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from xcit_hub.errors import InputError
+from xcit_hub.hub import timm_config
 from xcit_hub.hub.address import FOLDER, HUGGING_FACE, LOCAL, MINDSPORE_HUB, Address
-from xcit_hub.hub.config import FILE_NAME, TIMM_FILE_NAME, ModelConfig
+from xcit_hub.hub.config import FILE_NAME, ModelConfig
 
 ENTRY_POINTS = "xcit_hub.stores"
 
 # The small files that describe a model, read before its weights are fetched.
-DESCRIPTIONS = (FILE_NAME, TIMM_FILE_NAME)
+DESCRIPTIONS = (FILE_NAME, timm_config.FILE_NAME)
 
 # What a publication consists of. Another of these that a repository holds is an earlier publication's, and goes.
 PUBLISHED = (
@@ -45,10 +46,12 @@ class File:
     Args:
         size: bytes, where the hub says so.
         digest: SHA-256 (64 hex digits, or a prefix where only a prefix was published) or git's SHA-1 (40).
+        url: where it is downloaded from, where the store does not derive that from the path.
     """
 
     size: int | None = None
     digest: str | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True)

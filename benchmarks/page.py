@@ -1,0 +1,143 @@
+"""What docs/performance.md shows: measured here, kept under ``benchmarks/results/``, written into the page's tables.
+
+Results lie in a folder for each MindSpore version, one JSON file and one plot for each name; measuring a case again
+replaces it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks import plot, tables
+from benchmarks.case import Case
+from benchmarks.result import Result
+from xcit_hub.errors import InputError, UnknownNameError, closest
+from xcit_hub.files import write_text
+from xcit_hub.variants import ARCHITECTURES
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "benchmarks" / "results"
+
+# What ``python -m benchmarks.alternatives`` printed, beside the other results.
+ALTERNATIVES = "alternatives"
+
+# What is not an option of the page goes on to the suite.
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+_TINY = ["xcit_tiny_12_p16_224"]
+
+# What is measured under each name: the models, each in a run of its own, and the command's other arguments.
+RUNS: dict[str, tuple[list[str], list[str]]] = {
+    "inference": (_TINY, ["inference", "--rounds", "7"]),
+    "training": (_TINY, ["training", "--rounds", "5"]),
+    "compile": ([*_TINY, "xcit_tiny_24_p16_224"], ["compile", "--rounds", "3"]),
+    "load": (_TINY, ["load", "--rounds", "7"]),
+    "convert": (["xcit_large_24_p8_224"], ["convert", "--rounds", "5"]),
+    "start": (_TINY, ["start", "--rounds", "7"]),
+    "input": (_TINY, ["input", "--rounds", "7"]),
+    "scaling": (["xcit_tiny_12_p16_224"], ["scaling", "--rounds", "3"]),
+    "photograph": (
+        ["xcit_nano_12_p16_224"],
+        [
+            *("scaling", "--size", "4000x6000", "--rounds", "3", "--seconds", "0"),
+            *("--contender", "timm, eager", "--contender", "xcit-hub, graph", "--contender", "xcit-hub, graph, fused"),
+            *("--contender", "xcit-hub, PyNative", "--contender", "limit*"),
+        ],
+    ),
+    "zoo": (list(ARCHITECTURES), ["zoo", "--rounds", "3"]),
+}
+
+
+def page(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help=f"{', '.join(RUNS)}.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this architecture; may be repeated.")] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Measure nothing: only the tables, from what is kept.")
+    ] = False,
+) -> None:
+    """Measure what docs/performance.md shows, all of it (hours) or some, keep it, and write the page's tables.
+
+    Options that it does not know go on to the suite.
+
+    Examples:
+
+        python -m benchmarks page inference training
+
+        python -m benchmarks page zoo --model xcit_nano_12_p16_224
+
+        python -m benchmarks page compile --work training
+
+        python -m benchmarks page --write
+    """
+    words = names or []
+    chosen = list(takewhile(lambda word: not word.startswith("-"), words))
+    others = words[len(chosen) :]
+    for name in chosen:
+        if name not in RUNS:
+            raise UnknownNameError(
+                f"The page has no table {name!r}.", fix=closest(name, RUNS) or f"It has: {', '.join(RUNS)}."
+            )
+    if not write:
+        for name in chosen or RUNS:
+            models, arguments = RUNS[name]
+            for each in model or models:
+                keep(name, measured(each, [*arguments, *others]))
+    write_text(PAGE, written(PAGE.read_text(encoding="utf-8")))
+
+
+def measured(model: str, arguments: list[str]) -> Result:
+    """Run a suite in a process of its own and read what it found."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        suite, *rest = arguments
+        command = [sys.executable, "-m", "benchmarks", suite, model, *rest]
+        subprocess.run([*command, "--json", str(file)], check=True, cwd=ROOT)
+        return Result.from_dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def keep(name: str, result: Result) -> None:
+    """Write a result and its plot, with the cases of earlier ones that were not measured again."""
+    file = RESULTS / f"mindspore-{version('mindspore')}" / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        again = [comparison.case for comparison in result.comparisons]
+        earlier = Result.from_dict(json.loads(file.read_text(encoding="utf-8"))).comparisons
+        result.comparisons += [comparison for comparison in earlier if comparison.case not in again]
+    result.comparisons.sort(key=lambda comparison: _place(comparison.case))
+    write_text(file, json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    plot.draw(result, file.with_suffix(".svg"))
+
+
+def _place(case: Case) -> tuple[int | str, ...]:
+    return list(ARCHITECTURES).index(case.model), case.work, case.workers, case.batch, case.height
+
+
+def written(text: str) -> str:
+    """Replace every table of the page, between its marks, by what the kept results say."""
+    for name in (*RUNS, ALTERNATIVES):
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if begin not in text or end not in text:
+            raise InputError(f"The page has no place for {name}.", where=PAGE, fix=f"Put {begin} and {end} there.")
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        shown = [f"\n{_shown(file)}" for file in sorted(RESULTS.glob(f"*/{name}.[jm]*"))]
+        text = "\n".join([before + begin, *shown, end + after])
+    return text
+
+
+def _shown(file: Path) -> str:
+    if file.suffix == ".md":
+        return file.read_text(encoding="utf-8")
+    result = Result.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    image = file.with_suffix(".svg").relative_to(ROOT)
+    return f"{tables.markdown(result)}\n![{file.stem}: time and memory](../{image})\n"

@@ -1,0 +1,242 @@
+"""From a model id to a model that was found: its description and its weights' name. The weights stay where they are.
+
+``id → address → store.resolve → description``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xcit_hub.errors import HubError
+from xcit_hub.files import sha256_of
+from xcit_hub.hub import address, cache, config, timm_config
+from xcit_hub.hub.config import Description, ModelConfig
+from xcit_hub.hub.stores import Context, Snapshot, Store, open_store
+from xcit_hub.hub.stores.folder import FolderStore
+
+PathLike = str | os.PathLike[str]
+
+_LARGEST_DESCRIPTION = 16 << 20
+
+# What a folder or repository may call its weights, best first: mapped files before copied ones, pickles last.
+_WEIGHTS = ("model.safetensors", "*.safetensors", "model.ckpt", "*.ckpt", "pytorch_model.bin", "*.pth", "*.pt", "*.bin")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model that was found, and not yet fetched.
+
+    Args:
+        description: what the files beside the weights say.
+        weights: the path of its weights within the snapshot.
+    """
+
+    address: address.Address
+    store: Store
+    snapshot: Snapshot
+    description: Description
+    weights: str
+
+    @property
+    def config(self) -> ModelConfig | None:
+        """The model's description, where it has one."""
+        return self.description.config
+
+    @property
+    def sha256(self) -> str | None:
+        """What the description says of the weights file, where it says anything."""
+        return self.description.digests.get(self.weights)
+
+    def fetch(self) -> tuple[Path, str]:
+        """Fetch the weights and return them with their SHA-256.
+
+        Raises:
+            HubError: the bytes are not the ones the hub or the description promises.
+        """
+        path = self.store.fetch(self.snapshot, self.weights)
+        promised = self.snapshot.files[self.weights].digest
+        # The store has just hashed a file whose whole SHA-256 is known.
+        digest = promised if promised and len(promised) == 64 else sha256_of(path)
+        if self.sha256 is not None and digest != self.sha256:
+            raise cache.wrong_bytes(f"{self.snapshot.name}/{self.weights}", self.sha256, digest)
+        return path, digest
+
+
+def locate(
+    id: str,  # noqa: A002
+    revision: str | None = None,
+    *,
+    hub: PathLike | None = None,
+    cache_dir: PathLike | None = None,
+    offline: bool = False,
+    token: str | bool | None = None,
+    force: bool = False,
+    ignore_fields: Sequence[str] = (),
+) -> Located:
+    """Find a model and read its description; its weights stay where they are.
+
+    Args:
+        id, revision, hub, cache_dir, offline, token: as for :func:`xcit_hub.load`.
+        force: fetch again what the cache holds.
+        ignore_fields: fields of the description to read as if they were not there.
+
+    Raises:
+        HubError: it is not there, is no XCiT, or its description is malformed.
+    """
+    where = address.parse(id, hub=hub, revision=revision)
+    context = _context(cache_dir, offline=offline, token=token, force=force)
+    store = open_store(where, context)
+    snapshot = store.resolve(where.name, where.revision)
+    described = _describe(store, snapshot, frozenset(ignore_fields))
+    weights = _weights_file(snapshot, described.digests)
+    return Located(where, store, snapshot, described, weights)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a hub says of a model, without its weights.
+
+    Args:
+        id: the id that was asked for.
+        address: what it means.
+        origin: where the model is.
+        revision: the commit; ``None`` where there is no history.
+        config: the model's description; ``None`` for a bare checkpoint, which only its tensors describe.
+        weights: the file that would be loaded.
+        files: every file with its bytes, where known, and digest.
+        notes: anything a reader has to know.
+        damaged: the files of a folder hub whose bytes are not the published ones.
+        unused: each field of the description that changes nothing here, and why.
+    """
+
+    id: str
+    address: str
+    origin: str
+    revision: str | None
+    config: ModelConfig | None
+    weights: str
+    files: Mapping[str, tuple[int | None, str | None]]
+    notes: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    unused: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as plain data for JSON; labels are counted, not listed."""
+        from dataclasses import asdict
+
+        record = asdict(self)
+        if self.config is not None:
+            record["config"].pop("provenance")
+            record["config"]["labels"] = len(self.config.labels)
+        record["files"] = {path: {"size": size, "digest": sha} for path, (size, sha) in self.files.items()}
+        return record
+
+
+def info(
+    id: str,  # noqa: A002
+    revision: str | None = None,
+    *,
+    hub: PathLike | None = None,
+    cache_dir: PathLike | None = None,
+    offline: bool = False,
+    token: str | bool | None = None,
+    ignore_fields: Sequence[str] = (),
+) -> ModelInfo:
+    """Say what ``id`` names, without fetching its weights. A folder hub's files are hashed, as they are at hand.
+
+    Args:
+        id, revision, hub, cache_dir, offline, token, ignore_fields: as for :func:`xcit_hub.load`.
+
+    Raises:
+        HubError: as in :func:`load`.
+    """
+    located = locate(
+        id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, ignore_fields=ignore_fields
+    )
+    snapshot = located.snapshot
+    return ModelInfo(
+        id=id,
+        address=str(located.address),
+        origin=snapshot.origin,
+        revision=snapshot.revision,
+        config=located.config,
+        weights=located.weights,
+        files={path: (file.size, file.digest) for path, file in snapshot.files.items()},
+        notes=(*snapshot.notes, *located.description.notes),
+        unused=dict(located.description.unused),
+        damaged=located.store.damaged(snapshot) if isinstance(located.store, FolderStore) else (),
+    )
+
+
+def list_hub(hub: PathLike, *, cache_dir: PathLike | None = None, offline: bool = False) -> list[str]:
+    """Name the models that a hub holds, sorted.
+
+    Args:
+        hub: a folder, ``"hugging-face"``, ``"mindspore-hub"``, an endpoint's address.
+
+    Raises:
+        HubError: it cannot be asked.
+    """
+    context = _context(cache_dir, offline=offline)
+    return open_store(address.parse("any/model", hub=hub), context).list()
+
+
+def _context(
+    cache_dir: PathLike | None, *, offline: bool = False, token: str | bool | None = None, force: bool = False
+) -> Context:
+    return Context(
+        cache=Path(cache_dir).expanduser() if cache_dir is not None else cache.default_folder(),
+        offline=offline or address.offline_by_environment(),
+        token=token,
+        force=force,
+    )
+
+
+def _describe(store: Store, snapshot: Snapshot, ignore: frozenset[str]) -> Description:
+    readers = {config.FILE_NAME: config.from_json, timm_config.FILE_NAME: timm_config.read}
+    if snapshot.config is not None and config.FILE_NAME not in snapshot.files:
+        return Description(snapshot.config)
+    for name, read in readers.items():
+        if name in snapshot.files:
+            return read(_text(store, snapshot, name), where=f"{snapshot.origin}: {name}", ignore=ignore)
+    return Description()
+
+
+def _text(store: Store, snapshot: Snapshot, path: str) -> str:
+    size = snapshot.files[path].size
+    if size is not None and size > _LARGEST_DESCRIPTION:
+        raise HubError(
+            f"{path} has {size:,} bytes, which no description needs.",
+            where=snapshot.origin,
+            fix="Do not use this model.",
+        )
+    file = store.fetch(snapshot, path)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HubError(f"Cannot read {path}: {error}.", where=file, fix="Publish the model again.") from error
+
+
+def _weights_file(snapshot: Snapshot, digests: Mapping[str, str]) -> str:
+    from fnmatch import fnmatchcase
+
+    candidates = digests or snapshot.files
+    for pattern in _WEIGHTS:
+        found = sorted(path for path in candidates if fnmatchcase(path, pattern) and "/" not in path)
+        if len(found) > 1:
+            raise HubError(
+                f"There are {len(found)} checkpoints here: {', '.join(found)}.",
+                where=snapshot.origin,
+                fix="Give the path of one of them.",
+            )
+        if found and found[0] in snapshot.files:
+            return found[0]
+    raise HubError(
+        "There are no weights here: no .safetensors, .ckpt, .bin or .pth file.",
+        where=snapshot.origin,
+        fix="Check the id; `xcit-hub info ID` lists the files.",
+    )

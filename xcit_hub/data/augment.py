@@ -331,8 +331,8 @@ class TrainTransform:
     jitter: tuple[float, float, float]
     policy: RandAugment | None
     interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     erasing: RandomErasing | None
 
     @property

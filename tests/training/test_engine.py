@@ -379,7 +379,7 @@ def test_every_key_is_used_refused_or_listed(recipe_of: Any, tmp_path: Path, min
         Watched(**recipe_of(ckpt_path=stored).model_dump(exclude_unset=True)),
         stored_network(recipe_of(ckpt_path=stored)).network,
         classes=["class0", "class1", "class2"],
-    )  # noqa: E501
+    )
     for scheduler in get_args(Scheduler):
         learning_rates(Watched(model=mini_architecture, scheduler=scheduler, warmup_epochs=0, epoch_size=4), 2)
     listed = {key for keys, applies, _ in _WITHOUT_EFFECT if applies(Recipe(model=mini_architecture)) for key in keys}

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from cards import figures, vocabulary
 from cards.faults import Fault
 from cards.metadata import Asset, CardMetadata
+from cards.public import holds_secret
 from xcit_hub.variants import DIALECTS
 
 Rule = Callable[[Any], "str | None"]
@@ -23,6 +24,10 @@ def warnings(metadata: CardMetadata, lines: Mapping[str, int]) -> Iterator[Fault
         lines: field, by MindSpore Hub's name → line.
     """
     said = metadata.model_dump(by_alias=True)
+    for name, value in said.items():
+        if holds_secret(str(value)):
+            found = "an address holds a password or a token: take it out, and have it replaced"
+            yield Fault(lines.get(name), name, found, "warning")
     for name, rule in _RULES.items():
         if said[name] not in (None, "") and (message := rule(said[name])):
             yield Fault(lines.get(name), name, message, "warning")

@@ -8,6 +8,7 @@ from pathlib import Path
 from cards.card import HUB_SUFFIXES, Form, Language
 from cards.facts import Facts
 from cards.generate import render
+from cards.public import public
 from cards.translate import FACTS
 from xcit_hub.errors import CardError
 from xcit_hub.files import write_text
@@ -49,5 +50,5 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
         write_text(path, text)
-    write_text(folder / FACTS, facts.model_dump_json(indent=2, exclude_defaults=True) + "\n")
+    write_text(folder / FACTS, public(facts.model_dump_json(indent=2, exclude_defaults=True)) + "\n")
     return list(texts)

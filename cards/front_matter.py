@@ -133,6 +133,15 @@ def flow(tree: Tree) -> str:
     return str(tree)
 
 
+def is_deep(value: list[Any] | dict[str, Any]) -> bool:
+    """Say whether lists and mappings stand in one another more than :data:`MAX_DEPTH` deep."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inside = [entry for held in level for entry in (held.values() if isinstance(held, dict) else held)]
+        level = [entry for entry in inside if isinstance(entry, (dict, list))]
+    return bool(level)
+
+
 def scalar(text: str) -> str:
     """Write ``text`` as a YAML scalar on one line, unquoted where any YAML reader would print the same text."""
     if text and text == text.strip() and not text.startswith("---") and text.isprintable():

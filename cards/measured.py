@@ -7,6 +7,7 @@ import re
 import shlex
 from typing import Any
 
+from cards.front_matter import is_deep
 from cards.public import file_name, is_model_id
 from xcit_hub.run_record import RunRecord
 
@@ -97,7 +98,7 @@ def origin(run: RunRecord) -> str | None:
 
 
 def _flag(value: Any) -> str:
-    told = _anywhere(value)
+    told = "…" if isinstance(value, (list, dict)) and is_deep(value) else _anywhere(value)
     return json.dumps(told, ensure_ascii=False) if isinstance(told, (list, dict)) else str(told)
 
 

@@ -135,6 +135,9 @@ def _foreign(parts: Parts) -> tuple[dict[str, Any], str]:
     except (ValueError, RecursionError) as error:
         fault = Fault(line, "hugging-face", f"the comment's JSON cannot be read: {error}")
         raise UnreadableCardError([fault]) from error
+    if front_matter.is_deep(values):
+        fault = Fault(line, "hugging-face", f"the comment is nested more than {front_matter.MAX_DEPTH} deep")
+        raise UnreadableCardError([fault])
     prose = parts.prose[: found.start()] + parts.prose[found.end() :]
     return {name: value for name, value in values.items() if name in HUGGING_FACE_FIELDS}, prose
 

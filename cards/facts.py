@@ -50,12 +50,17 @@ class AccuracyFigure(_Strict):
 
 
 class Performance(_Strict):
-    """One row of the performance table: a run record, and who measured it."""
+    """One row of the performance table: a run record, and who measured it.
+
+    Args:
+        weights_url: where its weights are, if they are not the card's.
+    """
 
     origin: Origin
     source: str
     record: RunRecord
     recipe_url: Link = None
+    weights_url: Link = None
 
 
 class WeightsFile(_Strict):
@@ -117,6 +122,7 @@ class Facts(_Strict):
     """Everything one card says.
 
     Args:
+        format: version of this description.
         name: the model's name, as the card's title has it.
         architecture: a key of :data:`xcit_hub.variants.ARCHITECTURES`.
         published: the key in :data:`xcit_hub.variants.CHECKPOINTS`, for weights that somebody else published.
@@ -129,6 +135,7 @@ class Facts(_Strict):
         crop_pct: the share of the shorter side that evaluation keeps; None where nobody said.
     """
 
+    format: int = Field(default=1, ge=1, le=1)
     name: str
     architecture: str
     dialect: variants.DialectName

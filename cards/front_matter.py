@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import yaml
@@ -142,6 +143,7 @@ def is_deep(value: list[Any] | dict[str, Any]) -> bool:
     return bool(level)
 
 
+@lru_cache(maxsize=4096)  # names and words come again in every card
 def scalar(text: str) -> str:
     """Write ``text`` as a YAML scalar on one line, unquoted where any YAML reader would print the same text."""
     if text and text == text.strip() and not text.startswith("---") and text.isprintable():

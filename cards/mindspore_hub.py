@@ -27,7 +27,7 @@ _TEXTS = frozenset(
     for name, field in MINDSPORE_HUB_FIELDS.items()
     if MindSporeHubFields.model_fields[field].annotation == str | None
 )
-# The Hub's checker reads a lone dash here as "no"; it is no YAML.
+# The Hub's checker reads a lone dash here as "no"; that is not YAML.
 _NO_EVALUATION = re.compile(r"^(evaluation:[ \t]*)-[ \t]*$", re.MULTILINE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -50,5 +51,6 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
         write_text(path, text)
-    write_text(folder / FACTS, public(facts.model_dump_json(indent=2, exclude_defaults=True)) + "\n")
+    known = {"format": facts.format, **facts.model_dump(mode="json", exclude_defaults=True)}
+    write_text(folder / FACTS, public(json.dumps(known, indent=2, ensure_ascii=False)) + "\n")
     return list(texts)

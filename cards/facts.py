@@ -223,6 +223,11 @@ class Facts(_Strict):
         return variants.architecture(self.architecture)
 
     @property
+    def computes(self) -> variants.Dialect:
+        """What the network computes."""
+        return variants.dialect(self.dialect)
+
+    @property
     def has_versions(self) -> bool:
         """Whether any version is known that the figures were taken with."""
         return any((self.versions.mindspore, self.versions.driver, self.versions.firmware, self.versions.cann))

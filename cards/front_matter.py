@@ -18,7 +18,7 @@ from cards.faults import Fault
 
 MAX_CHARACTERS = 64 * 1024
 MAX_DEPTH = 12
-MAX_NODES = 20_000
+MAX_NODES = 10_000
 
 GIVEN_TWICE = "given twice"
 NOT_YAML = "not valid YAML"

@@ -17,7 +17,7 @@ from xcit_hub.checkpoints.weights import load
 from xcit_hub.errors import InputError
 from xcit_hub.files import sha256_of
 from xcit_hub.parameters import parameter_count
-from xcit_hub.run_record import RunRecord
+from xcit_hub.run_record import RunRecord, SeenImages
 
 _FORMATS = {".ckpt": "ckpt", ".safetensors": "safetensors", ".mindir": "mindir", ".onnx": "onnx", ".pth": "pth"}
 
@@ -98,7 +98,7 @@ def of_checkpoint(
     if architecture is None or dialect is None or num_classes is None:
         weights = load(path, model=architecture, dialect=dialect)
         architecture, num_classes = weights.architecture.name, weights.num_classes
-        dialect = "mindcv" if weights.dialect == "mindcv" else "paper"
+        dialect = variants.dialect(weights.dialect or "").name
         assumed = list(weights.notes)
     known = variants.architecture(architecture)
     meta = meta or CardYaml()
@@ -115,10 +115,10 @@ def of_checkpoint(
         if run.top5 is not None and 0 < num_classes < _FEWEST_FOR_TOP5:
             assumed.append(f"top-5 among {num_classes} classes says nothing and is left out")
             run = run.model_copy(update={"top5": None})
-    seen = preprocessing.image_size if preprocessing is not None else known.image_size
-    if preprocessing is None and run is not None and run.image_size is not None:
-        seen = run.image_size[0]
+    seen = run.image_size[0] if run is not None and run.image_size is not None else known.image_size
     evaluated = None if run is None else run.preprocessing
+    if evaluated is None and preprocessing is not None:
+        evaluated = _seen_images(preprocessing, 3 if told is None or told.in_chans is None else told.in_chans)
     meta = meta.model_copy(update={"asset": [_completed(asset, path, digest) for asset in meta.asset]})
     here = [] if run is None else [Performance(origin="measured", source=device_of(run), record=run)]
     return Facts(
@@ -137,8 +137,8 @@ def of_checkpoint(
         ),
         preprocessing=evaluated,
         image_size=seen if evaluated is None else evaluated.input_size[1],
-        crop_pct=evaluated.crop_pct if evaluated else preprocessing.crop_pct if preprocessing else None,
-        interpolation=evaluated.interpolation if evaluated else preprocessing.interpolation if preprocessing else None,
+        crop_pct=None if evaluated is None else evaluated.crop_pct,
+        interpolation=None if evaluated is None else evaluated.interpolation,
         accuracy=[*_measured_accuracy(run), *meta.accuracy],
         performance=[*here, *meta.performance],
         versions=run.versions if run is not None else meta.requirements,
@@ -196,6 +196,11 @@ def _completed(asset: Asset, path: Path, digest: str) -> Asset:
             fix="Leave asset-sha256 out of card.yaml: it is computed from the file.",
         )
     return asset.model_copy(update={"file_format": _format_of(path.name), "asset_sha256": digest})
+
+
+def _seen_images(preprocessing: variants.Preprocessing, channels: int) -> SeenImages:
+    fields = {name: getattr(preprocessing, name) for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
+    return SeenImages.model_validate({"input_size": (channels, *preprocessing.size), **fields})
 
 
 def _dialect(name: str | None) -> variants.DialectName | None:

@@ -92,7 +92,7 @@ def bars(metadata: CardMetadata) -> list[Bar]:
 
 
 def _classifiers() -> list[PublishedCheckpoint]:
-    return [entry for entry in CHECKPOINTS.values() if entry.num_classes]
+    return [entry for entry in CHECKPOINTS.values() if entry.num_classes == 1000 and entry.accuracies]
 
 
 def _own_top1(metadata: CardMetadata) -> float | None:

@@ -24,6 +24,10 @@ LEFT_OUT: dict[str, str] = {
     "pytorch": "the table has the error and what is allowed",
     "tolerance": "the table has the error and what is allowed",
     "format": "of the report, not of the file",
+    "format_version": "of the report, not of the file",
+    "evidence_kind": "the evidence is told in a sentence",
+    "normalization": "the preprocessing says mean and standard deviation",
+    "remark": "the table of the proof has every comparison",
 }
 
 

@@ -62,6 +62,39 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
         stream.write(text.encode("utf-8"))
 
 
+_KINDS = {
+    stat.S_IFIFO: "a FIFO (named pipe)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading, without waiting for whatever else may stand under its name.
+
+    Raises:
+        OSError: there is no such file, or it is a FIFO, a device, a socket, a folder or a loop of links; ``strerror``
+            says which.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    except ValueError as error:  # a NUL inside the name
+        raise OSError(errno.EINVAL, f"no file can have this name ({error})", str(path)) from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a loop of symbolic links", str(path)) from None
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, f"it is {_KINDS[stat.S_IFSOCK]}, not a file", str(path)) from None
+        raise
+    kind = stat.S_IFMT(os.fstat(handle).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'something else')}, not a file", str(path))
+    return os.fdopen(handle, "rb")
+
+
 def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
     """Return the bytes of a regular file of at most ``limit`` bytes.
 
@@ -85,9 +118,13 @@ def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    """Return the SHA-256 of a file's bytes as 64 hex digits.
+
+    Raises:
+        OSError: see :func:`open_regular`.
+    """
     digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
+    with open_regular(path) as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -10,7 +10,7 @@ import pytest
 from hub_server import TOKEN, HubServer, hub_server
 
 from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints.rewrite import convert
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.variants import architecture
 
@@ -47,7 +47,7 @@ def nano_timm(tmp_path_factory, nano_ckpt) -> dict[str, bytes]:
     from xcit_hub.hub.config import of_architecture
 
     folder = tmp_path_factory.mktemp("timm")
-    convert(nano_ckpt, folder / "model.safetensors", to="timm")
+    rewrite(nano_ckpt, folder / "model.safetensors", to="timm")
     config = timm_config.write(of_architecture(NANO, "paper", num_classes=10))
     return {"config.json": config.encode(), "model.safetensors": (folder / "model.safetensors").read_bytes()}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xcit_hub.checkpoints.rewrite import convert
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.training.engine import train
 from xcit_hub.training.recipe_file import load_recipe
 
@@ -74,7 +74,7 @@ def test_fine_tuning_converted_weights_beats_starting_from_scratch_on_real_photo
     assert first.top1 >= 60.0, "real photographs are learnt: six classes, chance is 16.7"
 
     foreign = tmp_path / "for_timm.safetensors"
-    convert(tmp_path / "first" / "xcit_nano_12_p8_224_best.ckpt", foreign, to="timm")
+    rewrite(tmp_path / "first" / "xcit_nano_12_p8_224_best.ckpt", foreign, to="timm")
     tuned, scratch = (
         train(
             load_recipe(

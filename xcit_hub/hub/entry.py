@@ -64,7 +64,7 @@ def converted(
     source: Path, target: Path, family: Family, description: ModelConfig, *, ema: bool = False
 ) -> dict[str, Any]:
     """Convert ``source`` into ``family`` at ``target``, and return the report without what differs from run to run."""
-    from xcit_hub.checkpoints.rewrite import convert
+    from xcit_hub.checkpoints.rewrite import rewrite
 
     # timm's layout holds the other dialect only under the name of this project's class for it.
     tag = ".ms_in1k" if family == "timm" and description.dialect == "mindcv" else ""
@@ -72,7 +72,7 @@ def converted(
     with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as aside:
         # The converter describes what it writes in a file of its own; an entry has better descriptions.
         written = Path(aside) / target.name
-        report = convert(source, written, to=family, model=model, dialect=description.dialect, ema=ema).as_dict()
+        report = rewrite(source, written, to=family, model=model, dialect=description.dialect, ema=ema).as_dict()
         written.replace(target)
     report.pop("seconds")
     report["versions"] = {"xcit-hub": report["versions"]["xcit-hub"]}

@@ -25,7 +25,7 @@ from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, DialectName
 
 if TYPE_CHECKING:
     from cards.facts import CardYaml, Facts
-    from xcit_hub.checkpoints.rewrite import Weights
+    from xcit_hub.checkpoints.weights import Weights
 
 PathLike = str | os.PathLike[str]
 OnStage = Callable[[str], None]
@@ -225,7 +225,7 @@ def _prepare(
     on_stage: OnStage,
 ) -> _Entry:
     on_stage("read")
-    from xcit_hub.checkpoints.rewrite import load as read_checkpoint
+    from xcit_hub.checkpoints.weights import load as read_checkpoint
 
     weights = read_checkpoint(source, model=model, dialect=dialect, ema=ema)
     description = _description(weights, source, labels)

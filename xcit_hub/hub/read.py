@@ -19,7 +19,7 @@ from xcit_hub.hub.locate import Located
 from xcit_hub.variants import Architecture, DialectName
 
 if TYPE_CHECKING:
-    from xcit_hub.checkpoints.rewrite import Weights
+    from xcit_hub.checkpoints.weights import Weights
 
 T = TypeVar("T")
 Fetched = Callable[[], tuple[Path, str]]
@@ -52,7 +52,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         HubError: the file cannot be had, or is not what the description says.
         WeightsError, CheckpointError: the file is not one XCiT's weights.
     """
-    from xcit_hub.checkpoints.rewrite import load as read_checkpoint
+    from xcit_hub.checkpoints.weights import load as read_checkpoint
 
     known = located.config
     if known is not None and dialect is not None and dialect != known.dialect:

@@ -1,4 +1,4 @@
-"""What is in a checkpoint file, told even where it is no XCiT or does not say which."""
+"""What is in a checkpoint file, told even where it is not an XCiT or does not say which."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import hashlib
 import math
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints import dtypes as numbers
-from xcit_hub.checkpoints import families as dialects
-from xcit_hub.checkpoints.checkpoint import Checkpoint
-from xcit_hub.checkpoints.weights import Examined, check_config, examine, is_variance
+from xcit_hub.checkpoints.check import Doubts, flaws, is_variance, sound
+from xcit_hub.checkpoints.checkpoint import Checkpoint, StoredTensor
+from xcit_hub.checkpoints.dialect import settle
+from xcit_hub.checkpoints.identify import Identity
+from xcit_hub.checkpoints.reading import Asked, Reading
+from xcit_hub.checkpoints.sidecar import check_config
+from xcit_hub.checkpoints.weights import STEPS
 from xcit_hub.errors import WeightsError, XcitHubError
 from xcit_hub.parameters import trainable
+from xcit_hub.variants import DialectName
+
+# Counts up when a field of the JSON changes its meaning or goes.
+FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,13 @@ class Inspection:
     """What a file holds. ``None`` stands where it cannot be told, and ``fault`` says why.
 
     Args:
-        parameters: trainable numbers of the network.
+        values: what stands beside the tensors: numbers, settings, states of random generators.
+        dropped: why tensors are left out → how many.
+        parameters: trainable parameters of the network.
         dtypes: dtype → number of tensors of the network.
         averaged: whether averaged (EMA) weights are there.
         optimizer: whether optimizer state is there.
+        normalization: mean and deviation of images, where a wrapper around the network kept them.
         flaws: "non_finite", "beyond_float32" or "negative_variances" → tensor → how many numbers of it are.
         config: what the configuration beside the file is to it; None where there is none for it.
         entries: every tensor, if asked for.
@@ -54,6 +65,7 @@ class Inspection:
     bytes: int
     sha256: str
     metadata: dict[str, str]
+    values: list[str]
     tensors: int
     dropped: dict[str, int]
     averaged: bool
@@ -65,8 +77,9 @@ class Inspection:
     num_classes: int | None
     in_chans: int | None
     parameters: int | None
-    dialect: str | None
+    dialect: DialectName | None
     evidence: str | None
+    normalization: tuple[list[float], list[float]] | None
     flaws: dict[str, dict[str, int]]
     config: str | None
     notes: list[str]
@@ -76,57 +89,72 @@ class Inspection:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
         entries = [{**vars(entry), "shape": list(entry.shape)} for entry in self.entries]
-        return {**vars(self), "path": str(self.path), "entries": entries}
+        return {"format_version": FORMAT_VERSION, **vars(self), "path": str(self.path), "entries": entries}
 
 
-def inspect(path: str | os.PathLike[str], *, tensors: bool = False) -> Inspection:
+def inspect(path: str | os.PathLike[str], *, tensors: bool = False, asked: Asked | None = None) -> Inspection:
     """Read all that a checkpoint says about itself.
 
     Args:
         tensors: also list and hash every tensor.
+        asked: what the caller says of it, or wants of it: which of several networks, for example.
 
     Raises:
         CheckpointError: the file is not a whole checkpoint.
     """
     opened = checkpoint.read(path)
-    found, fault = _examined(opened)
-    dialect, evidence, undecided = _dialect(found)
-    identity = found.identity if found else None
-    dropped = {entry.name: entry.reason for entry in found.selection.dropped} if found else {}
+    reading = Reading(opened, asked or Asked())
+    fault, translated = _through(reading)
+    found = getattr(reading, "found", None) if translated else None
+    identity: Identity | None = getattr(reading, "identity", None) if translated else None
+    settled = getattr(reading, "settled", None) if translated else None
+    dropped = {entry.name: entry.reason.value for entry in found.dropped} if found else {}
+    flawed = _flaws(opened.tensors)
+    images = found.normalization if found else None
     return Inspection(
         path=opened.path,
         format=opened.format,
-        bytes=opened.path.stat().st_size,
+        bytes=opened.nbytes,
         sha256=opened.sha256,
         metadata=opened.metadata,
+        values=opened.values,
         tensors=len(opened.tensors),
         dropped=dict(Counter(dropped.values())),
-        averaged=bool(found and (found.selection.both or found.selection.averaged)),
-        optimizer=bool(found and found.selection.has_optimizer),
+        averaged=bool(found and (found.both or found.averaged)),
+        optimizer=bool(found and found.has_optimizer),
         dtypes=dict(Counter(tensor.dtype for tensor in (found.tensors if found else opened.tensors).values())),
-        family=found.family if found else None,
+        family=identity.naming if identity else None,
         architecture=identity.architecture.name if identity else None,
         kind=identity.kind if identity else None,
         num_classes=identity.num_classes if identity else None,
         in_chans=identity.in_chans if identity else None,
         parameters=_parameters(identity) if identity else None,
-        dialect=dialect,
-        evidence=evidence,
-        flaws=_flaws(opened),
+        dialect=settled.dialect if settled else None,
+        evidence=settled.sentence if settled else None,
+        normalization=(images[0].numpy().ravel().tolist(), images[1].numpy().ravel().tolist()) if images else None,
+        flaws=flawed,
         config=_config(opened),
-        notes=list(identity.notes) if identity else [],
-        fault=fault or undecided,
+        notes=[
+            *(found.notes if found else ()),
+            *(identity.notes if identity else ()),
+            *(_doubts(found.tensors) if found and not flawed else ()),
+        ],
+        fault=fault,
         entries=_entries(opened, dropped) if tensors else [],
     )
 
 
-def _examined(opened: Checkpoint) -> tuple[Examined | None, str | None]:
-    try:
-        found = examine(opened)
-        dialects.to_ours(found.tensors, found.identity.naming, found.identity.shapes)
-    except XcitHubError as error:
-        return None, error.what
-    return found, None
+def _through(reading: Reading) -> tuple[str | None, bool]:
+    """Take a file through the steps; what it lacks, and whether it is one XCiT even if its dialect is not known."""
+    fault = None
+    for step in STEPS:
+        try:
+            step(reading)
+        except XcitHubError as error:
+            fault = error.what
+            if step is not settle:
+                return fault, False
+    return fault, True
 
 
 def _config(opened: Checkpoint) -> str | None:
@@ -137,24 +165,23 @@ def _config(opened: Checkpoint) -> str | None:
     return config.sentence if config is not None else None
 
 
-def _flaws(opened: Checkpoint) -> dict[str, dict[str, int]]:
+def _flaws(tensors: Mapping[str, StoredTensor]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for name, tensor in opened.tensors.items():
-        for flaw, count in numbers.flaws(tensor, variance=is_variance(name)).items():
+    for name, tensor in tensors.items():
+        for flaw, count in flaws(tensor, variance=is_variance(name)).items():
             found.setdefault(flaw, {})[name] = count
     return found
 
 
-def _dialect(found: Examined | None) -> tuple[str | None, str | None, str | None]:
-    if found is None:
-        return None, None, None
-    try:
-        return *dialects.settle_dialect(found.identity.naming, found.marks), None
-    except WeightsError as error:
-        return None, None, error.what
+def _doubts(tensors: Mapping[str, StoredTensor]) -> list[str]:
+    doubts = Doubts()
+    for name, tensor in tensors.items():
+        for _ in sound(tensor, (name,), variance=is_variance(name), doubts=doubts).pieces():
+            pass
+    return doubts.notes()
 
 
-def _parameters(identity: dialects.Identity) -> int:
+def _parameters(identity: Identity) -> int:
     return sum(math.prod(shape) for name, shape in identity.shapes.items() if trainable(name))
 
 

@@ -107,7 +107,7 @@ def convert(
     asked = {**asdict(options), "model": model or published}
     made = rewrite(path, target, progress=progress, prove=proven, **asked)
     if report is not None:
-        write_report(report, made, options)
+        write_report(report, made, asdict(options))
     return made
 
 

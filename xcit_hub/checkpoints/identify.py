@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from xcit_hub.checkpoints.families import LAYOUTS, Kind, Layout, Naming, shapes_of
+from xcit_hub.checkpoints.families import LAYOUTS, Kind, Layout
+from xcit_hub.checkpoints.identity import Identity
 from xcit_hub.checkpoints.reading import Reading
 from xcit_hub.errors import WeightsError
 from xcit_hub.parameters import Shape, parameter_shapes
@@ -17,38 +18,6 @@ from xcit_hub.variants import ARCHITECTURES, Architecture, architecture
 ARCHITECTURE_ASSUMED = "xcit_hub.architecture_assumed"
 # In a file's strings: its classifier is the random one that the converter began, and nothing has trained it since.
 HEAD_UNTRAINED = "xcit_hub.head_untrained"
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What the names and shapes of a network's tensors say it is.
-
-    Args:
-        layout: whose names and layout these are. MindSpore's are "mindcv" here: names alone do not tell MindCV's from
-            ours.
-        notes: what had to be assumed, in sentences.
-        assumed: whether the architecture was chosen between two of the same parameters.
-        head_untrained: whether the classifier is random numbers.
-    """
-
-    layout: Layout
-    architecture: Architecture
-    kind: Kind
-    num_classes: int
-    in_chans: int
-    notes: tuple[str, ...]
-    assumed: bool = False
-    head_untrained: bool = False
-
-    @property
-    def naming(self) -> Naming:
-        """Whose names these are."""
-        return self.layout.family
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        """The names, ours, and shapes that the whole network has to have."""
-        return shapes_of(self.architecture, self.kind, self.num_classes, self.in_chans)
 
 
 def identify(reading: Reading) -> None:

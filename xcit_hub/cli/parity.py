@@ -15,6 +15,7 @@ from xcit_hub.variants import DialectName
 if TYPE_CHECKING:
     from xcit_hub.compare import Comparison
     from xcit_hub.parity import ParityResult
+    from xcit_hub.variants import DialectName
 
 _BLIND = (
     "A file beside its own copy in PyTorch: what is compared is how two frameworks compute it, not whether the file "
@@ -95,14 +96,16 @@ def parity(
         raise typer.Exit(1)
 
 
-def _compare(name: str, dialect: DialectName | None, options: dict[str, Any], stage: Callable[[str], None]) -> ParityResult:
+def _compare(
+    name: str, dialect: DialectName | None, options: dict[str, Any], stage: Callable[[str], None]
+) -> ParityResult:
     from xcit_hub import parity, variants
 
     if not _is_file(name):
         published = variants.CHECKPOINTS.get(name)
         dialect = dialect or (published.dialect if published else "paper")
         return parity.verify_random(name, dialect, **options | {"image_size": options["image_size"] or 64}, stage=stage)
-    from xcit_hub.checkpoints.rewrite import load
+    from xcit_hub.checkpoints.weights import load
 
     weights = load(name, dialect=dialect)
     return parity.verify_weights(

@@ -118,6 +118,7 @@ def verify_weights(
     Raises:
         XcitHubError: the ``timm`` extra is not installed, or MindSpore cannot compute in this dtype here.
     """
+    from xcit_hub.accelerated import accelerate
     from xcit_hub.models import create_model, load_weights
 
     require_timm()
@@ -126,7 +127,7 @@ def verify_weights(
     side = image_size or proof_size(entry)
     stage("building both networks")
     theirs = torch_network(weights, entry, dialect, num_classes=num_classes, in_chans=in_chans)
-    ours = create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False)
+    ours = accelerate(create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False))
     load_weights(ours, weights)
     if dtype != "float32":
         _round(ours, theirs, dtype)
@@ -259,8 +260,7 @@ def first_departure(ours: Any, theirs: Any, images: Array) -> Departure | None:
 
     handles = [cells[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        with ours.step_by_step():
-            ours(_tensor(ours, images))
+        ours(_tensor(ours, images))
     finally:
         for handle in handles:
             handle.remove()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from xcit_hub.cli.shared import console, working
+from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
     from xcit_hub.compare import Comparison
@@ -35,7 +36,7 @@ def parity(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All 28 architectures.")] = False,
     dialect: Annotated[
-        str | None, typer.Option(help="paper or mindcv. For names the default is paper; files know theirs.")
+        DialectName | None, typer.Option(help="For names the default is paper; most files know theirs.")
     ] = None,
     image_size: Annotated[
         int | None,
@@ -118,7 +119,7 @@ def _compare(
     )
 
 
-def _against(first: str, second: str, dialect: str | None, image_size: int | None, json_file: Path | None) -> None:
+def _against(first: str, second: str, dialect: DialectName | None, image_size: int | None, json_file: Path | None) -> None:
     from xcit_hub.compare import compare
 
     with working("comparing") as show:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xcit_hub.variants import DialectName
+
 if TYPE_CHECKING:
     from xcit_hub.parity import ParityResult
-    from xcit_hub.variants import DialectName
 
 
 def parity(
@@ -21,7 +22,7 @@ def parity(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All 28 architectures.")] = False,
     dialect: Annotated[
-        str | None, typer.Option(help="paper or mindcv. For names the default is paper; files know theirs.")
+        DialectName | None, typer.Option(help="For names the default is paper; files know theirs.")
     ] = None,
     image_size: Annotated[
         int | None,

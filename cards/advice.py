@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from typing import Any
+from urllib.parse import urlsplit
 
 from cards import figures, vocabulary
 from cards.faults import Fault
@@ -29,6 +30,8 @@ def warnings(metadata: CardMetadata, lines: Mapping[str, int]) -> Iterator[Fault
         yield Fault(lines.get("evaluation"), "evaluation", f"left out: {refused}", "warning")
     for number, asset in enumerate(metadata.asset, 1):
         place = "asset" if len(metadata.asset) == 1 else f"asset {number}"
+        if asset.asset_link and urlsplit(asset.asset_link).scheme not in ("http", "https"):
+            yield Fault(lines.get("asset"), place, "asset-link does not lead into the web", "warning")
         if message := _digest(asset):
             yield Fault(lines.get("asset"), place, message, "warning")
 

@@ -222,7 +222,7 @@ def _from_yaml(fields: Fields, text: str, first_line: int) -> None:
             value = Text(event.value, plain=event.style is None and event.tag is None)
         else:
             value = {} if isinstance(event, yaml.MappingStartEvent) else []
-        _place(fields, levels, value, first_line + line)
+        _place(fields, levels, value, line, first_line)
         if not isinstance(value, Text):
             levels.append(_Open(value))
     if root and not isinstance(root[0], dict):
@@ -244,7 +244,7 @@ def _refuse(event: Any, *, depth: int, values: int) -> None:
         raise _RefusedError(line, f"nested more than {MAX_DEPTH} deep")
 
 
-def _place(fields: Fields, levels: list[_Open], value: Tree, line: int) -> None:
+def _place(fields: Fields, levels: list[_Open], value: Tree, line: int, first_line: int) -> None:
     """Put a value into the innermost open mapping or list; in a mapping every second one is a name."""
     inner = levels[-1]
     if isinstance(inner.content, list):
@@ -252,8 +252,10 @@ def _place(fields: Fields, levels: list[_Open], value: Tree, line: int) -> None:
     elif inner.key is None:
         if not isinstance(value, Text):
             raise ValueError("a field's name is not text")
+        if value.plain and value == "<<":
+            raise _RefusedError(line, "a merge (<<) is not allowed in a card")
         inner.key = value
-        _seen(fields, str(value), line, again=str(value) in inner.content, at_top=len(levels) == 2)
+        _seen(fields, str(value), first_line + line, again=str(value) in inner.content, at_top=len(levels) == 2)
     else:
         inner.content[str(inner.key)] = value
         inner.key = None

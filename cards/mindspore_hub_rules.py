@@ -1,7 +1,8 @@
 """What MindSpore Hub's own checker refuses (mindspore/hub, ``mindspore_hub/_utils/check.py`` and ``download.py``).
 
 An error here is a refusal there and the other way round. The checker stops at the first; here all are found. Left out
-is what it asks of the network: whether a link answers. Added is what no card may contain: anchors, aliases and tags.
+is what it asks of the network: whether a link answers. Added is what no card may contain: anchors, aliases,
+merges and tags.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ Rule = Callable[[Any], "str | None"]
 _DASH = "evaluation: -"  # the checker writes "no" for every dash of such a line before it reads the YAML
 _HEADING = re.compile(r" {0,3}#{1,6}(?P<text>.*)")
 _UNDERLINED = re.compile(r" {0,3}(?:=+|-+)")
+_QUOTED = re.compile(r"(?: {0,3}>)+ ?")
 _LONGEST_LINK = 2048
+_OPENED = ("http", "https", "ftp", "file", "data")  # what its client would try to open
 
 
 def faults(parts: Parts, text: str) -> Iterator[Fault]:
@@ -98,7 +101,7 @@ def _fields(header: dict[Any, Any], lines: dict[str, int], block: int) -> Iterat
 
 
 def _headings(parts: Parts) -> Iterator[Fault]:
-    lines = outside_code(parts.prose, parts.prose_line)
+    lines = [(number, _QUOTED.sub("", line, count=1)) for number, line in outside_code(parts.prose, parts.prose_line)]
     following = [line.rstrip() for _, line in lines[1:]] + [""]
     for (number, line), below in zip(lines, following, strict=True):
         found = _HEADING.fullmatch(line.rstrip())
@@ -126,10 +129,10 @@ def _link(value: Any) -> str | None:
     if len(value) > _LONGEST_LINK:
         return f"is a link of {len(value):,} characters"
     try:
-        parts = urlsplit(value.strip("<>"))
+        scheme = urlsplit(value.strip("<>")).scheme
     except ValueError as error:
         return f"is not a web address ({error}): {value!r}"
-    whole = parts.scheme in ("http", "https") and bool(parts.netloc) and re.search(r"[\x00- \x7f]", value) is None
+    whole = scheme in _OPENED and re.search(r"[\x00- \x7f]", value) is None
     return None if whole else f"is not a web address: {value!r}"
 
 

@@ -19,7 +19,7 @@ from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.checkpoints.weights import load  # noqa: E402
 from xcit_hub.errors import UnknownNameError, WeightsError  # noqa: E402
 from xcit_hub.parameters import parameter_shapes  # noqa: E402
-from xcit_hub.variants import ARCHITECTURES, Architecture, architecture  # noqa: E402
+from xcit_hub.variants import TIMM_ARCHITECTURES, Architecture, architecture  # noqa: E402
 
 NAME = "xcit_nano_12_p16_224"
 
@@ -30,7 +30,7 @@ def conditioned(name: str) -> dict:
     return {key: value / 196 if key.endswith("temperature") else value for key, value in weights.items()}
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TIMM_ARCHITECTURES)
 def test_the_tag_exists_for_every_architecture_and_builds_our_class(name: str):
     with torch.device("meta"):
         model = timm.create_model(f"{name}.ms_in1k")

@@ -97,10 +97,20 @@ def create_reference(architecture: str | Architecture, dialect: str, **kwargs: A
         UnknownNameError: there is no such architecture or dialect.
     """
     chosen = variants.architecture(architecture) if isinstance(architecture, str) else architecture
-    mindcv = variants.dialect(dialect).name == "mindcv"
-    if chosen.name in variants.ARCHITECTURES:
+    mindcv = not variants.dialect(dialect).normalize_qk
+    if (
+        chosen.name in variants.TIMM_ARCHITECTURES
+        and variants.ARCHITECTURES[chosen.name] == chosen
+        and dialect != "mindcv-mint"
+    ):
         return timm.create_model(f"{chosen.name}.{TAG}" if mindcv else chosen.name, **kwargs)
-    return (MindcvXcit if mindcv else Xcit)(**_arguments(chosen), **kwargs)
+    form = "tanh" if variants.dialect(dialect).gelu == "tanh" else "none"
+    built = (MindcvXcit if mindcv else Xcit)(
+        **_arguments(chosen), act_layer=partial(nn.GELU, approximate=form), **kwargs
+    )
+    for place, stride in enumerate(chosen.stem_strides):
+        built.patch_embed.proj[2 * place][0].stride = (stride, stride)
+    return built
 
 
 @contextmanager
@@ -140,11 +150,12 @@ def _encode_in_double(module: Any, batch: int, height: int, width: int) -> torch
 
 def _arguments(architecture: Architecture) -> dict[str, Any]:
     return {
-        "patch_size": architecture.patch_size,
+        "patch_size": 2 ** len(architecture.stem_strides),
         "embed_dim": architecture.embed_dim,
         "depth": architecture.depth,
         "num_heads": architecture.num_heads,
         "mlp_ratio": architecture.mlp_ratio,
+        "use_pos_embed": architecture.use_pos_embed,
         "cls_attn_layers": architecture.cls_attn_layers,
         "eta": architecture.eta,
         "tokens_norm": architecture.tokens_norm,
@@ -194,7 +205,8 @@ def _pretrained_cfg(architecture: Architecture) -> PretrainedCfg:
 
 def _register() -> None:
     module = timm.models.xcit
-    for name, architecture in variants.ARCHITECTURES.items():
+    for name in variants.TIMM_ARCHITECTURES:
+        architecture = variants.ARCHITECTURES[name]
         known = module.default_cfgs[name]
         if TAG in known.cfgs:
             continue

@@ -42,7 +42,7 @@ def older_pillow() -> Iterator[None]:
 
 @pytest.mark.parametrize("increasing", [True, False])
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("magnitude", [0.0, 3.3, 9.0, 10.0])
+@pytest.mark.parametrize("magnitude", [0.0, 3.3, 9.0, 10.0, 14.0])
 def test_every_operation_is_timms_to_the_pixel(increasing: bool, sign: int, magnitude: float) -> None:
     image = photograph()
     canvas = Canvas(FILL, Image.Resampling.BICUBIC)
@@ -66,25 +66,41 @@ def test_the_seed_policy_is_read_as_timm_reads_it() -> None:
     assert {operation.prob for operation in timms.ops} == {policy.probability}
 
 
-@pytest.mark.parametrize("text", ["autoaug-m9", "randaug-m9-z3", "randaug-m", "trivialaugwide", ""])
+def test_mindcvs_name_brings_mindcvs_deviation() -> None:
+    assert RandAugment.parse("rand-m9").deviation == 0.0
+    assert RandAugment.parse("randaug-m9").deviation == 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("autoaug-m9", "randaug-m9-z3", "randaug-m", "trivialaugwide", ""),
+        *("rand-m9.5", "rand-m9-m9", "rand-mstd", "rand-mstdinf", "rand-inc2", "rand-w0", "rand-t3a", "rand-n1e9"),
+        *("rand-p1.5", "rand-mmax0", "rand--m9", "rand-m-9", "rand-m9-", "rand-n16-tweights", "rand-m\uff19"),
+    ],
+)
 def test_a_policy_that_does_not_exist_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         RandAugment.parse(text)
 
 
-def test_operations_are_drawn_as_often_as_timm_draws_them() -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["m9-mstd0.5-inc1", "m9-mstd101", "m9-mstd101-inc1", "m12-mmax20-mstd1", "n3-p0.3-m4", "m9-mstd0.5-tweights"],
+)
+def test_operations_are_drawn_as_often_as_timm_draws_them(text: str) -> None:
     """Count how often an image stays untouched, and the mean change: both must agree with timm's own transform."""
     image = photograph().resize((32, 32))
     ours, theirs = [], []
     policy, canvas, rng = (
-        RandAugment.parse("randaug-m9-mstd0.5-inc1"),
+        RandAugment.parse(f"rand-{text}"),
         Canvas(FILL, Image.Resampling.BICUBIC),
         generator(),
     )
     random.seed(0)
     np.random.seed(0)
     timms = auto_augment.rand_augment_transform(
-        "rand-m9-mstd0.5-inc1", {"img_mean": FILL, "interpolation": Image.Resampling.BICUBIC}
+        f"rand-{text}", {"img_mean": FILL, "interpolation": Image.Resampling.BICUBIC}
     )
     before = np.asarray(image, np.float32)
     for _ in range(1500):

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from xcit_hub.data.batches import EvalBatches, TrainBatches, Worker
@@ -132,6 +134,28 @@ def test_the_last_smaller_batch_is_kept_on_request() -> None:
     assert [len(batch.indices) for batch in train_batches(10, drop_remainder=False).epoch(0)] == [4, 4, 2]
     with pytest.raises(InputError, match="do not fill"):
         train_batches(3)
+
+
+@given(images=st.integers(1, 40), workers=st.integers(1, 5), batch_size=st.integers(1, 6), shuffle=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_workers_take_equal_batches_padded_as_torchs_sampler_pads(
+    images: int, workers: int, batch_size: int, shuffle: bool
+) -> None:
+    sampler = pytest.importorskip("torch").utils.data.DistributedSampler
+    made = [
+        train_batches(
+            images, batch_size=batch_size, drop_remainder=False, shuffle=shuffle, worker=Worker(rank, workers)
+        )
+        for rank in range(workers)
+    ]
+    seen = [[batch.indices.tolist() for batch in batches.epoch(0)] for batches in made]
+    for rank, batches in enumerate(seen):
+        assert [len(batch) for batch in batches] == [len(batch) for batch in seen[0]]
+        assert len(batches) == made[rank].steps
+        theirs = list(sampler(range(images), workers, rank, shuffle=False))
+        order = made[rank].order(0)
+        assert [index for batch in batches for index in batch] == order[theirs].tolist()
+    assert {index for batches in seen for batch in batches for index in batch} == set(range(images))
 
 
 def test_an_unreadable_image_is_replaced_and_named() -> None:

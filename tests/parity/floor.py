@@ -77,7 +77,7 @@ def measure(architecture: variants.Architecture, dialect: str, seed: int) -> dic
 
     ours, theirs, images = pair(64)
     reference = rule.Reference(theirs, images, networks._torch_outputs)
-    found = {"outputs": figures(reference, networks._our_outputs(ours, images))}
+    found = {"outputs": figures(reference, networks.our_outputs(ours, images))}
     if architecture.name.endswith("224") and (architecture.embed_dim <= 384 or seed == 0):
         del ours, theirs, reference
         gc.collect()

@@ -49,7 +49,13 @@ def answers(images: np.ndarray) -> np.ndarray:
 def test_the_last_partial_batch_and_unreadable_images_are_counted_right() -> None:
     found = evaluate(answers, EvalBatches(Coloured(), Untouched(), batch_size=4), outputs=7)
     assert (found.samples, found.correct1, found.correct5) == (11, 7, 11)
+    assert found.confusion is not None
     assert found.confusion.sum() == 11
+    np.testing.assert_array_equal(found.classes, np.stack([found.confusion.sum(1), np.diag(found.confusion)], axis=1))
+    numbers = np.arange(11)
+    logits = answers(np.tile(numbers[:, None, None, None], (1, 3, 4, 4)))
+    log_softmax = logits - np.log(np.exp(logits.astype(np.float64)).sum(1, keepdims=True))
+    assert found.loss == pytest.approx(-log_softmax[numbers, numbers % 7].mean(), rel=1e-6)
     assert np.diag(found.confusion).sum() == 7
     assert found.predictions[10] == 6
     broken = EvalBatches(Coloured(broken=True), Untouched(), batch_size=4)

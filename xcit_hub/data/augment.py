@@ -173,8 +173,8 @@ _WEIGHTS: dict[str, float] = {
     "Invert": 0.05,
 }
 _EVEN_ABOVE = 100.0  # a deviation beyond this means: draw evenly in 0…magnitude
-_WHOLE = r"\d{1,3}"
-_DECIMAL = r"\d{1,6}(?:\.\d{0,6})?"
+_WHOLE = r"[0-9]{1,3}"
+_DECIMAL = r"[0-9]{1,6}(?:\.[0-9]{0,6})?"
 # Parts of the notation: pattern of the number, field, and how it is read.
 _PARTS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "m": (_WHOLE, "magnitude", int),

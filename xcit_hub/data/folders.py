@@ -60,7 +60,9 @@ def find_images(folder: Path) -> Found:
     """
     found = Found()
     visited = 0
-    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset(_identity(folder)))]
+    around = {place for path in (folder.absolute(), folder.resolve()) for place in (path, *path.parents)}
+    above = frozenset(identity for place in around for identity in _identity(place))
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, above)]
     while waiting:
         place, above = waiting.pop()
         visited += 1

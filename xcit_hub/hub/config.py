@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as fields_of
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from xcit_hub.checkpoints.families import Naming
-from xcit_hub.errors import HubError
+from xcit_hub.errors import HubError, InputError
 from xcit_hub.variants import (
     ARCHITECTURES,
     CHECKPOINTS,
@@ -23,7 +23,9 @@ from xcit_hub.variants import (
     DialectName,
     Preprocessing,
     PublishedCheckpoint,
+    Shape,
     architecture,
+    reshaped,
 )
 
 FILE_NAME = "xcit_hub.json"
@@ -409,22 +411,28 @@ def _custom(fields: Mapping[str, object], where: object) -> Architecture | None:
     if fields.get("custom") is None:
         return None
     record = _typed(fields, "custom", dict, {}, where)
-    counts = ("patch_size", "embed_dim", "depth", "num_heads", "image_size", "mlp_ratio", "cls_attn_layers")
-    numbers = {name: _typed(record, name, int, 0, where) for name in counts}
-    if not isinstance(record.get("tokens_norm"), bool):
-        raise malformed("'custom' lacks tokens_norm", where)
-    return Architecture(
+    shape = {name: value for name, value in record.items() if name not in ("name", "image_size")}
+    lacking = {"patch_size", "embed_dim", "depth", "num_heads", "tokens_norm", "image_size"} - record.keys()
+    if lacking:
+        raise malformed(f"'custom' lacks {', '.join(sorted(lacking))}", where)
+    named = replace(
+        ARCHITECTURES["xcit_nano_12_p16_224"],
         name=_typed(fields, "architecture", str, "", where),
-        eta=_typed(record, "eta", float, 1.0, where),
-        tokens_norm=record["tokens_norm"],
-        **numbers,
+        image_size=_typed(record, "image_size", int, 0, where),
     )
+    try:
+        return reshaped(named, cast(Shape, shape))
+    except InputError as error:
+        raise malformed(f"'custom' has dimensions that no XCiT has: {error.what}", where) from error
 
 
 def _check_dimensions(shape: Architecture, where: object) -> None:
-    counts = (shape.embed_dim, shape.depth, shape.num_heads, shape.image_size, shape.mlp_ratio, shape.cls_attn_layers)
-    if min(counts) < 1 or shape.patch_size not in (8, 16) or shape.embed_dim % shape.num_heads:
-        raise malformed("it has dimensions that no XCiT has", where)
+    try:
+        reshaped(shape, cast(Shape, {name: getattr(shape, name) for name in Shape.__annotations__}))
+    except InputError as error:
+        raise malformed(f"it has dimensions that no XCiT has: {error.what}", where) from error
+    if shape.image_size < 1:
+        raise malformed(f"it is of images of {shape.image_size} pixels", where)
 
 
 def _typed(fields: Mapping[str, object], name: str, kind: type[T], default: T, where: object) -> T:

@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 from huggingface_hub import ModelHubMixin
 from mindspore.nn.utils import no_init_parameters
 
-from xcit_hub import models, variants
+from xcit_hub import accelerated, models, variants
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.hub import config as descriptions
 from xcit_hub.hub import entry
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import Located, PathLike, locate
 from xcit_hub.hub.read import Fetched, read
-from xcit_hub.models import XCiTFeatures
 from xcit_hub.models.xcit import GlobalPool, Indices
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Mode = Literal["graph", "pynative"]
@@ -50,6 +49,18 @@ NO_RATES: Rates = {
     "attn_drop_rate": 0.0,
     "drop_path_rate": 0.0,
 }
+
+
+class XCiTFeatures(models.XCiTFeatures):
+    """The backbone of a feature pyramid, see :class:`xcit_hub.models.XCiTFeatures`."""
+
+    def fuse(self) -> Self:
+        """Return a faster copy for inference alone, see :func:`xcit_hub.accelerated.fuse`."""
+        return accelerated.fuse(self)
+
+    def portable(self) -> Self:
+        """Return a network of MindSpore's own operations alone, see :func:`xcit_hub.accelerated.portable`."""
+        return accelerated.portable(self)
 
 
 class XCiT(
@@ -204,7 +215,15 @@ class XCiT(
         _prepare(network, dtype, mode)
         for note in (*located.description.notes, *notes):
             warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=3)
-        return network
+        return accelerated.accelerate(network)
+
+    def fuse(self) -> Self:
+        """Return a faster copy for inference alone, see :func:`xcit_hub.accelerated.fuse`."""
+        return accelerated.fuse(self)
+
+    def portable(self) -> Self:
+        """Return a network of MindSpore's own operations alone, see :func:`xcit_hub.accelerated.portable`."""
+        return accelerated.portable(self)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         entry.write_weights(save_directory, self.arrays(), self.description())
@@ -257,6 +276,7 @@ def create_model(
     seed: int | None = ...,
     init: bool = ...,
     cache_dir: PathLike | None = ...,
+    **shape: Unpack[variants.Shape],
 ) -> XCiT: ...
 
 
@@ -279,6 +299,7 @@ def create_model(
     seed: int | None = ...,
     init: bool = ...,
     cache_dir: PathLike | None = ...,
+    **shape: Unpack[variants.Shape],
 ) -> XCiTFeatures: ...
 
 
@@ -300,6 +321,7 @@ def create_model(
     seed: int | None = None,
     init: bool = True,
     cache_dir: PathLike | None = None,
+    **shape: Unpack[variants.Shape],
 ) -> XCiT | XCiTFeatures:
     """Build an XCiT, as ``timm.create_model`` does for PyTorch: with fresh weights in training mode, or pretrained.
 
@@ -321,11 +343,14 @@ def create_model(
         drop_path_rate: stochastic depth of the cross-covariance blocks, the same in each.
         dialect: ``"paper"`` (facebook, timm) or ``"mindcv"`` (MindSpore's checkpoints): two different networks. By
             default the one of the published checkpoint that ``name`` means, and the paper's where it means none.
-        features_only: return the backbone of a feature pyramid instead, see :class:`xcit_hub.models.XCiTFeatures`.
+        features_only: return the backbone of a feature pyramid instead, see :class:`XCiTFeatures`.
         out_indices: the blocks whose maps ``features_only`` returns.
         seed: makes the fresh weights reproducible.
         init: False leaves the weights unset, for a caller who loads some next.
         cache_dir: where fetched files are kept; huggingface_hub's cache by default.
+        shape: fields of the architecture that are to be other than the name's, without pretrained weights:
+            ``patch_size``, ``embed_dim``, ``depth``, ``num_heads``, ``mlp_ratio``, ``cls_attn_layers``,
+            ``use_pos_embed``, ``eta``, ``tokens_norm``, as timm's ``Xcit`` takes them, and ``strides``.
 
     Warns:
         UserWarning: the classifier or the first convolution is not the pretrained file's.
@@ -354,6 +379,12 @@ def create_model(
             seed=seed,
             init=init,
             **rates,
+            **shape,
+        )
+    elif shape:
+        raise InputError(
+            f"{', '.join(shape)} was given for pretrained weights, whose architecture is theirs.",
+            fix="Leave it out, or build the network without weights.",
         )
     else:
         located = locate(_pretrained_id(name, pretrained), cache_dir=cache_dir)
@@ -363,7 +394,7 @@ def create_model(
         )  # fmt: skip
         if not isinstance(pretrained, bool):
             _check_architecture(name, network, located)
-    return XCiTFeatures(network, out_indices) if features_only else network
+    return accelerated.accelerate(XCiTFeatures(network, out_indices) if features_only else network)
 
 
 def _pretrained_id(name: str | variants.Architecture, pretrained: bool | str) -> str:

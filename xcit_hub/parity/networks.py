@@ -16,10 +16,10 @@ import numpy as np
 
 from xcit_hub import variants
 from xcit_hub.checkpoints.families import LAYOUTS, MINDCV_MARK
-from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.errors import XcitHubError
 from xcit_hub.parameters import Shape, parameter_shapes, trainable
 from xcit_hub.parity.result import Departure, ParityResult
-from xcit_hub.parity.rule import Array, Check, Reference, Stage
+from xcit_hub.parity.rule import Array, Reference, Stage
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -118,6 +118,7 @@ def verify_weights(
     Raises:
         XcitHubError: the ``timm`` extra is not installed, or MindSpore cannot compute in this dtype here.
     """
+    from xcit_hub.accelerated import accelerate
     from xcit_hub.models import create_model, load_weights
 
     require_timm()
@@ -126,7 +127,7 @@ def verify_weights(
     side = image_size or proof_size(entry)
     stage("building both networks")
     theirs = torch_network(weights, entry, dialect, num_classes=num_classes, in_chans=in_chans)
-    ours = create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False)
+    ours = accelerate(create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False))
     load_weights(ours, weights)
     if dtype != "float32":
         _round(ours, theirs, dtype)
@@ -215,7 +216,7 @@ def compare(ours: Any, theirs: Any, images: Array, *, gradients: bool = False, s
     theirs.eval()
     reference = Reference(theirs, images, _torch_outputs, stage)
     stage("MindSpore's network")
-    checks = reference.check(_our_outputs(ours, images))
+    checks = reference.check(our_outputs(ours, images))
     departure = None if all(check.passed for check in checks) else first_departure(ours, theirs, images)
     runs = reference.runs
     del reference
@@ -245,7 +246,6 @@ def first_departure(ours: Any, theirs: Any, images: Array) -> Departure | None:
     None although :func:`compare` failed says that the layers are right and that what computes several of them in one
     piece is not; the failed checks name the block.
     """
-    import mindspore
 
     layers = tuple(_layers(ours))
     reference = Reference(theirs, images, partial(_torch_layers, layers=layers))
@@ -260,8 +260,7 @@ def first_departure(ours: Any, theirs: Any, images: Array) -> Departure | None:
 
     handles = [cells[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        with ours.step_by_step():
-            ours(_tensor(ours, images))
+        ours(_tensor(ours, images))
     finally:
         for handle in handles:
             handle.remove()
@@ -282,7 +281,8 @@ def _torch_outputs(network: Any, images: Any) -> dict[str, Any]:
     return outputs | {f"blocks.{index}": tokens for index, tokens in enumerate(maps)}
 
 
-def _our_outputs(network: Any, images: Array) -> dict[str, Array]:
+def our_outputs(network: Any, images: Array) -> dict[str, Array]:
+    """Return logits, final tokens (``features``) and the maps of every block (``blocks.N``) of one of our networks."""
     batch = _tensor(network, images)
     logits = network(batch)
     features, maps = network.forward_intermediates(batch)

@@ -9,7 +9,7 @@ from typing import Any
 from xcit_hub.parity.rule import FLOOR, LARGEST_FACTOR, RMS_FACTOR, Check, worst
 
 FORMAT = 2
-"""Version of :meth:`ParityResult.as_dict`. Reports before it had no ``format``, and errors between two float32 networks."""
+"""Version of :meth:`ParityResult.as_dict`. Reports before had none, and errors between two float32 networks."""
 
 _NAMED = 3
 

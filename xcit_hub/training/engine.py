@@ -25,7 +25,7 @@ from xcit_hub.data.sources import ImageSource
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import write_text
 from xcit_hub.models import XCiT, load_weights
-from xcit_hub.models.kernels import device_target
+from xcit_hub.models.functions import device_target
 from xcit_hub.parameters import parameter_count
 from xcit_hub.run_record import RunRecord, Versions
 from xcit_hub.training import device

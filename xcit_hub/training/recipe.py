@@ -32,7 +32,9 @@ Scheduler = Literal[
 
 _IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
-_NUMBER = re.compile(r"[-+]?(0|[1-9]\d{0,17})|[-+]?(\d{1,18}(\.\d{0,30})?|\.\d{1,30})([eE][-+]?\d{1,3})?")
+_NUMBER = re.compile(
+    r"[-+]?(0|[1-9]\d{0,17})|[-+]?(\d{1,18}\.\d{0,30}|\.\d{1,30})([eE][-+]?\d{1,3})?|[-+]?\d{1,18}[eE][-+]?\d{1,3}"
+)
 _SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _LONGEST_TEXT = 4096
 _MANY_EPOCHS = 100_000
@@ -351,7 +353,7 @@ _CONTRADICTIONS: Sequence[tuple[Callable[[Recipe], bool], str]] = (
         "ckpt_save_policy top_k needs val_while_train",
     ),
     (
-        lambda r: (r.distillation_type != "none") != bool(r.teacher and r.teacher_ckpt),
+        lambda r: len({r.distillation_type != "none", bool(r.teacher), bool(r.teacher_ckpt)}) > 1,
         "distillation needs all of distillation_type, teacher and teacher_ckpt, or none",
     ),
     (

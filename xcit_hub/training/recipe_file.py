@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -95,12 +95,16 @@ def _flag(key: str, text: str) -> Any:
     if len(text) > _LONGEST_FLAG:
         raise InputError(f"The value of --{key} has more than {_LONGEST_FLAG} characters.")
     if kind_of(key) == "text" and Recipe.model_fields[key].annotation != tuple[str, ...]:
-        return None if text in ("null", "None", "~") and Recipe.model_fields[key].default is None else text
+        return None if text in ("null", "None", "~") and _may_be_null(key) else text
     try:
         node = _node(text)
     except yaml.YAMLError:
         return text
     return text if node is None else _value(key, node)
+
+
+def _may_be_null(key: str) -> bool:
+    return type(None) in get_args(Recipe.model_fields[key].annotation)
 
 
 def _find(path: Path) -> Path:

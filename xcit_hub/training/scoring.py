@@ -16,7 +16,7 @@ from xcit_hub.data.mixing import Images
 from xcit_hub.errors import InputError
 from xcit_hub.files import sha256_of, write_text
 from xcit_hub.models import XCiT, load_weights
-from xcit_hub.models.kernels import device_target
+from xcit_hub.models.functions import device_target
 from xcit_hub.parameters import parameter_count
 from xcit_hub.parity import torch_network
 from xcit_hub.run_record import RunRecord

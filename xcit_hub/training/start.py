@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from xcit_hub.accelerated import accelerate
 from xcit_hub.checkpoints import weights as stored_weights
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT, create_model, load_weights
@@ -67,7 +68,7 @@ def start(recipe: Recipe, classes: Sequence[str], initial: Initial | None = None
         initial = _stored(recipe)
     if initial is None and recipe.pretrained:
         raise InputError("pretrained needs the published weights.", where="pretrained")
-    network = create_model(
+    plain = create_model(
         recipe.model,
         num_classes=recipe.num_classes or len(classes),
         in_chans=recipe.in_channels,
@@ -76,6 +77,7 @@ def start(recipe: Recipe, classes: Sequence[str], initial: Initial | None = None
         dialect=dialect_of(recipe, None if initial is None else initial.dialect),
         seed=recipe.seed,
     )
+    network = accelerate(plain)
     if initial is None:
         return Start(network, None, [])
     fresh = {name: parameter.asnumpy() for name, parameter in network.parameters_dict().items()}
@@ -144,11 +146,11 @@ def teacher(recipe: Recipe, classes: int) -> XCiT | None:
 
 def evaluation_network(name: str, classes: int, dialect: str, level: AmpLevel) -> XCiT:
     """Build a network without weights, in evaluation mode and at a precision level."""
-    network = _empty(name, classes, dialect)
+    network = accelerate(_empty(name, classes, dialect))
     network.set_train(False)
     mix_precision(network, level)
     return network
 
 
 def _empty(name: str, classes: int, dialect: str) -> XCiT:
-    return create_model(name, num_classes=classes, dialect=dialect, init=False)
+    return accelerate(create_model(name, num_classes=classes, dialect=dialect, init=False))

@@ -9,11 +9,13 @@ import mindspore
 from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 from mindspore import dtype as mstype
 
+from xcit_hub.accelerated import accelerate, is_fused
 from xcit_hub.accelerated.stacked import Arrays, StackedXCiT, by_layer, fill, members, stacked
 from xcit_hub.data.batches import Worker
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT
-from xcit_hub.models.kernels import device_target, recomputes
+from xcit_hub.models.functions import device_target
+from xcit_hub.models.private import recomputes
 from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
 from xcit_hub.training.optimizer import AdamW, parameter_settings
 from xcit_hub.training.randomness import seed_dropout
@@ -199,9 +201,10 @@ class TrainStep:
     """A network under training: call it with one batch after another.
 
     Args:
-        network: the student. From here on it belongs to the step: load weights, freeze, recompute, hook and replace
-            its classifier before. Read it from :attr:`network` after: where its blocks are trained as one cell (see
-            :mod:`xcit_hub.accelerated.stacked`) they are as they were until that brings them up to date.
+        network: the student. Its parameters are trained; load weights, freeze, recompute, hook and replace its
+            classifier before. Read it from :attr:`network` after, which is computed by compiled code where that serves:
+            where its blocks are trained as one cell (see :mod:`xcit_hub.accelerated.stacked`) they are as they were
+            until that brings them up to date.
         recipe: loss, optimizer, clipping, scaling, accumulation, averaging.
         ema: the network that holds the moving average, a copy of ``network`` at the start; its parameters are renamed
             ``ema.…``. None without averaging. Read it from :attr:`ema`.
@@ -224,6 +227,8 @@ class TrainStep:
         worker = worker or Worker()
         graph = mindspore.get_context("mode") == mindspore.GRAPH_MODE
         _check(network, ema, recipe, graph)
+        network, ema = accelerate(network), None if ema is None else accelerate(ema)
+        teacher = None if teacher is None else accelerate(teacher)
         self._network = network
         self._ema = ema
         self.accumulation = recipe.gradient_accumulation_steps
@@ -341,7 +346,7 @@ class TrainStep:
 
 
 def _check(network: XCiT, ema: XCiT | None, recipe: Recipe, graph: bool) -> None:
-    if network.fused:
+    if is_fused(network):
         raise InputError("A fused network cannot be trained.", fix="Train the network that fuse() was called on.")
     if ema is network:
         raise InputError("The moving average cannot be the network itself.", fix="Give it a copy.")

@@ -1,17 +1,15 @@
-"""Every way to compute an operation gives the same values and the same derivatives."""
+"""Every way to compute a function gives the same values and the same derivatives."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 
 import mindspore
 import numpy as np
 import pytest
 
-from xcit_hub.accelerated import cells
-from xcit_hub.models import kernels
+from xcit_hub.models import functions
 
 _X = np.concatenate([np.linspace(-12.0, 12.0, 4801), [0.0, -0.0, 1e-20, 60.0, -60.0]]).astype(np.float32)
 
@@ -26,10 +24,10 @@ def _tanh_form(x: np.ndarray) -> np.ndarray:
 
 
 _WAYS = [
-    (kernels.gelu_erf, _erf_form),
-    (kernels.gelu_erf_from_exp, _erf_form),
-    (kernels.gelu_tanh, _tanh_form),
-    (kernels.gelu_tanh_from_sigmoid, _tanh_form),
+    (functions.gelu_erf, _erf_form),
+    (functions.gelu_erf_from_exp, _erf_form),
+    (functions.gelu_tanh, _tanh_form),
+    (functions.gelu_tanh_from_sigmoid, _tanh_form),
 ]
 
 
@@ -57,7 +55,7 @@ def test_the_unfolded_convolution_equals_mindspores_in_value_and_gradient(group:
     options = {"stride": stride, "pad_mode": "pad", "padding": 1, "group": group, "has_bias": bias}
     out_channels = 12 if group > 1 else 16
     plain = mindspore.nn.Conv2d(12, out_channels, 3, **options)
-    unfolded = kernels.UnfoldedConv2d(12, out_channels, 3, **options)
+    unfolded = functions.UnfoldedConv2d(12, out_channels, 3, **options)
     generator = np.random.default_rng(0)
     for name, parameter in unfolded.parameters_dict().items():
         value = mindspore.Tensor(generator.standard_normal(parameter.shape, np.float32))
@@ -74,20 +72,12 @@ def test_the_unfolded_convolution_equals_mindspores_in_value_and_gradient(group:
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_the_choice_of_kernels_follows_device_version_and_compiler(monkeypatch) -> None:
-    chosen = {}
-    for device, version, compiled in itertools.product(
-        ("CPU", "Ascend", "GPU"), ("2.7.1", "2.8.0", "2.9.0", "2.10.0"), (False, True)
-    ):
-        monkeypatch.setattr(kernels, "device_target", lambda device=device: device)
-        monkeypatch.setattr(kernels.mindspore, "__version__", version)
-        monkeypatch.setattr(
-            kernels, "native_library", lambda compiled=compiled: Path("kernels.so") if compiled else None
-        )
-        chosen[device, version, compiled] = kernels.kernels()
-    for (device, version, compiled), choice in chosen.items():
+def test_the_choice_of_functions_follows_device_and_version(monkeypatch) -> None:
+    for device, version in itertools.product(("CPU", "Ascend", "GPU"), ("2.7.1", "2.8.0", "2.9.0", "2.10.0")):
+        monkeypatch.setattr(functions, "device_target", lambda device=device: device)
+        monkeypatch.setattr(functions.mindspore, "__version__", version)
+        chosen = functions.functions()
         unfolds = device == "CPU" and version in ("2.9.0", "2.10.0")
-        assert choice.convolution is (kernels.UnfoldedConv2d if unfolds else mindspore.nn.Conv2d)
-        runs_compiled = device == "CPU" and compiled
-        assert (choice.layer_norm is cells.NativeLayerNorm) == runs_compiled
-        assert (choice.gelu("erf") is kernels.gelu_erf) == (device != "CPU")
+        assert chosen.convolution is (functions.UnfoldedConv2d if unfolds else mindspore.nn.Conv2d)
+        assert (chosen.gelu["erf"] is functions.gelu_erf) == (device != "CPU")
+        assert (chosen.gelu["tanh"] is functions.gelu_tanh) == (device != "CPU")

@@ -1,4 +1,4 @@
-"""PyTorch's files, read without PyTorch: each storage is its own record, whole, and what a tensor says of it is done."""
+"""PyTorch's files, read without PyTorch: each storage is its own record, whole, and each tensor what it says it is."""
 
 from __future__ import annotations
 

@@ -118,7 +118,9 @@ def _compare(
     )
 
 
-def _against(first: str, second: str, dialect: str | None, image_size: int | None, json_file: Path | None) -> None:
+def _against(
+    first: str, second: str, dialect: DialectName | None, image_size: int | None, json_file: Path | None
+) -> None:
     from xcit_hub.compare import compare
 
     with working("comparing") as show:

@@ -125,7 +125,7 @@ def in_double(network: nn.Module) -> Iterator[None]:
     positions = [module for module in network.modules() if isinstance(module, PositionalEncodingFourier)]
     network.double()
     for module in positions:
-        module.forward = partial(_encode_in_double, module)  # type: ignore[method-assign]
+        module.forward = partial(_encode_in_double, module)
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cards import figures, measured
 from cards.inputs import read_json, read_yaml
@@ -107,6 +107,14 @@ class CardYaml(MindSporeHubFields, _Strict):
     requirements_source: str | None = None
     performance: list[Performance] = []
     limits: dict[Literal["en", "zh"], str] = {}
+
+    @field_validator("accuracy")
+    @classmethod
+    def _possible(cls, accuracy: list[AccuracyFigure]) -> list[AccuracyFigure]:
+        for figure in accuracy:
+            if figure.top1 is not None and figure.top5 is not None and figure.top1 > figure.top5:
+                raise ValueError(f"top-1 ({figure.top1:g}) cannot exceed top-5 ({figure.top5:g})")
+        return accuracy
 
     @classmethod
     def read(cls, path: str | Path) -> CardYaml:

@@ -142,6 +142,7 @@ def test_the_page_names_the_top1_that_has_no_place_in_the_chart(checkpoint, lang
     [
         ({"model": "xcit_tiny_12_p16_224"}, "xcit_tiny_12_p16_224"),
         ({"num_classes": 4}, "num_classes 4"),
+        ({"top1": 60.0, "top5": 50.0}, "top1 60"),
         ({"classes": ["a"] * 4}, "4 names"),
         ({"checkpoint_sha256": "0" * 64}, "another file"),
     ],

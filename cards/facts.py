@@ -208,11 +208,6 @@ class Facts(_Strict):
         return self.num_classes == 1000 and self.own_run is None
 
     @property
-    def data_folder(self) -> str:
-        """A stand-in for the folder of the images."""
-        return measured.data_folder("imagenet" if self.own_run is None else measured.dataset_of(self.own_run))
-
-    @property
     def input_size(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image in evaluation."""
         return (3, self.image_size, self.image_size) if self.preprocessing is None else self.preprocessing.input_size

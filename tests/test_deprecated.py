@@ -27,6 +27,8 @@ _NAMES = {
     "xcit_hub.conversion": ["Options"],
     "xcit_hub.hub.mixin": ["XCiT"],
     "xcit_hub.models.fused": [],
+    "xcit_hub.models.kernels": ["gelu_erf", "device_target", "recomputes"],
+    "xcit_hub.models.layers": ["XCABlock", "ClassAttention"],
     "xcit_hub.models.native": [],
     "xcit_hub.models.native.build": ["SWITCH", "library"],
     "xcit_hub.models.native.cells": [],

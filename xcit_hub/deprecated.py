@@ -41,6 +41,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "xcit_hub.conversion": ("converters.convert", "converters.folders", "converters.prove", "converters.reports"),
     "xcit_hub.hub.mixin": ("xcit_hub.hub.network",),
     "xcit_hub.models.fused": ("xcit_hub.accelerated.fused",),
+    "xcit_hub.models.kernels": ("xcit_hub.models.functions", "xcit_hub.models.private"),
+    "xcit_hub.models.layers": ("xcit_hub.models.xcit",),
     "xcit_hub.models.native": ("xcit_hub.accelerated",),
     "xcit_hub.models.native.build": ("xcit_hub.accelerated.build",),
     "xcit_hub.models.native.cells": ("xcit_hub.accelerated.cells",),

@@ -115,6 +115,8 @@ def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> 
     told = replace(
         found, name=claimed.name, eta=claimed.eta, tokens_norm=claimed.tokens_norm, image_size=claimed.image_size
     )
+    if len(claimed.stem_strides) == len(found.stem_strides):
+        told = replace(told, patch_size=claimed.patch_size, strides=claimed.strides)
     if told != claimed:
         raise HubError(
             f"The weights are of another architecture ({found.name}) than their description says.",

@@ -146,7 +146,7 @@ def teacher(recipe: Recipe, classes: int) -> XCiT | None:
 
 def evaluation_network(name: str, classes: int, dialect: str, level: AmpLevel) -> XCiT:
     """Build a network without weights, in evaluation mode and at a precision level."""
-    network = accelerate(_empty(name, classes, dialect))
+    network = _empty(name, classes, dialect)
     network.set_train(False)
     mix_precision(network, level)
     return network

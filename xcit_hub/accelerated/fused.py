@@ -60,7 +60,7 @@ def fuse(network: N) -> N:
         if part is not None:  # the position encoding goes into the patch embedding
             part.update_parameters_name(f"{name}.")
     fused = copied(network, {id(getattr(network, name)): part for name, part in replaced.items()})
-    fused.__class__ = _fused_kind(type(network), compiled)
+    fused.__class__ = _fused_kind(type(network), compiled)  # type: ignore[arg-type]
     if computes_in_half(network):
         fused.to_float(mstype.float32)
     for parameter in fused.get_parameters():

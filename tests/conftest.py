@@ -56,7 +56,7 @@ def _mode_of_one_test() -> Iterator[None]:
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
 
 
-# ---- memory: no process of a test, nor one that it starts, holds more than 3 GB; those marked ``large`` 6 -------------
+# ---- memory: no process of a test, nor one that it starts, holds more than 3 GB; those marked ``large`` 6 ------------
 
 _peaks: dict[str, tuple[int, int]] = {}  # of each test: the most that was resident, and what may be, in MB
 

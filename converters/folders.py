@@ -67,7 +67,7 @@ def convert_all(
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             report = convert(source, target, verify=verify, progress=progress, **asdict(options))
-            write_report(_report_path(target), report, options)
+            write_report(_report_path(target), report, asdict(options))
             yield Done(source, target, report)
         except OSError as error:
             yield Done(source, target, error=XcitHubError(str(error), where=target, fix="Check the folder."))

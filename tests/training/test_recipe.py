@@ -33,7 +33,7 @@ def test_every_number_of_a_paper_recipe_says_where_it_comes_from() -> None:
         assert set(unsourced) <= {"model", "dialect", "num_classes", "dataset", "loss"}, name
 
 
-def test_both_names_of_the_seed_recipe_hold_mindcvs_numbers() -> None:
+def test_both_names_of_mindcvs_recipe_hold_mindcvs_numbers() -> None:
     first = load_recipe(CONFIGS / "xcit_tiny_12_p16_ascend.yaml")
     assert first == load_recipe(CONFIGS / "xcit_tiny_12_p16_224_ascend.yaml")
     assert (first.epoch_size, first.batch_size, first.lr, first.weight_decay) == (500, 128, 5e-4, 0.05)
@@ -43,7 +43,7 @@ def test_both_names_of_the_seed_recipe_hold_mindcvs_numbers() -> None:
     assert not first.guarded
 
 
-def test_the_seeds_flags_override_keys() -> None:
+def test_flags_override_keys() -> None:
     flags = parse_flags(["--data_dir", "/d", "--distribute", "False", "--epoch_size=2", "--lr", "1e-3", "--ema"])
     recipe = load_recipe(CONFIGS / "xcit_tiny_12_p16_ascend.yaml", flags)
     assert (recipe.data_dir, recipe.distribute, recipe.epoch_size, recipe.lr, recipe.ema) == (

@@ -155,11 +155,11 @@ def _check_target(weights: Weights, to: Family, model: str | None) -> None:
         return
     name = weights.architecture.name
     explained = DIALECTS[weights.dialect].explanation
-    if weights.dialect == "paper":
+    if to == "mindcv":
         raise WeightsError(
-            f"MindCV has no network that computes what {name} was trained as ({explained}); in MindCV's own these "
-            "weights give wrong answers without any error.",
-            fix="Write --to xcit-hub, and run it with xcit-hub's network, which has both dialects.",
+            f"The network of MindCV's that has these names does not compute what {name} was trained as ({explained}); "
+            "in it these weights give wrong answers without any error.",
+            fix="Write --to xcit-hub, and run it with xcit-hub's network, which has every dialect.",
         )
     raise WeightsError(
         f"{to} has no network that computes what {name} was trained as ({explained}); in its own these weights give "

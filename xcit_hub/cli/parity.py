@@ -15,7 +15,6 @@ from xcit_hub.variants import DialectName
 if TYPE_CHECKING:
     from xcit_hub.compare import Comparison
     from xcit_hub.parity import ParityResult
-    from xcit_hub.variants import DialectName
 
 _BLIND = (
     "A file beside its own copy in PyTorch: what is compared is how two frameworks compute it, not whether the file "
@@ -36,7 +35,7 @@ def parity(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All 28 architectures.")] = False,
     dialect: Annotated[
-        DialectName | None, typer.Option(help="For names the default is paper; most files know theirs.")
+        DialectName | None, typer.Option(help="For names the default is paper; files know theirs.")
     ] = None,
     image_size: Annotated[
         int | None,
@@ -119,7 +118,9 @@ def _compare(
     )
 
 
-def _against(first: str, second: str, dialect: DialectName | None, image_size: int | None, json_file: Path | None) -> None:
+def _against(
+    first: str, second: str, dialect: DialectName | None, image_size: int | None, json_file: Path | None
+) -> None:
     from xcit_hub.compare import compare
 
     with working("comparing") as show:

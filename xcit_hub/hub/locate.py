@@ -92,7 +92,9 @@ def locate(
     store = open_store(where, context)
     snapshot = store.resolve(where.name, where.revision)
     described = _describe(store, snapshot, frozenset(ignore_fields))
-    weights = _weights_file(snapshot, described.digests)
+    weights = where.file or _weights_file(snapshot, described.digests)
+    if weights not in snapshot.files:
+        raise HubError(f"There is no file {weights!r} there.", where=snapshot.origin, fix="Check the address.")
     return Located(where, store, snapshot, described, weights)
 
 

@@ -280,8 +280,7 @@ def _description(weights: Weights, source: Path, labels: PathLike | None) -> Mod
             where=source,
             fix="Train it, or publish the backbone: xcit-hub convert SRC OUT --num-classes 0.",
         )
-    known: DialectName = "mindcv" if weights.dialect == "mindcv" else "paper"
-    described = of_weights(weights, known, source)
+    described = of_weights(weights, source)
     if labels is not None or not described.labels:
         described = replace(described, labels=_labels(labels, weights.num_classes, source))
     return replace(described, provenance=Provenance(family=weights.family, sha256=sha256_of(source)))

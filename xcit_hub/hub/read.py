@@ -67,8 +67,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         model=known.architecture if known and known.custom is None else None,
         dialect=known.dialect if known else dialect,
     )
-    settled: DialectName = "mindcv" if weights.dialect == "mindcv" else "paper"
-    described = known or of_weights(weights, settled, path)
+    described = known or of_weights(weights, path)
     if known is not None and known.custom is not None:
         _check_custom(known.custom, weights, located)
     if (weights.num_classes, weights.in_chans) != (described.num_classes, described.in_chans):
@@ -95,7 +94,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
     return weights, replace(described, provenance=provenance)
 
 
-def of_weights(weights: Weights, dialect: DialectName, path: Path) -> ModelConfig:
+def of_weights(weights: Weights, path: Path) -> ModelConfig:
     """Return what a bare checkpoint file says of its model: its tensors, and the strings that travel with them.
 
     Raises:
@@ -104,8 +103,11 @@ def of_weights(weights: Weights, dialect: DialectName, path: Path) -> ModelConfi
     from xcit_hub.checkpoints import checkpoint
 
     described = config.of_architecture(
-        weights.architecture, dialect, num_classes=weights.num_classes, in_chans=weights.in_chans
+        weights.architecture, weights.dialect, num_classes=weights.num_classes, in_chans=weights.in_chans
     )
+    if weights.normalization is not None:
+        mean, std = weights.normalization
+        described = replace(described, preprocessing=replace(described.preprocessing, mean=mean, std=std))
     return config.with_metadata(described, checkpoint.read(path).metadata, path)
 
 
@@ -113,7 +115,13 @@ def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> 
     # What tensors cannot tell may differ; all else is held against them before a network of that size is built.
     found = weights.architecture
     told = replace(
-        found, name=claimed.name, eta=claimed.eta, tokens_norm=claimed.tokens_norm, image_size=claimed.image_size
+        found,
+        name=claimed.name,
+        eta=claimed.eta,
+        tokens_norm=claimed.tokens_norm,
+        image_size=claimed.image_size,
+        strides=claimed.strides,
+        patch_size=claimed.patch_size if len(claimed.stem_strides) == len(found.stem_strides) else found.patch_size,
     )
     if told != claimed:
         raise HubError(

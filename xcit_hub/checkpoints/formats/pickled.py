@@ -95,6 +95,13 @@ _VALUES = frozenset(
         "builtins.complex",
         "builtins.slice",
         "builtins.range",
+        "builtins.list",
+        "builtins.dict",
+        "builtins.tuple",
+        "builtins.int",
+        "builtins.float",
+        "builtins.bool",
+        "builtins.str",
         "_codecs.encode",
         "collections.deque",
         "datetime.date",
@@ -116,7 +123,13 @@ _VALUES = frozenset(
         "typing.Any",
     }
 )
-_VALUE_PREFIXES = ("numpy.core.multiarray.", "numpy._core.multiarray.", "numpy.dtypes.", "torch._utils._rebuild_")
+_VALUE_PREFIXES = (
+    "numpy.core.multiarray.",
+    "numpy._core.multiarray.",
+    "numpy.dtypes.",
+    "torch._utils._rebuild_",
+    "torch.per_",
+)
 _VALUE_NAMES = frozenset({"torch._tensor._rebuild_from_type_v2", "torch.nn.parameter.Parameter", "torch.Tensor"})
 # Python 2's names, which pickles of protocol 2 still use.
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}

@@ -243,7 +243,7 @@ class Facts(_Strict):
     @property
     def published_by_timm(self) -> bool:
         """Whether ``published`` is a name that ``timm.create_model`` takes."""
-        return self.published is not None and variants.CHECKPOINTS[self.published].family == "timm"
+        return self.published is not None and variants.CHECKPOINTS[self.published].repository is not None
 
     @property
     def headline(self) -> AccuracyFigure | None:

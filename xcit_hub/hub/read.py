@@ -129,6 +129,8 @@ def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> 
         strides=claimed.strides,
         patch_size=claimed.patch_size if len(claimed.stem_strides) == len(found.stem_strides) else found.patch_size,
     )
+    if len(claimed.stem_strides) == len(found.stem_strides):
+        told = replace(told, patch_size=claimed.patch_size, strides=claimed.strides)
     if told != claimed:
         raise _of_another(claimed, found.name, located)
 

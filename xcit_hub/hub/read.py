@@ -76,6 +76,10 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
     described = known or of_weights(weights, path)
     if custom is not None:
         _check_custom(custom, weights, located)
+        if weights.architecture.use_pos_embed and not custom.use_pos_embed:
+            # As timm does: a network without positions takes weights that have them.
+            kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("pos_embeder.")}
+            weights = replace(weights, tensors=kept)
     if (weights.num_classes, weights.in_chans) != (described.num_classes, described.in_chans):
         raise HubError(
             f"The description promises {described.num_classes} classes and {described.in_chans} channels, "
@@ -126,8 +130,7 @@ def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> 
         eta=claimed.eta,
         tokens_norm=claimed.tokens_norm,
         image_size=claimed.image_size,
-        strides=claimed.strides,
-        patch_size=claimed.patch_size if len(claimed.stem_strides) == len(found.stem_strides) else found.patch_size,
+        use_pos_embed=claimed.use_pos_embed and found.use_pos_embed,
     )
     if len(claimed.stem_strides) == len(found.stem_strides):
         told = replace(told, patch_size=claimed.patch_size, strides=claimed.strides)

@@ -19,7 +19,7 @@ from mindspore import dtype as mstype
 from numpy.typing import NDArray
 
 from xcit_hub.accelerated import fused_cells
-from xcit_hub.accelerated.cells import computes_in_half, is_accelerated, make_accelerated
+from xcit_hub.accelerated.cells import computes_in_half, is_accelerated, make_accelerated, unusual_part
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT, XCiTFeatures
 from xcit_hub.models.private import copied, no_init_parameters
@@ -46,7 +46,7 @@ def fuse(network: N) -> N:
     gradients; hooks inside what is folded are not in it, and it cannot be saved as a checkpoint or trained.
 
     Raises:
-        InputError: the network is fused already, or normalises by the statistics of each batch.
+        InputError: the network is fused already, normalises by the statistics of each batch, or has parts of others.
     """
     refuse_if_fused(network, "fused again")
     if network.dialect.statistics == "batch":
@@ -54,6 +54,12 @@ def fuse(network: N) -> N:
             "A network that normalises by the statistics of each batch cannot be fused: they are not constants.",
             fix="Use the network itself.",
         )
+    for part in (network.patch_embed, *network.blocks, *getattr(network, "cls_attn_blocks", ())):
+        if unusual := unusual_part(part):
+            raise InputError(
+                f"A network with parts of other classes cannot be fused: {unusual}.",
+                fix="Use the network itself, or fuse it before its parts are replaced.",
+            )
     compiled = is_accelerated(network)
     replaced = _compiled_parts(network) if compiled else _folded_parts(network)
     for name, part in replaced.items():

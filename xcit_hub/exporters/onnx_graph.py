@@ -109,6 +109,11 @@ class _Graph:
             self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
+    def rename(self, old: str, new: str) -> None:
+        """Give the output of a node, which no other node reads, another name."""
+        node = next(node for node in reversed(self.nodes) if old in node.output)
+        node.output[list(node.output).index(old)] = new
+
     def cast(self, x: str, dtype: str, name: str) -> str:
         return str(self.node("Cast", x, name=name, to=_FLOATS[dtype]))
 
@@ -442,10 +447,9 @@ def build(
     image = helper.make_tensor_value_info("image", TensorProto.UINT8 if uint8 else TensorProto.FLOAT, sides)
     outputs = []
     for name, found in builder.build("image").items():
-        if graph.dtype == "float32":
-            graph.nodes.append(helper.make_node("Identity", [found], [name], name=f"{name}/output"))
-        else:
-            graph.nodes.append(helper.make_node("Cast", [found], [name], name=f"{name}/output", to=TensorProto.FLOAT))
+        if graph.dtype != "float32":
+            found = graph.cast(found, "float32", f"{name}/cast")
+        graph.rename(found, name)
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, _output_shape(name, builder, batch)))
     model = helper.make_model(
         helper.make_graph(graph.nodes, architecture.name, [image], outputs, list(graph.initializers.values())),

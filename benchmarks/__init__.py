@@ -1,1 +1,1 @@
-"""Speed and memory beside the peers: ``xcit-hub bench``. Every contender runs in a process of its own."""
+"""Speed and memory beside the peers: ``python -m benchmarks``. Every contender runs in a process of its own."""

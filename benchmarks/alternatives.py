@@ -1,6 +1,6 @@
 """Ways to compute one operation on MindSpore's CPU, beside each other: the figures behind ``models/kernels.py``.
 
-    python benchmarks/alternatives.py [--rounds 15] > benchmarks/results/mindspore-2.8.0/alternatives.md
+    python -m benchmarks.alternatives [--rounds 15] > benchmarks/results/mindspore-2.8.0/alternatives.md
 
 Every way is a graph of its own, warmed up, then all take turns; prints medians in milliseconds as a Markdown table.
 Reading the result back is in every figure; ``x + 1`` shows what that and one pass over the numbers cost.

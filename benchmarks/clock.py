@@ -42,3 +42,8 @@ def worked_by_all() -> float:
     """Return the processor seconds of the whole machine."""
     user, nice, system, _idle, _waiting, *interrupts = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
     return sum(map(int, (user, nice, system, *interrupts))) / _TICKS
+
+
+def stolen() -> float:
+    """Return the processor seconds that the host of this virtual machine gave to others."""
+    return int(Path("/proc/stat").read_text().splitlines()[0].split()[8]) / _TICKS

@@ -79,7 +79,7 @@ def main() -> None:
 
 def take(folder: Path) -> tuple[Path, bool]:
     """Fetch the published weights, or, where no hub can be reached, draw seeded random ones of the same shapes."""
-    from xcit_hub.hub.load import locate
+    from xcit_hub.hub.locate import locate
 
     try:
         source, digest = locate(NAME).fetch()

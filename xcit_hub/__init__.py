@@ -12,23 +12,25 @@ from xcit_hub._version import __version__
 
 if TYPE_CHECKING:
     from xcit_hub.checkpoints.rewrite import convert
-    from xcit_hub.hub.load import info, load, load_weights, preprocess
-    from xcit_hub.hub.mixin import XCiT
+    from xcit_hub.hub.load import load, load_weights
+    from xcit_hub.hub.locate import info
+    from xcit_hub.hub.network import XCiT, create_model
     from xcit_hub.hub.publish import publish
-    from xcit_hub.models import create_model
+    from xcit_hub.predict import predict, preprocess
     from xcit_hub.variants import list_models
 
 # public name → the room it stands in
 _ROOMS = {
     "convert": "xcit_hub.checkpoints.rewrite",
-    "create_model": "xcit_hub.models",
-    "info": "xcit_hub.hub.load",
+    "create_model": "xcit_hub.hub.network",
+    "info": "xcit_hub.hub.locate",
     "list_models": "xcit_hub.variants",
     "load": "xcit_hub.hub.load",
     "load_weights": "xcit_hub.hub.load",
-    "preprocess": "xcit_hub.hub.load",
+    "predict": "xcit_hub.predict",
+    "preprocess": "xcit_hub.predict",
     "publish": "xcit_hub.hub.publish",
-    "XCiT": "xcit_hub.hub.mixin",
+    "XCiT": "xcit_hub.hub.network",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "list_models",
     "load",
     "load_weights",
+    "predict",
     "preprocess",
     "publish",
 ]

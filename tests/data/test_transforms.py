@@ -1,4 +1,4 @@
-"""Pictures reach the network exactly as they reach timm's."""
+"""Images reach the network exactly as they reach timm's."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_eval_pixels_equal_timms_on_photographs_of_odd_sizes(image_size: int, cr
     for name in _PHOTOGRAPHS:
         photograph = _photograph(name)
         for size in (photograph.size, (387, 511), (301, 224), (225, 640), (97, 61)):
-            picture = photograph.resize(size)
-            difference = np.abs(ours(picture) - theirs(picture.convert("RGB")).numpy())
+            image = photograph.resize(size)
+            difference = np.abs(ours(image) - theirs(image.convert("RGB")).numpy())
             assert difference.max() < 1e-3, (name, size)
 
 
@@ -48,14 +48,14 @@ def test_a_wrong_interpolation_would_be_seen() -> None:
     assert np.abs(bicubic - bilinear).max() > 1e-2
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path) -> None:
+def test_a_file_that_is_not_an_image_is_named(tmp_path) -> None:
     path = tmp_path / "notes.jpg"
-    path.write_text("not a picture")
+    path.write_text("not an image")
     with pytest.raises(InputError, match=r"notes\.jpg"):
         EvalTransform(Preprocessing())(path)
 
 
-def test_a_truncated_picture_is_refused(tmp_path) -> None:
+def test_a_truncated_image_is_refused(tmp_path) -> None:
     path = tmp_path / "half.jpg"
     _photograph("coffee").save(path)
     path.write_bytes(path.read_bytes()[:5000])

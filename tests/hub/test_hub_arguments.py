@@ -65,10 +65,10 @@ def test_publish_takes_paths_and_says_so(network, nano_ckpt, tmp_path):
 
 
 def test_preprocess_takes_a_network_or_its_description(network):
-    picture = Image.fromarray(np.arange(300 * 260 * 3, dtype=np.uint32).astype(np.uint8).reshape(300, 260, 3))
-    pixels = xcit_hub.preprocess(network)(picture)
+    image = Image.fromarray(np.arange(300 * 260 * 3, dtype=np.uint32).astype(np.uint8).reshape(300, 260, 3))
+    pixels = xcit_hub.preprocess(network)(image)
     assert pixels.shape == (3, 224, 224)
-    assert np.array_equal(pixels, xcit_hub.preprocess(network.config)(picture))
+    assert np.array_equal(pixels, xcit_hub.preprocess(network.config)(image))
 
 
 @pytest.mark.parametrize("wrong", [None, "xcit_nano_12_p16_224", {}])
@@ -78,8 +78,8 @@ def test_preprocess_refuses_what_has_no_description(wrong):
 
 
 @pytest.mark.parametrize("wrong", [None, 3, np.zeros((8, 8, 3))])
-def test_the_preprocessing_refuses_what_is_no_picture(network, wrong):
-    with pytest.raises(InputError, match="is no picture"):
+def test_the_preprocessing_refuses_what_is_not_an_image(network, wrong):
+    with pytest.raises(InputError, match="is not an image"):
         xcit_hub.preprocess(network)(wrong)
 
 

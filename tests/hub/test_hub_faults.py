@@ -17,7 +17,7 @@ from hub_server import TOKEN, Fault, git_sha1, wait_for
 import xcit_hub
 from xcit_hub.errors import HubError
 from xcit_hub.hub import cache
-from xcit_hub.hub.load import locate
+from xcit_hub.hub.locate import locate
 
 NAME = "someone/nano"
 STORAGE = "GET /get/"
@@ -121,7 +121,7 @@ def test_a_damaged_cache_entry_is_dropped_and_fetched_again_once(ready, nano_tim
 
 def in_a_process(server, folder, body: str, **options) -> subprocess.Popen:
     environment = {**os.environ, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **options.pop("env", {})}
-    code = f"from xcit_hub.hub.load import locate\nserver, folder = {server.url!r}, {str(folder)!r}\n{body}"
+    code = f"from xcit_hub.hub.locate import locate\nserver, folder = {server.url!r}, {str(folder)!r}\n{body}"
     return subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, stderr=subprocess.PIPE, **options)
 
 

@@ -74,7 +74,7 @@ def test_timm_refuses_the_other_dialect(server, nano_mindcv, tmp_path):
 def test_pools_channels_and_heads_reach_timm(server, nano_arrays, tmp_path):
     from dataclasses import replace
 
-    from xcit_hub.hub.mixin import XCiT
+    from xcit_hub.hub.network import XCiT
     from xcit_hub.parameters import parameter_shapes
     from xcit_hub.parity import random_weights
     from xcit_hub.variants import architecture

@@ -260,11 +260,11 @@ def test_a_token_that_the_server_repeats_is_not_shown(server, publish):
 
 
 def test_hub_lists_what_was_published(server, publish):
-    from xcit_hub.cli.hub import _store
+    from xcit_hub.hub.locate import list_hub
 
     publish()
     server.add("someone/else", {"README.md": b"---\ntags:\n- bert\n---\n"})
-    assert _store(server.url).list() == ["org/nano"]
+    assert list_hub(server.url) == ["org/nano"]
 
 
 def test_folders_cannot_take_pull_requests(nano_ckpt, tmp_path):

@@ -17,7 +17,7 @@ from hub_server import Fault
 import xcit_hub
 from xcit_hub.errors import HubError, InputError, XcitHubError
 from xcit_hub.hub import cache
-from xcit_hub.hub.load import locate
+from xcit_hub.hub.locate import locate
 
 UID = "me/2.8/xcit_nano_12_p16_224_mine"
 

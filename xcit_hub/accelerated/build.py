@@ -1,93 +1,294 @@
-"""Compile ``source/kernels.cpp`` for this very processor, once, and keep the library in the user's cache."""
+"""Compile the operations when the package is built, and choose among what was compiled when it is used.
+
+``python -m xcit_hub.accelerated.build`` compiles in a source tree what is missing or older than its sources, as the build of
+the package does. A library stands in ``lib/`` and ends with a seal: the digest of the sources that it was made from and
+that of its own bytes. Nothing is compiled or loaded from anywhere else.
+
+Only the standard library and the table of operands are imported: this runs where nothing is installed yet.
+"""
 
 from __future__ import annotations
 
+import argparse
+import ctypes
+import fcntl
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from xcit_hub.accelerated import operands
+from xcit_hub.errors import InputError
+
 SWITCH = "XCIT_HUB_NATIVE"
-_SOURCE = Path(__file__).parent / "source" / "kernels.cpp"
-_FLAGS = (
-    *("-std=c++17", "-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"),
-    *("-shared", "-fPIC", "-pthread", "-fvisibility=hidden"),
+
+_FOLDER = Path(__file__).parent
+SOURCES = _FOLDER / "source"
+LIBRARIES = _FOLDER / "lib"
+
+# Neither exceptions nor anything else of the C++ runtime is used, so none is linked: see source/memory.h and glibc.h.
+_COMPILE = (
+    *("-std=c++17", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-fPIC", "-fvisibility=hidden"),
 )
-_WIDE = ("-mprefer-vector-width=512",)  # x86 compilers otherwise halve AVX-512's registers
-_PATIENCE_SECONDS = 120
+_LINK = ("-shared", "-nodefaultlibs", "-Wl,--no-as-needed", "-l:libpthread.so.0", "-lc", "-lgcc")
+_PATIENCE_SECONDS = 600.0
+
+_SEAL = b"\nxcit-hub seal 1\n"
+_SEAL_SIZE = len(_SEAL) + 2 * hashlib.sha256().digest_size
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A kind of processor to compile for.
+
+    Args:
+        name: in the name of the library.
+        wish: the value of ``XCIT_HUB_NATIVE`` that picks it.
+        machine: as :func:`platform.machine` names it.
+        features: what the processor must have, as ``/proc/cpuinfo`` names it, and how compilers call that.
+        flags: further flags.
+    """
+
+    name: str
+    wish: str
+    machine: str
+    features: dict[str, str]
+    flags: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where its library stands."""
+        return LIBRARIES / f"kernels-{self.name}.so"
+
+    @property
+    def compiler_flags(self) -> tuple[str, ...]:
+        """What is compiled with; by features and not by ``-march=x86-64-v3``, which older compilers do not know."""
+        return (*_COMPILE, *self.features.values(), *self.flags)
+
+
+_V3 = {"avx2": "-mavx2", "fma": "-mfma", "bmi1": "-mbmi", "bmi2": "-mbmi2", "f16c": "-mf16c"}
+_V3 |= {"abm": "-mlzcnt", "movbe": "-mmovbe"}
+_V4 = {name: f"-m{name}" for name in ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")}
+
+# By machine those to be preferred first. Compilers otherwise halve the registers of AVX-512.
+TARGETS = (
+    Target("x86-64-v4", "v4", "x86_64", _V3 | _V4, ("-mprefer-vector-width=512",)),
+    Target("x86-64-v3", "v3", "x86_64", _V3),
+    Target("aarch64", "neon", "aarch64", {}),
+)
+
+
+class _UnavailableError(Exception):
+    """Why there is no compiled library."""
+
+
+# ---- choosing -------------------------------------------------------------------------------------------------------
 
 
 def library() -> Path | None:
-    """Return the compiled library's path, compiling it at the first call on a machine.
+    """Return the path of the compiled library for this processor.
 
-    None where the environment variable ``XCIT_HUB_NATIVE`` is 0, where no C++ compiler is found, or where it fails:
-    :func:`absence` says which.
+    None where the environment variable ``XCIT_HUB_NATIVE`` is 0, or where no library was built, fits or loads:
+    :func:`absence` says which. The latter is warned of once in a process.
+
+    Raises:
+        InputError: ``XCIT_HUB_NATIVE`` is not one of the known values, or asks for what is not here.
     """
-    outcome = _outcome()
+    outcome = _outcome(os.environ.get(SWITCH, ""))
     return outcome if isinstance(outcome, Path) else None
 
 
 def absence() -> str:
     """Say in a few words why :func:`library` returned None; empty if it did not."""
-    outcome = _outcome()
+    outcome = _outcome(os.environ.get(SWITCH, ""))
     return "" if isinstance(outcome, Path) else outcome
 
 
-class _UnavailableError(Exception):
-    pass
+@cache
+def _outcome(wish: str) -> Path | str:
+    known = [target.wish for target in TARGETS]
+    if wish == "0":
+        return f"{SWITCH}=0"
+    if wish and wish not in known:
+        raise InputError(
+            f"{wish!r} is not a value of {SWITCH}.", where=SWITCH, fix=f"Choose 0, {', '.join(known)}, or leave it unset."
+        )
+    reasons = []
+    for target in TARGETS:
+        if wish in ("", target.wish):
+            try:
+                return _usable(target)
+            except (_UnavailableError, OSError, subprocess.SubprocessError) as reason:
+                reasons.append(f"{target.wish}: {reason}")
+    if wish:
+        raise InputError(
+            f"{SWITCH} asks for what is not here: {'; '.join(reasons)}.", where=SWITCH, fix=f"Unset it, or build: {_HOW}"
+        )
+    said = "; ".join(reasons)
+    warnings.warn(
+        f"xcit-hub computes with MindSpore's own operations, which are slower ({said}). To compile: {_HOW}", stacklevel=4
+    )
+    return said
+
+
+_HOW = "python -m xcit_hub.accelerated.build in a source tree, or install the package again."
+
+
+def _usable(target: Target) -> Path:
+    """Return the target's library if this processor and system can run it and it is whole and of these sources."""
+    if (platform.system(), platform.machine()) != ("Linux", target.machine):
+        raise _UnavailableError(f"this is {platform.system()} on {platform.machine()}")
+    if lacking := sorted(set(target.features) - _processor_features()):
+        raise _UnavailableError(f"this processor lacks {', '.join(lacking)}")
+    fault = _fault(target)
+    if fault == _STALE and _in_source_tree():
+        with _lock():
+            _build(target)
+        fault = _fault(target)
+    if fault:
+        raise _UnavailableError(f"{target.path.name} {fault}")
+    ctypes.CDLL(str(target.path))  # on a file system that forbids running code, or beside an older system library: OSError
+    return target.path
 
 
 @cache
-def _outcome() -> Path | str:
-    try:
-        return _build()
-    except (_UnavailableError, OSError, subprocess.SubprocessError) as reason:
-        return str(reason)
-
-
-def _build() -> Path:
-    if os.environ.get(SWITCH) == "0":
-        raise _UnavailableError(f"{SWITCH}=0")
-    compiler = _compiler()
-    flags = (*_FLAGS, *(_WIDE if platform.machine() in ("x86_64", "AMD64") else ()))
-    text = [path.read_bytes() for path in sorted(_SOURCE.parent.iterdir()) if path.is_file()]
-    described = "\n".join((compiler, _version(compiler), *flags, _processor()))
-    digest = hashlib.sha256(b"".join(text) + described.encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xcit_hub" / "native"
-    target = folder / f"kernels-{digest}.so"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as workshop:
-            made = Path(workshop) / target.name
-            subprocess.run(
-                [compiler, *flags, str(_SOURCE), "-o", str(made)],
-                check=True,
-                capture_output=True,
-                timeout=_PATIENCE_SECONDS,
-            )
-            made.replace(target)  # several processes may build at once; each replaces the same bytes
-    return target
-
-
-def _compiler() -> str:
-    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
-        if name and (found := shutil.which(name)):
-            return found
-    raise _UnavailableError("no C++ compiler")
-
-
-def _version(compiler: str) -> str:
-    return subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True, timeout=30).stdout
-
-
-def _processor() -> str:
-    """Name what ``-march=native`` means here: a cache may be shared by machines of different kinds."""
+def _processor_features() -> frozenset[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
+        return frozenset()
+    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(found.partition(":")[2].split())
+
+
+def _in_source_tree() -> bool:
+    return (_FOLDER.parents[1] / "hatch_build.py").is_file()
+
+
+# ---- the seal ---------------------------------------------------------------------------------------------------------
+
+_MISSING, _DAMAGED, _STALE = "was not built", "is not whole", "was built from other sources"
+
+
+def _sources_digest(target: Target) -> bytes:
+    """Digest what a library is made from: the sources, the table of operands, and how it is compiled."""
+    digest = hashlib.sha256("\0".join((*target.compiler_flags, *_LINK, operands.header())).encode())
+    for path in sorted((*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp"))):
+        digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return digest.digest()
+
+
+def _seal(code: bytes, sources: bytes) -> bytes:
+    return _SEAL + sources + hashlib.sha256(code + sources).digest()
+
+
+def _fault(target: Target) -> str:
+    """Say what is wrong with a target's library; empty if nothing is."""
+    if not target.path.is_file():
+        return _MISSING
+    content = target.path.read_bytes()
+    code, seal = content[:-_SEAL_SIZE], content[-_SEAL_SIZE:]
+    sources = seal[len(_SEAL) : len(_SEAL) + 32]
+    if seal != _seal(code, sources):
+        return _DAMAGED
+    return "" if sources == _sources_digest(target) else _STALE
+
+
+# ---- building -----------------------------------------------------------------------------------------------------------
+
+
+def build(machine: str | None = None, patience: float = _PATIENCE_SECONDS) -> dict[Target, str]:
+    """Compile for a kind of machine what is missing, damaged or of other sources.
+
+    Args:
+        machine: as :func:`platform.machine` names it; this one by default. For another, ``CXX`` has to name a
+            compiler for it.
+        patience: seconds that a compilation may take.
+
+    Returns:
+        the machine's targets, and why each could not be compiled: empty where its library is there.
+    """
+    chosen = [target for target in TARGETS if target.machine == (machine or platform.machine())]
+    with _lock(), ThreadPoolExecutor() as pool:
+        return dict(zip(chosen, pool.map(lambda target: _attempt(target, patience), chosen), strict=True))
+
+
+def _attempt(target: Target, patience: float) -> str:
+    try:
+        if _fault(target):
+            _build(target, patience)
+    except subprocess.TimeoutExpired:
+        return f"the compiler took longer than {patience:.0f} seconds"
+    except subprocess.CalledProcessError as failed:
+        said = (failed.stderr or b"").decode(errors="replace").strip().splitlines()
+        return f"{failed.cmd[0]} failed: {said[0] if said else f'exit code {failed.returncode}'}"
+    except (_UnavailableError, OSError) as reason:
+        return str(reason)
+    return ""
+
+
+def _build(target: Target, patience: float = _PATIENCE_SECONDS) -> None:
+    """Compile a target's library. What stood there and is of no use any more goes first, whatever becomes of this."""
+    if not _fault(target):
+        return
+    target.path.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=LIBRARIES) as workshop:
+        made = Path(workshop) / target.path.name
+        compile_source(SOURCES / "kernels.cpp", made, (*target.compiler_flags, *_LINK), patience)
+        code, sources = made.read_bytes(), _sources_digest(target)
+        made.write_bytes(code + _seal(code, sources))
+        made.chmod(0o644)
+        made.replace(target.path)
+
+
+def compile_source(source: Path, made: Path, flags: Iterable[str], patience: float = _PATIENCE_SECONDS) -> None:
+    """Compile a C++ file that may include those of ``source/`` and ``operands.h``, which is written beside the result."""
+    made.with_name("operands.h").write_text(operands.header())
+    flags = [*flags]
+    libraries = [flag for flag in flags if flag.startswith(("-l", "-Wl"))]  # these come after what needs them
+    before = [flag for flag in flags if flag not in libraries]
+    command = [_compiler(), *before, f"-I{SOURCES}", f"-I{made.parent}", str(source), "-o", str(made), *libraries]
+    subprocess.run(command, check=True, capture_output=True, timeout=patience, stdin=subprocess.DEVNULL)
+
+
+def _compiler() -> str:
+    named = os.environ.get("CXX")
+    for name in (named,) if named else ("g++", "clang++", "c++"):
+        if found := shutil.which(name):
+            return found
+    raise _UnavailableError(f"CXX={named} is not a program" if named else "no C++ compiler")
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """One builder at a time; those that waited find what it made."""
+    LIBRARIES.mkdir(exist_ok=True)
+    with (LIBRARIES / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> None:
+    """Build, say what became of it, and exit 1 if nothing could be compiled."""
+    parser = argparse.ArgumentParser(prog="python -m xcit_hub.accelerated.build", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--machine", help="x86_64 or aarch64; CXX names a compiler for it (default: this machine)")
+    made = build(parser.parse_args().machine)
+    for target, reason in made.items():
+        sys.stdout.write(f"{target.name}: {f'not built: {reason}' if reason else target.path}\n")
+    if all(made.values()):
+        raise SystemExit("xcit-hub will compute with MindSpore's own operations, which are slower.")
+
+
+if __name__ == "__main__":
+    main()

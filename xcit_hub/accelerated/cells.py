@@ -15,7 +15,7 @@ from mindspore import dtype as mstype
 from mindspore.ops import constexpr
 from numpy.typing import NDArray
 
-from xcit_hub.accelerated import operations
+from xcit_hub.accelerated import operands, operations
 from xcit_hub.errors import InputError
 
 Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -79,47 +79,9 @@ class NativeDense(nn.Dense):
         return self.run(_float32(x), _float32(self.weight), _float32(self.bias)).astype(x.dtype)
 
 
-# The operands of operations.fused_blocks after where and epsilon; those of products are packed.
-_BLOCK_OPERANDS = {
-    "attn.qkv.weight": True,
-    "attn.qkv.bias": False,
-    "attn.temperature": False,
-    "attn.proj.weight": True,
-    "attn.proj.bias": False,
-    "norm3.gamma": False,
-    "norm3.beta": False,
-    "local_mp.conv1.weight": False,
-    "local_mp.conv1.bias": False,
-    "local_mp.bn.scale": False,
-    "local_mp.bn.shift": False,
-    "local_mp.conv2.weight": False,
-    "local_mp.conv2.bias": False,
-    "mlp.fc1.weight": True,
-    "mlp.fc1.bias": False,
-    "mlp.fc2.weight": True,
-    "mlp.fc2.bias": False,
-}
-
-
-# The operands of operations.class_block after its epsilon.
-_CLASS_BLOCK_OPERANDS = {
-    "norm1.gamma": False,
-    "norm1.beta": False,
-    "query.weight": True,
-    "query.bias": False,
-    "key.weight": False,
-    "value.weight": False,
-    "value.bias": False,
-    "attn.proj.weight": True,
-    "attn.proj.bias": False,
-    "norm2.gamma": False,
-    "norm2.beta": False,
-    "mlp.fc1.weight": True,
-    "mlp.fc1.bias": False,
-    "mlp.fc2.weight": True,
-    "mlp.fc2.bias": False,
-    "gamma1": False,
-}
+# The parameters that operations.fused_blocks and operations.class_block read, and which are packed.
+_BLOCK_OPERANDS = operands.layout(operands.FUSED_BLOCK)
+_CLASS_BLOCK_OPERANDS = operands.layout(operands.CLASS_BLOCK)
 
 
 def _laid_out(array: NDArray[Any], packed: bool) -> NDArray[np.float32]:

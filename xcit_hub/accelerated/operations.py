@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 from numpy.typing import NDArray
 
+from xcit_hub.accelerated import operands
 from xcit_hub.accelerated.build import library
 from xcit_hub.errors import InputError
 
@@ -43,7 +45,6 @@ def _expect(what: str, shapes: Iterable[list[int]], expected: Iterable[list[int]
 
 _GELU = {"erf": "Erf", "tanh": "Tanh"}
 _NORMS = {True: "", False: "Raw"}
-_PANEL = 48  # columns of a packed weight are filled up to a multiple of this, whatever the register's width
 
 
 @cache
@@ -170,26 +171,25 @@ def _stage_derivation(name: str, again: Operation | None) -> Callable[..., Any]:
     return bprop
 
 
-# Where the operands of blocks stand: what is trained, among it temperature, the layer scale gamma1 and the bias of fc1.
-_TRAINED = slice(4, 28)
-_HEADS, _GAMMA1, _FC1_BIAS = 8, 11, 24
+def _place(name: str) -> int:
+    return operands.BLOCKS.index(name)
+
+
+_FIRST_PARAMETER = _place(operands.BLOCK[0].name)
 
 
 @cache
 def blocks(gelu_form: str, normalize: bool) -> Modes:
-    """Cross-covariance blocks: x (B, N, C) and 29 operands → (B, N, C).
+    """Cross-covariance blocks: x (B, N, C) and the other operands of :data:`operands.BLOCKS` → (B, N, C).
 
-    The operands: keep, stochastic depth's factor of each layer, branch and image (layers · 3 · B), or 1 number for all,
-    not read in evaluation; the grid's sides (2) int32; epsilon of the layer norms and of the batch norm (2); gamma and
-    beta of norm1, weight and bias of qkv, temperature, weight and bias of proj, gamma1; gamma and beta of norm3, weight
-    and bias of conv1, gamma and beta of the batch norm, weight and bias of conv2, gamma3; gamma and beta of norm2,
-    weight and bias of fc1 and fc2, gamma2; moving mean and variance. From norm1 on they are one block's, or have the
-    layers as one more axis in front.
+    keep is stochastic depth's factor of each layer, branch and image (layers · 3 · B), or 1 number for all, not read in
+    evaluation; sides the grid's (2) int32; epsilons those of the layer norms and of the batch norm (2). The parameters are
+    one block's, or have the layers as one more axis in front.
     """
 
     def kept(*shapes: list[int]) -> tuple[list[int], ...]:
-        (images, tokens, channels), hidden = shapes[0], shapes[_FC1_BIAS][-1]
-        layers = 1 if len(shapes[_GAMMA1]) == 1 else shapes[_GAMMA1][0]
+        (images, tokens, channels), hidden = shapes[0], shapes[_place("fc1_bias")][-1]
+        layers = math.prod(shapes[_place("gamma1")][:-1])
         # The last layer's result is the operation's own.
         numbers = layers * (8 * channels + hidden) - channels
         return [images * tokens, numbers], [layers, channels], [layers, channels]
@@ -199,44 +199,29 @@ def blocks(gelu_form: str, normalize: bool) -> Modes:
 
 
 def _blocks_result(x: list[int], *others: list[int]) -> list[int]:
-    channels, layers = x[2], others[_GAMMA1 - 1][:-1]
-    heads, hidden = others[_HEADS - 1][-3], others[_FC1_BIAS - 1][-1]
-    vector, convolution = [channels], [channels, 1, 3, 3]
-    parameters = [
-        *(
-            vector,
-            vector,
-            [3 * channels, channels],
-            [3 * channels],
-            [heads, 1, 1],
-            [channels, channels],
-            vector,
-            vector,
-        ),
-        *(vector, vector, convolution, vector, vector, vector, convolution, vector, vector),
-        *(vector, vector, [hidden, channels], [hidden], [channels, hidden], vector, vector),
-        *(vector, vector),
-    ]
-    _expect("blocks", others, [others[0], [2], [2], *([*layers, *shape] for shape in parameters)])
-    if channels % heads:
-        raise InputError(f"{channels} channels do not divide among {heads} heads.")
+    shapes = [x, *others]
+    layers = shapes[_place("gamma1")][:-1]
+    sizes = {"C": x[2], "M": shapes[_place("fc1_bias")][-1], "h": shapes[_place("temperature")][-3]}
+    parameters = [[*layers, *operand.sizes(sizes)] for operand in operands.BLOCK]
+    _expect("blocks", others, [others[0], [2], [2], *parameters])
+    if x[2] % sizes["h"]:
+        raise InputError(f"{x[2]} channels do not divide among {sizes['h']} heads.")
     return x
 
 
 def _blocks_derivation(name: str, again: Operation | None) -> Callable[..., Any]:
-    def outputs(*shapes: list[int]) -> tuple[list[int], ...]:
-        return shapes[0], *shapes[_TRAINED]
-
-    slopes = _primitive(name, outputs, 1 + _TRAINED.stop - _TRAINED.start)
+    trained = slice(_FIRST_PARAMETER, _FIRST_PARAMETER + len(operands.TRAINED))
+    slopes = _primitive(name, lambda *shapes: (shapes[0], *shapes[trained]), 1 + len(operands.TRAINED))
     none = ops.ZerosLike()
 
-    # The graph compiler takes no *args here.
+    # The graph compiler reads this function's text and takes no *args of a derivative, so the operands are listed once
+    # more; a test holds the list against operands.BLOCKS.
     def bprop(
         x: Tensor,
         keep: Tensor,
         sides: Tensor,
         epsilons: Tensor,
-        norm1: Tensor,
+        norm1_gamma: Tensor,
         norm1_beta: Tensor,
         qkv: Tensor,
         qkv_bias: Tensor,
@@ -244,40 +229,41 @@ def _blocks_derivation(name: str, again: Operation | None) -> Callable[..., Any]
         proj: Tensor,
         proj_bias: Tensor,
         gamma1: Tensor,
-        norm3: Tensor,
+        norm3_gamma: Tensor,
         norm3_beta: Tensor,
         conv1: Tensor,
         conv1_bias: Tensor,
-        bn: Tensor,
+        bn_gamma: Tensor,
         bn_beta: Tensor,
         conv2: Tensor,
         conv2_bias: Tensor,
         gamma3: Tensor,
-        norm2: Tensor,
+        norm2_gamma: Tensor,
         norm2_beta: Tensor,
         fc1: Tensor,
         fc1_bias: Tensor,
         fc2: Tensor,
         fc2_bias: Tensor,
         gamma2: Tensor,
-        mean: Tensor,
-        variance: Tensor,
+        moving_mean: Tensor,
+        moving_variance: Tensor,
         out: Any,
         up: Any,
     ) -> tuple[Tensor, ...]:
-        operands = (
+        inputs = (
             *(x, keep, sides, epsilons),
-            *(norm1, norm1_beta, qkv, qkv_bias, temperature, proj, proj_bias, gamma1),
-            *(norm3, norm3_beta, conv1, conv1_bias, bn, bn_beta, conv2, conv2_bias, gamma3),
-            *(norm2, norm2_beta, fc1, fc1_bias, fc2, fc2_bias, gamma2),
-            *(mean, variance),
+            *(norm1_gamma, norm1_beta, qkv, qkv_bias, temperature, proj, proj_bias, gamma1),
+            *(norm3_gamma, norm3_beta, conv1, conv1_bias, bn_gamma, bn_beta, conv2, conv2_bias, gamma3),
+            *(norm2_gamma, norm2_beta, fc1, fc1_bias, fc2, fc2_bias, gamma2),
+            *(moving_mean, moving_variance),
         )
         if again is None:
             kept, dy = out, up[0]
         else:
-            kept, dy = again(*operands), up
-        dx, *trained = slopes(*operands, kept[1], kept[2], kept[3], dy)
-        return dx, none(keep), none(sides), none(epsilons), *trained, none(mean), none(variance)
+            kept, dy = again(*inputs), up
+        dx, *slopes_of_trained = slopes(*inputs, kept[1], kept[2], kept[3], dy)
+        nothing = none(keep), none(sides), none(epsilons)
+        return dx, *nothing, *slopes_of_trained, none(moving_mean), none(moving_variance)
 
     return bprop
 
@@ -298,7 +284,7 @@ def pack_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _packed(weight: list[int]) -> list[int]:
-    return [-(-weight[0] // _PANEL) * _PANEL * weight[1]]
+    return [-(-weight[0] // operands.PANEL) * operands.PANEL * weight[1]]
 
 
 @cache
@@ -332,25 +318,20 @@ def fused_stage(gelu_form: str, first: bool, last: bool) -> Operation:
 
 @cache
 def fused_blocks(gelu_form: str, normalize: bool) -> Operation:
-    """x (B, N, C) and 19 operands → (B, N, C): cross-covariance blocks in evaluation, without a derivative.
+    """x (B, N, C), where, epsilon and :data:`operands.FUSED_BLOCK` → (B, N, C): blocks in evaluation, without a derivative.
 
-    The operands: the grid's sides, the first layer and the one after the last (4) int32; epsilon (1); then, each with
-    the layers as one more axis in front, weight and bias of qkv; temperature; weight and bias of proj; gamma and beta
-    of norm3; weight (9, C) and bias of conv1; scale and shift of the batch norm; weight (9, C) and bias of conv2;
-    weight and bias of fc1 and fc2. Weights of products are packed; norm1, norm2 and the layer scales are folded into
-    them.
+    where: the grid's sides, the first layer and the one after the last (4) int32; epsilon (1). The other operands have the
+    layers as one more axis in front; weights of products are packed.
     """
     return _primitive(f"FusedBlocks{_GELU[gelu_form]}{_NORMS[normalize]}", lambda x, *operands: x)
 
 
 @cache
 def class_block(gelu_form: str, tokens_norm: bool, last: bool) -> Operation:
-    """Class token (B or 1, 1, C), tokens (B, N, C) and 17 operands → new ones, the class token alone if the ``last``.
+    """Class token (B or 1, 1, C), tokens (B, N, C), epsilon (1) and :data:`operands.CLASS_BLOCK` → new ones.
 
-    A class attention block in evaluation, without a derivative. The operands: epsilon (1); gamma and beta of norm1;
-    weight and bias of queries, scaled; weight of keys (h, d, C); of values transposed, and bias; weight and bias of
-    proj; gamma and beta of norm2; weight and bias of fc1 and fc2; gamma1. Weights of queries, proj, fc1 and fc2 are
-    packed; the class token's layer scales are folded into them.
+    A class attention block in evaluation, without a derivative; the class token alone if the ``last``. The weight of
+    queries is scaled, that of values transposed.
     """
     name = f"ClassBlock{_GELU[gelu_form]}{'Last' if last else _NORMS[tokens_norm]}"
     if last:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xcit_hub._version import __version__
-from xcit_hub.cli import bench, card, convert, hub, parity, train
+from xcit_hub.cli import bench, cache, card, convert, models, parity, publish, train
 
 app = typer.Typer(
     name="xcit-hub",
@@ -34,16 +34,16 @@ def _options(
     pass
 
 
-app.command("list")(hub.list_models)
-app.command()(hub.info)
-app.command()(hub.load)
+app.command("list")(models.list_models)
+app.command()(models.info)
+app.command()(models.load)
 app.command()(convert.convert)
 app.command()(convert.inspect)
 app.command()(parity.parity)
-app.command()(bench.bench)
-app.command()(hub.publish)
-app.command()(hub.whoami)
+app.command(context_settings=bench.SETTINGS)(bench.bench)
+app.command()(publish.publish)
+app.command()(publish.whoami)
 app.command(context_settings=train.SETTINGS)(train.train)
 app.command("eval", context_settings=train.SETTINGS)(train.evaluate)
 app.add_typer(card.app)
-app.add_typer(hub.cache_app, name="cache")
+app.add_typer(cache.app, name="cache")

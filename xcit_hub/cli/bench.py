@@ -1,165 +1,20 @@
-"""``xcit-hub bench``: speed and memory beside the peers, on the user's own machine."""
+"""``xcit-hub bench``: says for one release where the benchmarks are now."""
 
 from __future__ import annotations
 
-import fnmatch
-import json
-import re
-import subprocess
-import tempfile
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-_WIDTH_OF_FILES = 180  # columns of a table that goes to no terminal
+# Whatever was asked for, the answer is the same.
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def bench(
-    suite: Annotated[
-        str,
-        typer.Argument(
-            metavar="SUITE", help="inference, training, compile, load, convert, start, input, scaling or zoo."
-        ),
-    ],
-    models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Architectures; the suite's own choice by default.")
-    ] = None,
-    work: Annotated[
-        list[str] | None, typer.Option(help="Only inference, training or evaluation, of suites with several.")
-    ] = None,
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images a call; may be repeated.")] = None,
-    size: Annotated[
-        list[str] | None, typer.Option(metavar="H[xW]", help="Size of the images in pixels; may be repeated.")
-    ] = None,
-    workers: Annotated[
-        list[int] | None, typer.Option(min=1, help="Decoding threads (ours) or processes (timm's); may be repeated.")
-    ] = None,
-    photographs: Annotated[
-        Path | None, typer.Option(help="Photographs for the suite input: a folder with one folder for each class.")
-    ] = None,
-    contender: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Only these, e.g. 'xcit-hub*'; may be repeated.")
-    ] = None,
-    python: Annotated[
-        list[Path] | None,
-        typer.Option(help="Run xcit-hub's contenders with this interpreter, too, of another environment."),
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of every contender, one after another.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Length of a turn; at least one call is made.")] = 0.5,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write what was measured.")] = None,
-    plot_file: Annotated[Path | None, typer.Option("--plot", help="Also draw it: a .svg or .png file.")] = None,
-) -> None:
-    """Measure speed and memory beside timm, torch.compile, MindCV and the machine's own limit, in one run.
+def bench(context: typer.Context) -> None:
+    """Moved: the benchmarks are run from a checkout of the repository, by python -m benchmarks."""
+    from xcit_hub.errors import XcitHubError
 
-    Every contender has a process of its own and is idle while another has its turn. Medians, quartiles of the ratio of
-    each round, peak resident memory. Exits 1 if a contender broke; one that is not installed is only named.
-
-    Examples:
-
-        xcit-hub bench inference xcit_tiny_12_p16_224 --batch 1 --batch 16 --rounds 5
-
-        xcit-hub bench training --batch 16 --json training.json
-
-        xcit-hub bench scaling xcit_nano_12_p16_224 --size 224 --size 896 --size 4000x6000 --plot scaling.svg
-
-        xcit-hub bench inference --python OTHER_ENVIRONMENT/bin/python
-
-        xcit-hub bench input --workers 2 --photographs DIR
-
-        xcit-hub bench zoo xcit_nano_12_p8_224 xcit_large_24_p8_384 --contender 'timm, eager' --contender 'xcit-hub*'
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from benchmarks import machine, plot, tables
-    from benchmarks import rounds as turns
-    from benchmarks.result import Result
-    from benchmarks.suites import Wanted
-    from benchmarks.suites import suite as suite_called
-    from xcit_hub import files
-    from xcit_hub.errors import InputError
-
-    what = suite_called(suite)
-    chosen = _matching(list(what.contenders), contender or ["*"])
-    entrants = [turns.Entrant(name, name) for name in chosen]
-    for interpreter in python or []:
-        mindspore = _mindspore_of(interpreter)
-        entrants += [
-            turns.Entrant(f"{name}, MindSpore {mindspore}", name, str(interpreter))
-            for name in chosen
-            if name.startswith("xcit-hub")
-        ]
-    if plot_file is not None:
-        plot.check(plot_file)
-    for target in filter(None, (json_file, plot_file)):
-        if not target.parent.is_dir():
-            raise InputError("The folder to write to does not exist.", where=target, fix="Make it, or choose another.")
-    sizes = [_size(text) for text in size or []]
-    wanted = Wanted(models or (), work or (), batch or (), sizes, workers or (), photographs)
-    terminal = Console(stderr=True)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
-    ):
-        cases = what.cases(wanted, Path(scratch))
-        task = progress.add_task("preparing", total=len(cases))
-        if photographs is None:
-            for case in {case.folder: case for case in cases}.values():
-                turns.prepare(suite, case)
-        comparisons = []
-        for case in cases:
-
-            def say(name: str, model: str = case.model) -> None:
-                progress.update(task, description=f"{model}: {name}")
-
-            comparisons.append(turns.compare(suite, case, entrants, rounds=rounds, turn_seconds=seconds, on_turn=say))
-            progress.advance(task)
-    result = Result(suite, machine.description(), comparisons)
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH_OF_FILES
-    console.print(tables.rich_table(result))
-    if json_file is not None:
-        files.write_text(json_file, json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n")
-    if plot_file is not None:
-        plot.draw(result, plot_file)
-    if any(row.failed for comparison in comparisons for row in comparison.rows):
-        raise typer.Exit(1)
-
-
-def _matching(names: list[str], patterns: list[str]) -> list[str]:
-    from xcit_hub.errors import InputError
-
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise InputError(
-                f"No contender is called {pattern!r}.", where="--contender", fix=f"There are: {'; '.join(names)}."
-            )
-    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
-
-
-def _mindspore_of(interpreter: Path) -> str:
-    """Ask an interpreter for its MindSpore's version."""
-    from xcit_hub.errors import InputError
-
-    asked = "from importlib.metadata import version; import xcit_hub; print(version('mindspore'))"
-    try:
-        # The user's own interpreter, named on the command line.
-        done = subprocess.run([interpreter, "-c", asked], check=True, capture_output=True, text=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise InputError(
-            "This is no Python with MindSpore and xcit-hub.",
-            where=interpreter,
-            fix="Give the interpreter of an environment where both are installed, as .venv/bin/python.",
-        ) from error
-    return done.stdout.strip()
-
-
-def _size(text: str) -> tuple[int, int]:
-    from xcit_hub.errors import InputError
-
-    found = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text)
-    if found is None:
-        raise InputError(f"{text!r} is no size.", where="--size", fix="Give pixels, as 224 or 4000x6000.")
-    return int(found[1]), int(found[2] or found[1])
+    asked = " ".join(["python -m benchmarks", *context.args])
+    raise XcitHubError(
+        "The benchmarks are not part of the package any more.",
+        where="xcit-hub bench",
+        fix=f"Clone the repository and run `{asked}` there.",
+    )

@@ -21,18 +21,18 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-Picture = Image.Image | str | os.PathLike[str]
+ImageLike = Image.Image | str | os.PathLike[str]
 
 
 class EvalTransform:
-    """A picture, or the path of one, becomes a (3, S, S) float32 array.
+    """An image, or the path of one, becomes a (3, S, S) float32 array.
 
     The shorter side is resized to S / crop_pct (rounded down), the centre S×S is kept, and channels are normalised:
     what ``timm.data.create_transform`` builds for evaluation (crop mode ``center``). Who makes batches takes its two
     halves, ``cut`` and ``finish``.
 
     Raises:
-        InputError: the interpolation is unknown; or, when called, the file is no readable picture.
+        InputError: the interpolation is unknown; or, when called, the file is not a readable image.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
@@ -44,14 +44,14 @@ class EvalTransform:
         self.preprocessing = preprocessing
         self.shape = (3, preprocessing.image_size, preprocessing.image_size)
 
-    def __call__(self, picture: Picture) -> NDArray[np.float32]:
+    def __call__(self, image: ImageLike) -> NDArray[np.float32]:
         """Open, cut and finish."""
         pixels = np.empty(self.shape, np.float32)
-        self.finish(self.cut(open_rgb(picture)), pixels)
+        self.finish(self.cut(open_rgb(image)), pixels)
         return pixels
 
     def cut(self, image: Image.Image) -> Image.Image:
-        """Resize an RGB picture and keep its centre, S×S."""
+        """Resize an RGB image and keep its centre, S×S."""
         side = self.preprocessing.image_size
         shorter_side = math.floor(side / self.preprocessing.crop_pct)
         return _center_crop(_resize(image, shorter_side, _RESAMPLING[self.preprocessing.interpolation]), side)
@@ -64,7 +64,7 @@ class EvalTransform:
 def normalize(
     image: Image.Image, mean: tuple[float, float, float], std: tuple[float, float, float], planes: NDArray[np.float32]
 ) -> None:
-    """Write an RGB picture into ``planes`` (3, H, W) as (pixel / 255 − mean) / std of each channel."""
+    """Write an RGB image into ``planes`` (3, H, W) as (pixel / 255 − mean) / std of each channel."""
     pixels = np.asarray(image)
     for channel, levels in enumerate(_levels(mean, std)):
         # "clip" lets numpy write straight into the plane; no byte is out of range.
@@ -78,22 +78,22 @@ def _levels(mean: tuple[float, float, float], std: tuple[float, float, float]) -
     return (levels - np.array(mean, np.float32)[:, None]) / np.array(std, np.float32)[:, None]
 
 
-def open_rgb(picture: Picture) -> Image.Image:
-    """Open a picture as RGB; the orientation tag is not applied, as in timm.
+def open_rgb(image: ImageLike) -> Image.Image:
+    """Open an image as RGB; the orientation tag is not applied, as in timm.
 
     Raises:
-        InputError: the file is missing, is no picture, or is cut short.
+        InputError: the file is missing, is not an image, or is cut short.
     """
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    return _decoded(picture, picture)
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    return _decoded(image, image)
 
 
 def decode_rgb(content: bytes, name: str) -> Image.Image:
-    """Decode the bytes of a picture file, called ``name`` in messages, as RGB.
+    """Decode the bytes of a image file, called ``name`` in messages, as RGB.
 
     Raises:
-        InputError: they are no picture, or are cut short.
+        InputError: they are not an image, or are cut short.
     """
     return _decoded(io.BytesIO(content), name)
 
@@ -105,7 +105,7 @@ def _decoded(source: str | os.PathLike[str] | io.BytesIO, name: str | os.PathLik
             return image if image.mode == "RGB" else image.convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise InputError(
-            f"Cannot read the picture: {error}.", where=name, fix="Give a whole JPEG, PNG, WebP or similar file."
+            f"Cannot read the image: {error}.", where=name, fix="Give a whole JPEG, PNG, WebP or similar file."
         ) from error
 
 

@@ -17,15 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
 from xcit_hub.files import sha256_of, write_text
-from xcit_hub.hub import address, cache, config
+from xcit_hub.hub import address, cache, config, entry
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.stores import Context, Receipt, Snapshot, Store, open_store
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, DialectName
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from cards.facts import CardYaml, Facts
     from xcit_hub.checkpoints.rewrite import Weights
 
@@ -145,17 +142,19 @@ def publish(
     store = open_store(target, context)
     form = "mindspore-hub" if target.store == address.MINDSPORE_HUB else "hugging-face"
     with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
-        entry = _prepare(
+        prepared = _prepare(
             Path(checkpoint), target.name, Path(scratch), form=form, run=run, meta=meta, model=model, dialect=dialect,
             labels=labels, ema=ema, parity=parity, known=partial(_known_figures, store, target), on_stage=on_stage,
         )  # fmt: skip
-        listed = tuple(PublishedFile(path, file.stat().st_size, sha256_of(file)) for path, file in entry.files.items())
+        listed = tuple(
+            PublishedFile(path, file.stat().st_size, sha256_of(file)) for path, file in prepared.files.items()
+        )
         receipt = Receipt(None, str(target), changed=False)
         if not dry_run:
             on_stage("send")
             receipt = store.publish(
                 target.name,
-                entry.files,
+                prepared.files,
                 message=f"Publish {target.name.rpartition('/')[2]} with xcit-hub",
                 revision=target.revision,
                 private=private,
@@ -171,9 +170,9 @@ def publish(
         changed=receipt.changed,
         dry_run=dry_run,
         files=listed,
-        config=entry.config,
-        card=entry.card,
-        parity=entry.parity,
+        config=prepared.config,
+        card=prepared.card,
+        parity=prepared.parity,
         todo=receipt.todo,
         repaired=receipt.repaired,
     )
@@ -198,35 +197,6 @@ def _check_paths(**arguments: object) -> None:
         wanted, fix = _PATHS[argument]
         if not isinstance(value, str | os.PathLike) and not (value is None and wanted.endswith("None")):
             raise InputError(f"{argument} is a {type(value).__name__}, and has to be {wanted}.", fix=fix)
-
-
-def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], description: ModelConfig) -> dict[str, Path]:
-    """Write ``model.safetensors`` (timm's naming), ``config.json`` and ``xcit_hub.json`` into ``folder``.
-
-    Args:
-        arrays: every parameter and buffer by MindCV's names.
-
-    Returns:
-        Each file by its path in the entry.
-    """
-    from xcit_hub.checkpoints import checkpoint
-
-    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
-        ours = Path(scratch) / "ours.safetensors"
-        marks = {"xcit_hub.dialect": description.dialect, "xcit_hub.family": "xcit-hub"}
-        if description.custom is None:
-            marks["xcit_hub.architecture"] = description.architecture
-        checkpoint.write(ours, arrays, marks)
-        return _write_weights(folder, ours, description)
-
-
-def _write_weights(folder: Path, source: Path, description: ModelConfig, *, ema: bool = False) -> dict[str, Path]:
-    files = {path: folder / path for path in ("model.safetensors", config.TIMM_FILE_NAME, config.FILE_NAME)}
-    _convert(source, files["model.safetensors"], "timm", description, ema=ema)
-    write_text(files[config.TIMM_FILE_NAME], description.to_timm())
-    digests = {"model.safetensors": sha256_of(files["model.safetensors"])}
-    write_text(files[config.FILE_NAME], description.to_json(digests))
-    return files
 
 
 @dataclass(frozen=True)
@@ -261,7 +231,7 @@ def _prepare(
     arrays = weights.arrays()
 
     on_stage("load")
-    from xcit_hub.hub.mixin import XCiT
+    from xcit_hub.hub.network import XCiT
 
     XCiT.of_config(description, arrays)
 
@@ -271,9 +241,9 @@ def _prepare(
         figures = _proved(arrays, description)
 
     on_stage("write")
-    files = _write_weights(folder, source, description, ema=ema)
+    files = entry.write_from(folder, source, description, ema=ema)
     files["model.ckpt"] = folder / "model.ckpt"
-    report = _convert(source, files["model.ckpt"], "xcit-hub", description, ema=ema)
+    report = entry.converted(source, files["model.ckpt"], "xcit-hub", description, ema=ema)
     figures = figures and (known(files["model.safetensors"]) or figures)
     report["parity"] = figures
     digest = sha256_of(files["model.ckpt"])
@@ -364,25 +334,6 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig) -> dict[str, An
     # In the order in which the hub gives the figures back: the card lists them.
     figures: dict[str, Any] = json.loads(_json(result.as_dict()))
     return figures
-
-
-def _convert(source: Path, target: Path, family: Any, description: ModelConfig, *, ema: bool = False) -> dict[str, Any]:
-    """Convert, and return the report without what differs from run to run."""
-    from xcit_hub.checkpoints.rewrite import convert
-
-    # timm's layout holds the other dialect only under the name of this project's class for it.
-    tag = ".ms_in1k" if family == "timm" and description.dialect == "mindcv" else ""
-    model = description.architecture + tag if description.custom is None else None
-    with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as aside:
-        # The converter describes what it writes in a file of its own; an entry has better descriptions.
-        written = Path(aside) / target.name
-        report = convert(source, written, to=family, model=model, dialect=description.dialect, ema=ema).as_dict()
-        written.replace(target)
-    report.pop("seconds")
-    report["versions"] = {"xcit-hub": report["versions"]["xcit-hub"]}
-    for side in ("source", "target"):
-        report[side]["path"] = Path(report[side]["path"]).name
-    return report
 
 
 def _cards(

@@ -15,7 +15,7 @@ from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.xcit import GlobalPool, Indices, XCiT, XCiTFeatures, take_indices
 
-__all__ = ["XCiT", "XCiTFeatures", "create_model", "load_weights", "take_indices"]
+__all__ = ["XCiT", "XCiTFeatures", "create_model", "initialize", "load_weights", "take_indices"]
 
 
 @overload
@@ -46,6 +46,7 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
     out_indices: Indices = 3,
     seed: int | None = None,
     init: bool = True,
+    cls: type[XCiT] = XCiT,
 ) -> XCiT | XCiTFeatures:
     """Build an XCiT with fresh weights, as ``timm.create_model`` does for PyTorch.
 
@@ -61,6 +62,7 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
         out_indices: the blocks whose maps ``features_only`` returns.
         seed: makes the fresh weights reproducible.
         init: False leaves the weights unset, for a caller who loads some next.
+        cls: the class to build.
 
     Raises:
         UnknownNameError: no such architecture or dialect.
@@ -85,7 +87,7 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
     )
     # MindSpore's own first values would be computed and thrown away.
     with no_init_parameters():
-        network = XCiT(
+        network = cls(
             architecture,
             variants.dialect(dialect or (published.dialect if published else "paper")),
             num_classes=num_classes,

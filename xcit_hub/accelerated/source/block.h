@@ -1,173 +1,209 @@
-// Whole cross-covariance blocks in evaluation.
+// Cross-covariance blocks, forward: one way for evaluation, for a fused network and for training.
+//
+// A block is three residual branches, x + keep · scale · branch(layer norm of x): cross-covariance attention, local patch
+// interaction (two depth-wise convolutions with GELU and a batch norm between) and the MLP. `keep` is stochastic depth's
+// factor of an image, `scale` the layer scale. B images of N tokens of C channels, M hidden ones, h heads.
 
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
-#include <vector>
 
 #include "arguments.h"
 #include "attention.h"
 #include "depthwise.h"
-#include "layers.h"
+#include "gemm.h"
+#include "memory.h"
 #include "norms.h"
-#include "products.h"
+#include "operands.h"
 #include "threads.h"
 
 namespace xcit {
 
-// What a block reads: weights of products packed, convolutions as (9, C), the batch norm as (x − mean) · scale + shift. Norms
-// 1 and 2, the layer scales and the batch norm's mean are not read where they are folded into their neighbours.
-struct BlockWeights {
-  const float *norm1_gamma, *norm1_beta, *qkv, *qkv_bias, *temperature, *proj, *proj_bias, *scale1;
-  const float *norm3_gamma, *norm3_beta, *taps1, *conv1_bias, *batch_mean, *batch_scale, *batch_shift, *taps2, *conv2_bias,
-      *scale3;
-  const float *norm2_gamma, *norm2_beta, *fc1, *fc1_bias, *fc2, *fc2_bias, *scale2;
+struct BlockSizes {
+  int64_t images, tokens, channels, hidden, layers;
+  Heads heads;
+  Grid grid;
+  float epsilon, bn_epsilon;
+
+  int64_t rows() const { return images * tokens; }
 };
 
-template <class Form, bool Folded>
+// Of the operands of Blocks, BlocksTrain and BlocksGrad, which begin alike.
+inline BlockSizes sizes_of_blocks(const Arguments& a, bool normalised) {
+  using B = operands::Blocks;
+  const int64_t tokens = a.dim(B::kX, 1), channels = a.dim(B::kX, 2), layers = a.size(B::kGamma1) / channels;
+  const std::int32_t* sides = a.integers(B::kSides);
+  const float* epsilons = a.floats(B::kEpsilons);
+  return {a.dim(B::kX, 0),
+          tokens,
+          channels,
+          a.size(B::kFc1Bias) / layers,
+          layers,
+          {tokens, channels, a.size(B::kTemperature) / layers, normalised},
+          {sides[0], sides[1], channels},
+          epsilons[0],
+          epsilons[1]};
+}
+
+// What a forward reads of a layer: the parameters, but weights of products packed, convolutions as (9, C), and the batch
+// norm as (x − moving_mean) · bn_scale + bn_beta.
+struct BlockWeights : operands::BlockParameters {
+  const float* bn_scale;
+};
+
+// Stochastic depth's factors, of each layer, branch and image, (layers · 3 · B), or one for all.
+struct Keep {
+  const float* factors;
+  bool one_for_all;
+  int64_t images, tokens, layer;
+
+  float at(int branch, int64_t row) const {
+    return one_for_all ? *factors : factors[(layer * 3 + branch) * images + row / tokens];
+  }
+};
+
+inline Keep keep_of_blocks(const Arguments& a, const BlockSizes& s, int64_t layer) {
+  using B = operands::Blocks;
+  return {a.floats(B::kKeep), a.size(B::kKeep) == 1, s.images, s.tokens, layer};
+}
+
+// Where a layer reads some images and leaves what it computes of them, rows (·, C) but for qkv (·, 3·C) and inner (·, M).
+// after_attention, after_local and out may be x, and convolved may be active. What is null is not kept.
+struct Places {
+  const float* x;
+  float *qkv, *attended, *after_attention, *normed, *convolved, *active, *after_local, *inner, *out;
+};
+
+// A layer's branches for the images [first, first + count).
+template <class Form>
 struct Block {
-  const int64_t images, tokens, channels, hidden, heads;
-  const Grid grid;
-  const bool normalised;
-  const float epsilon;
+  const BlockSizes& s;
+  const BlockWeights& w;
+  const Keep keep;
+  const int64_t first, count;
 
-  void normalise(const float* row, const float* gamma, const float* beta, float* out) const {
-    if constexpr (Folded) {
-      xcit::normalise(row, channels, epsilon, out);
-    } else {
-      xcit::normalise(row, channels, epsilon, gamma, beta, out);
+  int64_t rows() const { return count * s.tokens; }
+
+  // What ends a branch: rows of to = from + keep · scale · (sum + bias).
+  auto onto(int branch, const float* bias, const float* scale, const float* from, float* to) const {
+    return [=, keep = keep, first_row = first * s.tokens, channels = s.channels](int64_t row) {
+      const float factor = keep.at(branch, first_row + row), *x = from + row * channels;
+      float* out = to + row * channels;
+      return [=](float sum, int64_t c) { out[c] = x[c] + factor * scale[c] * (sum + bias[c]); };
+    };
+  }
+
+  void normalise_rows(int64_t top, int64_t bottom, const float* x, const float* gamma, const float* beta, float* out) const {
+    for (int64_t row = top; row < bottom; ++row, out += s.channels) {
+      normalise(x + row * s.channels, s.channels, s.epsilon, gamma, beta, out);
     }
   }
 
-  static float scaled(float value, const float* scale, int64_t channel) {
-    if constexpr (Folded) return value;
-    return scale[channel] * value;
+  // x → qkv, attended if it is kept, after_attention
+  void attention(const Places& p) const {
+    const int64_t channels = s.channels, width = 3 * channels, tokens = s.tokens;
+    split_bands(rows(), [&](int64_t top, int64_t bottom) {
+      float* normed = workspace(Use::kBandIn, (bottom - top) * channels);
+      normalise_rows(top, bottom, p.x, w.norm1_gamma, w.norm1_beta, normed);
+      multiply_band(top, bottom - top, rows_of(normed, channels), {w.qkv, width, channels}, p.qkv + top * width,
+                    add_bias(w.qkv_bias, p.qkv, width));
+    });
+    const int64_t map = s.heads.heads * s.heads.dim() * s.heads.dim();  // of an image
+    const Buffer maps(count * map);
+    Team::instance().split(count * s.heads.heads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) {
+        attention_map(s.heads, item % s.heads.heads, p.qkv + item / s.heads.heads * tokens * width, w.temperature,
+                      maps + item / s.heads.heads * map);
+      }
+    });
+    split_bands(rows(), [&](int64_t top, int64_t bottom) {
+      const int64_t size = (bottom - top) * channels;
+      float* attended = p.attended ? p.attended + top * channels : workspace(Use::kBandIn, size);
+      for (int64_t row = top, next; row < bottom; row = next) {  // a band may begin in one image and end in another
+        next = std::min(bottom, (row / tokens + 1) * tokens);
+        mix_values(s.heads, next - row, p.qkv + row * width, maps + row / tokens * map, attended + (row - top) * channels);
+      }
+      multiply_band(top, bottom - top, rows_of(attended, channels), {w.proj, channels, channels},
+                    workspace(Use::kBandOut, size), onto(0, w.proj_bias, w.gamma1, p.x, p.after_attention));
+    });
   }
 
-  static float centred(float value, const float* mean, int64_t channel) {
-    if constexpr (Folded) return value;
-    return value - mean[channel];
-  }
-
-  // Rows · packed weight, then finish(sum with bias, index, column) for every number of it.
-  template <class Finish>
-  static void affine(const float* in, int64_t rows, int64_t depth, int64_t width, const float* weight, const float* bias,
-                     float* out, const Finish& finish) {
-    multiply_band(rows, width, depth, {in, depth, 1}, weight, out, width,
-                  [=](int64_t row, int64_t count, int64_t column, int64_t columns) {
-                    for (int64_t r = row; r < row + count; ++r) {
+  // after_attention → convolved, and active: what GELU makes of it, through the batch norm if that is known already.
+  void first_convolution(const Places& p, bool batch_norm) const {
+    const int64_t channels = s.channels, line = s.grid.width * channels;
+    split_rows(rows(), channels, [&](int64_t top, int64_t bottom) {
+      normalise_rows(top, bottom, p.after_attention, w.norm3_gamma, w.norm3_beta, p.normed + top * channels);
+    });
+    Team::instance().split(count * s.grid.height, 1, [&](int64_t begin, int64_t end) {
+      const float *mean = w.moving_mean, *scale = w.bn_scale, *shift = w.bn_beta;
+      for (int64_t row = begin; row < end; ++row) {
+        const float* image = p.normed + row / s.grid.height * s.tokens * channels;
+        float *from = p.convolved + row * line, *to = p.active + row * line;
+        convolve_row(s.grid, row % s.grid.height, image, w.conv1, w.conv1_bias, false, from);
+        for (int64_t at = 0; at < line; at += channels) {
+          if (batch_norm) {
 #pragma omp simd
-                      for (int64_t j = column; j < column + columns; ++j) {
-                        finish(out[r * width + j] + bias[j], r * width + j, j);
-                      }
-                    }
-                  });
-  }
-
-  // One image, x (N, C) → out (N, C), which may be x.
-  void run(const BlockWeights& w, const float* x, float* out) const {
-    const int64_t channels = this->channels, hidden = this->hidden;
-    std::unique_ptr<float[]> buffer(new float[tokens * 3 * channels]);
-    float *qkv = buffer.get(), *normed = qkv, *patches = qkv + tokens * channels;  // qkv is read before they are written
-
-    split_bands(tokens, [&](int64_t top, int64_t bottom) {
-      float* rows = scratch(kFirst, (bottom - top) * channels);
-      for (int64_t row = top; row < bottom; ++row) {
-        normalise(x + row * channels, w.norm1_gamma, w.norm1_beta, rows + (row - top) * channels);
-      }
-      float* to = qkv + top * 3 * channels;
-      affine(rows, bottom - top, channels, 3 * channels, w.qkv, w.qkv_bias, to,
-             [=](float sum, int64_t at, int64_t) { to[at] = sum; });
-    });
-
-    const int64_t dim = channels / heads;
-    std::vector<std::vector<float>> attention(heads);
-    Team::instance().split(heads, 1, [&](int64_t first, int64_t last) {
-      for (int64_t which = first; which < last; ++which) {
-        Head head(qkv, tokens, channels, dim, which, normalised);
-        head.attend(w.temperature[which]);
-        attention[which] = transposed(head.attention, dim);
-      }
-    });
-    split_bands(tokens, [&](int64_t top, int64_t bottom) {
-      float* mixed = scratch(kFirst, (bottom - top) * channels);
-      for (int64_t which = 0; which < heads; ++which) {
-        const float* value = qkv + top * 3 * channels + 2 * channels + which * dim;
-        Product{value, 3 * channels, 1, attention[which].data(), dim, mixed + which * dim, channels}
-            .run(bottom - top, dim, dim);
-      }
-      const float *from = x + top * channels, *scale = w.scale1;
-      float* to = out + top * channels;
-      affine(mixed, bottom - top, channels, channels, w.proj, w.proj_bias, scratch(kSecond, (bottom - top) * channels),
-             [=](float sum, int64_t at, int64_t c) { to[at] = from[at] + scaled(sum, scale, c); });
-    });
-
-    split_rows(tokens, channels, [&](int64_t first, int64_t last) {
-      for (int64_t at = first * channels; at < last * channels; at += channels) {
-        xcit::normalise(out + at, channels, epsilon, w.norm3_gamma, w.norm3_beta, normed + at);
-      }
-    });
-    const int64_t line = grid.width * channels;
-    Team::instance().split(grid.height, 1, [&](int64_t first, int64_t last) {
-      const float *mean = w.batch_mean, *scale = w.batch_scale, *shift = w.batch_shift;
-      for (int64_t y = first; y < last; ++y) {
-        float* to = patches + y * line;
-        convolve_row(grid, y, normed, w.taps1, w.conv1_bias, false, to);
-        for (int64_t x = 0; x < grid.width; ++x, to += channels) {
+            for (int64_t c = 0; c < channels; ++c) to[at + c] = (Form::value(from[at + c]) - mean[c]) * scale[c] + shift[c];
+          } else {
 #pragma omp simd
-          for (int64_t c = 0; c < channels; ++c) to[c] = centred(Form::value(to[c]), mean, c) * scale[c] + shift[c];
+            for (int64_t c = 0; c < channels; ++c) to[at + c] = Form::value(from[at + c]);
+          }
         }
       }
     });
-    Team::instance().split(grid.height, 1, [&](int64_t first, int64_t last) {
-      const float *bias = w.conv2_bias, *scale = w.scale3;
-      float* row = scratch(kFirst, line);
-      for (int64_t y = first; y < last; ++y) {
-        convolve_row(grid, y, patches, w.taps2, nullptr, false, row);
-        for (int64_t x = 0; x < line; x += channels) {
-          float *to = out + y * line + x, *from = row + x;
+  }
+
+  // after_attention, active → after_local
+  void second_convolution(const Places& p) const {
+    const int64_t channels = s.channels, line = s.grid.width * channels;
+    Team::instance().split(count * s.grid.height, 1, [&](int64_t begin, int64_t end) {
+      const auto epilogue = onto(1, w.conv2_bias, w.gamma3, p.after_attention, p.after_local);
+      float* sums = workspace(Use::kBandIn, line);
+      for (int64_t row = begin; row < end; ++row) {
+        const float* image = p.active + row / s.grid.height * s.tokens * channels;
+        convolve_row(s.grid, row % s.grid.height, image, w.conv2, nullptr, false, sums);
+        for (int64_t x = 0; x < s.grid.width; ++x) {
+          const auto end_of = epilogue(row * s.grid.width + x);
+          const float* from = sums + x * channels;
 #pragma omp simd
-          for (int64_t c = 0; c < channels; ++c) to[c] += scaled(from[c] + bias[c], scale, c);
+          for (int64_t c = 0; c < channels; ++c) end_of(from[c], c);
         }
       }
     });
-
-    split_bands(tokens, [&](int64_t top, int64_t bottom) {
-      const int64_t count = bottom - top;
-      float *rows = scratch(kFirst, count * channels), *inner = scratch(kSecond, count * hidden);
-      for (int64_t row = 0; row < count; ++row) {
-        normalise(out + (top + row) * channels, w.norm2_gamma, w.norm2_beta, rows + row * channels);
-      }
-      affine(rows, count, channels, hidden, w.fc1, w.fc1_bias, inner,
-             [=](float sum, int64_t at, int64_t) { inner[at] = Form::value(sum); });
-      float* to = out + top * channels;
-      const float* scale = w.scale2;
-      affine(inner, count, hidden, channels, w.fc2, w.fc2_bias, rows,
-             [=](float sum, int64_t at, int64_t c) { to[at] += scaled(sum, scale, c); });
-    });
   }
 
-  // All images through one layer after another; weights(layer) says what each reads.
-  template <class Weights>
-  void run(int64_t first_layer, int64_t last_layer, const Weights& weights, const float* x, float* out) const {
-    const int64_t numbers = tokens * channels;
-    if (first_layer == last_layer) std::copy_n(x, images * numbers, out);
-    for (int64_t layer = first_layer; layer < last_layer; ++layer, x = out) {
-      const BlockWeights w = weights(layer);
-      const auto some = [&](int64_t first, int64_t last) {
-        for (int64_t image = first; image < last; ++image) run(w, x + image * numbers, out + image * numbers);
+  // after_local → inner if it is kept, out
+  void mlp(const Places& p) const {
+    const int64_t channels = s.channels, hidden = s.hidden;
+    const Packed fc1{w.fc1, hidden, channels}, fc2{w.fc2, channels, hidden};
+    split_bands(rows(), [&](int64_t top, int64_t bottom) {
+      const int64_t size = bottom - top;
+      float *normed = workspace(Use::kBandIn, size * channels), *active = workspace(Use::kBandOut, size * hidden);
+      const float* bias = w.fc1_bias;
+      normalise_rows(top, bottom, p.after_local, w.norm2_gamma, w.norm2_beta, normed);
+      const auto activate = [=](int64_t row) {
+        float* to = active + row * hidden;
+        return [=](float sum, int64_t column) { to[column] = Form::value(sum + bias[column]); };
       };
-      // An image a thread needs no waiting for one another; fewer images than threads are worth the waiting.
-      if (images < Team::instance().size()) {
-        some(0, images);
+      const auto keep_and_activate = [=, inner = p.inner ? p.inner + top * hidden : nullptr](int64_t row) {
+        float *kept = inner + row * hidden, *to = active + row * hidden;
+        return [=](float sum, int64_t column) {
+          kept[column] = sum + bias[column];
+          to[column] = Form::value(sum + bias[column]);
+        };
+      };
+      if (p.inner) {
+        multiply_band(0, size, rows_of(normed, channels), fc1, active, keep_and_activate);
       } else {
-        Team::instance().split(images, 1, some);
+        multiply_band(0, size, rows_of(normed, channels), fc1, active, activate);
       }
-    }
+      multiply_band(top, size, rows_of(active, hidden), fc2, normed, onto(2, w.fc2_bias, w.gamma2, p.after_local, p.out));
+    });
   }
 };
+
+// ---- what layers read -----------------------------------------------------------------------------------------------
 
 // Pieces of one stretch of memory, one after another.
 struct Pieces {
@@ -180,66 +216,101 @@ struct Pieces {
   }
 };
 
-// What a network that is not fused has to prepare for a block at every call: it may have been trained since.
-inline BlockWeights prepared(const Layers& all, int64_t layer) {
-  using L = Layers;
-  const int64_t channels = all.channels, hidden = all.hidden;
-  const int64_t most = packed_size(3 * channels, channels) + packed_size(channels, channels) +
-                       packed_size(hidden, channels) + packed_size(channels, hidden) + 20 * channels;
-  Pieces pieces{scratch(kPrepared, most)};
-  const auto packed = [&](int operand, int64_t width, int64_t depth) {
-    float* to = pieces.take(packed_size(width, depth));
-    pack_right({all.parameter(operand, layer), 1, depth}, width, depth, to);
-    return to;
+// What has to be prepared of a network's parameters at every call: it may have been trained since. Lasts until the next.
+inline BlockWeights prepared(const Arguments& a, const BlockSizes& s, int64_t layer) {
+  const int64_t channels = s.channels, hidden = s.hidden;
+  BlockWeights w{operands::BlockParameters::of(a, s.layers, layer), nullptr};
+  Pieces pieces{workspace(Use::kWeights, packed_size(3 * channels, channels) + packed_size(channels, channels) +
+                                             packed_size(hidden, channels) + packed_size(channels, hidden) + 19 * channels)};
+  const auto packed = [&](const float*& weight, int64_t width, int64_t depth) {
+    weight = pack_weight(weight, width, depth, pieces.take(packed_size(width, depth))).data;
   };
-  const auto taps = [&](int operand) {
+  const auto taps = [&](const float*& weight) {
     float* to = pieces.take(9 * channels);
-    taps_first(all.parameter(operand, layer), channels, to);
-    return to;
+    taps_first(weight, channels, to);
+    weight = to;
   };
+  packed(w.qkv, 3 * channels, channels);
+  packed(w.proj, channels, channels);
+  packed(w.fc1, hidden, channels);
+  packed(w.fc2, channels, hidden);
+  taps(w.conv1);
+  taps(w.conv2);
   float* scale = pieces.take(channels);
-  BatchNorm{channels, all.parameter(L::kBatchGamma, layer), all.parameter(L::kBatchBeta, layer),
-            all.parameter(L::kMean, layer), all.parameter(L::kVariance, layer), all.batch_epsilon}
-      .factors(scale);
-  const auto as_it_is = [&](int operand) { return all.parameter(operand, layer); };
-  return {as_it_is(L::kNorm1Gamma), as_it_is(L::kNorm1Beta), packed(L::kQkv, 3 * channels, channels),
-          as_it_is(L::kQkvBias), as_it_is(L::kTemperature), packed(L::kProj, channels, channels),
-          as_it_is(L::kProjBias), as_it_is(L::kScale1),
-          as_it_is(L::kNorm3Gamma), as_it_is(L::kNorm3Beta), taps(L::kConv1), as_it_is(L::kConv1Bias),
-          as_it_is(L::kMean), scale, as_it_is(L::kBatchBeta),
-          taps(L::kConv2), as_it_is(L::kConv2Bias), as_it_is(L::kScale3),
-          as_it_is(L::kNorm2Gamma), as_it_is(L::kNorm2Beta), packed(L::kFc1, hidden, channels), as_it_is(L::kFc1Bias),
-          packed(L::kFc2, channels, hidden), as_it_is(L::kFc2Bias), as_it_is(L::kScale2)};
+  BatchNorm{channels, w.bn_gamma, w.bn_beta, w.moving_mean, w.moving_variance, s.bn_epsilon}.factors(scale);
+  w.bn_scale = scale;
+  return w;
 }
 
-// x (B, N, C) and the operands of Layers → (B, N, C)
+// ---- evaluation -------------------------------------------------------------------------------------------------------
+
+// x (B, N, C) → out (B, N, C) through the layers [first, last); weights(layer) says what each reads.
+template <class Form, class Weights>
+void evaluate(const BlockSizes& s, int64_t first, int64_t last, const Weights& weights, const float* x, float* out) {
+  const float one = 1.0f;
+  const int64_t image = s.tokens * s.channels;
+  if (first == last) std::copy_n(x, s.images * image, out);
+  for (int64_t layer = first; layer < last; ++layer, x = out) {
+    const BlockWeights w = weights(layer);
+    const auto some = [&](int64_t begin, int64_t count) {
+      const Block<Form> block{s, w, {&one, true, s.images, s.tokens, layer}, begin, count};
+      const Buffer buffer(count * 3 * image);
+      float *qkv = buffer, *to = out + begin * image;  // queries, keys and values are read before the convolutions write
+      const Places p{x + begin * image, qkv, nullptr, to, qkv, qkv + count * image, qkv + count * image, to, nullptr, to};
+      block.attention(p);
+      block.first_convolution(p, true);
+      block.second_convolution(p);
+      block.mlp(p);
+    };
+    // An image a thread needs no waiting for one another; fewer images than threads are worth the waiting.
+    if (s.images < Team::instance().size()) {
+      some(0, s.images);
+    } else {
+      Team::instance().split(s.images, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t which = begin; which < end; ++which) some(which, 1);
+      });
+    }
+  }
+}
+
+// operands::Blocks: x (B, N, C) → out (B, N, C)
 template <class Form>
 void blocks(const Arguments& a, bool normalised) {
-  const Layers all(a, normalised);
-  const Block<Form, false> block{all.images, all.tokens, all.channels, all.hidden, all.heads, all.grid, normalised, all.epsilon};
-  block.run(0, all.depth, [&](int64_t layer) { return prepared(all, layer); }, a.floats(Layers::kX), a.floats(Layers::kOperands));
+  const operands::Blocks d(a);
+  const BlockSizes s = sizes_of_blocks(a, normalised);
+  evaluate<Form>(s, 0, s.layers, [&](int64_t layer) { return prepared(a, s, layer); }, d.x, d.out);
 }
 
-constexpr int kWhere = 1;  // of the operands of fused_blocks: the grid's sides, the first layer and the one after the last
-
-// The same of a fused network, whose weights were prepared once.
+// operands::FusedBlocks: the same of a fused network, whose weights were prepared once. `where`: the grid's sides, the first
+// layer and the one after the last.
 template <class Form>
 void fused_blocks(const Arguments& a, bool normalised) {
-  // In the order of operations.fused_blocks in Python.
-  enum Input { kX, kEpsilon = kWhere + 1, kQkv, kQkvBias, kTemperature, kProj, kProjBias, kNormGamma, kNormBeta, kTaps1,
-               kConv1Bias, kScale, kShift, kTaps2, kConv2Bias, kFc1, kFc1Bias, kFc2, kFc2Bias, kOutput };
-  const std::int32_t* where = integers(a, kWhere);
-  const int64_t channels = a.dim(kX, 2);
-  const Block<Form, true> block{a.dim(kX, 0), a.dim(kX, 1), channels, a.dim(kFc1Bias, 1), a.dim(kTemperature, 1),
-                                {where[0], where[1], channels}, normalised, *a.floats(kEpsilon)};
+  using F = operands::FusedBlocks;
+  const F d(a);
+  const int64_t tokens = a.dim(F::kX, 1), channels = a.dim(F::kX, 2), layers = a.dim(F::kTemperature, 0);
+  const BlockSizes s{a.dim(F::kX, 0),
+                     tokens,
+                     channels,
+                     a.dim(F::kFc1Bias, 1),
+                     layers,
+                     {tokens, channels, a.dim(F::kTemperature, 1), normalised},
+                     {d.where[0], d.where[1], channels},
+                     *d.epsilon,
+                     0.0f};
+  const Buffer ones(channels), zeros(channels, true);  // of what is folded: exact, and quicker than a second way
+  std::fill_n(&ones[0], channels, 1.0f);
   const auto weights = [&](int64_t layer) {
-    const auto of = [&](int operand) { return a.floats(operand) + layer * (a.size(operand) / a.dim(operand, 0)); };
-    return BlockWeights{nullptr, nullptr, of(kQkv), of(kQkvBias), of(kTemperature), of(kProj), of(kProjBias), nullptr,
-                        of(kNormGamma), of(kNormBeta), of(kTaps1), of(kConv1Bias), nullptr, of(kScale), of(kShift), of(kTaps2),
-                        of(kConv2Bias), nullptr,
-                        nullptr, nullptr, of(kFc1), of(kFc1Bias), of(kFc2), of(kFc2Bias), nullptr};
+    const auto f = operands::FusedBlockParameters::of(a, layers, layer);
+    BlockWeights w{};
+    w.norm1_gamma = w.norm2_gamma = w.gamma1 = w.gamma2 = w.gamma3 = ones;
+    w.norm1_beta = w.norm2_beta = w.moving_mean = zeros;
+    w.qkv = f.qkv, w.qkv_bias = f.qkv_bias, w.temperature = f.temperature, w.proj = f.proj, w.proj_bias = f.proj_bias;
+    w.norm3_gamma = f.norm3_gamma, w.norm3_beta = f.norm3_beta, w.conv1 = f.conv1, w.conv1_bias = f.conv1_bias;
+    w.bn_scale = f.bn_scale, w.bn_beta = f.bn_shift, w.conv2 = f.conv2, w.conv2_bias = f.conv2_bias;
+    w.fc1 = f.fc1, w.fc1_bias = f.fc1_bias, w.fc2 = f.fc2, w.fc2_bias = f.fc2_bias;
+    return w;
   };
-  block.run(where[2], where[3], weights, a.floats(kX), a.floats(kOutput));
+  evaluate<Form>(s, d.where[2], d.where[3], weights, d.x, d.out);
 }
 
 }  // namespace xcit

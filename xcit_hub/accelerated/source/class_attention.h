@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <memory>
 
 #include "arguments.h"
-#include "attention.h"
 #include "gelu.h"
+#include "gemm.h"
+#include "memory.h"
 #include "norms.h"
-#include "products.h"
+#include "operands.h"
 #include "threads.h"
 
 namespace xcit {
@@ -24,104 +24,92 @@ __attribute__((noinline)) inline float dot(const float* a, const float* b, int64
   return sum;
 }
 
+// One row (1, depth) · packed weight (depth, width) + bias, by all threads if it is large: each(sum, column).
+template <class Each>
+void affine_row(const float* row, int64_t depth, int64_t width, const float* weight, const float* bias, float* sums,
+                const Each& each) {
+  const Packed b{weight, width, depth};
+  const auto epilogue = [=](int64_t) { return [=](float sum, int64_t column) { each(sum + bias[column], column); }; };
+  split_rows(panels_of(width), kNR * depth, [=](int64_t first, int64_t last) {
+    multiply_panels(first, last, 0, 1, rows_of(row, depth), b, sums, epilogue);
+  }, kLeastToWake);
+}
+
+// Scores become weights, in place.
+inline void softmax(float* scores, int64_t count) {
+  const float greatest = *std::max_element(scores, scores + count);
+  float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t n = 0; n < count; ++n) {
+    scores[n] = exponential(scores[n] - greatest);
+    sum += scores[n];
+  }
+  for (int64_t n = 0; n < count; ++n) scores[n] /= sum;
+}
+
 // The class token gathers from all tokens; patch tokens only pass the norms. With one query, neither keys nor values are
 // formed: the query goes back through the key matrix, the value matrix is applied to the one weighted mean.
 template <class Form>
-struct ClassBlock {
-  const Arguments& a;
-  const int64_t tokens, channels, hidden, heads, dim;
-  const float epsilon;
-
-  // In the order of operations.class_block in Python.
-  enum Input { kClass, kTokens, kEpsilon, kGamma1, kBeta1, kQuery, kQueryBias, kKey, kValue, kValueBias, kProj, kProjBias,
-               kGamma2, kBeta2, kFc1, kFc1Bias, kFc2, kFc2Bias, kScale, kClassOut, kTokensOut };
+struct ClassBlock : operands::LastClassBlock {
+  const int64_t count, channels, hidden, heads, dim;  // count is N, of the patch tokens
 
   explicit ClassBlock(const Arguments& a)
-      : a(a),
-        tokens(a.dim(kTokens, 1)),
+      : operands::LastClassBlock(a),
+        count(a.dim(kTokens, 1)),
         channels(a.dim(kTokens, 2)),
         hidden(a.dim(kFc1Bias, 0)),
         heads(a.dim(kKey, 0)),
-        dim(channels / heads),
-        epsilon(*a.floats(kEpsilon)) {}
+        dim(channels / heads) {}
 
-  void norm(const float* row, Input gamma, float* out) const {
-    normalise(row, channels, epsilon, a.floats(gamma), a.floats(gamma + 1), out);
-  }
-
-  // finish(one row · packed weight + bias, column) for every column.
-  template <class Finish>
-  void affine(const float* in, int64_t depth, int64_t width, Input weight, float* out, const Finish& finish) const {
-    const float *packed = a.floats(weight), *bias = a.floats(weight + 1);
-    const auto some = [=](int64_t first, int64_t last) {
-      multiply_panels(first, last, 1, width, depth, {in, depth, 1}, packed, out, width,
-                      [=](int64_t, int64_t, int64_t column, int64_t columns) {
-#pragma omp simd
-                        for (int64_t j = column; j < column + columns; ++j) out[j] = finish(out[j] + bias[j], j);
-                      });
-    };
-    split_rows(panels_of(width), kTileWidth * depth, some, kLeastToWake);
-  }
-
-  // Scores of one head become weights, in place.
-  void softmax(float* scores) const {
-    const float greatest = *std::max_element(scores, scores + tokens + 1);
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t n = 0; n <= tokens; ++n) {
-      scores[n] = exponential(scores[n] - greatest);
-      sum += scores[n];
-    }
-    for (int64_t n = 0; n <= tokens; ++n) scores[n] /= sum;
-  }
-
+  // One image: cls_token (1, C), or one that stands for all images, tokens (N, C) → cls_out (C), tokens_out (N, C).
   void run(int64_t image, bool tokens_wanted, bool tokens_norm) const {
-    const int64_t all = tokens + 1, channels = this->channels;
-    // One class token may stand for all images.
-    const float* token = a.floats(kClass) + (a.dim(kClass, 0) == 1 ? 0 : image * channels);
-    const float* patches = a.floats(kTokens) + image * tokens * channels;
-    float* out = a.floats(kClassOut) + image * channels;
-    std::unique_ptr<float[]> buffer(new float[all * (channels + heads) + (2 * heads + 3) * channels + hidden]);
-    float *normed = buffer.get(), *scores = normed + all * channels, *probe = scores + all * heads;
-    float *mean = probe + heads * channels, *query = mean + heads * channels, *value = query + channels;
-    float *row = value + channels, *inner = row + channels;
-    const auto as_it_is = [](float sum, int64_t) { return sum; };
+    const int64_t all = count + 1, channels = this->channels, count = this->count;
+    const float* token = cls_token + (arguments.dim(kClsToken, 0) == 1 ? 0 : image * channels);
+    const float* patches = tokens + image * count * channels;
+    float* out = cls_out + image * channels;
+    const Buffer buffer(all * (channels + heads) + (2 * heads + 4) * channels + hidden);
+    float *normed = buffer, *scores = normed + all * channels, *probe = scores + all * heads;
+    float *mean = probe + heads * channels, *query_row = mean + heads * channels, *value_row = query_row + channels;
+    float *row = value_row + channels, *sums = row + channels, *inner = sums + channels;
+    const auto norm1 = [=](const float* from, float* to) { normalise(from, channels, *epsilon, norm1_gamma, norm1_beta, to); };
+    const auto norm2 = [=](const float* from, float* to) { normalise(from, channels, *epsilon, norm2_gamma, norm2_beta, to); };
 
-    norm(token, kGamma1, normed);
-    affine(normed, channels, channels, kQuery, query, as_it_is);
+    norm1(token, normed);
+    affine_row(normed, channels, channels, query, query_bias, query_row, [=](float sum, int64_t c) { query_row[c] = sum; });
     for (int64_t head = 0; head < heads; ++head) {
       const int64_t first = head * dim;
-      Product{query + first, 0, 1, a.floats(kKey) + first * channels, channels, probe + head * channels, 0}.run(1, channels, dim);
+      multiply_small(1, channels, dim, rows_of(query_row + first, dim), key + first * channels, channels, probe + head * channels,
+                     channels);
     }
     split_rows(all, channels, [=](int64_t first, int64_t last) {
       for (int64_t n = first; n < last; ++n) {
         float* to = normed + n * channels;
-        if (n > 0) norm(patches + (n - 1) * channels, kGamma1, to);
+        if (n > 0) norm1(patches + (n - 1) * channels, to);
         for (int64_t head = 0; head < heads; ++head) scores[head * all + n] = dot(probe + head * channels, to, channels);
       }
     }, kLeastToWake);
-    for (int64_t head = 0; head < heads; ++head) softmax(scores + head * all);
-    Product{scores, all, 1, normed, channels, mean, channels}.run(heads, channels, all);
+    for (int64_t head = 0; head < heads; ++head) softmax(scores + head * all, all);
+    multiply_small(heads, channels, all, rows_of(scores, all), normed, channels, mean, channels);
     for (int64_t head = 0; head < heads; ++head) {
       const int64_t first = head * dim;
-      Product{mean + head * channels, 0, 1, a.floats(kValue) + first, channels, value + first, 0}.run(1, dim, channels);
+      multiply_small(1, dim, channels, rows_of(mean + head * channels, channels), value + first, channels, value_row + first, dim);
     }
-    for (int64_t c = 0; c < channels; ++c) value[c] += a.floats(kValueBias)[c];
-    affine(value, channels, channels, kProj, row, [=](float sum, int64_t c) { return token[c] + sum; });
-    norm(row, kGamma2, out);
-    affine(out, channels, hidden, kFc1, inner, [](float sum, int64_t) { return Form::value(sum); });
-    affine(inner, hidden, channels, kFc2, row, as_it_is);
+    for (int64_t c = 0; c < channels; ++c) value_row[c] += value_bias[c];
+    affine_row(value_row, channels, channels, proj, proj_bias, sums, [=](float sum, int64_t c) { row[c] = token[c] + sum; });
+    norm2(row, out);
+    affine_row(out, channels, hidden, fc1, fc1_bias, inner, [=](float sum, int64_t c) { inner[c] = Form::value(sum); });
+    affine_row(inner, hidden, channels, fc2, fc2_bias, sums, [=](float sum, int64_t c) { row[c] = sum; });
     for (int64_t c = 0; c < channels; ++c) out[c] += row[c];
 
     if (!tokens_wanted) return;
-    const float* scale = a.floats(kScale);
-    split_rows(tokens, channels, [=](int64_t first, int64_t last) {
+    float* tokens_out = arguments.floats(operands::ClassBlock::kTokensOut) + image * count * channels;
+    split_rows(count, channels, [=](int64_t first, int64_t last) {
       for (int64_t n = first; n < last; ++n) {
         const float *from = patches + n * channels, *branch = normed + (n + 1) * channels;
-        float* to = a.floats(kTokensOut) + (image * tokens + n) * channels;
+        float* to = tokens_out + n * channels;
 #pragma omp simd
-        for (int64_t c = 0; c < channels; ++c) to[c] = from[c] + scale[c] * branch[c];
-        if (tokens_norm) norm(to, kGamma2, to);
+        for (int64_t c = 0; c < channels; ++c) to[c] = from[c] + gamma1[c] * branch[c];
+        if (tokens_norm) norm2(to, to);
         // The official block adds the patch tokens to themselves.
 #pragma omp simd
         for (int64_t c = 0; c < channels; ++c) to[c] += to[c];
@@ -130,10 +118,11 @@ struct ClassBlock {
   }
 };
 
+// operands::ClassBlock, or LastClassBlock, where tokens are not wanted any more: every image by a thread, or a large one by all.
 template <class Form>
 void class_block(const Arguments& a, bool tokens_wanted, bool tokens_norm) {
   const ClassBlock<Form> block(a);
-  Team::instance().split(a.dim(ClassBlock<Form>::kTokens, 0), 1, [&](int64_t first, int64_t last) {
+  Team::instance().split(a.dim(operands::ClassBlock::kTokens, 0), 1, [&](int64_t first, int64_t last) {
     for (int64_t image = first; image < last; ++image) block.run(image, tokens_wanted, tokens_norm);
   });
 }

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
+#include "memory.h"
 #include "threads.h"
 
 namespace xcit {
@@ -71,12 +71,13 @@ inline void convolve_row(const Grid& g, int64_t y, const float* image, const flo
 
 inline void convolve(const Grid& g, int64_t images, const float* x, const float* weight, const float* bias, bool flipped,
               float* y) {
-  std::vector<float> taps(9 * g.channels);
-  taps_first(weight, g.channels, taps.data());
+  const Buffer packed(9 * g.channels);
+  taps_first(weight, g.channels, packed);
+  const float* taps = packed;
   split_rows(images * g.height, g.width * g.channels, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const float* image = x + row / g.height * g.height * g.width * g.channels;
-      convolve_row(g, row % g.height, image, taps.data(), bias, flipped, y + row * g.width * g.channels);
+      convolve_row(g, row % g.height, image, taps, bias, flipped, y + row * g.width * g.channels);
     }
   });
 }
@@ -84,8 +85,8 @@ inline void convolve(const Grid& g, int64_t images, const float* x, const float*
 // dy → d weight (C, 1, 3, 3), d bias (C)
 inline void convolve_grad(const Grid& g, int64_t images, const float* x, const float* dy, float* dweight, float* dbias) {
   const int64_t channels = g.channels;
-  std::vector<float> sums(10 * channels);
-  sum_rows(images * g.height, 10 * channels, sums.data(), [&](int64_t first, int64_t last, float* sum) {
+  const Buffer sums(10 * channels);
+  sum_rows(images * g.height, 10 * channels, sums, [&](int64_t first, int64_t last, float* sum) {
     for (int64_t row = first; row < last; ++row) {
       const float* image = x + row / g.height * g.height * g.width * channels;
       for (int64_t column = 0; column < g.width; ++column) {

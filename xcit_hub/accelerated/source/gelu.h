@@ -1,4 +1,4 @@
-// GELU, in its erf and its tanh form.
+// GELU, in its erf and its tanh form. The coefficients are those that fit_gelu.py prints.
 
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "arguments.h"
+#include "operands.h"
 #include "threads.h"
 
 namespace xcit {
@@ -18,12 +19,12 @@ constexpr float kShift = 12582912.0f;  // 1.5 · 2²³: added to a number, it le
 // 2 to the power of an integer, given as that + kShift, and a rest from −½ to ½, to 1 unit in the last place or two. Written,
 // as all here, so that compilers vectorise it.
 inline float power_of_two(float shifted, float rest) {
-  float series = 0.000153458189f;
-  series = series * rest + 0.00133999339f;
-  series = series * rest + 0.00961848896f;
-  series = series * rest + 0.0555032877f;
-  series = series * rest + 0.240226469f;
-  series = series * rest + 0.693147206f;
+  float series = 0.000155946778f;
+  series = series * rest + 0.00134066434f;
+  series = series * rest + 0.00961769279f;
+  series = series * rest + 0.0555031039f;
+  series = series * rest + 0.240226522f;
+  series = series * rest + 0.693147242f;
   series = series * rest + 1.0f;
   std::uint32_t exponent, bits;
   std::memcpy(&exponent, &shifted, sizeof exponent);
@@ -44,14 +45,14 @@ inline float exponential(float x) {
 // Where x counts: beyond, what normal_tail returns is below 1e-36.
 inline float near_zero(float x) { return std::min(std::max(x, -13.0f), 13.0f); }
 
-// Φ(−|x|) and e^(−x²/2) of an x near zero. The complementary error function as in kernels.gelu_erf_from_exp.
+// Φ(−|x|), a polynomial of t = 1 / (1 + p · |x|) times e^(−x²/2), and the latter, of an x near zero.
 inline void normal_tail(float x, float& tail, float& bell) {
-  const float t = 1.0f / (1.0f + 0.280887831f * std::fabs(x));
-  float series = -0.10657167f * t + 0.3889133943f;
-  series = series * t - 0.23689028165f;
-  series = series * t + 0.2707398535f;
-  series = series * t + 0.0666755378f;
-  series = series * t + 0.1171330022f;
+  const float t = 1.0f / (1.0f + 0.280888885f * std::fabs(x));
+  float series = -0.106570311f * t + 0.388903141f;
+  series = series * t - 0.236875549f;
+  series = series * t + 0.270730346f;
+  series = series * t + 0.066679202f;
+  series = series * t + 0.117132999f;
   const float power = x * x * (-0.5f * kLog2E), shifted = power + kShift;
   bell = power_of_two(shifted, power - (shifted - kShift));
   tail = series * t * bell;
@@ -98,14 +99,18 @@ void activate_grad(int64_t count, const float* x, const float* dy, float* dx) {
   });
 }
 
+// x → y, any shape
 template <class Form>
 void gelu(const Arguments& a) {
-  activate<Form>(a.size(0), a.floats(0), a.floats(1));
+  const operands::Gelu d(a);
+  activate<Form>(a.size(d.kX), d.x, d.y);
 }
 
+// x, dy → dx
 template <class Form>
 void gelu_grad(const Arguments& a) {
-  activate_grad<Form>(a.size(0), a.floats(0), a.floats(1), a.floats(2));
+  const operands::GeluGrad d(a);
+  activate_grad<Form>(a.size(d.kX), d.x, d.dy, d.dx);
 }
 
 }  // namespace xcit

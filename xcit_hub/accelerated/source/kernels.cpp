@@ -1,18 +1,21 @@
-// XCiT's operations fused for CPUs: float32, forward and backward. This is the list of them.
+// XCiT's operations for CPUs: float32, forward and backward. This is the list of them.
 //
-// Every one has the signature of MindSpore's ahead-of-time custom operators: inputs first, then outputs, in `data`;
-// row-major, contiguous. Rows are tokens of C channels. Nothing here knows MindSpore otherwise.
+// Every one has the signature of MindSpore's ahead-of-time custom operators: inputs first, then outputs, in `data`, in the
+// order of operands.py; row-major, contiguous. Rows are tokens of C channels. Nothing here knows MindSpore otherwise.
 
 #include "arguments.h"
 #include "block.h"
-#include "branches.h"
+#include "block_training.h"
 #include "class_attention.h"
 #include "gelu.h"
+#include "linear.h"
 #include "norms.h"
+#include "operands.h"
 #include "patch_embed.h"
-#include "products.h"
 
 using namespace xcit;
+
+static_assert(kPanel % kNR == 0, "packed weights have room for whole panels");
 
 XCIT_OPERATION(GeluErf, gelu<Erf>(a))
 XCIT_OPERATION(GeluErfGrad, gelu_grad<Erf>(a))
@@ -39,13 +42,14 @@ XCIT_STAGE(Erf, Erf, false, false)
 XCIT_STAGE(Tanh, Tanh, false, false)
 XCIT_STAGE(Last, Erf, false, true)
 
-#define XCIT_BLOCKS(name, form, normalised)                                                                          \
-  XCIT_OPERATION_WITH_INTEGERS(Blocks##name, Layers::kSides, blocks<form>(a, normalised))                            \
-  XCIT_OPERATION_WITH_INTEGERS(FusedBlocks##name, kWhere, fused_blocks<form>(a, normalised))                         \
-  XCIT_OPERATION_WITH_INTEGERS(BlocksMoving##name, Layers::kSides, trained_blocks<form>(a, normalised, true))        \
-  XCIT_OPERATION_WITH_INTEGERS(BlocksMoving##name##Grad, Layers::kSides, trained_blocks_grad<form>(a, normalised, true)) \
-  XCIT_OPERATION_WITH_INTEGERS(BlocksFrozen##name, Layers::kSides, trained_blocks<form>(a, normalised, false))       \
-  XCIT_OPERATION_WITH_INTEGERS(BlocksFrozen##name##Grad, Layers::kSides, trained_blocks_grad<form>(a, normalised, false))
+#define XCIT_BLOCKS(name, form, normalised)                                                                        \
+  XCIT_STACK(Blocks##name, blocks<form>(a, normalised))                                                            \
+  XCIT_OPERATION_WITH_INTEGERS(FusedBlocks##name, operands::FusedBlocks::kWhere, fused_blocks<form>(a, normalised)) \
+  XCIT_STACK(BlocksMoving##name, train_blocks<form>(a, normalised, true))                                          \
+  XCIT_STACK(BlocksMoving##name##Grad, blocks_grad<form>(a, normalised, true))                                     \
+  XCIT_STACK(BlocksFrozen##name, train_blocks<form>(a, normalised, false))                                         \
+  XCIT_STACK(BlocksFrozen##name##Grad, blocks_grad<form>(a, normalised, false))
+#define XCIT_STACK(name, ...) XCIT_OPERATION_WITH_INTEGERS(name, operands::Blocks::kSides, __VA_ARGS__)
 
 XCIT_BLOCKS(Erf, Erf, true)
 XCIT_BLOCKS(ErfRaw, Erf, false)
@@ -59,8 +63,8 @@ XCIT_OPERATION(ClassBlockTanh, class_block<Tanh>(a, true, true))
 XCIT_OPERATION(ClassBlockTanhRaw, class_block<Tanh>(a, true, false))
 XCIT_OPERATION(ClassBlockTanhLast, class_block<Tanh>(a, false, false))
 
-// No operation but a plain function: weight (N, K) → its transpose as products read it, over zeros, since panels may be
+// Not an operation but a plain function: weight (N, K) → its transpose as products read it, over zeros, since panels may be
 // narrower here than the result allows for.
 extern "C" __attribute__((visibility("default"))) void PackWeight(const float* weight, int64_t width, int64_t depth, float* packed) {
-  pack_right({weight, 1, depth}, width, depth, packed);
+  pack_weight(weight, width, depth, packed);
 }

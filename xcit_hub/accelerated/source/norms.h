@@ -5,9 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <vector>
 
 #include "arguments.h"
+#include "memory.h"
+#include "operands.h"
 #include "threads.h"
 
 namespace xcit {
@@ -38,23 +39,22 @@ inline void normalise(const float* row, int64_t channels, float epsilon, const f
   for (int64_t c = 0; c < channels; ++c) out[c] = (row[c] - m.mean) * m.scale * gamma[c] + beta[c];
 }
 
+// x (…, C), gamma (C), beta (C), epsilon (1) → y (…, C)
 inline void layer_norm(const Arguments& a) {
-  const float *x = a.floats(0), *gamma = a.floats(1), *beta = a.floats(2);
-  const float epsilon = *a.floats(3);
-  float* y = a.floats(4);
-  const int64_t channels = a.dim(0, -1);
-  split_rows(a.size(0) / channels, channels, [=](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      normalise(x + row * channels, channels, epsilon, gamma, beta, y + row * channels);
+  const operands::LayerNorm d(a);
+  const int64_t channels = a.dim(d.kX, -1);
+  split_rows(a.size(d.kX) / channels, channels, [=](int64_t first, int64_t last) {
+    for (int64_t at = first * channels; at < last * channels; at += channels) {
+      normalise(d.x + at, channels, *d.epsilon, d.gamma, d.beta, d.y + at);
     }
   });
 }
 
-// dy → dx [+ base, whatever reaches x on another way], d gamma, d beta
+// x, dy (rows, C) → dx (rows, C) [+ base, whatever reaches x on another way], dgamma (C), dbeta (C). dx may be base.
 inline void layer_norm_grad(int64_t rows, int64_t channels, const float* x, const float* gamma, float epsilon,
                             const float* dy, const float* base, float* dx, float* dgamma, float* dbeta) {
-  std::vector<float> sums(2 * channels);
-  sum_rows(rows, 2 * channels, sums.data(), [=](int64_t first, int64_t last, float* sum) {
+  const Buffer sums(2 * channels);
+  sum_rows(rows, 2 * channels, sums, [=](int64_t first, int64_t last, float* sum) {
     for (int64_t row = first; row < last; ++row) {
       const float *in = x + row * channels, *up = dy + row * channels;
       float* out = dx + row * channels;
@@ -76,14 +76,15 @@ inline void layer_norm_grad(int64_t rows, int64_t channels, const float* x, cons
       }
     }
   });
-  std::copy_n(sums.begin(), channels, dgamma);
-  std::copy_n(sums.begin() + channels, channels, dbeta);
+  std::copy_n(&sums[0], channels, dgamma);
+  std::copy_n(&sums[channels], channels, dbeta);
 }
 
+// x (…, C), gamma (C), epsilon (1), dy (…, C) → dx (…, C), dgamma (C), dbeta (C)
 inline void layer_norm_grad(const Arguments& a) {
-  const int64_t channels = a.dim(0, -1);
-  layer_norm_grad(a.size(0) / channels, channels, a.floats(0), a.floats(1), *a.floats(2), a.floats(3), nullptr, a.floats(4),
-                  a.floats(5), a.floats(6));
+  const operands::LayerNormGrad d(a);
+  const int64_t channels = a.dim(d.kX, -1);
+  layer_norm_grad(a.size(d.kX) / channels, channels, d.x, d.gamma, *d.epsilon, d.dy, nullptr, d.dx, d.dgamma, d.dbeta);
 }
 
 // A batch norm by given mean and biased variance.
@@ -99,9 +100,9 @@ struct BatchNorm {
   // Call each(index, normalised number) for every number of x (rows, C).
   template <class Each>
   void run(int64_t rows, const float* x, const Each& each) const {
-    std::vector<float> scales(channels);
-    factors(scales.data());
-    const float *scale = scales.data(), *shift = beta, *centre = mean;
+    const Buffer scales(channels);
+    factors(scales);
+    const float *scale = scales, *shift = beta, *centre = mean;
     const int64_t width = channels;
     split_rows(rows, width, [=](int64_t first, int64_t last) {
       for (int64_t at = first * width; at < last * width; at += width) {
@@ -137,10 +138,10 @@ inline void batch_moments(int64_t rows, int64_t channels, const float* x, float*
 inline void batch_norm_grad(int64_t rows, int64_t channels, const float* x, const float* gamma, const float* mean,
                             const float* variance, float epsilon, bool moving, const float* dy, float* dx, float* dgamma,
                             float* dbeta) {
-  std::vector<float> sums(2 * channels), scales(channels);
+  const Buffer sums(2 * channels), scales(channels);
   for (int64_t c = 0; c < channels; ++c) scales[c] = 1.0f / std::sqrt(variance[c] + epsilon);
-  const float* scale = scales.data();
-  sum_rows(rows, 2 * channels, sums.data(), [=](int64_t first, int64_t last, float* sum) {
+  const float* scale = scales;
+  sum_rows(rows, 2 * channels, sums, [=](int64_t first, int64_t last, float* sum) {
     for (int64_t row = first; row < last; ++row) {
       const int64_t at = row * channels;
 #pragma omp simd
@@ -150,8 +151,8 @@ inline void batch_norm_grad(int64_t rows, int64_t channels, const float* x, cons
       }
     }
   });
-  std::copy_n(sums.begin(), channels, dgamma);
-  std::copy_n(sums.begin() + channels, channels, dbeta);
+  std::copy_n(&sums[0], channels, dgamma);
+  std::copy_n(&sums[channels], channels, dbeta);
   const float share = moving ? 1.0f / rows : 0.0f;
   split_rows(rows, channels, [=](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {

@@ -45,10 +45,12 @@ class File:
     Args:
         size: bytes, where the hub says so.
         digest: SHA-256 (64 hex digits, or a prefix where only a prefix was published) or git's SHA-1 (40).
+        url: where it is downloaded from, where the store does not derive that from the path.
     """
 
     size: int | None = None
     digest: str | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True)

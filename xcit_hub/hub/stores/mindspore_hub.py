@@ -80,7 +80,7 @@ class MindSporeHubStore:
             raise HubError("The card names no checkpoint.", where=found.origin, fix="See its repo-link by hand.")
         link, digest = assets[0].asset_link or "", (assets[0].asset_sha256 or "").lower() or None
         file_name = _file_name(link, found.origin)
-        files = {file_name: File(None, digest)}
+        files = {file_name: File(None, digest, link)}
         notes = list(found.notes)
         if digest is None:
             notes.append("the card publishes no SHA-256: the file cannot be verified")
@@ -107,7 +107,7 @@ class MindSporeHubStore:
             return local
         repository = cache.Repository(self.context.cache, snapshot.name)
         commit = snapshot.revision or ""
-        link = snapshot.origin.rpartition(" → ")[2]
+        link = snapshot.files[path].url or ""
         file = repository.obtain(
             commit,
             path,

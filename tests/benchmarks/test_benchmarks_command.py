@@ -1,4 +1,4 @@
-"""``xcit-hub bench`` from end to end, on the smallest network and images."""
+"""``python -m benchmarks`` from end to end, on the smallest network and images."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _NANO = "xcit_nano_12_p16_224"
 _QUICK = ("--rounds", "1", "--seconds", "0", "--size", "32")
 
 
-def test_a_suite_runs_and_records_everything(run_cli, tmp_path) -> None:
-    figures, picture = tmp_path / "figures.json", tmp_path / "plot.svg"
+def test_a_suite_runs_and_records_everything(run_benchmarks, tmp_path) -> None:
+    figures, plot = tmp_path / "figures.json", tmp_path / "plot.svg"
     chosen = ("--contender", "timm, eager", "--contender", "xcit-hub, graph", "--contender", "limit: torch*")
-    files = ("--json", str(figures), "--plot", str(picture))
-    done = run_cli("bench", "inference", _NANO, *_QUICK, "--batch", "2", *chosen, *files)
+    files = ("--json", str(figures), "--plot", str(plot))
+    done = run_benchmarks("inference", _NANO, *_QUICK, "--batch", "2", *chosen, *files)
     assert done.returncode == 0, done.stderr
     assert "× timm, eager" in done.stdout
-    assert picture.read_text().lstrip().startswith("<?xml")
+    assert plot.read_text().lstrip().startswith("<?xml")
     result = json.loads(figures.read_text())
     assert {"mindspore", "torch", "timm"} <= set(result["versions"])
     assert result["machine"]["cores"] >= 1
@@ -37,26 +37,26 @@ def test_a_suite_runs_and_records_everything(run_cli, tmp_path) -> None:
     assert ratio == pytest.approx(both[0] / both[1])
 
 
-def test_a_contender_that_is_not_installed_is_named_and_no_failure(run_cli) -> None:
-    done = run_cli("bench", "inference", _NANO, *_QUICK, "--contender", "MindCV, graph")
+def test_a_contender_that_is_not_installed_is_named_and_no_failure(run_benchmarks) -> None:
+    done = run_benchmarks("inference", _NANO, *_QUICK, "--contender", "MindCV, graph")
     assert done.returncode == 0, done.stderr
     assert "MindCV, graph: not measured, " in done.stdout
 
 
-def test_a_contender_that_breaks_is_named_with_its_reason_and_the_exit_code_says_so(run_cli, tmp_path) -> None:
+def test_a_contender_that_breaks_is_named_with_its_reason_and_the_exit_code_says_so(run_benchmarks, tmp_path) -> None:
     (tmp_path / "class").mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "class" / "only.png")
     chosen = ("--photographs", str(tmp_path), "--work", "training", "--workers", "1", "--contender", "xcit-hub")
-    done = run_cli("bench", "input", _NANO, *_QUICK, *chosen)
+    done = run_benchmarks("input", _NANO, *_QUICK, *chosen)
     assert done.returncode == 1
     assert "xcit-hub: not measured, InputError: 1 pictures do not fill one batch of 32." in done.stdout
     assert "Traceback" not in done.stderr
 
 
-def test_our_contenders_run_with_another_interpreter_beside_this_one(run_cli, tmp_path) -> None:
+def test_our_contenders_run_with_another_interpreter_beside_this_one(run_benchmarks, tmp_path) -> None:
     figures = tmp_path / "figures.json"
     chosen = ("--contender", "xcit-hub, PyNative", "--python", sys.executable, "--json", str(figures))
-    done = run_cli("bench", "inference", _NANO, *_QUICK, "--batch", "1", *chosen)
+    done = run_benchmarks("inference", _NANO, *_QUICK, "--batch", "1", *chosen)
     assert done.returncode == 0, done.stderr
     (comparison,) = json.loads(figures.read_text())["comparisons"]
     mindspore = version("mindspore")
@@ -66,11 +66,11 @@ def test_our_contenders_run_with_another_interpreter_beside_this_one(run_cli, tm
     ]
 
 
-def test_files_are_prepared_for_each_network(run_cli, tmp_path) -> None:
+def test_files_are_prepared_for_each_network(run_benchmarks, tmp_path) -> None:
     figures = tmp_path / "figures.json"
     networks = (_NANO, "xcit_nano_12_p8_224")
     chosen = ("--contender", "cp", "--contender", ".safetensors (timm)*")
-    done = run_cli("bench", "convert", *networks, "--rounds", "2", *chosen, "--json", str(figures))
+    done = run_benchmarks("convert", *networks, "--rounds", "2", *chosen, "--json", str(figures))
     assert done.returncode == 0, done.stderr
     comparisons = json.loads(figures.read_text())["comparisons"]
     assert [comparison["case"]["model"] for comparison in comparisons] == list(networks)
@@ -80,7 +80,7 @@ def test_files_are_prepared_for_each_network(run_cli, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("infrence",), "did you mean inference"),
+        (("infrence",), "Did you mean 'inference'?"),
         (("inference", "xcit_nano_12_p16"), "did you mean"),
         (("inference", "--size", "100"), "multiples of 16"),
         (("inference", "--size", "big"), "224 or 4000x6000"),
@@ -88,12 +88,19 @@ def test_files_are_prepared_for_each_network(run_cli, tmp_path) -> None:
         (("inference", "--json", "nowhere/figures.json"), "does not exist"),
         (("inference", "--plot", "plot.gif"), ".svg or .png"),
         (("input", "--photographs", "nowhere"), "does not exist"),
-        (("inference", "--python", "nowhere/python"), "no Python with MindSpore"),
+        (("inference", "--python", "nowhere/python"), "not a Python with MindSpore"),
         (("input", "--work", "inference"), "evaluation, training"),
     ],
 )
-def test_a_mistake_is_answered_in_words(run_cli, tmp_path, arguments, words: str) -> None:
-    done = run_cli("bench", *arguments, cwd=tmp_path)
+def test_a_mistake_is_answered_in_words(run_benchmarks, tmp_path, arguments, words: str) -> None:
+    done = run_benchmarks(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_that_moved_says_where_to(run_cli) -> None:
+    done = run_cli("bench", "inference", _NANO, "--rounds", "1")
+    assert done.returncode == 2
+    assert f"python -m benchmarks inference {_NANO} --rounds 1" in done.stderr
     assert "Traceback" not in done.stderr

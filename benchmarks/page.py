@@ -1,28 +1,26 @@
-"""Measure what docs/performance.md shows, keep it under benchmarks/results/, and write the page's tables from there.
-
-    python benchmarks/performance.py                              # everything; hours
-    python benchmarks/performance.py inference training           # some of it
-    python benchmarks/performance.py zoo --model xcit_nano_12_p16_224
-    python benchmarks/performance.py compile --work training      # what it does not know goes on to xcit-hub bench
-    python benchmarks/performance.py --write                      # only the tables, from what is kept
+"""What docs/performance.md shows: measured here, kept under ``benchmarks/results/``, written into the page's tables.
 
 Results lie in a folder for each MindSpore version, one JSON file and one plot for each name; measuring a case again
-replaces it. Run it with the interpreter of the environment that is to be measured.
+replaces it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from benchmarks import plot, tables
 from benchmarks.case import Case
 from benchmarks.result import Result
+from xcit_hub.errors import InputError, UnknownNameError, closest
 from xcit_hub.files import write_text
 from xcit_hub.variants import ARCHITECTURES
 
@@ -30,8 +28,11 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
-# What ``benchmarks/alternatives.py`` printed, beside the other results.
+# What ``python -m benchmarks.alternatives`` printed, beside the other results.
 ALTERNATIVES = "alternatives"
+
+# What is not an option of the page goes on to the suite.
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 _TINY = ["xcit_tiny_12_p16_224"]
 
@@ -57,29 +58,49 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=", ".join(RUNS))
-    parser.add_argument("--model", action="append", help="only this one; may be repeated")
-    parser.add_argument("--write", action="store_true", help="measure nothing")
-    options, others = parser.parse_known_args()
-    unknown = set(options.names) - set(RUNS)
-    if unknown:
-        parser.error(f"there is no {', '.join(sorted(unknown))}; choose from {', '.join(RUNS)}")
-    if not options.write:
-        for name in options.names or RUNS:
+def page(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help=f"{', '.join(RUNS)}.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this architecture; may be repeated.")] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Measure nothing: only the tables, from what is kept.")
+    ] = False,
+) -> None:
+    """Measure what docs/performance.md shows, all of it (hours) or some, keep it, and write the page's tables.
+
+    Options that it does not know go on to the suite.
+
+    Examples:
+
+        python -m benchmarks page inference training
+
+        python -m benchmarks page zoo --model xcit_nano_12_p16_224
+
+        python -m benchmarks page compile --work training
+
+        python -m benchmarks page --write
+    """
+    words = names or []
+    chosen = list(takewhile(lambda word: not word.startswith("-"), words))
+    others = words[len(chosen) :]
+    for name in chosen:
+        if name not in RUNS:
+            raise UnknownNameError(
+                f"The page has no table {name!r}.", fix=closest(name, RUNS) or f"It has: {', '.join(RUNS)}."
+            )
+    if not write:
+        for name in chosen or RUNS:
             models, arguments = RUNS[name]
-            for model in options.model or models:
-                keep(name, measured(model, [*arguments, *others]))
-    write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
+            for each in model or models:
+                keep(name, measured(each, [*arguments, *others]))
+    write_text(PAGE, written(PAGE.read_text(encoding="utf-8")))
 
 
 def measured(model: str, arguments: list[str]) -> Result:
-    """Run ``xcit-hub bench`` and read what it found."""
+    """Run a suite in a process of its own and read what it found."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
         suite, *rest = arguments
-        command = [sys.executable, "-c", "from xcit_hub.cli import main; main()", "bench", suite, model, *rest]
+        command = [sys.executable, "-m", "benchmarks", suite, model, *rest]
         subprocess.run([*command, "--json", str(file)], check=True, cwd=ROOT)
         return Result.from_dict(json.loads(file.read_text(encoding="utf-8")))
 
@@ -101,12 +122,12 @@ def _place(case: Case) -> tuple[int | str, ...]:
     return list(ARCHITECTURES).index(case.model), case.work, case.workers, case.batch, case.height
 
 
-def page(text: str) -> str:
+def written(text: str) -> str:
     """Replace every table of the page, between its marks, by what the kept results say."""
     for name in (*RUNS, ALTERNATIVES):
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         if begin not in text or end not in text:
-            raise SystemExit(f"{PAGE} has no place for {name}: put {begin} and {end} there")
+            raise InputError(f"The page has no place for {name}.", where=PAGE, fix=f"Put {begin} and {end} there.")
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
         shown = [f"\n{_shown(file)}" for file in sorted(RESULTS.glob(f"*/{name}.[jm]*"))]
@@ -118,9 +139,5 @@ def _shown(file: Path) -> str:
     if file.suffix == ".md":
         return file.read_text(encoding="utf-8")
     result = Result.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    picture = file.with_suffix(".svg").relative_to(ROOT)
-    return f"{tables.markdown(result)}\n![{file.stem}: time and memory](../{picture})\n"
-
-
-if __name__ == "__main__":
-    main()
+    image = file.with_suffix(".svg").relative_to(ROOT)
+    return f"{tables.markdown(result)}\n![{file.stem}: time and memory](../{image})\n"

@@ -1,0 +1,215 @@
+// Cross-covariance blocks in training: the forward of block.h that keeps what its gradient needs, and that gradient.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "arguments.h"
+#include "attention.h"
+#include "block.h"
+#include "depthwise.h"
+#include "gelu.h"
+#include "gemm.h"
+#include "linear.h"
+#include "memory.h"
+#include "norms.h"
+#include "operands.h"
+#include "threads.h"
+
+namespace xcit {
+
+// What is kept of each layer, (layers · B · N · (8 · C + M)) but for the last layer's result, which is the operation's own.
+struct Kept {
+  const BlockSizes& s;
+  const float* x;
+  float *data, *out;
+
+  float* at(int64_t layer, int64_t columns) const { return data + s.rows() * (layer * (8 * s.channels + s.hidden) + columns); }
+
+  Places of(int64_t layer) const {
+    const int64_t c = s.channels, after = 7 * c + s.hidden;
+    Places p{};
+    p.x = layer ? at(layer - 1, after) : x;
+    p.after_attention = at(layer, 0);
+    p.after_local = at(layer, c);
+    p.qkv = at(layer, 2 * c);
+    p.attended = at(layer, 5 * c);
+    p.convolved = at(layer, 6 * c);
+    p.inner = at(layer, 7 * c);
+    p.out = layer + 1 < s.layers ? at(layer, after) : out;
+    return p;
+  }
+};
+
+// operands::BlocksTrain: x (B, N, C) → out (B, N, C), kept, batch_mean and biased batch_variance (layers · C).
+// `moving` normalises by the batch's statistics, else by the running ones, which it puts out.
+template <class Form>
+void train_blocks(const Arguments& a, bool normalised, bool moving) {
+  const operands::BlocksTrain d(a);
+  const BlockSizes s = sizes_of_blocks(a, normalised);
+  const Kept kept{s, d.x, d.kept, d.out};
+  const int64_t channels = s.channels, size = s.rows() * channels;
+  for (int64_t layer = 0; layer < s.layers; ++layer) {
+    float *mean = d.batch_mean + layer * channels, *variance = d.batch_variance + layer * channels;
+    BlockWeights w = prepared(a, s, layer);
+    const Block<Form> block{s, w, keep_of_blocks(a, s, layer), 0, s.images};
+    Places p = kept.of(layer);
+    p.normed = workspace(Use::kNormed, size);
+    p.active = workspace(Use::kActive, size);
+    block.attention(p);
+    block.first_convolution(p, !moving);
+    if (moving) {
+      batch_moments(s.rows(), channels, p.active, mean, variance);
+      BatchNorm{channels, w.bn_gamma, w.bn_beta, mean, variance, s.bn_epsilon}.run(
+          s.rows(), p.active, [active = p.active](int64_t at, float value) { active[at] = value; });
+    } else {
+      std::copy_n(w.moving_mean, channels, mean);
+      std::copy_n(w.moving_variance, channels, variance);
+    }
+    block.second_convolution(p);
+    block.mlp(p);
+  }
+}
+
+// A layer's way back: each branch from the gradient dy of its result to dx, of what it read, and its parameters'. dx may be dy.
+template <class Form>
+struct BlockGradient {
+  const BlockSizes& s;
+  const operands::BlockParameters p;
+  const operands::BlockGradients to;
+  const Keep keep;
+
+  int64_t rows() const { return s.rows(); }
+
+  // keep · dy
+  const float* kept(int branch, const float* dy) const {
+    if (keep.one_for_all && *keep.factors == 1.0f) return dy;
+    const int64_t channels = s.channels;
+    float* out = workspace(Use::kUp, rows() * channels);
+    split_rows(rows(), channels, [=](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row) {
+        const float factor = keep.at(branch, row);
+#pragma omp simd
+        for (int64_t c = 0; c < channels; ++c) out[row * channels + c] = factor * dy[row * channels + c];
+      }
+    });
+    return out;
+  }
+
+  // The layer norm of x (rows, C), again.
+  const float* normed(const float* x, const float* gamma, const float* beta) const {
+    const int64_t channels = s.channels;
+    const float epsilon = s.epsilon;
+    float* out = workspace(Use::kNormed, rows() * channels);
+    split_rows(rows(), channels, [=](int64_t first, int64_t last) {
+      for (int64_t at = first * channels; at < last * channels; at += channels) {
+        normalise(x + at, channels, epsilon, gamma, beta, out + at);
+      }
+    });
+    return out;
+  }
+
+  // scale (C) · weight (C, width) → out
+  void scaled(const float* weight, const float* scale, int64_t width, float* out) const {
+    for (int64_t i = 0; i < s.channels * width; ++i) out[i] = scale[i / width] * weight[i];
+  }
+
+  // The gradients of the layer scale (C) and of the map before it, weight (C, width) and bias (C). They come as those of an
+  // unscaled map: their products with the map are the scale's, so that its output need not be kept.
+  void unscale(const float* weight, const float* bias, const float* scale, int64_t width, float* dweight, float* dbias,
+               float* dscale) const {
+    for (int64_t c = 0; c < s.channels; ++c) {
+      float sum = bias[c] * dbias[c];
+      for (int64_t k = 0; k < width; ++k) {
+        sum += weight[c * width + k] * dweight[c * width + k];
+        dweight[c * width + k] *= scale[c];
+      }
+      dscale[c] = sum;
+      dbias[c] *= scale[c];
+    }
+  }
+
+  void attention(const Places& at, const float* dy, float* dx) const {
+    const int64_t channels = s.channels;
+    const Buffer proj(channels * channels);
+    scaled(p.proj, p.gamma1, channels, proj);
+    float *dattended = workspace(Use::kActive, rows() * channels), *dqkv = workspace(Use::kPassed, rows() * 3 * channels);
+    affine_grad(rows(), channels, channels, at.attended, proj, kept(0, dy), dattended, to.dproj, to.dproj_bias);
+    unscale(p.proj, p.proj_bias, p.gamma1, channels, to.dproj, to.dproj_bias, to.dgamma1);
+    attention_grad(s.heads, s.images, at.qkv, p.temperature, dattended, dqkv, to.dtemperature);
+    float* dnormed = dattended;  // which nobody needs any more
+    affine_grad(rows(), 3 * channels, channels, normed(at.x, p.norm1_gamma, p.norm1_beta), p.qkv, dqkv, dnormed, to.dqkv,
+                to.dqkv_bias);
+    layer_norm_grad(rows(), channels, at.x, p.norm1_gamma, s.epsilon, dnormed, dy, dx, to.dnorm1_gamma, to.dnorm1_beta);
+  }
+
+  // By mean and biased variance (C); `moving` says that they come from the batch.
+  void local(const Places& at, bool moving, const float* mean, const float* variance, const float* dy, float* dx) const {
+    const int64_t channels = s.channels, size = rows() * channels;
+    const float* up = kept(1, dy);
+    float *active = workspace(Use::kActive, size), *passed = workspace(Use::kPassed, size);
+    float* normal = workspace(Use::kNormed, size);
+    activate<Form>(size, at.convolved, active);
+    BatchNorm{channels, p.bn_gamma, p.bn_beta, mean, variance, s.bn_epsilon}.run(
+        rows(), active, [=](int64_t index, float value) { normal[index] = value; });
+    convolve_grad(s.grid, s.images, normal, up, to.dconv2, to.dconv2_bias);
+    unscale(p.conv2, p.conv2_bias, p.gamma3, 9, to.dconv2, to.dconv2_bias, to.dgamma3);
+    const Buffer conv2(9 * channels);
+    scaled(p.conv2, p.gamma3, 9, conv2);
+    convolve(s.grid, s.images, up, conv2, nullptr, true, passed);
+    batch_norm_grad(rows(), channels, active, p.bn_gamma, mean, variance, s.bn_epsilon, moving, passed, passed, to.dbn_gamma,
+                    to.dbn_beta);
+    activate_grad<Form>(size, at.convolved, passed, passed);
+    convolve_grad(s.grid, s.images, normed(at.after_attention, p.norm3_gamma, p.norm3_beta), passed, to.dconv1, to.dconv1_bias);
+    float* dnormed = active;  // which nobody needs any more
+    convolve(s.grid, s.images, passed, p.conv1, nullptr, true, dnormed);
+    layer_norm_grad(rows(), channels, at.after_attention, p.norm3_gamma, s.epsilon, dnormed, dy, dx, to.dnorm3_gamma,
+                    to.dnorm3_beta);
+  }
+
+  void mlp(const Places& at, const float* dy, float* dx) const {
+    const int64_t channels = s.channels, hidden = s.hidden;
+    const float *up = kept(2, dy), *inner = at.inner;
+    const Buffer fc2(channels * hidden);
+    scaled(p.fc2, p.gamma2, hidden, fc2);
+    float *active = workspace(Use::kActive, rows() * hidden), *dinner = workspace(Use::kPassed, rows() * hidden);
+    const Packed right =
+        pack_b(rows_of(fc2, hidden), hidden, channels, workspace(Use::kPackedB, packed_size(hidden, channels)));
+    multiply(rows(), rows_of(up, channels), right, dinner, [=](int64_t row) {
+      const float* from = inner + row * hidden;
+      float *again = active + row * hidden, *out = dinner + row * hidden;
+      return [=](float sum, int64_t column) {
+        again[column] = Form::value(from[column]);
+        out[column] = sum * Form::slope(from[column]);
+      };
+    });
+    multiply(channels, hidden, rows(), rows_of(up, channels).transposed(), rows_of(active, hidden), to.dfc2);
+    column_sums(rows(), channels, up, to.dfc2_bias);
+    unscale(p.fc2, p.fc2_bias, p.gamma2, hidden, to.dfc2, to.dfc2_bias, to.dgamma2);
+    float* dnormed = active;  // which nobody needs any more
+    affine_grad(rows(), hidden, channels, normed(at.after_local, p.norm2_gamma, p.norm2_beta), p.fc1, dinner, dnormed, to.dfc1,
+                to.dfc1_bias);
+    layer_norm_grad(rows(), channels, at.after_local, p.norm2_gamma, s.epsilon, dnormed, dy, dx, to.dnorm2_gamma,
+                    to.dnorm2_beta);
+  }
+};
+
+// operands::BlocksGrad: what the forward read and kept, and dy (B, N, C) → dx (B, N, C) and the parameters' gradients.
+template <class Form>
+void blocks_grad(const Arguments& a, bool normalised, bool moving) {
+  const operands::BlocksGrad d(a);
+  const BlockSizes s = sizes_of_blocks(a, normalised);
+  const Kept kept{s, d.x, const_cast<float*>(d.kept), nullptr};
+  const float* dy = d.dy;
+  for (int64_t layer = s.layers - 1; layer >= 0; --layer, dy = d.dx) {
+    const Places at = kept.of(layer);
+    const BlockGradient<Form> gradient{s, operands::BlockParameters::of(a, s.layers, layer),
+                                       operands::BlockGradients::of(a, s.layers, layer), keep_of_blocks(a, s, layer)};
+    gradient.mlp(at, dy, d.dx);
+    gradient.local(at, moving, d.batch_mean + layer * s.channels, d.batch_variance + layer * s.channels, d.dx, d.dx);
+    gradient.attention(at, d.dx, d.dx);
+  }
+}
+
+}  // namespace xcit

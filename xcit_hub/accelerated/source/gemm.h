@@ -1,0 +1,273 @@
+// Matrix products C = A · B as BLIS computes them: one micro-kernel, packed panels, and an epilogue.
+//
+// The micro-kernel adds KC steps to a tile of MR × NR numbers of C that stays in registers. B is packed: KC steps of NR
+// columns lie one after another in a panel, so that the micro-kernel reads B in a line. One panel, of a B with 4 steps and
+// 6 columns, NR = 4 (the second is filled up with zeros):
+//
+//       columns  0  1  2  3 | 4  5             panel 0                  panel 1
+//     step 0     a  b  c  d | e  f             a b c d                  e f 0 0
+//     step 1     g  h  i  j | k  l      →      g h i j  ← one step      k l 0 0
+//     step 2     m  n  o  p | q  r             m n o p                  q r 0 0
+//     step 3     s  t  u  v | w  x             s t u v                  w x 0 0
+//
+// More than KC steps are cut into chunks, each with all its panels: chunk 0 panel 0, chunk 0 panel 1, …, chunk 1 panel 0, …
+// A is read where it lies if its steps lie beside one another; else MC rows of it are packed likewise, MR in place of NR.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "memory.h"
+#include "threads.h"
+
+namespace xcit {
+
+// One register of floats. A tile of kMR × kNR sums, a step of B and a number of A fill the register file: 32 registers
+// of AVX-512 and of NEON, 16 of AVX2.
+#if defined(__AVX512F__)
+typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
+constexpr int kMR = 8;
+#elif defined(__AVX2__)
+typedef float Lanes __attribute__((vector_size(32), aligned(4), may_alias));
+constexpr int kMR = 4;
+#else
+typedef float Lanes __attribute__((vector_size(16), aligned(4), may_alias));
+constexpr int kMR = 8;
+#endif
+constexpr int kVectors = 3;
+constexpr int64_t kLanes = sizeof(Lanes) / sizeof(float);
+constexpr int64_t kNR = kVectors * kLanes;  // divides kPanel of operands.h
+// A panel of either factor stays in the first caches, and sums of sums round as little as PyTorch's.
+constexpr int64_t kKC = 192;
+constexpr int64_t kMC = 12 * kMR;
+
+// Entry (i, j) stands at data[i · row + j · column].
+struct Matrix {
+  const float* data;
+  int64_t row, column;
+
+  Matrix at(int64_t i, int64_t j) const { return {data + i * row + j * column, row, column}; }
+  Matrix transposed() const { return {data, column, row}; }
+};
+
+// (·, columns), contiguous.
+inline Matrix rows_of(const float* data, int64_t columns) { return {data, columns, 1}; }
+
+// ---- packing -------------------------------------------------------------------------------------------------------
+
+constexpr int64_t kSquare = 16;
+
+// to(k, i) = from(i, k) of a square: numbers are read and written where they lie beside one another.
+inline void transpose(const Matrix& from, int64_t rows, int64_t columns, float* to, int64_t to_row) {
+  if (rows == kSquare && columns == kSquare && from.column == 1) {
+    float square[kSquare][kSquare];
+    for (int64_t i = 0; i < kSquare; ++i) {
+      for (int64_t k = 0; k < kSquare; ++k) square[k][i] = from.data[i * from.row + k];
+    }
+    for (int64_t k = 0; k < kSquare; ++k) std::copy_n(square[k], kSquare, to + k * to_row);
+  } else {
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t k = 0; k < columns; ++k) to[k * to_row + i] = from.data[i * from.row + k * from.column];
+    }
+  }
+}
+
+// m (rows, steps) → panels of `width` rows, step after step, the last panel filled up with zeros.
+inline void pack(const Matrix& m, int64_t rows, int64_t steps, int64_t width, float* panels) {
+  for (int64_t first = 0; first < rows; first += width, panels += width * steps) {
+    const int64_t count = std::min(width, rows - first);
+    const Matrix from = m.at(first, 0);
+    if (count < width) std::fill_n(panels, width * steps, 0.0f);
+    if (m.row == 1) {
+      for (int64_t k = 0; k < steps; ++k) std::copy_n(from.data + k * m.column, count, panels + k * width);
+    } else {
+      for (int64_t i = 0; i < count; i += kSquare) {
+        for (int64_t k = 0; k < steps; k += kSquare) {
+          transpose(from.at(i, k), std::min(kSquare, count - i), std::min(kSquare, steps - k), panels + k * width + i, width);
+        }
+      }
+    }
+  }
+}
+
+inline int64_t panels_of(int64_t width) { return (width + kNR - 1) / kNR; }
+inline int64_t packed_size(int64_t width, int64_t depth) { return panels_of(width) * kNR * depth; }
+
+// B (depth, width), packed.
+struct Packed {
+  const float* data;
+  int64_t width, depth;
+
+  // The panel of the chunk that begins at step `begin` and has `steps`.
+  const float* panel(int64_t which, int64_t begin, int64_t steps) const {
+    return data + (begin * panels_of(width) + which * steps) * kNR;
+  }
+};
+
+// b (depth, width) → to, of packed_size(width, depth).
+inline Packed pack_b(const Matrix& b, int64_t width, int64_t depth, float* to) {
+  const int64_t panels = panels_of(width), chunks = (depth + kKC - 1) / kKC;
+  Team::instance().split(chunks * panels, 4, [=](int64_t first, int64_t last) {
+    for (int64_t item = first; item < last; ++item) {
+      const int64_t begin = item / panels * kKC, steps = std::min(kKC, depth - begin), panel = item % panels;
+      pack(b.at(begin, panel * kNR).transposed(), std::min(kNR, width - panel * kNR), steps, kNR,
+           to + (begin * panels + panel * steps) * kNR);
+    }
+  });
+  return {to, width, depth};
+}
+
+// weight (N, K) → its transpose as a packed B.
+inline Packed pack_weight(const float* weight, int64_t width, int64_t depth, float* to) {
+  return pack_b(rows_of(weight, depth).transposed(), width, depth, to);
+}
+
+// ---- the micro-kernel ------------------------------------------------------------------------------------------------
+
+// A tile of C, `count` rows of Vectors · kLanes numbers: c = [c +] a · b. Rows of a from `count` on are the last one again,
+// and what they give is left out.
+template <int Rows, int Vectors>
+void micro_kernel(const Matrix& a, int64_t count, const float* b, int64_t b_row, int64_t steps, float* c, int64_t c_row,
+                  bool add) {
+  const float* rows[Rows];
+  for (int r = 0; r < Rows; ++r) rows[r] = a.data + std::min<int64_t>(r, count - 1) * a.row;
+  Lanes sum[Rows][Vectors] = {};
+  for (int64_t k = 0, at = 0; k < steps; ++k, at += a.column, b += b_row) {
+    Lanes right[Vectors];
+    for (int v = 0; v < Vectors; ++v) right[v] = *reinterpret_cast<const Lanes*>(b + v * kLanes);
+    for (int r = 0; r < Rows; ++r) {
+      for (int v = 0; v < Vectors; ++v) sum[r][v] += rows[r][at] * right[v];
+    }
+  }
+  for (int r = 0; r < Rows && r < count; ++r) {
+    for (int v = 0; v < Vectors; ++v) {
+      Lanes* to = reinterpret_cast<Lanes*>(c + r * c_row + v * kLanes);
+      *to = add ? *to + sum[r][v] : sum[r][v];
+    }
+  }
+}
+
+using MicroKernel = void (*)(const Matrix&, int64_t, const float*, int64_t, int64_t, float*, int64_t, bool);
+
+// For so many rows and vectors: half tiles are for the ends of C.
+inline MicroKernel kernel_for(int64_t rows, int64_t vectors) {
+  static constexpr MicroKernel kKernels[2][kVectors] = {
+      {micro_kernel<kMR / 2, 1>, micro_kernel<kMR / 2, 2>, micro_kernel<kMR / 2, 3>},
+      {micro_kernel<kMR, 1>, micro_kernel<kMR, 2>, micro_kernel<kMR, 3>},
+  };
+  return kKernels[rows > kMR / 2][vectors - 1];
+}
+
+// ---- products --------------------------------------------------------------------------------------------------------
+//
+// An epilogue is what becomes of finished sums while they are in the first cache: epilogue(row) gives a function that is
+// called with (sum, column) for some columns at a time and stores what it makes of it, in C or elsewhere.
+
+inline auto keep_sums(int64_t) {
+  return [](float, int64_t) {};
+}
+
+// c(row, column) = sum + bias
+inline auto add_bias(const float* bias, float* c, int64_t width) {
+  return [=](int64_t row) {
+    float* to = c + row * width;
+    return [=](float sum, int64_t column) { to[column] = sum + bias[column]; };
+  };
+}
+
+// The columns of some panels of C (rows, width), contiguous, by this thread alone. `top` is what the epilogue calls the first row.
+template <class Epilogue>
+void multiply_panels(int64_t first_panel, int64_t last_panel, int64_t top, int64_t rows, const Matrix& a, const Packed& b, float* c,
+                     const Epilogue& epilogue) {
+  float edge[kMR * kNR];
+  for (int64_t begin = 0; begin < b.depth; begin += kKC) {
+    const int64_t steps = std::min(kKC, b.depth - begin);
+    Matrix left = a.at(0, begin);
+    int64_t next_tile = kMR * a.row;
+    if (a.column != 1) {
+      next_tile = kMR * steps;
+      float* packed = workspace(Use::kPackedA, (rows + kMR - 1) / kMR * next_tile);
+      pack(left, rows, steps, kMR, packed);
+      left = {packed, 1, kMR};
+    }
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+      const float* right = b.panel(panel, begin, steps);
+      const int64_t column = panel * kNR, columns = std::min(kNR, b.width - column), vectors = (columns + kLanes - 1) / kLanes;
+      Matrix tile = left;
+      for (int64_t row = 0; row < rows; row += kMR, tile.data += next_tile) {
+        const int64_t count = std::min<int64_t>(kMR, rows - row);
+        const MicroKernel kernel = kernel_for(count, vectors);
+        float* to = c + row * b.width + column;
+        if (columns == vectors * kLanes) {
+          kernel(tile, count, right, kNR, steps, to, b.width, begin > 0);
+        } else {
+          kernel(tile, count, right, kNR, steps, edge, kNR, false);
+          for (int64_t r = 0; r < count; ++r) {
+            for (int64_t j = 0; j < columns; ++j) {
+              to[r * b.width + j] = (begin > 0 ? to[r * b.width + j] : 0.0f) + edge[r * kNR + j];
+            }
+          }
+        }
+        if (begin + steps < b.depth) continue;
+        for (int64_t r = 0; r < count; ++r) {
+          const auto end = epilogue(top + row + r);
+          const float* sums = c + (row + r) * b.width;
+#pragma omp simd
+          for (int64_t j = column; j < column + columns; ++j) end(sums[j], j);
+        }
+      }
+    }
+  }
+}
+
+// The same of all columns.
+template <class Epilogue>
+void multiply_band(int64_t top, int64_t rows, const Matrix& a, const Packed& b, float* c, const Epilogue& epilogue) {
+  multiply_panels(0, panels_of(b.width), top, rows, a, b, c, epilogue);
+}
+
+// Call job(top, bottom) for bands of rows, whole tiles, kMC at most: of a size that stays in a core's cache.
+template <class Job>
+void split_bands(int64_t rows, const Job& job) {
+  Team::instance().split((rows + kMR - 1) / kMR, 1, [&](int64_t first, int64_t last) {
+    const int64_t tiles = last - first, bands = (tiles * kMR + kMC - 1) / kMC;
+    for (int64_t band = 0; band < bands; ++band) {
+      job((first + tiles * band / bands) * kMR, std::min(rows, (first + tiles * (band + 1) / bands) * kMR));
+    }
+  });
+}
+
+// C (rows, width), contiguous, = A · B by all threads.
+template <class Epilogue>
+void multiply(int64_t rows, const Matrix& a, const Packed& b, float* c, const Epilogue& epilogue) {
+  split_bands(rows, [&](int64_t top, int64_t bottom) {
+    multiply_band(top, bottom - top, a.at(top, 0), b, c + top * b.width, epilogue);
+  });
+}
+
+// The same of a B (depth, width) that is not packed yet.
+inline void multiply(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const Matrix& b, float* c) {
+  multiply(rows, a, pack_b(b, width, depth, workspace(Use::kPackedB, packed_size(width, depth))), c, keep_sums);
+}
+
+// A product too small to pack: C (rows, width), rows c_row apart, = A · B, whose rows are contiguous, b_row apart.
+inline void multiply_small(int64_t rows, int64_t width, int64_t steps, const Matrix& a, const float* b, int64_t b_row, float* c,
+                           int64_t c_row) {
+  int64_t column = 0;
+  for (int64_t vectors; (vectors = std::min<int64_t>(kVectors, (width - column) / kLanes)) > 0; column += vectors * kLanes) {
+    for (int64_t row = 0; row < rows; row += kMR) {
+      const int64_t count = std::min<int64_t>(kMR, rows - row);
+      kernel_for(count, vectors)(a.at(row, 0), count, b + column, b_row, steps, c + row * c_row + column, c_row, false);
+    }
+  }
+  for (; column < width; ++column) {
+    for (int64_t row = 0; row < rows; ++row) {
+      float sum = 0.0f;
+      for (int64_t k = 0; k < steps; ++k) sum += a.data[row * a.row + k * a.column] * b[k * b_row + column];
+      c[row * c_row + column] = sum;
+    }
+  }
+}
+
+}  // namespace xcit

@@ -1,0 +1,92 @@
+"""``xcit-hub cache list|verify|prune``: the models that were fetched."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from xcit_hub.cli.shared import AsJson, CacheDir, console, working
+
+app = typer.Typer(
+    help="The models that were fetched, in huggingface_hub's cache. Other libraries' are never touched.",
+    no_args_is_help=True,
+)
+
+
+@app.command("list")
+def cache_list(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
+    """List the cached models.
+
+    Examples:
+
+        xcit-hub cache list --json
+    """
+    from xcit_hub.hub import cache
+
+    found = cache.entries(cache_dir or cache.default_folder())
+    if as_json:
+        rows = [
+            {"name": e.name, "revision": e.commit, "branches": list(e.branches), "bytes": e.size, "path": str(e.folder)}
+            for e in found
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    from rich.table import Table
+
+    table = Table("model", "revision", "branches", "bytes", box=None)
+    for entry in found:
+        table.add_row(entry.name, entry.commit[:12], ", ".join(entry.branches), f"{entry.size:,}")
+    console().print(table if found else "The cache holds no XCiT models.")
+
+
+@app.command("verify")
+def cache_verify(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
+    """Hash every cached file. Exits 1 if one is damaged.
+
+    Examples:
+
+        xcit-hub cache verify
+    """
+    from xcit_hub.hub import cache
+
+    with working("hashing"):
+        count, damaged = cache.verify(cache_dir or cache.default_folder())
+    if as_json:
+        rows = [{"name": d.name, "path": str(d.file), "expected": d.expected, "found": d.found} for d in damaged]
+        typer.echo(json.dumps({"checked": count, "damaged": rows}, indent=2))
+    else:
+        for damage in damaged:
+            typer.echo(
+                f"damaged: {damage.name}: {damage.file}\n"
+                "  do:    load it again, which fetches it again; in a folder hub, publish it again"
+            )
+        typer.echo(f"{count - len(damaged)} of {count} files are what their names promise")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@app.command("prune")
+def cache_prune(
+    cache_dir: CacheDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove revisions that no branch names, blobs that no revision needs, and what killed processes left.
+
+    Examples:
+
+        xcit-hub cache prune --dry-run
+    """
+    from xcit_hub.hub import cache
+
+    removed = cache.prune(cache_dir or cache.default_folder(), dry_run=dry_run)
+    total = sum(size for _, size in removed)
+    if as_json:
+        record: dict[str, Any] = {"removed": [str(path) for path, _ in removed], "bytes": total, "dry_run": dry_run}
+        typer.echo(json.dumps(record, indent=2))
+        return
+    for path, size in removed:
+        typer.echo(f"{size:>14,}  {path}")
+    typer.echo(f"{'would free' if dry_run else 'freed'} {total:,} bytes")

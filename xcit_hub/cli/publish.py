@@ -1,0 +1,109 @@
+"""``xcit-hub publish|whoami``: from a checkpoint to a hub, and as whom."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xcit_hub.cli.shared import AsJson, Dialect, console, short, working
+
+
+def publish(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of any family and format.")],
+    name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Both: the organisation or user, and the model.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="hugging-face, FOLDER or mindspore-hub:FOLDER; by default this machine's folder hub."),
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="run.json: what training and evaluation measured.")] = None,
+    meta: Annotated[Path | None, typer.Option(help="card.yaml: what nobody can measure.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    revision: Annotated[str | None, typer.Option(help="A branch of its own; created if need be.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, hashes and card; send nothing.")] = False,
+    model: Annotated[str | None, typer.Option(help="The architecture, where the tensors fit two.")] = None,
+    dialect: Dialect = None,
+    labels: Annotated[
+        str | None, typer.Option(help="A file with the classes' names, one on each line; or imagenet-1k.")
+    ] = None,
+    ema: Annotated[bool, typer.Option("--ema", help="Take a training checkpoint's averaged weights.")] = False,
+    parity: Annotated[
+        bool, typer.Option("--parity/--no-parity", help="Prove the weights against PyTorch (needs the timm extra).")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Prove a checkpoint, describe it, and publish everything in one commit. Unchanged content makes none.
+
+    Examples:
+
+        xcit-hub publish tiny.ckpt me/xcit-tiny --to ./my-hub
+
+        xcit-hub publish tiny.ckpt me/xcit-tiny --to hugging-face --run run.json --meta card.yaml --dry-run
+
+        xcit-hub publish tiny.ckpt me/xcit_tiny --to mindspore-hub:../hub --meta card.yaml
+    """
+    from xcit_hub.hub.publish import publish as publish_model
+    from xcit_hub.variants import dialect as checked
+
+    with working("publishing") as show:
+        done = publish_model(
+            checkpoint,
+            name,
+            to=to,
+            run=run,
+            meta=meta,
+            private=private,
+            revision=revision,
+            create_pr=create_pr,
+            dry_run=dry_run,
+            model=model,
+            dialect=checked(dialect).name if dialect is not None else None,
+            labels=labels,
+            ema=ema,
+            parity=parity,
+            on_stage=show,
+        )
+    if as_json:
+        typer.echo(json.dumps(done.as_dict(), ensure_ascii=False, indent=2))
+        return
+    from rich.table import Table
+
+    out = console()
+    table = Table("file", "bytes", "sha256", box=None)
+    for file in done.files:
+        table.add_row(file.path, f"{file.size:,}", short(file.sha256))
+    if dry_run:
+        out.print(done.card, markup=False)
+        out.print()
+    out.print(table)
+    verdict = "not published: --dry-run" if dry_run else "published" if done.changed else "unchanged: no commit made"
+    for path in done.repaired:
+        out.print(f"repaired: {path} was damaged where it is kept, and is whole again", style="yellow", markup=False)
+    out.print(f"{verdict}  {done.url}" + (f"  revision {done.revision}" if done.revision else ""))
+    if done.parity is None:
+        out.print("[yellow]not proven against PyTorch; the card says so[/]")
+    for number, step in enumerate(done.todo, 1):
+        out.print(f"{number}. {step}", markup=False)
+
+
+def whoami(
+    endpoint: Annotated[str | None, typer.Option(help="HF_ENDPOINT, or https://huggingface.co.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whose token huggingface_hub's login or HF_TOKEN holds.
+
+    Examples:
+
+        xcit-hub whoami
+    """
+    from xcit_hub.hub.stores.hugging_face import whoami as ask
+
+    found = ask(endpoint)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    groups = f", member of {', '.join(found['orgs'])}" if found["orgs"] else ""
+    typer.echo(f"{found['name']}{groups} ({found['endpoint']}, token may {found['role'] or 'read'})")

@@ -1,0 +1,57 @@
+"""What the commands about hubs share: their options, and how they print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Hub = Annotated[
+    str | None,
+    typer.Option(help="Look only there: a folder, hugging-face, an endpoint's address, mindspore-hub[:FOLDER]."),
+]
+CacheDir = Annotated[Path | None, typer.Option(help="Folder for fetched files; huggingface_hub's cache by default.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
+Dialect = Annotated[str | None, typer.Option(help="paper or mindcv, where the file does not say.")]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that neither wraps nor, in a pipe, cuts what is printed."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not made.is_terminal:
+        made.width = 240  # a pipe has no edge to cut names at
+    return made
+
+
+def print_notes(notes: tuple[str, ...], *, stderr: bool = False) -> None:
+    """Print what the reader has to know, one line a note."""
+    for note in notes:
+        console(stderr=stderr).print(f"note: {note}", style="yellow", markup=False)
+
+
+def short(digest: str | None) -> str:
+    """Return the beginning of a digest."""
+    return "" if digest is None else digest if len(digest) <= 16 else f"{digest[:16]}…"
+
+
+def working(what: str) -> AbstractContextManager[Callable[[str], None]]:
+    """Show on standard error what is going on; the value is called with the name of each stage."""
+
+    @contextmanager
+    def show() -> Iterator[Callable[[str], None]]:
+        from rich.console import Console
+
+        with Console(stderr=True).status(what) as status:
+            yield lambda stage: status.update(f"{what}: {stage}")
+
+    return show()

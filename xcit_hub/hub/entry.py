@@ -1,0 +1,74 @@
+"""The files of a hub entry that describe and hold the weights; ``publish`` adds the cards and the proof.
+
+``model.safetensors`` and ``config.json`` are as timm reads them, ``xcit_hub.json`` is ours.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.files import sha256_of, write_text
+from xcit_hub.hub import config
+from xcit_hub.hub.config import ModelConfig
+from xcit_hub.variants import Family
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], description: ModelConfig) -> dict[str, Path]:
+    """Write ``model.safetensors`` (timm's naming), ``config.json`` and ``xcit_hub.json`` into ``folder``.
+
+    Args:
+        arrays: every parameter and buffer by MindCV's names.
+
+    Returns:
+        Each file by its path in the entry.
+    """
+    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
+        ours = Path(scratch) / "ours.safetensors"
+        marks = {"xcit_hub.dialect": description.dialect, "xcit_hub.family": "xcit-hub"}
+        if description.custom is None:
+            marks["xcit_hub.architecture"] = description.architecture
+        checkpoint.write(ours, arrays, marks)
+        return write_from(folder, ours, description)
+
+
+def write_from(folder: Path, source: Path, description: ModelConfig, *, ema: bool = False) -> dict[str, Path]:
+    """Write what :func:`write_weights` writes, of a checkpoint of any family.
+
+    Args:
+        ema: take the averaged weights of a training checkpoint.
+    """
+    files = {path: folder / path for path in ("model.safetensors", config.TIMM_FILE_NAME, config.FILE_NAME)}
+    converted(source, files["model.safetensors"], "timm", description, ema=ema)
+    write_text(files[config.TIMM_FILE_NAME], description.to_timm())
+    digests = {"model.safetensors": sha256_of(files["model.safetensors"])}
+    write_text(files[config.FILE_NAME], description.to_json(digests))
+    return files
+
+
+def converted(
+    source: Path, target: Path, family: Family, description: ModelConfig, *, ema: bool = False
+) -> dict[str, Any]:
+    """Convert ``source`` into ``family`` at ``target``, and return the report without what differs from run to run."""
+    from xcit_hub.checkpoints.rewrite import convert
+
+    # timm's layout holds the other dialect only under the name of this project's class for it.
+    tag = ".ms_in1k" if family == "timm" and description.dialect == "mindcv" else ""
+    model = description.architecture + tag if description.custom is None else None
+    with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as aside:
+        # The converter describes what it writes in a file of its own; an entry has better descriptions.
+        written = Path(aside) / target.name
+        report = convert(source, written, to=family, model=model, dialect=description.dialect, ema=ema).as_dict()
+        written.replace(target)
+    report.pop("seconds")
+    report["versions"] = {"xcit-hub": report["versions"]["xcit-hub"]}
+    for side in ("source", "target"):
+        report[side]["path"] = Path(report[side]["path"]).name
+    return report

@@ -1,0 +1,438 @@
+"""The public network: what ``create_model``, ``load`` and ``from_pretrained`` return, and what can be saved and pushed.
+
+The network itself is :class:`xcit_hub.models.XCiT`; this adds where it came from and how it travels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
+
+from huggingface_hub import ModelHubMixin
+from mindspore.nn.utils import no_init_parameters
+
+from xcit_hub import models, variants
+from xcit_hub.errors import InputError, WeightsError
+from xcit_hub.hub import config as descriptions
+from xcit_hub.hub import entry
+from xcit_hub.hub.config import ModelConfig
+from xcit_hub.hub.locate import Located, PathLike, locate
+from xcit_hub.hub.read import Fetched, read
+from xcit_hub.models import XCiTFeatures
+from xcit_hub.models.xcit import GlobalPool, Indices
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+Mode = Literal["graph", "pynative"]
+
+
+class Rates(TypedDict):
+    """Drop rates, as :class:`xcit_hub.models.XCiT` takes them."""
+
+    drop_rate: float
+    pos_drop_rate: float
+    proj_drop_rate: float
+    attn_drop_rate: float
+    drop_path_rate: float
+
+
+NO_RATES: Rates = {
+    "drop_rate": 0.0,
+    "pos_drop_rate": 0.0,
+    "proj_drop_rate": 0.0,
+    "attn_drop_rate": 0.0,
+    "drop_path_rate": 0.0,
+}
+
+
+class XCiT(
+    models.XCiT,
+    ModelHubMixin,
+    library_name="xcit-hub",
+    license="apache-2.0",
+    pipeline_tag="image-classification",
+    tags=["mindspore", "xcit"],
+    paper_url="https://arxiv.org/abs/2106.09681",
+):
+    """An XCiT that can be saved, pushed and loaded: what every public function of this package returns.
+
+    Build one with :func:`xcit_hub.create_model` or :func:`xcit_hub.load`. A subclass's :meth:`from_pretrained` gives
+    that subclass, if its constructor takes what :class:`xcit_hub.models.XCiT` takes.
+
+    Attributes:
+        config: architecture, dialect, preprocessing, labels and provenance; on loaded networks only.
+
+    Example:
+
+        >>> network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=10)
+        >>> network.save_pretrained("mine")
+        >>> again = xcit_hub.XCiT.from_pretrained("mine")
+        >>> again.push_to_hub("org/mine")
+    """
+
+    config: ModelConfig
+
+    @classmethod
+    def of_config(cls, config: ModelConfig, arrays: Mapping[str, NDArray[np.generic]], rates: Rates = NO_RATES) -> Self:
+        """Build the network that ``config`` describes and fill it, strictly; it is in eval mode.
+
+        Args:
+            arrays: every parameter and buffer by MindCV's names.
+            rates: drop rates for training; none by default.
+
+        Raises:
+            WeightsError: a tensor is missing, unexpected or of another shape.
+        """
+        with no_init_parameters():
+            network = cls(
+                config.shape,
+                variants.dialect(config.dialect),
+                num_classes=config.num_classes,
+                in_chans=config.in_chans,
+                global_pool=config.global_pool,
+                **rates,
+            )
+        models.load_weights(network, arrays)
+        network.config = config
+        network.set_train(False)
+        return network
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the mixin's **model_kwargs are spelled out
+        cls,
+        pretrained_model_name_or_path: PathLike,
+        *,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: PathLike | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        hub: PathLike | None = None,
+        num_classes: int | None = None,
+        in_chans: int | None = None,
+        global_pool: GlobalPool | None = None,
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        dtype: Dtype | None = None,
+        mode: Mode | None = None,
+        dialect: variants.DialectName | None = None,
+    ) -> Self:
+        """Load by id, or from a folder that :meth:`save_pretrained` wrote; the same as :func:`xcit_hub.load`.
+
+        Args:
+            pretrained_model_name_or_path: any id that :func:`xcit_hub.load` takes.
+            force_download: fetch again what the cache holds.
+            token: overrides huggingface_hub's login and ``HF_TOKEN``; False sends none.
+            cache_dir: where fetched files are kept; huggingface_hub's cache by default.
+            local_files_only: never touch the network.
+            revision: branch, tag or commit.
+            hub, num_classes, in_chans, global_pool, dtype, mode, dialect: as for :func:`xcit_hub.load`.
+            drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate: for training; as for
+                :func:`xcit_hub.create_model`.
+
+        Returns:
+            A network of this class in eval mode; ``.config`` describes it.
+
+        Raises:
+            HubError, WeightsError, InputError, UnknownNameError: as :func:`xcit_hub.load`.
+        """
+        located = locate(
+            str(pretrained_model_name_or_path), revision, hub=hub, cache_dir=cache_dir, offline=local_files_only,
+            token=token, force=force_download,
+        )  # fmt: skip
+        rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
+        return cls.of_located(
+            located, located.fetch, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, rates=rates,
+            dtype=dtype, mode=mode, dialect=dialect,
+        )  # fmt: skip
+
+    @classmethod
+    def of_located(
+        cls,
+        located: Located,
+        fetched: Fetched,
+        *,
+        num_classes: int | None = None,
+        in_chans: int | None = None,
+        global_pool: GlobalPool | None = None,
+        rates: Rates = NO_RATES,
+        dtype: Dtype | None = None,
+        mode: Mode | None = None,
+        dialect: variants.DialectName | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """Build the network that was located; warns the caller's caller of what is not the file's.
+
+        Args:
+            fetched: gives the weights' path and SHA-256, see :func:`xcit_hub.hub.read.read`.
+            seed: makes a replaced classifier's values reproducible.
+        """
+        _check_count(num_classes, "num_classes", least=0)
+        _check_count(in_chans, "in_chans", least=1)
+        weights, described = read(located, fetched, dialect)
+        arrays: Mapping[str, Any] = weights.arrays()
+        notes = []
+        if in_chans is not None and in_chans != described.in_chans:
+            notes.append(f"the first convolution was adapted from {described.in_chans} to {in_chans} channels")
+            arrays = _with_channels(arrays, in_chans)
+            described = replace(described, in_chans=in_chans)
+        if global_pool is not None:
+            described = replace(described, global_pool=global_pool)
+        network = cls.of_config(described, arrays, rates)
+        if num_classes is not None and num_classes != described.num_classes:
+            had = f"the classifier of {described.num_classes} classes"
+            replaced = f"{had} was replaced by a fresh, untrained one of {num_classes}"
+            notes.append(replaced if num_classes else f"{had} was left out")
+            network.reset_classifier(num_classes)
+            if seed is not None:
+                models.initialize(network.head.get_parameters(), described.shape.eta, seed)
+            described = replace(described, num_classes=num_classes, labels=())
+        provenance = replace(described.provenance, notes=(*described.provenance.notes, *notes))
+        network.config = replace(described, provenance=provenance)
+        _prepare(network, dtype, mode)
+        for note in notes:
+            warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=3)
+        return network
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        entry.write_weights(save_directory, self.arrays(), self.description())
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what :meth:`save_pretrained` writes in one commit; return the commit's address.
+
+        Args:
+            options: as for ``ModelHubMixin.push_to_hub`` (``commit_message``, ``private``, ``token`` …).
+        """
+        from xcit_hub.hub.stores.hugging_face import without_xet_where_unknown
+
+        with without_xet_where_unknown(repo_id, token=options.get("token")):
+            return str(super().push_to_hub(repo_id, **options))
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return every parameter and buffer as float32 arrays, by MindCV's names."""
+        return {name: value.float().asnumpy() for name, value in self.parameters_dict().items()}
+
+    def description(self) -> ModelConfig:
+        """Return ``config`` as the network is now: its classifier and pooling may have been replaced."""
+        known: ModelConfig | None = getattr(self, "config", None)
+        if known is None:
+            known = descriptions.of_architecture(self.architecture, self.dialect.name)
+        return replace(
+            known,
+            num_classes=self.num_classes,
+            in_chans=self.in_chans,
+            global_pool=self.global_pool,
+            labels=known.labels if len(known.labels) == self.num_classes else (),
+        )
+
+
+@overload
+def create_model(
+    name: str | variants.Architecture,
+    *,
+    pretrained: bool | str = ...,
+    num_classes: int | None = ...,
+    in_chans: int | None = ...,
+    global_pool: GlobalPool | None = ...,
+    drop_rate: float = ...,
+    pos_drop_rate: float = ...,
+    proj_drop_rate: float = ...,
+    attn_drop_rate: float = ...,
+    drop_path_rate: float = ...,
+    dialect: variants.DialectName | None = ...,
+    features_only: Literal[False] = ...,
+    out_indices: Indices = ...,
+    seed: int | None = ...,
+    init: bool = ...,
+    cache_dir: PathLike | None = ...,
+) -> XCiT: ...
+
+
+@overload
+def create_model(
+    name: str | variants.Architecture,
+    *,
+    pretrained: bool | str = ...,
+    num_classes: int | None = ...,
+    in_chans: int | None = ...,
+    global_pool: GlobalPool | None = ...,
+    drop_rate: float = ...,
+    pos_drop_rate: float = ...,
+    proj_drop_rate: float = ...,
+    attn_drop_rate: float = ...,
+    drop_path_rate: float = ...,
+    dialect: variants.DialectName | None = ...,
+    features_only: Literal[True],
+    out_indices: Indices = ...,
+    seed: int | None = ...,
+    init: bool = ...,
+    cache_dir: PathLike | None = ...,
+) -> XCiTFeatures: ...
+
+
+def create_model(
+    name: str | variants.Architecture,
+    *,
+    pretrained: bool | str = False,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    global_pool: GlobalPool | None = None,
+    drop_rate: float = 0.0,
+    pos_drop_rate: float = 0.0,
+    proj_drop_rate: float = 0.0,
+    attn_drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    dialect: variants.DialectName | None = None,
+    features_only: bool = False,
+    out_indices: Indices = 3,
+    seed: int | None = None,
+    init: bool = True,
+    cache_dir: PathLike | None = None,
+) -> XCiT | XCiTFeatures:
+    """Build an XCiT, as ``timm.create_model`` does for PyTorch: with fresh weights in training mode, or pretrained.
+
+    Args:
+        name: an architecture's or a published checkpoint's name (see :func:`xcit_hub.list_models`), or an architecture
+            of one's own; with ``pretrained=True`` also any id that :func:`xcit_hub.load` takes.
+        pretrained: True fetches the published weights that ``name`` means (a bare architecture's first timm tag);
+            an id fetches those, which must be of the architecture ``name``. The network is then in eval mode.
+        num_classes: outputs of the classifier, 0 leaves it out; 1000, or the pretrained weights' number, by default.
+            Another number than theirs begins a fresh classifier.
+        in_chans: channels of the input image; 3, or the pretrained weights' number, by default. Another number than
+            theirs adapts the first convolution as timm does.
+        global_pool: what the classifier reads: ``"token"`` (the class token), ``"avg"`` (the mean patch token) or
+            ``""`` (every token); ``"token"``, or as the pretrained weights' description says, by default.
+        drop_rate: dropout before the classifier.
+        pos_drop_rate: dropout after the positional encoding.
+        proj_drop_rate: dropout after attention's projection and in the MLPs.
+        attn_drop_rate: dropout of attention weights.
+        drop_path_rate: stochastic depth of the cross-covariance blocks, the same in each.
+        dialect: ``"paper"`` (facebook, timm) or ``"mindcv"`` (MindSpore's checkpoints): two different networks. By
+            default the one of the published checkpoint that ``name`` means, and the paper's where it means none.
+        features_only: return the backbone of a feature pyramid instead, see :class:`xcit_hub.models.XCiTFeatures`.
+        out_indices: the blocks whose maps ``features_only`` returns.
+        seed: makes the fresh weights reproducible.
+        init: False leaves the weights unset, for a caller who loads some next.
+        cache_dir: where fetched files are kept; huggingface_hub's cache by default.
+
+    Warns:
+        UserWarning: the classifier or the first convolution is not the pretrained file's.
+
+    Raises:
+        UnknownNameError: no such architecture, checkpoint or dialect.
+        InputError: an option has an impossible value.
+        WeightsError: the pretrained weights are of another architecture.
+        HubError: the pretrained weights cannot be had, see :func:`xcit_hub.load`.
+
+    Example:
+
+        >>> network = xcit_hub.create_model("xcit_small_24_p8_384", num_classes=10, drop_path_rate=0.1)
+        >>> network = xcit_hub.create_model("xcit_tiny_12_p16_224", pretrained=True)
+        >>> backbone = xcit_hub.create_model("xcit_tiny_12_p16_224", features_only=True, out_indices=(3, 5, 7, 11))
+    """
+    rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
+    if pretrained is False or pretrained is None:
+        network = models.create_model(
+            name,
+            cls=XCiT,
+            num_classes=1000 if num_classes is None else num_classes,
+            in_chans=3 if in_chans is None else in_chans,
+            global_pool="token" if global_pool is None else global_pool,
+            dialect=dialect,
+            seed=seed,
+            init=init,
+            **rates,
+        )
+    else:
+        located = locate(_pretrained_id(name, pretrained), cache_dir=cache_dir)
+        network = XCiT.of_located(
+            located, located.fetch, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, rates=rates,
+            dialect=dialect, seed=seed,
+        )  # fmt: skip
+        if not isinstance(pretrained, bool):
+            _check_architecture(name, network, located)
+    return XCiTFeatures(network, out_indices) if features_only else network
+
+
+def _pretrained_id(name: str | variants.Architecture, pretrained: bool | str) -> str:
+    if isinstance(pretrained, str) and pretrained:
+        return pretrained
+    if pretrained is not True:
+        raise InputError(
+            f"pretrained is {pretrained!r}.", fix="Give True, False, or the id of the weights, such as 'org/name'."
+        )
+    if isinstance(name, variants.Architecture):
+        raise InputError(
+            f"Nobody published weights for an architecture of one's own ({name.name}).",
+            fix="Give pretrained the id or path of its weights.",
+        )
+    return name
+
+
+def _check_architecture(name: str | variants.Architecture, network: XCiT, located: Located) -> None:
+    wanted = variants.architecture(name) if isinstance(name, str) else name
+    found = network.architecture
+    # The image size is no part of the weights: 384's load into 224's, as in timm.
+    if replace(wanted, name=found.name, image_size=found.image_size) != found:
+        raise WeightsError(
+            f"The weights are of {found.name}, and {wanted.name} was asked for.",
+            where=located.snapshot.origin,
+            fix=f"Name {found.name}, or other weights.",
+        )
+
+
+def checked_rates(drop: float, pos_drop: float, proj_drop: float, attn_drop: float, drop_path: float) -> Rates:
+    """Return the five drop rates together.
+
+    Raises:
+        InputError: one of them is not in [0, 1).
+    """
+    rates: Rates = {
+        "drop_rate": drop,
+        "pos_drop_rate": pos_drop,
+        "proj_drop_rate": proj_drop,
+        "attn_drop_rate": attn_drop,
+        "drop_path_rate": drop_path,
+    }
+    for option, rate in rates.items():
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+            raise InputError(f"{option} is {rate!r}.", fix="A drop rate is at least 0 and less than 1.")
+    return rates
+
+
+def _check_count(value: object, option: str, *, least: int) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise InputError(f"{option} is {value!r}.", fix=f"Give a whole number, {least} or more.")
+
+
+def _with_channels(arrays: Mapping[str, NDArray[np.generic]], in_chans: int) -> dict[str, Any]:
+    from xcit_hub.checkpoints.dtypes import adapt_input_conv
+    from xcit_hub.checkpoints.tensor import StoredTensor
+
+    name = "patch_embed.proj.0.0.weight"
+    return {**arrays, name: adapt_input_conv(StoredTensor.of(arrays[name]), in_chans).numpy()}
+
+
+def _prepare(network: models.XCiT, dtype: Dtype | None, mode: Mode | None) -> None:
+    import mindspore
+
+    if dtype is not None and dtype != "float32":
+        if dtype not in ("float16", "bfloat16"):
+            raise InputError(f"There is no dtype {dtype!r}.", fix="Choose float32, float16 or bfloat16.")
+        network.cast(getattr(mindspore, dtype))
+    if mode is not None:
+        modes = {"graph": mindspore.GRAPH_MODE, "pynative": mindspore.PYNATIVE_MODE}
+        if mode not in modes:
+            raise InputError(f"There is no mode {mode!r}.", fix="Choose graph or pynative.")
+        mindspore.set_context(mode=modes[mode])
+    network.set_train(False)

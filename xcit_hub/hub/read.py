@@ -1,0 +1,107 @@
+"""From a model that was found to its parameters: fetched, hashed, translated, held against their description.
+
+``Located → store.fetch (hashed) → checkpoints → one network's parameters in our names``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from xcit_hub.errors import HubError, InputError
+from xcit_hub.hub import config
+from xcit_hub.hub.config import ModelConfig, Provenance
+from xcit_hub.hub.locate import Located
+from xcit_hub.variants import Architecture, DialectName
+
+if TYPE_CHECKING:
+    from xcit_hub.checkpoints.rewrite import Weights
+
+T = TypeVar("T")
+Fetched = Callable[[], tuple[Path, str]]
+
+
+def begin(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin ``work`` beside what follows; the function returned waits for it, and gives its result or its error."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    # A daemon: whoever interrupts a download does not want to wait for its end.
+    threading.Thread(target=run, name="xcit-hub-fetch", daemon=True).start()
+    return done.result
+
+
+def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tuple[Weights, ModelConfig]:
+    """Return the parameters of a located model and its description, provenance included.
+
+    Args:
+        fetched: gives the weights' path and SHA-256: ``located.fetch``, or what :func:`begin` made of it.
+        dialect: for bare files that do not say theirs.
+
+    Raises:
+        InputError: the description says another dialect than was asked for.
+        HubError: the file cannot be had, or is not what the description says.
+        WeightsError, CheckpointError: the file is not one XCiT's weights.
+    """
+    from xcit_hub.checkpoints.rewrite import load as read_checkpoint
+
+    known = located.config
+    if known is not None and dialect is not None and dialect != known.dialect:
+        raise InputError(
+            f"{located.snapshot.name} is of the {known.dialect} dialect, and {dialect!r} was asked for.",
+            where=located.snapshot.origin,
+            fix="Leave the dialect out: the model's description says it.",
+        )
+    path, digest = fetched()
+    weights = read_checkpoint(
+        path,
+        model=known.architecture if known and known.custom is None else None,
+        dialect=known.dialect if known else dialect,
+    )
+    settled: DialectName = "mindcv" if weights.dialect == "mindcv" else "paper"
+    described = known or config.of_architecture(
+        weights.architecture, settled, num_classes=weights.num_classes, in_chans=weights.in_chans
+    )
+    if known is not None and known.custom is not None:
+        _check_custom(known.custom, weights, located)
+    if (weights.num_classes, weights.in_chans) != (described.num_classes, described.in_chans):
+        raise HubError(
+            f"The description promises {described.num_classes} classes and {described.in_chans} channels, "
+            f"the weights have {weights.num_classes} and {weights.in_chans}.",
+            where=located.snapshot.origin,
+            fix="Publish the model again.",
+        )
+    promised = located.snapshot.files[located.weights].digest or located.sha256
+    provenance = Provenance(
+        source=located.snapshot.origin,
+        revision=located.snapshot.revision,
+        sha256=digest,
+        family=weights.family,
+        verified="none" if promised is None else "full" if len(promised) in (40, 64) else "prefix",
+        # What the converter had to assume of a custom architecture, its description says.
+        notes=(*located.snapshot.notes, *(weights.notes if known is None or known.custom is None else ())),
+    )
+    return weights, replace(described, provenance=provenance)
+
+
+def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> None:
+    # What tensors cannot tell may differ; all else is held against them before a network of that size is built.
+    found = weights.architecture
+    told = replace(
+        found, name=claimed.name, eta=claimed.eta, tokens_norm=claimed.tokens_norm, image_size=claimed.image_size
+    )
+    if told != claimed:
+        raise HubError(
+            f"The weights are of another architecture ({found.name}) than their description says.",
+            where=located.snapshot.origin,
+            fix="Publish the model again.",
+        )

@@ -33,7 +33,9 @@ def quantised(model: onnx.ModelProto, images: Iterable[NDArray[Any]], in_float: 
             batch = next(batches, None)
             return None if batch is None else {"image": batch}
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to run its preprocessing first, which our graphs do not need
+    logging.getLogger().setLevel(
+        logging.ERROR
+    )  # it advises to run its preprocessing first, which our graphs do not need
     with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
         # By files: handed a model in memory, it moves the weights of that very model to a file and forgets them.
         source, target = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
@@ -66,7 +68,9 @@ def sensitivity(model: onnx.ModelProto, images: list[NDArray[Any]], evaluate: An
         evaluate: runs a model on a batch and returns its first output.
     """
     reference = np.concatenate([evaluate(model, batch) for batch in images])
-    scopes = list(dict.fromkeys(node.name.split("/")[0] for node in model.graph.node if node.op_type in ("MatMul", "Conv")))
+    scopes = list(
+        dict.fromkeys(node.name.split("/")[0] for node in model.graph.node if node.op_type in ("MatMul", "Conv"))
+    )
     moved = {}
     for scope in scopes:
         others = [other for other in scopes if other != scope]

@@ -34,7 +34,9 @@ def write(model: onnx.ModelProto, target: str | os.PathLike[str], *, largest: in
     data = path.with_name(f"{path.name}.data")
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
         written = Path(scratch) / path.name
-        onnx.save_model(model, str(written), save_as_external_data=True, location=data.name, size_threshold=1024)  # shapes stay inside, where the checker reads them
+        onnx.save_model(
+            model, str(written), save_as_external_data=True, location=data.name, size_threshold=1024
+        )  # shapes stay inside, where the checker reads them
         _check(str(written))
         # The model last: whoever sees it has its weights.
         for source, final in ((written.with_name(data.name), data), (written, path)):

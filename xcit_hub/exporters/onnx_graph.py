@@ -7,9 +7,8 @@ are dynamic unless they are fixed; the position encoding is computed in the grap
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,7 +179,9 @@ class _Builder:
                 inner = graph.node("Add", inner, graph.number(math.sqrt(2 / math.pi)), name="linear")
                 curve = graph.node("Tanh", graph.node("Mul", x, inner, name="argument"), name="tanh")
             else:
-                curve = graph.node("Erf", graph.node("Div", x, graph.number(math.sqrt(2.0)), name="argument"), name="erf")
+                curve = graph.node(
+                    "Erf", graph.node("Div", x, graph.number(math.sqrt(2.0)), name="argument"), name="erf"
+                )
             curve = graph.node("Add", curve, graph.number(1.0), name="shifted")
             product = graph.node("Mul", x, curve, name="product")
             return str(graph.node("Mul", product, graph.number(0.5), name="half"))
@@ -457,8 +458,13 @@ def build(
         opset_imports=[helper.make_opsetid("", form.opset)],
         ir_version=helper.find_min_ir_version_for([helper.make_opsetid("", form.opset)]),
     )
-    helper.set_model_props(model, dict(metadata))
+    describe(model, metadata)
     return model
+
+
+def describe(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    """Write what the file is to say of itself."""
+    helper.set_model_props(model, dict(metadata))
 
 
 def _output_shape(name: str, builder: _Builder, batch: Any) -> list[Any]:

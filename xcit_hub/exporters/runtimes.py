@@ -76,7 +76,15 @@ def run(runtime: str, file: str | os.PathLike[str], image: Array) -> Outputs:
     with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
         given, found = Path(scratch) / "image.npy", Path(scratch) / "outputs.npz"
         np.save(given, image)
-        command = [sys.executable, "-m", "xcit_hub.exporters.runtimes", runtime, os.fspath(file), str(given), str(found)]
+        command = [
+            sys.executable,
+            "-m",
+            "xcit_hub.exporters.runtimes",
+            runtime,
+            os.fspath(file),
+            str(given),
+            str(found),
+        ]
         done = subprocess.run(  # noqa: S603  (our own module)
             command, capture_output=True, text=True, timeout=_LONGEST, check=False, env={**os.environ, "GLOG_v": "3"}
         )

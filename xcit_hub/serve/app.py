@@ -141,7 +141,9 @@ def _error(status: int, sentence: str, headers: dict[str, str] | None = None) ->
 
 def _metrics(counters: _Counters, batcher: Batcher[Any, Any]) -> str:
     lines = ["# HELP xcit_hub_requests_total Answers to /classify by status.", "# TYPE xcit_hub_requests_total counter"]
-    lines += [f'xcit_hub_requests_total{{status="{status}"}} {count}' for status, count in sorted(counters.answers.items())]
+    lines += [
+        f'xcit_hub_requests_total{{status="{status}"}} {count}' for status, count in sorted(counters.answers.items())
+    ]
     for name, kind, value, meaning in (
         ("request_seconds_total", "counter", counters.seconds, "Seconds spent on /classify."),
         ("images_total", "counter", batcher.items, "Images classified."),

@@ -282,7 +282,7 @@ def _write_onnx(
     if calibration is not None:
         from xcit_hub.exporters.int8 import quantised
 
-        model = quantised(model, list(_calibration(Path(calibration), config, form)))
+        model = quantised(model, list(_calibration(Path(calibration), config)))
         onnx_graph.describe(model, metadata)
     return onnx_file.write(model, written)
 
@@ -307,7 +307,7 @@ def _write_mindir(written: Path, arrays: dict[str, Array], config: ModelConfig, 
     return mindir.write(network, written, form.image_size, batch=form.batch)
 
 
-def _calibration(folder: Path, config: ModelConfig, form: Form) -> Iterator[Array]:
+def _calibration(folder: Path, config: ModelConfig) -> Iterator[Array]:
     """Batches of a folder's images, as the graph's input takes them."""
     from xcit_hub.data.transforms import EvalTransform
 

@@ -46,7 +46,7 @@ def main(file, *paths):
     (logits,) = session.run(["logits"], {"image": np.ascontiguousarray(batch)})
     shares = np.exp(logits - logits.max(-1, keepdims=True))
     shares /= shares.sum(-1, keepdims=True)
-    for path, row in zip(paths, shares):
+    for path, row in zip(paths, shares, strict=True):
         print(path)
         for index in np.argsort(row)[::-1][:5]:
             print(f"{row[index]:7.1%}  {labels[index] if labels else index}")

@@ -1,4 +1,4 @@
-"""int8 for an ONNX file: activations calibrated on images, weights quantised per channel, as QuantizeLinear pairs (QDQ)."""
+"""int8 for an ONNX file: activations calibrated on images, weights per channel, as QuantizeLinear pairs (QDQ)."""
 
 from __future__ import annotations
 

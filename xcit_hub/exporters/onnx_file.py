@@ -16,7 +16,7 @@ LARGEST_SINGLE_FILE = (1 << 31) - (1 << 24)
 
 
 def write(model: onnx.ModelProto, target: str | os.PathLike[str], *, largest: int = LARGEST_SINGLE_FILE) -> list[Path]:
-    """Check a model in full and write it; weights go into ``<target>.data`` where they are larger than ``largest`` bytes.
+    """Check a model in full and write it; weights above ``largest`` bytes go into ``<target>.data``.
 
     Returns:
         What was written: the model, and the weights beside it if there are any.

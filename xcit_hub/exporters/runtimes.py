@@ -1,4 +1,4 @@
-"""Runs a file by the runtime that users deploy it with, in a process of its own: ``python -m xcit_hub.exporters.runtimes``."""
+"""Run a file by the runtime that users deploy it with, in a process of its own."""
 
 from __future__ import annotations
 

@@ -4,13 +4,15 @@ BIN := $(VENV)/bin
 # MindSpore logs every import otherwise.
 export GLOG_v ?= 3
 
-.PHONY: demo test lint types clean
+.PHONY: demo environment test lint types clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
 
+environment: $(VENV)/installed
+
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=10
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -25,4 +27,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) $(VENV)-* dist build

@@ -1,4 +1,4 @@
-"""Ways to compute one operation on MindSpore's CPU, beside each other: the figures behind ``models/kernels.py``.
+"""Ways to compute one operation on MindSpore's CPU, beside each other: the figures behind ``models/functions.py``.
 
     python -m benchmarks.alternatives [--rounds 15] > benchmarks/results/mindspore-2.8.0/alternatives.md
 
@@ -19,7 +19,7 @@ import mindspore
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from xcit_hub.models import kernels
+from xcit_hub.models import functions
 
 Way = Callable[[Tensor], Tensor]
 
@@ -77,17 +77,17 @@ def ways() -> dict[str, tuple[tuple[int, ...], dict[str, Way]]]:
         "exact GELU": (
             HIDDEN,
             {
-                "`ops.gelu(approximate='none')`": kernels.gelu_erf,
+                "`ops.gelu(approximate='none')`": functions.gelu_erf,
                 "written with `ops.erf`": erf_formula,
-                "from one exponential": kernels.gelu_erf_from_exp,
+                "from one exponential": functions.gelu_erf_from_exp,
             },
         ),
         "tanh GELU": (
             HIDDEN,
             {
-                "`ops.gelu(approximate='tanh')`": kernels.gelu_tanh,
+                "`ops.gelu(approximate='tanh')`": functions.gelu_tanh,
                 "written with `ops.tanh` (inexact)": tanh_formula,
-                "from `ops.sigmoid`": kernels.gelu_tanh_from_sigmoid,
+                "from `ops.sigmoid`": functions.gelu_tanh_from_sigmoid,
             },
         ),
         "one function": (
@@ -112,14 +112,14 @@ def ways() -> dict[str, tuple[tuple[int, ...], dict[str, Way]]]:
             GRID,
             {
                 "`nn.Conv2d`": convolution(nn.Conv2d, 192, 192, 1, 192),
-                "unfold and sum": convolution(kernels.UnfoldedConv2d, 192, 192, 1, 192),
+                "unfold and sum": convolution(functions.UnfoldedConv2d, 192, 192, 1, 192),
             },
         ),
         "3×3, stride 2, 96 → 192": (
             STEM,
             {
                 "`nn.Conv2d`": convolution(nn.Conv2d, 96, 192, 2, 1),
-                "unfold and product": convolution(kernels.UnfoldedConv2d, 96, 192, 2, 1),
+                "unfold and product": convolution(functions.UnfoldedConv2d, 96, 192, 2, 1),
             },
         ),
         "every other pixel": (GRID, {"strided slice": every_other_pixel}),

@@ -26,10 +26,9 @@ _FACEBOOK = "facebook.pth"
 
 def prepare(case: Case) -> None:
     """Write a network's random weights in three formats."""
-    from xcit_hub.checkpoints import checkpoint
-    from xcit_hub.checkpoints import families as dialects
+    from xcit_hub.checkpoints import checkpoint, translate
     from xcit_hub.checkpoints.checkpoint import StoredTensor
-    from xcit_hub.checkpoints.rewrite import convert
+    from xcit_hub.checkpoints.rewrite import rewrite
     from xcit_hub.parameters import parameter_shapes
     from xcit_hub.variants import architecture
 
@@ -40,19 +39,19 @@ def prepare(case: Case) -> None:
         name: StoredTensor.of(np.abs(generator.standard_normal(shape, np.float32)) * np.float32(0.02))
         for name, shape in parameter_shapes(architecture(case.model)).items()
     }
-    checkpoint.write(folder / _TIMM, dialects.from_ours(weights, "timm"), {"format": "pt"})
-    convert(folder / _TIMM, folder / _OURS)
-    checkpoint.write(folder / _FACEBOOK, dialects.from_ours(weights, "facebook"))
+    checkpoint.write(folder / _TIMM, translate.from_ours(weights, "timm"), {"format": "pt"})
+    rewrite(folder / _TIMM, folder / _OURS)
+    checkpoint.write(folder / _FACEBOOK, translate.from_ours(weights, "facebook"))
 
 
 def conversion(case: Case, *, source: str, target: str, to: Family) -> Step:
     """Convert with our converter."""
-    from xcit_hub.checkpoints.rewrite import convert
+    from xcit_hub.checkpoints.rewrite import rewrite
 
     folder = _emptied(case)
 
     def step() -> int:
-        convert(folder / source, folder / target, to=to)
+        rewrite(folder / source, folder / target, to=to)
         return 1
 
     return step

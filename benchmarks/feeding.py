@@ -78,7 +78,7 @@ def timm_loader(case: Case, *, prefetcher: bool = True) -> Step:
 def our_loader(case: Case) -> Step:
     """Feed as ``xcit-hub train`` and ``xcit-hub eval`` do."""
     from xcit_hub.data.batches import Worker
-    from xcit_hub.training.engine import eval_data, train_data
+    from xcit_hub.training.inputs import eval_data, train_data
     from xcit_hub.training.recipe import Recipe
 
     folder = Path(case.folder)

@@ -24,7 +24,7 @@ def prepare(case: Case) -> None:
     """Publish random weights, and keep them under MindSpore's own names, so that nothing has to be translated."""
     import xcit_hub
     from xcit_hub.checkpoints import checkpoint
-    from xcit_hub.checkpoints.rewrite import convert
+    from xcit_hub.checkpoints.rewrite import rewrite
     from xcit_hub.parameters import parameter_shapes
     from xcit_hub.parity import random_weights
     from xcit_hub.variants import architecture
@@ -34,7 +34,7 @@ def prepare(case: Case) -> None:
     marks = {"xcit_hub.architecture": case.model, "xcit_hub.dialect": "paper"}
     checkpoint.write(ours, random_weights(parameter_shapes(architecture(case.model))), marks)
     xcit_hub.publish(ours, _NAME, to=folder / _HUB, parity=False)
-    convert(ours, folder / _PLAIN, to="xcit-hub")
+    rewrite(ours, folder / _PLAIN, to="xcit-hub")
 
 
 def load_by_id(case: Case) -> Step:

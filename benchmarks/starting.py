@@ -19,15 +19,14 @@ _COMMAND = ("-c", "from xcit_hub.cli import main; main()")
 
 def prepare(case: Case) -> None:
     """Write weights of almost no size."""
-    from xcit_hub.checkpoints import checkpoint
-    from xcit_hub.checkpoints import families as dialects
+    from xcit_hub.checkpoints import checkpoint, translate
     from xcit_hub.checkpoints.checkpoint import StoredTensor
     from xcit_hub.parameters import parameter_shapes
     from xcit_hub.variants import Architecture
 
     small = Architecture("small", 8, 16, 1, 2, 1.0, True, 224)
     zeros = {name: StoredTensor.of(np.zeros(shape, np.float32)) for name, shape in parameter_shapes(small).items()}
-    checkpoint.write(Path(case.folder) / _SMALL, dialects.from_ours(zeros, "timm"))
+    checkpoint.write(Path(case.folder) / _SMALL, translate.from_ours(zeros, "timm"))
 
 
 def command(case: Case, *, arguments: tuple[str, ...]) -> Step:

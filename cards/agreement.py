@@ -6,16 +6,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cards import figures
 from cards.card import outside_code
 from cards.faults import Fault
-from cards.metadata import CardMetadata, ranked_accuracies
+from cards.metadata import CardMetadata
 
 _COLUMNS: dict[str, re.Pattern[str]] = {
-    "top-1": re.compile(r"acc@(top)?[-\s]?1\b|top[-\s]?1\b", re.IGNORECASE),
-    "top-5": re.compile(r"acc@(top)?[-\s]?5\b|top[-\s]?5\b", re.IGNORECASE),
+    "top-1": re.compile(r"acc@(top)?[-\s]?1\b|(?<![a-z])top[-\s]?1\b", re.IGNORECASE),
+    "top-5": re.compile(r"acc@(top)?[-\s]?5\b|(?<![a-z])top[-\s]?5\b", re.IGNORECASE),
     "mindspore": re.compile(r"^mind\s?spore( version)?$", re.IGNORECASE),
 }
-_NUMBER = re.compile(r"\d{1,3}(?:\.\d+)?")
+_VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _DELIMITER = re.compile(r"\|?(:?-+:?\|)+(:?-+:?)?")
 _SPLIT = re.compile(r"(?<!\\)\|")
 
@@ -38,15 +39,17 @@ def disagreements(metadata: CardMetadata, prose: str, prose_line: int, field_lin
         field_lines: field → line of the file.
     """
     said = cells(prose, prose_line)
-    for field, figures in _figures(metadata).items():
-        for rank, value in figures.items():
-            found = [(cell, float(number)) for cell in said[f"top-{rank}"] if (number := _first_number(cell.text))]
+    for field, ranked in _figures(metadata).items():
+        for rank, value in ranked.items():
+            found = [
+                (cell, number) for cell in said[f"top-{rank}"] if (number := figures.number(cell.text)) is not None
+            ]
             if found and all(_differ(value, number) for _, number in found):
                 listed = ", ".join(f"{number:g} (line {cell.line})" for cell, number in found)
                 message = f"the metadata says top-{rank} {value:g}, the prose says {listed}"
                 yield Fault(field_lines.get(field), field, message, "warning")
     version = metadata.mindspore_version
-    versions = [cell for cell in said["mindspore"] if _first_number(cell.text)]
+    versions = [cell for cell in said["mindspore"] if _VERSION.match(cell.text)]
     if version and versions and not any(_same_version(version, cell.text) for cell in versions):
         message = f"the metadata says {version}, the prose says {versions[0].text} (line {versions[0].line})"
         yield Fault(field_lines.get("mindspore-version"), "mindspore-version", message, "warning")
@@ -72,12 +75,9 @@ def cells(prose: str, first_line: int) -> dict[str, list[Said]]:
 
 
 def _figures(metadata: CardMetadata) -> dict[str, dict[int, float]]:
-    figures = {"evaluation": ranked_accuracies(metadata.evaluation)}
-    for result in metadata.results:
-        rank = re.search(r"top-?\s?([15])\b", f"{result.metric_type} {result.metric_name}", re.IGNORECASE)
-        if rank and isinstance(result.metric_value, (int, float)):
-            figures.setdefault("model-index", {}).setdefault(int(rank[1]), float(result.metric_value))
-    return figures
+    of_results = {rank: value for rank in (1, 5) if (value := metadata.accuracy_of(rank)) is not None}
+    ranked = figures.read(metadata.evaluation).ranked
+    return {"evaluation": {rank: ranked[rank] for rank in (1, 5) if rank in ranked}, "model-index": of_results}
 
 
 def _is_delimiter(line: str) -> bool:
@@ -86,11 +86,6 @@ def _is_delimiter(line: str) -> bool:
 
 def _row(line: str) -> list[str]:
     return [cell.strip() for cell in _SPLIT.split(line.strip().removeprefix("|").removesuffix("|"))]
-
-
-def _first_number(text: str) -> str | None:
-    found = _NUMBER.search(text)
-    return found[0] if found else None
 
 
 def _differ(one: float, other: float) -> bool:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from cards.faults import Fault, UnreadableCardError
 from cards.metadata import CardMetadata
-from xcit_hub.errors import CardError
+from xcit_hub.errors import CardError, InputError
+from xcit_hub.files import read_bounded
 
 Form = Literal["mindspore-hub", "hugging-face"]
 Language = Literal["en", "zh"]
@@ -45,19 +46,16 @@ def read_text(path: str | Path) -> str:
 
     Raises:
         UnreadableCardError: the file is too large or not UTF-8.
-        CardError: there is no such file.
+        CardError: there is no such file, or it is not a regular one.
     """
     path = Path(path)
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise CardError(
-            f"Cannot read the card: {error.strerror or error}.", where=path, fix="Give the path of a Markdown file."
-        ) from error
-    if len(raw) > MAX_BYTES:
-        message = f"larger than {MAX_BYTES:,} bytes: a card is a page of text"
-        raise UnreadableCardError([Fault(None, "file", message)], where=path)
+        raw = read_bounded(path, MAX_BYTES)
+    except InputError as error:
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            message = f"larger than {MAX_BYTES:,} bytes: a card is a page of text"
+            raise UnreadableCardError([Fault(None, "file", message)], where=path) from error
+        raise CardError(error.what, where=path, fix="Give the path of a Markdown file.") from error
     try:
         return normalized(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

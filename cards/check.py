@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from cards import hugging_face, mindspore_hub, rules
+from cards import advice, hugging_face, hugging_face_rules, mindspore_hub, mindspore_hub_rules
 from cards.agreement import disagreements
-from cards.card import Card, Form, normalized, outside_code, read_text
+from cards.card import Card, Form, normalized, read_text
 from cards.faults import Fault, UnreadableCardError
-from cards.metadata import CardMetadata
-from cards.reading import canonical, metadata_from, metadata_values
-from cards.vocabulary import PIPELINE_TAGS
+from cards.front_matter import NOT_YAML
+from cards.metadata import MINDSPORE_HUB_FIELDS
+from cards.reading import canonical, metadata_from
 from xcit_hub.errors import CardError
 
 _READERS = {"mindspore-hub": mindspore_hub.read, "hugging-face": hugging_face.read}
-_ATX = re.compile(r" {0,3}#{1,6}[ \t]+(?P<text>.*)")
 _HUB_FIELD = re.compile(r"^(?:backbone-name|module-type|repo-link|mindspore-version)[ \t]*:", re.MULTILINE)
-_SETEXT = re.compile(r" {0,3}(?:=+|-+)")
 
 
 def check(card: str | Path) -> list[Fault]:
-    """Return everything that is wrong with a card, in the order of its lines; an empty list means fit to publish.
+    """Return everything that is wrong with a card, in the order of its lines.
+
+    An error is what the card's hub refuses, or what is not safe to read; everything else is a warning. In place of a
+    Chinese card in a file (``NAME_cn.md``) MindSpore Hub checks the English one beside it, and so its faults count.
 
     Args:
         card: a file, or the text of a card. A ``str`` without a line break is a path.
@@ -34,8 +36,23 @@ def check(card: str | Path) -> list[Fault]:
         text = _text(card)
     except UnreadableCardError as error:
         return error.faults
-    faults = list(_CHECKS[form_of(text)](text))
+    form = form_of(text)
+    faults = list(_CHECKS[form](text))
+    path = Path(card) if isinstance(card, Path) or "\n" not in card else None
+    english = mindspore_hub_rules.english_card(path) if path is not None and form == "mindspore-hub" else None
+    if english is not None:
+        faults = [*map(_warning, faults), *_english(english)]
     return sorted(dict.fromkeys(faults), key=lambda fault: (fault.line or 0, fault.severity, fault.field))
+
+
+def _english(card: Path) -> Iterator[Fault]:
+    try:
+        refusals = [fault for fault in _CHECKS["mindspore-hub"](read_text(card)) if fault.severity == "error"]
+    except CardError:
+        yield Fault(None, "file", f"the Hub checks {card.name} in place of this card, and it cannot be read")
+        return
+    for fault in refusals:
+        yield Fault(None, "file", f"the Hub checks {card.name} in place of this card: {fault}")
 
 
 def read(card: str | Path) -> Card:
@@ -93,72 +110,43 @@ def _text(card: str | Path) -> str:
 
 def _check_mindspore_hub(text: str) -> Iterator[Fault]:
     parts = mindspore_hub.split(text)
-    yield from parts.fields.faults
+    refusals = list(mindspore_hub_rules.faults(parts, text))
+    yield from refusals
+    ours = [fault for fault in parts.fields.faults if fault not in refusals]
+    yield from (_warning(fault) if fault.message.startswith(NOT_YAML) else fault for fault in ours)
     if parts.title_line is None:
-        yield Fault(1, "title", "the card does not begin with a heading")
-    if len(parts.dashes) != 2:
-        listed = ", ".join(map(str, parts.dashes)) or "none"
-        message = f"exactly two lines may begin with '---', and these do: {listed}"
-        yield Fault(parts.dashes[2] if len(parts.dashes) > 2 else None, "metadata", message)
-    yield from _headings(parts.prose, parts.prose_line)
-    if parts.fields.readable:
-        lines = {canonical(name): line for name, line in parts.fields.lines.items()}
-        values = metadata_values(parts.fields.values)
-        yield from rules.faults_of(values, lines, form="mindspore-hub", block=min(parts.dashes, default=None))
-        yield from disagreements(metadata_from(values), parts.prose, parts.prose_line, lines)
-        try:
-            mindspore_hub.read(text)
-        except UnreadableCardError as error:
-            yield from error.faults
+        yield Fault(1, "title", "the card does not begin with a heading", "warning")
+    if not parts.fields.readable:
+        return
+    try:
+        metadata = mindspore_hub.read_parts(parts).metadata
+    except UnreadableCardError as error:
+        yield from map(_warning, error.faults)
+        return
+    lines = {canonical(name): line for name, line in parts.fields.lines.items()}
+    yield from advice.empty(metadata, lines)
+    yield from advice.warnings(metadata, lines)
+    yield from disagreements(metadata, parts.prose, parts.prose_line, lines)
 
 
 def _check_hugging_face(text: str) -> Iterator[Fault]:
     parts = hugging_face.split(text)
     yield from parts.fields.faults
-    yield from _headings(parts.prose, parts.prose_line)
     if not parts.fields.readable:
         return
     values, faults = hugging_face.values_of(parts.fields)
     yield from faults
-    lines = dict(parts.fields.lines)
-    block = lines.get(hugging_face.FOREIGN)
-    yield from rules.faults_of(values, lines, form="hugging-face", block=block)
     metadata = metadata_from(values)
-    yield from _hugging_face_fields(metadata, lines)
+    lines = parts.fields.lines
+    yield from hugging_face_rules.faults(parts, metadata)
+    foreign = lines.get(hugging_face.FOREIGN)
+    within = {} if foreign is None else dict.fromkeys(MINDSPORE_HUB_FIELDS, foreign)
+    yield from advice.warnings(metadata, within | lines)
     yield from disagreements(metadata, parts.prose, parts.prose_line, lines)
 
 
-def _hugging_face_fields(metadata: CardMetadata, lines: Mapping[str, int]) -> Iterator[Fault]:
-    for name in metadata.model_extra or {}:
-        if name.startswith("x-") and (known := name.removeprefix("x-")) in lines:
-            yield Fault(lines[known], known, "is not what this field holds")
-    if metadata.license_id is None:
-        yield Fault(1, "license", "is missing: nobody may use weights without a licence")
-    if metadata.library_name == "mindspore" and metadata.dialect is None:
-        yield Fault(1, "dialect", "is missing: MindSpore's weights mean nothing without it")
-    if metadata.pipeline_tag is not None and metadata.pipeline_tag not in PIPELINE_TAGS:
-        message = f"{metadata.pipeline_tag!r} is not a task of this network"
-        yield Fault(lines.get("pipeline_tag"), "pipeline_tag", message, "warning")
-    for result in metadata.results:
-        value = result.metric_value
-        line = lines.get(hugging_face.MODEL_INDEX)
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            yield Fault(line, hugging_face.MODEL_INDEX, f"the value {value!r} of {result.metric_type} is no number")
-        elif result.metric_type == "accuracy" and not 0 <= value <= 100:
-            yield Fault(line, hugging_face.MODEL_INDEX, f"an accuracy of {value:g} % cannot be")
-
-
-def _headings(prose: str, prose_line: int) -> Iterator[Fault]:
-    lines = [(number, line.rstrip()) for number, line in outside_code(prose, prose_line)]
-    following = [line for _, line in lines[1:]] + [""]
-    for (number, line), below in zip(lines, following, strict=True):
-        text = ""
-        if found := _ATX.fullmatch(line):
-            text = found["text"].rstrip("#").strip()
-        elif line and _SETEXT.fullmatch(below):
-            text = line.strip()
-        if text.endswith(":"):
-            yield Fault(number, "prose", f"a heading must not end in ':': {text[:80]!r}")
+def _warning(fault: Fault) -> Fault:
+    return replace(fault, severity="warning")
 
 
 _CHECKS = {"mindspore-hub": _check_mindspore_hub, "hugging-face": _check_hugging_face}

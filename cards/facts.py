@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cards import figures
 from cards.inputs import read_json, read_yaml
-from cards.metadata import Asset, CardMetadata, Link, Names, Result
+from cards.metadata import CardMetadata, Link, MindSporeHubFields, Names, Result
 from cards.provenance import Conversion
 from cards.vocabulary import FILE_FORMATS, HUB_LICENSES, HUGGING_FACE_DATASETS
 from xcit_hub import variants
@@ -37,7 +38,7 @@ class AccuracyFigure(_Strict):
     top5: float | None = Field(None, ge=0, le=100)
     origin: Origin = "published"
     source: str
-    source_url: Link | None = None
+    source_url: Link = None
     dataset: str = "ImageNet-1k"
     split: str = "validation"
     samples: int | None = None
@@ -54,7 +55,7 @@ class Performance(_Strict):
     origin: Origin
     source: str
     record: RunRecord
-    recipe_url: Link | None = None
+    recipe_url: Link = None
 
 
 class WeightsFile(_Strict):
@@ -64,45 +65,41 @@ class WeightsFile(_Strict):
     format: str | None = None
     size: int | None = None
     sha256: str | None = None
-    link: Link | None = None
+    link: Link = None
 
 
-class CardYaml(_Strict):
+class CardYaml(MindSporeHubFields, _Strict):
     """What cannot be measured and nobody but the author knows: ``card.yaml``.
 
+    MindSpore Hub's fields, and beside them:
+
     Args:
+        license: Hugging Face's identifier.
+        base_model: the repository that the weights were made from.
         repository: where the weights are, or will be: ``ORG/NAME`` on Hugging Face.
         uid: MindSpore Hub's id, ``publisher/version/model_dataset``.
         requirements: the versions a published figure was measured with.
-        performance: published rows of the performance table; ``source`` says who published them.
+        accuracy: published figures; ``source`` says who published each.
+        performance: published rows of the performance table, likewise.
         limits: sentences about what the model should not be used for, by language.
     """
 
-    model_name: str | None = None
+    model_config = ConfigDict(extra="forbid")  # of the two bases' this one counts
+
     backbone_name: str = "xcit"
     module_type: str = "cv"
     fine_tunable: bool = True
-    model_version: str | None = None
-    train_dataset: str | None = None
-    evaluation: str | None = None
-    author: str | None = None
-    update_time: str | None = None
-    repo_link: Link | None = None
-    user_id: str | None = None
     used_for: str = "inference/extract-feature/transfer-learning"
-    mindspore_version: str | None = None
     license: str = "apache-2.0"
-    summary: str | None = None
+    accuracy: list[AccuracyFigure] = []  # type: ignore[assignment]
     base_model: Names = []
     tags: Names = []
     repository: str | None = None
     uid: str | None = None
-    asset: list[Asset] = []
     recipe: str | None = None
-    recipe_url: Link | None = None
+    recipe_url: Link = None
     requirements: Versions = Versions()
     requirements_source: str | None = None
-    accuracy: list[AccuracyFigure] = []
     performance: list[Performance] = []
     limits: dict[Literal["en", "zh"], str] = {}
 
@@ -214,24 +211,12 @@ class Facts(_Strict):
         return CardMetadata.model_validate(hub | self._hugging_face_fields(lang))
 
     def _mindspore_hub_fields(self) -> dict[str, Any]:
-        meta = self.meta
-        return {
-            "model_name": meta.model_name or self.name,
-            "backbone_name": meta.backbone_name,
-            "module_type": meta.module_type,
-            "fine_tunable": meta.fine_tunable,
-            "model_version": meta.model_version,
-            "train_dataset": meta.train_dataset,
-            "evaluation": meta.evaluation or self._evaluation(),
-            "author": meta.author,
-            "update_time": meta.update_time,
-            "repo_link": meta.repo_link,
-            "user_id": meta.user_id,
-            "used_for": meta.used_for,
-            "mindspore_version": meta.mindspore_version,
-            "asset": [asset.model_dump() for asset in meta.asset] or self._asset(),
-            "license": HUB_LICENSES.get(meta.license, meta.license),
-            "summary": meta.summary,
+        said = self.meta.model_dump(include=set(MindSporeHubFields.model_fields) - {"accuracy"})
+        return said | {
+            "model_name": self.meta.model_name or self.name,
+            "evaluation": self.meta.evaluation or self._evaluation(),
+            "asset": said["asset"] or self._asset(),
+            "license": HUB_LICENSES.get(self.meta.license, self.meta.license),
             # The variant table knows the dialect of published weights; no table knows the others'.
             "dialect": None if self.published else self.dialect,
         }
@@ -255,11 +240,7 @@ class Facts(_Strict):
         }
 
     def _evaluation(self) -> str | None:
-        figure = self.headline
-        if figure is None:
-            return None
-        said = [f"top{rank}acc{value:g}" for rank, value in ((1, figure.top1), (5, figure.top5)) if value is not None]
-        return " | ".join(said)
+        return None if self.headline is None else figures.write(self.headline.top1, self.headline.top5)
 
     def _asset(self) -> list[dict[str, Any]]:
         weights = self.weights

@@ -19,6 +19,9 @@ MAX_CHARACTERS = 64 * 1024
 MAX_DEPTH = 12
 MAX_NODES = 20_000
 
+GIVEN_TWICE = "given twice"
+NOT_YAML = "not valid YAML"
+
 
 class Text(str):
     """A scalar as it was written. ``plain`` is False for quoted and block scalars."""
@@ -61,35 +64,6 @@ class _RefusedError(Exception):
         super().__init__(message)
 
 
-class _Composer(yaml.SafeLoader):
-    """Builds the node graph only; refuses whatever could make it larger than its text or run something."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.depth = 0
-        self.nodes = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        line = event.start_mark.line
-        if isinstance(event, yaml.AliasEvent):
-            raise _RefusedError(line, f"an alias (*{event.anchor}) is not allowed in a card")
-        if event.anchor is not None:
-            raise _RefusedError(line, f"an anchor (&{event.anchor}) is not allowed in a card")
-        if event.tag is not None and event.tag != "!":
-            raise _RefusedError(line, f"the tag {event.tag} is not allowed in a card")
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise _RefusedError(line, f"more than {MAX_NODES:,} values")
-        if self.depth >= MAX_DEPTH:
-            raise _RefusedError(line, f"nested more than {MAX_DEPTH} deep")
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
-
-
 def load(text: str, first_line: int = 1, *, tolerant: bool = True) -> Fields:
     """Read the lines between the dashes.
 
@@ -112,7 +86,7 @@ def load(text: str, first_line: int = 1, *, tolerant: bool = True) -> Fields:
         fields.readable = False
     except (yaml.YAMLError, ValueError) as error:
         line, problem = _problem(error)
-        fields.faults.append(Fault(first_line + line, "metadata", f"not valid YAML: {problem}"))
+        fields.faults.append(Fault(first_line + line, "metadata", f"{NOT_YAML}: {problem}"))
         if tolerant:
             _field_by_field(fields, text, first_line)
         else:
@@ -120,16 +94,25 @@ def load(text: str, first_line: int = 1, *, tolerant: bool = True) -> Fields:
     return fields
 
 
-def resolved(tree: Tree) -> Any:
-    """Turn an unknown field into Python values: plain booleans, numbers and nulls, text for everything else.
+def resolved(value: Any) -> Any:
+    """Turn written values into Python's: plain booleans, numbers and nulls, text for everything else that is text.
 
-    A number whose digits would change (``1.10``) stays text.
+    A number whose digits would change (``1.10``) stays text. What is a Python value already is returned as it is.
     """
-    if isinstance(tree, dict):
-        return {str(key): resolved(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [resolved(value) for value in tree]
-    return _resolved_scalar(tree) if tree.plain else str(tree)
+    if isinstance(value, dict):
+        return {str(key): resolved(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [resolved(entry) for entry in value]
+    if isinstance(value, Text):
+        return _resolved_scalar(value) if value.plain else str(value)
+    return value
+
+
+def text_of(value: Text | list[Any] | dict[str, Any]) -> str | None:
+    """Return a field that should be text: a list or mapping becomes one line of text, nothing becomes None."""
+    if isinstance(value, Text):
+        return None if value.plain and value in _NULLS else str(value)
+    return flow(value)
 
 
 def plain(tree: Tree) -> Any:
@@ -209,40 +192,81 @@ def _constructed(text: str) -> object:
     return yaml.safe_load(text)
 
 
+@dataclass
+class _Open:
+    """A mapping or list whose end has not come yet; ``key`` is the name that still waits for its value."""
+
+    content: list[Tree] | dict[str, Tree]
+    key: Text | None = None
+
+
 def _from_yaml(fields: Fields, text: str, first_line: int) -> None:
-    loader = _Composer(text)
-    try:
-        node = loader.get_single_node()
-    finally:
-        loader.dispose()
-    if node is None:
-        return
-    if not isinstance(node, yaml.MappingNode):
+    """Read one mapping in one pass over YAML's events: nothing is built that is larger than its text, nothing runs."""
+    root: list[Tree] = []
+    levels = [_Open(root)]
+    documents = values = 0
+    event: Any
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line: int = event.start_mark.line
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        if documents > 1:
+            raise ValueError("more than one document")
+        if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            levels.pop()
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        values += 1
+        _refuse(event, depth=len(levels), values=values)
+        value: Tree
+        if isinstance(event, yaml.ScalarEvent):
+            value = Text(event.value, plain=event.style is None and event.tag is None)
+        else:
+            value = {} if isinstance(event, yaml.MappingStartEvent) else []
+        _place(fields, levels, value, line, first_line)
+        if not isinstance(value, Text):
+            levels.append(_Open(value))
+    if root and not isinstance(root[0], dict):
         raise ValueError("not a list of `key: value` fields")
-    for key_node, value_node in node.value:
-        _add(fields, _key(key_node), _tree(value_node), first_line + key_node.start_mark.line)
+    fields.values = root[0] if root and isinstance(root[0], dict) else {}
 
 
-def _add(fields: Fields, key: str, value: Tree, line: int) -> None:
-    if key in fields.values:
-        fields.faults.append(Fault(line, key, f"given twice, first at line {fields.lines[key]}; the first is kept"))
-        return
-    fields.values[key] = value
-    fields.lines[key] = line
+def _refuse(event: Any, *, depth: int, values: int) -> None:
+    line = event.start_mark.line
+    if isinstance(event, yaml.AliasEvent):
+        raise _RefusedError(line, f"an alias (*{event.anchor}) is not allowed in a card")
+    if event.anchor is not None:
+        raise _RefusedError(line, f"an anchor (&{event.anchor}) is not allowed in a card")
+    if event.tag is not None and event.tag != "!":
+        raise _RefusedError(line, f"the tag {event.tag} is not allowed in a card")
+    if values > MAX_NODES:
+        raise _RefusedError(line, f"more than {MAX_NODES:,} values")
+    if depth > MAX_DEPTH:
+        raise _RefusedError(line, f"nested more than {MAX_DEPTH} deep")
 
 
-def _key(node: Any) -> str:
-    if not isinstance(node, yaml.ScalarNode):
-        raise ValueError("a field's name is not text")
-    return str(node.value)
+def _place(fields: Fields, levels: list[_Open], value: Tree, line: int, first_line: int) -> None:
+    """Put a value into the innermost open mapping or list; in a mapping every second one is a name."""
+    inner = levels[-1]
+    if isinstance(inner.content, list):
+        inner.content.append(value)
+    elif inner.key is None:
+        if not isinstance(value, Text):
+            raise ValueError("a field's name is not text")
+        if value.plain and value == "<<":
+            raise _RefusedError(line, "a merge (<<) is not allowed in a card")
+        inner.key = value
+        _seen(fields, str(value), first_line + line, again=str(value) in inner.content, at_top=len(levels) == 2)
+    else:
+        inner.content[str(inner.key)] = value
+        inner.key = None
 
 
-def _tree(node: Any) -> Tree:
-    if isinstance(node, yaml.MappingNode):
-        return {_key(key): _tree(value) for key, value in node.value}
-    if isinstance(node, yaml.SequenceNode):
-        return [_tree(value) for value in node.value]
-    return Text(node.value, plain=node.style is None)
+def _seen(fields: Fields, key: str, line: int, *, again: bool, at_top: bool) -> None:
+    if again:
+        first = f", first at line {fields.lines[key]}" if at_top else ""
+        fields.faults.append(Fault(line, key, f"{GIVEN_TWICE}{first}; the last one counts", "warning"))
+    if at_top:
+        fields.lines[key] = line
 
 
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
@@ -298,7 +322,8 @@ def _field_by_field(fields: Fields, text: str, first_line: int) -> None:
             fields.faults.append(Fault(number + error.line, key, error.message))
             fields.readable = False
             continue
-        _add(fields, key, value, number)
+        _seen(fields, key, number, again=key in fields.values, at_top=True)
+        fields.values[key] = value
 
 
 def _canonical(key: str) -> str:

@@ -16,7 +16,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from cards import front_matter
 from cards.card import Card, normalized
 from cards.faults import Fault, UnreadableCardError
-from cards.front_matter import Fields, Tree
+from cards.front_matter import Fields, Tree, resolved
 from cards.metadata import CardMetadata, Result
 from cards.mindspore_hub import extra_fields, written_fields
 from cards.reading import metadata_from, metadata_values
@@ -29,8 +29,13 @@ _CLOSING = re.compile(r"---[ \t]*$")
 
 @dataclass(frozen=True)
 class Parts:
-    """A card taken apart, before anything is believed. Lines are counted from 1."""
+    """A card taken apart, before anything is believed. Lines are counted from 1.
 
+    Args:
+        head: the lines between the dashes.
+    """
+
+    head: str
     fields: Fields
     prose: str
     prose_line: int
@@ -45,9 +50,9 @@ def split(text: str) -> Parts:
     closing = next(closings, None) if opens else None
     if closing is None:
         message = "the file does not begin with metadata between two `---` lines"
-        return Parts(Fields(faults=[Fault(1, "metadata", message)], readable=False), "\n".join(lines), 1)
-    fields = front_matter.load("\n".join(lines[first + 1 : closing]), first + 2)
-    return Parts(fields, "\n".join(lines[closing + 1 :]), closing + 2)
+        return Parts("", Fields(faults=[Fault(1, "metadata", message)], readable=False), "\n".join(lines), 1)
+    head = "\n".join(lines[first + 1 : closing])
+    return Parts(head, front_matter.load(head, first + 2), "\n".join(lines[closing + 1 :]), closing + 2)
 
 
 def read(text: str) -> Card:
@@ -100,29 +105,24 @@ def write(card: Card) -> str:
 
 
 def values_of(fields: Fields) -> tuple[dict[str, Any], list[Fault]]:
-    """Turn the front matter into :class:`CardMetadata`'s values, and say what of the model-index was not one."""
+    """Return :class:`CardMetadata`'s values as the front matter writes them, and what of its model-index is not one."""
     faults: list[Fault] = []
     own: dict[str, Tree] = dict(fields.values)
     foreign = own.pop(FOREIGN, {})
-    values: dict[str, Any] = {}
-    if isinstance(foreign, dict):
-        values |= metadata_values(foreign)
-    else:
-        values[f"x-{FOREIGN}"] = front_matter.flow(foreign)
     license_id = own.pop("license", None)
     index = own.pop(MODEL_INDEX, None)
+    values: dict[str, Any] = metadata_values(foreign) if isinstance(foreign, dict) else {f"x-{FOREIGN}": foreign}
     values |= metadata_values(own)
     if license_id is not None:
-        values["license_id"] = front_matter.flow(license_id)
+        values["license_id"] = license_id
     if index is not None:
         try:
-            name, results = _results(front_matter.resolved(index))
-            values["results"] = results
+            name, values["results"] = _results(resolved(index))
             values.setdefault("model-name", name)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             message = f"not a model-index ({type(error).__name__}: {error}); it is kept as it was"
             faults.append(Fault(fields.lines.get(MODEL_INDEX), MODEL_INDEX, message))
-            values[f"x-{MODEL_INDEX}"] = front_matter.resolved(index)
+            values[f"x-{MODEL_INDEX}"] = index
     return values, faults
 
 

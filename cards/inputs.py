@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from cards import front_matter
 from xcit_hub.errors import InputError
+from xcit_hub.files import read_bounded
 
 _MAX_BYTES = 8 << 20
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -67,15 +68,7 @@ def validated(values: dict[str, Any], model: type[_Model], where: object) -> _Mo
 
 
 def _text(path: str | Path) -> str:
-    path = Path(path)
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(_MAX_BYTES + 1)
-        if len(raw) > _MAX_BYTES:
-            raise InputError(f"The file is larger than {_MAX_BYTES:,} bytes.", where=path, fix="Give another file.")
-        return raw.decode("utf-8-sig")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"Cannot read the file: {reason}.", where=path, fix="Check the path.") from error
+        return read_bounded(path, _MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"Byte {error.start} is not UTF-8.", where=path, fix="Save the file as UTF-8.") from error

@@ -1,7 +1,9 @@
-"""Every field of a model card, defined once, whichever hub asks for it.
+"""Every field of a model card, defined once: its name on each hub, what it holds, and how its text is read.
 
 MindSpore Hub's fields are aliased by its own dashed names (mindspore_hub/_utils/check.py and the cards in
 mshub_res/assets); Hugging Face's by the names of its model card metadata (huggingface_hub, ``ModelCardData``).
+A field that should be a truth value, a list or a number keeps the text that was found in its place, so that nothing of
+an uneven card is lost; :mod:`cards.check` reports it.
 """
 
 from __future__ import annotations
@@ -9,23 +11,58 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
 
-from cards import vocabulary
+from cards import figures, vocabulary
+from cards.front_matter import Text, resolved, text_of
 
 
-def _link(value: object) -> object:
+def _read_text(value: object) -> object:
+    return text_of(value) if isinstance(value, (Text, list, dict)) else value
+
+
+def _read_link(value: object) -> object:
     # Cards write links bare or as Markdown autolinks; the link is the same.
-    return value.strip("<> \t\r\n") if isinstance(value, str) else value
+    text = _read_text(value)
+    return text.strip("<> \t\r\n") if isinstance(text, str) else text
 
 
-def _list(value: object) -> object:
+def _read_truth(value: object) -> object:
+    found = resolved(value) if isinstance(value, Text) else value
+    return found if isinstance(found, bool) else _read_text(value)
+
+
+def _read_number(value: object) -> object:
+    found = resolved(value) if isinstance(value, Text) else value
+    return found if isinstance(found, (int, float)) and not isinstance(found, bool) else _read_text(value)
+
+
+def _read_shape(value: object) -> object:
+    return resolved(value) if isinstance(value, list) else _read_text(value)
+
+
+def _read_names(value: object) -> object:
     # Hugging Face allows one name where a list is meant.
-    return [] if value is None else [value] if isinstance(value, str) else value
+    entries = value if isinstance(value, list) else [value]
+    return [text for entry in entries if (text := _read_text(entry)) is not None]
 
 
-Link = Annotated[str, BeforeValidator(_link)]
-Names = Annotated[list[str], BeforeValidator(_list)]
+def _read_assets(value: object) -> object:
+    if isinstance(value, Text) and text_of(value) is None:
+        return []
+    return [value] if isinstance(value, dict) else value
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+Words = Annotated[str | None, BeforeValidator(_read_text)]
+Link = Annotated[str | None, BeforeValidator(_read_link)]
+Truth = Annotated[bool | str | None, BeforeValidator(_read_truth)]
+Number = Annotated[float | int | str | None, BeforeValidator(_read_number)]
+Shape = Annotated[list[Any] | str | None, BeforeValidator(_read_shape)]
+Names = Annotated[list[str], BeforeValidator(_read_names)]
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _SHA256_PREFIX = re.compile(r"[0-9a-fA-F]{8,63}")
@@ -38,11 +75,23 @@ class Asset(BaseModel):
         asset_sha256: its SHA-256 as 64 hex digits; several official cards give only the first 8.
     """
 
-    model_config = ConfigDict(extra="allow", populate_by_name=True)
+    model_config = ConfigDict(extra="allow", populate_by_name=True, alias_generator=_dashed)
 
-    file_format: str | None = Field(None, alias="file-format")
-    asset_link: Link | None = Field(None, alias="asset-link")
-    asset_sha256: str | None = Field(None, alias="asset-sha256")
+    file_format: Words = None
+    asset_link: Link = None
+    asset_sha256: Words = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, written: Any) -> Any:
+        if not isinstance(written, dict):
+            return written
+        known = {field.alias for field in cls.model_fields.values()}
+        values: dict[str, Any] = {}
+        for name, value in written.items():
+            dashed = str(name).strip().lower().replace("_", "-")
+            values.setdefault(*((dashed, value) if dashed in known else (name, resolved(value))))
+        return values
 
     @property
     def has_whole_digest(self) -> bool:
@@ -79,56 +128,74 @@ class Result(BaseModel):
     source_url: str | None = None
 
 
-class CardMetadata(BaseModel):
-    """The facts at the head of a card. Every field may be missing: what a hub insists on is the checker's business.
-
-    A field that should be a truth value, a list or a number keeps the text that was found in its place, so that
-    nothing of an uneven card is lost; :mod:`cards.check` reports it. Unknown fields are kept in ``model_extra``.
+class MindSporeHubFields(BaseModel):
+    """What MindSpore Hub's cards say, in the order they say it.
 
     Args:
         fine_tunable: all weights can be trained further.
-        evaluation: MindSpore Hub's one-line form, ``top1acc77.27 | top5acc93.56``.
-        license: as MindSpore Hub writes it (``Apache2.0``); ``license_id`` is Hugging Face's (``apache-2.0``).
-        results: Hugging Face's ``model-index``.
-        dialect: what the network computes (:data:`xcit_hub.variants.DIALECTS`).
+        evaluation: one line, ``top1acc77.27 | top5acc93.56``.
+        license: in the Hub's words (``Apache2.0``).
+    """
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True, protected_namespaces=(), alias_generator=_dashed)
+
+    model_name: Words = None
+    backbone_name: Words = None
+    module_type: Words = None
+    fine_tunable: Truth = None
+    input_shape: Shape = None
+    model_version: Words = None
+    train_dataset: Words = None
+    evaluation: Words = None
+    accuracy: Number = None
+    author: Words = None
+    update_time: Words = None
+    repo_link: Link = None
+    user_id: Words = None
+    used_for: Words = None
+    train_backend: Words = None
+    infer_backend: Words = None
+    mindspore_version: Words = None
+    asset: Annotated[list[Asset], BeforeValidator(_read_assets)] = []
+    allow_cache_ckpt: Truth = None
+    featured_image: Words = None
+    license: Words = None
+    summary: Words = None
+
+
+class HuggingFaceFields(BaseModel):
+    """What only Hugging Face's cards say.
+
+    Args:
+        license_id: its identifier of the licence (``apache-2.0``); written as ``license``.
+        results: its ``model-index``.
     """
 
     model_config = ConfigDict(extra="allow", populate_by_name=True, protected_namespaces=())
 
-    model_name: str | None = Field(None, alias="model-name")
-    backbone_name: str | None = Field(None, alias="backbone-name")
-    module_type: str | None = Field(None, alias="module-type")
-    fine_tunable: bool | str | None = Field(None, alias="fine-tunable")
-    input_shape: list[Any] | str | None = Field(None, alias="input-shape")
-    model_version: str | None = Field(None, alias="model-version")
-    train_dataset: str | None = Field(None, alias="train-dataset")
-    evaluation: str | None = None
-    accuracy: float | int | str | None = None
-    author: str | None = None
-    update_time: str | None = Field(None, alias="update-time")
-    repo_link: Link | None = Field(None, alias="repo-link")
-    user_id: str | None = Field(None, alias="user-id")
-    used_for: str | None = Field(None, alias="used-for")
-    train_backend: str | None = Field(None, alias="train-backend")
-    infer_backend: str | None = Field(None, alias="infer-backend")
-    mindspore_version: str | None = Field(None, alias="mindspore-version")
-    asset: list[Asset] = []
-    allow_cache_ckpt: bool | str | None = Field(None, alias="allow-cache-ckpt")
-    featured_image: str | None = Field(None, alias="featured-image")
-    license: str | None = None
-    summary: str | None = None
-
-    library_name: str | None = None
+    language: Names = []
+    license_id: Words = None
+    library_name: Words = None
     tags: Names = []
-    pipeline_tag: str | None = None
+    pipeline_tag: Words = None
     datasets: Names = []
     metrics: Names = []
     base_model: Names = []
-    language: Names = []
-    license_id: str | None = None
     results: list[Result] = []
 
-    dialect: str | None = None
+
+class CardMetadata(HuggingFaceFields, MindSporeHubFields):
+    """The facts at the head of a card. Every field may be missing: what a hub insists on is the checker's business.
+
+    Unknown fields are kept in ``model_extra``.
+
+    Args:
+        dialect: what the network computes (:data:`xcit_hub.variants.DIALECTS`).
+    """
+
+    model_config = ConfigDict(alias_generator=None)  # Hugging Face's names have no dashes
+
+    dialect: Words = None
 
     @field_validator("tags")
     @classmethod
@@ -138,13 +205,11 @@ class CardMetadata(BaseModel):
 
     def for_mindspore_hub(self) -> CardMetadata:
         """Return a copy in which MindSpore Hub's empty fields are filled from what Hugging Face's say."""
-        top = {rank: self._result(rank) for rank in (1, 5)}
-        said = " | ".join(f"top{rank}acc{value:g}" for rank, value in top.items() if value is not None)
         return self._filled(
             license=vocabulary.HUB_LICENSES.get(self.license_id or "", self.license_id),
             train_dataset=vocabulary.HUB_DATASETS.get(self.datasets[0], self.datasets[0]) if self.datasets else None,
             module_type=vocabulary.MODULE_TYPE_OF_TASK.get(self.pipeline_tag or ""),
-            evaluation=said or None,
+            evaluation=figures.write(self.accuracy_of(1), self.accuracy_of(5)),
         )
 
     def for_hugging_face(self) -> CardMetadata:
@@ -162,7 +227,7 @@ class CardMetadata(BaseModel):
                     metric_name=f"top-{rank} accuracy (%)",
                     metric_value=value,
                 )
-                for rank, value in ranked_accuracies(self.evaluation).items()
+                for rank, value in figures.read(self.evaluation).ranked.items()
             ]
         return self._filled(
             license_id=vocabulary.LICENSE_IDS.get(self.license or ""),
@@ -175,51 +240,25 @@ class CardMetadata(BaseModel):
         missing = {name: value for name, value in candidates.items() if value and not getattr(self, name)}
         return self.model_copy(update=missing)
 
-    def _result(self, rank: int) -> float | None:
-        for result in self.results:
-            named = re.search(rf"top-?\s?{rank}\b", f"{result.metric_type} {result.metric_name}", re.IGNORECASE)
-            if named and isinstance(result.metric_value, (int, float)):
-                return float(result.metric_value)
-        return None
+    def accuracy_of(self, rank: int) -> float | None:
+        """Return the top-``rank`` accuracy of the first measurement in :attr:`results` that has one, in per cent.
+
+        Of a measurement that has two different ones, neither is taken.
+        """
+        found = [
+            (result.model_dump(exclude={"metric_value", "verified", "verify_token"}), float(result.metric_value))
+            for result in self.results
+            if isinstance(result.metric_value, (int, float))
+            and figures.rank_of(f"{result.metric_type} {result.metric_name or ''}") == rank
+        ]
+        of_first = {value for measurement, value in found if measurement == found[0][0]}
+        return of_first.pop() if len(of_first) == 1 and 0 <= min(of_first) <= max(of_first) <= 100 else None
 
 
 MINDSPORE_HUB_FIELDS: dict[str, str] = {
-    field.alias or name: name
-    for name, field in CardMetadata.model_fields.items()
-    if name
-    not in {
-        "library_name",
-        "tags",
-        "pipeline_tag",
-        "datasets",
-        "metrics",
-        "base_model",
-        "language",
-        "license_id",
-        "results",
-        "dialect",
-    }
+    field.alias or name: name for name, field in MindSporeHubFields.model_fields.items()
 }
 """MindSpore Hub's name of a field → its name here, in the order the Hub's cards have them."""
 
-HUGGING_FACE_FIELDS: tuple[str, ...] = (
-    "language",
-    "license_id",
-    "library_name",
-    "tags",
-    "pipeline_tag",
-    "datasets",
-    "metrics",
-    "base_model",
-    "results",
-)
+HUGGING_FACE_FIELDS = tuple(HuggingFaceFields.model_fields)
 """Fields that only Hugging Face has, by their names here."""
-
-_RANKED = re.compile(
-    r"top[\s@_-]?(?P<rank>[15])[\s_-]?(?:acc(?:uracy)?)?[\s=:]*(?P<value>\d{1,3}(?:\.\d+)?)", re.IGNORECASE
-)
-
-
-def ranked_accuracies(evaluation: str | None) -> dict[int, float]:
-    """Read ``top1acc77.27 | top5acc93.56`` as ``{1: 77.27, 5: 93.56}``, in per cent; empty when it says neither."""
-    return {int(found["rank"]): float(found["value"]) for found in _RANKED.finditer(evaluation or "")}

@@ -15,13 +15,20 @@ from cards import front_matter
 from cards.card import Card, normalized
 from cards.faults import Fault, UnreadableCardError
 from cards.front_matter import Fields
-from cards.metadata import HUGGING_FACE_FIELDS, MINDSPORE_HUB_FIELDS, Asset, CardMetadata
+from cards.metadata import HUGGING_FACE_FIELDS, MINDSPORE_HUB_FIELDS, Asset, CardMetadata, MindSporeHubFields
 from cards.reading import metadata_from, metadata_values
 
 _DASHES = "---"
 _COMMENT = re.compile(r"^<!-- hugging-face (?P<json>\{.*\}) -->\n*", re.MULTILINE)
 _LINKS = frozenset({"repo-link", "asset-link"})
-_PLAIN_TYPED = frozenset({"fine-tunable", "input-shape", "accuracy", "allow-cache-ckpt"})
+# Fields that are text whatever it looks like: `2.10` needs no quotes there.
+_TEXTS = frozenset(
+    name
+    for name, field in MINDSPORE_HUB_FIELDS.items()
+    if MindSporeHubFields.model_fields[field].annotation == str | None
+)
+# The Hub's checker reads a lone dash here as "no"; it is no YAML.
+_NO_EVALUATION = re.compile(r"^(evaluation:[ \t]*)-[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,8 @@ def split(text: str) -> Parts:
         fields = Fields(faults=[Fault(dashes[0] if dashes else None, "metadata", message)], readable=False)
         return Parts("", None, fields, "\n".join(lines), 1, dashes)
     opening, closing = dashes[:2]
-    fields = front_matter.load("\n".join(lines[opening : closing - 1]), opening + 1)
+    head = "\n".join(lines[opening : closing - 1])
+    fields = front_matter.load(_NO_EVALUATION.sub(r"\1'-'", head), opening + 1)
     title, title_line = "", None
     preamble: list[str] = []
     for number, line in enumerate(lines[: opening - 1], 1):
@@ -68,7 +76,11 @@ def read(text: str) -> Card:
     Raises:
         UnreadableCardError: there is no metadata, or it holds YAML that a card has no business to contain.
     """
-    parts = split(text)
+    return read_parts(split(text))
+
+
+def read_parts(parts: Parts) -> Card:
+    """Read a card that has been taken apart; raises as :func:`read`."""
     if not parts.fields.readable:
         raise UnreadableCardError(parts.fields.faults)
     foreign, prose = _foreign(parts)
@@ -146,8 +158,8 @@ def _field(name: str, value: Any) -> list[str]:
 def _value(name: str, value: Any) -> str:
     if name in _LINKS:
         return front_matter.scalar(f"<{value}>")
-    if isinstance(value, bool) and name in _PLAIN_TYPED:
+    if isinstance(value, bool) and name in MINDSPORE_HUB_FIELDS:
         return str(value)
-    if name in MINDSPORE_HUB_FIELDS and name not in _PLAIN_TYPED and isinstance(value, str):
+    if name in _TEXTS and isinstance(value, str):
         return front_matter.scalar(value)
     return front_matter.block(value)

@@ -10,10 +10,11 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from cards import figures
 from cards.card import Card, Language, language_of
 from cards.front_matter import block
 from cards.generate import environment
-from cards.metadata import CardMetadata, ranked_accuracies
+from cards.metadata import CardMetadata
 from cards.mindspore_hub import written_fields
 from cards.vocabulary import HUGGING_FACE_DATASETS
 from xcit_hub.variants import CHECKPOINTS, PublishedCheckpoint
@@ -91,11 +92,9 @@ def _own_top1(metadata: CardMetadata) -> float | None:
     """Return the card's top-1 accuracy on ImageNet-1k: a figure from another dataset has no place in the chart."""
     on_imagenet = [result for result in metadata.results if "imagenet-1k" in result.dataset_type.lower()]
     if metadata.results:
-        said = metadata.model_copy(update={"results": on_imagenet, "evaluation": None}).for_mindspore_hub().evaluation
-    else:
-        known = HUGGING_FACE_DATASETS.get(metadata.train_dataset or "") == "imagenet-1k"
-        said = metadata.evaluation if known else None
-    return ranked_accuracies(said).get(1)
+        return metadata.model_copy(update={"results": on_imagenet}).accuracy_of(1)
+    known = HUGGING_FACE_DATASETS.get(metadata.train_dataset or "") == "imagenet-1k"
+    return figures.read(metadata.evaluation).ranked.get(1) if known else None
 
 
 def _lines(name: str, value: Any) -> list[str]:

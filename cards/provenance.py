@@ -1,4 +1,4 @@
-"""What a card says of a conversion: the report (``xcit_hub.checkpoints.rewrite.Report.as_dict``), told briefly."""
+"""What a card says of a conversion: the report (``xcit_hub.checkpoints.report.Report.as_dict``), told briefly."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 MindSpore Hub's are those of its own checker (mindspore/hub, ``mindspore_hub/_utils/check.py`` and
 ``valid_dataset.py``); ``train_datasets.txt`` beside this file is the list of the latter, a name a line.
+``licenses.txt`` holds the identifiers that Hugging Face's server takes, as it lists them when it refuses one (2026).
 """
 
 from __future__ import annotations
@@ -123,5 +124,14 @@ SOURCE_LINKS: dict[str, str] = {
 @cache
 def train_datasets() -> frozenset[str]:
     """Return every ``train-dataset`` that MindSpore Hub's checker knows."""
-    text = resources.files("cards").joinpath("train_datasets.txt").read_text(encoding="utf-8")
-    return frozenset(text.splitlines())
+    return _lines("train_datasets.txt")
+
+
+@cache
+def hugging_face_licenses() -> frozenset[str]:
+    """Return every licence identifier that Hugging Face takes."""
+    return _lines("licenses.txt")
+
+
+def _lines(name: str) -> frozenset[str]:
+    return frozenset(resources.files("cards").joinpath(name).read_text(encoding="utf-8").splitlines())

@@ -1,4 +1,4 @@
-"""What ``python -m converters.timm2ms`` and its siblings share. The doors are the top floor: nothing imports them."""
+"""What ``python -m converters.timm2ms`` and its siblings share. Nothing else imports the doors."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from converters.convert import Options
-from xcit_hub.cli import run
-from xcit_hub.cli.convert import (
+from converters.command import (
     Dialect,
     Dtype,
     Ema,
     InChans,
     Model,
     NumClasses,
+    Prefix,
     ReportFile,
+    Select,
     Verify,
     convert_file,
 )
+from xcit_hub.process import run
 from xcit_hub.variants import Family
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint: .safetensors, .ckpt, .pth, .pt or .bin.")]
@@ -43,17 +44,23 @@ def open_door(family: Family, to: Family, example: str) -> NoReturn:
         model: Model = None,
         dialect: Dialect = None,
         ema: Ema = False,
+        select: Select = None,
+        prefix: Prefix = None,
         num_classes: NumClasses = None,
         in_chans: InChans = None,
         dtype: Dtype = None,
         verify: Verify = None,
         report: ReportFile = None,
     ) -> None:
+        from converters.convert import Options
+
         options = Options(
             to=to,
             model=model,
             dialect=dialect,
             ema=ema,
+            select=select,
+            prefix=prefix,
             num_classes=num_classes,
             in_chans=in_chans,
             dtype=dtype,

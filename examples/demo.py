@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import xcit_hub
-from xcit_hub.checkpoints.rewrite import convert
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.errors import XcitHubError
 from xcit_hub.variants import checkpoint
 
@@ -53,7 +53,7 @@ def main() -> None:
             source, is_published = take(folder)
         with stage("Convert it from timm to MindSpore"):
             checkpoint_file = folder / "xcit_tiny_12_p16_224.ckpt"
-            report = convert(source, checkpoint_file, model=NAME.partition(".")[0])
+            report = rewrite(source, checkpoint_file, model=NAME.partition(".")[0])
             console.print(
                 f"   {len(report.tensors)} tensors, {report.weights.dialect} dialect "
                 f"({report.weights.evidence}); sha256 {report.target['sha256'][:16]}…"
@@ -117,7 +117,7 @@ def show_parity(checkpoint_file: Path) -> None:
     import mindspore
     import torch
 
-    from xcit_hub.checkpoints.rewrite import load
+    from xcit_hub.checkpoints.weights import load
     from xcit_hub.parity import LOGITS_BAR, random_images, torch_network
 
     weights = load(checkpoint_file)

@@ -27,13 +27,12 @@ def run_cli() -> RunCli:
 
 @pytest.fixture(params=["compiled", "MindSpore's own"])
 def operations(request, monkeypatch) -> None:
-    """Every way in which this machine can compute, where a compiler is found; see ``xcit_hub.models.kernels``."""
-    from xcit_hub.accelerated import build
-    from xcit_hub.models import kernels
+    """Every way in which this machine can compute, where a compiler is found; see ``xcit_hub.accelerated``."""
+    from xcit_hub.accelerated import available, build, twins
 
     if request.param == "MindSpore's own":
-        monkeypatch.setattr(kernels, "native_library", lambda: None)
-    elif kernels.native_library() is None:
+        monkeypatch.setattr(twins, "library", lambda: None)
+    elif not available():
         pytest.skip(build.absence())
 
 

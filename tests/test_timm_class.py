@@ -9,13 +9,17 @@ torch = pytest.importorskip("torch")
 
 import xcit_hub.timm as module  # noqa: E402
 from xcit_hub import parity  # noqa: E402
-from xcit_hub.checkpoints import checkpoint  # noqa: E402
-from xcit_hub.checkpoints import families as dialects  # noqa: E402
+from xcit_hub.checkpoints import (  # noqa: E402
+    checkpoint,
+    families,
+    identify,
+)
 from xcit_hub.checkpoints.checkpoint import StoredTensor  # noqa: E402
-from xcit_hub.checkpoints.rewrite import convert, load  # noqa: E402
+from xcit_hub.checkpoints.rewrite import rewrite
+from xcit_hub.checkpoints.weights import load  # noqa: E402
 from xcit_hub.errors import UnknownNameError, WeightsError  # noqa: E402
 from xcit_hub.parameters import parameter_shapes  # noqa: E402
-from xcit_hub.variants import ARCHITECTURES, Architecture, architecture  # noqa: E402
+from xcit_hub.variants import TIMM_ARCHITECTURES, Architecture, architecture  # noqa: E402
 
 NAME = "xcit_nano_12_p16_224"
 
@@ -26,14 +30,14 @@ def conditioned(name: str) -> dict:
     return {key: value / 196 if key.endswith("temperature") else value for key, value in weights.items()}
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TIMM_ARCHITECTURES)
 def test_the_tag_exists_for_every_architecture_and_builds_our_class(name: str):
     with torch.device("meta"):
         model = timm.create_model(f"{name}.ms_in1k")
         theirs = timm.create_model(name)
     assert type(model) is module.MindcvXcit
     assert type(theirs) is timm.models.xcit.Xcit
-    assert set(model.state_dict()) - set(theirs.state_dict()) == {dialects.MINDCV_MARK}
+    assert set(model.state_dict()) - set(theirs.state_dict()) == {families.MINDCV_MARK}
     assert model.pretrained_cfg["input_size"] == (3, architecture(name).image_size, architecture(name).image_size)
     assert model.pretrained_cfg["crop_pct"] == 0.875
 
@@ -65,7 +69,7 @@ def test_mindspore_trained_weights_run_in_timm_create_model_with_our_logits(tmp_
     weights = conditioned(NAME)
     checkpoint.write(tmp_path / "trained.ckpt", weights)
     out = tmp_path / "timm.safetensors"
-    convert(tmp_path / "trained.ckpt", out, to="timm", model=f"{NAME}.ms_in1k", dialect="mindcv")
+    rewrite(tmp_path / "trained.ckpt", out, to="timm", model=f"{NAME}.ms_in1k", dialect="mindcv")
     theirs = timm.create_model(f"{NAME}.ms_in1k", checkpoint_path=str(out)).eval()
     ours = create_model(NAME, dialect="mindcv")
     load_weights(ours, load(tmp_path / "trained.ckpt", dialect="mindcv").arrays())
@@ -77,14 +81,14 @@ def test_mindspore_trained_weights_run_in_timm_create_model_with_our_logits(tmp_
     assert np.abs(found - expected).max() < 1e-5 * expected.std()
     with torch.no_grad():
         paper = timm.create_model(NAME).eval()
-        paper.load_state_dict({k: v for k, v in theirs.state_dict().items() if k != dialects.MINDCV_MARK})
+        paper.load_state_dict({k: v for k, v in theirs.state_dict().items() if k != families.MINDCV_MARK})
         apart = paper(torch.from_numpy(images)).numpy()
     assert np.abs(apart - expected).max() > 0.1 * expected.std()  # the dialect is what makes the difference
 
 
 def test_the_two_classes_refuse_each_others_weights():
     ours, theirs = timm.create_model(f"{NAME}.ms_in1k"), timm.create_model(NAME)
-    with pytest.raises(RuntimeError, match=dialects.MINDCV_MARK):
+    with pytest.raises(RuntimeError, match=families.MINDCV_MARK):
         theirs.load_state_dict(ours.state_dict())
     for strict in (True, False):
         with pytest.raises(WeightsError, match="lack the mark"):
@@ -97,7 +101,7 @@ def test_what_our_class_saves_is_known_to_be_mindcvs(tmp_path: Path):
 
     save_file(timm.create_model(f"{NAME}.ms_in1k").state_dict(), tmp_path / "x.safetensors")
     assert load(tmp_path / "x.safetensors").dialect == "mindcv"
-    convert(tmp_path / "x.safetensors", tmp_path / "x.ckpt", to="mindcv")
+    rewrite(tmp_path / "x.safetensors", tmp_path / "x.ckpt", to="mindcv")
 
 
 @pytest.mark.parametrize("dialect", ["paper", "mindcv"])
@@ -105,7 +109,7 @@ def test_a_reference_can_be_built_for_any_width(dialect: str):
     custom = Architecture("custom", 8, 16, 1, 2, 1.0, True, 224)
     model = module.create_reference(custom, dialect, num_classes=3)
     shapes = {name: StoredTensor.of(value.numpy()).shape for name, value in model.state_dict().items()}
-    assert dialects.identify(shapes).architecture.embed_dim == 16
+    assert identify.of_shapes(shapes).architecture.embed_dim == 16
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
     with pytest.raises(UnknownNameError):
         module.create_reference("xcit_none", dialect)

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
 
 from xcit_hub import variants
-from xcit_hub.errors import UnknownNameError
+from xcit_hub.errors import InputError, UnknownNameError
 
 
-def test_every_architecture_is_timms_and_none_is_missing() -> None:
+def test_every_architecture_of_timm_is_there_and_none_is_missing() -> None:
     import timm
 
-    assert set(variants.ARCHITECTURES) == set(timm.list_models("xcit_*"))
-    assert len(variants.ARCHITECTURES) == 28
+    assert set(variants.TIMM_ARCHITECTURES) == set(timm.list_models("xcit_*"))
+    assert len(variants.TIMM_ARCHITECTURES) == 28
 
 
-@pytest.mark.parametrize("name", sorted(variants.ARCHITECTURES))
+def test_the_robust_architectures_are_timms_of_the_same_width_with_other_depths_and_strides() -> None:
+    others = {name: entry for name, entry in variants.ARCHITECTURES.items() if name not in variants.TIMM_ARCHITECTURES}
+    assert sorted(others) == [
+        *("xcit_large_12_p16_224", "xcit_large_12_p4_32", "xcit_medium_12_p16_224", "xcit_medium_12_p4_32"),
+        "xcit_small_12_p4_32",
+    ]
+    for name, entry in others.items():
+        width = name.split("_")[1]
+        same = variants.ARCHITECTURES[f"xcit_{width}_24_p16_224"]
+        strides = (1, 1, 2, 2) if entry.patch_size == 4 else (2, 2, 2, 2)
+        assert (entry.embed_dim, entry.num_heads, entry.tokens_norm) == (
+            same.embed_dim,
+            same.num_heads,
+            same.tokens_norm,
+        )
+        assert (entry.depth, entry.eta, entry.stem_strides) == (12, 1.0, strides)
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "strides"), [(4, ()), (16, (2, 2)), (8, (2, 4, 1)), (8, (2, 2, 1)), (32, (2,) * 5)]
+)
+def test_strides_that_no_stem_has_are_refused(patch_size: int, strides: tuple[int, ...]) -> None:
+    nano = variants.architecture("xcit_nano_12_p16_224")
+    with pytest.raises(InputError, match=f"patches of {patch_size} pixels"):
+        print(dataclasses.replace(nano, patch_size=patch_size, strides=strides).stem_strides)
+
+
+@pytest.mark.parametrize("name", variants.TIMM_ARCHITECTURES)
 def test_an_architecture_has_the_shape_of_timms_model(name: str) -> None:
     import timm
     import torch
@@ -87,7 +115,7 @@ def test_every_published_accuracy_names_its_source() -> None:
 def test_a_bare_architecture_means_the_first_tag_as_in_timm() -> None:
     from timm.models import get_pretrained_cfg
 
-    for name in variants.ARCHITECTURES:
+    for name in variants.TIMM_ARCHITECTURES:
         assert variants.checkpoint(name).name == f"{name}.{get_pretrained_cfg(name).tag}"
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from xcit_hub import deprecated
 from xcit_hub._version import __version__
 
+deprecated.install()
+
 if TYPE_CHECKING:
-    from xcit_hub.checkpoints.rewrite import convert
+    from converters.convert import convert
     from xcit_hub.hub.load import load, load_weights
     from xcit_hub.hub.locate import info
     from xcit_hub.hub.network import XCiT, create_model
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 # public name → the room it stands in
 _ROOMS = {
-    "convert": "xcit_hub.checkpoints.rewrite",
+    "convert": "converters.convert",
     "create_model": "xcit_hub.hub.network",
     "info": "xcit_hub.hub.locate",
     "list_models": "xcit_hub.variants",

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,10 +62,69 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
         stream.write(text.encode("utf-8"))
 
 
+_KINDS = {
+    stat.S_IFIFO: "a FIFO (named pipe)",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading, without waiting for whatever else may stand under its name.
+
+    Raises:
+        OSError: there is no such file, or it is a FIFO, a device, a socket, a folder or a loop of links; ``strerror``
+            says which.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    except ValueError as error:  # a NUL inside the name
+        raise OSError(errno.EINVAL, f"no file can have this name ({error})", str(path)) from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a loop of symbolic links", str(path)) from None
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, f"it is {_KINDS[stat.S_IFSOCK]}, not a file", str(path)) from None
+        raise
+    kind = stat.S_IFMT(os.fstat(handle).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'something else')}, not a file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Return the bytes of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        InputError: it is missing, larger, or not a regular file: reading a pipe or a device would never end.
+    """
+    try:
+        # Without O_NONBLOCK opening a pipe waits for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise InputError("This is not a regular file.", where=path, fix="Give the path of a file.")
+            content = stream.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"Cannot read the file: {reason}.", where=path, fix="Check the path.") from error
+    if len(content) > limit:
+        raise InputError(f"The file is larger than {limit:,} bytes.", where=path, fix="Give another file.")
+    return content
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    """Return the SHA-256 of a file's bytes as 64 hex digits.
+
+    Raises:
+        OSError: see :func:`open_regular`.
+    """
     digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
+    with open_regular(path) as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -32,12 +32,12 @@ def parameter_shapes(architecture: Architecture, *, num_classes: int = 1000, in_
 
 
 def trainable(name: str) -> bool:
-    """Whether a parameter receives gradients: everything but BatchNorm's running statistics."""
+    """Tell whether a parameter receives gradients: everything but BatchNorm's running statistics."""
     return not name.endswith((".moving_mean", ".moving_variance"))
 
 
 def parameter_count(architecture: Architecture, *, num_classes: int = 1000, in_chans: int = 3) -> int:
-    """Count the trainable numbers of ``architecture``, as the published tables do."""
+    """Count the trainable parameters of ``architecture``, as the published tables do."""
     total = 0
     for name, shape in _parameters(architecture, num_classes, in_chans):
         size = 1
@@ -49,7 +49,7 @@ def parameter_count(architecture: Architecture, *, num_classes: int = 1000, in_c
 
 def _parameters(architecture: Architecture, num_classes: int, in_chans: int) -> Iterator[tuple[str, Shape]]:
     dim = architecture.embed_dim
-    hidden = dim * architecture.mlp_ratio
+    hidden = architecture.mlp_hidden
     yield "cls_token", (1, 1, dim)
     channels = in_chans
     for index, out_channels in enumerate(stem_widths(architecture)):
@@ -86,14 +86,15 @@ def _parameters(architecture: Architecture, num_classes: int, in_chans: int) -> 
     yield from _layer_norm("norm", dim)
     if num_classes:
         yield from _dense("head", num_classes, dim)
-    yield "pos_embeder.token_projection.weight", (dim, FOURIER_CHANNELS, 1, 1)
-    yield "pos_embeder.token_projection.bias", (dim,)
+    if architecture.use_pos_embed:
+        yield "pos_embeder.token_projection.weight", (dim, FOURIER_CHANNELS, 1, 1)
+        yield "pos_embeder.token_projection.bias", (dim,)
 
 
 def stem_widths(architecture: Architecture) -> list[int]:
-    """Channels after each of the stem's stride-2 convolutions: four for 16-pixel patches, three for 8-pixel ones."""
-    steps = {16: 4, 8: 3}[architecture.patch_size]
-    return [architecture.embed_dim >> (steps - 1 - step) for step in range(steps)]
+    """Channels after each of the stem's convolutions: they double from one to the next."""
+    last = len(architecture.stem_strides) - 1
+    return [architecture.embed_dim >> (last - step) for step in range(last + 1)]
 
 
 def _layer_norm(name: str, dim: int) -> Iterator[tuple[str, Shape]]:

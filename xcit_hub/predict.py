@@ -34,11 +34,12 @@ class Prediction:
     probability: float
 
 
-def preprocess(description: ModelConfig | XCiT) -> Callable[[ImageLike], NDArray[np.float32]]:
+def preprocess(description: ModelConfig | XCiT, *, exif: bool = False) -> Callable[[ImageLike], NDArray[np.float32]]:
     """Return the function that turns an image (PIL image or path) into the network's input (C, H, W), float32.
 
     Args:
         description: a loaded network, or its ``config``.
+        exif: turn images as their EXIF orientation says; timm, whose pixels these otherwise are, does not.
 
     Raises:
         InputError: it is neither; or, when the function is called, its argument is not a readable image.
@@ -53,7 +54,7 @@ def preprocess(description: ModelConfig | XCiT) -> Callable[[ImageLike], NDArray
             f"preprocess needs what a network was loaded with, and {type(description).__name__} has no description.",
             fix="Give it the network that xcit_hub.load returned, or that network's config.",
         )
-    transform = EvalTransform(described.preprocessing)
+    transform = EvalTransform(described.preprocessing, in_chans=described.in_chans, exif=exif)
 
     def prepare(image: ImageLike) -> NDArray[np.float32]:
         if not isinstance(image, Image.Image | str | os.PathLike):
@@ -66,12 +67,14 @@ def preprocess(description: ModelConfig | XCiT) -> Callable[[ImageLike], NDArray
     return prepare
 
 
-def predict(network: XCiT, image: ImageLike, *, top: int = 5) -> list[Prediction]:
+def predict(network: XCiT, image: ImageLike, *, top: int = 5, exif: bool = False) -> list[Prediction]:
     """Classify one image: the ``top`` most probable classes, the first one first.
 
     Args:
         network: a loaded classifier, in eval mode.
         image: a PIL image or the path of one; preprocessed as the network's description says.
+        top: how many classes.
+        exif: turn the image as its EXIF orientation says.
 
     Raises:
         InputError: the network has no classifier, or the image cannot be read.
@@ -86,7 +89,7 @@ def predict(network: XCiT, image: ImageLike, *, top: int = 5) -> list[Prediction
             where=source,
             fix="Load a classifier; leave --image out on the command line.",
         )
-    pixels = mindspore.Tensor(preprocess(network)(image)[None])
+    pixels = mindspore.Tensor(preprocess(network, exif=exif)(image)[None])
     logits = network(pixels).asnumpy()[0].astype(np.float64)
     if not np.isfinite(logits).all():
         raise WeightsError(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cards.inputs import read_json
+from xcit_hub.errors import InputError
+from xcit_hub.files import read_bounded
+
+FORMAT = 2  # 1: xcit-hub 0.1.0, whose files do not say it
+_LARGEST_FILE = 8 << 20
 
 
 class Versions(BaseModel):
@@ -17,53 +23,121 @@ class Versions(BaseModel):
     mindspore: str | None = None
     numpy: str | None = None
     xcit_hub: str | None = None
+    python: str | None = None
     driver: str | None = None
     firmware: str | None = None
     cann: str | None = None
+
+
+class SeenImages(BaseModel):
+    """How evaluation prepared an image, in timm's words (``pretrained_cfg``).
+
+    Args:
+        input_size: (channels, height, width) in pixels.
+        mean, std: of each channel, in 0…1.
+        crop_pct: share of the resized image that is kept.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float = Field(gt=0)
+    crop_mode: Literal["center", "squash", "border"] = "center"
 
 
 class RunRecord(BaseModel):
     """Figures of one run. A field that was not measured is None, never a guess.
 
     Args:
+        format: version of this description.
         recipe: the configuration file the run was started with.
+        flags: keys of it that the command line changed, and to what.
+        configuration: every key of the recipe with the value that was used.
+        started_from: the checkpoint or model id whose weights the run began with.
         device: ``CPU``, ``GPU`` or ``Ascend``, or the machine's own name.
         cards: devices that worked together.
         batch_size: images a step on each device.
         image_size: (height, width) in pixels.
+        mode: ``graph`` or ``pynative``.
         graph_compile_seconds: time until the first step's graph was ready.
-        ms_per_step: steady-state time of one step in milliseconds, the first step left out.
-        params: trainable numbers.
-        top1, top5: per cent of ``eval_samples`` images.
-        checkpoint_sha256: 64 hex digits of the evaluated file.
+        ms_per_step: steady-state time of one step in milliseconds, the first steps left out.
+        params: trainable parameters.
+        num_classes: outputs of the network.
+        classes: what its first outputs are called, in their order.
+        train_samples: images that were trained on.
+        final_loss: mean training loss of the last epoch.
+        top1, top5, eval_loss: per cent of ``eval_samples`` images, and their mean cross-entropy.
+        preprocessing: how evaluation prepared each image.
+        weights: which of a run's weights ``checkpoint`` holds: those that were trained, or their moving average.
+        checkpoint: file name of the evaluated weights; ``checkpoint_sha256``: 64 hex digits of that file.
+        skipped_updates: updates left out because gradients were not finite.
+        unreadable: images that could not be read.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    format: int = Field(default=FORMAT, ge=1, le=FORMAT)
     recipe: str | None = None
+    flags: dict[str, Any] = {}
+    configuration: dict[str, Any] | None = None
+    started_from: str | None = None
     versions: Versions = Versions()
     device: str | None = None
-    cards: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
+    cards: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
     image_size: tuple[int, int] | None = None
+    mode: str | None = None
     jit_level: str | None = None
-    graph_compile_seconds: float | None = Field(None, ge=0)
-    ms_per_step: float | None = Field(None, ge=0)
-    images_per_second: float | None = Field(None, ge=0)
-    params: int | None = Field(None, ge=0)
-    top1: float | None = Field(None, ge=0, le=100)
-    top5: float | None = Field(None, ge=0, le=100)
-    eval_samples: int | None = Field(None, ge=0)
-    checkpoint_sha256: str | None = None
-    seed: int | None = None
+    graph_compile_seconds: float | None = Field(default=None, ge=0)
+    ms_per_step: float | None = Field(default=None, ge=0)
+    images_per_second: float | None = Field(default=None, ge=0)
+    params: int | None = Field(default=None, ge=0)
+    model: str | None = None
+    dialect: str | None = None
+    num_classes: int | None = Field(default=None, ge=1)
+    classes: list[str] | None = None
     dataset: str | None = None
-    epochs: int | None = Field(None, ge=0)
+    train_samples: int | None = Field(default=None, ge=0)
+    seed: int | None = None
+    epochs: int | None = Field(default=None, ge=0)
+    final_loss: float | None = None
+    top1: float | None = Field(default=None, ge=0, le=100)
+    top5: float | None = Field(default=None, ge=0, le=100)
+    eval_loss: float | None = Field(default=None, ge=0)
+    eval_samples: int | None = Field(default=None, ge=0)
+    eval_seconds: float | None = Field(default=None, ge=0)
+    preprocessing: SeenImages | None = None
+    weights: Literal["trained", "average"] | None = None
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    skipped_updates: int | None = Field(default=None, ge=0)
+    unreadable: list[str] = []
 
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:
-        """Read a ``run.json``.
+        """Read a ``run.json``; those of xcit-hub 0.1.0 are of format 1 and read alike.
 
         Raises:
-            InputError: the file is missing, is not JSON, or holds figures that cannot be.
+            InputError: the file is missing, larger than 8 MiB, not JSON, of a later format, or a field of it is
+                unknown or cannot be; all such fields are named.
         """
-        return read_json(path, cls)
+        try:
+            values = json.loads(read_bounded(path, _LARGEST_FILE).decode("utf-8-sig"))
+        except InputError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"The run record is not JSON: {error}.", where=path) from error
+        if not isinstance(values, dict):
+            raise InputError("The run record is not a JSON object.", where=path)
+        try:
+            return cls.model_validate({"format": 1, **values})
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            raise InputError(
+                f"The run record does not hold: {faults}.",
+                where=path,
+                fix="Give the run.json as xcit-hub wrote it; a later format needs a later xcit-hub.",
+            ) from error

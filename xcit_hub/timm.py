@@ -16,7 +16,8 @@ Needs the ``timm`` extra.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -25,7 +26,7 @@ import timm.models
 import timm.models.xcit
 import torch
 from timm.models import PretrainedCfg, build_model_with_cfg, register_model
-from timm.models.xcit import XCA, Xcit
+from timm.models.xcit import XCA, PositionalEncodingFourier, Xcit
 from torch import nn
 
 from xcit_hub import variants
@@ -96,19 +97,65 @@ def create_reference(architecture: str | Architecture, dialect: str, **kwargs: A
         UnknownNameError: there is no such architecture or dialect.
     """
     chosen = variants.architecture(architecture) if isinstance(architecture, str) else architecture
-    mindcv = variants.dialect(dialect).name == "mindcv"
-    if chosen.name in variants.ARCHITECTURES:
+    mindcv = not variants.dialect(dialect).normalize_qk
+    if (
+        chosen.name in variants.TIMM_ARCHITECTURES
+        and variants.ARCHITECTURES[chosen.name] == chosen
+        and dialect != "mindcv-mint"
+    ):
         return timm.create_model(f"{chosen.name}.{TAG}" if mindcv else chosen.name, **kwargs)
-    return (MindcvXcit if mindcv else Xcit)(**_arguments(chosen), **kwargs)
+    form = "tanh" if variants.dialect(dialect).gelu == "tanh" else "none"
+    built = (MindcvXcit if mindcv else Xcit)(
+        **_arguments(chosen), act_layer=partial(nn.GELU, approximate=form), **kwargs
+    )
+    for place, stride in enumerate(chosen.stem_strides):
+        built.patch_embed.proj[2 * place][0].stride = (stride, stride)
+    return built
+
+
+@contextmanager
+def in_double(network: nn.Module) -> Iterator[None]:
+    """Inside this context a network holds its weights, and computes, in double precision; afterwards it is as it was.
+
+    timm computes the features of positions in float32 whatever the weights are; here they are exact as well.
+    """
+    dtype = next(network.parameters()).dtype
+    positions = [module for module in network.modules() if isinstance(module, PositionalEncodingFourier)]
+    network.double()
+    for module in positions:
+        module.forward = partial(_encode_in_double, module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in positions:
+            del module.forward
+        network.to(dtype)
+
+
+def _encode_in_double(module: Any, batch: int, height: int, width: int) -> torch.Tensor:
+    """Return what ``PositionalEncodingFourier.forward`` does, (batch, channels, height, width), in float64."""
+    frequency = torch.arange(module.hidden_dim, dtype=torch.float64).div(2, rounding_mode="floor")
+    wavelength = module.temperature ** (2 * frequency / module.hidden_dim)
+
+    def features(count: int) -> torch.Tensor:
+        position = torch.arange(1, count + 1, dtype=torch.float64) / (count + module.eps) * module.scale
+        angle = position[:, None] / wavelength
+        return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)  # (count, hidden)
+
+    rows = features(height)[:, None].expand(-1, width, -1)
+    columns = features(width)[None].expand(height, -1, -1)
+    encoded: torch.Tensor = module.token_projection(torch.cat((rows, columns), dim=2).permute(2, 0, 1)[None])
+    return encoded.repeat(batch, 1, 1, 1)
 
 
 def _arguments(architecture: Architecture) -> dict[str, Any]:
     return {
-        "patch_size": architecture.patch_size,
+        "patch_size": 2 ** len(architecture.stem_strides),
         "embed_dim": architecture.embed_dim,
         "depth": architecture.depth,
         "num_heads": architecture.num_heads,
         "mlp_ratio": architecture.mlp_ratio,
+        "use_pos_embed": architecture.use_pos_embed,
         "cls_attn_layers": architecture.cls_attn_layers,
         "eta": architecture.eta,
         "tokens_norm": architecture.tokens_norm,
@@ -158,7 +205,8 @@ def _pretrained_cfg(architecture: Architecture) -> PretrainedCfg:
 
 def _register() -> None:
     module = timm.models.xcit
-    for name, architecture in variants.ARCHITECTURES.items():
+    for name in variants.TIMM_ARCHITECTURES:
+        architecture = variants.ARCHITECTURES[name]
         known = module.default_cfgs[name]
         if TAG in known.cfgs:
             continue

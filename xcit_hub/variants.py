@@ -1,29 +1,33 @@
 """Every XCiT architecture and every published checkpoint, in one table. Pure data: imports no framework.
 
-Architectures are timm's (``timm/models/xcit.py``, 1.0.31), under timm's names. Checkpoints are timm's 42, the DINO
-backbones of facebookresearch/xcit and the official MindSpore checkpoint. Accuracies carry their source with them.
+Architectures are timm's (``timm/models/xcit.py``, 1.0.31), under timm's names, and those of the adversarially trained
+networks (github.com/dedeswim/vits-robustness-torch). Checkpoints are timm's 42, the DINO backbones of
+facebookresearch/xcit and the official MindSpore checkpoint. Accuracies carry their source with them.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypedDict
 
-from xcit_hub.errors import UnknownNameError, closest
+from xcit_hub.errors import InputError, UnknownNameError, closest
 
-DialectName = Literal["paper", "mindcv"]
+DialectName = Literal["paper", "mindcv", "mindcv-mint"]
 Family = Literal["timm", "facebook", "mindcv", "xcit-hub"]
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a network computes, as opposed to what its parameters are called.
+    """What a network computes, as opposed to what its parameters are called. The network reads these fields alone.
 
     Args:
         normalize_qk: XCA divides queries and keys by their L2 norm over the tokens (paper, section 3.2).
         gelu: the Gaussian error form (``erf``) or the ``tanh`` approximation of it.
+        statistics: what batch norm divides by in evaluation: its ``running`` averages, or the statistics of the very
+            ``batch``, as MindCV's networks did until 27 April 2023 (``use_batch_statistics=True``).
         explanation: one sentence for error messages and cards.
     """
 
@@ -31,6 +35,7 @@ class Dialect:
     normalize_qk: bool
     gelu: Literal["erf", "tanh"]
     explanation: str
+    statistics: Literal["running", "batch"] = "running"
 
 
 DIALECTS: dict[str, Dialect] = {
@@ -46,21 +51,32 @@ DIALECTS: dict[str, Dialect] = {
         gelu="tanh",
         explanation="MindCV's network: no normalisation of queries and keys, tanh GELU (MindSpore's checkpoints)",
     ),
+    "mindcv-mint": Dialect(
+        "mindcv-mint",
+        normalize_qk=False,
+        gelu="erf",
+        explanation="MindCV's newest network: no normalisation of queries and keys, erf GELU (mint layers, since 0.5)",
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of one network, under timm's name.
+    """The shape of one network, under timm's name. The fields but ``strides`` are arguments of timm's ``Xcit``.
 
     Args:
-        patch_size: pixels a token covers in each direction, 8 or 16.
+        patch_size: pixels a token covers in each direction.
         embed_dim: channels of a token.
         depth: number of cross-covariance blocks.
         num_heads: heads of both XCA and class attention.
         eta: initial value of the layer scales (paper, section 3.3; 1e-5 for the 24-layer networks).
         tokens_norm: the class-attention blocks' second norm covers all tokens, not only the class token.
         image_size: side of the square input in pixels that the name stands for.
+        mlp_ratio: hidden channels of the MLPs over ``embed_dim``.
+        cls_attn_layers: number of class-attention blocks.
+        use_pos_embed: a positional encoding is added to the tokens.
+        strides: of the stem's convolutions, 1 or 2 each; their product is ``patch_size``. By default 2 in each of four
+            (patches of 16) or three (of 8). Tensors do not show them.
     """
 
     name: str
@@ -71,8 +87,84 @@ class Architecture:
     eta: float
     tokens_norm: bool
     image_size: int
-    mlp_ratio: int = 4
+    mlp_ratio: float = 4
     cls_attn_layers: int = 2
+    use_pos_embed: bool = True
+    strides: tuple[int, ...] = ()
+
+    @property
+    def stem_strides(self) -> tuple[int, ...]:
+        """The stride of each of the stem's convolutions.
+
+        Raises:
+            InputError: no three or four strides of 1 and 2 give this patch size.
+        """
+        strides = self.strides or {16: (2, 2, 2, 2), 8: (2, 2, 2)}.get(self.patch_size, ())
+        if len(strides) not in (3, 4) or not set(strides) <= {1, 2} or math.prod(strides) != self.patch_size:
+            raise InputError(
+                f"{self.name} has patches of {self.patch_size} pixels and strides {strides}.",
+                fix="Give patch_size 16 or 8, or three or four strides of 1 and 2 whose product it is.",
+            )
+        return strides
+
+    @property
+    def mlp_hidden(self) -> int:
+        """Hidden channels of the MLPs, rounded down as in timm."""
+        return int(self.embed_dim * self.mlp_ratio)
+
+
+class Shape(TypedDict, total=False):
+    """Fields of :class:`Architecture` that may be given beside its name, as to timm's ``create_model``."""
+
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+    cls_attn_layers: int
+    use_pos_embed: bool
+    eta: float
+    tokens_norm: bool
+    strides: tuple[int, ...]
+
+
+_COUNTS = ("patch_size", "embed_dim", "depth", "num_heads", "cls_attn_layers")
+_POSITIVE = ("mlp_ratio", "eta")
+_SWITCHES = ("use_pos_embed", "tokens_norm")
+
+
+def reshaped(architecture: Architecture, shape: Shape) -> Architecture:
+    """Return an architecture with other fields; another ``patch_size`` brings its own strides.
+
+    Raises:
+        InputError: there is no such field, or no network has such a value.
+    """
+    given: dict[str, Any] = dict(shape)
+    for name, value in given.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = (
+            (name in _COUNTS and number and isinstance(value, int) and value >= 1)
+            or (name in _POSITIVE and number and 0 < value < math.inf)
+            or (name in _SWITCHES and isinstance(value, bool))
+            or (name == "strides" and isinstance(value, list | tuple) and all(type(stride) is int for stride in value))
+        )
+        if not fits:
+            known = ", ".join(Shape.__annotations__)
+            raise InputError(
+                f"{name} is {value!r}, which no network can have.",
+                fix=f"Give counts of 1 or more, ratios above 0, and True or False; the fields of a shape are {known}.",
+            )
+    if "strides" in given or "patch_size" in given:
+        given["strides"] = tuple(given.get("strides", ()))
+    changed = replace(architecture, **given)
+    doublings = len(changed.stem_strides) - 1
+    if changed.embed_dim % changed.num_heads or changed.embed_dim % 2**doublings or changed.mlp_hidden < 1:
+        raise InputError(
+            f"{changed.embed_dim} channels do not divide among {changed.num_heads} heads, or cannot be halved "
+            f"{doublings} times by the stem, or leave none for an MLP of ratio {changed.mlp_ratio}.",
+            fix="Choose another embed_dim, num_heads or mlp_ratio.",
+        )
+    return changed
 
 
 # width, heads, tokens_norm: paper, Table 1; tokens_norm from facebookresearch/xcit's model functions.
@@ -112,18 +204,63 @@ def _architectures() -> Iterator[Architecture]:
                     )
 
 
-ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in _architectures()}
+# name: width, patch size, strides, image size. Source: github.com/dedeswim/vits-robustness-torch. 32 pixels pass
+# through timm's networks of patches of 16, of which the first two convolutions (places 0 and 2 of the stem, where its
+# GELUs count) keep the resolution.
+_ROBUST: dict[str, tuple[str, int, tuple[int, ...], int]] = {
+    "xcit_medium_12_p16_224": ("medium", 16, (), 224),
+    "xcit_large_12_p16_224": ("large", 16, (), 224),
+    "xcit_small_12_p4_32": ("small", 4, (1, 1, 2, 2), 32),
+    "xcit_medium_12_p4_32": ("medium", 4, (1, 1, 2, 2), 32),
+    "xcit_large_12_p4_32": ("large", 4, (1, 1, 2, 2), 32),
+}
+
+
+def _robust_architectures() -> Iterator[Architecture]:
+    for name, (width_name, patch_size, strides, image_size) in _ROBUST.items():
+        embed_dim, num_heads, tokens_norm = _WIDTHS[width_name]
+        yield Architecture(
+            name=name,
+            patch_size=patch_size,
+            embed_dim=embed_dim,
+            depth=12,
+            num_heads=num_heads,
+            eta=_ETA[12],
+            tokens_norm=tokens_norm,
+            image_size=image_size,
+            strides=strides,
+        )
+
+
+ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (*_architectures(), *_robust_architectures())}
+TIMM_ARCHITECTURES: tuple[str, ...] = tuple(entry.name for entry in _architectures())
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a photograph becomes the network's input (timm's ``pretrained_cfg`` fields of the same names)."""
+    """How a photograph becomes the network's input (timm's ``pretrained_cfg`` fields of the same names).
+
+    Args:
+        image_size: side of the square in pixels; the height where ``image_width`` says another width.
+        crop_pct: the part of the resized image that the crop keeps.
+        mean, std: of the pixels in 0…1, one number, or one for each channel.
+        crop_mode: ``center`` (the shorter side is resized, the centre kept), ``squash`` (both sides are resized, the
+            aspect is lost) or ``border`` (the longer side is resized, borders are added).
+        image_width: where the input is not square.
+    """
 
     image_size: int = 224
     crop_pct: float = 1.0
     interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_mode: str = "center"
+    image_width: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the network's input in pixels."""
+        return self.image_size, self.image_width or self.image_size
 
 
 @dataclass(frozen=True)
@@ -314,7 +451,7 @@ def dialect(name: str) -> Dialect:
     """Return the dialect called ``name``.
 
     Raises:
-        UnknownNameError: it is neither ``paper`` nor ``mindcv``.
+        UnknownNameError: it is none of :data:`DIALECTS`.
     """
     if name not in DIALECTS:
         choices = "; ".join(f"{entry.name}: {entry.explanation}" for entry in DIALECTS.values())

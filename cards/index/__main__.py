@@ -10,7 +10,7 @@ from xcit_hub.files import write_text
 
 def main(arguments: list[str]) -> int:
     """Return 0, or with ``--check`` 1 if a shipped card differs from what the generator writes."""
-    wanted = index.rendered()
+    wanted = index.shipped()
     present = {path.relative_to(index.folder()).as_posix() for path in index.folder().rglob("*.md")}
     stale = sorted(present - wanted.keys())
     changed = [

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from xcit_hub import create_model, parity, variants
+from xcit_hub import parity, variants
+from xcit_hub.accelerated import accelerate, fuse, is_accelerated, is_fused, portable
 from xcit_hub.errors import InputError
-from xcit_hub.models import XCiT, load_weights
+from xcit_hub.models import XCiT, create_model, load_weights
 from xcit_hub.parameters import parameter_shapes
 
 pytestmark = pytest.mark.usefixtures("operations")
@@ -30,7 +31,7 @@ def _network(architecture: variants.Architecture, dialect: str = "paper", **opti
         architecture, num_classes=options.get("num_classes", 1000), in_chans=options.get("in_chans", 3)
     )
     load_weights(network, parity.random_weights(shapes, temperature=1.0 if dialect == "paper" else 0.03))
-    return network.set_train(False)
+    return accelerate(network.set_train(False))
 
 
 def _far(found: Tensor, expected: Tensor) -> float:
@@ -46,7 +47,7 @@ def test_every_output_is_that_of_the_network_also_at_the_borders(
     dialect: str, architecture: variants.Architecture, height: int, width: int, batch: int
 ) -> None:
     network = _network(architecture, dialect)
-    fused = network.fuse()
+    fused = fuse(network)
     image = Tensor(parity.random_images(batch, 3, height, width))
     assert _far(fused(image), network(image)) <= parity.LOGITS_BAR
     features, maps = network.forward_intermediates(image)
@@ -62,7 +63,7 @@ def test_threads_that_share_the_class_attention_of_a_large_image_change_nothing(
     network = _network(wide)
     image = Tensor(parity.random_images(1, 3, 592, 608))
     features = network.forward_features(image)
-    assert _far(network.fuse().forward_features(image), features) <= parity.LOGITS_BAR
+    assert _far(fuse(network).forward_features(image), features) <= parity.LOGITS_BAR
 
 
 def test_graph_mode_runs_it_too() -> None:
@@ -70,28 +71,28 @@ def test_graph_mode_runs_it_too() -> None:
     image = Tensor(parity.random_images(2, 3, 24, 40))
     expected = network(image)
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    assert _far(network.fuse()(image), expected) <= parity.LOGITS_BAR
+    assert _far(fuse(network)(image), expected) <= parity.LOGITS_BAR
 
 
 def test_other_heads_and_channels_are_kept() -> None:
     network = _network(_FINE, num_classes=7, in_chans=1, global_pool="avg")
     image = Tensor(parity.random_images(2, 1, 32, 32))
-    fused = network.fuse()
+    fused = fuse(network)
     assert fused(image).shape == (2, 7)
     assert _far(fused(image), network(image)) <= parity.LOGITS_BAR
 
 
 def test_feature_pyramids_fuse_too() -> None:
-    network = create_model(_COARSE, features_only=True, out_indices=(0, 2), seed=3).set_train(False)
+    network = accelerate(create_model(_COARSE, features_only=True, out_indices=(0, 2), seed=3).set_train(False))
     image = Tensor(parity.random_images(1, 3, 48, 32))
-    for found, expected in zip(network.fuse()(image), network(image), strict=True):
+    for found, expected in zip(fuse(network)(image), network(image), strict=True):
         assert _far(found, expected) <= parity.LOGITS_BAR
 
 
 def test_the_network_itself_stays_as_it_was() -> None:
     network = _network(_FINE)
     before = {name: parameter.asnumpy().copy() for name, parameter in network.parameters_dict().items()}
-    fused = network.fuse()
+    fused = fuse(network)
     for parameter in fused.get_parameters():
         parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
     after = network.parameters_dict()
@@ -101,21 +102,58 @@ def test_the_network_itself_stays_as_it_was() -> None:
 
 
 def test_training_a_fused_network_is_refused() -> None:
-    fused = _network(_FINE).fuse()
+    fused = fuse(_network(_FINE))
     assert not fused.trainable_params()
     with pytest.raises(InputError, match="cannot be trained"):
         fused.set_train()
 
 
-def test_casting_copying_or_taking_apart_a_fused_network_is_refused() -> None:
-    fused = _network(_FINE).fuse()
+def test_casting_recomputing_or_copying_a_fused_network_is_refused() -> None:
+    fused = fuse(_network(_FINE))
+    assert is_fused(fused)
     with pytest.raises(InputError, match="cannot be cast"):
         fused.cast(mindspore.float16)
-    with pytest.raises(InputError, match="cannot be taken apart"):
-        fused.take_apart()
-    for copy in (fused.fuse, fused.portable):
-        with pytest.raises(InputError, match="cannot be copied"):
-            copy()
+    with pytest.raises(InputError, match="cannot be recomputed"):
+        fused.set_grad_checkpointing()
+    for copied, what in ((fuse, "fused again"), (portable, "made portable"), (accelerate, "accelerated")):
+        with pytest.raises(InputError, match=f"cannot be {what}"):
+            copied(fused)
+
+
+def test_a_fused_network_is_of_the_networks_class_and_keeps_what_is_attached_to_it() -> None:
+    class Own(XCiT):
+        def construct(self, image: Tensor) -> Tensor:
+            return 2.0 * super().construct(image)
+
+    own = Own(_FINE, variants.dialect("paper"), num_classes=5)
+    load_weights(own, parity.random_weights(parameter_shapes(_FINE, num_classes=5)))
+    own.config = "what it is"
+    fused = fuse(accelerate(own.set_train(False)))
+    image = Tensor(parity.random_images(1, 3, 32, 32))
+    assert isinstance(fused, Own)
+    assert fused.config == "what it is"
+    assert _far(fused(image), own(image)) <= parity.LOGITS_BAR
+
+
+def test_a_portable_network_fuses_to_mindspores_own_operations() -> None:
+    network = _network(_FINE)
+    fused = fuse(portable(network))
+    assert not is_accelerated(fused)
+    image = Tensor(parity.random_images(1, 3, 32, 40))
+    assert _far(fused(image), network(image)) <= parity.LOGITS_BAR
+
+
+@pytest.mark.parametrize("change", [{"use_pos_embed": False}, {"patch_size": 4, "strides": (1, 1, 2, 2)}])
+def test_other_stems_and_no_position_fuse_too(change: dict) -> None:
+    network = _network(replace(_COARSE, **change))
+    image = Tensor(parity.random_images(2, 3, 35, 24))
+    assert _far(fuse(network)(image), network(image)) <= parity.LOGITS_BAR
+
+
+def test_a_network_that_normalises_by_each_batch_is_refused() -> None:
+    by_batch = replace(variants.dialect("mindcv"), statistics="batch")
+    with pytest.raises(InputError, match="statistics of each batch"):
+        fuse(XCiT(_FINE, by_batch).set_train(False))
 
 
 def test_a_half_precision_network_fuses_to_what_it_is() -> None:
@@ -123,9 +161,9 @@ def test_a_half_precision_network_fuses_to_what_it_is() -> None:
     image = Tensor(parity.random_images(1, 3, 32, 32))
     expected = network(image)
     network.cast(mindspore.float16)
-    assert _far(network.fuse()(image), expected) < 0.01
+    assert _far(fuse(network)(image), expected) < 0.01
 
 
-def test_a_fused_network_is_no_checkpoint() -> None:
-    fused = _network(_FINE).fuse()
+def test_a_fused_network_is_not_a_checkpoint() -> None:
+    fused = fuse(_network(_FINE))
     assert set(fused.parameters_dict()) != set(parameter_shapes(_FINE))

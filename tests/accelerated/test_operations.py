@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from mindspore import ParameterTuple, Tensor, nn
 
-from xcit_hub.accelerated import build, operations
+from xcit_hub.accelerated import accelerate, build, fuse, operations, portable
+from xcit_hub.accelerated.cells import make_accelerated
 from xcit_hub.errors import InputError
-from xcit_hub.models import create_model, kernels
-from xcit_hub.models.layers import ConvPatchEmbed, XCABlock
+from xcit_hub.models import create_model
+from xcit_hub.models.xcit import ConvPatchEmbed, Gelu, XCABlock
 from xcit_hub.training.randomness import seed_dropout
 from xcit_hub.variants import architecture, dialect
 
 needs_compiler = pytest.mark.skipif(build.library() is None, reason=build.absence())
 
-_PLAIN, _COMPILED = kernels._ACCELERATOR, kernels._COMPILED
 _GENERATOR = np.random.default_rng(0)
 
 
@@ -56,16 +56,21 @@ class _Weighed(nn.Cell):
         return (self.cell() * self.weights).sum()
 
 
-# What is computed, how each table of ways builds it, and its arguments; 40 channels are no multiple of a vector.
+def _accelerated(cell: nn.Cell) -> nn.Cell:
+    make_accelerated(cell)
+    return cell
+
+
+# What is computed, the plain cell, and its arguments; 40 channels are not a multiple of a vector.
 _OPERATIONS = {
-    "erf gelu": (lambda way: way.gelu("erf"), [3.0 * _draw(3, 5000)]),
-    "tanh gelu": (lambda way: way.gelu("tanh"), [3.0 * _draw(3, 5000)]),
-    "layer norm": (lambda way: way.layer_norm((40,), epsilon=1e-6), [_draw(3, 50, 40)]),
-    "layer norm of wide rows": (lambda way: way.layer_norm((768,), epsilon=1e-6), [5.0 + _draw(64, 768)]),
-    "affine map": (lambda way: way.dense(40, 70), [_draw(3, 50, 40)]),
-    "affine map of few rows": (lambda way: way.dense(192, 100), [_draw(3, 192)]),
-    "deep affine map of one row": (lambda way: way.dense(1000, 49), [0.1 * _draw(1, 1000)]),
-    "affine map of many rows": (lambda way: way.dense(24, 48), [_draw(4, 500, 24)]),
+    "erf gelu": (lambda: Gelu("erf"), [3.0 * _draw(3, 5000)]),
+    "tanh gelu": (lambda: Gelu("tanh"), [3.0 * _draw(3, 5000)]),
+    "layer norm": (lambda: nn.LayerNorm((40,), epsilon=1e-6), [_draw(3, 50, 40)]),
+    "layer norm of wide rows": (lambda: nn.LayerNorm((768,), epsilon=1e-6), [5.0 + _draw(64, 768)]),
+    "affine map": (lambda: nn.Dense(40, 70), [_draw(3, 50, 40)]),
+    "affine map of few rows": (lambda: nn.Dense(192, 100), [_draw(3, 192)]),
+    "deep affine map of one row": (lambda: nn.Dense(1000, 49), [0.1 * _draw(1, 1000)]),
+    "affine map of many rows": (lambda: nn.Dense(24, 48), [_draw(4, 500, 24)]),
 }
 
 
@@ -74,7 +79,7 @@ _OPERATIONS = {
 @pytest.mark.parametrize("name", _OPERATIONS)
 def test_a_compiled_operation_equals_mindspores_in_value_and_gradient(name: str) -> None:
     build_cell, arrays = _OPERATIONS[name]
-    plain, compiled = (_Call(build_cell(way), arrays) for way in (_PLAIN, _COMPILED))
+    plain, compiled = _Call(build_cell(), arrays), _Call(_accelerated(build_cell()), arrays)
     inner = compiled.parameters_dict()
     for key, parameter in plain.parameters_dict().items():
         if not key.startswith("argument"):
@@ -139,8 +144,13 @@ class _Sum(nn.Cell):
         self.cell, self.others, self.weights = cell, others, weights
 
     def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.cell(x, *self.others)
+        out = _first(self.cell(x, *self.others))
         return (out * self.weights).sum(), out
+
+
+def _first(out: Tensor | tuple[Tensor, tuple[int, int]]) -> Tensor:
+    """The tokens of what a block, or the patch embedding, puts out."""
+    return out[0] if isinstance(out, tuple) else out
 
 
 def _everything(cell: nn.Cell, x: Tensor, others: tuple[int, ...], weights: Tensor) -> dict[str, np.ndarray]:
@@ -161,8 +171,7 @@ def _assert_equal(
     compiled: nn.Cell, plain: nn.Cell, x: Tensor, others: tuple[int, ...] = (), temperature: float = 1.0
 ) -> None:
     """Give both cells the same random parameters, and compare everything that comes of them."""
-    assert compiled.in_one_piece
-    assert not plain.in_one_piece
+    assert compiled.compiled
     for own, other in zip(compiled.get_parameters(), plain.get_parameters(), strict=True):
         value = 0.3 * _draw(*own.shape) + 1.0
         if own.ndim in (2, 4) and own.shape[1] > 1:
@@ -172,7 +181,7 @@ def _assert_equal(
         value = Tensor(np.abs(value) if own.name.endswith("moving_variance") else value)
         own.set_data(value)
         other.set_data(value)
-    weights = Tensor(_draw(*plain(x, *others).shape))
+    weights = Tensor(_draw(*_first(plain(x, *others)).shape))
     for parameter in compiled.get_parameters():  # the call above may have moved statistics
         if "moving" in parameter.name:
             plain.parameters_dict()[parameter.name].set_data(parameter.value())
@@ -187,9 +196,7 @@ def _assert_equal(
 @pytest.mark.parametrize("name", _BLOCKS)
 def test_a_compiled_block_equals_mindspores_in_value_gradient_and_statistics(name: str) -> None:
     case = _BLOCKS[name]
-    compiled = case.build()
-    with kernels.portable():
-        plain = case.build()
+    compiled, plain = _accelerated(case.build()), case.build()
     tokens = math.prod(case.grid)
     # In MindCV's dialect nothing else keeps these products small, and softmax from being a maximum.
     temperature = 1.0 / tokens if case.dialect == "mindcv" else 1.0
@@ -207,24 +214,22 @@ def test_compiled_stages_of_the_patch_embedding_equal_mindspores_in_value_gradie
     fine = replace(architecture("xcit_nano_12_p16_224"), embed_dim=72, patch_size=patch_size)
 
     def build_cell() -> nn.Cell:
-        cell = ConvPatchEmbed(fine, 3, form).set_train(training)
+        cell = ConvPatchEmbed(fine, 3, replace(dialect("paper"), gelu=form)).set_train(training)
         for _, child in cell.cells_and_names():
             if frozen and isinstance(child, nn.BatchNorm2d):
                 child.set_train(False)
         return cell
 
-    compiled = build_cell()
-    with kernels.portable():
-        plain = build_cell()
+    compiled, plain = _accelerated(build_cell()), build_cell()
     _assert_equal(compiled, plain, Tensor(_draw(3, 3, 3 * patch_size, 5 * patch_size)))
 
 
 @needs_compiler
-def test_a_block_that_drops_inside_its_branches_computes_them_step_by_step() -> None:
-    options = {"proj_drop_rate": 0.1}, {"attn_drop_rate": 0.1}
-    for rates in options:
-        network = create_model("xcit_nano_12_p16_224", init=False, **rates)
-        assert not any(block.in_one_piece for block in network.blocks)
+def test_a_block_that_drops_inside_its_branches_is_one_operation_in_evaluation_alone() -> None:
+    for rates in ({"proj_drop_rate": 0.1}, {"attn_drop_rate": 0.1}):
+        network = accelerate(create_model("xcit_nano_12_p16_224", init=False, **rates))
+        for training in (False, True):
+            assert {block.compiled for block in network.set_train(training).blocks} == {not training}
 
 
 def test_the_operations_compile_where_there_is_a_compiler() -> None:
@@ -240,7 +245,7 @@ def test_compiled_gelu_is_exact_to_single_precision_at_every_size(form: str) -> 
     normal = np.array([0.5 * math.erfc(-value / math.sqrt(2.0)) for value in wide])
     gate = 0.5 * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (wide + 0.044715 * wide**3)))
     exact = wide * (normal if form == "erf" else gate)
-    found = kernels._COMPILED.gelu(form)(Tensor(x)).asnumpy()
+    found = _accelerated(Gelu(form))(Tensor(x)).asnumpy()
     assert np.all(np.abs(found - exact) <= 3e-7 * np.maximum(1.0, np.abs(exact)))
 
 
@@ -249,17 +254,18 @@ def test_numbers_that_are_none_stay_visible() -> None:
     x = np.ones((2, 9, 24), np.float32)
     x[0, 3, 5] = np.nan
     for name in ("erf gelu", "tanh gelu"):
-        assert np.isnan(_OPERATIONS[name][0](_COMPILED)(Tensor(x)).asnumpy()[0, 3, 5])
-    assert np.isnan(_COMPILED.layer_norm((24,))(Tensor(x)).asnumpy()[0, 3]).all()
+        assert np.isnan(_accelerated(_OPERATIONS[name][0]())(Tensor(x)).asnumpy()[0, 3, 5])
+    assert np.isnan(_accelerated(nn.LayerNorm((24,)))(Tensor(x)).asnumpy()[0, 3]).all()
+    erf = _accelerated(Gelu("erf"))
     ends = Tensor(np.array([np.inf, -np.inf], np.float32))
-    assert np.array_equal(np.round(_COMPILED.gelu("erf")(ends).asnumpy(), 9), [np.inf, 0.0])
+    assert np.array_equal(np.round(erf(ends).asnumpy(), 9), [np.inf, 0.0])
     far = Tensor(np.array([1e38, -1e38], np.float32))
-    assert np.array_equal(mindspore.grad(_COMPILED.gelu("erf"))(far).asnumpy().round(9), [1.0, 0.0])
+    assert np.array_equal(mindspore.grad(erf)(far).asnumpy().round(9), [1.0, 0.0])
 
 
 @needs_compiler
 def test_half_precision_passes_through_the_compiled_operations() -> None:
-    cell = _COMPILED.layer_norm((40,), epsilon=1e-6)
+    cell = _accelerated(nn.LayerNorm((40,), epsilon=1e-6))
     x = Tensor(_draw(3, 40).astype(np.float16))
     assert cell(x).dtype == mindspore.float16
 
@@ -275,15 +281,15 @@ def test_numbers_of_another_type_are_never_read_as_single_precision(dtype: type)
 @needs_compiler
 @pytest.mark.usefixtures("mode")
 def test_operands_of_other_shapes_are_refused_before_anything_is_read_beyond_them() -> None:
-    network = create_model("xcit_nano_12_p16_224", num_classes=10, seed=0).set_train(False)
+    network = accelerate(create_model("xcit_nano_12_p16_224", num_classes=10, seed=0).set_train(False))
     with pytest.raises(InputError, match=r"\(10, 64\) fits"):
         network.head(Tensor(_draw(1, 5, 64)))
     with pytest.raises(InputError, match="packed affine map"):
-        network.fuse().head(Tensor(_draw(1, 5, 64)))
-    with pytest.raises(InputError, match="4 tokens are no grid of 3×3"):
+        fuse(network).head(Tensor(_draw(1, 5, 64)))
+    with pytest.raises(InputError, match="4 tokens are not a grid of 3×3"):
         network.blocks[0](Tensor(_draw(1, 4, 128)), 3, 3)
-    with pytest.raises(InputError, match="4 tokens are no grid of 3×3"):
-        network.fuse().blocks(Tensor(_draw(1, 4, 128)), 3, 3, 0, 1)
+    with pytest.raises(InputError, match="4 tokens are not a grid of 3×3"):
+        fuse(network).blocks(Tensor(_draw(1, 4, 128)), 3, 3, 0, 1)
     network.blocks[3].mlp.fc1.weight = mindspore.Parameter(Tensor(_draw(64, 128)))
     with pytest.raises(InputError, match=r"has shape \(64, 128\); \(512, 128\) fits"):
         network(Tensor(_draw(1, 3, 32, 32)))
@@ -291,7 +297,7 @@ def test_operands_of_other_shapes_are_refused_before_anything_is_read_beyond_the
 
 @needs_compiler
 def test_a_deep_copy_computes_the_same_and_is_independent() -> None:
-    network = create_model("xcit_nano_12_p16_224", num_classes=10, seed=0).set_train(False)
+    network = accelerate(create_model("xcit_nano_12_p16_224", num_classes=10, seed=0).set_train(False))
     image = Tensor(_draw(1, 3, 32, 32))
     expected = network(image).asnumpy()
     twin = copy.deepcopy(network)
@@ -303,9 +309,9 @@ def test_a_deep_copy_computes_the_same_and_is_independent() -> None:
 @needs_compiler
 @pytest.mark.parametrize("features_only", [False, True])
 def test_a_portable_copy_exports_without_this_machines_code(features_only: bool, tmp_path: Path) -> None:
-    network = create_model("xcit_nano_12_p16_224", features_only=features_only, seed=0).set_train(False)
+    network = accelerate(create_model("xcit_nano_12_p16_224", features_only=features_only, seed=0).set_train(False))
     image = Tensor(_draw(1, 3, 32, 32))
-    copy = network.portable()
+    copy = portable(network)
     mindspore.export(copy, image, file_name=str(tmp_path / "network"), file_format="MINDIR")
     assert build.library().name.encode() not in (tmp_path / "network.mindir").read_bytes()
     found = nn.GraphCell(mindspore.load(str(tmp_path / "network.mindir")))(image)
@@ -318,7 +324,7 @@ def test_a_portable_copy_exports_without_this_machines_code(features_only: bool,
 @needs_compiler
 def test_a_result_does_not_depend_on_timing() -> None:
     x, up = Tensor(_draw(16, 196, 192)), Tensor(_draw(16, 196, 192))
-    cell = _COMPILED.layer_norm((192,), epsilon=1e-6)
+    cell = _accelerated(nn.LayerNorm((192,), epsilon=1e-6))
     slope = mindspore.grad(_Weighed(_Call(cell, [x.asnumpy()]), up), None, cell.trainable_params())
     first = [gradient.asnumpy() for gradient in slope()]
     for _ in range(5):

@@ -8,9 +8,9 @@ import pytest
 from mindspore import Tensor, nn
 
 from xcit_hub import variants
-from xcit_hub.accelerated import build
+from xcit_hub.accelerated import accelerate, build
 from xcit_hub.accelerated.stacked import StackedXCiT, by_layer, fill, stacked
-from xcit_hub.models import XCiT, create_model, kernels
+from xcit_hub.models import XCiT, create_model
 
 pytestmark = pytest.mark.skipif(build.library() is None, reason=build.absence())
 
@@ -20,7 +20,7 @@ _SMALL = variants.Architecture(
 
 
 def _network(**options) -> XCiT:
-    network = create_model(_SMALL, num_classes=10, seed=0, **options)
+    network = accelerate(create_model(_SMALL, num_classes=10, seed=0, **options))
     rng = np.random.default_rng(0)
     for parameter in network.get_parameters():
         # No two layers alike, and all that begins with zeros or ones away from them.
@@ -46,6 +46,7 @@ class _Drawn(nn.Cell):
     def __init__(self, factors: np.ndarray) -> None:
         super().__init__()
         self.factors = Tensor(factors)
+        self.rate = 0.5
 
     def construct(self, count: int) -> Tensor:
         assert count == len(self.factors)
@@ -121,7 +122,7 @@ class _Doubled(XCiT):
 
 
 def test_a_network_that_is_more_than_an_xcit_stays_as_it_is() -> None:
-    computes_more = _Doubled(_SMALL, variants.dialect("paper"))
+    computes_more = accelerate(_Doubled(_SMALL, variants.dialect("paper")))
     holds_more = _network()
     holds_more.bias = mindspore.Parameter(Tensor(np.zeros(3, np.float32)), name="bias")
     drops_more = _network()
@@ -134,7 +135,7 @@ def test_blocks_that_are_no_single_operation_or_keep_nothing_stay_apart() -> Non
     recomputed, in_part = _network(), _network()
     recomputed.set_grad_checkpointing(True)
     in_part.blocks[1].recompute()
-    with kernels.portable():
-        portable = _network()
-    for network in (recomputed, in_part, portable, _network(proj_drop_rate=0.1)):
+    plain, seen = create_model(_SMALL, seed=0), _network()
+    seen.blocks[1].mlp.register_forward_hook(lambda *_: None)
+    for network in (recomputed, in_part, plain, seen, _network(proj_drop_rate=0.1)):
         assert stacked(network, dict.fromkeys(network.parameters_dict(), 1.0)) is network

@@ -30,7 +30,7 @@ train-dataset: ImageNet2012
 evaluation: top1acc77.27 | top5acc93.56
 author: somebody
 update-time: 2025-03-10
-repo-link: <https://example.org/repo>
+repo-link: <https://example.com/somebody/repo>
 user-id: somebody
 used-for: inference/extract-feature
 train-backend: ascend
@@ -92,10 +92,7 @@ def test_a_good_card_has_no_fault():
 
 def test_every_real_card_that_the_hubs_checker_takes_has_no_error():
     refused = {path.stem for path in FIXTURES.glob("*.md") if any(fault.severity == "error" for fault in check(path))}
-    assert refused == {
-        "mindspore__1.8__apdrawinggan_generator_apdrawingdb",  # `evaluation: -` is no YAML
-        "noah-cvlab__ascend__0.7__ghostnet_ssd_v1.0_cn",  # Chinese names and colons
-    }
+    assert refused == set()
 
 
 def test_the_seeds_card_disagrees_with_itself_and_has_half_a_digest():
@@ -115,35 +112,35 @@ def test_the_seeds_card_disagrees_with_itself_and_has_half_a_digest():
     [
         ("fine-tunable: True", "fine-tunable: maybe", "fine-tunable", "error", "True or False"),
         ("fine-tunable: True", "fine-tunable: 'True'", "fine-tunable", "error", "True or False"),
-        ("input-shape: [3, 224, 224]", "input-shape: 224", "input-shape", "error", "list of whole numbers"),
-        ("input-shape: [3, 224, 224]", "input-shape: [3, a]", "input-shape", "error", "list of whole numbers"),
+        ("input-shape: [3, 224, 224]", "input-shape: 224", "input-shape", "warning", "list of whole numbers"),
+        ("input-shape: [3, 224, 224]", "input-shape: [3, a]", "input-shape", "warning", "list of whole numbers"),
         ("input-shape: [3, 224, 224]", "accuracy: good", "accuracy", "error", "number"),
         ("input-shape: [3, 224, 224]", "allow-cache-ckpt: 1", "allow-cache-ckpt", "error", "True or False"),
         ("module-type: cv-classification", "module-type: vision", "module-type", "error", "cvtmodel"),
-        ("module-type: cv-classification", "module-type: cv-a-b", "module-type", "error", "one '-'"),
+        ("module-type: cv-classification", "module-type: [cv]", "module-type", "error", "cvtmodel"),
         ("train-dataset: ImageNet2012", "train-dataset: ImageNet2021", "train-dataset", "error", "ImageNet2012"),
         ("used-for: inference/extract-feature", "used-for: inference/fun", "used-for", "error", "transfer-learning"),
-        ("infer-backend: cpu/gpu/ascend", "infer-backend: tpu", "infer-backend", "error", "ascend"),
-        ("repo-link: <https://example.org/repo>", "repo-link: <repo>", "repo-link", "error", "web address"),
+        ("infer-backend: cpu/gpu/ascend", "infer-backend: tpu", "infer-backend", "warning", "ascend"),
+        ("repo-link: <https://example.com/somebody/repo>", "repo-link: <repo>", "repo-link", "error", "web address"),
         ("summary: a model", "summary: 'a model: mine'", "summary", "error", "':'"),
         ("summary: a model", "unknown: {a: 1}", "unknown", "error", "':'"),
-        ("summary: a model", "summary: a model\nsummary: twice", "summary", "error", "given twice"),
-        ("summary: a model", "summary: a model\ndialect: latin", "dialect", "error", "mindcv"),
+        ("summary: a model", "summary: a model\nsummary: twice", "summary", "warning", "given twice"),
+        ("summary: a model", "summary: a model\ndialect: latin", "dialect", "warning", "mindcv"),
         ("update-time: 2025-03-10", "update-time: 2025-3-10", "update-time", "warning", "YYYY-MM-DD"),
-        ("top1acc77.27", "top1acc99.27", "evaluation", "error", "cannot exceed"),
-        ("top5acc93.56", "top5acc193.56", "evaluation", "error", "cannot be"),
+        ("top1acc77.27", "top1acc99.27", "evaluation", "warning", "cannot exceed"),
+        ("top5acc93.56", "top5acc193.56", "evaluation", "warning", "cannot be"),
         ("top1acc77.27", "top1acc78.0", "evaluation", "warning", "77.27 (line 34)"),
         ("mindspore-version: 2.5", "mindspore-version: 2.6", "mindspore-version", "warning", "2.5.0 (line 34)"),
         ("- file-format: ckpt", "- file-format: exe", "asset", "error", "mindir"),
         ("<https://example.org/model.ckpt>", "model.ckpt", "asset", "error", "web address"),
         ("asset-sha256: 00000000", "asset-sha256: 00000000 #", "asset", "warning", "8 of 64"),
-        ("asset-sha256: 00000000", "asset-sha256: xyz #", "asset", "error", "64 hex digits"),
+        ("asset-sha256: 00000000", "asset-sha256: xyz #", "asset", "warning", "64 hex digits"),
         ("  asset-sha256: ", "  other: ", "asset", "error", "asset-sha256 is required"),
         ("asset:\n- file-format", "asset: none\nother:\n- file-format", "asset", "error", "not a list"),
         ("## Accuracy", "## Accuracy:", "prose", "error", "end in ':'"),
         ("## Accuracy", "Accuracy:\n=====", "prose", "error", "end in ':'"),
         ("## Accuracy", "## Accuracy\n\n---\n", "metadata", "error", "exactly two"),
-        ("# model\n", "\n", "title", "error", "heading"),
+        ("# model\n", "\n", "title", "warning", "heading"),
     ],
 )  # fmt: skip
 def test_each_fault_is_found_at_its_line(old, new, field, severity, message):
@@ -161,9 +158,19 @@ def test_each_fault_is_found_at_its_line(old, new, field, severity, message):
 @pytest.mark.parametrize("name", REQUIRED)
 def test_each_required_field_is_missed(name):
     without = "\n".join(line for line in GOOD.split("\n") if not line.startswith(f"{name}:"))
+    assert [fault.field for fault in check(without) if fault.severity == "error"] == [name]
+
+
+# The Hub's checker takes these without a value; of the others it looks at the value.
+MAY_SAY_NOTHING = [name for name in REQUIRED if name not in {"module-type", "fine-tunable", "used-for"}]
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_each_required_field_that_says_nothing_is_reported(name):
     empty = "\n".join(f"{name}:" if line.startswith(f"{name}:") else line for line in GOOD.split("\n"))
-    for text in (without, empty):
-        assert [fault.field for fault in check(text) if fault.severity == "error"] == [name]
+    assert any(fault.field == name for fault in check(empty))
+    refused = [fault.field for fault in check(empty) if fault.severity == "error"]
+    assert refused == ([] if name in MAY_SAY_NOTHING else [name])
 
 
 def test_all_faults_are_reported_at_once_in_the_order_of_their_lines():
@@ -201,16 +208,26 @@ def test_a_card_that_quotes_several_sources_agrees_with_its_metadata_if_one_of_t
 @pytest.mark.parametrize(
     ("old", "new", "field", "severity", "message"),
     [
-        ("license: apache-2.0\n", "", "license", "error", "missing"),
-        ("dialect: mindcv\n", "", "dialect", "error", "missing"),
-        ("dialect: mindcv", "dialect: both", "dialect", "error", "paper"),
+        ("license: apache-2.0\n", "", "license", "warning", "missing"),
+        ("dialect: mindcv\n", "", "dialect", "warning", "missing"),
+        ("dialect: mindcv", "dialect: both", "dialect", "warning", "paper"),
         ("pipeline_tag: image-classification", "pipeline_tag: fill-mask", "pipeline_tag", "warning", "fill-mask"),
-        ("value: 77.27", "value: high", "model-index", "error", "no number"),
-        ("value: 77.27", "value: 770.27", "model-index", "error", "cannot be"),
+        ("value: 77.27", "value: high", "model-index", "warning", "not a number"),
+        ("value: 77.27", "value: 770.27", "model-index", "warning", "cannot be"),
         ("value: 77.27", "value: 77.5", "model-index", "warning", "the prose says 77.27"),
         ("- name: model\n  results:", "- nome: model\n  results:", "model-index", "error", "not a model-index"),
-        ("# model\n", "# model:\n", "prose", "error", "':'"),
-        ("dialect: mindcv", "dialect: mindcv\nmindspore-hub: {fine-tunable: x}", "fine-tunable", "error", "True"),
+        ("license: apache-2.0", "license: Apache2.0", "license", "error", "apache-2.0"),
+        ("license: apache-2.0", "license: mit\nlanguage: zh-CN", "language", "error", "lowercase"),
+        ("license: apache-2.0", "license: mit\nbase_model: a/b/c", "base_model", "error", "'a/b/c'"),
+        ("license: apache-2.0", "license: mit\ntags: [{a: b}]", "tags", "error", "list of names"),
+        ("license: apache-2.0", "license: mit\nlicense: mit", "license", "error", "given twice"),
+        (
+            "dialect: mindcv",
+            "dialect: mindcv\nmindspore-hub: {input-shape: x}",
+            "input-shape",
+            "warning",
+            "whole numbers",
+        ),
     ],
 )
 def test_each_fault_of_a_hugging_face_card_is_found(old, new, field, severity, message):

@@ -62,7 +62,7 @@ def test_a_file_that_is_not_there_is_the_users_error(tmp_path):
 def test_new_writes_every_form_in_every_language(model, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"top1": 69.9, "top5": 89.7, "eval_samples": 50, "device": "CPU"}))
     (tmp_path / "card.yaml").write_text(
-        "model_version: 1.0\nauthor: me\nupdate_time: 2026-01-31\nrepo_link: https://example.org\nuser_id: me\n"
+        "model_version: 1.0\nauthor: me\nupdate_time: 2026-01-31\nrepo_link: https://example.com/me/nano\nuser_id: me\n"
         "mindspore_version: 2.10\nsummary: mine\ntrain_dataset: ImageNet2012\nrepository: me/nano\n"
     )
     arguments = [

@@ -12,15 +12,22 @@ from cards.card import read_text
 from cards.check import check, read
 from xcit_hub import variants
 
-SEED = Path(__file__).parent / "fixtures" / "seed" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
+FIXTURES = Path(__file__).parent / "fixtures"
+SEED = FIXTURES / "seed" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
 OFFICIAL = "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012"
 TIMM = [name for name, entry in variants.CHECKPOINTS.items() if entry.family == "timm"]
 
 
 def test_regenerating_the_index_changes_nothing():
-    wanted = index.rendered()
+    wanted = index.shipped()
     present = {path.relative_to(index.folder()).as_posix(): read_text(path) for path in index.folder().rglob("*.md")}
     assert present == wanted
+
+
+@pytest.mark.parametrize("path", sorted((FIXTURES / "timm").glob("*.md")), ids=lambda path: path.stem)
+def test_a_card_made_on_demand_is_the_file_that_shipped_with_0_1_0(path):
+    name, chinese = path.name.removesuffix(".md").removesuffix("_cn"), path.stem.endswith("_cn")
+    assert index.entry(name).text("zh" if chinese else "en") == read_text(path)
 
 
 def test_the_command_says_what_is_not_as_generated():
@@ -85,9 +92,9 @@ def test_there_is_a_card_of_each_of_timms_42_checkpoints():
 def test_a_timm_card_says_what_the_variant_table_says(name):
     entry = variants.checkpoint(name)
     for lang in ("en", "zh"):
-        path = index.find(name, lang=lang)
-        card = read(path)
-        assert check(path) == []
+        text = index.entry(name).text(lang)
+        card = read(text)
+        assert check(text) == []
         assert card.title == name
         assert [result.metric_value for result in card.metadata.results] == [
             entry.accuracies[0].top1,
@@ -109,9 +116,11 @@ def test_a_timm_card_says_what_the_variant_table_says(name):
         ("xcit_nano_12_p8_384.fb_dist_in1k", "timm/xcit_nano_12_p8_384.fb_dist_in1k"),
     ],
 )
-def test_a_shipped_card_is_found_by_its_names(name, uid):
-    assert index.find(name) == index.folder() / f"{uid}.md"
-    assert index.find(name, lang="zh") == index.folder() / f"{uid}_cn.md"
+def test_a_card_is_found_by_its_names(name, uid):
+    assert index.entry(name).uid == uid
+    shipped = index.folder() / f"{uid}.md"
+    assert index.find(name) == (shipped if uid == OFFICIAL else None)
+    assert index.find(name, lang="zh") == (index.folder() / f"{uid}_cn.md" if uid == OFFICIAL else None)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +128,7 @@ def test_a_shipped_card_is_found_by_its_names(name, uid):
 )
 def test_nothing_else_is_found(name):
     assert index.find(name) is None
+    assert index.entry(name) is None
 
 
 def test_the_official_cards_only_fault_is_its_publishers():

@@ -112,7 +112,7 @@ def test_chinese_is_drawn_with_chinese_glyphs(chromium, tmp_path):
 @pytest.mark.parametrize("lang", ["en", "zh"])
 @pytest.mark.parametrize("name", [OFFICIAL, "timm/xcit_tiny_12_p16_224.fb_in1k"])
 def test_the_page_holds_everything_itself(name, lang):
-    page = html(read(index.find(name, lang=lang)))
+    page = html(read(index.entry(name).text(lang)))
     assert not re.search(r"<(script|img|link|iframe|object|embed|video)\b", page)
     assert not re.search(r"url\(|@import|\bsrc=", page)
     assert f'lang="{"zh-CN" if lang == "zh" else "en"}"' in page
@@ -123,7 +123,7 @@ def test_the_page_holds_everything_itself(name, lang):
 
 def test_one_published_model_has_one_bar():
     for name in (OFFICIAL, "timm/xcit_tiny_12_p16_224.fb_in1k"):
-        found = bars(read(index.find(name)).metadata)
+        found = bars(read(index.entry(name).text()).metadata)
         assert len(found) == 43
         assert sum(bar.mine for bar in found) == 1
 

@@ -21,7 +21,7 @@ from cards.provenance import Conversion
 from cards.translate import translate
 from cards.write import write
 from xcit_hub import variants
-from xcit_hub.checkpoints.rewrite import convert
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.errors import CardError, InputError
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.run_record import RunRecord
@@ -51,7 +51,7 @@ model_version: 1.0
 train_dataset: ImageNet2012
 author: somebody
 update_time: 2026-01-31
-repo_link: <https://example.org/repo>
+repo_link: <https://example.com/somebody/repo>
 user_id: somebody
 mindspore_version: 2.10
 license: apache-2.0
@@ -87,7 +87,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     arrays = {name: generator.uniform(0.5, 1.5, shape).astype(np.float32) for name, shape in shapes.items()}
     save_file(arrays, folder / "source.safetensors")
     target = folder / "my_nano.ckpt"
-    report = convert(folder / "source.safetensors", target, to="xcit-hub", model=NANO, dialect="paper").as_dict()
+    report = rewrite(folder / "source.safetensors", target, to="xcit-hub", model=NANO, dialect="paper").as_dict()
     report["parity"] = PARITY
     (folder / "report.json").write_text(json.dumps(report))
     (folder / "card.yaml").write_text(META)

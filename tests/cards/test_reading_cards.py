@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cards import hugging_face, mindspore_hub
+from cards import figures, hugging_face, mindspore_hub
 from cards.card import Card, read_text
 from cards.check import check, form_of, read
 from cards.faults import UnreadableCardError
-from cards.metadata import CardMetadata, Result, ranked_accuracies
+from cards.metadata import CardMetadata, Result
 from xcit_hub.errors import CardError
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -250,7 +250,7 @@ def test_fields_map_between_the_hubs():
     )  # fmt: skip
     ours = only_theirs.for_mindspore_hub()
     assert (ours.license, ours.train_dataset, ours.module_type) == ("Apache2.0", "ImageNet2012", "cv-classification")
-    assert ranked_accuracies(ours.evaluation) == {1: 77.27, 5: 93.56}
+    assert figures.read(ours.evaluation).ranked == {1: 77.27, 5: 93.56}
 
 
 def test_mapping_never_replaces_what_a_card_says_itself():

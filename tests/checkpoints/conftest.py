@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tiny_networks import Make, network
 
-from xcit_hub.checkpoints import families as dialects
+from xcit_hub.checkpoints import translate
 from xcit_hub.checkpoints.checkpoint import StoredTensor
 from xcit_hub.variants import Family
 
@@ -15,6 +15,6 @@ def make() -> Make:
     """Tensors of a network in a family's names: ``make("timm", architecture, kind)``."""
 
     def made(family: Family = "xcit-hub", *arguments: object, **named: object) -> dict[str, StoredTensor]:
-        return dialects.from_ours(network(*arguments, **named), family)  # type: ignore[arg-type]
+        return translate.from_ours(network(*arguments, **named), family)  # type: ignore[arg-type]
 
     return made

@@ -21,10 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_networks import TINY, network
 
-from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints import families as dialects
+from xcit_hub.checkpoints import checkpoint, translate
 from xcit_hub.checkpoints.checkpoint import StoredTensor
-from xcit_hub.checkpoints.rewrite import convert
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.errors import XcitHubError
 
 FAMILIES = {".safetensors": "timm", ".ckpt": "xcit-hub", ".pth": "facebook"}
@@ -33,7 +32,7 @@ SEEDS = st.integers(0, 2**64)  # for what is done to a file: hypothesis's own ge
 
 
 def small(family: str) -> dict[str, StoredTensor]:
-    return dialects.from_ours(network(TINY), family)
+    return translate.from_ours(network(TINY), family)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +81,7 @@ def attempt(source: Path, target: Path) -> bool:
     """Convert within one family; whether it was accepted. Only an error of ours may come out."""
     before = set(source.parent.iterdir())
     try:
-        convert(source, target, to=FAMILIES[source.suffix])
+        rewrite(source, target, to=FAMILIES[source.suffix])
     except XcitHubError as error:
         assert error.what
         str(error).encode("utf-8")
@@ -225,10 +224,10 @@ def mistake(good: dict[str, StoredTensor], kind: str, chance: random.Random) -> 
 
 _LOOP = """
 import sys
-from xcit_hub.checkpoints.rewrite import convert
+from xcit_hub.checkpoints.rewrite import rewrite
 print("ready", flush=True)
 sys.stdin.readline()
-convert(sys.argv[1], sys.argv[2])
+rewrite(sys.argv[1], sys.argv[2])
 print("done", flush=True)
 """
 
@@ -240,9 +239,9 @@ def test_kill_minus_nine_at_any_moment_leaves_no_target_or_a_whole_one(tmp_path:
 
     source = tmp_path / "source.safetensors"
     entry = architecture("xcit_tiny_24_p16_224")
-    checkpoint.write(source, dialects.from_ours(network(entry, "classifier", 1000), "timm"))
+    checkpoint.write(source, translate.from_ours(network(entry, "classifier", 1000), "timm"))
     target = tmp_path / "target.ckpt"
-    report = convert(source, target)
+    report = rewrite(source, target)
     whole, duration = sha256_of(target), report.seconds
     target.unlink()
     chance = random.Random(0)
@@ -272,5 +271,5 @@ def test_kill_minus_nine_at_any_moment_leaves_no_target_or_a_whole_one(tmp_path:
         if config.exists():
             assert json.loads(config.read_text())["xcit_hub"]["sha256"] == whole
     assert interrupted >= 10, "the kills came too late to prove anything"
-    convert(source, target)
+    rewrite(source, target)
     assert sha256_of(target) == whole

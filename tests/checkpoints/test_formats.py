@@ -339,11 +339,11 @@ def test_tables_within_themselves_and_endless_nesting_end(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("x.txt", b"abc", "names no checkpoint format"),
+        ("x.txt", b"abc", "is not a checkpoint"),
         ("x.safetensors", b"", "is empty"),
         ("x.ckpt", b"PK\x03\x04 and more", "PyTorch archive"),
         ("x.ckpt", header("{}"), "is a safetensors file"),
-        ("x.pth", b"no pickle at all", "no PyTorch checkpoint"),
+        ("x.pth", b"no pickle at all", "is not a PyTorch checkpoint"),
     ],
 )
 def test_the_message_says_what_the_file_is_instead(tmp_path: Path, name: str, content: bytes, words: str):

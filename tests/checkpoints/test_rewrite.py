@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from tiny_networks import TINY, TINY_P16, Make, network, same
 
-from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints import families as dialects
+from xcit_hub.checkpoints import checkpoint, families
+from xcit_hub.checkpoints.beside import Reason
 from xcit_hub.checkpoints.checkpoint import StoredTensor
-from xcit_hub.checkpoints.rewrite import config_path, convert, load
+from xcit_hub.checkpoints.rewrite import rewrite
+from xcit_hub.checkpoints.sidecar import config_path
+from xcit_hub.checkpoints.weights import load
 from xcit_hub.errors import CheckpointError, InputError, UnknownNameError, WeightsError
 from xcit_hub.files import sha256_of
 from xcit_hub.parameters import parameter_shapes
@@ -61,10 +63,10 @@ def test_every_family_and_format_becomes_every_other_and_comes_back(
         checkpoint.write(source, tensors, {"xcit_hub.dialect": dialect})
         for target_family in families:
             there, back = tmp_path / f"there{suffix_out}", tmp_path / f"back{suffix_in}"
-            convert(source, there, to=target_family)
+            rewrite(source, there, to=target_family)
             assert same(written(there), make(target_family))
             assert load(there).dialect == dialect
-            convert(there, back, to=source_family)
+            rewrite(there, back, to=source_family)
             assert same(written(back), tensors)
 
 
@@ -73,10 +75,10 @@ def test_every_family_and_format_becomes_every_other_and_comes_back(
 def test_files_of_every_architecture_come_back_byte_for_byte(tmp_path: Path, name: str, make: Make):
     start, ckpt, facebook, end = (tmp_path / n for n in ("a.safetensors", "b.ckpt", "c.safetensors", "d.safetensors"))
     checkpoint.write(tmp_path / "raw.safetensors", make("timm", architecture(name), "classifier", 1000))
-    convert(tmp_path / "raw.safetensors", start, to="timm")
-    convert(start, ckpt)
-    convert(ckpt, facebook, to="facebook")
-    report = convert(facebook, end, to="timm")
+    rewrite(tmp_path / "raw.safetensors", start, to="timm")
+    rewrite(start, ckpt)
+    rewrite(ckpt, facebook, to="facebook")
+    report = rewrite(facebook, end, to="timm")
     assert report.weights.architecture.name == name
     assert sha256_of(end) == sha256_of(start) == report.target["sha256"]
     for path in tmp_path.iterdir():  # pytest keeps the folders of three runs
@@ -91,8 +93,8 @@ def test_timms_own_network_comes_back_whole_and_loads_strictly(tmp_path: Path, n
 
     model = timm.create_model(name)
     save_file(model.state_dict(), tmp_path / "timm.safetensors")
-    convert(tmp_path / "timm.safetensors", tmp_path / "ours.ckpt")
-    convert(tmp_path / "ours.ckpt", tmp_path / "back.safetensors", to="timm")
+    rewrite(tmp_path / "timm.safetensors", tmp_path / "ours.ckpt")
+    rewrite(tmp_path / "ours.ckpt", tmp_path / "back.safetensors", to="timm")
     back = load_file(tmp_path / "back.safetensors")
     assert back.keys() == model.state_dict().keys()
     assert all(torch.equal(back[key], value) for key, value in model.state_dict().items())
@@ -106,7 +108,7 @@ def test_timm_reads_the_facebook_file_as_it_reads_facebooks_own(tmp_path: Path):
 
     model = timm.create_model("xcit_nano_12_p16_224")
     torch.save(model.state_dict(), tmp_path / "timm.pth")
-    convert(tmp_path / "timm.pth", tmp_path / "facebook.pth", to="facebook")
+    rewrite(tmp_path / "timm.pth", tmp_path / "facebook.pth", to="facebook")
     content = torch.load(tmp_path / "facebook.pth", weights_only=True)
     assert "cls_attn_blocks.0.attn.qkv.weight" in content["model"]
     renamed = checkpoint_filter_fn(content, model)
@@ -117,7 +119,7 @@ def test_timm_reads_the_facebook_file_as_it_reads_facebooks_own(tmp_path: Path):
 def test_mindspore_reads_the_ckpt_and_its_dialect(paper: Path, tmp_path: Path):
     import mindspore
 
-    convert(paper, tmp_path / "x.ckpt")
+    rewrite(paper, tmp_path / "x.ckpt")
     loaded = mindspore.load_checkpoint(str(tmp_path / "x.ckpt"))
     assert loaded["xcit_hub.dialect"] == "paper"
     for name, shape in parameter_shapes(TINY, num_classes=7).items():
@@ -135,10 +137,10 @@ def test_a_detectors_backbone_goes_to_ours_and_back_with_its_pyramid(tmp_path: P
         whole["state_dict.neck.conv.weight"] = StoredTensor.of(np.ones(3, np.float32))
         source = tmp_path / "mask_rcnn.safetensors"
         checkpoint.write(source, whole, {"format": "pt"})
-        report = convert(source, tmp_path / "x.ckpt")
+        report = rewrite(source, tmp_path / "x.ckpt")
         assert report.weights.kind == "dense"
         assert [entry.name for entry in report.weights.dropped] == ["state_dict.neck.conv.weight"]
-        convert(tmp_path / "x.ckpt", tmp_path / "back.pth", to="facebook")
+        rewrite(tmp_path / "x.ckpt", tmp_path / "back.pth", to="facebook")
         assert same(written(tmp_path / "back.pth"), bare)
 
 
@@ -148,9 +150,9 @@ def test_timm_gets_a_detectors_blocks_as_its_feature_extractor(tmp_path: Path, m
 
     entry = architecture("xcit_nano_12_p16_224")
     checkpoint.write(tmp_path / "x.safetensors", make("facebook", entry, "dense"), {"format": "pt"})
-    report = convert(tmp_path / "x.safetensors", tmp_path / "timm.safetensors", to="timm")
+    report = rewrite(tmp_path / "x.safetensors", tmp_path / "timm.safetensors", to="timm")
     assert any("pyramid" in note for note in report.weights.notes)
-    assert sum("pyramid" in dropped.reason for dropped in report.weights.dropped) == 10
+    assert sum(dropped.reason is Reason.PYRAMID for dropped in report.weights.dropped) == 10
     features = timm.create_model(entry.name, features_only=True)
     state = {f"model.{name}": value for name, value in load_file(tmp_path / "timm.safetensors").items()}
     features.load_state_dict(state, strict=True)
@@ -163,7 +165,7 @@ def test_a_dino_backbone_has_no_classes_and_fits_timm_without_a_head(tmp_path: P
 
     entry = architecture("xcit_small_12_p16_224")
     checkpoint.write(tmp_path / "dino.safetensors", make("facebook", entry, "backbone"), {"format": "pt"})
-    report = convert(tmp_path / "dino.safetensors", tmp_path / "timm.safetensors", to="timm")
+    report = rewrite(tmp_path / "dino.safetensors", tmp_path / "timm.safetensors", to="timm")
     assert (report.weights.kind, report.weights.num_classes) == ("backbone", 0)
     timm.create_model(entry.name, num_classes=0).load_state_dict(load_file(tmp_path / "timm.safetensors"), strict=True)
 
@@ -180,7 +182,7 @@ def test_a_training_checkpoint_gives_plain_or_averaged_weights_and_counts_the_re
     source, target = tmp_path / "train.ckpt", tmp_path / "x.safetensors"
     checkpoint.write(source, content)
     for ema, expected in ((False, plain), (True, averaged)):
-        report = convert(source, target, ema=ema)
+        report = rewrite(source, target, ema=ema)
         assert report.weights.dialect == "mindcv"
         assert same(written(target), expected)
         assert any("both there" in note for note in report.weights.notes)
@@ -193,23 +195,23 @@ def test_a_training_checkpoint_gives_plain_or_averaged_weights_and_counts_the_re
 def test_a_mindcv_network_is_refused_to_timm_and_facebook_with_the_way_out(mindcv: Path, tmp_path: Path):
     for family in ("timm", "facebook"):
         with pytest.raises(WeightsError, match=f"{family} has no network") as caught:
-            convert(mindcv, tmp_path / "x.safetensors", to=family)
+            rewrite(mindcv, tmp_path / "x.safetensors", to=family)
         assert "import xcit_hub.timm" in caught.value.fix
     assert not (tmp_path / "x.safetensors").exists()
 
 
 def test_a_paper_network_is_refused_to_mindcv(paper: Path, tmp_path: Path):
     with pytest.raises(WeightsError, match="MindCV has no network"):
-        convert(paper, tmp_path / "x.ckpt", to="mindcv")
+        rewrite(paper, tmp_path / "x.ckpt", to="mindcv")
 
 
 def test_naming_our_class_is_the_way_from_mindcv_to_timm_and_leaves_its_mark(tmp_path: Path, make: Make):
     entry = architecture("xcit_nano_12_p16_224")
     source, target = tmp_path / "x.ckpt", tmp_path / "x.safetensors"
     checkpoint.write(source, make("mindcv", entry, "classifier", 1000))
-    report = convert(source, target, to="timm", model=f"{entry.name}.ms_in1k", dialect="mindcv")
-    assert dialects.MINDCV_MARK in checkpoint.read(target).tensors
-    assert dialects.MINDCV_MARK in [made["name"] for made in report.made_up]
+    report = rewrite(source, target, to="timm", model=f"{entry.name}.ms_in1k", dialect="mindcv")
+    assert families.MINDCV_MARK in checkpoint.read(target).tensors
+    assert families.MINDCV_MARK in [made["name"] for made in report.made_up]
     bare = tmp_path / "bare.safetensors"
     checkpoint.write(bare, checkpoint.read(target).tensors)  # the metadata is gone, the mark is not
     assert load(bare).dialect == "mindcv"
@@ -224,7 +226,7 @@ def test_a_file_that_does_not_tell_needs_the_dialect_and_then_carries_it(tmp_pat
         load(source)
     assert str(source) in str(caught.value)
     for suffix in SUFFIXES:
-        convert(source, tmp_path / f"x{suffix}", dialect="mindcv")
+        rewrite(source, tmp_path / f"x{suffix}", dialect="mindcv")
         assert load(tmp_path / f"x{suffix}").dialect == "mindcv"
         config = json.loads((tmp_path / "x.config.json").read_text())
         assert config["xcit_hub"]["dialect"] == "mindcv"
@@ -249,15 +251,15 @@ def test_the_config_speaks_only_for_the_file_it_was_written_for(tmp_path: Path, 
 def test_a_file_changed_since_its_config_was_written_is_refused_until_the_config_is_deleted(
     paper: Path, tmp_path: Path
 ):
-    from xcit_hub.checkpoints.description import inspect
+    from xcit_hub.checkpoints.inspection import inspect
 
     target = tmp_path / "x.safetensors"
-    convert(paper, target)
+    rewrite(paper, target)
     assert inspect(target).config == "x.config.json was written for this file"
     content = bytearray(target.read_bytes())
     content[-40] ^= 1
     target.write_bytes(content)
-    for attempt in (lambda: load(target), lambda: convert(target, tmp_path / "y.ckpt")):
+    for attempt in (lambda: load(target), lambda: rewrite(target, tmp_path / "y.ckpt")):
         with pytest.raises(WeightsError, match=r"was changed since x.config.json was written") as caught:
             attempt()
         assert str(target) in str(caught.value) and "delete x.config.json" in str(caught.value)
@@ -270,9 +272,9 @@ def test_a_file_changed_since_its_config_was_written_is_refused_until_the_config
 def test_a_config_written_for_what_is_not_there_is_not_used_and_that_is_said(
     paper: Path, tmp_path: Path, named: object
 ):
-    from xcit_hub.checkpoints.description import inspect
+    from xcit_hub.checkpoints.inspection import inspect
 
-    convert(paper, tmp_path / "x.ckpt")
+    rewrite(paper, tmp_path / "x.ckpt")
     config = json.loads((tmp_path / "x.config.json").read_text())
     config["xcit_hub"] |= {"file": named, "sha256": "0" * 64, "dialect": "mindcv"}
     (tmp_path / "x.config.json").write_text(json.dumps(config))
@@ -283,14 +285,14 @@ def test_a_config_written_for_what_is_not_there_is_not_used_and_that_is_said(
 
 
 def test_a_config_of_another_file_there_is_none_of_ones_own(paper: Path, tmp_path: Path):
-    convert(paper, tmp_path / "x.ckpt")
-    convert(paper, tmp_path / "x.safetensors", num_classes=3)
+    rewrite(paper, tmp_path / "x.ckpt")
+    rewrite(paper, tmp_path / "x.safetensors", num_classes=3)
     assert not any("x.config.json" in note for note in load(tmp_path / "x.ckpt").notes)
 
 
 @pytest.mark.parametrize(("key", "said"), [("architecture", "xcit_nano_12_p16_224"), ("dialect", "mindcv")])
 def test_a_config_that_contradicts_its_file_is_refused(paper: Path, tmp_path: Path, key: str, said: str):
-    convert(paper, tmp_path / "x.ckpt")
+    rewrite(paper, tmp_path / "x.ckpt")
     path = tmp_path / "x.config.json"
     config = json.loads(path.read_text())
     (config if key == "architecture" else config["xcit_hub"])[key] = said
@@ -300,17 +302,17 @@ def test_a_config_that_contradicts_its_file_is_refused(paper: Path, tmp_path: Pa
 
 
 def test_an_assumed_size_stays_assumed_and_another_than_the_files_own_is_noted(tmp_path: Path, make: Make):
-    from xcit_hub.checkpoints.description import inspect
+    from xcit_hub.checkpoints.inspection import inspect
 
     source, target = tmp_path / "x.safetensors", tmp_path / "y.ckpt"
     checkpoint.write(source, make("timm", architecture("xcit_nano_12_p16_224"), "classifier", 7))
-    convert(source, target)
-    convert(target, tmp_path / "z.pth")
+    rewrite(source, target)
+    rewrite(target, tmp_path / "z.pth")
     for path in (target, tmp_path / "z.pth"):
         assert "Assumed xcit_nano_12_p16_224" in inspect(path).notes[0]
-    convert(target, target.with_name("w.ckpt"), model="xcit_nano_12_p16_384")
+    rewrite(target, target.with_name("w.ckpt"), model="xcit_nano_12_p16_384")
     assert load(tmp_path / "w.ckpt").notes == []
-    report = convert(tmp_path / "w.ckpt", tmp_path / "v.ckpt", model="xcit_nano_12_p16_224")
+    report = rewrite(tmp_path / "w.ckpt", tmp_path / "v.ckpt", model="xcit_nano_12_p16_224")
     said = "The file calls itself xcit_nano_12_p16_384; --model says xcit_nano_12_p16_224."
     assert report.weights.notes == [said]
     assert report.weights.architecture.name == "xcit_nano_12_p16_224"
@@ -324,20 +326,20 @@ def test_blocks_lost_from_a_known_network_make_no_custom_one_unless_it_is_named(
         load(tmp_path / "x.safetensors")
     custom = "xcit_custom_128x11_h4_p16_224"
     assert f"--model {custom}" in str(caught.value)
-    convert(tmp_path / "x.safetensors", tmp_path / "y.ckpt", model=custom)
+    rewrite(tmp_path / "x.safetensors", tmp_path / "y.ckpt", model=custom)
     assert load(tmp_path / "y.ckpt").architecture.name == custom
 
 
 def test_families_and_models_that_are_none_are_refused_in_words(paper: Path, tmp_path: Path):
     with pytest.raises(UnknownNameError, match="no family called 'zzz'"):
-        convert(paper, tmp_path / "x.ckpt", to="zzz")  # type: ignore[arg-type]
+        rewrite(paper, tmp_path / "x.ckpt", to="zzz")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not by 3"):
-        convert(paper, tmp_path / "x.ckpt", model=3)  # type: ignore[arg-type]
+        rewrite(paper, tmp_path / "x.ckpt", model=3)  # type: ignore[arg-type]
 
 
 def test_a_strangers_config_is_left_alone(paper: Path, tmp_path: Path):
     (tmp_path / "config.json").write_text('{"architecture": "mine"}')
-    report = convert(paper, tmp_path / "model.safetensors")
+    report = rewrite(paper, tmp_path / "model.safetensors")
     assert (tmp_path / "config.json").read_text() == '{"architecture": "mine"}'
     assert any("left it as it was" in note for note in report.weights.notes)
     assert config_path("a/pytorch_model.bin").name == "config.json"
@@ -354,12 +356,12 @@ def test_a_family_the_file_is_not_of_is_refused(paper: Path):
 
 def test_classes_are_kept_from_the_first_or_dropped_and_it_is_said(paper: Path, tmp_path: Path):
     whole = load(paper)
-    report = convert(paper, tmp_path / "x.safetensors", num_classes=3)
+    report = rewrite(paper, tmp_path / "x.safetensors", num_classes=3)
     kept = load(tmp_path / "x.safetensors")
     assert kept.num_classes == 3
     assert (kept.tensors["head.weight"].numpy() == whole.tensors["head.weight"].numpy()[:3]).all()
     assert any("first 3 of 7" in note for note in report.weights.notes)
-    report = convert(paper, tmp_path / "x.safetensors", num_classes=0)
+    report = rewrite(paper, tmp_path / "x.safetensors", num_classes=0)
     assert load(tmp_path / "x.safetensors").kind == "backbone"
     assert [entry.name for entry in report.weights.dropped] == ["head.weight", "head.bias"]
 
@@ -368,10 +370,10 @@ def test_classes_are_kept_from_the_first_or_dropped_and_it_is_said(paper: Path, 
 def test_more_classes_begin_another_classifier_which_is_called_untrained_wherever_it_goes(
     paper: Path, tmp_path: Path, suffix: str
 ):
-    from xcit_hub.checkpoints.description import inspect
+    from xcit_hub.checkpoints.inspection import inspect
 
     grown = tmp_path / f"grown{suffix}"
-    report = convert(paper, grown, num_classes=9)
+    report = rewrite(paper, grown, num_classes=9)
     told = report.as_dict()
     assert [entry["name"] for entry in told["made_up"]] == ["head.weight", "head.bias"]
     assert all("not trained" in entry["reason"] for entry in told["made_up"])
@@ -386,19 +388,19 @@ def test_more_classes_begin_another_classifier_which_is_called_untrained_whereve
     weight = loaded.tensors["head.weight"].numpy()
     assert weight.shape == (9, 16) and 0.01 < weight.std() < 0.03
     assert not loaded.tensors["head.bias"].numpy().any()
-    convert(grown, tmp_path / "sliced.ckpt", num_classes=4)
+    rewrite(grown, tmp_path / "sliced.ckpt", num_classes=4)
     for path in (grown, tmp_path / "sliced.ckpt"):
         assert any("never trained" in note for note in load(path).notes)
         assert any("never trained" in note for note in inspect(path).notes)
-    convert(grown, tmp_path / "bare.ckpt", num_classes=0)
+    rewrite(grown, tmp_path / "bare.ckpt", num_classes=0)
     assert not load(tmp_path / "bare.ckpt").head_untrained
     assert not any("never trained" in note for note in load(tmp_path / "bare.ckpt").notes)
 
 
 def test_a_new_classifier_is_the_same_every_time_and_of_the_files_dtype(paper: Path, tmp_path: Path):
-    convert(paper, tmp_path / "half.safetensors", dtype="float16", num_classes=0)
+    rewrite(paper, tmp_path / "half.safetensors", dtype="float16", num_classes=0)
     for name in ("a", "b"):
-        convert(tmp_path / "half.safetensors", tmp_path / f"{name}.safetensors", to="timm", num_classes=9)
+        rewrite(tmp_path / "half.safetensors", tmp_path / f"{name}.safetensors", to="timm", num_classes=9)
     assert sha256_of(tmp_path / "a.safetensors") == sha256_of(tmp_path / "b.safetensors")
     assert {tensor.dtype for tensor in written(tmp_path / "a.safetensors").values()} == {"float16"}
     assert load(tmp_path / "a.safetensors").kind == "classifier"
@@ -406,13 +408,13 @@ def test_a_new_classifier_is_the_same_every_time_and_of_the_files_dtype(paper: P
 
 def test_classes_that_cannot_be_are_refused(paper: Path, tmp_path: Path, make: Make):
     with pytest.raises(InputError, match="cannot have -1 classes"):
-        convert(paper, tmp_path / "x.safetensors", num_classes=-1)
+        rewrite(paper, tmp_path / "x.safetensors", num_classes=-1)
     for absurd in (1 << 44, 1 << 80):
         with pytest.raises(InputError, match="is too large"):
-            convert(paper, tmp_path / "x.safetensors", num_classes=absurd)
+            rewrite(paper, tmp_path / "x.safetensors", num_classes=absurd)
     checkpoint.write(tmp_path / "dense.safetensors", make("facebook", TINY, "dense"), {"format": "pt"})
     with pytest.raises(InputError, match="without class attention"):
-        convert(tmp_path / "dense.safetensors", tmp_path / "x.safetensors", num_classes=5)
+        rewrite(tmp_path / "dense.safetensors", tmp_path / "x.safetensors", num_classes=5)
     assert not (tmp_path / "x.safetensors").exists()
 
 
@@ -425,8 +427,8 @@ def test_the_first_convolution_gets_timms_numbers(tmp_path: Path, make: Make, in
 
     source, cast = tmp_path / "x.safetensors", tmp_path / "cast.safetensors"
     checkpoint.write(source, make("timm", in_chans=base))
-    convert(source, cast, dtype=dtype)
-    convert(cast, tmp_path / "y.safetensors", in_chans=in_chans)
+    rewrite(source, cast, dtype=dtype)
+    rewrite(cast, tmp_path / "y.safetensors", in_chans=in_chans)
     name = "patch_embed.proj.0.0.weight"
     weight = torch.from_numpy(load(cast).tensors[name].numpy().copy()).to(getattr(torch, dtype))
     expected = adapt_input_conv(in_chans, weight, base_chans=base)
@@ -446,7 +448,7 @@ def test_numbers_are_rounded_as_pytorch_rounds_them(tmp_path: Path, make: Make):
         tensors = {n: StoredTensor.of(t.numpy().astype(dtype_in)) for n, t in make("timm").items()}
         checkpoint.write(source, tensors)
         for dtype in ("float32", "float16", "bfloat16"):
-            convert(source, tmp_path / "y.safetensors", to="timm", dtype=dtype)
+            rewrite(source, tmp_path / "y.safetensors", to="timm", dtype=dtype)
             for name, tensor in written(tmp_path / "y.safetensors").items():
                 expected = torch.from_numpy(tensors[name].numpy().copy()).to(getattr(torch, dtype))
                 assert tensor.dtype == dtype
@@ -476,8 +478,8 @@ def test_numbers_stay_exactly_as_they_are_unless_asked(tmp_path: Path, make: Mak
     half = "blocks.0.norm1.weight"
     tensors[half] = StoredTensor.of(tensors[half].numpy().astype(np.float16))
     checkpoint.write(tmp_path / "x.safetensors", tensors)
-    convert(tmp_path / "x.safetensors", tmp_path / "y.ckpt")
-    convert(tmp_path / "y.ckpt", tmp_path / "z.safetensors", to="timm")
+    rewrite(tmp_path / "x.safetensors", tmp_path / "y.ckpt")
+    rewrite(tmp_path / "y.ckpt", tmp_path / "z.safetensors", to="timm")
     assert same(written(tmp_path / "z.safetensors"), tensors)
 
 
@@ -496,12 +498,12 @@ def test_nan_and_infinity_are_refused_by_name_and_leave_no_file(tmp_path: Path, 
     checkpoint.write(tmp_path / "x.safetensors", tensors)
     for attempt in (
         lambda: load(tmp_path / "x.safetensors"),
-        lambda: convert(tmp_path / "x.safetensors", tmp_path / "y.ckpt"),
+        lambda: rewrite(tmp_path / "x.safetensors", tmp_path / "y.ckpt"),
     ):
         with pytest.raises(WeightsError, match=r"blocks.1.mlp.fc2.weight holds NaN or infinity") as caught:
             attempt()
         assert caught.value.where == str(tmp_path / "x.safetensors")
-    from xcit_hub.checkpoints.description import inspect
+    from xcit_hub.checkpoints.inspection import inspect
 
     assert inspect(tmp_path / "x.safetensors").flaws == {"non_finite": {name: 1}}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.safetensors"]
@@ -518,7 +520,7 @@ def test_nan_and_infinity_are_refused_by_name_and_leave_no_file(tmp_path: Path, 
 def test_numbers_that_can_only_give_nan_are_refused_and_inspect_counts_them(
     tmp_path: Path, make: Make, flaw: str, dtype: str, bad: float, words: str
 ):
-    from xcit_hub.checkpoints.description import inspect
+    from xcit_hub.checkpoints.inspection import inspect
 
     tensors = make("timm")
     name = "patch_embed.proj.0.1.running_var"
@@ -527,7 +529,7 @@ def test_numbers_that_can_only_give_nan_are_refused_and_inspect_counts_them(
     tensors[name] = StoredTensor.of(broken)
     source = tmp_path / "x.safetensors"
     checkpoint.write(source, tensors)
-    for attempt in (lambda: load(source), lambda: convert(source, tmp_path / "y.ckpt")):
+    for attempt in (lambda: load(source), lambda: rewrite(source, tmp_path / "y.ckpt")):
         with pytest.raises(WeightsError, match=f"{name} {words}") as caught:
             attempt()
         assert caught.value.where == str(source)
@@ -550,7 +552,7 @@ def test_overflow_on_rounding_down_is_an_error(tmp_path: Path, make: Make, value
     tensors["head.weight"] = StoredTensor.of(broken)
     checkpoint.write(tmp_path / "x.safetensors", tensors)
     with pytest.raises(WeightsError, match=f"head.weight holds .*, which is too large for {dtype}"):
-        convert(tmp_path / "x.safetensors", tmp_path / "y.ckpt", dtype=dtype)
+        rewrite(tmp_path / "x.safetensors", tmp_path / "y.ckpt", dtype=dtype)
     assert not (tmp_path / "y.ckpt").exists()
 
 
@@ -558,7 +560,7 @@ def test_overflow_on_rounding_down_is_an_error(tmp_path: Path, make: Make, value
 
 
 def test_the_report_tells_everything_that_happened(paper: Path, tmp_path: Path):
-    report = json.loads(json.dumps(convert(paper, tmp_path / "x.ckpt", num_classes=0).as_dict()))
+    report = json.loads(json.dumps(rewrite(paper, tmp_path / "x.ckpt", num_classes=0).as_dict()))
     assert report["source"]["sha256"] == sha256_of(paper)
     assert report["target"]["sha256"] == sha256_of(tmp_path / "x.ckpt")
     assert report["target"]["bytes"] == (tmp_path / "x.ckpt").stat().st_size
@@ -568,13 +570,13 @@ def test_the_report_tells_everything_that_happened(paper: Path, tmp_path: Path):
     assert {entry["name"] for entry in report["dropped"]} == {"head.weight", "head.bias"}
     assert report["dialect"] == "paper" and report["evidence"]
     assert set(report["versions"]) >= {"xcit-hub", "python", "numpy"}
-    back = convert(tmp_path / "x.ckpt", tmp_path / "y.safetensors", to="timm").as_dict()
+    back = rewrite(tmp_path / "x.ckpt", tmp_path / "y.safetensors", to="timm").as_dict()
     assert all(entry["name"].endswith("num_batches_tracked") and entry["reason"] for entry in back["made_up"])
 
 
 def test_figures_that_are_no_numbers_leave_the_report_valid_json(paper: Path, tmp_path: Path):
     figures = {"passed": False, "max_error": float("nan"), "checks": [{"error": float("inf"), "bar": 1e-4}]}
-    report = convert(paper, tmp_path / "x.ckpt", prove=lambda *_: figures)
+    report = rewrite(paper, tmp_path / "x.ckpt", prove=lambda *_: figures)
     told = json.loads(json.dumps(report.as_dict(), allow_nan=False))
     assert told["parity"] == {"passed": False, "max_error": None, "checks": [{"error": None, "bar": 1e-4}]}
 
@@ -592,13 +594,13 @@ def test_a_source_that_changes_while_it_is_converted_gives_no_target(paper: Path
             other.replace(paper) if change == "replaced" else paper.unlink()
 
     with pytest.raises(CheckpointError, match="was changed while it was read"):
-        convert(paper, tmp_path / "x.ckpt", progress=progress)
+        rewrite(paper, tmp_path / "x.ckpt", progress=progress)
     assert not (tmp_path / "x.ckpt").exists()
 
 
 def test_progress_reaches_the_whole(paper: Path, tmp_path: Path):
     seen: list[tuple[int, int]] = []
-    convert(paper, tmp_path / "x.ckpt", progress=lambda done, total: seen.append((done, total)))
+    rewrite(paper, tmp_path / "x.ckpt", progress=lambda done, total: seen.append((done, total)))
     assert seen[-1][0] == seen[-1][1] == sum(tensor.nbytes for tensor in network().values())
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
@@ -606,7 +608,7 @@ def test_progress_reaches_the_whole(paper: Path, tmp_path: Path):
 def test_source_and_target_must_differ_and_formats_be_known(paper: Path, tmp_path: Path):
     before = paper.read_bytes()
     with pytest.raises(InputError, match="same file"):
-        convert(paper, tmp_path / "." / "paper.safetensors")
-    with pytest.raises(CheckpointError, match="names no checkpoint format"):
-        convert(paper, tmp_path / "x.onnx")
+        rewrite(paper, tmp_path / "." / "paper.safetensors")
+    with pytest.raises(CheckpointError, match="not a checkpoint format's"):
+        rewrite(paper, tmp_path / "x.onnx")
     assert paper.read_bytes() == before

@@ -62,6 +62,6 @@ def test_bfloat16_widens_exactly():
 
 @pytest.mark.parametrize("name", DTYPES)
 def test_every_dtype_knows_its_size(name: str):
-    widths = {"bool": 1, "bfloat16": 2}
+    widths = {"bool": 1, "bfloat16": 2, **{name: 1 for name in DTYPES if name.startswith("float8")}}
     digits = "".join(character for character in name if character.isdigit())
     assert DTYPES[name].itemsize == widths.get(name, int(digits or 8) // 8)

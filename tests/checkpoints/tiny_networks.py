@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from xcit_hub.checkpoints import families as dialects
+from xcit_hub.checkpoints import families
 from xcit_hub.checkpoints.checkpoint import StoredTensor
 from xcit_hub.checkpoints.families import Kind
 from xcit_hub.variants import ARCHITECTURES, Architecture
@@ -34,7 +34,7 @@ def network(
     architecture: Architecture = TINY, kind: Kind = "classifier", num_classes: int = 7, in_chans: int = 3
 ) -> dict[str, StoredTensor]:
     """Every tensor of a network, ours, each a different stretch of the buffer, so that none passes for another."""
-    shapes = dialects.shapes_of(architecture, kind, num_classes if kind == "classifier" else 0, in_chans)
+    shapes = families.shapes_of(architecture, kind, num_classes if kind == "classifier" else 0, in_chans)
     made = {}
     for index, (name, shape) in enumerate(shapes.items()):
         size = int(np.prod(shape))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,12 @@ import pytest
 import typer
 
 from converters import convert as conversion
-from converters.convert import Options, convert_all, convert_one, pairs
-from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints import families as dialects
+from converters import prove
+from converters.command import convert_file
+from converters.convert import Options, convert
+from converters.folders import convert_all, pairs
+from xcit_hub.checkpoints import checkpoint, translate
 from xcit_hub.checkpoints.checkpoint import StoredTensor
-from xcit_hub.cli.convert import convert_file
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.files import sha256_of
 from xcit_hub.parameters import parameter_shapes
@@ -31,7 +33,7 @@ def make(path: Path, family: str = "timm", seed: int = 0, metadata: dict[str, st
         for name, shape in parameter_shapes(architecture(NAME)).items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write(path, dialects.from_ours(ours, family), metadata or {})
+    checkpoint.write(path, translate.from_ours(ours, family), metadata or {})
     return path
 
 
@@ -49,11 +51,11 @@ def door(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_is_written_is_proved_beside_pytorch_by_default_and_reported(source: Path, tmp_path: Path):
-    report = convert_one(str(source), tmp_path / "x.ckpt", Options())
+    report = convert(source, tmp_path / "x.ckpt", report=tmp_path / "report.json")
     assert report.parity is not None
     assert report.parity["passed"]
-    conversion.write_report(tmp_path / "report.json", report, Options())
     written = json.loads((tmp_path / "report.json").read_text())
+    assert written["format_version"] == 1
     assert written["parity"]["max_error"] == report.parity["max_error"]
     assert {"mindspore", "torch", "timm"} <= set(written["versions"])
 
@@ -61,35 +63,35 @@ def test_what_is_written_is_proved_beside_pytorch_by_default_and_reported(source
 def test_wide_networks_are_proved_only_when_asked(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
 
-    def prove(target, _report):
+    def proof(target, _report, _stage):
         asked.append(target.name)
         return {"passed": True}
 
-    monkeypatch.setattr(conversion, "proof", prove)
-    convert_one(str(source), tmp_path / "default.ckpt", Options())
-    convert_one(str(source), tmp_path / "declined.ckpt", Options(), verify=False)
+    monkeypatch.setattr(prove, "proof", proof)
+    convert(source, tmp_path / "default.ckpt")
+    convert(source, tmp_path / "declined.ckpt", verify=False)
     monkeypatch.setattr(conversion, "_WIDEST_BY_DEFAULT", 64)
-    convert_one(str(source), tmp_path / "wide.ckpt", Options())
-    convert_one(str(source), tmp_path / "wide_asked.ckpt", Options(), verify=True)
+    convert(source, tmp_path / "wide.ckpt")
+    convert(source, tmp_path / "wide_asked.ckpt", verify=True)
     assert asked == ["default.ckpt", "wide_asked.ckpt"]
 
 
 def test_without_timm_nothing_is_proved_unless_asked_which_is_refused(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(conversion.importlib.util, "find_spec", lambda name: None)
-    assert convert_one(str(source), tmp_path / "x.ckpt", Options()).parity is None
+    monkeypatch.setattr(prove.importlib.util, "find_spec", lambda name: None)
+    assert convert(source, tmp_path / "x.ckpt").parity is None
     with pytest.raises(InputError, match="torch and timm not installed"):
-        convert_one(str(source), tmp_path / "x.ckpt", Options(), verify=True)
+        convert(source, tmp_path / "x.ckpt", verify=True)
 
 
 def test_what_fails_its_proof_replaces_nothing_and_leaves_nothing(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    convert_one(str(source), tmp_path / "x.ckpt", Options(), verify=False)
+    convert(source, tmp_path / "x.ckpt", verify=False)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     figures = {"passed": False, "max_error": 1.0, "relative_error": 1.0, "bar": 1e-4}
-    monkeypatch.setattr(conversion, "proof", lambda written, _: figures if written.is_file() else None)
+    monkeypatch.setattr(prove, "proof", lambda written, *_: figures if written.is_file() else None)
     with pytest.raises(typer.Exit) as left:
         convert_file(
             str(make(tmp_path.parent / "other" / "other.safetensors", seed=5)),
@@ -131,7 +133,7 @@ def test_a_published_name_is_fetched_as_that_model(source: Path, tmp_path: Path,
         return str(source)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    report = convert_one("xcit_nano_12_p16_384.fb_dist_in1k", tmp_path / "x.ckpt", Options(), verify=False)
+    report = convert("xcit_nano_12_p16_384.fb_dist_in1k", tmp_path / "x.ckpt", verify=False)
     assert fetched == [("timm/xcit_nano_12_p16_384.fb_dist_in1k", "model.safetensors")]
     assert report.weights.architecture.name == "xcit_nano_12_p16_384"
 
@@ -144,10 +146,10 @@ def test_what_cannot_be_fetched_says_where_it_is(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(HubError, match="no route") as caught:
-        convert_one("xcit_nano_12_p16_224.fb_in1k", tmp_path / "x.ckpt", Options())
+        convert("xcit_nano_12_p16_224.fb_in1k", tmp_path / "x.ckpt")
     assert "huggingface.co/timm/xcit_nano_12_p16_224.fb_in1k" in str(caught.value)
     with pytest.raises(HubError, match="plain file") as caught:
-        convert_one("xcit_small_12_p8_224.fb_dino", tmp_path / "x.ckpt", Options())
+        convert("xcit_small_12_p8_224.fb_dino", tmp_path / "x.ckpt")
     assert "dl.fbaipublicfiles.com" in str(caught.value)
 
 
@@ -193,7 +195,7 @@ def test_two_files_that_would_become_one_are_refused_before_anything_is_written(
         pairs(tmp_path / "in", tmp_path / "out", ".pth")
     with pytest.raises(InputError, match="no checkpoint to convert"):
         pairs(tmp_path / "in", tmp_path, ".pth")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         pairs(tmp_path / "none", tmp_path, ".pth")
 
 
@@ -239,7 +241,7 @@ def test_the_mindcv_doors_know_the_dialect_by_their_name(tmp_path: Path):
     [
         (["none.ckpt", "x.ckpt"], "Cannot read none.ckpt"),
         (["broken.ckpt", "x.ckpt"], "not a whole MindSpore checkpoint"),
-        (["nano.safetensors", "x.onnx"], "names no checkpoint format"),
+        (["nano.safetensors", "x.onnx"], "not a checkpoint format's"),
         (["nano.safetensors", "no/x.ckpt"], "Cannot write"),
         (["nano.safetensors", "x.ckpt", "--model", "xcit_nano"], "no XCiT architecture"),
         (["nano.safetensors", "x.ckpt", "--ema"], "no averaged"),
@@ -288,7 +290,7 @@ def test_inspect_tells_what_is_in_any_file(run_cli, source: Path, tmp_path: Path
     )
     checkpoint.write(tmp_path / "resnet.safetensors", {"conv1.weight": np.zeros((3, 3), np.float32)})
     told = json.loads(door("inspect", tmp_path / "resnet.safetensors", "--json").stdout)
-    assert told["family"] is None and "no XCiT" in told["fault"]
+    assert told["family"] is None and "not an XCiT" in told["fault"]
 
 
 def test_inspect_sees_averaged_weights_and_optimizer_state(tmp_path: Path):
@@ -300,14 +302,47 @@ def test_inspect_sees_averaged_weights_and_optimizer_state(tmp_path: Path):
     assert (told["averaged"], told["optimizer"], told["dialect"]) == (True, True, "mindcv")
 
 
+@pytest.mark.parametrize("name", ["timm2ms", "facebook2ms", "mindcv2ms", "ms2timm", "ms2facebook", "ms2mindcv"])
+def test_the_doors_run_as_files_too(name: str):
+    import converters
+
+    path = Path(converters.__file__).with_name(f"{name}.py")
+    root = path.parent.parent
+    done = subprocess.run(
+        [sys.executable, str(path), "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--num-classes" in done.stdout
+
+
+def test_no_module_beside_the_doors_comes_before_one_of_the_standard_library():
+    import converters
+
+    names = {path.stem for path in Path(converters.__file__).parent.iterdir()}
+    assert not names & sys.stdlib_module_names
+
+
+def test_the_three_ways_to_convert_are_one_function():
+    import xcit_hub
+    from xcit_hub.cli import convert as command
+
+    assert xcit_hub.convert is convert
+    assert command.convert_file is convert_file
+
+
 # ---- What is not loaded
 
 
 def test_a_conversion_loads_no_framework(source: Path, tmp_path: Path):
     code = (
-        "import sys; from xcit_hub.checkpoints.rewrite import convert\n"
-        f"convert({str(source)!r}, {str(tmp_path / 'x.ckpt')!r})\n"
-        f"convert({str(tmp_path / 'x.ckpt')!r}, {str(tmp_path / 'y.safetensors')!r}, to='timm')\n"
+        "import sys; from xcit_hub import convert\n"
+        f"convert({str(source)!r}, {str(tmp_path / 'x.ckpt')!r}, verify=False)\n"
+        f"convert({str(tmp_path / 'x.ckpt')!r}, {str(tmp_path / 'y.safetensors')!r}, to='timm', verify=False)\n"
         "print(sorted({'mindspore', 'torch', 'timm', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

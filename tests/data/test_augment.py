@@ -42,7 +42,7 @@ def older_pillow() -> Iterator[None]:
 
 @pytest.mark.parametrize("increasing", [True, False])
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("magnitude", [0.0, 3.3, 9.0, 10.0])
+@pytest.mark.parametrize("magnitude", [0.0, 3.3, 9.0, 10.0, 14.0])
 def test_every_operation_is_timms_to_the_pixel(increasing: bool, sign: int, magnitude: float) -> None:
     image = photograph()
     canvas = Canvas(FILL, Image.Resampling.BICUBIC)
@@ -66,25 +66,41 @@ def test_the_seed_policy_is_read_as_timm_reads_it() -> None:
     assert {operation.prob for operation in timms.ops} == {policy.probability}
 
 
-@pytest.mark.parametrize("text", ["autoaug-m9", "randaug-m9-z3", "randaug-m", "trivialaugwide", ""])
+def test_mindcvs_name_brings_mindcvs_deviation() -> None:
+    assert RandAugment.parse("rand-m9").deviation == 0.0
+    assert RandAugment.parse("randaug-m9").deviation == 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("autoaug-m9", "randaug-m9-z3", "randaug-m", "trivialaugwide", ""),
+        *("rand-m9.5", "rand-m9-m9", "rand-mstd", "rand-mstdinf", "rand-inc2", "rand-w0", "rand-t3a", "rand-n1e9"),
+        *("rand-p1.5", "rand-mmax0", "rand--m9", "rand-m-9", "rand-m9-", "rand-n16-tweights", "rand-m\uff19"),
+    ],
+)
 def test_a_policy_that_does_not_exist_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         RandAugment.parse(text)
 
 
-def test_operations_are_drawn_as_often_as_timm_draws_them() -> None:
-    """Count how often a picture stays untouched, and the mean change: both must agree with timm's own transform."""
+@pytest.mark.parametrize(
+    "text",
+    ["m9-mstd0.5-inc1", "m9-mstd101", "m9-mstd101-inc1", "m12-mmax20-mstd1", "n3-p0.3-m4", "m9-mstd0.5-tweights"],
+)
+def test_operations_are_drawn_as_often_as_timm_draws_them(text: str) -> None:
+    """Count how often an image stays untouched, and the mean change: both must agree with timm's own transform."""
     image = photograph().resize((32, 32))
     ours, theirs = [], []
     policy, canvas, rng = (
-        RandAugment.parse("randaug-m9-mstd0.5-inc1"),
+        RandAugment.parse(f"rand-{text}"),
         Canvas(FILL, Image.Resampling.BICUBIC),
         generator(),
     )
     random.seed(0)
     np.random.seed(0)
     timms = auto_augment.rand_augment_transform(
-        "rand-m9-mstd0.5-inc1", {"img_mean": FILL, "interpolation": Image.Resampling.BICUBIC}
+        f"rand-{text}", {"img_mean": FILL, "interpolation": Image.Resampling.BICUBIC}
     )
     before = np.asarray(image, np.float32)
     for _ in range(1500):
@@ -110,7 +126,7 @@ def test_crops_are_distributed_as_timms() -> None:
         assert _same_distribution(found, expected)
 
 
-def test_a_picture_too_narrow_for_any_crop_gives_its_middle() -> None:
+def test_an_image_too_narrow_for_any_crop_gives_its_middle() -> None:
     from timm.data.transforms import RandomResizedCropAndInterpolation
 
     image = Image.new("RGB", (400, 3))
@@ -122,7 +138,7 @@ def test_jitter_is_torchvisions_given_its_draws() -> None:
     from torchvision.transforms import functional
 
     image, rng = photograph(), generator(5)
-    found = color_jitter(image, 0.4, rng)
+    found = color_jitter(image, (0.4, 0.4, 0.4), rng)
     rng = generator(5)
     factors, order = rng.uniform(0.6, 1.4, size=3), rng.permutation(3)
     adjust = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
@@ -167,7 +183,7 @@ def test_a_view_depends_on_its_generator_alone() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_without_augmentation_a_view_is_the_resized_normalised_picture() -> None:
+def test_without_augmentation_a_view_is_the_resized_normalised_image() -> None:
     transform = _transform(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, policy=None, erasing=None)
     image = photograph().crop((0, 0, 200, 200))
     expected = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC), np.float32) / 255
@@ -184,7 +200,7 @@ def _transform(**changes: Any) -> TrainTransform:
         "ratio": (0.75, 4 / 3),
         "hflip": 0.5,
         "vflip": 0.0,
-        "jitter": 0.0,
+        "jitter": (0.0, 0.0, 0.0),
         "policy": RandAugment.parse("randaug-m9-mstd0.5-inc1"),
         "interpolation": "bicubic",
         "mean": (0.485, 0.456, 0.406),

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from xcit_hub.data.batches import EvalBatches, TrainBatches, Worker
@@ -17,7 +19,7 @@ PLAIN = Mixing(0.0, 0.0, 1.0, 0.5)
 
 
 class Numbered(ImageSource):
-    """Pictures whose colour is their number; some cannot be read."""
+    """Images whose colour is their number; some cannot be read."""
 
     def __init__(self, count: int, broken: tuple[int, ...] = ()) -> None:
         self.labels = np.arange(count, dtype=np.int64) % 3
@@ -25,7 +27,7 @@ class Numbered(ImageSource):
         self.broken = broken
 
     def name(self, index: int) -> str:
-        return f"picture {index}"
+        return f"image {index}"
 
     def open(self, index: int) -> Image.Image:
         if index in self.broken:
@@ -34,7 +36,7 @@ class Numbered(ImageSource):
 
 
 class TrainView:
-    """A picture's colours, and what was drawn first and second."""
+    """An image's colours, and what was drawn first and second."""
 
     shape = (3, 8, 8)
 
@@ -62,7 +64,7 @@ def train_batches(count: int = 20, broken: tuple[int, ...] = (), **changes: Any)
     return TrainBatches(Numbered(count, broken), TrainView(), **settings)
 
 
-def test_an_epoch_holds_every_picture_once_in_a_new_order() -> None:
+def test_an_epoch_holds_every_image_once_in_a_new_order() -> None:
     batches = train_batches()
     first, second = ([int(i) for batch in batches.epoch(epoch) for i in batch.indices] for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(range(20))
@@ -94,8 +96,8 @@ def test_decoding_threads_change_nothing() -> None:
         np.testing.assert_array_equal(left.images, right.images)
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core decodes one picture at a time")
-def test_threads_make_pictures_at_the_same_time() -> None:
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core decodes one image at a time")
+def test_threads_make_images_at_the_same_time() -> None:
     both_here = threading.Barrier(2, timeout=20)  # breaks unless two are at work at once
 
     class WaitingView(EvalView):
@@ -134,7 +136,29 @@ def test_the_last_smaller_batch_is_kept_on_request() -> None:
         train_batches(3)
 
 
-def test_an_unreadable_picture_is_replaced_and_named() -> None:
+@given(images=st.integers(1, 40), workers=st.integers(1, 5), batch_size=st.integers(1, 6), shuffle=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_workers_take_equal_batches_padded_as_torchs_sampler_pads(
+    images: int, workers: int, batch_size: int, shuffle: bool
+) -> None:
+    sampler = pytest.importorskip("torch").utils.data.DistributedSampler
+    made = [
+        train_batches(
+            images, batch_size=batch_size, drop_remainder=False, shuffle=shuffle, worker=Worker(rank, workers)
+        )
+        for rank in range(workers)
+    ]
+    seen = [[batch.indices.tolist() for batch in batches.epoch(0)] for batches in made]
+    for rank, batches in enumerate(seen):
+        assert [len(batch) for batch in batches] == [len(batch) for batch in seen[0]]
+        assert len(batches) == made[rank].steps
+        theirs = list(sampler(range(images), workers, rank, shuffle=False))
+        order = made[rank].order(0)
+        assert [index for batch in batches for index in batch] == order[theirs].tolist()
+    assert {index for batches in seen for batch in batches for index in batch} == set(range(images))
+
+
+def test_an_unreadable_image_is_replaced_and_named() -> None:
     batches = list(train_batches(broken=(3, 11)).epoch(0))
     assert sorted(index for batch in batches for index in batch.unreadable if index >= 0) == [3, 11]
     used = [int(i) for batch in batches for i in batch.indices]
@@ -150,7 +174,7 @@ def test_more_classes_than_outputs_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_evaluation_shows_every_picture_once_whatever_the_workers(workers: int) -> None:
+def test_evaluation_shows_every_image_once_whatever_the_workers(workers: int) -> None:
     seen: list[int] = []
     for rank in range(workers):
         batches = EvalBatches(Numbered(11, broken=(5,)), EvalView(), batch_size=4, worker=Worker(rank, workers))

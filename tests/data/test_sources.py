@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xcit_hub.data.sources import SUFFIXES, open_source
+from xcit_hub.data.folders import SUFFIXES
+from xcit_hub.data.sources import open_source
 from xcit_hub.errors import InputError
 
 
-def picture(value: int) -> Image.Image:
+def image(value: int) -> Image.Image:
     return Image.new("RGB", (20, 10), (value, 0, 0))
 
 
@@ -22,8 +23,8 @@ def write_folder(root: Path) -> None:
             for number in range(2):
                 path = root / split / name / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                picture(100 * label + number).save(path)
-    (root / "train" / "cat" / "notes.txt").write_text("not a picture")
+                image(100 * label + number).save(path)
+    (root / "train" / "cat" / "notes.txt").write_text("not an image")
 
 
 def test_a_folder_of_classes_is_read_in_order(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_imagenets_flat_validation_folder_is_read_by_its_table(tmp_path: Path) -
     flat = tmp_path / "val"
     flat.mkdir()
     for number in range(3):
-        picture(number).save(flat / f"ILSVRC2012_val_{number:08d}.png")
+        image(number).save(flat / f"ILSVRC2012_val_{number:08d}.png")
     rows = ["ImageId,PredictionString", *(f"ILSVRC2012_val_{n:08d},n0{1 - n % 2} 1 2 3 4 " for n in range(3))]
     (tmp_path / "LOC_val_solution.csv").write_text("\n".join(rows))
     source = open_source("imagenet", tmp_path, "val", train=False)
@@ -83,13 +84,13 @@ def test_cifars_binary_files_are_read(tmp_path: Path, dataset: str, head: int) -
     [
         ("imagenet", "vall", "no split"),
         ("imagenet", "../elsewhere", "leaves its folder"),
-        ("imagenet", "empty", "No picture"),
+        ("imagenet", "empty", "No image"),
         ("tar", "train", "does not exist"),
-        ("tar", "broken", "no uncompressed tar"),
+        ("tar", "broken", "not an uncompressed tar"),
         ("cifar10", "train", "missing"),
     ],
 )
-def test_what_is_not_there_is_said(tmp_path: Path, dataset: str, split: str, says: str) -> None:
+def test_missing_data_is_named(tmp_path: Path, dataset: str, split: str, says: str) -> None:
     write_folder(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.tar").write_bytes(b"\x1f\x8b no tar at all")
@@ -99,7 +100,7 @@ def test_what_is_not_there_is_said(tmp_path: Path, dataset: str, split: str, say
 
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_every_kind_of_file_is_opened_as_a_whole_rgb_picture(tmp_path: Path, suffix: str, mode: str) -> None:
+def test_every_kind_of_file_is_opened_as_a_whole_rgb_image(tmp_path: Path, suffix: str, mode: str) -> None:
     path = tmp_path / "train" / "cat" / f"0{suffix}"
     path.parent.mkdir(parents=True)
     noise = Image.effect_noise((20, 10), 50).convert(mode)
@@ -112,7 +113,7 @@ def test_every_kind_of_file_is_opened_as_a_whole_rgb_picture(tmp_path: Path, suf
     np.testing.assert_array_equal(np.asarray(opened.crop((2, 0, 20, 10))), expected[:, 2:])
 
 
-def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     write_folder(tmp_path)
     whole = io.BytesIO()
     Image.effect_noise((64, 64), 50).convert("RGB").save(whole, "JPEG")

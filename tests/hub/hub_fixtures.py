@@ -10,7 +10,7 @@ import pytest
 from hub_server import TOKEN, HubServer, hub_server
 
 from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints.rewrite import convert
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.variants import architecture
 
@@ -43,11 +43,12 @@ def nano_mindcv(tmp_path_factory, nano_arrays) -> Path:
 @pytest.fixture(scope="session")
 def nano_timm(tmp_path_factory, nano_ckpt) -> dict[str, bytes]:
     """What a timm user's repository holds: config.json and model.safetensors."""
+    from xcit_hub.hub import timm_config
     from xcit_hub.hub.config import of_architecture
 
     folder = tmp_path_factory.mktemp("timm")
-    convert(nano_ckpt, folder / "model.safetensors", to="timm")
-    config = of_architecture(NANO, "paper", num_classes=10).to_timm()
+    rewrite(nano_ckpt, folder / "model.safetensors", to="timm")
+    config = timm_config.write(of_architecture(NANO, "paper", num_classes=10))
     return {"config.json": config.encode(), "model.safetensors": (folder / "model.safetensors").read_bytes()}
 
 

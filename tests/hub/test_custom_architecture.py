@@ -11,7 +11,7 @@ import pytest
 
 import xcit_hub
 from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints.rewrite import convert
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.errors import HubError, WeightsError
 from xcit_hub.models import create_model
 from xcit_hub.parameters import parameter_shapes
@@ -53,7 +53,7 @@ def test_a_custom_file_loads_and_says_what_it_assumed(custom, arrays):
 def test_a_folder_that_the_converter_wrote_loads(custom, family, tmp_path):
     folder = tmp_path / "converted"
     folder.mkdir()
-    convert(custom, folder / "model.safetensors", to=family)
+    rewrite(custom, folder / "model.safetensors", to=family)
     assert (folder / "config.json").exists()
     assert xcit_hub.info(str(folder)).config is None
     assert np.array_equal(logits(xcit_hub.load(str(folder))), logits(xcit_hub.load(str(custom))))
@@ -61,7 +61,7 @@ def test_a_folder_that_the_converter_wrote_loads(custom, family, tmp_path):
 
 def test_a_converted_folder_of_either_dialect_says_its_own(nano_mindcv, tmp_path):
     (tmp_path / "converted").mkdir()
-    convert(nano_mindcv, tmp_path / "converted" / "model.ckpt")
+    rewrite(nano_mindcv, tmp_path / "converted" / "model.ckpt")
     network = xcit_hub.load(str(tmp_path / "converted"))
     assert (network.config.dialect, network.config.preprocessing.crop_pct) == ("mindcv", 0.875)
 

@@ -31,7 +31,7 @@ def test_a_stage_that_fails_ends_the_demo_with_exit_code_1(tmp_path):
         "from xcit_hub.errors import HubError\n"
         "import xcit_hub.checkpoints.rewrite as c\n"
         "def fail(*_, **__): raise HubError('broken on purpose')\n"
-        "c.convert = fail\n"
+        "c.rewrite = fail\n"
         f"runpy.run_path({str(DEMO)!r}, run_name='__main__')"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}

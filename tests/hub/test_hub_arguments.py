@@ -11,7 +11,7 @@ from PIL import Image
 
 import xcit_hub
 from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints.rewrite import convert
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.errors import InputError, WeightsError
 
 
@@ -44,7 +44,7 @@ def test_impossible_counts_are_refused(nano_ckpt, option):
 
 
 def test_a_classifier_that_nothing_trained_is_not_published(nano_ckpt, tmp_path):
-    convert(nano_ckpt, tmp_path / "grown.ckpt", num_classes=1000)
+    rewrite(nano_ckpt, tmp_path / "grown.ckpt", num_classes=1000)
     with pytest.raises(WeightsError, match="never trained"):
         xcit_hub.publish(tmp_path / "grown.ckpt", "org/nano", to=tmp_path / "hub", parity=False)
     assert not (tmp_path / "hub").exists()

@@ -1,8 +1,9 @@
-"""The network offers what timm's offers, in PyNative and in graph mode, and refuses what it cannot do."""
+"""The network offers what timm's offers, plain and accelerated, in PyNative and in graph mode, and refuses the rest."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 from mindspore import Tensor
 from mindspore.common.api import _CellGraphExecutor
 
-from xcit_hub import create_model, parity, variants
+from xcit_hub import parity, variants
+from xcit_hub.accelerated import accelerate, available, build
 from xcit_hub.checkpoints.families import LAYOUTS
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError
-from xcit_hub.models import XCiTFeatures, load_weights
-from xcit_hub.models.kernels import kernels
+from xcit_hub.models import XCiT, XCiTFeatures, create_model, load_weights
 from xcit_hub.parameters import parameter_shapes
 
 _NANO = "xcit_nano_12_p16_224"
@@ -26,18 +27,36 @@ _SMALL = variants.Architecture(
 )
 
 
-def _weights(**options) -> dict[str, np.ndarray]:
-    return parity.random_weights(parameter_shapes(_SMALL, **options))
+Form = Callable[[Any], Any]
 
 
-def _pair(*, num_classes: int = 1000, in_chans: int = 3, **options):
-    """Our nano and timm's with the same random weights."""
-    weights = _weights(num_classes=num_classes, in_chans=in_chans)
-    ours = create_model(_SMALL, num_classes=num_classes, in_chans=in_chans, init=False, **options)
-    load_weights(ours, weights)
-    ours.set_train(False)
-    theirs = parity.torch_network(weights, _SMALL, "paper", num_classes=num_classes, in_chans=in_chans)
-    return ours, theirs
+@pytest.fixture(params=["plain", "accelerated"])
+def form(request) -> Form:
+    """Make a network computed in each way of a plain one."""
+    if request.param == "plain":
+        return lambda network: network
+    if not available():
+        pytest.skip(build.absence())
+    return accelerate
+
+
+def _weights(architecture: variants.Architecture = _SMALL, **options) -> dict[str, np.ndarray]:
+    return parity.random_weights(parameter_shapes(architecture, **options))
+
+
+def _network(form: Form, architecture: variants.Architecture = _SMALL, **options) -> Any:
+    """Return a small network of random weights, in evaluation mode."""
+    network = create_model(architecture, init=False, **options)
+    shape = {name: options[name] for name in ("num_classes", "in_chans") if name in options}
+    load_weights(network, _weights(network.architecture, **shape))
+    return form(network.set_train(False))
+
+
+def _pair(form: Form, architecture: variants.Architecture = _SMALL, **options):
+    """Our network and timm's with the same random weights."""
+    shape = {name: options[name] for name in ("num_classes", "in_chans") if name in options}
+    theirs = parity.torch_network(_weights(architecture, **shape), architecture, "paper", **shape)
+    return _network(form, architecture, **options), theirs
 
 
 def _images(height: int = 64, width: int = 64, in_chans: int = 3) -> np.ndarray:
@@ -52,10 +71,10 @@ def _close(found: Tensor, expected) -> bool:
 
 @pytest.mark.parametrize("pool", ["token", "avg", ""])
 @pytest.mark.parametrize("num_classes", [7, 0])
-def test_heads_and_pools_give_timms_values(pool: str, num_classes: int) -> None:
+def test_heads_and_pools_give_timms_values(form: Form, pool: str, num_classes: int) -> None:
     import torch
 
-    ours, theirs = _pair(num_classes=num_classes, global_pool=pool)
+    ours, theirs = _pair(form, num_classes=num_classes, global_pool=pool)
     theirs.global_pool = pool
     images = _images()
     assert _close(ours(Tensor(images)), theirs(torch.from_numpy(images)))
@@ -66,19 +85,19 @@ def test_heads_and_pools_give_timms_values(pool: str, num_classes: int) -> None:
         assert _close(ours.forward_head(our_features, pre_logits), theirs.forward_head(their_features, pre_logits))
 
 
-@pytest.mark.parametrize("size", [(32, 96), (112, 16), (224, 160)])
-def test_any_size_that_divides_into_patches_is_taken(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(32, 96), (112, 16), (224, 160), (60, 65), (8, 8), (1, 47)])
+def test_any_size_is_taken_and_rounded_up_to_whole_patches(form: Form, size: tuple[int, int]) -> None:
     import torch
 
-    ours, theirs = _pair()
+    ours, theirs = _pair(form)
     images = _images(*size)
     assert _close(ours(Tensor(images)), theirs(torch.from_numpy(images)))
 
 
-def test_other_input_channels_are_taken() -> None:
+def test_other_input_channels_are_taken(form: Form) -> None:
     import torch
 
-    ours, theirs = _pair(in_chans=5)
+    ours, theirs = _pair(form, in_chans=5)
     images = _images(in_chans=5)
     assert _close(ours(Tensor(images)), theirs(torch.from_numpy(images)))
 
@@ -94,10 +113,10 @@ def test_other_input_channels_are_taken() -> None:
         {"indices": 2, "output_fmt": "NLC"},
     ],
 )
-def test_intermediates_are_timms(options: dict) -> None:
+def test_intermediates_are_timms(form: Form, options: dict) -> None:
     import torch
 
-    ours, theirs = _pair()
+    ours, theirs = _pair(form)
     images = _images(64, 96)
     found = ours.forward_intermediates(Tensor(images), **options)
     expected = theirs.forward_intermediates(torch.from_numpy(images), **options)
@@ -109,7 +128,7 @@ def test_intermediates_are_timms(options: dict) -> None:
 
 
 @pytest.mark.parametrize("out_indices", [3, (0, 2), (-1,)])
-def test_features_only_returns_timms_maps(out_indices) -> None:
+def test_features_only_returns_timms_maps(form: Form, out_indices) -> None:
     import timm
     import torch
 
@@ -117,7 +136,7 @@ def test_features_only_returns_timms_maps(out_indices) -> None:
     ours = create_model(_SMALL, features_only=True, out_indices=out_indices, init=False)
     assert isinstance(ours, XCiTFeatures)
     load_weights(ours, {name: weights[name] for name in ours.parameters_dict()})
-    ours.set_train(False)
+    ours = form(ours.set_train(False))
     shape = {"embed_dim": _SMALL.embed_dim, "depth": _SMALL.depth, "num_heads": _SMALL.num_heads}
     theirs = timm.create_model(_NANO, features_only=True, out_indices=out_indices, **shape).eval()
     state = parity.torch_network(weights, _SMALL, "paper").state_dict()
@@ -130,9 +149,8 @@ def test_features_only_returns_timms_maps(out_indices) -> None:
     assert ours.reductions == theirs.feature_info.reduction()
 
 
-def test_a_reset_classifier_is_new_trainable_and_used_in_both_modes() -> None:
-    network = create_model(_SMALL, seed=0)
-    network.set_train(False)
+def test_a_reset_classifier_is_new_trainable_and_used_in_both_modes(form: Form) -> None:
+    network = form(create_model(_SMALL, seed=0).set_train(False))
     images = Tensor(_images())
     assert network(images).shape == (2, 1000)
     network.reset_classifier(7, "avg")
@@ -178,13 +196,10 @@ def _gradients(network, images: Tensor) -> dict[str, np.ndarray]:
     return {parameter.name: gradient.asnumpy() for parameter, gradient in zip(parameters, gradients, strict=True)}
 
 
-def test_recomputation_runs_blocks_again_without_changing_a_gradient_and_can_be_switched_off() -> None:
+def test_recomputation_runs_blocks_again_without_changing_a_gradient_and_can_be_switched_off(form: Form) -> None:
     images = Tensor(_images())
-    network = create_model(_SMALL, init=False)
-    load_weights(network, _weights())
-    network.set_train(False)
+    network = _network(form)
     runs = []
-    network.blocks[2].take_apart()  # its cells are called then and can be counted
     network.blocks[2].attn.register_forward_hook(lambda *_: runs.append(1))
     plain = _gradients(network, images)
     assert len(runs) == 1
@@ -197,21 +212,18 @@ def test_recomputation_runs_blocks_again_without_changing_a_gradient_and_can_be_
             assert np.abs(recomputed[name] - value).max() <= 1e-5 * max(np.abs(value).max(), 1e-3), (enabled, name)
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_integer_images_are_refused_and_compiled_operations_read_any_floating_ones(fused: bool) -> None:
-    network = create_model(_SMALL, seed=0).set_train(False)
-    network = network.fuse() if fused else network
+def test_integer_images_are_refused_and_any_floating_ones_are_taken(form: Form) -> None:
+    network = form(create_model(_SMALL, seed=0).set_train(False))
     image = np.arange(3 * 32 * 32).reshape(1, 3, 32, 32) % 256
     for dtype in (np.int32, np.uint8, bool):
         with pytest.raises(InputError, match="floating-point"):
             network(Tensor(image.astype(dtype)))
     expected = network(Tensor(image.astype(np.float32))).asnumpy()
-    if kernels().stage is not None:
-        assert np.array_equal(network(Tensor(image.astype(np.float64))).asnumpy(), expected)
+    assert np.array_equal(network(Tensor(image.astype(np.float64))).asnumpy(), expected)
 
 
-def test_graphs_of_several_sizes_and_owners_do_not_disturb_one_another() -> None:
-    network = create_model(_SMALL, seed=0).set_train(False)
+def test_graphs_of_several_sizes_and_owners_do_not_disturb_one_another(form: Form) -> None:
+    network = form(create_model(_SMALL, seed=0).set_train(False))
     images = [Tensor(_images(height=side)) for side in (32, 48)]
     expected = [network(image).asnumpy() for image in images]
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
@@ -226,7 +238,7 @@ def _one_more(cell: mindspore.nn.Cell, inputs: tuple[Tensor], output: Tensor) ->
     return output + 1
 
 
-def test_mindspore_is_asked_for_a_graph_once_and_again_when_it_would_be_another(monkeypatch) -> None:
+def test_mindspore_is_asked_for_a_graph_once_and_again_when_it_would_be_another(form: Form, monkeypatch) -> None:
     asked = []
     ask = _CellGraphExecutor.compile
 
@@ -235,7 +247,7 @@ def test_mindspore_is_asked_for_a_graph_once_and_again_when_it_would_be_another(
         return ask(self, cell, *args, **options)
 
     monkeypatch.setattr(_CellGraphExecutor, "compile", record)
-    network = create_model(_SMALL, seed=0).set_train(False)
+    network = form(create_model(_SMALL, seed=0).set_train(False))
     image = Tensor(_images())
     expected = network(image).asnumpy()
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
@@ -268,16 +280,19 @@ def test_mindspore_is_asked_for_a_graph_once_and_again_when_it_would_be_another(
     assert asks(network, expected=changed)
 
 
-@pytest.mark.parametrize("in_one_piece", [True, False])
-def test_drop_path_drops_each_branch_of_whole_samples_on_its_own(in_one_piece: bool) -> None:
-    from xcit_hub.models.layers import XCABlock
+@pytest.mark.parametrize("compiled", [True, False])
+def test_drop_path_drops_each_branch_of_whole_samples_on_its_own(compiled: bool) -> None:
+    from xcit_hub.accelerated.cells import make_accelerated
+    from xcit_hub.models.xcit import XCABlock
     from xcit_hub.training.randomness import seed_dropout
 
     rate, samples = 0.4, 300
     fine = replace(variants.architecture("xcit_nano_12_p16_224"), embed_dim=16, num_heads=2)
     block = XCABlock(fine, variants.dialect("paper"), proj_drop=0.0, attn_drop=0.0, drop_path=rate)
-    if block.in_one_piece and not in_one_piece:
-        block.take_apart()
+    if compiled:
+        if not available():
+            pytest.skip(build.absence())
+        make_accelerated(block)
     for name, parameter in block.parameters_dict().items():
         # Each branch adds its last bias alone: 1, 10 or 100 to every number.
         added = {"attn.proj.bias": 1.0, "local_mp.conv2.bias": 10.0, "mlp.fc2.bias": 100.0}.get(name, 0.0)
@@ -298,47 +313,93 @@ def test_drop_path_drops_each_branch_of_whole_samples_on_its_own(in_one_piece: b
 
 
 @pytest.mark.parametrize("rate", ["drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"])
-def test_every_drop_rate_acts_in_training_and_not_in_evaluation(rate: str) -> None:
-    network = create_model(_SMALL, init=False, **{rate: 0.5})
-    load_weights(network, _weights())
+def test_every_drop_rate_acts_in_training_and_not_in_evaluation(form: Form, rate: str) -> None:
+    network = _network(form, **{rate: 0.5})
     images = Tensor(_images())
-    network.set_train(False)
     assert np.array_equal(network(images).asnumpy(), network(images).asnumpy())
     network.set_train(True)
     assert not np.array_equal(network(images).asnumpy(), network(images).asnumpy())
 
 
-def test_float16_stays_near_float32() -> None:
-    weights = _weights()
-    images = _images()
-    network = create_model(_SMALL, init=False)
-    load_weights(network, weights)
-    network.set_train(False)
-    expected = network(Tensor(images)).asnumpy()
-    network.cast(mindspore.float16)
-    found = network(Tensor(images.astype(np.float16)))
-    assert found.dtype == mindspore.float16
-    assert np.abs(found.asnumpy() - expected).max() < 0.05 * expected.std()
-
-
 def test_the_positional_encoding_is_computed_once_for_a_resolution() -> None:
-    from xcit_hub.models import layers
+    from xcit_hub.models import xcit
 
-    layers._fourier_array.cache_clear()
-    layers._fourier_tensor.cache_clear()
+    xcit._fourier_array.cache_clear()
+    xcit._fourier_tensor.cache_clear()
     network = create_model(_SMALL, seed=0)
     for _ in range(3):
         network(Tensor(_images()))
-    assert layers._fourier_array.cache_info().misses == 1
+    assert xcit._fourier_array.cache_info().misses == 1
 
 
-@pytest.mark.parametrize("size", [(60, 64), (64, 72), (8, 8)])
-def test_a_size_that_does_not_divide_is_a_clear_value_error(size: tuple[int, int]) -> None:
-    network = create_model(_SMALL, seed=0)
-    with pytest.raises(ValueError, match="does not divide into patches of 16×16"):
-        network(Tensor(_images(*size)))
-    with pytest.raises(InputError, match="does not divide"):
-        network.forward_features(Tensor(_images(*size)))
+_OTHERS = {
+    "no position": {"use_pos_embed": False},
+    "robust strides": {"patch_size": 4, "strides": (1, 1, 2, 2)},
+    "three convolutions": {"patch_size": 8},
+    "another ratio": {"mlp_ratio": 2.5},
+    "three class blocks": {"cls_attn_layers": 3, "tokens_norm": True},
+    "other widths": {"embed_dim": 64, "depth": 2, "num_heads": 2, "eta": 0.1},
+}
+
+
+@pytest.mark.parametrize("change", _OTHERS.values(), ids=_OTHERS)
+def test_shapes_beside_the_name_compute_what_timm_computes(form: Form, change: dict[str, Any]) -> None:
+    import torch
+
+    architecture = variants.reshaped(_SMALL, change)
+    ours, theirs = _pair(form, architecture)
+    assert create_model(_SMALL, init=False, **change).architecture == architecture
+    images = _images(37, 48)
+    assert _close(ours(Tensor(images)), theirs(torch.from_numpy(images)))
+    found, expected = ours.forward_features(Tensor(images)), theirs.forward_features(torch.from_numpy(images))
+    assert _close(found, expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"depth": 0}, {"num_heads": 5}, {"embed_dim": 44, "num_heads": 4}, {"mlp_ratio": 0.0}, {"eta": -1.0}),
+        *({"depth": True}, {"use_pos_embed": 1}, {"patch_size": 4}, {"strides": (1, 1, 1, 1)}, {"qkv_bias": False}),
+    ],
+)
+def test_shapes_that_no_network_has_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        create_model(_SMALL, init=False, **change)
+
+
+def test_every_argument_of_timms_xcit_is_taken_but_for_those_that_the_readme_names() -> None:
+    import inspect
+
+    from timm.models.xcit import Xcit
+
+    theirs = set(inspect.signature(Xcit.__init__).parameters) - {"self"}
+    ours = set(inspect.signature(create_model).parameters) | set(variants.Shape.__annotations__)
+    assert theirs - ours == {"img_size", "act_layer", "norm_layer", "qkv_bias", "device", "dtype"}
+
+
+def test_mindcvs_newest_network_neither_normalises_queries_and_keys_nor_approximates_gelu(form: Form) -> None:
+    import torch
+
+    weights = parity.random_weights(parameter_shapes(_SMALL), temperature=0.02)
+    ours = create_model(_SMALL, dialect="mindcv-mint", init=False)
+    load_weights(ours, weights)
+    ours = form(ours.set_train(False))
+    images = _images()
+    found = ours(Tensor(images))
+    twins = {name: parity.torch_network(weights, _SMALL, name) for name in variants.DIALECTS}
+    assert _close(found, twins.pop("mindcv-mint")(torch.from_numpy(images)))
+    for other in twins.values():
+        assert not _close(found, other(torch.from_numpy(images)))
+
+
+def test_a_dialect_of_batch_statistics_normalises_by_the_batch_in_evaluation_too(form: Form) -> None:
+    dialect = replace(variants.dialect("paper"), statistics="batch")
+    network = XCiT(_SMALL, dialect, num_classes=7)
+    load_weights(network, _weights(num_classes=7))
+    images = Tensor(_images())
+    in_training = _network(lambda network: network, num_classes=7).set_train(True)(images).asnumpy()
+    found = form(network.set_train(False))(images).asnumpy()
+    assert np.abs(found - in_training).max() <= 1e-5 * in_training.std()
 
 
 def test_impossible_options_are_refused_by_name() -> None:

@@ -15,7 +15,7 @@ from xcit_hub.accelerated.stacked import by_layer
 from xcit_hub.data.batches import Worker
 from xcit_hub.training import device
 from xcit_hub.training.engine import train
-from xcit_hub.training.recipe import load_recipe, parse_flags
+from xcit_hub.training.recipe_file import load_recipe, parse_flags
 
 
 def spied(parameters: Sequence[Parameter], worker: Worker) -> None:

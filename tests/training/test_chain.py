@@ -7,7 +7,7 @@ from pathlib import Path
 import mindspore
 import numpy as np
 import pytest
-from pictures import write_pictures
+from image_folder import write_images
 from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("pynative")
@@ -24,11 +24,11 @@ def test_what_was_trained_is_what_is_loaded_and_its_card_tells_what_was_measured
     from xcit_hub.hub.publish import publish
     from xcit_hub.run_record import RunRecord
     from xcit_hub.training.engine import RUN, train
-    from xcit_hub.training.recipe import load_recipe
+    from xcit_hub.training.recipe_file import load_recipe
     from xcit_hub.training.scoring import score, settings_of
 
     name = "xcit_nano_12_p16_224"
-    data = write_pictures(tmp_path / "data", train=6, val=3)
+    data = write_images(tmp_path / "data", train=6, val=3)
     recipe = load_recipe(
         None,
         {
@@ -66,6 +66,6 @@ def test_what_was_trained_is_what_is_loaded_and_its_card_tells_what_was_measured
     report = score(evaluated, loaded)
     assert report is not None
     assert report.ours.top1 == record.top1
-    picture = Image.open(data / "val" / "class1" / "0.png")
-    images = EvalTransform(recipe.preprocessing)(picture)[None]
+    image = Image.open(data / "val" / "class1" / "0.png")
+    images = EvalTransform(recipe.preprocessing)(image)[None]
     assert np.isfinite(loaded(mindspore.Tensor(images)).asnumpy()).all()

@@ -35,9 +35,9 @@ def test_what_is_said_to_have_no_queue_has_none() -> None:
 def test_what_a_row_cannot_be_made_of_is_said_as_it_was_raised() -> None:
     def make() -> Iterator[tuple[np.ndarray]]:
         yield (np.zeros(1, np.float32),)
-        raise InputError("A picture is missing.", where="here")
+        raise InputError("An image is missing.", where="here")
 
-    with pytest.raises(InputError, match=r"^A picture is missing") as caught:
+    with pytest.raises(InputError, match=r"^An image is missing") as caught:
         list(Stream(make, ["image"], 2).rows())
     assert "Call Stack" not in str(caught.value)
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import write_pictures
+from image_folder import write_images
 
 from xcit_hub import variants
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import sha256_of
 from xcit_hub.run_record import RunRecord
-from xcit_hub.training import checkpoints
 from xcit_hub.training.engine import train
-from xcit_hub.training.recipe import Recipe, load_recipe
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_file import load_recipe
+from xcit_hub.training.resume import Progress
 from xcit_hub.training.scoring import score, settings_of, stored_network
 
 pytest.importorskip("xcit_hub.timm")  # reads the variant table, before a test adds to it
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("pynative")
 
 @pytest.fixture
 def recipe_of(mini_architecture: str, tmp_path: Path) -> Any:
-    data = write_pictures(tmp_path / "data")
+    data = write_images(tmp_path / "data")
 
     def build(folder: str = "run", **changes: Any) -> Recipe:
         settings = {
@@ -43,6 +44,7 @@ def recipe_of(mini_architecture: str, tmp_path: Path) -> Any:
             "warmup_epochs": 0,
             "decay_epochs": 2,
             "weight_decay_filter": "paper",
+            "dialect": "paper",
             "num_parallel_workers": 1,
         }
         return load_recipe(None, {**settings, **changes})
@@ -69,14 +71,16 @@ def test_a_run_leaves_checkpoints_curves_and_a_record_that_agree(
     best = folder / f"{recipe.model}_best.ckpt"
     assert record.checkpoint_sha256 == sha256_of(best)
     # The policy kept one; the best one is kept beside it.
-    assert sorted(path.name for path in folder.glob("*.ckpt")) == [f"{recipe.model}-2_3.ckpt", best.name]
+    kept = [f"{recipe.model}-2_3.ckpt", f"{recipe.model}-2_3_ema.ckpt", best.name]
+    assert sorted(path.name for path in folder.glob("*.ckpt")) == kept
     for name in ("steps.csv", "epochs.csv", "curves.png", "resume.safetensors"):
         assert (folder / name).stat().st_size
     assert list((folder / "tensorboard").iterdir())
 
     # What the run said of its best weights is what an evaluation of the file finds.
     evaluated = load_recipe(None, {**recipe.model_dump(), "ckpt_path": str(best)})
-    network, digest = stored_network(evaluated)
+    stored = stored_network(evaluated)
+    network, digest = stored.network, stored.digest
     monkeypatch.delitem(variants.ARCHITECTURES, recipe.model)  # timm's own table does not have it either
     report = score(evaluated, network, digest=digest, output=tmp_path / "eval", against_timm=True)
     assert report is not None
@@ -106,7 +110,7 @@ def test_a_continued_run_equals_an_uninterrupted_one(
 ) -> None:
     augmented = {"mixup": 0.8, "cutmix": 1.0, "re_prob": 0.25, "auto_augment": "randaug-m9-mstd0.5-inc1", **changes}
 
-    def interrupt(progress: checkpoints.Progress) -> None:
+    def interrupt(progress: Progress) -> None:
         # What a run leaves that ends here is what lies here.
         if progress.epochs_done == 1:
             shutil.copytree(tmp_path / "whole", tmp_path / "parts")
@@ -148,7 +152,7 @@ def test_a_run_is_neither_overwritten_nor_continued_under_another_recipe(recipe_
 def test_a_full_disk_is_reported_and_the_old_state_still_stands(
     recipe_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fill(progress: checkpoints.Progress) -> None:
+    def fill(progress: Progress) -> None:
         def no_space(_: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -164,7 +168,7 @@ def test_a_full_disk_is_reported_and_the_old_state_still_stands(
     assert (folder / "xcit_mini_2_p16_64-1_3.ckpt").exists()
 
 
-def test_unreadable_pictures_are_named_counted_and_limited(
+def test_unreadable_images_are_named_counted_and_limited(
     recipe_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = [tmp_path / "data" / "train" / "class1" / f"{number}.png" for number in (2, 5)]
@@ -173,7 +177,7 @@ def test_unreadable_pictures_are_named_counted_and_limited(
     record = train(recipe_of(epoch_size=1))
     assert sorted(record.model_dump()["unreadable"]) == [str(path) for path in broken]
     assert str(broken[0]) in capsys.readouterr().err
-    with pytest.raises(InputError, match="2 pictures cannot be read"):
+    with pytest.raises(InputError, match="2 images cannot be read"):
         train(recipe_of("strict", max_corrupt=1))
 
 

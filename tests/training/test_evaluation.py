@@ -11,7 +11,7 @@ from xcit_hub.training.evaluation import evaluate, wilson_interval
 
 
 class Coloured(ImageSource):
-    """Eleven pictures whose colour is their number; number 4 cannot be read."""
+    """Eleven images whose colour is their number; number 4 cannot be read."""
 
     def __init__(self, broken: bool = False) -> None:
         self.labels = np.arange(11, dtype=np.int64) % 7
@@ -19,7 +19,7 @@ class Coloured(ImageSource):
         self.broken = broken
 
     def name(self, index: int) -> str:
-        return f"picture {index}"
+        return f"image {index}"
 
     def open(self, index: int) -> Image.Image:
         if self.broken and index == 4:
@@ -46,16 +46,22 @@ def answers(images: np.ndarray) -> np.ndarray:
     return logits
 
 
-def test_the_last_partial_batch_and_unreadable_pictures_are_counted_right() -> None:
+def test_the_last_partial_batch_and_unreadable_images_are_counted_right() -> None:
     found = evaluate(answers, EvalBatches(Coloured(), Untouched(), batch_size=4), outputs=7)
     assert (found.samples, found.correct1, found.correct5) == (11, 7, 11)
+    assert found.confusion is not None
     assert found.confusion.sum() == 11
+    np.testing.assert_array_equal(found.classes, np.stack([found.confusion.sum(1), np.diag(found.confusion)], axis=1))
+    numbers = np.arange(11)
+    logits = answers(np.tile(numbers[:, None, None, None], (1, 3, 4, 4)))
+    log_softmax = logits - np.log(np.exp(logits.astype(np.float64)).sum(1, keepdims=True))
+    assert found.loss == pytest.approx(-log_softmax[numbers, numbers % 7].mean(), rel=1e-6)
     assert np.diag(found.confusion).sum() == 7
     assert found.predictions[10] == 6
     broken = EvalBatches(Coloured(broken=True), Untouched(), batch_size=4)
     found = evaluate(answers, broken, outputs=7, max_corrupt=1)
-    assert (found.samples, found.correct1, found.unreadable) == (10, 6, ("picture 4",))
-    with pytest.raises(InputError, match="picture 4"):
+    assert (found.samples, found.correct1, found.unreadable) == (10, 6, ("image 4",))
+    with pytest.raises(InputError, match="image 4"):
         evaluate(answers, broken, outputs=7)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xcit_hub.checkpoints.rewrite import convert
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.training.engine import train
-from xcit_hub.training.recipe import load_recipe
+from xcit_hub.training.recipe_file import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "configs" / "xcit" / "cpu_smoke.yaml"
 
@@ -25,8 +25,8 @@ def test_a_nano_reads_held_out_digits(tmp_path: Path) -> None:
     for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         folder = tmp_path / ("val" if number % 3 == 2 else "train") / str(label)
         folder.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray((pixels * 255 / 16).astype(np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
-        picture.convert("RGB").save(folder / f"{number}.png")
+        image = Image.fromarray((pixels * 255 / 16).astype(np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
+        image.convert("RGB").save(folder / f"{number}.png")
     settings = {
         "model": "xcit_nano_12_p8_224",
         "image_resize": 32,
@@ -51,13 +51,13 @@ def _crop_photographs(root: Path, names: list[str], train: int, val: int) -> Pat
     photographs = pytest.importorskip("skimage.data")
     rng = np.random.default_rng(0)
     for name in names:
-        picture = Image.fromarray(getattr(photographs, name)()).convert("RGB")
-        border = picture.width * 3 // 5
-        for split, count, (left, right) in (("train", train, (0, border)), ("val", val, (border, picture.width))):
+        image = Image.fromarray(getattr(photographs, name)()).convert("RGB")
+        border = image.width * 3 // 5
+        for split, count, (left, right) in (("train", train, (0, border)), ("val", val, (border, image.width))):
             (root / split / name).mkdir(parents=True)
             for number in range(count):
-                x, y = rng.integers(left, right - 96), rng.integers(0, picture.height - 96)
-                crop = picture.crop((x, y, x + 96, y + 96)).resize((32, 32), Image.Resampling.BICUBIC)
+                x, y = rng.integers(left, right - 96), rng.integers(0, image.height - 96)
+                crop = image.crop((x, y, x + 96, y + 96)).resize((32, 32), Image.Resampling.BICUBIC)
                 crop.save(root / split / name / f"{number}.png")
     return root
 
@@ -74,7 +74,7 @@ def test_fine_tuning_converted_weights_beats_starting_from_scratch_on_real_photo
     assert first.top1 >= 60.0, "real photographs are learnt: six classes, chance is 16.7"
 
     foreign = tmp_path / "for_timm.safetensors"
-    convert(tmp_path / "first" / "xcit_nano_12_p8_224_best.ckpt", foreign, to="timm")
+    rewrite(tmp_path / "first" / "xcit_nano_12_p8_224_best.ckpt", foreign, to="timm")
     tuned, scratch = (
         train(
             load_recipe(

@@ -9,7 +9,7 @@ import torch
 
 from xcit_hub.models import XCiT, create_model
 from xcit_hub.training.optimizer import AdamW, ParameterSetting, parameter_settings
-from xcit_hub.training.recipe import load_recipe
+from xcit_hub.training.recipe_file import load_recipe
 
 NAME = "xcit_nano_12_p16_224"
 
@@ -60,10 +60,26 @@ def test_layer_decay_is_timms() -> None:
 
 
 def test_mindcvs_filter_leaves_out_what_is_called_gamma_beta_or_bias() -> None:
-    for keys in ({}, {"filter_bias_and_bn": True}, {"weight_decay_filter": "norm_and_bias"}):
+    for keys in ({"filter_bias_and_bn": True}, {"weight_decay_filter": "norm_and_bias"}):
         decays = {name: decay for name, (_, decay) in settings_of(**keys).items()}
         assert decays["blocks.0.gamma1"] == decays["norm.beta"] == decays["head.bias"] == 0.0
         assert decays["cls_token"] == decays["blocks.0.attn.temperature"] == decays["head.weight"] == 0.05
+
+
+def test_mindcvs_auto_leaves_out_what_mindspores_optimizers_do() -> None:
+    """``mindspore.nn.Optimizer`` decays what is called neither gamma nor beta; biases are decayed."""
+    from mindspore import nn
+
+    decays = {name: decay for name, (_, decay) in settings_of(weight_decay_filter="auto").items()}
+    optimizer = nn.AdamWeightDecay(network().trainable_params(), weight_decay=0.05)
+    expected = dict(zip((entry.name for entry in optimizer.parameters), optimizer.decay_flags, strict=True))
+    assert {name: bool(decay) for name, decay in decays.items()} == expected
+    assert decays["head.bias"] == 0.05
+
+
+def test_without_a_filter_everything_is_decayed_as_in_mindcv_0_5() -> None:
+    for keys in ({}, {"filter_bias_and_bn": False}, {"weight_decay_filter": "disable"}):
+        assert {decay for _, decay in settings_of(**keys).values()} == {0.05}
 
 
 def test_nothing_is_left_out_when_the_filter_is_off_but_what_is_named() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from pictures import write_pictures
+from image_folder import write_images
 
 from xcit_hub.checkpoints import checkpoint
 
@@ -56,7 +56,7 @@ def weights(folder: Path, epoch: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 def test_two_workers_under_msrun_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "data")
+    data = write_images(tmp_path / "data")
     settings = [*FLAGS, "--data_dir", data, "--epoch_size", 2, "--freeze_bn", "--val_while_train"]
     alone = run(sys.executable, MINI_TRAIN, *settings, "--batch_size", 8, "--ckpt_save_dir", tmp_path / "one")
     assert alone.returncode == 0, alone.stderr
@@ -69,7 +69,7 @@ def test_two_workers_under_msrun_equal_one_with_twice_the_batch(tmp_path: Path) 
     one, two = (json.loads((tmp_path / folder / "run.json").read_text()) for folder in ("one", "two"))
     assert (one["cards"], two["cards"]) == (1, 2)
     assert two["final_loss"] == pytest.approx(one["final_loss"], rel=1e-4)
-    assert (two["top1"], two["eval_samples"]) == (one["top1"], 9), "nine pictures on two workers, each once"
+    assert (two["top1"], two["eval_samples"]) == (one["top1"], 9), "nine images on two workers, each once"
     left, right = weights(tmp_path / "one", 2), weights(tmp_path / "two", 2)
     assert max(float(np.abs(left[name] - right[name]).max()) for name in left) < 1e-4
 
@@ -81,12 +81,12 @@ def msrun(logs: Path, script: Path = MINI_TRAIN) -> list[str]:
 
 @pytest.mark.slow
 def test_workers_share_statistics_and_what_they_could_not_read(tmp_path: Path) -> None:
-    data, folder = write_pictures(tmp_path / "data"), tmp_path / "run"
+    data, folder = write_images(tmp_path / "data"), tmp_path / "run"
     broken = [data / "train" / "class1" / "2.png", data / "train" / "class2" / "5.png"]
     for path in broken:
         path.write_bytes(path.read_bytes()[:100])
     flags = [flag for flag in FLAGS if flag != "--json"]
-    # Unshuffled, pictures go to the workers in turn: numbers 10 and 21 are one of each.
+    # Unshuffled, images go to the workers in turn: numbers 10 and 21 are one of each.
     flags += ["--data_dir", str(data), "--ckpt_save_dir", str(folder), "--epoch_size", "1", "--batch_size", "4"]
     ended = run(*msrun(tmp_path / "logs", SPIED_TRAIN), *flags, "--distribute", "--ema", "--shuffle", "False")
     assert ended.returncode == 0, ended.stderr + ended.stdout
@@ -98,7 +98,7 @@ def test_workers_share_statistics_and_what_they_could_not_read(tmp_path: Path) -
     stored = weights(folder, 1)
     for name in names:
         before = [worker[f"before/{name}"] for worker in (first, second)]
-        assert not np.array_equal(*before), "each worker sees other pictures"
+        assert not np.array_equal(*before), "each worker sees other images"
         np.testing.assert_allclose(first[f"after/{name}"], (before[0] + before[1]) / 2, rtol=1e-6)
         np.testing.assert_array_equal(first[f"after/{name}"], second[f"after/{name}"])
         if name.startswith("ema."):
@@ -107,7 +107,7 @@ def test_workers_share_statistics_and_what_they_could_not_read(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_a_workers_death_ends_all_with_one_message_and_leaves_whole_files(tmp_path: Path) -> None:
-    data, folder = write_pictures(tmp_path / "data", train=16), tmp_path / "run"
+    data, folder = write_images(tmp_path / "data", train=16), tmp_path / "run"
     command = [*msrun(tmp_path / "logs"), *FLAGS, "--data_dir", str(data), "--ckpt_save_dir", str(folder)]
     command += ["--epoch_size", "500", "--batch_size", "4", "--distribute"]
     launcher = subprocess.Popen(
@@ -139,7 +139,7 @@ def test_a_workers_death_ends_all_with_one_message_and_leaves_whole_files(tmp_pa
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_costs_at_most_the_current_epoch(tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "data", train=16)
+    data = write_images(tmp_path / "data", train=16)
     folder = tmp_path / "run"
     command = [sys.executable, str(MINI_TRAIN), *FLAGS, "--data_dir", str(data), "--ckpt_save_dir", str(folder)]
     command += ["--epoch_size", "200", "--batch_size", "8", "--keep_checkpoint_max", "2"]
@@ -193,7 +193,7 @@ def test_what_the_user_can_mend_exits_2_without_a_traceback(words: list[str], sa
 
 @pytest.mark.slow
 def test_the_seeds_commands_run_as_written_on_cpu(tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "data", train=1, val=1)
+    data = write_images(tmp_path / "data", train=1, val=1)
     seed = "configs/xcit/xcit_tiny_12_p16_ascend.yaml"
     small = ["--epoch_size", 1, "--batch_size", 2, "--image_resize", 32, "--ckpt_save_dir", tmp_path / "run"]
     trained = run(sys.executable, "train.py", "--config", seed, "--data_dir", data, "--distribute", "False", *small)
@@ -204,5 +204,5 @@ def test_the_seeds_commands_run_as_written_on_cpu(tmp_path: Path) -> None:
         sys.executable, "validate.py", "-c", twin, "--data_dir", data, "--ckpt_path", best, "--image_resize", 32
     )
     assert validated.returncode == 0, validated.stderr
-    assert "3 pictures" in validated.stdout
+    assert "3 images" in validated.stdout
     shutil.rmtree(tmp_path / "run")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xcit_hub.training.recipe import load_recipe
+from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.schedule import learning_rates
 
 torch = pytest.importorskip("torch")
@@ -43,6 +43,130 @@ def test_every_step_equals_timms_cosine(prefix: bool, by_epoch: bool, warmup: in
     )
     expected = [timms._get_lr(step // steps if by_epoch else step)[0] for step in range(epochs * steps)]
     np.testing.assert_allclose(learning_rates(recipe, steps), expected, rtol=0, atol=1e-12)
+
+
+# By mindcv.scheduler.create_scheduler of MindCV 0.5.0: lr 0.1, min_lr 1e-3, warmup_factor 0.01, decay_rate 0.7,
+# milestones 2 and 5, 10 epochs of 3 steps; steps 0, 4, 9, 14, 20, 25, 29.
+_AT = [0, 4, 9, 14, 20, 25, 29]
+_MINDCV = {
+    (("scheduler", "cosine_decay"), ("warmup_epochs", 3), ("decay_epochs", 7)): [
+        0.001,
+        0.045,
+        0.1,
+        0.0867860676556,
+        0.0468008603675,
+        0.0142139323444,
+        0.00155287410186,
+    ],
+    (("scheduler", "warmup_cosine_decay"), ("warmup_epochs", 3), ("decay_epochs", 7)): [
+        0.001,
+        0.045,
+        0.1,
+        0.0867860676556,
+        0.0468008603675,
+        0.0142139323444,
+        0.00155287410186,
+    ],
+    (
+        ("scheduler", "cosine_decay"),
+        ("warmup_epochs", 2),
+        ("decay_epochs", 3),
+        ("num_cycles", 2),
+        ("cycle_decay", 0.5),
+    ): [0.001, 0.067, 0.07525, 0.0039852152711, 0.0212456196472, 0.001, 0.001],
+    (("scheduler", "cosine_decay"), ("warmup_epochs", 3), ("decay_epochs", 7), ("lr_epoch_stair", True)): [
+        0.001,
+        0.034,
+        0.1,
+        0.0950979589612,
+        0.0615147862308,
+        0.019637254808,
+        0.00590204103883,
+    ],
+    (("scheduler", "constant"), ("warmup_epochs", 3)): [0.001, 0.045, 0.1, 0.1, 0.1, 0.1, 0.1],
+    (("scheduler", "exponential_decay"), ("warmup_epochs", 3)): [
+        0.001,
+        0.045,
+        0.1,
+        0.0551861461417,
+        0.0270412116095,
+        0.0149230025573,
+        0.00927513558204,
+    ],
+    (("scheduler", "exponential_decay"), ("warmup_epochs", 3), ("lr_epoch_stair", True)): [
+        0.001,
+        0.034,
+        0.1,
+        0.07,
+        0.0343,
+        0.016807,
+        0.0117649,
+    ],
+    (("scheduler", "polynomial_decay"), ("warmup_epochs", 3)): [
+        0.001,
+        0.045,
+        0.1,
+        0.0826666772193,
+        0.0594903458448,
+        0.0366206034674,
+        0.0118698845169,
+    ],
+    (("scheduler", "step_decay"), ("warmup_epochs", 2), ("decay_epochs", 3)): [
+        0.001,
+        0.067,
+        0.1,
+        0.1,
+        0.07,
+        0.049,
+        0.049,
+    ],
+    (("scheduler", "multi_step_decay"), ("warmup_epochs", 0)): [0.1, 0.1, 0.07, 0.07, 0.049, 0.049, 0.049],
+    (("scheduler", "one_cycle"), ("warmup_epochs", 0)): [
+        0.004,
+        0.052,
+        0.0994471258981,
+        0.081362745192,
+        0.0394852137692,
+        0.00960118067136,
+        0.001,
+    ],
+    (("scheduler", "cyclic"), ("warmup_epochs", 0), ("num_cycles", 2)): [
+        0.001,
+        0.0575714285714,
+        0.0717142857143,
+        0.001,
+        0.0858571428571,
+        0.0434285714286,
+        0.0151428571429,
+    ],
+}
+
+
+@pytest.mark.parametrize(("keys", "expected"), _MINDCV.items(), ids=str)
+def test_every_schedule_is_mindcvs(keys: tuple[tuple[str, object], ...], expected: list[float]) -> None:
+    fixed = {"lr": 0.1, "min_lr": 1e-3, "warmup_factor": 0.01, "decay_rate": 0.7, "multi_step_decay_milestones": [2, 5]}
+    recipe = load_recipe(None, {"model": "xcit_nano_12_p16_224", "epoch_size": 10, **fixed, **dict(keys)})
+    np.testing.assert_allclose(learning_rates(recipe, 3)[_AT], expected, rtol=1e-9)
+
+
+def test_facebooks_first_two_epochs_run_at_the_first_rate() -> None:
+    """main.py calls timm's ``scheduler.step(epoch)`` after the epoch; ModelEma and all else do not see it."""
+    recipe = load_recipe("xcit_small_12_p16_224", {"epoch_size": 8})
+    scheduler = CosineLRScheduler(
+        optimizer := torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3),
+        t_initial=400,
+        lr_min=1e-5,
+        warmup_t=5,
+        warmup_lr_init=1e-6,
+        t_in_epochs=True,
+    )
+    expected = []
+    for epoch in range(8):
+        expected.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(epoch)
+    found = learning_rates(recipe, 2)[::2]
+    assert expected[0] == expected[1] != expected[2]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def test_constant_stays_after_the_warm_up() -> None:

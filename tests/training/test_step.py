@@ -11,7 +11,8 @@ from torch_twin import Arrays, arrays_of, relative_error, timm_twin
 from xcit_hub.errors import InputError
 from xcit_hub.models import create_model
 from xcit_hub.training.precision import mix_precision
-from xcit_hub.training.recipe import Recipe, load_recipe
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.schedule import learning_rates
 from xcit_hub.training.step import TrainStep
 
@@ -67,7 +68,9 @@ def test_fifty_steps_are_torchs_fifty_steps() -> None:
     from timm.utils import ModelEmaV2
 
     name, steps = "xcit_nano_12_p16_224", 50
-    recipe = recipe_of(name, ema=True, ema_decay=0.9, lr=5e-4, warmup_epochs=1, decay_epochs=4, epoch_size=5)
+    recipe = recipe_of(
+        name, ema=True, ema_decay=0.9, ema_warmup=0, lr=5e-4, warmup_epochs=1, decay_epochs=4, epoch_size=5
+    )
     network = create_model(name, num_classes=CLASSES, seed=1)
     average = create_model(name, num_classes=CLASSES, seed=1)
     twin = timm_twin(network, name, CLASSES).train()
@@ -143,6 +146,35 @@ def test_an_overflow_skips_the_update_and_halves_a_dynamic_scale(mini_architectu
     assert largest_difference(before, arrays_of(step.network)) == 0.0
     assert step.loss_scale == pytest.approx(1.5e38)
     assert float(step.optimizer.updates) == 0.0
+
+
+@pytest.mark.usefixtures("pynative")
+@pytest.mark.parametrize("warmup", [2000, 3, 0])
+def test_the_average_forgets_its_beginning_as_mindcvs_and_timms_do(mini_architecture: str, warmup: int) -> None:
+    """MindCV 0.5, train_step.py: decay · (1 − exp(−t/2000)), t from 1; timm's ModelEma: the decay itself."""
+    network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    average = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    for parameter in average.get_parameters():
+        parameter.set_data(parameter + 1.0)
+    recipe = recipe_of(
+        mini_architecture, ema=True, ema_decay=0.99996, ema_warmup=warmup, freeze_bn=True, weight_decay=0.0
+    )
+    step = TrainStep(network, recipe, ema=average)
+    share = 1.0
+    for updates in (1, 2, 3):
+        train(step, batches(1, 2), rate=0.0)
+        share *= 0.99996 * (1 - np.exp(-updates / warmup) if warmup else 1.0)
+        left = arrays_of(step.ema)["ema.head.bias"] - arrays_of(step.network)["head.bias"]
+        np.testing.assert_allclose(left, share, rtol=1e-5, atol=1e-7)
+
+
+def test_what_the_average_keeps_of_its_beginning() -> None:
+    """The shares that were measured in MindCV after 20, 200 and 2,000 updates, and of a constant decay."""
+    updates = np.arange(1, 2001)
+    mindcv = np.cumprod(0.99996 * -np.expm1(-updates / 2000))[[19, 199, 1999]]
+    constant = np.cumprod(np.full(2000, 0.99996))[[19, 199, 1999]]
+    np.testing.assert_allclose(mindcv, 0.0, atol=1e-40)
+    np.testing.assert_allclose(constant, [0.999, 0.992, 0.923], atol=5e-4)
 
 
 @pytest.mark.usefixtures("pynative")

@@ -1,27 +1,27 @@
-"""The network's parts that run compiled operations, with the parameters and the meaning of the plain ones.
+"""The network's cells by compiled operations: each is a plain cell whose ``construct`` is another.
 
-Operands of other types than float32 are converted there and back.
+Where a cell cannot be computed so (half precision, a hook inside that wants to see what passes, a part replaced), it
+computes as the plain one does. That is asked at every call in PyNative mode and at every compilation in graph mode.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.ops import constexpr
-from numpy.typing import NDArray
 
-from xcit_hub.accelerated import operands, operations
+from xcit_hub.accelerated import operations
 from xcit_hub.errors import InputError
+from xcit_hub.models import xcit
+from xcit_hub.models.private import forget_recomputation, is_hooked
 
-Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-
-def _float32(x: Tensor) -> Tensor:
+def as_float32(x: Tensor) -> Tensor:
+    """Return it in the only type that compiled operations read."""
     return x if x.dtype == mstype.float32 else x.astype(mstype.float32)
 
 
@@ -35,173 +35,300 @@ def where(height: int, width: int, tokens: int, layers: tuple[int, ...] = ()) ->
     """Return what operations on blocks read, int32: the grid's sides, the first layer and the one after the last.
 
     Raises:
-        InputError: that many tokens are no such grid.
+        InputError: that many tokens are not such a grid.
     """
     if height * width != tokens:
-        raise InputError(f"{tokens} tokens are no grid of {height}×{width}.")
+        raise InputError(f"{tokens} tokens are not a grid of {height}×{width}.")
     return _integers((height, width, *layers))
 
 
-class NativeGelu(nn.Cell):
-    """Gaussian error linear unit, ``erf`` or ``tanh`` form."""
+def computes_in_half(cell: nn.Cell) -> bool:
+    """Tell whether a cell computes in half precision by ``to_float``."""
+    flags = vars(cell)  # Cell.to_float sets them
+    return bool(flags.get("fp16") or flags.get("bf16"))
 
-    def __init__(self, form: str) -> None:
-        super().__init__()
-        self.run = operations.gelu(form)
+
+class _Part(NamedTuple):
+    """A cell inside another one, and where it was found."""
+
+    owner: nn.Cell
+    name: str
+    cell: nn.Cell
+
+    def unchanged(self) -> bool:
+        """Tell whether it still stands there and computes what it did, unseen."""
+        cell = self.cell
+        return getattr(self.owner, self.name, None) is cell and not is_hooked(cell) and not computes_in_half(cell)
+
+
+def _parts(owner: nn.Cell) -> Iterator[_Part]:
+    """Find every cell inside one but those of dropout, which is asked for its rate instead, and of stochastic depth."""
+    for name, cell in owner.name_cells().items():
+        if not isinstance(cell, nn.Dropout | xcit.DropPath):
+            yield _Part(owner, name, cell)
+            yield from _parts(cell)
+
+
+class Gelu(xcit.Gelu):
+    """GELU."""
+
+    own = ("run",)
+
+    def prepare(self) -> None:
+        """Fetch what a cell that has just become one of this class lacks."""
+        self.run = (operations.gelu(self.form),)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled operation is used."""
+        return not computes_in_half(self)
 
     def construct(self, x: Tensor) -> Tensor:
         """Apply it to every element."""
-        return self.run(_float32(x)).astype(x.dtype)
+        return self.run[0](as_float32(x)).astype(x.dtype) if self.compiled else super().construct(x)
 
 
-class NativeLayerNorm(nn.LayerNorm):
+class LayerNorm(nn.LayerNorm):
     """``nn.LayerNorm`` of the last axis."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    own = ("run", "floor")
+
+    def prepare(self) -> None:
+        """Fetch what a cell that has just become one of this class lacks."""
+        self.run = (operations.layer_norm(),)
         self.floor = Tensor([self.epsilon], mstype.float32)
-        self.run = operations.layer_norm()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled operation is used."""
+        return self.gamma.dtype == mstype.float32 and not computes_in_half(self)
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (…, C) to (…, C)."""
-        return self.run(_float32(x), _float32(self.gamma), _float32(self.beta), self.floor).astype(x.dtype)
+        if not self.compiled:
+            return super().construct(x)
+        return self.run[0](as_float32(x), self.gamma, self.beta, self.floor).astype(x.dtype)
 
 
-class NativeDense(nn.Dense):
-    """``nn.Dense`` with a bias and without an activation."""
+class Dense(nn.Dense):
+    """``nn.Dense``."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.run = operations.linear()
+    own = ("run",)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """Map (…, in) to (…, out)."""
-        return self.run(_float32(x), _float32(self.weight), _float32(self.bias)).astype(x.dtype)
+    def prepare(self) -> None:
+        """Fetch what a cell that has just become one of this class lacks."""
+        self.run = (operations.linear(),)
 
-
-# The parameters that operations.fused_blocks and operations.class_block read, and which are packed.
-_BLOCK_OPERANDS = operands.layout(operands.FUSED_BLOCK)
-_CLASS_BLOCK_OPERANDS = operands.layout(operands.CLASS_BLOCK)
-
-
-def _laid_out(array: NDArray[Any], packed: bool) -> NDArray[np.float32]:
-    """A weight as compiled operations read it: packed for a product, or a depth-wise convolution's as (9, C)."""
-    array = np.ascontiguousarray(array.reshape(len(array), 9).T if array.ndim == 4 else array, np.float32)
-    return operations.pack_weight(array) if packed else array
-
-
-def _constant(name: str, array: NDArray[np.float32]) -> Parameter:
-    return Parameter(Tensor(array), name=name, requires_grad=False)
-
-
-class NativeBlocks(nn.Cell):
-    """Cross-covariance blocks in evaluation as one operation.
-
-    Args:
-        blocks: the folded parameters of each; see :mod:`xcit_hub.accelerated.fused`.
-        gelu: ``erf`` or ``tanh``.
-        normalize: divide queries and keys by their norms.
-        epsilon: of the layer norms.
-    """
-
-    def __init__(
-        self, blocks: Iterable[Mapping[str, NDArray[np.float64]]], gelu: str, normalize: bool, epsilon: float
-    ) -> None:
-        super().__init__()
-        layers: dict[str, list[NDArray[np.float32]]] = {name: [] for name in _BLOCK_OPERANDS}
-        for arrays in blocks:
-            for name, packed in _BLOCK_OPERANDS.items():
-                layers[name].append(_laid_out(arrays[name], packed))
-        self.operands = ParameterTuple([_constant(name, np.stack(layers.pop(name))) for name in _BLOCK_OPERANDS])
-        self.floor = Tensor([epsilon], mstype.float32)
-        self.run = operations.fused_blocks(gelu, normalize)
-
-    def construct(self, x: Tensor, height: int, width: int, first: int, last: int) -> Tensor:
-        """Map (B, N, C) to (B, N, C) by the blocks [first, last)."""
-        sides_and_layers = where(height, width, x.shape[1], (first, last))
-        return self.run(_float32(x), sides_and_layers, self.floor, *self.operands).astype(x.dtype)
-
-
-class NativeClassBlock(nn.Cell):
-    """A class attention block in evaluation as one operation.
-
-    Args:
-        arrays: the folded block's parameters; see :mod:`xcit_hub.accelerated.fused`.
-        gelu: ``erf`` or ``tanh``.
-        tokens_norm: norm2 is applied to patch tokens, too.
-        epsilon: of the layer norms.
-    """
-
-    def __init__(self, arrays: Mapping[str, NDArray[np.float32]], gelu: str, tokens_norm: bool, epsilon: float) -> None:
-        super().__init__()
-        self.operands = ParameterTuple(
-            [_constant(name, _laid_out(arrays[name], packed)) for name, packed in _CLASS_BLOCK_OPERANDS.items()]
-        )
-        self.floor = Tensor([epsilon], mstype.float32)
-        self.run = operations.class_block(gelu, tokens_norm, last=False)
-        self.run_last = operations.class_block(gelu, tokens_norm, last=True)
-
-    def construct(self, cls_token: Tensor, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
-        """Map a class token (B, 1, C), or (1, 1, C) for all images, and patch tokens (B, N, C) to new ones.
-
-        The latter only if they are wanted.
-        """
-        operands = (_float32(cls_token), _float32(tokens), self.floor, *self.operands)
-        if not tokens_wanted:
-            return self.run_last(*operands).astype(cls_token.dtype), tokens
-        new_cls_token, new_tokens = self.run(*operands)
-        return new_cls_token.astype(cls_token.dtype), new_tokens.astype(tokens.dtype)
-
-
-class NativeAffine(nn.Cell):
-    """``nn.Dense`` with a bias in evaluation, its weight packed once.
-
-    Args:
-        weight: (out, in).
-        bias: (out).
-    """
-
-    def __init__(self, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
-        super().__init__()
-        self.weight = _constant("weight", _laid_out(weight, True))
-        self.bias = _constant("bias", _laid_out(bias, False))
-        self.run = operations.packed_linear()
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled operation is used."""
+        plain = self.activation is None and self.has_bias
+        return plain and self.weight.dtype == mstype.float32 and not computes_in_half(self)
 
     def construct(self, x: Tensor) -> Tensor:
         """Map (…, in) to (…, out)."""
-        return self.run(_float32(x), self.weight, self.bias).astype(x.dtype)
+        return (
+            self.run[0](as_float32(x), self.weight, self.bias).astype(x.dtype)
+            if self.compiled
+            else super().construct(x)
+        )
 
 
-class NativePatchEmbed(nn.Cell):
-    """The convolutions of the patch embedding in evaluation, one operation each, the last with the position encoding.
+def _by_batch(norm: nn.BatchNorm2d) -> bool:
+    """Tell whether a batch norm takes the batch's statistics, as MindSpore's own decides it."""
+    return norm.training if norm.use_batch_statistics is None else norm.use_batch_statistics
 
-    Args:
-        stages: weight (out, in, 3, 3) and bias (out) of each convolution, its batch norm folded in.
-        position: weight (out, F) and bias (out) of the encoding's projection.
-        gelu: ``erf`` or ``tanh``.
+
+def _move(norm: nn.BatchNorm2d, statistic: Parameter, value: Tensor) -> None:
+    """Move a running statistic of a batch norm towards the batch's, by the share that MindSpore calls its momentum."""
+    value = ops.stop_gradient(value).reshape(statistic.shape)
+    ops.assign(statistic, statistic * (1.0 - norm.momentum) + value * norm.momentum)
+
+
+def _move_both(norm: nn.BatchNorm2d, mean: Tensor, biased_variance: Tensor, count: int) -> None:
+    """Move the running statistics towards those of ``count`` values a channel."""
+    _move(norm, norm.moving_mean, mean)
+    _move(norm, norm.moving_variance, biased_variance * (count / max(count - 1, 1)))
+
+
+class PatchEmbed(xcit.ConvPatchEmbed):
+    """The patch embedding, each convolution in one operation with the batch norm and the GELU after it."""
+
+    own = ("parts", "stages", "epsilon")
+
+    def prepare(self) -> None:
+        """Fetch what a cell that has just become one of this class lacks."""
+        self.parts = tuple(_parts(self))
+        gelu, last = self.proj[1].form, len(self.proj) - 1
+        self.stages = [operations.stage(gelu, place == 0, place == last) for place in range(0, last + 1, 2)]
+        self.epsilon = Tensor([self.proj[0][1].eps], mstype.float32)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled operations are used: they know strides of 2."""
+        if any(part.name == "0" and getattr(part.cell, "stride", (2, 2)) != (2, 2) for part in self.parts):
+            return False
+        single = self.proj[0][0].weight.dtype == mstype.float32
+        return single and not computes_in_half(self) and all(part.unchanged() for part in self.parts)
+
+    def construct(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Map (B, in_chans, H, W) to tokens (B, N, C) and their grid (Hp, Wp)."""
+        if not self.compiled:
+            return super().construct(image)
+        grid = as_float32(image)
+        for index in range(len(self.stages)):
+            grid = self._stage(index, grid)
+        return grid.reshape(grid.shape[0], -1, grid.shape[3]), (grid.shape[1], grid.shape[2])
+
+    def _stage(self, index: int, x: Tensor) -> Tensor:
+        """Map the image, or (B, H, W, K) after it, to (B, H / 2, W / 2, N), rounded up."""
+        evaluate, train, train_frozen = self.stages[index]
+        convolution, norm = self.proj[2 * index][0], self.proj[2 * index][1]
+        operands = (
+            *(x, convolution.weight, self.epsilon),
+            *(norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance),
+        )
+        if _by_batch(norm):
+            out, _, mean, variance = train(*operands)
+            _move_both(norm, mean, variance, out.shape[0] * out.shape[1] * out.shape[2])
+            return out
+        return train_frozen(*operands)[0] if self.training else evaluate(*operands)
+
+
+class Block(xcit.XCABlock):
+    """A cross-covariance block as one operation: the cells that hold its parameters are not called."""
+
+    own = ("parts", "modes", "epsilons", "all_kept")
+    layers = 1  # how many blocks the parameters are of; see xcit_hub.accelerated.stacked
+
+    def prepare(self) -> None:
+        """Fetch what a cell that has just become one of this class lacks."""
+        self.parts = tuple(_parts(self))
+        self.modes = operations.blocks(self.mlp.act.form, self.attn.normalize)
+        self.epsilons = Tensor([self.norm1.epsilon, self.local_mp.bn.eps], mstype.float32)
+        self.all_kept = Tensor([1.0], mstype.float32)
+
+    @property
+    def drops_inside(self) -> bool:
+        """Whether training drops anything inside a branch, for which one operation has no place."""
+        inside = (self.attn.attn_drop, self.attn.proj_drop, self.mlp.drop)
+        return any(getattr(drop, "p", 1.0) > 0.0 for drop in inside)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled operation is used."""
+        if (self.training and self.drops_inside) or computes_in_half(self):
+            return False
+        return self.norm1.gamma.dtype == mstype.float32 and all(part.unchanged() for part in self.parts)
+
+    def construct(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Map (B, N, C) to (B, N, C)."""
+        if not self.compiled:
+            return super().construct(x, height, width)
+        evaluate, train, train_frozen = self.modes
+        kept = self.drop_path(3 * self.layers * x.shape[0]) if self._drops_path() else self.all_kept
+        attn, conv1, bn, conv2, mlp = self.attn, self.local_mp.conv1, self.local_mp.bn, self.local_mp.conv2, self.mlp
+        operands = (
+            *(x, kept, where(height, width, x.shape[1]), self.epsilons),
+            *(self.norm1.gamma, self.norm1.beta, attn.qkv.weight, attn.qkv.bias, attn.temperature),
+            *(attn.proj.weight, attn.proj.bias, self.gamma1),
+            *(self.norm3.gamma, self.norm3.beta, conv1.weight, conv1.bias, bn.gamma, bn.beta),
+            *(conv2.weight, conv2.bias, self.gamma3),
+            *(self.norm2.gamma, self.norm2.beta, mlp.fc1.weight, mlp.fc1.bias, mlp.fc2.weight, mlp.fc2.bias),
+            *(self.gamma2, bn.moving_mean, bn.moving_variance),
+        )
+        if _by_batch(bn):
+            out, _, mean, variance = train(*operands)
+            _move_both(bn, mean, variance, x.shape[0] * x.shape[1])
+            return out
+        return train_frozen(*operands)[0] if self.training else evaluate(*operands)
+
+
+class ClassAttention(xcit.ClassAttention):
+    """Class attention without keys and values.
+
+    Only one query exists: it is taken back through the key matrix, and the value matrix is applied to the one weighted
+    mean of the tokens. The key bias shifts every score alike and softmax does not see it.
     """
 
-    positions = True
+    own = ("parts", "project")
 
-    def __init__(self, stages: Sequence[Affine], position: Affine, gelu: str) -> None:
-        super().__init__()
-        last = len(stages) - 1
-        affine = [(weight.transpose(0, 2, 3, 1).reshape(len(weight), -1), bias) for weight, bias in stages]
-        # To a product the features of the position are more of what a token's window shows.
-        affine[last] = np.hstack([affine[last][0], position[0]]), affine[last][1] + position[1]
-        self.runs = [operations.fused_stage(gelu, first=index == 0, last=index == last) for index in range(last + 1)]
-        self.weights = ParameterTuple(
-            [_constant(f"{index}.weight", _laid_out(weight, True)) for index, (weight, _) in enumerate(affine)]
-        )
-        self.biases = ParameterTuple(
-            [_constant(f"{index}.bias", _laid_out(bias, False)) for index, (_, bias) in enumerate(affine)]
-        )
+    def prepare(self) -> None:
+        """Fetch what a cell that has just become one of this class lacks."""
+        self.parts = tuple(_parts(self))
+        self.project = (ops.MatMul(transpose_b=True),)
 
-    def construct(self, image: Tensor, features: Tensor) -> Tensor:
-        """Map (B, in_chans, H, W) and features of the tokens' positions (N, F) to tokens (B, N, C)."""
-        x = _float32(image)
-        last = len(self.runs) - 1
-        for index in range(last):
-            x = self.runs[index](x, self.weights[index], self.biases[index])
-        x = self.runs[last](x, self.weights[last], self.biases[last], features)
-        return x.reshape(x.shape[0], -1, x.shape[3])
+    @property
+    def compiled(self) -> bool:
+        """Whether it computes so."""
+        single = self.qkv.weight.dtype == mstype.float32
+        return single and not computes_in_half(self) and all(part.unchanged() for part in self.parts)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map all tokens, class token first, (B, 1 + N, C), to the new class token (B, 1, C)."""
+        if not self.compiled:
+            return super().construct(x)
+        batch, _, dim = x.shape
+        heads, head_dim = self.num_heads, dim // self.num_heads
+        query_weight, key_weight, value_weight = ops.split(self.qkv.weight, dim)
+        query_bias, _, value_bias = ops.split(self.qkv.bias, dim)
+        query = (self.project[0](x[:, 0], query_weight) + query_bias) * self.scale
+        query = query.reshape(batch, heads, head_dim).transpose(1, 0, 2)
+        probe = self.matmul(query, key_weight.reshape(heads, head_dim, dim)).transpose(1, 0, 2)  # (B, h, C)
+        attention = self.attn_drop(ops.softmax(self.matmul_transposed(probe, x), -1))  # (B, h, 1 + N)
+        mean = self.matmul(attention, x).transpose(1, 0, 2)  # (h, B, C)
+        value = self.matmul_transposed(mean, value_weight.reshape(heads, head_dim, dim)).transpose(1, 0, 2)
+        # Dropout may leave the weights summing to something else than one.
+        value = value + attention.sum(-1, keepdims=True) * value_bias.reshape(heads, head_dim)
+        return self.proj_drop(self.proj(value.reshape(batch, 1, dim)))
+
+
+# Cells of exactly these classes; what somebody derived from one may compute something else.
+_ACCELERATED: dict[type[nn.Cell], type[nn.Cell]] = {
+    xcit.Gelu: Gelu,
+    nn.LayerNorm: LayerNorm,
+    nn.Dense: Dense,
+    xcit.ConvPatchEmbed: PatchEmbed,
+    xcit.XCABlock: Block,
+    xcit.ClassAttention: ClassAttention,
+}
+_PLAIN = {accelerated: plain for plain, accelerated in _ACCELERATED.items()}
+
+
+def all_cells(root: nn.Cell) -> list[nn.Cell]:
+    """Return a cell and every cell inside it."""
+    return [cell for _, cell in root.cells_and_names()]
+
+
+def is_accelerated(root: nn.Cell) -> bool:
+    """Tell whether a cell inside is computed by compiled operations."""
+    return any(type(cell) in _PLAIN for cell in all_cells(root))
+
+
+def make_accelerated(root: nn.Cell) -> None:
+    """Turn every plain cell inside into the accelerated one, in place."""
+    recomputed = forget_recomputation(root)  # it is bound to the plain ``construct``
+    for cell in all_cells(root):
+        if kind := _ACCELERATED.get(type(cell)):
+            cell.__class__ = kind
+            cell.prepare()
+    for cell in recomputed:
+        cell.recompute()
+
+
+def make_plain(root: nn.Cell) -> None:
+    """Turn every accelerated cell inside into the plain one, in place."""
+    recomputed = forget_recomputation(root)
+    for cell in all_cells(root):
+        if kind := _PLAIN.get(type(cell)):
+            for name in cell.own:
+                delattr(cell, name)
+            cell.__class__ = kind
+    for cell in recomputed:
+        cell.recompute()
+
+
+def forget_graphs(copied: nn.Cell) -> None:
+    """Let a copied network compile graphs of its own: those that it remembers are another's."""
+    for cell in all_cells(copied):
+        cell.compile_cache.clear()

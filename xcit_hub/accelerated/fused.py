@@ -10,62 +10,179 @@ pass through those; those of class attention, which patch tokens pass.
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
-from mindspore.nn.utils import no_init_parameters
+from mindspore import dtype as mstype
 from numpy.typing import NDArray
 
-from xcit_hub.models.kernels import kernels
-from xcit_hub.models.layers import ClassAttentionBlock, ConvPatchEmbed, FourierPosition, Gelu, XCABlock, conv3x3
+from xcit_hub.accelerated import fused_cells
+from xcit_hub.accelerated.cells import computes_in_half, forget_graphs, is_accelerated, make_accelerated
+from xcit_hub.errors import InputError
+from xcit_hub.models import XCiT, XCiTFeatures
+from xcit_hub.models.private import no_init_parameters
+from xcit_hub.models.xcit import (
+    ClassAttentionBlock,
+    ConvPatchEmbed,
+    Gelu,
+    PositionalEncodingFourier,
+    XCABlock,
+    conv3x3,
+)
+from xcit_hub.parameters import FOURIER_CHANNELS
 from xcit_hub.variants import Architecture, Dialect
 
+N = TypeVar("N", XCiT, XCiTFeatures)
 Wide = NDArray[np.float64]
 
 
-def fused_patch_embed(patch_embed: ConvPatchEmbed, position: FourierPosition, dialect: Dialect) -> nn.Cell:
-    """Fold a patch embedding: images (B, in_chans, H, W) to tokens (B, N, C) as before, in evaluation.
+def fuse(network: N) -> N:
+    """Return a copy for inference alone, faster and equal to rounding; the network stays as it is.
 
-    Where its ``positions`` says so, it takes the tokens' Fourier features, too, and adds the position encoding.
+    Of an accelerated network every block is one operation in the copy; of a plain one the copy is of MindSpore's own
+    operations, too. It computes in float32, has the methods of the network, parameters of names of its own and no
+    gradients; hooks inside what is folded are not in it, and it cannot be saved as a checkpoint or trained.
+
+    Raises:
+        InputError: the network is fused already, or normalises by the statistics of each batch.
     """
+    refuse_if_fused(network, "fused again")
+    if network.dialect.statistics == "batch":
+        raise InputError(
+            "A network that normalises by the statistics of each batch cannot be fused: they are not constants.",
+            fix="Use the network itself.",
+        )
+    compiled = is_accelerated(network)
+    replaced = _compiled_parts(network) if compiled else _folded_parts(network)
+    for name, part in replaced.items():
+        if part is not None:  # the position encoding goes into the patch embedding
+            part.update_parameters_name(f"{name}.")
+    # deepcopy takes what its memo holds in the place of a part, which is never copied.
+    copied = copy.deepcopy(network, {id(getattr(network, name)): part for name, part in replaced.items()})
+    copied.__class__ = _fused_kind(type(network), compiled)
+    forget_graphs(copied)
+    if computes_in_half(network):
+        copied.to_float(mstype.float32)
+    for parameter in copied.get_parameters():
+        parameter.set_dtype(mstype.float32)
+        parameter.requires_grad = False
+    copied.set_train(False)
+    return copied
+
+
+def is_fused(network: nn.Cell) -> bool:
+    """Tell whether :func:`fuse` made a network."""
+    return isinstance(network, _Fused)
+
+
+def refuse_if_fused(network: nn.Cell, what: str) -> None:
+    """Raise an InputError that says that a fused network cannot be ``what``."""
+    if is_fused(network):
+        raise InputError(
+            f"A fused network cannot be {what}: it holds constants made for one way of computing.",
+            fix=f"Call fuse() last; the network it was called on is unchanged and can be {what}.",
+        )
+
+
+class _Fused:
+    """What a fused network refuses; stands before the network's own class."""
+
+    def set_train(self, mode: bool = True) -> nn.Cell:
+        """Stay in evaluation.
+
+        Raises:
+            InputError: training was asked for.
+        """
+        if mode:
+            raise InputError(
+                "A fused network cannot be trained: what it would learn is folded into constants.",
+                fix="Train the network that fuse() was called on; it is unchanged.",
+            )
+        trained: nn.Cell = super().set_train(False)  # type: ignore[misc]
+        return trained
+
+    def cast(self, dtype: Any) -> None:  # noqa: ARG002
+        """Refuse: see :func:`refuse_if_fused`."""
+        refuse_if_fused(self, "cast")  # type: ignore[arg-type]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: ARG002
+        """Refuse: see :func:`refuse_if_fused`."""
+        refuse_if_fused(self, "recomputed")  # type: ignore[arg-type]
+
+
+class _InOperations(_Fused):
+    """How a fused network passes its tokens through blocks that are one operation."""
+
+    blocks: fused_cells.FusedBlocks
+    cls_token: Parameter
+
+    def _through(self, tokens: Tensor, height: int, width: int, first: int, last: int) -> Tensor:
+        return self.blocks(tokens, height, width, first, last)
+
+    def _class_tokens(self, tokens: Tensor) -> Tensor:  # noqa: ARG002
+        return self.cls_token  # the operation takes one for all images
+
+
+@cache
+def _fused_kind(kind: type, compiled: bool) -> type:
+    return type(kind.__name__, (_InOperations if compiled else _Fused, kind), {"__module__": kind.__module__})
+
+
+def _compiled_parts(network: N) -> dict[str, nn.Cell | None]:
+    """Return what takes the place of each part of a network, by its name, in compiled operations."""
+    dialect, epsilon = network.dialect, network.blocks[0].norm1.epsilon
+    folded = (_folded(block) for block in network.blocks)  # in double precision: one at a time
+    parts: dict[str, nn.Cell | None] = {
+        "blocks": fused_cells.FusedBlocks(folded, dialect.gelu, dialect.normalize_qk, epsilon)
+    }
+    stages = _stages(network.patch_embed)
+    if set(network.architecture.stem_strides) == {2}:
+        parts["patch_embed"] = fused_cells.FusedPatchEmbed(stages, _position(network), dialect.gelu)
+        parts["pos_embeder"] = None
+    else:
+        parts["patch_embed"] = stem = _FoldedPatchEmbed(stages, network.architecture, dialect)
+        make_accelerated(stem)
+    if isinstance(network, XCiT):
+        tokens_norm = network.architecture.tokens_norm
+        blocks = [
+            fused_cells.FusedClassBlock(_folded_class_block(block), dialect.gelu, tokens_norm, block.norm1.epsilon)
+            for block in network.cls_attn_blocks
+        ]
+        parts["cls_attn_blocks"] = nn.CellList(blocks)
+        if isinstance(network.head, nn.Dense):
+            parts["head"] = fused_cells.FusedDense(_wide(network.head.weight), _wide(network.head.bias))
+    return parts
+
+
+def _folded_parts(network: N) -> dict[str, nn.Cell | None]:
+    """Return what takes the place of each part of a network, by its name, in MindSpore's own operations."""
+    architecture, dialect = network.architecture, network.dialect
+    blocks = nn.CellList([_FoldedBlock(_folded(block), architecture, dialect) for block in network.blocks])
+    stem = _FoldedPatchEmbed(_stages(network.patch_embed), architecture, dialect)
+    return {"blocks": blocks, "patch_embed": stem}
+
+
+def _stages(patch_embed: ConvPatchEmbed) -> list[tuple[Wide, Wide]]:
+    """Weight and bias of each convolution, with its batch norm."""
     stages = []
     for stage in patch_embed.proj:
         if isinstance(stage, nn.SequentialCell):
             convolution, norm = stage
             scale, shift = _scale_and_shift(norm)
             stages.append((_wide(convolution.weight) * scale[:, None, None, None], shift))
-    native = kernels().fused_patch_embed
-    if native is None:
-        return _FoldedPatchEmbed(stages, dialect.gelu)
+    return stages
+
+
+def _position(network: N) -> tuple[Wide, Wide]:
+    """Weight (C, 64) and bias (C) of the position encoding; zeros where there is none."""
+    position: PositionalEncodingFourier | None = network.pos_embeder
+    if position is None:
+        return np.zeros((network.embed_dim, FOURIER_CHANNELS)), np.zeros(network.embed_dim)
     projection = position.token_projection
-    return native(stages, (_wide(projection.weight)[:, :, 0, 0], _wide(projection.bias)), dialect.gelu)
-
-
-def fused_blocks(blocks: nn.CellList, architecture: Architecture, dialect: Dialect) -> nn.Cell:
-    """Fold the cross-covariance blocks: a list of cells, or one cell where one operation computes them all."""
-    folded = (_folded(block) for block in blocks)  # in double precision: one at a time
-    native = kernels().fused_blocks
-    if native:
-        return native(folded, dialect.gelu, dialect.normalize_qk, blocks[0].norm1.epsilon)
-    return nn.CellList([_FoldedBlock(arrays, architecture, dialect) for arrays in folded])
-
-
-def fused_class_blocks(blocks: nn.CellList, architecture: Architecture, dialect: Dialect) -> list[nn.Cell]:
-    """Fold the class attention blocks; none are returned where no operation computes one as a whole."""
-    native = kernels().fused_class_block
-    if native is None:
-        return []
-    return [
-        native(_folded_class_block(block), dialect.gelu, architecture.tokens_norm, block.norm1.epsilon)
-        for block in blocks
-    ]
-
-
-def fused_head(head: nn.Cell) -> nn.Cell | None:
-    """Prepare the classifier's product once; None where there is none, or no operation for it."""
-    native = kernels().fused_dense
-    return native(_wide(head.weight), _wide(head.bias)) if native and isinstance(head, nn.Dense) else None
+    return _wide(projection.weight)[:, :, 0, 0], _wide(projection.bias)
 
 
 def _folded_class_block(block: ClassAttentionBlock) -> dict[str, Wide]:
@@ -144,22 +261,22 @@ def _fill(cell: nn.Cell, name: str, array: Any) -> None:
 class _FoldedPatchEmbed(nn.Cell):
     """Convolutions and GELU."""
 
-    positions = False
-
-    def __init__(self, stages: list[tuple[Wide, Wide]], gelu: str) -> None:
+    def __init__(self, stages: list[tuple[Wide, Wide]], architecture: Architecture, dialect: Dialect) -> None:
         super().__init__()
         cells: list[nn.Cell] = []
-        for weight, bias in stages:
-            convolution = conv3x3(kernels().convolution, weight.shape[1], weight.shape[0], stride=2, bias=True)
+        for (weight, bias), stride in zip(stages, architecture.stem_strides, strict=True):
+            with no_init_parameters():
+                convolution = conv3x3(weight.shape[1], weight.shape[0], stride=stride, bias=True)
             _fill(convolution, "weight", weight)
             _fill(convolution, "bias", bias)
-            cells += [Gelu(gelu), convolution] if cells else [convolution]
+            cells += [Gelu(dialect.gelu), convolution] if cells else [convolution]
         self.proj = nn.SequentialCell(cells)
 
-    def construct(self, image: Tensor) -> Tensor:
-        """Map (B, in_chans, H, W) to tokens (B, N, C)."""
-        grid = self.proj(image)
-        return grid.reshape(grid.shape[0], grid.shape[1], -1).transpose(0, 2, 1)
+    def construct(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Map (B, in_chans, H, W) to tokens (B, N, C) and their grid (Hp, Wp)."""
+        grid = self.proj(image.astype(mstype.float32))
+        tokens = grid.reshape(grid.shape[0], grid.shape[1], -1).transpose(0, 2, 1)
+        return tokens, (grid.shape[2], grid.shape[3])
 
 
 class _FoldedBlock(XCABlock):

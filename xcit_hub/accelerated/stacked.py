@@ -1,4 +1,4 @@
-"""A network in training whose cross-covariance blocks are one cell, where one operation computes them all.
+"""An accelerated network in training whose cross-covariance blocks are one cell, computed by one operation.
 
 A graph is compiled parameter by parameter. With the layers as one more axis of each there are 12 or 24 times fewer in
 the blocks, and the time until the first step hardly depends on the depth.
@@ -6,61 +6,50 @@ the blocks, and the time until the first step hardly depends on the depth.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
-from mindspore.nn.utils import no_init_parameters
 from numpy.typing import NDArray
 
-from xcit_hub.models.kernels import recomputes
-from xcit_hub.models.layers import XCABlock
-from xcit_hub.models.xcit import XCiT
+from xcit_hub.accelerated.cells import Block
+from xcit_hub.models import XCiT
+from xcit_hub.models.private import recomputes
 
 Arrays = dict[str, NDArray[Any]]
 
 _FIRST, _EVERY = "blocks.0.", "blocks.*."  # how the name of a parameter begins, and that of a stack of them
 
 
-class _Stack(XCABlock):
+class _Stack(Block):
     """Equal blocks, one after another; every parameter has the layers as its first axis."""
 
-    def __init__(self, network: XCiT) -> None:
-        blocks = list(network.blocks)
-        with no_init_parameters():
-            super().__init__(
-                *(network.architecture, network.dialect),
-                proj_drop=0.0,
-                attn_drop=0.0,
-                drop_path=blocks[0].drop_path.rate,
-            )
-        self.layers = len(blocks)
-        of_each = [dict(block.parameters_and_names()) for block in blocks]
-        self._parts = []  # the parameters themselves: their names may change
-        for path, first in of_each[0].items():
-            cell: nn.Cell = self
-            *rooms, leaf = path.split(".")
-            for room in rooms:
-                cell = getattr(cell, room)
-            parts = [parameters[path] for parameters in of_each]
-            value = Tensor(np.stack([part.asnumpy() for part in parts]))
-            own = Parameter(value, name=first.name.replace(_FIRST, _EVERY, 1), requires_grad=first.requires_grad)
-            setattr(cell, leaf, own)
-            self._parts.append((own, parts))
 
-    def spread(self) -> None:
-        """Write the layers of every parameter into the blocks."""
-        for own, parts in self._parts:
-            for part, array in zip(parts, own.asnumpy(), strict=True):
-                part.set_data(Tensor(array.copy()))
+def _stack(blocks: list[Block]) -> tuple[_Stack, list[tuple[Parameter, list[Parameter]]]]:
+    """Return blocks as one, and each of its parameters with those that it holds."""
+    of_each = [dict(block.parameters_and_names()) for block in blocks]
+    parts = []
+    for path, first in of_each[0].items():
+        own = [parameters[path] for parameters in of_each]
+        value = Tensor(np.stack([part.asnumpy() for part in own]))
+        name = first.name.replace(_FIRST, _EVERY, 1)
+        parts.append((Parameter(value, name=name, requires_grad=first.requires_grad), own))
+    # deepcopy takes what its memo holds in the place of each parameter.
+    stack = copy.deepcopy(blocks[0], {id(own[0]): parameter for parameter, own in parts})
+    stack.__class__ = _Stack
+    stack.layers = len(blocks)
+    return stack, parts
 
 
 class StackedXCiT(XCiT):
     """A network to train in the place of another: it shares all cells with it but the blocks, which are one cell.
 
+    Its blocks have parameters of their own. They are written back by :meth:`spread`, which leaving training does, too.
+
     Args:
-        network: is not changed before :meth:`spread` brings it up to date.
+        network: is not changed before.
     """
 
     def __init__(self, network: XCiT) -> None:
@@ -70,15 +59,25 @@ class StackedXCiT(XCiT):
         self.num_classes, self.num_prefix_tokens = network.num_classes, network.num_prefix_tokens
         self.global_pool = network.global_pool
         self.cls_token = network.cls_token
+        self.pos_embeder = None
         for name, cell in network.name_cells().items():
             if name != "blocks":
                 setattr(self, name, cell)
-        self.blocks = nn.CellList([_Stack(network)], auto_prefix=False)
+        stack, self._parts = _stack(list(network.blocks))
+        self.blocks = nn.CellList([stack], auto_prefix=False)
         self.depth = 1
 
+    def set_train(self, mode: bool = True) -> nn.Cell:
+        """Switch between training and evaluation; the latter brings the network that this was made of up to date."""
+        if self.training and not mode:
+            self.spread()
+        return super().set_train(mode)
+
     def spread(self) -> None:
-        """Bring the network that this was made of up to date."""
-        self.blocks[0].spread()
+        """Write the layers of every parameter into the blocks of the network that this was made of."""
+        for own, parts in self._parts:
+            for part, array in zip(parts, own.asnumpy(), strict=True):
+                part.set_data(Tensor(array.copy()))
 
 
 def stacked(network: XCiT, treatment: Mapping[str, Hashable]) -> XCiT:
@@ -93,7 +92,9 @@ def stacked(network: XCiT, treatment: Mapping[str, Hashable]) -> XCiT:
     blocks = list(network.blocks)
     if type(network).construct is not XCiT.construct or len({block.drop_path.rate for block in blocks}) > 1:
         return network
-    if not all(block.in_one_piece and not recomputes(block) for block in blocks):
+    if not all(type(block) is Block and block.compiled and not block.drops_inside for block in blocks):
+        return network
+    if any(recomputes(block) for block in blocks):
         return network
     form = StackedXCiT(network)
     held = [members(parameter) for parameter in form.get_parameters()]

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
-import mmap
 import os
+import re
+import struct
+import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from xcit_hub.checkpoints.formats import mindspore, pytorch, safetensors
+from xcit_hub.checkpoints.formats import Content, kinds, mindspore, pickled, pytorch, safetensors
+from xcit_hub.checkpoints.formats.kinds import Format, Kind
 from xcit_hub.checkpoints.hashing import hashed
-from xcit_hub.checkpoints.tensor import Extent, StoredTensor
+from xcit_hub.checkpoints.mapped import MappedFile
+from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.errors import CheckpointError
 from xcit_hub.files import atomic_write
 
 __all__ = ["SUFFIXES", "Checkpoint", "Format", "StoredTensor", "read", "write"]
 
-Format = Literal["safetensors", "ckpt", "pth"]
-
+# What a suffix means to a writer. To a reader it is a hint: the first bytes tell.
 SUFFIXES: dict[str, Format] = {
     ".safetensors": "safetensors",
     ".ckpt": "ckpt",
@@ -33,6 +34,10 @@ SUFFIXES: dict[str, Format] = {
     ".bin": "pth",
 }
 
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
+_MOST_SHARDS = 1000
+_LARGEST_UNPACKED = 16 << 30
+
 
 class Checkpoint:
     """An open file of named tensors, which stay in the mapped file until they are asked for.
@@ -40,35 +45,35 @@ class Checkpoint:
     A context manager. The tensors outlive it: the file is unmapped when the last of them is gone.
 
     Attributes:
-        path: the file.
+        path: the file; of a checkpoint in several files, its index.
         format: its format.
         tensors: name → tensor, in the file's order.
         metadata: the strings it carries beside them.
+        values: the names of what else it carries: numbers, settings, states of random generators.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        file_format: Format,
-        mapping: mmap.mmap,
-        opened: os.stat_result,
-        tensors: Mapping[str, StoredTensor],
-        metadata: dict[str, str],
-    ) -> None:
-        self.path = path
+    def __init__(self, files: list[MappedFile], file_format: Format, content: Content) -> None:
+        self.path = files[0].path
         self.format = file_format
-        self.tensors = tensors
-        self.metadata = metadata
-        self._mapping = mapping
-        self._opened = opened
+        self.tensors: Mapping[str, StoredTensor] = content.tensors
+        self.metadata = content.metadata
+        self.values = content.values
+        self._files = files
 
-    @functools.cached_property
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file that was opened, or of the files in all."""
+        return sum(map(len, self._files))
+
+    @property
     def sha256(self) -> str:
-        """The SHA-256 of the file that was opened, as 64 hex digits, whatever stands under its name by now."""
-        digest = hashlib.sha256()
-        for piece in Extent(memoryview(self._mapping), self._mapping).pieces():
-            digest.update(piece)
-        return digest.hexdigest()
+        """The SHA-256 of the file that was opened, as 64 hex digits, whatever stands under its name by now.
+
+        Of a checkpoint in several files: that of the digests of its index and of each, in the order of their names.
+        """
+        if len(self._files) == 1:
+            return self._files[0].sha256
+        return hashlib.sha256("\n".join(file.sha256 for file in self._files).encode()).hexdigest()
 
     def check_unchanged(self) -> None:
         """Make sure that the tensors and the digest that were read are those of one and the same file.
@@ -76,14 +81,8 @@ class Checkpoint:
         Raises:
             CheckpointError: the file was written to, replaced or removed since it was opened.
         """
-        with contextlib.suppress(OSError):
-            if _version(self.path.stat()) == _version(self._opened):
-                return
-        raise CheckpointError(
-            f"{self.path.name} was changed while it was read.",
-            where=self.path,
-            fix="Wait until whatever writes it has finished.",
-        )
+        for file in self._files:
+            file.check_unchanged()
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -95,7 +94,7 @@ class Checkpoint:
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:
-    """Return the format that a file's suffix stands for.
+    """Return the format that a file's suffix stands for, which is the one it is written in.
 
     Raises:
         CheckpointError: no format has that suffix.
@@ -103,7 +102,7 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise CheckpointError(
-            f"{Path(path).name} has the suffix {suffix!r}, which names no checkpoint format.",
+            f"{Path(path).name} has the suffix {suffix!r}, which is not a checkpoint format's.",
             where=path,
             fix=f"Use one of {', '.join(SUFFIXES)}.",
         )
@@ -111,12 +110,13 @@ def format_of(path: str | os.PathLike[str]) -> Format:
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
-    """Open a checkpoint; its suffix says in which format.
+    """Open a checkpoint; its first bytes say in which format, whatever it is called.
 
-    Only the names, shapes and dtypes are read. A ``.pth`` needs PyTorch, and nothing in it is executed.
+    Only the names, shapes and dtypes are read, and nothing in it is executed. A zip that holds one checkpoint is
+    opened; of a checkpoint in several files, its index or any of them opens all.
 
     Raises:
-        CheckpointError: there is no such file, or it is not a whole checkpoint of its format.
+        CheckpointError: there is no such file, or it is not a whole checkpoint; what it is instead is said.
     """
     source = Path(path)
     if source.is_dir():
@@ -125,22 +125,14 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             where=source,
             fix="Name a file in it, or convert all of them: xcit-hub convert --all FOLDER OUT.",
         )
-    file_format = format_of(source)
-    try:
-        with source.open("rb") as stream:
-            opened = os.fstat(stream.fileno())
-            if opened.st_size == 0:
-                raise CheckpointError(f"{source.name} is empty.", where=source, fix="Fetch the file again.")
-            mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise CheckpointError(
-            f"Cannot read {source.name}: {error.strerror or error}.", where=source, fix="Check the path."
-        ) from error
-    if file_format == "pth":
-        return Checkpoint(source, file_format, mapping, opened, *pytorch.read(source))
-    _check_kind(source, file_format, mapping[:9])
-    reader = safetensors.read if file_format == "safetensors" else mindspore.read
-    return Checkpoint(source, file_format, mapping, opened, *reader(source, mapping))
+    index = _index_of_shard(source)
+    file = MappedFile.open(index or source)
+    kind = kinds.kind_of(file.view)
+    if kind is Kind.SHARD_INDEX:
+        return _read_shards(file)
+    if index is not None:
+        raise CheckpointError(f"{index.name} is not the index of a checkpoint.", where=index, fix="Fetch it again.")
+    return Checkpoint([file], *_content(file, kind))
 
 
 def write(
@@ -150,7 +142,7 @@ def write(
 ) -> str:
     """Write named tensors and strings to a file, whole or not at all; its suffix says in which format.
 
-    Tensors are streamed: a few megabytes of them are in memory at a time (a ``.pth`` needs all of them).
+    Tensors are streamed: a few megabytes of them are in memory at a time (a ``.pth`` needs PyTorch, and all of them).
     ``.safetensors`` carries ``metadata`` in its header, ``.ckpt`` as ``append_dict`` entries, which
     ``mindspore.load_checkpoint`` returns as strings, and ``.pth`` beside ``model``.
 
@@ -158,7 +150,7 @@ def write(
         The SHA-256 of the file as 64 hex digits.
 
     Raises:
-        CheckpointError: the format cannot hold a tensor, or the suffix names no format.
+        CheckpointError: the format cannot hold a tensor, or the suffix is not a format's.
         XcitHubError: the file cannot be written.
     """
     file_format = format_of(path)
@@ -173,20 +165,176 @@ def write(
     return digest.result()
 
 
-def _version(state: os.stat_result) -> tuple[int, ...]:
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+# ---- What the first bytes say --------------------------------------------------------------------
 
 
-def _check_kind(path: Path, file_format: Format, head: bytes) -> None:
-    kinds = {b"PK\x03\x04": "a PyTorch archive", b"\x80\x02": "a Python pickle"}
-    with contextlib.suppress(StopIteration):
-        kind = next(text for mark, text in kinds.items() if head.startswith(mark))
+def _content(file: MappedFile, kind: Kind, *, packed: bool = False) -> tuple[Format, Content]:
+    if kind is Kind.ZIP:
+        return _of_zip(file, packed=packed)
+    if kind is Kind.TORCH_LEGACY:
+        return "pth", pytorch.read_legacy(file)
+    if kind is Kind.SAFETENSORS:
+        return "safetensors", _with_tensors(file, kind, safetensors.read(file))
+    if kind is Kind.CKPT:
+        return "ckpt", mindspore.read(file)
+    if kind is Kind.PICKLE:
+        raise _of_pickle(file)
+    hint = SUFFIXES.get(file.path.suffix.lower())
+    if kind is Kind.UNKNOWN and hint == "safetensors":
+        return hint, safetensors.read(file)  # which says what is wrong with it
+    if kind is Kind.UNKNOWN and hint == "ckpt":
+        return hint, mindspore.read(file)
+    claimed = "a PyTorch checkpoint" if hint == "pth" else "a checkpoint"
+    raise CheckpointError(
+        f"{file.path.name} is not {claimed}: it is {kind.value}.", where=file.path, fix=kinds.ADVICE[kind]
+    )
+
+
+def _with_tensors(file: MappedFile, kind: Kind, content: Content) -> Content:
+    if not content.tensors:
         raise CheckpointError(
-            f"{path.name} is called .{file_format} but is {kind}.", where=path, fix="Rename it to .pth."
+            f"{file.path.name} is {kind.value} that holds no tensor.", where=file.path, fix="Fetch the file again."
         )
-    if file_format == "ckpt" and head[8:9] == b"{":
+    return content
+
+
+def _of_pickle(file: MappedFile) -> CheckpointError:
+    names = pickled.names_in(file.stream())
+    what, fix = "a Python pickle, which is not read: a pickle can run any code", "Save the weights as .safetensors."
+    if "StructuredToParameterName@@" in names:
+        what = "a PaddlePaddle checkpoint (a pickle), which is not read: a pickle can run any code"
+        fix = "Save its state as .safetensors with Paddle; the layout of PaddleViT's XCiT is read from there."
+    elif any(name.startswith("numpy.") for name in names):
+        what = "a pickle of numpy arrays, which is not read: a pickle can run any code"
+        fix = "Save the arrays as .safetensors: safetensors.numpy.save_file(arrays, PATH)."
+    return CheckpointError(f"{file.path.name} is not a checkpoint: it is {what}.", where=file.path, fix=fix)
+
+
+def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
+    try:
+        with zipfile.ZipFile(file.stream()) as archive:
+            names = archive.namelist()
+            described = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+            if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+                raise CheckpointError(
+                    f"{file.path.name} is a TorchScript program, not a checkpoint.",
+                    where=file.path,
+                    fix="Save its weights in PyTorch: torch.save(torch.jit.load(PATH).state_dict(), OUT).",
+                )
+            if len(described) == 1:
+                return "pth", pytorch.read_archive(file, archive)
+            if packed:
+                raise CheckpointError(f"{file.path.name} is a zip in a zip.", where=file.path, fix="Unpack it.")
+            inner = _unpacked(file, archive, _packed_checkpoint(file, archive))
+    except (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, struct.error) as error:
         raise CheckpointError(
-            f"{path.name} is called .ckpt but is a safetensors file.",
+            f"{file.path.name} is a PyTorch archive or another zip, and damaged: {_first_line(error)}.",
+            where=file.path,
+            fix="Fetch the file again and compare its SHA-256.",
+        ) from error
+    return _content(inner, kinds.kind_of(inner.view), packed=True)
+
+
+def _packed_checkpoint(file: MappedFile, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    if entries and all(entry.filename.endswith(".npy") for entry in entries):
+        raise CheckpointError(
+            f"{file.path.name} is not a checkpoint: it is an archive of numpy arrays (.npz).",
+            where=file.path,
+            fix="Save the arrays as .safetensors: safetensors.numpy.save_file(dict(numpy.load(PATH)), OUT).",
+        )
+    found = [
+        entry
+        for entry in entries
+        if SUFFIXES.keys() & set(Path(entry.filename).suffixes) and not entry.filename.startswith("__MACOSX/")
+    ]
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(entry.filename for entry in found[:5])
+    raise CheckpointError(
+        f"{file.path.name} is a zip with {f'{len(found)} checkpoints ({listed})' if found else 'no checkpoint'} in it.",
+        where=file.path,
+        fix="Unpack it, and give the one that is meant." if found else "Check that it is the file that is meant.",
+    )
+
+
+def _unpacked(file: MappedFile, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> MappedFile:
+    """The checkpoint in a zip, in a file without a name. zipfile compares its length and checksum."""
+    if not 0 < entry.file_size <= min(_LARGEST_UNPACKED, 1000 * entry.compress_size):
+        raise CheckpointError(
+            f"{entry.filename} in {file.path.name} would have {entry.file_size:,} bytes, unpacked from "
+            f"{entry.compress_size:,}.",
+            where=file.path,
+            fix="Do not use this file.",
+        )
+    with archive.open(entry) as packed, tempfile.TemporaryFile() as stream:
+        remaining = entry.file_size
+        while piece := packed.read(1 << 20):
+            remaining -= len(piece)
+            if remaining < 0:
+                raise zipfile.BadZipFile(f"{entry.filename} is longer than its entry says")
+            stream.write(piece)
+        stream.flush()
+        if remaining:
+            raise zipfile.BadZipFile(f"{entry.filename} is shorter than its entry says")
+        return MappedFile(file.path, stream)
+
+
+# ---- A checkpoint in several files ---------------------------------------------------------------
+
+
+def _index_of_shard(path: Path) -> Path | None:
+    """The index beside one file of several; None if the file is a whole one.
+
+    Raises:
+        CheckpointError: it is one of several, and the index is not there.
+    """
+    match = _SHARD.fullmatch(path.name)
+    if match is None or int(match["count"]) < 2:
+        return None
+    index = path.with_name(f"{match['stem']}{match['suffix']}.index.json")
+    if not index.exists():
+        raise CheckpointError(
+            f"{path.name} is one of {int(match['count'])} files of a checkpoint, and their index {index.name} is not "
+            "beside it.",
             where=path,
-            fix="Rename it to .safetensors.",
+            fix="Fetch the index and the other files into the same folder.",
         )
+    return index
+
+
+def _read_shards(index: MappedFile) -> Checkpoint:
+    table = kinds.shard_index(index.view) or {}
+    names = sorted(set(table.values()))
+    if len(names) > _MOST_SHARDS or any(Path(name).name != name or name in ("", ".", "..") for name in names):
+        raise CheckpointError(
+            f"{index.path.name} names files outside of its folder, or too many.",
+            where=index.path,
+            fix="Do not use this checkpoint.",
+        )
+    whole, formats, files = Content({}), set(), [index]
+    for name in names:
+        file = MappedFile.open(index.path.with_name(name))
+        file_format, content = _content(file, kinds.kind_of(file.view))
+        files.append(file)
+        formats.add(file_format)
+        promised = {tensor for tensor, holder in table.items() if holder == name}
+        if promised != content.tensors.keys():
+            apart = sorted(promised ^ content.tensors.keys())
+            raise CheckpointError(
+                f"{index.path.name} and {name} do not hold the same tensors: {', '.join(apart[:3])} "
+                f"({len(apart)} in all) is in one alone.",
+                where=file.path,
+                fix="Fetch the index and all its files again.",
+            )
+        whole.tensors.update(content.tensors)
+        whole.metadata.update(content.metadata)
+        whole.values += content.values
+    if len(formats) != 1:
+        raise CheckpointError(f"The files of {index.path.name} are of different formats.", where=index.path)
+    return Checkpoint(files, formats.pop(), whole)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

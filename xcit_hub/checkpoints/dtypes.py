@@ -1,4 +1,4 @@
-"""What happens to numbers on their way: checked for what no network can use, rounded, summed over channels."""
+"""What happens to numbers on their way where it is asked for: they are rounded, or summed over channels."""
 
 from __future__ import annotations
 
@@ -6,64 +6,11 @@ import math
 
 import numpy as np
 
+from xcit_hub.checkpoints.check import all_finite
 from xcit_hub.checkpoints.tensor import DTYPES, Array, StoredTensor, widen_bfloat16
 from xcit_hub.errors import InputError, WeightsError
 
 CAST_DTYPES = ("float32", "float16", "bfloat16")
-
-
-def sound(
-    tensor: StoredTensor, names: tuple[str, ...], *, variance: bool = False, where: object = None
-) -> StoredTensor:
-    """Return the tensor, which raises ``WeightsError`` when it is read and holds what a network can only fail with.
-
-    That is a NaN, an infinity, a number that is an infinity in float32, and of a variance a negative one.
-
-    Args:
-        names: what it is called in the file.
-        variance: whether it is a BatchNorm's variance, whose root is taken.
-        where: the file.
-    """
-
-    def check(stored: Array) -> Array:
-        fault = None
-        if not _all_finite(stored, tensor.dtype):
-            fault = "NaN or infinity"
-        elif tensor.dtype == "float64" and _beyond_float32(stored).any():
-            fault = f"{float(np.abs(stored).max()):g}, which is too large for float32"
-        elif variance and (_values(stored, tensor.dtype) < 0).any():
-            fault = f"the negative variance {float(_values(stored, tensor.dtype).min()):g}"
-        if fault is not None:
-            raise WeightsError(f"{' + '.join(names)} holds {fault}.", where=where, fix="Take an earlier checkpoint.")
-        return stored
-
-    return tensor.through(check)
-
-
-def flaws(tensor: StoredTensor, *, variance: bool = False) -> dict[str, int]:
-    """Count the numbers that :func:`sound` refuses: fault → how many; empty where there are none."""
-    if not DTYPES[tensor.dtype].is_floating:
-        return {}
-    found = {"non_finite": 0, "beyond_float32": 0, "negative_variances": 0}
-    for piece in tensor.pieces():
-        stored = np.frombuffer(piece, DTYPES[tensor.dtype].storage)
-        if not _all_finite(stored, tensor.dtype):
-            found["non_finite"] += int((~np.isfinite(_values(stored, tensor.dtype))).sum())
-        if tensor.dtype == "float64":
-            found["beyond_float32"] += int((_beyond_float32(stored) & np.isfinite(stored)).sum())
-        if variance:
-            found["negative_variances"] += int((_values(stored, tensor.dtype) < 0).sum())
-    return {fault: count for fault, count in found.items() if count}
-
-
-def _beyond_float32(values: Array) -> Array:
-    with np.errstate(over="ignore"):
-        beyond: Array = np.isinf(values.astype("<f4"))
-    return beyond
-
-
-def _values(stored: Array, dtype: str) -> Array:
-    return widen_bfloat16(stored) if dtype == "bfloat16" else stored
 
 
 def cast(tensor: StoredTensor, dtype: str | None, names: tuple[str, ...], *, where: object = None) -> StoredTensor:
@@ -72,7 +19,7 @@ def cast(tensor: StoredTensor, dtype: str | None, names: tuple[str, ...], *, whe
     When it is read it raises ``WeightsError`` if a number is too large for ``dtype``.
 
     Raises:
-        InputError: ``dtype`` is none of :data:`CAST_DTYPES`.
+        InputError: ``dtype`` is not one of :data:`CAST_DTYPES`.
     """
     if dtype is None or dtype == tensor.dtype:
         return tensor
@@ -80,10 +27,10 @@ def cast(tensor: StoredTensor, dtype: str | None, names: tuple[str, ...], *, whe
         raise InputError(f"Weights cannot be written as {dtype!r}.", fix=f"Use one of {', '.join(CAST_DTYPES)}.")
 
     def rounded(stored: Array) -> Array:
-        values = _values(stored, tensor.dtype)
+        values = widen_bfloat16(stored) if tensor.dtype == "bfloat16" else stored
         with np.errstate(over="ignore"):
             out = _to_bfloat16(values) if dtype == "bfloat16" else values.astype(DTYPES[dtype].storage)
-        if not _all_finite(out, dtype):
+        if not all_finite(out, dtype):
             raise WeightsError(
                 f"{' + '.join(names)} holds {float(np.abs(values).max()):g}, which is too large for {dtype}.",
                 where=where,
@@ -108,12 +55,6 @@ def adapt_input_conv(weight: StoredTensor, in_chans: int) -> StoredTensor:
         repeated = np.tile(values, (1, math.ceil(in_chans / base), 1, 1))[:, :in_chans]
         adapted = repeated * np.float32(base / in_chans)
     return cast(StoredTensor.of(adapted), weight.dtype, ("the adapted first convolution",))
-
-
-def _all_finite(stored: Array, dtype: str) -> bool:
-    if dtype == "bfloat16":
-        return bool(((stored & np.uint16(0x7F80)) != 0x7F80).all())
-    return bool(np.isfinite(stored).all())
 
 
 def _to_bfloat16(values: Array) -> Array:

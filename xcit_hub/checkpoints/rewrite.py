@@ -1,18 +1,14 @@
-"""A checkpoint of any family in any format → a checkpoint of any other."""
+"""The step *write*: a checkpoint of any family in any format → a checkpoint of any other."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,87 +16,43 @@ import numpy as np
 import numpy.typing as npt
 
 from xcit_hub._version import __version__
-from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints import dtypes as numbers
-from xcit_hub.checkpoints import families as dialects
+from xcit_hub.checkpoints import checkpoint, sidecar
+from xcit_hub.checkpoints.check import Doubts, checked
 from xcit_hub.checkpoints.checkpoint import StoredTensor
-from xcit_hub.checkpoints.families import LAYOUTS, Dropped
-from xcit_hub.checkpoints.weights import (
-    ARCHITECTURE_ASSUMED,
-    HEAD_UNTRAINED,
-    Weights,
-    checked,
-    config_path,
-    hold_against_config,
-    load,
-    weights_of,
-)
+from xcit_hub.checkpoints.dtypes import cast
+from xcit_hub.checkpoints.families import FAMILIES, LAYOUTS, MINDCV_MARK, Naming
+from xcit_hub.checkpoints.identify import ARCHITECTURE_ASSUMED, HEAD_UNTRAINED
+from xcit_hub.checkpoints.reading import Asked
+from xcit_hub.checkpoints.report import Report
+from xcit_hub.checkpoints.reshape import with_channels, with_head, without_pyramid
+from xcit_hub.checkpoints.sidecar import config_path
+from xcit_hub.checkpoints.translate import from_ours
+from xcit_hub.checkpoints.weights import Weights, hold_against_config, load, weights_of
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError, XcitHubError, closest
 from xcit_hub.files import write_text
-from xcit_hub.parameters import parameter_shapes
-from xcit_hub.variants import DIALECTS, Family
+from xcit_hub.variants import DIALECTS, DialectName, Family
 
-__all__ = ["Progress", "Report", "Weights", "config_path", "convert", "load"]
+__all__ = ["Progress", "Report", "Weights", "config_path", "convert", "load", "rewrite"]
 
 Progress = Callable[[int, int], None]
-Prove = Callable[[Path, "Report"], "dict[str, Any] | None"]
+Prove = Callable[[Path, Report], "dict[str, Any] | None"]
 
-_HEAD = ("head.weight", "head.bias")
 _FRESH = "a new classifier, not trained: random numbers of seed 0 and deviation 0.02, as timm begins one, and no bias"
 
 # The tag of the names under which `xcit_hub.timm` registers its class for the mindcv dialect.
 _OUR_TAG = "ms_in1k"
 
 
-@dataclass
-class Report:
-    """What a conversion read, did and wrote; :meth:`as_dict` is the JSON of ``--report``.
-
-    Args:
-        target: the file that was written; None if its proof failed and it was not.
-        parity: the proof's figures, if there was one; in the JSON, null stands for those that are no finite number.
-    """
-
-    source: dict[str, Any]
-    target: dict[str, Any] | None
-    weights: Weights
-    tensors: list[dict[str, Any]]
-    made_up: list[dict[str, str]]
-    seconds: float
-    parity: dict[str, Any] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON values."""
-        weights = self.weights
-        return {
-            "source": self.source,
-            "target": self.target,
-            "architecture": weights.architecture.name,
-            "architecture_assumed": weights.assumed,
-            "kind": weights.kind,
-            "num_classes": weights.num_classes,
-            "head_untrained": weights.head_untrained,
-            "in_chans": weights.in_chans,
-            "dialect": weights.dialect,
-            "evidence": weights.evidence,
-            "notes": weights.notes,
-            "tensors": self.tensors,
-            "dropped": [{"name": entry.name, "reason": entry.reason} for entry in weights.dropped],
-            "made_up": self.made_up,
-            "versions": _versions(),
-            "seconds": round(self.seconds, 3),
-            "parity": _plain(self.parity),
-        }
-
-
-def convert(
+def rewrite(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
     to: Family | None = None,
     model: str | None = None,
-    dialect: str | None = None,
+    dialect: DialectName | None = None,
     ema: bool = False,
+    select: str | None = None,
+    prefix: str | None = None,
     num_classes: int | None = None,
     in_chans: int | None = None,
     dtype: str | None = None,
@@ -108,14 +60,15 @@ def convert(
     progress: Progress | None = None,
     prove: Prove | None = None,
 ) -> Report:
-    """Convert a checkpoint into another family's and format; ``target``'s suffix says which format.
+    """Write a checkpoint in another family's names and another format; ``target``'s suffix says which format.
 
     The numbers are the source's, bit for bit, unless ``in_chans`` or ``dtype`` asks for others. Beside the target a
     ``config.json`` is written (:func:`config_path`).
 
     Args:
         to: the family to write; our own where it is not said.
-        model, dialect, ema, family: as for :func:`load`. ``model`` may name a checkpoint: ``ms_in1k`` is the tag of
+        model, dialect, ema, select, prefix, family: as for :func:`xcit_hub.checkpoints.weights.load`. ``model`` may
+            name a checkpoint: ``ms_in1k`` is the tag of
             ``xcit_hub.timm``'s class, which makes a mindcv network writable in timm's layout.
         num_classes: fewer than there are keep the classifier's first rows; more begin another, random one, as timm
             does, which is marked as untrained; 0 drops it.
@@ -127,7 +80,7 @@ def convert(
 
     Raises:
         CheckpointError: the source is no whole checkpoint, or the target's format cannot hold it.
-        WeightsError: see :func:`load`; or the target family has no such network.
+        WeightsError: see :func:`~xcit_hub.checkpoints.weights.load`; or the target family has no such network.
         InputError: the options ask for what cannot be.
     """
     started = time.perf_counter()
@@ -136,22 +89,24 @@ def convert(
         raise InputError("Source and target are the same file.", where=target, fix="Choose another target.")
     format_out = checkpoint.format_of(target)
     family_out: Family = to or "xcit-hub"
-    if family_out not in LAYOUTS:
+    if family_out not in FAMILIES:
         raise UnknownNameError(
-            f"There is no family called {to!r}.", fix=closest(str(to), LAYOUTS) or f"Use one of {', '.join(LAYOUTS)}."
+            f"There is no family called {to!r} to write.",
+            fix=closest(str(to), FAMILIES) or f"Use one of {', '.join(FAMILIES)}.",
         )
     if model is not None and not isinstance(model, str):
         raise InputError(f"A model is named by a string, not by {model!r}.", fix="See `xcit-hub list` for all names.")
     expected = model.removesuffix(f".{_OUR_TAG}") if model is not None else None
     opened = checkpoint.read(source)
-    weights = weights_of(opened, model=expected, dialect=dialect, ema=ema, family=family)
+    weights = weights_of(opened, Asked(expected, dialect, ema, select, prefix, family))
     _check_target(weights, family_out, model)
-    weights = _with_head(_with_channels(_without_pyramid(weights, family_out), in_chans), num_classes)
+    weights = with_head(with_channels(without_pyramid(weights, family_out), in_chans), num_classes)
+    doubts = Doubts()
     stored = {
-        name: numbers.cast(tensor, dtype, weights.sources[name], where=source)
-        for name, tensor in checked(weights, source).items()
+        name: cast(tensor, dtype, weights.sources[name], where=source)
+        for name, tensor in checked(weights.tensors, weights.sources, source, doubts).items()
     }
-    translated = dialects.from_ours(stored, family_out)
+    translated = from_ours(stored, family_out)
     made_up = _made_up(weights, family_out)
     if progress is not None:
         translated = _counted(translated, progress)
@@ -163,9 +118,10 @@ def convert(
             digest = checkpoint.write(written, translated, metadata)
         opened.check_unchanged()
         hold_against_config(weights, opened)
+        weights.notes += doubts.notes()
         report = Report(
-            source=_file(source, source_digest.result(), weights.family, opened.format),
-            target={**_file(written, digest, family_out, format_out), "path": str(target)},
+            source=_file(source, opened.nbytes, source_digest.result(), weights.family, opened.format),
+            target={**_file(written, written.stat().st_size, digest, family_out, format_out), "path": str(target)},
             weights=weights,
             tensors=[
                 {
@@ -189,101 +145,6 @@ def convert(
         _put_in_place(written, target)
     _write_config(target, weights, family_out, digest)
     return report
-
-
-# ---- Reshaping -----------------------------------------------------------------------------------
-
-
-def _with_head(weights: Weights, num_classes: int | None) -> Weights:
-    if num_classes is None or num_classes == weights.num_classes:
-        return weights
-    if num_classes < 0:
-        raise InputError(f"A classifier cannot have {num_classes} classes.", fix="Use 0 to drop it.")
-    if weights.kind in ("dense", "features"):
-        raise InputError(
-            "A backbone without class attention has nothing that a classifier could stand on.",
-            fix="Leave out --num-classes.",
-        )
-    if num_classes == 0:
-        return replace(_without_head(weights), notes=[*weights.notes, "Dropped the classifier."])
-    if num_classes < weights.num_classes:
-        return _with_fewer_classes(weights, num_classes)
-    return _with_fresh_head(weights, num_classes)
-
-
-def _without_head(weights: Weights) -> Weights:
-    gone = [part for name in _HEAD if name in weights.tensors for part in weights.sources[name]]
-    return replace(
-        weights,
-        tensors={name: tensor for name, tensor in weights.tensors.items() if name not in _HEAD},
-        num_classes=0,
-        kind="backbone",
-        dropped=[
-            *weights.dropped,
-            *(Dropped(part, "the classifier, which --num-classes did not want") for part in gone),
-        ],
-        head_untrained=False,
-    )
-
-
-def _with_fewer_classes(weights: Weights, num_classes: int) -> Weights:
-    note = f"Kept the classifier's first {num_classes} of {weights.num_classes} rows; the other classes are gone."
-    kept = {name: weights.tensors[name].rows(0, num_classes) for name in _HEAD}
-    return replace(weights, tensors={**weights.tensors, **kept}, num_classes=num_classes, notes=[*weights.notes, note])
-
-
-def _with_fresh_head(weights: Weights, num_classes: int) -> Weights:
-    shapes = parameter_shapes(weights.architecture, num_classes=num_classes)
-    try:
-        values = np.random.default_rng(0).standard_normal(shapes["head.weight"], np.float32)
-    except (MemoryError, ValueError) as error:
-        raise InputError(f"A classifier of {num_classes} classes is too large.", fix="Ask for fewer.") from error
-    arrays = {"head.weight": values * np.float32(0.02), "head.bias": np.zeros(shapes["head.bias"], np.float32)}
-    dtype = weights.tensors["cls_token"].dtype
-    head = {name: numbers.cast(StoredTensor.of(array), dtype, (name,)) for name, array in arrays.items()}
-    replaced = f" in place of the file's, which has {weights.num_classes}" if weights.num_classes else ""
-    note = f"The classifier of {num_classes} classes is NOT TRAINED: it is random{replaced}. Train it before use."
-    bare = _without_head(weights)
-    return replace(
-        bare,
-        tensors={**bare.tensors, **head},
-        num_classes=num_classes,
-        kind="classifier",
-        notes=[*weights.notes, note],
-        sources={**bare.sources, **dict.fromkeys(head, ())},
-        head_untrained=True,
-    )
-
-
-def _with_channels(weights: Weights, in_chans: int | None) -> Weights:
-    if in_chans is None or in_chans == weights.in_chans:
-        return weights
-    if in_chans < 1:
-        raise InputError(f"An image cannot have {in_chans} channels.", fix="Use --in-chans 1 or more.")
-    name = "patch_embed.proj.0.0.weight"
-    adapted = numbers.adapt_input_conv(weights.tensors[name], in_chans)
-    how = "summed over" if in_chans == 1 else "repeated and rescaled from"
-    return replace(
-        weights,
-        tensors={**weights.tensors, name: adapted},
-        in_chans=in_chans,
-        notes=[*weights.notes, f"The first convolution was {how} {weights.in_chans} channels, as timm does."],
-    )
-
-
-def _without_pyramid(weights: Weights, to: Family) -> Weights:
-    if weights.kind != "dense" or LAYOUTS[to].pyramid:
-        return weights
-    reason = f"the feature pyramid of a detector or segmenter, which {to} has no network for"
-    kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("fpn")}
-    gone = [part for name in weights.tensors if name not in kept for part in weights.sources[name]]
-    return replace(
-        weights,
-        tensors=kept,
-        kind="features",
-        dropped=[*weights.dropped, *(Dropped(name, reason) for name in gone)],
-        notes=[*weights.notes, f"Dropped {len(gone)} tensors: {reason}."],
-    )
 
 
 # ---- Writing -------------------------------------------------------------------------------------
@@ -323,7 +184,7 @@ def _made_up(weights: Weights, to: Family) -> dict[str, tuple[StoredTensor, str]
                 made_up[counter] = (StoredTensor.of(np.array(0, np.int64)), "PyTorch's batch counter, unused")
     if to == "timm" and weights.dialect == "mindcv":
         mark = StoredTensor.of(np.array(1, np.uint8))
-        made_up[dialects.MINDCV_MARK] = (mark, "keeps timm's own class from loading the mindcv dialect")
+        made_up[MINDCV_MARK] = (mark, "keeps timm's own class from loading the mindcv dialect")
     return made_up
 
 
@@ -358,7 +219,7 @@ def _put_in_place(written: Path, target: Path) -> None:
         if target.exists():
             written.chmod(target.stat().st_mode & 0o777)
         # Whatever interrupts this, no configuration is left that speaks of another file's bytes.
-        if _is_our_config(config) and not target.is_dir():
+        if sidecar.is_ours(config) and not target.is_dir():
             config.unlink()
         written.replace(target)
     except OSError as error:
@@ -375,10 +236,12 @@ def _cannot_write(target: Path, error: OSError) -> XcitHubError:
 
 def _write_config(target: Path, weights: Weights, to: Family, digest: str) -> None:
     path = config_path(target)
+    images = weights.normalization
     config = {
         "architecture": weights.architecture.name,
         "num_classes": weights.num_classes,
         "in_chans": weights.in_chans,
+        **({"mean": images[0], "std": images[1]} if images else {}),
         "xcit_hub": {
             **({ARCHITECTURE_ASSUMED.removeprefix("xcit_hub."): "true"} if weights.assumed else {}),
             **({HEAD_UNTRAINED.removeprefix("xcit_hub."): "true"} if weights.head_untrained else {}),
@@ -389,17 +252,10 @@ def _write_config(target: Path, weights: Weights, to: Family, digest: str) -> No
             "sha256": digest,
         },
     }
-    if path.exists() and not _is_our_config(path):
+    if path.exists() and not sidecar.is_ours(path):
         weights.notes.append(f"{path.name} was there before and is not xcit-hub's; left it as it was.")
         return
     write_text(path, json.dumps(config, indent=2) + "\n")
-
-
-def _is_our_config(path: Path) -> bool:
-    try:
-        return "sha256" in json.loads(path.read_text("utf-8"))["xcit_hub"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return False
 
 
 def _counted(tensors: dict[str, StoredTensor], progress: Progress) -> dict[str, StoredTensor]:
@@ -415,26 +271,15 @@ def _counted(tensors: dict[str, StoredTensor], progress: Progress) -> dict[str, 
     return {name: tensor.through(count) for name, tensor in tensors.items()}
 
 
-def _file(path: Path, digest: str, family: Family, file_format: str) -> dict[str, Any]:
+def _file(path: Path, size: int, digest: str, family: Naming, file_format: str) -> dict[str, Any]:
     return {
         "path": str(path),
         "sha256": digest,
-        "bytes": path.stat().st_size,
+        "bytes": size,
         "format": file_format,
         "family": family,
     }
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _versions() -> dict[str, str]:
-    loaded = ("mindspore", "torch", "timm", "numpy")
-    versions = {"xcit-hub": __version__, "python": platform.python_version()}
-    return versions | {name: sys.modules[name].__version__ for name in loaded if name in sys.modules}
+# The names under which other rooms still know it.
+convert = rewrite

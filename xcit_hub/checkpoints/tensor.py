@@ -23,10 +23,11 @@ class Dtype:
     """One element type under the names that numpy and the three formats give it.
 
     Args:
-        storage: numpy's little-endian type of the stored bytes; bfloat16, which numpy lacks, is its bits.
+        storage: numpy's little-endian type of the stored bytes; what numpy lacks is its bits.
         safetensors: the code in a safetensors header.
-        mindspore: ``tensor_type`` in a MindSpore checkpoint.
+        mindspore: ``tensor_type`` in a MindSpore checkpoint; "" where it has none.
         torch: the name of the attribute of ``torch``.
+        weights: whether a network's parameters may be of it.
     """
 
     name: str
@@ -34,16 +35,12 @@ class Dtype:
     safetensors: str
     mindspore: str
     torch: str
+    weights: bool = False
 
     @property
     def itemsize(self) -> int:
         """Bytes of one element."""
         return np.dtype(self.storage).itemsize
-
-    @property
-    def is_floating(self) -> bool:
-        """Whether an element may be NaN or infinite."""
-        return "float" in self.name
 
 
 # In the order in which the safetensors library lays tensors out, reversed: narrow types first.
@@ -53,14 +50,20 @@ DTYPES: dict[str, Dtype] = {
         Dtype("bool", "|b1", "BOOL", "Bool", "bool"),
         Dtype("uint8", "|u1", "U8", "UInt8", "uint8"),
         Dtype("int8", "|i1", "I8", "Int8", "int8"),
+        Dtype("float8_e5m2", "|u1", "F8_E5M2", "", "float8_e5m2"),
+        Dtype("float8_e4m3fn", "|u1", "F8_E4M3", "", "float8_e4m3fn"),
+        Dtype("float8_e8m0fnu", "|u1", "F8_E8M0", "", "float8_e8m0fnu"),
+        Dtype("float8_e4m3fnuz", "|u1", "F8_E4M3FNUZ", "", "float8_e4m3fnuz"),
+        Dtype("float8_e5m2fnuz", "|u1", "F8_E5M2FNUZ", "", "float8_e5m2fnuz"),
         Dtype("int16", "<i2", "I16", "Int16", "int16"),
         Dtype("uint16", "<u2", "U16", "UInt16", "uint16"),
-        Dtype("float16", "<f2", "F16", "Float16", "float16"),
-        Dtype("bfloat16", "<u2", "BF16", "BFloat16", "bfloat16"),
+        Dtype("float16", "<f2", "F16", "Float16", "float16", weights=True),
+        Dtype("bfloat16", "<u2", "BF16", "BFloat16", "bfloat16", weights=True),
         Dtype("int32", "<i4", "I32", "Int32", "int32"),
         Dtype("uint32", "<u4", "U32", "UInt32", "uint32"),
-        Dtype("float32", "<f4", "F32", "Float32", "float32"),
-        Dtype("float64", "<f8", "F64", "Float64", "float64"),
+        Dtype("float32", "<f4", "F32", "Float32", "float32", weights=True),
+        Dtype("complex64", "<c8", "C64", "", "complex64"),
+        Dtype("float64", "<f8", "F64", "Float64", "float64", weights=True),
         Dtype("int64", "<i8", "I64", "Int64", "int64"),
         Dtype("uint64", "<u8", "U64", "UInt64", "uint64"),
     )
@@ -201,6 +204,13 @@ class StoredTensor:
         if math.prod(shape) != self.size:
             raise ValueError(f"cannot view {list(self.shape)} as {list(shape)}")
         return self._like(shape, self._extents)
+
+    def transposed(self) -> StoredTensor:
+        """Return a matrix's transpose, which is a copy in memory."""
+        rows, columns = self.shape
+        units = np.frombuffer(self.raw(), f"V{DTYPES[self.dtype].itemsize}").reshape(rows, columns)
+        copied = np.ascontiguousarray(units.T).reshape(-1).view(np.uint8)
+        return StoredTensor(self.dtype, (columns, rows), (Extent(copied.data.toreadonly()),))
 
     def through(self, transform: Transform, dtype: str | None = None) -> StoredTensor:
         """Return the tensor whose elements pass through ``transform`` when they are read.

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints import dtypes as numbers
-from xcit_hub.checkpoints import families as dialects
+from xcit_hub.checkpoints.beside import Dropped
+from xcit_hub.checkpoints.check import Doubts, checked
 from xcit_hub.checkpoints.checkpoint import Checkpoint, StoredTensor
-from xcit_hub.checkpoints.families import LAYOUTS, Dropped, Identity, Kind, Marks, Selection
+from xcit_hub.checkpoints.dialect import settle
+from xcit_hub.checkpoints.families import Kind, Naming
+from xcit_hub.checkpoints.identify import identify
+from xcit_hub.checkpoints.reading import Asked, Evidence, Reading
+from xcit_hub.checkpoints.sidecar import check_config
+from xcit_hub.checkpoints.translate import translate
+from xcit_hub.checkpoints.unwrap import unwrap
 from xcit_hub.errors import WeightsError
-from xcit_hub.variants import CHECKPOINTS, Architecture, Family
+from xcit_hub.variants import Architecture, DialectName, Family
 
-# In a file's strings: its architecture was the converter's assumption between two image sizes, and still is.
-ARCHITECTURE_ASSUMED = "xcit_hub.architecture_assumed"
-# In a file's strings: its classifier is the random one that the converter began, and nothing has trained it since.
-HEAD_UNTRAINED = "xcit_hub.head_untrained"
+# The steps between an open file and numbers to be checked, in their order.
+STEPS = (unwrap, identify, settle, translate)
 
 
 @dataclass
@@ -32,30 +33,33 @@ class Weights:
 
     Args:
         tensors: our names (``xcit_hub.parameters``) → tensors, in our order, complete and of the right shapes.
-        dialect: "paper" or "mindcv".
+        dialect: what the network computes.
         family: whose file it was.
-        evidence: how the dialect is known.
+        evidence: how the dialect is known, in words; ``evidence_kind`` is the same as a value.
         kind: whether it is a whole classifier, or which part of one.
         notes: what was assumed, in sentences for the user.
         dropped: the file's other tensors, each with its reason.
         sources: our name → the names it had in the file; none for what a conversion made up.
         assumed: whether nothing tells the architecture from the one of the other image size.
         head_untrained: whether the classifier is random numbers.
+        normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them.
     """
 
     tensors: Mapping[str, StoredTensor]
     architecture: Architecture
     num_classes: int
     in_chans: int
-    dialect: str
-    family: Family
+    dialect: DialectName
+    family: Naming
     evidence: str
+    evidence_kind: Evidence
     kind: Kind
     notes: list[str] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     assumed: bool = False
     head_untrained: bool = False
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the tensors as read-only arrays, views of the file where they can be; bfloat16 becomes float32."""
@@ -66,9 +70,11 @@ def load(
     path: str | os.PathLike[str],
     *,
     model: str | None = None,
-    dialect: str | None = None,
+    dialect: DialectName | None = None,
     ema: bool = False,
     family: Family | None = None,
+    select: str | None = None,
+    prefix: str | None = None,
 ) -> Weights:
     """Read a checkpoint of any family and format into the project's names and layout.
 
@@ -79,6 +85,8 @@ def load(
         dialect: which network it belongs to, for files that do not tell.
         ema: take the averaged weights rather than the plain ones.
         family: whose file it must be.
+        select: which of several networks in the file, by a part of its prefix ("teacher").
+        prefix: under which prefix exactly the network is.
 
     Raises:
         CheckpointError: the file is not a whole checkpoint.
@@ -88,199 +96,49 @@ def load(
         UnknownNameError: there is no such model or dialect.
     """
     opened = checkpoint.read(path)
-    weights = weights_of(opened, model=model, dialect=dialect, ema=ema, family=family)
+    weights = weights_of(opened, Asked(model, dialect, ema, select, prefix, family))
     hold_against_config(weights, opened)
-    for tensor in checked(weights, path).values():
+    doubts = Doubts()
+    for tensor in checked(weights.tensors, weights.sources, path, doubts).values():
         for _ in tensor.pieces():
             pass
+    weights.notes += doubts.notes()
     return weights
 
 
-def checked(weights: Weights, path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
-    """Return the tensors, which raise ``WeightsError`` when they are read and hold what no network can use.
-
-    Args:
-        path: the file they come from.
-    """
-    return {
-        name: numbers.sound(tensor, weights.sources[name], variance=is_variance(name), where=path)
-        for name, tensor in weights.tensors.items()
-    }
-
-
-def is_variance(name: str) -> bool:
-    """Whether a tensor of that name, in any family, is a BatchNorm's variance."""
-    return name.endswith((".moving_variance", ".running_var"))
-
-
-def config_path(target: str | os.PathLike[str]) -> Path:
-    """Return where the configuration beside a checkpoint stands.
-
-    ``model.safetensors`` and ``pytorch_model.bin`` are the only checkpoint of their folder and have ``config.json``,
-    as on Hugging Face; any other file ``name.suffix`` has ``name.config.json``.
-    """
-    path = Path(target)
-    alone = path.stem in ("model", "pytorch_model")
-    return path.with_name("config.json" if alone else f"{path.stem}.config.json")
-
-
-@dataclass(frozen=True)
-class Examined:
-    """What a file's names, shapes and marks say, before a single number is read.
-
-    Args:
-        tensors: the network's own tensors, under the family's bare names.
-    """
-
-    selection: Selection
-    tensors: dict[str, StoredTensor]
-    identity: Identity
-    family: Family
-    marks: Marks
-
-
-def examine(
-    opened: Checkpoint, *, model: str | None = None, ema: bool = False, family: Family | None = None
-) -> Examined:
-    """Find the network in an open file and say which it is, all but its dialect.
-
-    Raises:
-        WeightsError: there is no one XCiT in it, or not the one asked for.
-        UnknownNameError: there is no such model.
-    """
-    selection = dialects.select(opened.tensors, ema=ema)
-    tensors = {name: opened.tensors[full] for name, full in selection.names.items()}
-    marked = tensors.pop(dialects.MINDCV_MARK, None) is not None
-    own = None if ARCHITECTURE_ASSUMED in opened.metadata else opened.metadata.get("xcit_hub.architecture")
-    identity = dialects.identify({name: tensor.shape for name, tensor in tensors.items()}, model=model or own)
-    if model and own and own != identity.architecture.name:
-        note = f"The file calls itself {own}; --model says {identity.architecture.name}."
-        identity = replace(identity, notes=(*identity.notes, note))
-    if _head_untrained(opened, identity):
-        note = "The classifier was never trained: it is the random one that a conversion began."
-        identity = replace(identity, notes=(*identity.notes, note))
-    silent = "xcit_hub.dialect" not in opened.metadata
-    marks = Marks(
-        file_format=opened.format,
-        metadata=opened.metadata,
-        sidecar=_sidecar(opened) if silent else {},
-        mindcv_mark=marked,
-        trained_by_mindcv=identity.naming == "mindcv" and (selection.has_optimizer or selection.both),
-        published_as=_published(opened) if silent and identity.naming == "mindcv" else None,
-        family=family,
-    )
-    return Examined(selection, tensors, identity, _family(identity, opened.metadata, family), marks)
-
-
-def weights_of(
-    opened: Checkpoint,
-    *,
-    model: str | None = None,
-    dialect: str | None = None,
-    ema: bool = False,
-    family: Family | None = None,
-) -> Weights:
-    """Translate an open file strictly; like :func:`load`, but neither its numbers nor its digest are read yet."""
+def weights_of(opened: Checkpoint, asked: Asked) -> Weights:
+    """Take an open file through the steps; like :func:`load`, but neither its numbers nor its digest are read yet."""
+    reading = Reading(opened, asked)
     try:
-        found = examine(opened, model=model, ema=ema, family=family)
-        identity = found.identity
-        settled, evidence = dialects.settle_dialect(identity.naming, found.marks, dialect)
-        tensors = dialects.to_ours(found.tensors, identity.naming, identity.shapes)
+        for step in STEPS:
+            step(reading)
+        return _weights(reading)
     except WeightsError as error:
         raise WeightsError(error.what, where=opened.path, fix=error.fix) from error
-    layout = LAYOUTS[identity.naming]
-    names = found.selection.names
-    return Weights(
-        tensors=tensors,
-        architecture=identity.architecture,
-        num_classes=identity.num_classes,
-        in_chans=identity.in_chans,
-        dialect=settled,
-        family=found.family,
-        evidence=evidence,
-        kind=identity.kind,
-        notes=[*_notes(found.selection, ema), *identity.notes],
-        dropped=found.selection.dropped,
-        sources={name: tuple(names[part] for part in layout.names(name)) for name in tensors},
-        assumed=identity.assumed,
-        head_untrained=_head_untrained(opened, identity),
-    )
-
-
-@dataclass(frozen=True)
-class ConfigBeside:
-    """What the configuration beside a file is to it.
-
-    Args:
-        agrees: whether it was written for exactly this file; if not, nothing in it is used.
-        sentence: the same in words, for the user.
-    """
-
-    agrees: bool
-    sentence: str
 
 
 def hold_against_config(weights: Weights, opened: Checkpoint) -> None:
     """Hold the configuration beside the file of these weights against it, and note if it is not for this file.
 
     Raises:
-        WeightsError: see :func:`check_config`.
+        WeightsError: see :func:`xcit_hub.checkpoints.sidecar.check_config`.
     """
     config = check_config(opened)
     if config is not None and not config.agrees:
         weights.notes.append(config.sentence)
 
 
-def check_config(opened: Checkpoint) -> ConfigBeside | None:
-    """Hold the configuration beside a file against it; None if there is none, or it is that of another file there.
+def family_of(reading: Reading) -> Naming:
+    """Return whose file it is: by its names, by what it says, and by what the caller says.
 
     Raises:
-        WeightsError: the file is not the one it was written for any more, or says something else of itself.
+        WeightsError: the names are not the asked family's.
     """
-    path = config_path(opened.path)
-    config = _read_config(path)
-    ours = config.get("xcit_hub")
-    if not isinstance(ours, dict) or not isinstance(ours.get("sha256"), str):
-        return None
-    if ours["sha256"] != opened.sha256:
-        named = ours.get("file")
-        if named == opened.path.name:
-            raise WeightsError(
-                f"{opened.path.name} was changed since {path.name} was written: its SHA-256 is not "
-                f"{ours['sha256'][:16]}… any more.",
-                where=opened.path,
-                fix=f"Restore the file, or delete {path.name} if the change was meant.",
-            )
-        if _is_of_a_neighbour(path, named):
-            return None
-        written_for = repr(named) if isinstance(named, str) else "other bytes"
-        return ConfigBeside(False, f"{path.name} was written for {written_for}, not for this; nothing in it was used.")
-    for key, said in (("architecture", config.get("architecture")), ("dialect", ours.get("dialect"))):
-        own = opened.metadata.get(f"xcit_hub.{key}")
-        if own is not None and said is not None and said != own:
-            raise WeightsError(
-                f"{path.name} says {key} {said!r}, and {opened.path.name}, for which it was written, says {own!r}.",
-                where=opened.path,
-                fix=f"Delete {path.name}, or restore it.",
-            )
-    return ConfigBeside(True, f"{path.name} was written for this file")
-
-
-def _is_of_a_neighbour(config: Path, name: object) -> bool:
-    if not isinstance(name, str):
-        return False
-    try:
-        neighbour = config.with_name(name)
-        return config_path(neighbour) == config and neighbour.exists()
-    except (OSError, ValueError):  # no file can have that name
-        return False
-
-
-def _family(identity: Identity, metadata: Mapping[str, str], asked: Family | None) -> Family:
-    naming = identity.naming
+    naming, asked, metadata = reading.identity.naming, reading.asked.family, reading.file.metadata
     if naming == "mindcv" and "xcit_hub.family" in metadata:
         naming = "mindcv" if metadata["xcit_hub.family"] == "mindcv" else "xcit-hub"
-    if asked is None or asked == naming or {asked, naming} == {"mindcv", "xcit-hub"}:
+    mint = asked == "mindcv" and reading.settled.dialect not in ("paper", "mindcv")
+    if asked is None or asked == naming or {asked, naming} == {"mindcv", "xcit-hub"} or mint:
         return asked or naming
     raise WeightsError(
         f"The names are {naming}'s, not {asked}'s.",
@@ -288,41 +146,36 @@ def _family(identity: Identity, metadata: Mapping[str, str], asked: Family | Non
     )
 
 
-def _notes(selection: Selection, ema: bool) -> list[str]:
-    notes = []
-    if selection.both:
-        taken, left = ("averaged", "plain") if ema else ("plain", "averaged (EMA)")
-        notes.append(f"Plain and averaged weights were both there; took the {taken} ones, left the {left} ones.")
-    elif selection.averaged and not ema:
-        notes.append("Only averaged (EMA, teacher) weights were there; took those.")
-    if selection.has_optimizer:
-        count = sum("optimizer" in entry.reason for entry in selection.dropped)
-        notes.append(f"Dropped {count} tensors of optimizer or training state.")
-    return notes
+def _weights(reading: Reading) -> Weights:
+    found, identity = reading.found, reading.identity
+    return Weights(
+        tensors=reading.tensors,
+        architecture=identity.architecture,
+        num_classes=identity.num_classes,
+        in_chans=identity.in_chans,
+        dialect=reading.settled.dialect,
+        family=family_of(reading),
+        evidence=reading.settled.sentence,
+        evidence_kind=reading.settled.evidence,
+        kind=identity.kind,
+        notes=[*found.notes, *identity.notes],
+        dropped=found.dropped,
+        sources={name: tuple(found.names[part] for part in identity.layout.names(name)) for name in reading.tensors},
+        assumed=identity.assumed,
+        head_untrained=identity.head_untrained,
+        normalization=_normalization(reading),
+    )
 
 
-def _head_untrained(opened: Checkpoint, identity: dialects.Identity) -> bool:
-    return HEAD_UNTRAINED in opened.metadata and identity.kind == "classifier"
-
-
-def _published(opened: Checkpoint) -> tuple[str, str] | None:
-    for entry in CHECKPOINTS.values():
-        if entry.sha256 is not None and opened.sha256.startswith(entry.sha256):
-            return entry.name, entry.dialect
-    return None
-
-
-def _sidecar(opened: Checkpoint) -> dict[str, str]:
-    """The strings of the configuration beside a file, if it was written for exactly that file."""
-    ours = _read_config(config_path(opened.path)).get("xcit_hub")
-    if not isinstance(ours, dict) or ours.get("sha256") != opened.sha256:
-        return {}
-    return {f"xcit_hub.{key}": value for key, value in ours.items() if isinstance(value, str)}
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def _normalization(reading: Reading) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    if reading.found.normalization is None:
+        return None
+    mean, std = (tuple(map(float, np.ravel(tensor.numpy()))) for tensor in reading.found.normalization)
+    if not np.isfinite([*mean, *std]).all() or min(std) <= 0:
+        raise WeightsError(
+            f"The normalisation beside the network is not one: mean {mean}, deviation {std}.",
+            fix="Take the network's own state_dict, without the wrapper around it.",
+        )
+    if max(map(abs, mean)) > 2:  # of bytes, as mmengine's data preprocessors have it
+        mean, std = (tuple(value / 255 for value in values) for values in (mean, std))
+    return mean, std

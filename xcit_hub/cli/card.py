@@ -31,7 +31,10 @@ class Lang(str, Enum):
     zh = "zh"
 
 
-_CardFile = Annotated[Path, typer.Argument(metavar="CARD", help="A card in either form.", show_default=False)]
+_CardFile = Annotated[
+    Path,
+    typer.Argument(metavar="CARD", help="A card in either form, or a published checkpoint's name.", show_default=False),
+]
 
 
 @app.command()
@@ -135,16 +138,18 @@ def show(card: _CardFile) -> None:
     Examples:
 
         xcit-hub card show README.md
+
+        xcit-hub card show timm/xcit_tiny_12_p16_224.fb_in1k
     """
     from rich.console import Console
     from rich.markdown import Markdown
     from rich.table import Table
     from rich.text import Text
 
-    from cards.check import read
     from cards.page import fields
+    from cards.translate import opened
 
-    found = read(card)
+    found = opened(card)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in fields(found.metadata):
         table.add_row(Text(name, style="bold"), Text(value))
@@ -197,12 +202,12 @@ def html(
 
         xcit-hub card html README.md --out model.html
     """
-    from cards.check import read
     from cards.page import html as page
+    from cards.translate import opened
     from xcit_hub.files import write_text
 
-    target = out or card.with_suffix(".html")
-    write_text(target, page(read(card), None if lang is None else lang.value))
+    target = out or (card.with_suffix(".html") if card.suffix == ".md" else Path(f"{card.name}.html"))
+    write_text(target, page(opened(card), None if lang is None else lang.value))
     typer.echo(f"wrote {target}")
 
 

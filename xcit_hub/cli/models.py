@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xcit_hub.cli.shared import AsJson, CacheDir, Dialect, Hub, Offline, Revision, console, print_notes, short, working
+from xcit_hub.cli.shared import (
+    AsJson,
+    CacheDir,
+    Dialect,
+    Hub,
+    IgnoreField,
+    Offline,
+    Revision,
+    console,
+    print_notes,
+    short,
+    working,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,6 +67,7 @@ def info(
     hub: Hub = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
+    ignore_field: IgnoreField = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what an id means and what is there. Fetches no weights.
@@ -67,7 +80,9 @@ def info(
     """
     from xcit_hub.hub.locate import info as describe
 
-    found = describe(model_id, revision, hub=hub, cache_dir=cache_dir, offline=offline)
+    found = describe(
+        model_id, revision, hub=hub, cache_dir=cache_dir, offline=offline, ignore_fields=ignore_field or ()
+    )
     if as_json:
         typer.echo(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))
         return
@@ -88,6 +103,8 @@ def info(
     out.print(files)
     for path in found.damaged:
         out.print(f"damaged: {path}: not the bytes that were published; publish it again", style="red", markup=False)
+    for name, reason in found.unused.items():
+        out.print(f"unused: {name}: {reason}", markup=False)
     print_notes(found.notes)
 
 
@@ -98,7 +115,9 @@ def load(
     cache_dir: CacheDir = None,
     offline: Offline = False,
     image: Annotated[Path | None, typer.Option(help="Classify this image and print the five best classes.")] = None,
+    exif: Annotated[bool, typer.Option("--exif", help="Turn the image as its EXIF orientation says.")] = False,
     dialect: Dialect = None,
+    ignore_field: IgnoreField = None,
     as_json: AsJson = False,
 ) -> None:
     """Fetch a model, check its hash, load it strictly, and say what it is; with --image, use it.
@@ -115,8 +134,16 @@ def load(
 
     name = checked(dialect).name if dialect is not None else None
     with working("loading"):
-        network = load_model(model_id, revision, hub=hub, cache_dir=cache_dir, offline=offline, dialect=name)
-        best = predict(network, image) if image is not None else []
+        network = load_model(
+            model_id,
+            revision,
+            hub=hub,
+            cache_dir=cache_dir,
+            offline=offline,
+            dialect=name,
+            ignore_fields=ignore_field or (),
+        )
+        best = predict(network, image, exif=exif) if image is not None else []
     source = network.config.provenance
     if source.verified == "none":
         print_notes((_UNVERIFIED,), stderr=True)
@@ -165,5 +192,5 @@ def _facts(config: ModelConfig | None) -> list[tuple[str, str]]:
         ("architecture", config.architecture),
         ("dialect", config.dialect),
         ("classes", f"{config.num_classes}" + (f", first {config.labels[0]!r}" if config.labels else "")),
-        ("input", f"{config.in_chans}×{shape.image_size}×{shape.image_size}, crop {shape.crop_pct:g}"),
+        ("input", f"{config.in_chans}×{shape.size[0]}×{shape.size[1]}, crop {shape.crop_pct:g} {shape.crop_mode}"),
     ]

@@ -1,22 +1,37 @@
-"""``xcit-hub parity``: prove that MindSpore's network and PyTorch's compute the same."""
+"""``xcit-hub parity``: prove that MindSpore's network and PyTorch's compute the same, or compare two networks."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from xcit_hub.cli.shared import console, working
+
 if TYPE_CHECKING:
+    from xcit_hub.compare import Comparison
     from xcit_hub.parity import ParityResult
+    from xcit_hub.variants import DialectName
+
+_BLIND = (
+    "A file beside its own copy in PyTorch: what is compared is how two frameworks compute it, not whether the file "
+    "holds the weights that it should; for that, give --against what it should equal."
+)
 
 
 def parity(
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="[NAME|FILE]...", help="Architectures (random weights), or checkpoints' own weights."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="B", help="Compare the one network named before with this one: a file, id, folder, timm name."
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All 28 architectures.")] = False,
     dialect: Annotated[
@@ -27,9 +42,15 @@ def parity(
         typer.Option(min=8, help="Side of the input in pixels; default 64 for names, a file's own for files."),
     ] = None,
     gradients: Annotated[bool, typer.Option(help="Also compare every parameter's gradient, in training mode.")] = False,
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"], typer.Option(help="In which both frameworks compute.")
+    ] = "float32",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
 ) -> None:
     """Compare logits, tokens and every block with timm on the same weights. Exits 1 if any comparison fails.
+
+    The truth is PyTorch's network in double precision; ours may be twice as far from it as PyTorch's own float32.
+    With --against, compare two networks instead: tensors, preprocessing, and what they compute.
 
     Examples:
 
@@ -38,75 +59,127 @@ def parity(
         xcit-hub parity --all --json parity.json
 
         xcit-hub parity converted.safetensors
+
+        xcit-hub parity converted.safetensors --against timm/xcit_tiny_12_p16_224.fb_in1k
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from xcit_hub import files, variants
+    from xcit_hub import variants
     from xcit_hub.errors import InputError
-    from xcit_hub.parity import require_timm
 
-    require_timm()
     wanted = [*(names or []), *(variants.list_models() if every else [])]
     if not wanted:
         raise InputError("There is nothing to compare.", fix="Give names or files, or --all.")
-    console = Console()
-    results = []
-    terminal = Console(stderr=True)
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task("comparing", total=len(wanted))
-        for name in wanted:
-            progress.update(task, description=name)
-            results.append(_compare(name, dialect, image_size, gradients))
-            progress.advance(task)
-    console.print(_table(results))
+    if against is not None:
+        if len(wanted) != 1 or gradients or dtype != "float32":
+            raise InputError(
+                "--against compares two networks, in float32 and without gradients.",
+                fix="Give one network before it, and neither --gradients nor --dtype.",
+            )
+        _against(wanted[0], against, dialect, image_size, json_file)
+        return
+    from xcit_hub.parity import require_timm
+
+    require_timm()
+    options = {"image_size": image_size, "gradients": gradients, "dtype": dtype}
+    with working("comparing") as show:
+        results = [_compare(name, dialect, options, _naming(name, show)) for name in wanted]
+    out = console()
+    out.print(_table(results))
+    if any(_is_file(name) for name in wanted):
+        out.print(f"note: {_BLIND}", style="yellow")
     failed = [result for result in results if not result.passed]
     for result in failed:
-        console.print(str(result), style="red", highlight=False)
-    console.print(f"{len(results) - len(failed)} of {len(results)} equal")
-    if json_file is not None:
-        files.write_text(json_file, json.dumps([result.as_dict() for result in results], indent=2) + "\n")
+        out.print(str(result), style="red", markup=False)
+    out.print(f"{len(results) - len(failed)} of {len(results)} equal")
+    _write(json_file, [result.as_dict() for result in results])
     if failed:
         raise typer.Exit(1)
 
 
-def _compare(name: str, dialect: str | None, image_size: int | None, gradients: bool) -> ParityResult:
+def _compare(
+    name: str, dialect: DialectName | None, options: dict[str, Any], stage: Callable[[str], None]
+) -> ParityResult:
     from xcit_hub import parity, variants
-    from xcit_hub.checkpoints.checkpoint import SUFFIXES
 
-    if Path(name).suffix not in SUFFIXES:
+    if not _is_file(name):
         published = variants.CHECKPOINTS.get(name)
         dialect = dialect or (published.dialect if published else "paper")
-        return parity.verify_random(name, dialect, image_size=image_size or 64, gradients=gradients)
-    from xcit_hub.checkpoints.rewrite import load
+        return parity.verify_random(name, dialect, **options | {"image_size": options["image_size"] or 64}, stage=stage)
+    from xcit_hub.checkpoints.weights import load
 
     weights = load(name, dialect=dialect)
     return parity.verify_weights(
-        {key: tensor.numpy() for key, tensor in weights.tensors.items()},
+        weights.arrays(),
         weights.architecture,
         weights.dialect,
         num_classes=weights.num_classes,
         in_chans=weights.in_chans,
-        image_size=image_size,
-        gradients=gradients,
+        stage=stage,
+        **options,
     )
 
 
-def _table(results: list[ParityResult]) -> object:
+def _against(first: str, second: str, dialect: str | None, image_size: int | None, json_file: Path | None) -> None:
+    from xcit_hub.compare import compare
+
+    with working("comparing") as show:
+        found = compare(first, second, dialect=dialect, image_size=image_size, stage=show)
+    out = console()
+    out.print(_outputs(found))
+    for difference in found.differences:
+        out.print(str(difference), style="red", markup=False)
+    out.print(str(found), style=None if found.equal else "red", markup=False)
+    _write(json_file, found.as_dict())
+    if not found.equal:
+        raise typer.Exit(1)
+
+
+def _is_file(name: str) -> bool:
+    from xcit_hub import variants
+
+    return name not in variants.ARCHITECTURES and name not in variants.CHECKPOINTS and Path(name).exists()
+
+
+def _naming(name: str, show: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda words: show(f"{name}: {words}")
+
+
+def _write(json_file: Path | None, figures: object) -> None:
+    from xcit_hub import files
+
+    if json_file is not None:
+        files.write_text(json_file, json.dumps(figures, indent=2) + "\n")
+
+
+def _table(results: Sequence[ParityResult]) -> object:
     from rich.table import Table
 
-    table = Table("architecture", "dialect", "input", "logits", "worst check", "error", "bar", "")
+    table = Table(
+        *("architecture", "dialect", "image", "nearest to its tolerance, or beyond", "distance by"),
+        *("ours", "PyTorch's", "ratio", "tolerance", ""),
+        caption="distances from float64, relative to the output's root mean square",
+        caption_justify="left",
+    )
     for result in results:
-        table.add_row(*_row(result), style=None if result.passed else "red")
+        check = result.worst
+        table.add_row(
+            result.architecture,
+            result.dialect,
+            "×".join(map(str, result.image_size)),
+            check.what,
+            check.measure,
+            *(f"{value:.1e}" for value in (check.error, check.pytorch_error)),
+            f"{check.ratio:.2f}",
+            f"{check.bar:.1e}",
+            "equal" if result.passed else "NOT equal",
+            style=None if result.passed else "red",
+        )
     return table
 
 
-def _row(result: ParityResult) -> Iterator[str]:
-    yield result.architecture
-    yield result.dialect
-    yield "×".join(map(str, result.image_size))
-    yield f"{result.relative_error:.1e}"
-    yield result.worst.what
-    yield f"{result.worst.error:.1e}"
-    yield f"{result.worst.bar:.0e}"
-    yield "equal" if result.passed else "NOT equal"
+def _outputs(found: Comparison) -> object:
+    from rich.table import Table
+
+    table = Table("output", "distance, rms", "largest")
+    for output in found.outputs:
+        table.add_row(output.what, f"{output.rms:.1e}", f"{output.largest:.1e}")
+    return table

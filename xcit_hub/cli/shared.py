@@ -20,6 +20,10 @@ CacheDir = Annotated[Path | None, typer.Option(help="Folder for fetched files; h
 Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
+IgnoreField = Annotated[
+    list[str] | None,
+    typer.Option(help="A field of the model's description to read as if it were not there; may be given again."),
+]
 Dialect = Annotated[str | None, typer.Option(help="paper or mindcv, where the file does not say.")]
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from xcit_hub.models import XCiT
 
 # Every key of a recipe is a flag; typer passes what it does not know on.
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -48,22 +52,26 @@ def train(
     if keys:
         _print_keys()
         return
-    from xcit_hub.training.recipe import load_recipe, parse_flags
+    from xcit_hub.training.recipe_file import load_recipe, parse_flags
 
-    recipe = load_recipe(config, parse_flags(context.args))
+    flags = parse_flags(context.args)
+    recipe = load_recipe(config, flags)
     from xcit_hub.training.device import is_first, leave
     from xcit_hub.training.engine import RUN
     from xcit_hub.training.engine import train as run
+    from xcit_hub.training.start import Initial
 
     initial = None
     if recipe.pretrained and not recipe.ckpt_path and not resume:
         from xcit_hub.hub.load import load
 
         published = load(recipe.model, dialect=recipe.dialect)
-        initial = {name: parameter.asnumpy() for name, parameter in published.parameters_dict().items()}
+        arrays = {name: parameter.asnumpy() for name, parameter in published.parameters_dict().items()}
+        initial = Initial(arrays, published.dialect.name, recipe.model)
     record = run(
         recipe,
         recipe_name=None if config is None else config.as_posix(),
+        flags=flags,
         resume=resume,
         as_json=as_json,
         initial=initial,
@@ -82,7 +90,7 @@ def evaluate(
     ] = None,
     config: Config = None,
     compare: Annotated[
-        Reference | None, typer.Option(help="Evaluate timm's network with the same weights on the same pictures.")
+        Reference | None, typer.Option(help="Evaluate timm's network with the same weights on the same images.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="Write run.json, per_class.csv and confusion.png there.")
@@ -90,7 +98,7 @@ def evaluate(
     as_json: AsJson = False,
     keys: Keys = False,
 ) -> None:
-    """Evaluate weights on a data set: top-1 and top-5 with 95% intervals, every picture once.
+    """Evaluate weights on a data set: top-1 and top-5 with 95% intervals, every image once.
 
     Examples:
 
@@ -105,25 +113,31 @@ def evaluate(
     if model is not None and model.startswith("-"):
         words, model = [model, *words], None
     from xcit_hub.training.device import leave
-    from xcit_hub.training.recipe import load_recipe, parse_flags
+    from xcit_hub.training.recipe_file import load_recipe, parse_flags
     from xcit_hub.training.scoring import score, settings_of, stored_network
 
     flags = parse_flags(words)
+    network: XCiT
     digest: str | None
+    classes: Sequence[str] | None
     if model is None:
         recipe = load_recipe(config, flags)
-        network, digest = stored_network(recipe)
+        stored = stored_network(recipe)
+        network, digest, classes = stored.network, stored.digest, stored.classes
     else:
         from xcit_hub.hub.load import load
 
         loaded = load(model, dialect=flags.get("dialect"))
-        network, digest = loaded, loaded.config.provenance.sha256
+        network, digest, classes = loaded, loaded.config.provenance.sha256, loaded.config.labels
         recipe = load_recipe(config, {**settings_of(loaded, loaded.config.preprocessing), **flags})
     report = score(
         recipe,
         network,
         recipe_name=None if config is None else config.as_posix(),
+        flags=flags,
         digest=digest,
+        classes=classes or None,
+        certain=model is None,
         against_timm=compare is not None,
         output=output,
         as_json=as_json,

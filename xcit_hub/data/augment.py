@@ -1,6 +1,6 @@
-"""Training augmentation of one picture: what timm does, drawn from an explicit random generator.
+"""Training augmentation of one image: what timm does, drawn from an explicit random generator.
 
-Every random number comes from the generator that is passed in, so a view is a pure function of (picture, key), whatever
+Every random number comes from the generator that is passed in, so a view is a pure function of (image, key), whatever
 process makes it. Operations and their ranges are timm's (``timm/data/auto_augment.py``, ``transforms.py``,
 ``random_erasing.py``, 1.0.31).
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,7 +44,7 @@ class Canvas:
 
 
 def crop_box(size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], rng: Rng) -> Box:
-    """Draw RandomResizedCrop's box (left, upper, right, lower) in a picture of ``size`` (width, height)."""
+    """Draw RandomResizedCrop's box (left, upper, right, lower) in an image of ``size`` (width, height)."""
     width, height = size
     for _ in range(_CROP_ATTEMPTS):
         area = width * height * rng.uniform(*scale)
@@ -60,10 +60,14 @@ def crop_box(size: tuple[int, int], scale: tuple[float, float], ratio: tuple[flo
     return left, upper, left + crop_width, upper + crop_height
 
 
-def color_jitter(image: Image.Image, strength: float, rng: Rng) -> Image.Image:
-    """Change brightness, contrast and saturation by factors in 1 ± strength, in random order (torchvision)."""
+def color_jitter(image: Image.Image, strengths: Sequence[float], rng: Rng) -> Image.Image:
+    """Change brightness, contrast and saturation by factors in 1 ± strength, in random order (torchvision).
+
+    Args:
+        strengths: of the three.
+    """
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    factors = rng.uniform(max(0.0, 1 - strength), 1 + strength, size=len(enhancers))
+    factors = rng.uniform(np.maximum(0.0, 1 - np.array(strengths)), 1 + np.array(strengths))
     for which in rng.permutation(len(enhancers)):
         image = enhancers[which](image).enhance(float(factors[which]))
     return image
@@ -78,8 +82,8 @@ def _solarize_add(image: Image.Image, amount: int) -> Image.Image:
 
 
 def _posterize(image: Image.Image, bits: int) -> Image.Image:
-    # Pillow's own posterize now refuses 0 bits, which a magnitude of 10 asks for: black.
-    mask = 0xFF & ~(0xFF >> bits)
+    # Pillow's own posterize now refuses 0 bits, which a magnitude of 10 asks for: black. Beyond 10 they are negative.
+    mask = 0xFF & ~(0xFF >> max(bits, 0))
     return image if bits >= 8 else image.point([value & mask for value in range(256)] * 3)
 
 
@@ -95,7 +99,7 @@ def _enhance_by(
     return enhanced
 
 
-# An operation maps (picture, level in 0…1, sign ±1, canvas) to a picture.
+# An operation maps (image, level in 0…1, sign ±1, canvas) to an image.
 Operation = Callable[[Image.Image, float, int, Canvas], Image.Image]
 
 
@@ -150,17 +154,53 @@ INCREASING: dict[str, Operation] = {
 }
 
 
+# timm's transform sets with unequal chances (``t…`` in its notation): they draw without replacement.
+_WEIGHTS: dict[str, float] = {
+    "Rotate": 3.0,
+    "ShearX": 2.0,
+    "ShearY": 2.0,
+    "TranslateXRel": 1.0,
+    "TranslateYRel": 1.0,
+    "Color": 0.25,
+    "Sharpness": 0.25,
+    "AutoContrast": 0.25,
+    "Solarize": 0.05,
+    "SolarizeAdd": 0.05,
+    "Contrast": 0.05,
+    "Brightness": 0.05,
+    "Equalize": 0.05,
+    "Posterize": 0.05,
+    "Invert": 0.05,
+}
+_EVEN_ABOVE = 100.0  # a deviation beyond this means: draw evenly in 0…magnitude
+_WHOLE = r"[0-9]{1,3}"
+_DECIMAL = r"[0-9]{1,6}(?:\.[0-9]{0,6})?"
+# Parts of the notation: pattern of the number, field, and how it is read.
+_PARTS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "m": (_WHOLE, "magnitude", int),
+    "n": (_WHOLE, "layers", int),
+    "p": (_DECIMAL, "probability", float),
+    "mstd": (_DECIMAL, "deviation", float),
+    "mmax": (_WHOLE, "limit", int),
+    "inc": ("[01]", "increasing", lambda text: text == "1"),
+    "t": ("weights", "weighted", lambda _: True),
+}
+
+
 @dataclass(frozen=True)
 class RandAugment:
-    """RandAugment (Cubuk et al., arXiv:1909.13719) as timm writes it: ``randaug-m9-n2-mstd0.5-inc1``.
+    """RandAugment (Cubuk et al., arXiv:1909.13719) as timm writes it: ``rand-m9-n2-mstd0.5-inc1``.
+
+    MindCV calls it ``randaug``; its deviation is 0.5 where none is given, timm's 0.
 
     Args:
-        magnitude: mean severity, 0…10.
-        deviation: its standard deviation, drawn for each operation.
-        layers: operations a picture.
+        magnitude: mean severity, 0…10, or up to ``limit``.
+        deviation: its standard deviation, drawn for each operation; above 100 the severity is even in 0…magnitude.
+        layers: operations an image.
         probability: chance that a chosen operation is applied.
         increasing: severity of every operation rises with the magnitude.
         limit: largest magnitude after the noise.
+        weighted: operations are drawn with timm's weights (``tweights``), and none twice.
     """
 
     magnitude: float = 10.0
@@ -169,13 +209,14 @@ class RandAugment:
     probability: float = 0.5
     increasing: bool = False
     limit: float = _LARGEST_MAGNITUDE
+    weighted: bool = False
 
     @classmethod
     def parse(cls, text: str) -> RandAugment:
         """Read timm's notation.
 
         Raises:
-            InputError: the policy is not RandAugment, or a part is unknown.
+            InputError: the policy is not RandAugment, or a part is unknown, malformed, given twice, or cannot be.
         """
         kind, *parts = text.split("-")
         if kind not in ("randaug", "rand"):
@@ -184,49 +225,64 @@ class RandAugment:
                 where="auto_augment",
                 fix="RandAugment is what there is, for example randaug-m9-mstd0.5-inc1.",
             )
-        names = {
-            "m": "magnitude",
-            "mstd": "deviation",
-            "n": "layers",
-            "p": "probability",
-            "inc": "increasing",
-            "mmax": "limit",
-        }
-        settings: dict[str, Any] = {}
+        settings: dict[str, Any] = {"deviation": 0.5} if kind == "randaug" else {}
+        given = set()
         for part in parts:
-            found = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
-            if found is None or found[1] not in names:
+            found = re.fullmatch(r"([a-z]+?)(\d.*|weights)", part)
+            name = found[1] if found is not None else ""
+            if found is None or name not in _PARTS or not re.fullmatch(_PARTS[name][0], found[2]):
                 raise InputError(
                     f"RandAugment has no part {part!r}.",
                     where=f"auto_augment: {text}",
-                    fix=f"The parts are {', '.join(names)}, each with a number.",
+                    fix="The parts are m9, n2, mmax10 (whole numbers), p0.5, mstd0.5, inc0 or inc1, and tweights.",
                 )
-            number = float(found[2])
-            settings[names[found[1]]] = {"n": int(number), "inc": bool(number)}.get(found[1], number)
-        return cls(**settings)
+            if name in given:
+                raise InputError(f"RandAugment's {name} is given twice.", where=f"auto_augment: {text}")
+            given.add(name)
+            _, field, read = _PARTS[name]
+            settings[field] = read(found[2])
+        policy = cls(**settings)
+        if policy.probability > 1 or policy.limit < 1 or (policy.weighted and policy.layers > len(_WEIGHTS)):
+            raise InputError(
+                "RandAugment's p is at most 1, mmax at least 1, and n of tweights at most 15.",
+                where=f"auto_augment: {text}",
+            )
+        return policy
 
     def __call__(self, image: Image.Image, canvas: Canvas, rng: Rng) -> Image.Image:
-        """Apply ``layers`` random operations, drawn with replacement."""
-        operations = list((INCREASING if self.increasing else FALLING).values())
-        for which in rng.integers(0, len(operations), size=self.layers):
+        """Apply ``layers`` random operations, drawn with replacement unless they are weighted."""
+        for operation in self._drawn(rng):
             if rng.random() > self.probability:
                 continue
-            magnitude = rng.normal(self.magnitude, self.deviation) if self.deviation else self.magnitude
-            level = min(max(magnitude, 0.0), self.limit) / _LARGEST_MAGNITUDE
-            image = operations[which](image, level, -1 if rng.random() > 0.5 else 1, canvas)
+            level = min(max(self._magnitude(rng), 0.0), self.limit) / _LARGEST_MAGNITUDE
+            image = operation(image, level, -1 if rng.random() > 0.5 else 1, canvas)
         return image
+
+    def _drawn(self, rng: Rng) -> list[Operation]:
+        if self.weighted:
+            names = list(_WEIGHTS)
+            shares = np.array(list(_WEIGHTS.values()))
+            chosen = rng.choice(len(names), self.layers, replace=False, p=shares / shares.sum())
+            return [INCREASING[names[which]] for which in chosen]  # timm's weights are of these, whatever inc says
+        operations = list((INCREASING if self.increasing else FALLING).values())
+        return [operations[which] for which in rng.integers(0, len(operations), size=self.layers)]
+
+    def _magnitude(self, rng: Rng) -> float:
+        if self.deviation > _EVEN_ABOVE:
+            return float(rng.uniform(0, self.magnitude))
+        return float(rng.normal(self.magnitude, self.deviation)) if self.deviation else self.magnitude
 
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """Random erasing (Zhong et al., arXiv:1708.04896) of a normalised picture.
+    """Random erasing (Zhong et al., arXiv:1708.04896) of a normalised image.
 
     Args:
         probability: chance that a rectangle is erased.
         scale: its share of the area.
         ratio: its aspect ratio, drawn evenly in logarithm.
         noise: fill with standard normal noise for each pixel and channel (``pixel`` mode); else with 0, the mean.
-        attempts: draws before a picture is left whole.
+        attempts: draws before an image is left whole.
     """
 
     probability: float
@@ -254,13 +310,13 @@ class RandomErasing:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """A picture becomes a training view: crop, flip, colours, normalise, erase, in timm's order.
+    """An image becomes a training view: crop, flip, colours, normalise, erase, in timm's order.
 
     Args:
         size: side of the view in pixels.
         scale, ratio: of RandomResizedCrop.
         hflip, vflip: probabilities.
-        jitter: colour jitter's strength; not applied beside ``policy``, as in timm.
+        jitter: colour jitter's strengths; not applied beside ``policy``, as in timm.
         policy: RandAugment, or None.
         interpolation: a key of :data:`RESAMPLING`.
         mean, std: of each channel, in 0…1.
@@ -272,11 +328,11 @@ class TrainTransform:
     ratio: tuple[float, float]
     hflip: float
     vflip: float
-    jitter: float
+    jitter: tuple[float, float, float]
     policy: RandAugment | None
     interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     erasing: RandomErasing | None
 
     @property
@@ -285,7 +341,7 @@ class TrainTransform:
         return 3, self.size, self.size
 
     def cut(self, image: Image.Image, rng: Rng) -> Image.Image:
-        """Take an RGB picture up to its colours, size × size."""
+        """Take an RGB image up to its colours, size × size."""
         resample = RESAMPLING[self.interpolation]
         box = crop_box(image.size, self.scale, self.ratio, rng)
         image = image.crop(box).resize((self.size, self.size), resample)
@@ -296,7 +352,7 @@ class TrainTransform:
         if self.policy is not None:
             red, green, blue = (min(255, round(255 * value)) for value in self.mean)
             image = self.policy(image, Canvas((red, green, blue), resample), rng)
-        elif self.jitter:
+        elif any(self.jitter):
             image = color_jitter(image, self.jitter, rng)
         return image
 

@@ -1,6 +1,6 @@
 """Epochs of batches through ``mindspore.dataset``, the same for any number of workers and threads.
 
-Which picture stands where in an epoch, and every random number of its view, is a function of (seed, epoch, position)
+Which image stands where in an epoch, and every random number of its view, is a function of (seed, epoch, position)
 alone. A run can therefore stop and continue at any epoch, and two workers see what one worker with twice the batch
 sees.
 """
@@ -32,13 +32,13 @@ _Row = tuple[_Finish, int, int]
 _Columns = tuple[Images, NDArray[np.int64], NDArray[np.int64]]
 
 _COLUMNS = ("images", "targets", "indices", "unreadable")
-_REPLACEMENTS = 20  # pictures tried in place of an unreadable one
+_REPLACEMENTS = 20  # images tried in place of an unreadable one
 _MIXING = 1 << 40  # keys of batches, apart from those of positions
 _ORDER = 1 << 41
 
 
 class TrainView(Protocol):
-    """How a picture becomes an image of ``shape`` (3, H, W): cut in any thread, then finished in its batch's memory."""
+    """How a photograph becomes ``shape`` (3, H, W): cut in any thread, then finished in its batch's memory."""
 
     @property
     def shape(self) -> tuple[int, int, int]: ...  # noqa: D102
@@ -74,8 +74,8 @@ class Batch:
     Args:
         images: (B, 3, H, W) float32.
         targets: (B, classes) float32.
-        indices: (B,) positions in the source, of the pictures that were used.
-        unreadable: (B,) positions of the pictures in whose place they were used, as they cannot be read; else -1.
+        indices: (B,) positions in the source, of the images that were used.
+        unreadable: (B,) positions of the images in whose place they were used, as they cannot be read; else -1.
     """
 
     images: Images
@@ -92,12 +92,12 @@ class TrainBatches:
     """The training split as epochs of mixed, augmented batches for one worker.
 
     Args:
-        source: the pictures.
-        view: augmentation of one picture.
+        source: the images.
+        view: augmentation of one image.
         classes: width of the targets.
-        batch_size: pictures a step on each worker.
+        batch_size: images a step on each worker.
         seed: decides order, views and mixing.
-        repeats: views of a picture in an epoch; an epoch keeps its length (RASampler of facebookresearch/xcit).
+        repeats: views of an image in an epoch; an epoch keeps its length (RASampler of facebookresearch/xcit).
         threads: how many decode and cut at once, at most one a core; the source is read from all of them.
     """
 
@@ -129,11 +129,11 @@ class TrainBatches:
         self.drop_remainder = drop_remainder
         self.threads = threads
         self.worker = worker or Worker()
-        pictures, together = len(source.labels), batch_size * self.worker.count
-        self.steps = pictures // together if drop_remainder else math.ceil(pictures / together)
+        images, together = len(source.labels), batch_size * self.worker.count
+        self.steps = images // together if drop_remainder else math.ceil(images / together)
         if not self.steps:
             raise InputError(
-                f"{pictures} pictures do not fill one batch of {together}.",
+                f"{images} images do not fill one batch of {together}.",
                 fix="Lower batch_size, or set drop_remainder to false.",
             )
         if source.labels.max() >= classes:
@@ -144,9 +144,9 @@ class TrainBatches:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the source positions of a whole epoch, all workers together, in order."""
-        pictures = len(self.source.labels)
-        once = _rng(self.seed, epoch, _ORDER).permutation(pictures) if self.shuffle else np.arange(pictures)
-        return np.repeat(once, self.repeats)[:pictures].astype(np.int64)
+        images = len(self.source.labels)
+        once = _rng(self.seed, epoch, _ORDER).permutation(images) if self.shuffle else np.arange(images)
+        return np.repeat(once, self.repeats)[:images].astype(np.int64)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of one epoch (0, 1, …) for this worker."""
@@ -169,9 +169,12 @@ class TrainBatches:
 
     def _made(self, epoch: int) -> Iterator[tuple[Images, Targets, NDArray[np.int64], NDArray[np.int64]]]:
         order = self.order(epoch)
-        together = self.batch_size * self.worker.count
-        used = order[: self.steps * together] if self.drop_remainder else order
-        # Neighbours go to different workers, so that repeated views of a picture do, too.
+        workers = self.worker.count
+        # Without drop_remainder the first images are repeated until every worker has as many, as in torch's
+        # DistributedSampler: workers that take different steps would wait for each other for ever.
+        shares = self.steps * self.batch_size if self.drop_remainder else math.ceil(len(order) / workers)
+        used = np.resize(order, shares * workers)
+        # Neighbours go to different workers, so that repeated views of an image do, too.
         positions = np.arange(self.worker.rank, len(used), self.worker.count)
         rows = _Views(self.source, self.view, used[positions], positions, self.seed, epoch)
         made = _whole_batches(rows, self.batch_size, self.drop_remainder, self.threads)
@@ -182,7 +185,7 @@ class TrainBatches:
 
 
 class _Views:
-    """The augmented views of one worker's epoch: each is begun from its row and what opens its picture."""
+    """The augmented views of one worker's epoch: each is begun from its row and what opens its image."""
 
     def __init__(
         self,
@@ -216,14 +219,14 @@ class _Views:
                 continue
             return partial(self.view.finish, self.view.cut(image, rng), rng), index, -1 if index == wanted else wanted
         raise InputError(
-            f"{_REPLACEMENTS} pictures in a row cannot be read.", where=self.source.name(wanted), fix="Check the data."
+            f"{_REPLACEMENTS} images in a row cannot be read.", where=self.source.name(wanted), fix="Check the data."
         )
 
 
 class EvalBatches:
-    """A split as batches in which this worker's share of the pictures stands exactly once.
+    """A split as batches in which this worker's share of the images stands exactly once.
 
-    The last batch is filled up to keep its shape; ``weights`` is 0 for what was filled up and for unreadable pictures.
+    The last batch is filled up to keep its shape; ``weights`` is 0 for what was filled up and for unreadable images.
     """
 
     def __init__(
@@ -235,13 +238,13 @@ class EvalBatches:
         worker = worker or Worker()
         self.indices = np.arange(worker.rank, len(source.labels), worker.count, dtype=np.int64)
         self.unreadable: list[int] = []
-        self._rows = _Pictures(source, view, self.indices)
+        self._rows = _Images(source, view, self.indices)
         self.steps = math.ceil(len(self.indices) / batch_size)
 
     def __iter__(self) -> Iterator[tuple[Images, NDArray[np.int64], NDArray[np.bool_]]]:
         """Yield images (B, 3, H, W), their positions in the source (B,), and whether each counts (B,).
 
-        A picture that cannot be read does not count; its position is added to ``unreadable``.
+        An image that cannot be read does not count; its position is added to ``unreadable``.
         """
         self.unreadable = []
         if not len(self.indices):
@@ -255,7 +258,7 @@ class EvalBatches:
             yield images, np.pad(indices, (0, missing)), np.pad(unreadable < 0, (0, missing))
 
 
-class _Pictures:
+class _Images:
     def __init__(self, source: ImageSource, view: EvalView, indices: NDArray[np.int64]) -> None:
         self.source = source
         self.view = view
@@ -276,13 +279,13 @@ def _leave_blank(pixels: Images) -> None:
     pixels[:] = 0
 
 
-def _whole_batches(rows: _Views | _Pictures, batch_size: int, drop_remainder: bool, threads: int) -> Iterator[_Columns]:
-    """Yield batches whose pictures several threads cut: Pillow decodes and resizes without Python's lock.
+def _whole_batches(rows: _Views | _Images, batch_size: int, drop_remainder: bool, threads: int) -> Iterator[_Columns]:
+    """Yield batches whose images several threads cut: Pillow decodes and resizes without Python's lock.
 
     The thread that asks finishes them, each straight into the batch's memory, while the others go on.
 
     MindSpore's own workers are no faster than one: its threads wait for each other, and its processes start anew every
-    epoch and send every picture through a pipe.
+    epoch and send every image through a pipe.
     """
     openers = enumerate(rows.source.in_turn(rows.indices.tolist()))
     with ThreadPoolExecutor(min(threads, os.cpu_count() or 1)) as pool:

@@ -1,4 +1,4 @@
-"""Pictures in MindRecord files, read through ``mindspore.dataset.MindDataset``."""
+"""Images in MindRecord files, read through ``mindspore.dataset.MindDataset``."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ from xcit_hub.data.transforms import decode_rgb
 from xcit_hub.errors import InputError
 
 # The columns of the converters in mindspore.mindrecord (ImageNet, MNIST, CIFAR-10, CIFAR-100), and of its tutorials.
-_PICTURE = (("image", "data"), ("bytes",))
+_IMAGE = (("image", "data"), ("bytes",))
 _LABEL = (("label", "fine_label"), ("int32", "int64"))
 _AT_ONCE = 8192  # labels a read
 
 
 class Records:
-    """Encoded pictures and labels of one set of MindRecord files.
+    """Encoded images and labels of one set of MindRecord files.
 
-    Any order of pictures is one stream: opening a single one reads the whole index anew, and is for replacements.
+    Any order of images is one stream: opening a single one reads the whole index anew, and is for replacements.
 
     Args:
         files: the set, in its order.
-        picture, label: the columns.
+        image, label: the columns.
     """
 
-    def __init__(self, files: Sequence[Path], picture: str, label: str) -> None:
+    def __init__(self, files: Sequence[Path], image: str, label: str) -> None:
         self.files = list(files)
-        self._picture = picture
+        self._image = image
         self._ends = np.cumsum([_rows([path]) for path in files]).tolist()
         self.labels = np.concatenate(
             [batch for (batch,) in _read(self.files, label, batch=_AT_ONCE)] or [np.empty(0)]
         ).astype(np.int64)
         if not len(self.labels) or self.labels.min() < 0:
-            raise InputError("The records hold no picture, or a label below 0.", where=self.files[0])
+            raise InputError("The records hold no image, or a label below 0.", where=self.files[0])
+        self.unreadable: Sequence[str] = ()
+        self.others = 0
         self.classes = [str(number) for number in range(int(self.labels.max()) + 1)]
 
     def name(self, index: int) -> str:
@@ -55,8 +57,8 @@ class Records:
         return next(self.in_turn([index]))()
 
     def in_turn(self, indices: Sequence[int]) -> Iterator[Callable[[], Image.Image]]:
-        """Yield for each of ``indices`` what decodes that picture; the bytes are read here, in one stream."""
-        rows = _read(self.files, self._picture, order=indices)
+        """Yield for each of ``indices`` what decodes that image; the bytes are read here, in one stream."""
+        rows = _read(self.files, self._image, order=indices)
         for index, (content,) in zip(indices, rows, strict=True):
             yield partial(decode_rgb, content.tobytes(), self.name(int(index)))
 
@@ -72,7 +74,7 @@ def open_records(place: Path) -> Records:
     """
     pattern = r".+\.mindrecord\d*" if place.is_dir() else re.escape(place.name) + r"\.mindrecord\d*"
     folder = place if place.is_dir() else place.parent
-    files = sorted(path for path in folder.iterdir() if re.fullmatch(pattern, path.name))
+    files = sorted(path for path in folder.iterdir() if re.fullmatch(pattern, path.name) and path.is_file())
     if not files:
         raise InputError(
             "No MindRecord file was found.",
@@ -80,11 +82,11 @@ def open_records(place: Path) -> Records:
             fix="Expected <split>.mindrecord, <split>.mindrecord0 … or a folder <split> of such files.",
         )
     schema = _schema(files[0])
-    picture, label = (_column(schema, *wanted, where=files[0]) for wanted in (_PICTURE, _LABEL))
+    image, label = (_column(schema, *wanted, where=files[0]) for wanted in (_IMAGE, _LABEL))
     # By one file's name MindSpore finds the rest of its set and misses none; by a list it reads what it is given.
     if _rows(str(files[0])) != _rows(files):
         raise InputError("The files belong to more than one set.", where=folder, fix="Keep one set in a folder.")
-    return Records(files, picture, label)
+    return Records(files, image, label)
 
 
 def _schema(path: Path) -> Mapping[str, Any]:
@@ -106,7 +108,7 @@ def _column(schema: Mapping[str, Any], names: Sequence[str], types: Sequence[str
     raise InputError(
         f"The records have no column {' or '.join(names)} of type {' or '.join(types)}; they have {held}.",
         where=where,
-        fix="Write encoded pictures (JPEG, PNG) and class numbers, as mindspore.mindrecord.ImageNetToMR does.",
+        fix="Write encoded images (JPEG, PNG) and class numbers, as mindspore.mindrecord.ImageNetToMR does.",
     )
 
 

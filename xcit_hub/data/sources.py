@@ -1,12 +1,14 @@
-"""Where pictures lie: folders of classes, tar archives, CIFAR's binary files, MindRecord. Each is a list of pictures
-with labels.
+"""Where images lie: folders of classes, tar archives, CIFAR's binary files, MindRecord. Each is a list of images with
+labels.
 
-A source only finds and opens pictures; it neither shuffles nor transforms. Paths never leave the data folder.
+A source only finds and opens images; it neither shuffles nor transforms. A split never leaves the data folder, other
+than through a link that its owner put there.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,42 +19,48 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from xcit_hub.data.folders import entries, find_images, is_image, readable
 from xcit_hub.data.records import open_records
 from xcit_hub.data.transforms import decode_rgb, open_rgb
 from xcit_hub.errors import InputError, closest
-from xcit_hub.files import contained
+from xcit_hub.files import read_bounded
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _CIFAR_PIXELS = 3 * 32 * 32
 _KAGGLE_LABELS = "LOC_val_solution.csv"  # ImageNet as Kaggle ships it: validation images lie in one flat folder
+_LARGEST_TABLE = 1 << 26
+_LISTED = 5  # class names in a message
 
 
 class ImageSource(Protocol):
-    """Pictures with labels, by position.
+    """Images with labels, by position.
 
     Attributes:
-        labels: class of each picture, int64.
+        labels: class of each image, int64.
         classes: name of each class.
+        unreadable: what was found in an image's place and cannot be one, with the reason.
+        others: number of files that are not images by their name or place.
     """
 
     labels: NDArray[np.int64]
     classes: list[str]
+    unreadable: Sequence[str] = ()
+    others: int = 0
 
     def name(self, index: int) -> str:
-        """Return what to call a picture in messages."""
+        """Return what to call an image in messages."""
         ...
 
     def open(self, index: int) -> Image.Image:
-        """Open a picture as RGB; raises InputError if it cannot be read."""
+        """Open an image as RGB; raises InputError if it cannot be read."""
         ...
 
     def in_turn(self, indices: Sequence[int]) -> Iterator[Callable[[], Image.Image]]:
-        """Yield for each of ``indices`` what opens that picture, in any thread; for files that are read as a stream."""
+        """Yield for each of ``indices`` what opens that image, in any thread; for files that are read as a stream."""
         return (partial(self.open, index) for index in indices)
 
 
 class Files(ImageSource):
-    """Pictures in files of their own."""
+    """Images in files of their own."""
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[int], classes: list[str]) -> None:
         self.paths = list(paths)
@@ -60,8 +68,8 @@ class Files(ImageSource):
         self.classes = classes
 
     def name(self, index: int) -> str:
-        """Return the picture's path."""
-        return str(self.paths[index])
+        """Return the image's path."""
+        return readable(self.paths[index])
 
     def open(self, index: int) -> Image.Image:
         """Open the file as RGB."""
@@ -69,7 +77,7 @@ class Files(ImageSource):
 
 
 class Archive(ImageSource):
-    """Pictures in an uncompressed tar archive of class folders, read in place by their offsets."""
+    """Images in an uncompressed tar archive of class folders, read in place by their offsets."""
 
     def __init__(self, path: Path, members: Sequence[tuple[str, int, int]], labels: Sequence[int], classes: list[str]):
         self.path = path
@@ -79,7 +87,7 @@ class Archive(ImageSource):
 
     def name(self, index: int) -> str:
         """Return archive and member."""
-        return f"{self.path}!{self.members[index][0]}"
+        return f"{readable(self.path)}!{self.members[index][0]}"
 
     def open(self, index: int) -> Image.Image:
         """Read the member's bytes and decode them as RGB."""
@@ -90,7 +98,7 @@ class Archive(ImageSource):
 
 
 class Pixels(ImageSource):
-    """Pictures whose pixels are in memory, as CIFAR's are: (N, 32, 32, 3) uint8."""
+    """Images whose pixels are in memory, as CIFAR's are: (N, 32, 32, 3) uint8."""
 
     def __init__(self, path: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64], classes: list[str]) -> None:
         self.path = path
@@ -100,15 +108,97 @@ class Pixels(ImageSource):
 
     def name(self, index: int) -> str:
         """Return folder and position."""
-        return f"{self.path}#{index}"
+        return f"{readable(self.path)}#{index}"
 
     def open(self, index: int) -> Image.Image:
-        """Return the picture."""
+        """Return the image."""
         return Image.fromarray(self.pixels[index])
 
 
+class Some(ImageSource):
+    """Some images of a source, in its order.
+
+    Args:
+        indices: their positions in it.
+    """
+
+    def __init__(self, source: ImageSource, indices: NDArray[np.int64]) -> None:
+        self._source = source
+        self._indices = indices
+        self.labels = source.labels[indices]
+        self.classes = source.classes
+        self.unreadable = source.unreadable
+        self.others = source.others
+
+    def name(self, index: int) -> str:
+        """Return what the source calls it."""
+        return self._source.name(int(self._indices[index]))
+
+    def open(self, index: int) -> Image.Image:
+        """Open it in the source."""
+        return self._source.open(int(self._indices[index]))
+
+    def in_turn(self, indices: Sequence[int]) -> Iterator[Callable[[], Image.Image]]:
+        """Open them as the source does."""
+        return self._source.in_turn(self._indices[np.asarray(indices, np.int64)].tolist())
+
+
+def sample(source: ImageSource, count: int, rng: np.random.Generator | None) -> ImageSource:
+    """Return ``count`` images of a source, of every class its share, rounded by largest remainders.
+
+    Args:
+        rng: draws which; None takes the first ones of each class.
+
+    Raises:
+        InputError: the source has fewer.
+    """
+    total = len(source.labels)
+    if count > total:
+        raise InputError(f"num_samples is {count}, the data set has {total} images.", where="num_samples")
+    sizes = np.bincount(source.labels, minlength=len(source.classes))
+    quotas, remainders = np.divmod(sizes * count, total)
+    quotas[np.argsort(-remainders, kind="stable")[: count - quotas.sum()]] += 1
+    chosen = []
+    for label in np.flatnonzero(quotas):
+        there = np.flatnonzero(source.labels == label)
+        picked = there if rng is None else rng.permutation(there)
+        chosen.append(picked[: quotas[label]])
+    return Some(source, np.sort(np.concatenate(chosen)).astype(np.int64))
+
+
+def name_classes(source: ImageSource, classes: Sequence[str], *, whose: str) -> list[str]:
+    """Renumber the classes of ``source``, in place, as ``classes`` numbers them, by name.
+
+    Args:
+        whose: who numbers them so, for the message.
+
+    Returns:
+        Classes that ``source`` has no image of.
+
+    Raises:
+        InputError: ``source`` has a class that is not among them.
+    """
+    number = {name: label for label, name in enumerate(classes)}
+    strangers = [name for name in source.classes if name not in number]
+    if strangers:
+        raise InputError(
+            f"{len(strangers)} of the {len(source.classes)} classes to evaluate are not classes of {whose}: "
+            f"{_some(strangers)}; it has {_some(classes)}.",
+            fix="Evaluate on the classes that were trained on; class folders are matched by their names.",
+        )
+    new = np.array([number[name] for name in source.classes], np.int64)
+    source.labels = new[source.labels]
+    source.classes = list(classes)
+    there = set(np.unique(source.labels).tolist())
+    return [name for label, name in enumerate(classes) if label not in there]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
+
+
 def open_source(dataset: str, data_dir: str | Path, split: str, *, train: bool) -> ImageSource:
-    """Find the pictures of one split.
+    """Find the images of one split.
 
     Args:
         dataset: ``imagenet``, ``imagefolder`` or ``""`` (folders of classes), ``tar``, ``mindrecord``, ``cifar10``,
@@ -126,67 +216,127 @@ def open_source(dataset: str, data_dir: str | Path, split: str, *, train: bool) 
     if dataset in ("cifar10", "cifar100"):
         return _cifar(root, fine=dataset == "cifar100", train=train)
     if dataset == "tar":
-        return _archive(contained(root, f"{split}.tar"))
+        return _archive(_inside(root, f"{split}.tar"))
     if dataset == "mindrecord":
-        return open_records(contained(root, split))
+        return open_records(_inside(root, split))
     return _folder(root, split)
 
 
+def _inside(root: Path, split: str) -> Path:
+    """Join as ``files.contained`` does, but follow links: data sets are often put together from them."""
+    if Path(split).is_absolute() or ".." in Path(split).parts:
+        raise InputError(f"The split {split!r} leaves its folder.", where=root, fix="Name a folder inside data_dir.")
+    return root / split
+
+
 def _folder(root: Path, split: str) -> ImageSource:
-    folder = contained(root, split)
+    folder = _inside(root, split)
     if not folder.is_dir():
-        there = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+        there = [readable(entry.name) for entry in entries(root) if (root / entry.name).is_dir()]
         raise InputError(
             f"There is no split {split!r}.",
             where=root,
             fix=closest(split, there)
-            or f"Choose one with --train_split or --val_split; there are: {', '.join(there)}.",
+            or f"Choose one with --train_split or --val_split; there are: {_some(there) or 'no folders'}.",
         )
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    listed = entries(folder)
+    classes = [entry.name for entry in listed if (folder / entry.name).is_dir()]
     if not classes and (root / _KAGGLE_LABELS).is_file():
         return _kaggle(root, folder)
-    paths, labels = [], []
+    paths: list[Path] = []
+    labels: list[int] = []
+    unreadable: list[str] = []
+    empty: list[str] = []
+    others = len(listed) - len(classes)
     for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
-        paths += found
-        labels += [label] * len(found)
+        found = find_images(folder / name)
+        paths += found.images
+        labels += [label] * len(found.images)
+        unreadable += found.unreadable
+        others += found.others
+        if not found.images:
+            empty.append(readable(name))
     if not paths:
         raise InputError(
-            "No picture was found.", where=folder, fix="Expected one folder for each class with pictures in it."
+            "No image was found.", where=folder, fix="Expected one folder for each class with images in it."
         )
-    return Files(paths, labels, classes)
+    if empty:
+        raise InputError(
+            f"{len(empty)} class folders have no image: {_some(empty)}.",
+            where=folder,
+            fix="Put images into them, or remove them.",
+        )
+    source = Files(paths, labels, [readable(name) for name in classes])
+    source.unreadable, source.others = unreadable, others
+    return source
 
 
 def _kaggle(root: Path, folder: Path) -> ImageSource:
-    with (root / _KAGGLE_LABELS).open(newline="", encoding="utf-8") as stream:
-        wanted = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(stream)}
+    table = root / _KAGGLE_LABELS
+    wanted: dict[str, str] = {}
+    try:
+        rows = csv.DictReader(io.StringIO(read_bounded(table, _LARGEST_TABLE).decode("utf-8-sig"), newline=""))
+        for row in rows:
+            image, answer = row["ImageId"], (row["PredictionString"] or "").split()
+            if not image or not answer or wanted.get(image, answer[0]) != answer[0]:
+                raise InputError(f"Line {rows.line_num} does not give one class to one image.", where=table)
+            wanted[image] = answer[0]
+    except UnicodeDecodeError as error:
+        raise InputError(f"Byte {error.start} of the table is not UTF-8.", where=table) from error
+    except (KeyError, csv.Error) as error:
+        raise InputError(f"The table has no columns ImageId and PredictionString ({error}).", where=table) from error
+    found = find_images(folder)
     classes = sorted(set(wanted.values()))
     number = {name: label for label, name in enumerate(classes)}
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.stem in wanted)
+    paths = [path for path in found.images if path.stem in wanted]
     if not paths:
-        raise InputError(f"No picture that {_KAGGLE_LABELS} names was found.", where=folder)
-    return Files(paths, [number[wanted[path.stem]] for path in paths], classes)
+        raise InputError(f"No image that {_KAGGLE_LABELS} names was found.", where=folder)
+    source = Files(paths, [number[wanted[path.stem]] for path in paths], classes)
+    source.unreadable, source.others = found.unreadable, found.others + len(found.images) - len(paths)
+    return source
 
 
 def _archive(path: Path) -> ImageSource:
     if not path.is_file():
         raise InputError("The archive does not exist.", where=path, fix="Expected <split>.tar in the data folder.")
     members = []
+    unreadable: list[str] = []
+    others = 0
     try:
         with tarfile.open(path, "r:") as archive:  # "r:" takes no compression: offsets must be file offsets
             for member in archive:
-                parts = Path(member.name).parts
-                if member.isfile() and len(parts) >= 2 and Path(member.name).suffix.lower() in SUFFIXES:
-                    members.append((member.name, parts[-2], member.offset_data, member.size))
-    except tarfile.TarError as error:
-        raise InputError(f"This is no uncompressed tar archive: {error}.", where=path) from error
-    if not members:
-        raise InputError("The archive holds no picture in a class folder.", where=path)
+                if member.isdir():
+                    continue
+                if not is_image(member.name):
+                    others += 1
+                elif not member.isfile() or member.issparse():
+                    unreadable.append(f"{readable(path)}!{readable(member.name)} (not a plain file)")
+                else:
+                    members.append((member.name, member.offset_data, member.size))
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+        raise InputError(f"This is not an uncompressed tar archive: {error}.", where=path) from error
     members.sort()
-    classes = sorted({entry[1] for entry in members})
+    # Below what all have in common stand the classes; where all lie in one folder, that is the class.
+    folders = [Path(name).parent.parts for name, _, _ in members]
+    shared = [len(set(level)) == 1 for level in zip(*folders, strict=False)]
+    depth = [*shared, False].index(False) - (len(set(folders)) == 1)
+    placed = [
+        (parts[depth], (readable(name), offset, size))
+        for parts, (name, offset, size) in zip(folders, members, strict=True)
+        if len(parts) > depth >= 0
+    ]
+    if not placed:
+        raise InputError("The archive holds no image in a class folder.", where=path)
+    classes = sorted({name for name, _ in placed})
     number = {name: label for label, name in enumerate(classes)}
-    places = [(name, offset, size) for name, _, offset, size in members]
-    return Archive(path, places, [number[entry[1]] for entry in members], classes)
+    source = Archive(
+        path,
+        [place for _, place in placed],
+        [number[name] for name, _ in placed],
+        [readable(name) for name in classes],
+    )
+    source.unreadable, source.others = unreadable, others + len(members) - len(placed)
+    return source
 
 
 def _cifar(root: Path, *, fine: bool, train: bool) -> ImageSource:
@@ -219,6 +369,11 @@ def _cifar(root: Path, *, fine: bool, train: bool) -> ImageSource:
     pixels = np.ascontiguousarray(rows[:, head:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     classes = [str(number) for number in range(count)]
     if (folder / meta).is_file():
-        listed = [line.strip() for line in (folder / meta).read_text(encoding="utf-8").splitlines() if line.strip()]
-        classes = listed if len(listed) == count else classes
+        try:
+            text = read_bounded(folder / meta, _LARGEST_TABLE).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError("The class names are not UTF-8.", where=folder / meta) from error
+        classes = [line.strip() for line in text.splitlines() if line.strip()]
+        if len(classes) != count or len(set(classes)) != count:
+            raise InputError(f"These are not {count} class names.", where=folder / meta)
     return Pixels(folder, pixels, labels, classes)

@@ -6,10 +6,12 @@ import io
 import math
 import os
 from functools import lru_cache
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xcit_hub.errors import InputError
 from xcit_hub.variants import Preprocessing
@@ -19,106 +21,212 @@ _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
     "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
 }
+_CROP_MODES = ("center", "squash", "border")
+_MOST_PIXELS = 178_956_970  # where Pillow, too, takes an image for an attack
 
 ImageLike = Image.Image | str | os.PathLike[str]
 
 
 class EvalTransform:
-    """An image, or the path of one, becomes a (3, S, S) float32 array.
+    """An image, or the path of one, becomes a (C, H, W) float32 array.
 
-    The shorter side is resized to S / crop_pct (rounded down), the centre S×S is kept, and channels are normalised:
-    what ``timm.data.create_transform`` builds for evaluation (crop mode ``center``). Who makes batches takes its two
-    halves, ``cut`` and ``finish``.
+    What ``timm.data.create_transform`` builds for evaluation, in all three crop modes (see
+    :class:`xcit_hub.variants.Preprocessing`). Who makes batches takes its two halves, ``cut`` and ``finish``.
+
+    Args:
+        in_chans: 3 reads images as RGB, 1 as grey, as timm's validation does.
+        exif: turn the image as its EXIF orientation says; timm does not.
 
     Raises:
-        InputError: the interpolation is unknown; or, when called, the file is not a readable image.
+        InputError: the interpolation, the crop mode or the number of channels is not one of timm's; or, when called,
+            the file is not a readable image, or its proportions are absurd.
     """
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing, *, in_chans: int = 3, exif: bool = False) -> None:
         if preprocessing.interpolation not in _RESAMPLING:
             raise InputError(
-                f"There is no interpolation {preprocessing.interpolation!r}.",
+                f"The interpolation {preprocessing.interpolation!r} is not known.",
                 fix=f"Choose one of {', '.join(_RESAMPLING)}.",
             )
+        if preprocessing.crop_mode not in _CROP_MODES:
+            raise InputError(
+                f"The crop mode {preprocessing.crop_mode!r} is not known.",
+                fix=f"Choose one of {', '.join(_CROP_MODES)}.",
+            )
+        if in_chans not in (1, 3):
+            raise InputError(
+                f"The network takes {in_chans} channels, and an image file has 1 or 3.",
+                fix="Prepare its input yourself: (batch, channels, height, width), normalised.",
+            )
         self.preprocessing = preprocessing
-        self.shape = (3, preprocessing.image_size, preprocessing.image_size)
+        self.mode: Literal["RGB", "L"] = "RGB" if in_chans == 3 else "L"
+        self.exif = exif
+        self.shape = (in_chans, *preprocessing.size)
+        self.mean = _for_channels(preprocessing.mean, in_chans, "mean")
+        self.std = _for_channels(preprocessing.std, in_chans, "std")
 
     def __call__(self, image: ImageLike) -> NDArray[np.float32]:
         """Open, cut and finish."""
         pixels = np.empty(self.shape, np.float32)
-        self.finish(self.cut(open_rgb(image)), pixels)
+        self.finish(self.cut(open_image(image, self.mode, exif=self.exif)), pixels)
         return pixels
 
     def cut(self, image: Image.Image) -> Image.Image:
-        """Resize an RGB image and keep its centre, S×S."""
-        side = self.preprocessing.image_size
-        shorter_side = math.floor(side / self.preprocessing.crop_pct)
-        return _center_crop(_resize(image, shorter_side, _RESAMPLING[self.preprocessing.interpolation]), side)
+        """Resize an image of this transform's mode and keep its centre, H×W."""
+        height, width = self.preprocessing.size
+        scaled = tuple(math.floor(side / self.preprocessing.crop_pct) for side in (height, width))
+        resampling = _RESAMPLING[self.preprocessing.interpolation]
+        mode = self.preprocessing.crop_mode
+        if mode == "squash":
+            size = scaled
+        elif mode == "border":
+            size = _keeping_ratio(image, scaled, longest=True)
+        elif scaled[0] == scaled[1]:
+            size = _shorter_side(image, scaled[0])
+        else:
+            size = _keeping_ratio(image, scaled, longest=False)
+        fill = tuple(round(255 * level) for level in self.mean) if mode == "border" else (0,) * len(self.mean)
+        return _center(_resize(image, size, resampling), height, width, fill)
 
     def finish(self, image: Image.Image, pixels: NDArray[np.float32]) -> None:
-        """Write what was cut into ``pixels`` (3, S, S), normalised."""
-        normalize(image, self.preprocessing.mean, self.preprocessing.std, pixels)
+        """Write what was cut into ``pixels`` (C, H, W), normalised."""
+        normalize(image, self.mean, self.std, pixels)
 
 
-def normalize(
-    image: Image.Image, mean: tuple[float, float, float], std: tuple[float, float, float], planes: NDArray[np.float32]
-) -> None:
-    """Write an RGB image into ``planes`` (3, H, W) as (pixel / 255 − mean) / std of each channel."""
-    pixels = np.asarray(image)
+def normalize(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...], planes: NDArray[np.float32]) -> None:
+    """Write an image of C channels into ``planes`` (C, H, W) as (pixel / 255 − mean) / std of each channel."""
+    pixels = np.asarray(image).reshape(*planes.shape[1:], -1)
     for channel, levels in enumerate(_levels(mean, std)):
         # "clip" lets numpy write straight into the plane; no byte is out of range.
         np.take(levels, pixels[:, :, channel], out=planes[channel], mode="clip")
 
 
 @lru_cache(maxsize=8)
-def _levels(mean: tuple[float, float, float], std: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Return what each of a channel's 256 levels becomes, (3, 256): looking up is a third of computing each pixel."""
+def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """Return what each of a channel's 256 levels becomes, (C, 256): looking up is a third of computing each pixel."""
     levels = np.arange(256, dtype=np.float32) / np.float32(255.0)
     return (levels - np.array(mean, np.float32)[:, None]) / np.array(std, np.float32)[:, None]
 
 
 def open_rgb(image: ImageLike) -> Image.Image:
-    """Open an image as RGB; the orientation tag is not applied, as in timm.
+    """Open an image as RGB, see :func:`open_image`."""
+    return open_image(image, "RGB")
+
+
+def open_image(image: ImageLike, mode: Literal["RGB", "L"], *, exif: bool = False) -> Image.Image:
+    """Open an image in 8 bits a channel.
+
+    16-bit images are scaled, as are floating-point ones between 0 and 1; timm's reader cuts both off at 255.
+
+    Args:
+        mode: RGB, or L for grey.
+        exif: turn the image as its EXIF orientation says; timm does not.
 
     Raises:
-        InputError: the file is missing, is not an image, or is cut short.
+        InputError: the file is missing, is not an image, is cut short, or its values have no known range.
     """
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    return _decoded(image, image)
+        return _in_mode(image, mode, exif, "the image")
+    return _decoded(image, image, mode, exif)
 
 
 def decode_rgb(content: bytes, name: str) -> Image.Image:
-    """Decode the bytes of a image file, called ``name`` in messages, as RGB.
+    """Decode the bytes of an image file, called ``name`` in messages, as RGB.
 
     Raises:
-        InputError: they are not an image, or are cut short.
+        InputError: they are not an image, or are cut short, or their values have no known range.
     """
-    return _decoded(io.BytesIO(content), name)
+    return _decoded(io.BytesIO(content), name, "RGB", False)
 
 
-def _decoded(source: str | os.PathLike[str] | io.BytesIO, name: str | os.PathLike[str]) -> Image.Image:
+def _decoded(
+    source: str | os.PathLike[str] | io.BytesIO,
+    name: str | os.PathLike[str],
+    mode: Literal["RGB", "L"],
+    exif: bool,
+) -> Image.Image:
+    if not isinstance(source, io.BytesIO) and Path(source).exists() and not Path(source).is_file():
+        raise InputError("This is not a file.", where=name, fix="Give an image file; devices and pipes are not read.")
     try:
         with Image.open(source) as image:
             image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return _in_mode(image, mode, exif, name)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"Cannot read the image: {error}.", where=name, fix="Give a whole JPEG, PNG, WebP or similar file."
         ) from error
 
 
-def _resize(image: Image.Image, shorter_side: int, resampling: Image.Resampling) -> Image.Image:
-    width, height = image.size
-    if width <= height:
-        size = (shorter_side, int(shorter_side * height / width))
+def _in_mode(image: Image.Image, mode: Literal["RGB", "L"], exif: bool, name: object) -> Image.Image:
+    if exif:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _in_bytes(image, name)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _in_bytes(image: Image.Image, name: object) -> Image.Image:
+    """Scale an image of more than 8 bits a pixel to bytes; Pillow's own conversion cuts off at 255."""
+    values = np.asarray(image).astype(np.float64)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    # Older Pillow opens 16-bit PNG files in mode I.
+    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if is_16_bit and low >= 0 and high <= 65535:
+        values = values / 257.0
+    elif image.mode == "F" and low >= 0 and high <= 1:
+        values = values * 255.0
     else:
-        size = (int(shorter_side * width / height), shorter_side)
-    return image if size == image.size else image.resize(size, resampling)
+        raise InputError(
+            f"The image's values go from {low:g} to {high:g} (mode {image.mode}), and nothing says what white is.",
+            where=name,
+            fix="Save it in 8 or 16 bits, or as floats between 0 and 1.",
+        )
+    return Image.fromarray(np.rint(values).astype(np.uint8))
 
 
-def _center_crop(image: Image.Image, side: int) -> Image.Image:
-    left = round((image.width - side) / 2.0)
-    top = round((image.height - side) / 2.0)
-    return image.crop((left, top, left + side, top + side))
+def _for_channels(levels: tuple[float, ...], channels: int, name: str) -> tuple[float, ...]:
+    if len(levels) == channels:
+        return levels
+    if len(levels) == 1:
+        return levels * channels
+    if channels == 1:
+        return (sum(levels) / len(levels),)  # what timm's loader does for networks of grey images
+    raise InputError(f"{name} has {len(levels)} numbers for {channels} channels.", fix="Give one, or one for each.")
+
+
+def _shorter_side(image: Image.Image, side: int) -> tuple[int, int]:
+    width, height = image.size
+    return (int(side * height / width), side) if width <= height else (side, int(side * width / height))
+
+
+def _keeping_ratio(image: Image.Image, target: tuple[int, ...], *, longest: bool) -> tuple[int, int]:
+    ratios = (image.height / target[0], image.width / target[1])
+    ratio = max(ratios) if longest else min(ratios)
+    return round(image.height / ratio), round(image.width / ratio)
+
+
+def _resize(image: Image.Image, size: tuple[int, ...], resampling: Image.Resampling) -> Image.Image:
+    height, width = size
+    if not (height > 0 and width > 0 and height * width <= _MOST_PIXELS):
+        raise InputError(
+            f"An image of {image.height}×{image.width} pixels would become one of {height}×{width}.",
+            fix="Its proportions are extreme: crop it first.",
+        )
+    return image if image.size == (width, height) else image.resize((width, height), resampling)
+
+
+def _center(image: Image.Image, height: int, width: int, fill: tuple[int, ...]) -> Image.Image:
+    """Return the centre of an image, H×W; where it is smaller, ``fill`` stands around it, as in torchvision."""
+    missing = (max(width - image.width, 0), max(height - image.height, 0))
+    if any(missing):
+        padded = Image.new(image.mode, (image.width + missing[0], image.height + missing[1]), fill)
+        padded.paste(image, (missing[0] // 2, missing[1] // 2))
+        image = padded
+    left = round((image.width - width) / 2.0)
+    top = round((image.height - height) / 2.0)
+    return image.crop((left, top, left + width, top + height))

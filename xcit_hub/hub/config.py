@@ -1,4 +1,7 @@
-"""What a hub entry says of its model, in two written forms: ``xcit_hub.json`` (ours) and timm's ``config.json``."""
+"""What a hub entry says of its model: the record, and its written form ``xcit_hub.json``.
+
+timm's form is read and written by :mod:`xcit_hub.hub.timm_config`.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,42 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from dataclasses import fields as fields_of
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast, get_args
 
-from xcit_hub.errors import HubError
+from xcit_hub.checkpoints.families import Naming
+from xcit_hub.errors import HubError, InputError
 from xcit_hub.variants import (
     ARCHITECTURES,
     CHECKPOINTS,
     Architecture,
     DialectName,
-    Family,
     Preprocessing,
     PublishedCheckpoint,
+    Shape,
     architecture,
+    reshaped,
 )
 
 FILE_NAME = "xcit_hub.json"
-TIMM_FILE_NAME = "config.json"
-_FORMAT = "xcit-hub/1"
+# The second is written where the first one's readers would prepare images wrongly: other crop modes, other shapes.
+_FORMATS = ("xcit-hub/1", "xcit-hub/2")
+
+# Strings of a checkpoint file that travel with its weights.
+PREPROCESSING = "xcit_hub.preprocessing"
+CLASSES = "xcit_hub.classes"
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+CROP_MODES = ("center", "squash", "border")
+IMAGENET_MEAN = Preprocessing.mean
+IMAGENET_STD = Preprocessing.std
+
+_MOST_CLASSES = 1_000_000
+_MOST_CHANNELS = 1024
+_LARGEST_SIDE = 4096
+_LARGEST_CROP = 4.0
 
 T = TypeVar("T")
 GlobalPool = Literal["token", "avg", ""]
@@ -46,7 +66,7 @@ class Provenance:
     source: str = ""
     revision: str | None = None
     sha256: str | None = None
-    family: Family | None = None
+    family: Naming | None = None
     verified: Literal["full", "prefix", "none"] = "none"
     notes: tuple[str, ...] = ()
 
@@ -84,115 +104,69 @@ class ModelConfig:
 
     def to_json(self, weights: Mapping[str, str] | None = None) -> str:
         """Write ``xcit_hub.json``: this record and the SHA-256 of each weights file beside it."""
-        record = {"format": _FORMAT, **asdict(self), "weights": dict(weights or {})}
+        seen = self.preprocessing
+        is_old = seen.crop_mode == "center" and seen.image_width is None and len(seen.mean) == len(seen.std) == 3
+        record = {"format": _FORMATS[0 if is_old else 1], **asdict(self), "weights": dict(weights or {})}
         if self.custom is None:
             del record["custom"]
-        return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-
-    def to_timm(self) -> str:
-        """Write timm's ``config.json``.
-
-        A network that no timm model computes gets an architecture name that timm does not know, so that timm refuses
-        it instead of giving other logits.
-        """
-        shape = self.shape
-        side = self.preprocessing.image_size
-        model_args: dict[str, object] = {}
-        if self.in_chans != 3:
-            model_args["in_chans"] = self.in_chans
-        if self.global_pool != "token":
-            model_args["global_pool"] = self.global_pool
-        record: dict[str, object] = {
-            "architecture": timm_architecture(self),
-            "num_classes": self.num_classes,
-            "num_features": shape.embed_dim,
-            "global_pool": self.global_pool,
-        }
-        if model_args:
-            record["model_args"] = model_args
-        if self.labels:
-            record["label_names"] = list(self.labels)
-        record["pretrained_cfg"] = {
-            "custom_load": False,
-            "input_size": [self.in_chans, side, side],
-            "interpolation": self.preprocessing.interpolation,
-            "crop_pct": self.preprocessing.crop_pct,
-            "crop_mode": "center",
-            "mean": list(self.preprocessing.mean),
-            "std": list(self.preprocessing.std),
-            "num_classes": self.num_classes,
-            "first_conv": "patch_embed.proj.0.0",
-            "classifier": "head",
-        }
+        if is_old:
+            del record["preprocessing"]["crop_mode"], record["preprocessing"]["image_width"]
         return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
 
-def timm_architecture(config: ModelConfig) -> str:
-    """Return the name that ``config.json`` gives: timm's own for the paper's network, another for any other."""
-    return config.architecture if config.dialect == "paper" else f"{config.architecture}_{config.dialect}"
+_FIELDS = frozenset(each.name for each in fields_of(ModelConfig))
+_SHAPE_FIELDS = frozenset(each.name for each in fields_of(Preprocessing))
+_CUSTOM_FIELDS = frozenset(each.name for each in fields_of(Architecture))
+_SOURCE_FIELDS = frozenset(each.name for each in fields_of(Provenance))
 
 
-def from_json(text: str, *, where: object = None) -> tuple[ModelConfig, dict[str, str]]:
-    """Read ``xcit_hub.json``: the record, and the SHA-256 of each weights file.
+@dataclass(frozen=True)
+class Description:
+    """What the files beside the weights say of a model.
+
+    Args:
+        config: None where only the tensors describe it.
+        digests: the SHA-256 of each weights file, where it is said.
+        unused: each field that changes nothing here, and why.
+        notes: what the reader has to know of it.
+    """
+
+    config: ModelConfig | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+    unused: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def from_json(text: str, *, where: object = None, ignore: frozenset[str] = frozenset()) -> Description:
+    """Read ``xcit_hub.json``.
+
+    Args:
+        ignore: fields to read as if they were not there.
 
     Raises:
         HubError: it is not such a file, or a field has a value that no model can have.
     """
-    record = _object(text, where)
-    if record.pop("format", None) != _FORMAT:
-        raise _malformed(f"its format is not {_FORMAT!r}", where)
+    record = parsed(text, where)
+    ignored = [name for name in record if name in ignore]
+    for name in ignored:
+        del record[name]
+    if record.pop("format", None) not in _FORMATS:
+        raise malformed(f"its format is not {_FORMATS[0]!r} or {_FORMATS[1]!r}; a later version wrote it", where)
     weights = record.pop("weights", {})
-    config = _validated(record, where)
     if not isinstance(weights, dict) or not all(_is_digest(value) for value in weights.values()):
-        raise _malformed("'weights' does not map files to SHA-256 digests", where)
-    return config, weights
-
-
-def from_timm(text: str, *, where: object = None) -> ModelConfig | None:
-    """Read timm's ``config.json``; what timm publishes is always the paper's network.
-
-    Returns:
-        The description; ``None`` for what our converter writes under that name beside an architecture that is in no
-        table, which only its tensors describe.
-
-    Raises:
-        HubError: it is no such file, or describes another model than XCiT.
-    """
-    record = _object(text, where)
-    if isinstance(record.get("xcit_hub"), dict):
-        return _of_converter(record, where)
-    pretrained = record.get("pretrained_cfg", record)
-    if not isinstance(pretrained, dict):
-        raise _malformed("'pretrained_cfg' is not an object", where)
-    name = record.get("architecture")
-    if name not in ARCHITECTURES:
-        raise HubError(
-            f"This repository holds {name!r}, which is no XCiT architecture that timm and xcit-hub share.",
-            where=where,
-            fix="Name a repository with XCiT weights; `xcit-hub list --pretrained` has timm's.",
-        )
-    arguments = record.get("model_args") or {}
-    size = pretrained.get("input_size") or (3, ARCHITECTURES[name].image_size, ARCHITECTURES[name].image_size)
-    labels = record.get("label_names") or pretrained.get("label_names") or ()
-    num_classes = record.get("num_classes", pretrained.get("num_classes", 1000))
-    if not labels and num_classes == 1000:
-        labels = imagenet_labels()
-    fields: dict[str, object] = {
-        "architecture": name,
-        "dialect": "paper",
-        "num_classes": num_classes,
-        "in_chans": arguments.get("in_chans", size[0]) if isinstance(arguments, dict) else size[0],
-        "global_pool": record.get("global_pool", "token"),
-        "preprocessing": {
-            "image_size": size[-1],
-            "crop_pct": pretrained.get("crop_pct", 1.0),
-            "interpolation": pretrained.get("interpolation", "bicubic"),
-            "mean": pretrained.get("mean", Preprocessing.mean),
-            "std": pretrained.get("std", Preprocessing.std),
-        },
-        "labels": list(labels.values()) if isinstance(labels, dict) else labels,
-    }
-    return _validated(fields, where)
+        raise malformed("'weights' does not map files to SHA-256 digests", where)
+    unknown = [name for name in record if name not in _FIELDS]
+    notes = [f"the description's {name} was ignored, as was asked for" for name in ignored]
+    notes += [f"the description's field {name} is not known, and was not used" for name in unknown]
+    for level, known in (("preprocessing", _SHAPE_FIELDS), ("custom", _CUSTOM_FIELDS), ("provenance", _SOURCE_FIELDS)):
+        inside = record.get(level)
+        if isinstance(inside, dict):
+            names = [f"{level}.{name}" for name in inside if name not in known]
+            notes += [f"the description's field {name} is not known, and was not used" for name in names]
+            unknown += names
+    return Description(
+        validated(record, where), weights, dict.fromkeys(unknown, "unknown; of a later version?"), tuple(notes)
+    )
 
 
 def of_published(entry: PublishedCheckpoint) -> ModelConfig:
@@ -240,19 +214,151 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
-def _of_converter(record: Mapping[str, Any], where: object) -> ModelConfig | None:
-    if record.get("architecture") not in ARCHITECTURES:
-        return None
-    fields = {name: record[name] for name in ("architecture", "num_classes", "in_chans") if name in record}
-    read = _validated(fields | {"dialect": record["xcit_hub"].get("dialect")}, where)
-    described = of_architecture(read.architecture, read.dialect, num_classes=read.num_classes, in_chans=read.in_chans)
-    return replace(described, labels=imagenet_labels() if read.num_classes == 1000 else ())
+def preprocessing_from_metadata(text: str, where: object) -> Preprocessing:
+    """Read the string ``xcit_hub.preprocessing`` of a checkpoint: JSON of all :func:`preprocessing_to_metadata` writes.
+
+    Raises:
+        HubError: it is malformed, or has a field that is not known.
+    """
+    reader = Reader(parsed(text, where), "xcit_hub.preprocessing.", where)
+    size = reader.wholes("input_size", 3)
+    if size is None:
+        raise malformed("xcit_hub.preprocessing lacks input_size", where)
+    shape = {name: reader.take(name) for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
+    if unknown := reader.rest():
+        raise malformed(f"xcit_hub.preprocessing has the unknown field {unknown[0]!r}", where)
+    given = {name: value for name, value in shape.items() if value is not None}
+    return _preprocessing({**given, "image_size": size[1], "image_width": _other(size[2], size[1])}, where)
 
 
-def _validated(fields: Mapping[str, object], where: object) -> ModelConfig:
-    # By hand: this runs before every load, and building a pydantic model costs a tenth of a second. Unknown fields are
-    # let through, as a later version may write more.
-    shape = _typed(fields, "preprocessing", dict, {}, where)
+def preprocessing_to_metadata(preprocessing: Preprocessing, in_chans: int) -> str:
+    """Write what :func:`preprocessing_from_metadata` reads."""
+    record = {
+        "input_size": [in_chans, *preprocessing.size],
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "interpolation": preprocessing.interpolation,
+        "crop_pct": preprocessing.crop_pct,
+        "crop_mode": preprocessing.crop_mode,
+    }
+    return json.dumps(record)
+
+
+def classes_from_metadata(text: str, num_classes: int, where: object) -> tuple[str, ...]:
+    """Read the string ``xcit_hub.classes`` of a checkpoint: a JSON list of the classes' names, in order.
+
+    Raises:
+        HubError: it is not one name for each class.
+    """
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, str) for name in names):
+        raise malformed(f"xcit_hub.classes does not name {num_classes} classes", where)
+    return tuple(names)
+
+
+def with_metadata(described: ModelConfig, metadata: Mapping[str, str], where: object) -> ModelConfig:
+    """Return a bare checkpoint's description with what its own strings say of preprocessing and classes.
+
+    Raises:
+        HubError: one of them is malformed.
+    """
+    if PREPROCESSING in metadata:
+        told = preprocessing_from_metadata(metadata[PREPROCESSING], where)
+        described = replace(described, preprocessing=told)
+    if CLASSES in metadata and described.num_classes:
+        labels = classes_from_metadata(metadata[CLASSES], described.num_classes, where)
+        described = replace(described, labels=labels)
+    return described
+
+
+class Reader:
+    """One level of a foreign record. Whatever nobody took from it is left for :meth:`rest`, to be accounted for.
+
+    Args:
+        prefix: of its fields' names in messages.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], prefix: str, where: object) -> None:
+        self.fields = dict(fields)
+        self.prefix = prefix
+        self.where = where
+        self.taken: set[str] = set()
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """Return a field as it is; ``default`` where it is absent or null."""
+        self.taken.add(name)
+        value = self.fields.get(name)
+        return default if value is None else value
+
+    def rest(self) -> list[str]:
+        """Name the fields that nobody took."""
+        return [name for name in self.fields if name not in self.taken]
+
+    def whole(self, name: str, default: int | None, *, least: int) -> int | None:
+        """Return a whole number of at least ``least``."""
+        value = self.take(name, default)
+        if value is not None and (not _is_whole(value) or value < least):
+            raise self._wrong(name, value, "a whole number")
+        return value
+
+    def number(self, name: str) -> float | None:
+        """Return a finite number; null is refused, as a constructor would refuse it."""
+        value = self.take(name)
+        if name in self.fields and not (_is_number(value)):
+            raise self._wrong(name, value, "a number")
+        return value
+
+    def flag(self, name: str) -> bool | None:
+        """Return true or false."""
+        value = self.take(name)
+        if value is not None and not isinstance(value, bool):
+            raise self._wrong(name, value, "true or false")
+        return value
+
+    def one_of(self, name: str, known: tuple[str, ...], default: str) -> str:
+        """Return one of a few words."""
+        value = self.take(name, default)
+        if value not in known:
+            raise self._wrong(name, value, f"one of {', '.join(map(repr, known))}")
+        return str(value)
+
+    def wholes(self, name: str, count: int) -> tuple[int, ...] | None:
+        """Return a list of ``count`` positive whole numbers."""
+        value = self.take(name)
+        if value is None:
+            return None
+        if (
+            not isinstance(value, list)
+            or len(value) != count
+            or not all(_is_whole(each) and each > 0 for each in value)
+        ):
+            raise self._wrong(name, value, f"a list of {count} positive whole numbers")
+        return tuple(value)
+
+    def pair(self, name: str, value: Any) -> tuple[int, int]:
+        """Return one whole number twice, or a list of two."""
+        values = value if isinstance(value, list) else [value, value]
+        if len(values) != 2 or not all(_is_whole(each) and each > 0 for each in values):
+            raise self._wrong(name, value, "a size")
+        return values[0], values[1]
+
+    def _wrong(self, name: str, value: object, wanted: str) -> HubError:
+        return malformed(f"{self.prefix}{name}: {value!r:.40} is not {wanted}", self.where)
+
+
+def validated(fields: Mapping[str, object], where: object, *, custom: Architecture | None = None) -> ModelConfig:
+    """Return the description that ``fields`` are, each of its kind and range.
+
+    Args:
+        custom: the dimensions of an architecture that is in no table, where ``fields`` does not say them.
+
+    Raises:
+        HubError: a field has a value that no model can have.
+    """
+    # By hand: this runs before every load, and building a pydantic model costs a tenth of a second.
     provenance = _typed(fields, "provenance", dict, {}, where)
     config = ModelConfig(
         architecture=_typed(fields, "architecture", str, "", where),
@@ -260,94 +366,132 @@ def _validated(fields: Mapping[str, object], where: object) -> ModelConfig:
         num_classes=_typed(fields, "num_classes", int, 1000, where),
         in_chans=_typed(fields, "in_chans", int, 3, where),
         global_pool=_one_of(fields, "global_pool", ("token", "avg", ""), where, "token"),
-        preprocessing=Preprocessing(
-            image_size=_typed(shape, "image_size", int, 224, where),
-            crop_pct=_typed(shape, "crop_pct", float, 1.0, where),
-            interpolation=_typed(shape, "interpolation", str, "bicubic", where),
-            mean=_three(shape, "mean", Preprocessing.mean, where),
-            std=_three(shape, "std", Preprocessing.std, where),
-        ),
+        preprocessing=_preprocessing(_typed(fields, "preprocessing", dict, {}, where), where),
         labels=tuple(_each(fields, "labels", str, where)),
         provenance=Provenance(
             source=_typed(provenance, "source", str, "", where),
-            family=_one_of(provenance, "family", ("timm", "facebook", "mindcv", "xcit-hub", None), where),
+            family=_one_of(provenance, "family", (*get_args(Naming), None), where),
             notes=tuple(_each(provenance, "notes", str, where)),
         ),
-        custom=_custom(fields, where),
+        custom=custom or _custom(fields, where),
     )
     if config.custom is None and config.architecture not in ARCHITECTURES:
-        raise _malformed(f"architecture {config.architecture!r} is in no table", where)
-    sound = (
-        config.num_classes >= 0
-        and config.in_chans > 0
-        and 0 < config.preprocessing.image_size <= 4096
-        and 0 < config.preprocessing.crop_pct <= 1
-        and all(config.preprocessing.std)
-        and len(config.labels) in (0, config.num_classes)
-    )
-    if not sound:
-        raise _malformed("a number is out of range, or there are not as many labels as classes", where)
+        raise malformed(f"architecture {config.architecture!r:.60} is in no table", where)
+    if config.custom is not None:
+        _check_dimensions(config.custom, where)
+    if not 0 <= config.num_classes <= _MOST_CLASSES or not 0 < config.in_chans <= _MOST_CHANNELS:
+        raise malformed(f"{config.num_classes} classes and {config.in_chans} channels", where)
+    if len(config.labels) not in (0, config.num_classes):
+        raise malformed(f"{len(config.labels)} labels for {config.num_classes} classes", where)
     return config
+
+
+def _preprocessing(fields: Mapping[str, object], where: object) -> Preprocessing:
+    side = _typed(fields, "image_size", int, 224, where)
+    width = fields.get("image_width")
+    read = Preprocessing(
+        image_size=side,
+        crop_pct=_typed(fields, "crop_pct", float, 1.0, where),
+        interpolation=_one_of(fields, "interpolation", INTERPOLATIONS, where, "bicubic"),
+        mean=_per_channel(fields, "mean", IMAGENET_MEAN, where),
+        std=_per_channel(fields, "std", IMAGENET_STD, where),
+        crop_mode=_one_of(fields, "crop_mode", CROP_MODES, where, "center"),
+        image_width=None if width is None else _other(_typed(fields, "image_width", int, 0, where), side),
+    )
+    if not all(0 < each <= _LARGEST_SIDE for each in read.size):
+        raise malformed(f"an image of {read.size[0]}×{read.size[1]} pixels", where)
+    if not 0 < read.crop_pct <= _LARGEST_CROP or max(read.size) / read.crop_pct > 2 * _LARGEST_SIDE:
+        raise malformed(f"crop_pct: {read.crop_pct!r} for an image of {read.size[0]}×{read.size[1]} pixels", where)
+    if not all(read.std):
+        raise malformed("std: a channel's is 0", where)
+    return read
 
 
 def _custom(fields: Mapping[str, object], where: object) -> Architecture | None:
     if fields.get("custom") is None:
         return None
     record = _typed(fields, "custom", dict, {}, where)
-    counts = ("patch_size", "embed_dim", "depth", "num_heads", "image_size", "mlp_ratio", "cls_attn_layers")
-    numbers = {name: _typed(record, name, int, 0, where) for name in counts}
-    if min(numbers.values()) < 1 or numbers["patch_size"] not in (8, 16) or numbers["embed_dim"] % numbers["num_heads"]:
-        raise _malformed("'custom' has dimensions that no XCiT has", where)
-    if not isinstance(record.get("tokens_norm"), bool):
-        raise _malformed("'custom' lacks tokens_norm", where)
-    return Architecture(
+    shape = {name: value for name, value in record.items() if name not in ("name", "image_size")}
+    lacking = {"patch_size", "embed_dim", "depth", "num_heads", "tokens_norm", "image_size"} - record.keys()
+    if lacking:
+        raise malformed(f"'custom' lacks {', '.join(sorted(lacking))}", where)
+    named = replace(
+        ARCHITECTURES["xcit_nano_12_p16_224"],
         name=_typed(fields, "architecture", str, "", where),
-        eta=_typed(record, "eta", float, 1.0, where),
-        tokens_norm=record["tokens_norm"],
-        **numbers,
+        image_size=_typed(record, "image_size", int, 0, where),
     )
+    try:
+        return reshaped(named, cast(Shape, shape))
+    except InputError as error:
+        raise malformed(f"'custom' has dimensions that no XCiT has: {error.what}", where) from error
+
+
+def _check_dimensions(shape: Architecture, where: object) -> None:
+    try:
+        reshaped(shape, cast(Shape, {name: getattr(shape, name) for name in Shape.__annotations__}))
+    except InputError as error:
+        raise malformed(f"it has dimensions that no XCiT has: {error.what}", where) from error
+    if shape.image_size < 1:
+        raise malformed(f"it is of images of {shape.image_size} pixels", where)
 
 
 def _typed(fields: Mapping[str, object], name: str, kind: type[T], default: T, where: object) -> T:
     value = fields.get(name, default)
     if kind is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 2**53 else value
     if not isinstance(value, kind) or isinstance(value, bool) or not _is_finite(value):
-        raise _malformed(f"{name}: {value!r:.40} is no {kind.__name__}", where)
+        raise malformed(f"{name}: {value!r:.40} is not of the kind {kind.__name__}", where)
     return value
 
 
 def _one_of(fields: Mapping[str, object], name: str, known: tuple[Any, ...], where: object, default: Any = None) -> Any:
     value = fields.get(name, default)
     if not isinstance(value, str | None) or value not in known:
-        raise _malformed(f"{name}: {value!r:.40} is none of {', '.join(map(repr, known))}", where)
+        raise malformed(f"{name}: {value!r:.40} is not one of {', '.join(map(repr, known))}", where)
     return value
 
 
 def _each(fields: Mapping[str, object], name: str, kind: type[T], where: object) -> list[T]:
     values = fields.get(name, ())
     if not isinstance(values, list | tuple):
-        raise _malformed(f"{name}: not a list", where)
+        raise malformed(f"{name}: not a list", where)
     return [_typed({name: value}, name, kind, kind(), where) for value in values]
 
 
-def _three(
-    fields: Mapping[str, object], name: str, default: tuple[float, float, float], where: object
-) -> tuple[float, float, float]:
+def _per_channel(
+    fields: Mapping[str, object], name: str, default: tuple[float, ...], where: object
+) -> tuple[float, ...]:
     values = _each({name: fields.get(name, default)}, name, float, where)
-    if len(values) != 3:
-        raise _malformed(f"{name}: {len(values)} numbers instead of 3", where)
-    return values[0], values[1], values[2]
+    if not 0 < len(values) <= _MOST_CHANNELS:
+        raise malformed(f"{name}: {len(values)} numbers", where)
+    return tuple(values)
 
 
-def _object(text: str, where: object) -> dict[str, Any]:
+def _other(width: int, height: int) -> int | None:
+    return None if width == height else width
+
+
+def parsed(text: str, where: object) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        HubError: it is not one.
+    """
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _malformed(f"not JSON ({error})", where) from None
+        raise malformed(f"not JSON ({error!s:.80})", where) from None
     if not isinstance(record, dict):
-        raise _malformed("not a JSON object", where)
+        raise malformed("not a JSON object", where)
     return record
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_finite(value: object) -> bool:
@@ -358,7 +502,8 @@ def _is_digest(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
-def _malformed(reason: str, where: object) -> HubError:
+def malformed(reason: str, where: object) -> HubError:
+    """Say that a description cannot be used."""
     return HubError(
         f"The model's description cannot be used: {reason}.",
         where=where,

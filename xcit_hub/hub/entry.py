@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.files import sha256_of, write_text
-from xcit_hub.hub import config
+from xcit_hub.hub import config, timm_config
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.variants import Family
 
@@ -32,7 +33,13 @@ def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], descr
     """
     with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
         ours = Path(scratch) / "ours.safetensors"
-        marks = {"xcit_hub.dialect": description.dialect, "xcit_hub.family": "xcit-hub"}
+        marks = {
+            "xcit_hub.dialect": description.dialect,
+            "xcit_hub.family": "xcit-hub",
+            config.PREPROCESSING: config.preprocessing_to_metadata(description.preprocessing, description.in_chans),
+        }
+        if description.labels:
+            marks[config.CLASSES] = json.dumps(description.labels)
         if description.custom is None:
             marks["xcit_hub.architecture"] = description.architecture
         checkpoint.write(ours, arrays, marks)
@@ -45,9 +52,9 @@ def write_from(folder: Path, source: Path, description: ModelConfig, *, ema: boo
     Args:
         ema: take the averaged weights of a training checkpoint.
     """
-    files = {path: folder / path for path in ("model.safetensors", config.TIMM_FILE_NAME, config.FILE_NAME)}
+    files = {path: folder / path for path in ("model.safetensors", timm_config.FILE_NAME, config.FILE_NAME)}
     converted(source, files["model.safetensors"], "timm", description, ema=ema)
-    write_text(files[config.TIMM_FILE_NAME], description.to_timm())
+    write_text(files[timm_config.FILE_NAME], timm_config.write(description))
     digests = {"model.safetensors": sha256_of(files["model.safetensors"])}
     write_text(files[config.FILE_NAME], description.to_json(digests))
     return files
@@ -57,7 +64,7 @@ def converted(
     source: Path, target: Path, family: Family, description: ModelConfig, *, ema: bool = False
 ) -> dict[str, Any]:
     """Convert ``source`` into ``family`` at ``target``, and return the report without what differs from run to run."""
-    from xcit_hub.checkpoints.rewrite import convert
+    from xcit_hub.checkpoints.rewrite import rewrite
 
     # timm's layout holds the other dialect only under the name of this project's class for it.
     tag = ".ms_in1k" if family == "timm" and description.dialect == "mindcv" else ""
@@ -65,7 +72,7 @@ def converted(
     with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as aside:
         # The converter describes what it writes in a file of its own; an entry has better descriptions.
         written = Path(aside) / target.name
-        report = convert(source, written, to=family, model=model, dialect=description.dialect, ema=ema).as_dict()
+        report = rewrite(source, written, to=family, model=model, dialect=description.dialect, ema=ema).as_dict()
         written.replace(target)
     report.pop("seconds")
     report["versions"] = {"xcit-hub": report["versions"]["xcit-hub"]}

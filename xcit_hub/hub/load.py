@@ -6,6 +6,7 @@ cost nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from xcit_hub.errors import WeightsError
@@ -40,6 +41,7 @@ def load(
     dialect: DialectName | None = None,
     token: str | bool | None = None,
     force_download: bool = False,
+    ignore_fields: Sequence[str] = (),
 ) -> XCiT:
     """Return the network that ``id`` names, with its weights, in eval mode; ``.config`` describes it.
 
@@ -60,6 +62,8 @@ def load(
         dialect: what network a bare file was trained in, where the file does not say; see ``xcit_hub.variants``.
         token: overrides huggingface_hub's login and ``HF_TOKEN``; False sends none.
         force_download: fetch again what the cache holds.
+        ignore_fields: fields of the model's description to read as if they were not there, such as
+            ``"model_args.use_pos_embed"``; the network's provenance records it.
 
     Warns:
         UserWarning: the classifier or the first convolution is not the file's.
@@ -75,7 +79,10 @@ def load(
         >>> pixels = xcit_hub.preprocess(network)("photograph.jpg")
         >>> logits = network(mindspore.Tensor(pixels[None]))
     """
-    located = locate(id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, force=force_download)
+    located = locate(
+        id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, force=force_download,
+        ignore_fields=ignore_fields,
+    )  # fmt: skip
     fetched = begin(located.fetch)
     from xcit_hub.hub.network import XCiT, checked_rates
 

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xcit_hub.errors import HubError
 from xcit_hub.files import sha256_of
-from xcit_hub.hub import address, cache, config
-from xcit_hub.hub.config import ModelConfig
+from xcit_hub.hub import address, cache, config, timm_config
+from xcit_hub.hub.config import Description, ModelConfig
 from xcit_hub.hub.stores import Context, Snapshot, Store, open_store
 from xcit_hub.hub.stores.folder import FolderStore
 
@@ -31,17 +31,25 @@ class Located:
     """A model that was found, and not yet fetched.
 
     Args:
-        config: its description, where it has one.
+        description: what the files beside the weights say.
         weights: the path of its weights within the snapshot.
-        sha256: what its description says of that file, where it says anything.
     """
 
     address: address.Address
     store: Store
     snapshot: Snapshot
-    config: ModelConfig | None
+    description: Description
     weights: str
-    sha256: str | None
+
+    @property
+    def config(self) -> ModelConfig | None:
+        """The model's description, where it has one."""
+        return self.description.config
+
+    @property
+    def sha256(self) -> str | None:
+        """What the description says of the weights file, where it says anything."""
+        return self.description.digests.get(self.weights)
 
     def fetch(self) -> tuple[Path, str]:
         """Fetch the weights and return them with their SHA-256.
@@ -67,8 +75,14 @@ def locate(
     offline: bool = False,
     token: str | bool | None = None,
     force: bool = False,
+    ignore_fields: Sequence[str] = (),
 ) -> Located:
     """Find a model and read its description; its weights stay where they are.
+
+    Args:
+        id, revision, hub, cache_dir, offline, token: as for :func:`xcit_hub.load`.
+        force: fetch again what the cache holds.
+        ignore_fields: fields of the description to read as if they were not there.
 
     Raises:
         HubError: it is not there, is no XCiT, or its description is malformed.
@@ -77,9 +91,9 @@ def locate(
     context = _context(cache_dir, offline=offline, token=token, force=force)
     store = open_store(where, context)
     snapshot = store.resolve(where.name, where.revision)
-    described, digests = _describe(store, snapshot)
-    weights = _weights_file(snapshot, digests)
-    return Located(where, store, snapshot, described, weights, digests.get(weights))
+    described = _describe(store, snapshot, frozenset(ignore_fields))
+    weights = _weights_file(snapshot, described.digests)
+    return Located(where, store, snapshot, described, weights)
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,7 @@ class ModelInfo:
         files: every file with its bytes, where known, and digest.
         notes: anything a reader has to know.
         damaged: the files of a folder hub whose bytes are not the published ones.
+        unused: each field of the description that changes nothing here, and why.
     """
 
     id: str
@@ -107,6 +122,7 @@ class ModelInfo:
     files: Mapping[str, tuple[int | None, str | None]]
     notes: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain data for JSON; labels are counted, not listed."""
@@ -128,13 +144,19 @@ def info(
     cache_dir: PathLike | None = None,
     offline: bool = False,
     token: str | bool | None = None,
+    ignore_fields: Sequence[str] = (),
 ) -> ModelInfo:
     """Say what ``id`` names, without fetching its weights. A folder hub's files are hashed, as they are at hand.
+
+    Args:
+        id, revision, hub, cache_dir, offline, token, ignore_fields: as for :func:`xcit_hub.load`.
 
     Raises:
         HubError: as in :func:`load`.
     """
-    located = locate(id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token)
+    located = locate(
+        id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, ignore_fields=ignore_fields
+    )
     snapshot = located.snapshot
     return ModelInfo(
         id=id,
@@ -144,7 +166,8 @@ def info(
         config=located.config,
         weights=located.weights,
         files={path: (file.size, file.digest) for path, file in snapshot.files.items()},
-        notes=snapshot.notes,
+        notes=(*snapshot.notes, *located.description.notes),
+        unused=dict(located.description.unused),
         damaged=located.store.damaged(snapshot) if isinstance(located.store, FolderStore) else (),
     )
 
@@ -173,16 +196,14 @@ def _context(
     )
 
 
-def _describe(store: Store, snapshot: Snapshot) -> tuple[ModelConfig | None, dict[str, str]]:
-    if config.FILE_NAME in snapshot.files:
-        text = _text(store, snapshot, config.FILE_NAME)
-        return config.from_json(text, where=f"{snapshot.origin}: {config.FILE_NAME}")
-    if snapshot.config is not None:
-        return snapshot.config, {}
-    if config.TIMM_FILE_NAME in snapshot.files:
-        text = _text(store, snapshot, config.TIMM_FILE_NAME)
-        return config.from_timm(text, where=f"{snapshot.origin}: {config.TIMM_FILE_NAME}"), {}
-    return None, {}
+def _describe(store: Store, snapshot: Snapshot, ignore: frozenset[str]) -> Description:
+    readers = {config.FILE_NAME: config.from_json, timm_config.FILE_NAME: timm_config.read}
+    if snapshot.config is not None and config.FILE_NAME not in snapshot.files:
+        return Description(snapshot.config)
+    for name, read in readers.items():
+        if name in snapshot.files:
+            return read(_text(store, snapshot, name), where=f"{snapshot.origin}: {name}", ignore=ignore)
+    return Description()
 
 
 def _text(store: Store, snapshot: Snapshot, path: str) -> str:

@@ -6,7 +6,7 @@ The network itself is :class:`xcit_hub.models.XCiT`; this adds where it came fro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 from huggingface_hub import ModelHubMixin
 from mindspore.nn.utils import no_init_parameters
 
-from xcit_hub import models, variants
+from xcit_hub import accelerated, models, variants
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.hub import config as descriptions
 from xcit_hub.hub import entry
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import Located, PathLike, locate
 from xcit_hub.hub.read import Fetched, read
-from xcit_hub.models import XCiTFeatures
 from xcit_hub.models.xcit import GlobalPool, Indices
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Mode = Literal["graph", "pynative"]
@@ -50,6 +49,18 @@ NO_RATES: Rates = {
     "attn_drop_rate": 0.0,
     "drop_path_rate": 0.0,
 }
+
+
+class XCiTFeatures(models.XCiTFeatures):
+    """The backbone of a feature pyramid, see :class:`xcit_hub.models.XCiTFeatures`."""
+
+    def fuse(self) -> Self:
+        """Return a faster copy for inference alone, see :func:`xcit_hub.accelerated.fuse`."""
+        return accelerated.fuse(self)
+
+    def portable(self) -> Self:
+        """Return a network of MindSpore's own operations alone, see :func:`xcit_hub.accelerated.portable`."""
+        return accelerated.portable(self)
 
 
 class XCiT(
@@ -126,6 +137,7 @@ class XCiT(
         dtype: Dtype | None = None,
         mode: Mode | None = None,
         dialect: variants.DialectName | None = None,
+        ignore_fields: Sequence[str] = (),
     ) -> Self:
         """Load by id, or from a folder that :meth:`save_pretrained` wrote; the same as :func:`xcit_hub.load`.
 
@@ -136,7 +148,8 @@ class XCiT(
             cache_dir: where fetched files are kept; huggingface_hub's cache by default.
             local_files_only: never touch the network.
             revision: branch, tag or commit.
-            hub, num_classes, in_chans, global_pool, dtype, mode, dialect: as for :func:`xcit_hub.load`.
+            hub, num_classes, in_chans, global_pool, dtype, mode, dialect, ignore_fields: as for
+                :func:`xcit_hub.load`.
             drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate: for training; as for
                 :func:`xcit_hub.create_model`.
 
@@ -148,7 +161,7 @@ class XCiT(
         """
         located = locate(
             str(pretrained_model_name_or_path), revision, hub=hub, cache_dir=cache_dir, offline=local_files_only,
-            token=token, force=force_download,
+            token=token, force=force_download, ignore_fields=ignore_fields,
         )  # fmt: skip
         rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
         return cls.of_located(
@@ -200,9 +213,17 @@ class XCiT(
         provenance = replace(described.provenance, notes=(*described.provenance.notes, *notes))
         network.config = replace(described, provenance=provenance)
         _prepare(network, dtype, mode)
-        for note in notes:
+        for note in (*located.description.notes, *notes):
             warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=3)
-        return network
+        return accelerated.accelerate(network)
+
+    def fuse(self) -> Self:
+        """Return a faster copy for inference alone, see :func:`xcit_hub.accelerated.fuse`."""
+        return accelerated.fuse(self)
+
+    def portable(self) -> Self:
+        """Return a network of MindSpore's own operations alone, see :func:`xcit_hub.accelerated.portable`."""
+        return accelerated.portable(self)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         entry.write_weights(save_directory, self.arrays(), self.description())
@@ -255,6 +276,7 @@ def create_model(
     seed: int | None = ...,
     init: bool = ...,
     cache_dir: PathLike | None = ...,
+    **shape: Unpack[variants.Shape],
 ) -> XCiT: ...
 
 
@@ -277,6 +299,7 @@ def create_model(
     seed: int | None = ...,
     init: bool = ...,
     cache_dir: PathLike | None = ...,
+    **shape: Unpack[variants.Shape],
 ) -> XCiTFeatures: ...
 
 
@@ -298,6 +321,7 @@ def create_model(
     seed: int | None = None,
     init: bool = True,
     cache_dir: PathLike | None = None,
+    **shape: Unpack[variants.Shape],
 ) -> XCiT | XCiTFeatures:
     """Build an XCiT, as ``timm.create_model`` does for PyTorch: with fresh weights in training mode, or pretrained.
 
@@ -319,11 +343,14 @@ def create_model(
         drop_path_rate: stochastic depth of the cross-covariance blocks, the same in each.
         dialect: ``"paper"`` (facebook, timm) or ``"mindcv"`` (MindSpore's checkpoints): two different networks. By
             default the one of the published checkpoint that ``name`` means, and the paper's where it means none.
-        features_only: return the backbone of a feature pyramid instead, see :class:`xcit_hub.models.XCiTFeatures`.
+        features_only: return the backbone of a feature pyramid instead, see :class:`XCiTFeatures`.
         out_indices: the blocks whose maps ``features_only`` returns.
         seed: makes the fresh weights reproducible.
         init: False leaves the weights unset, for a caller who loads some next.
         cache_dir: where fetched files are kept; huggingface_hub's cache by default.
+        shape: fields of the architecture that are to be other than the name's, without pretrained weights:
+            ``patch_size``, ``embed_dim``, ``depth``, ``num_heads``, ``mlp_ratio``, ``cls_attn_layers``,
+            ``use_pos_embed``, ``eta``, ``tokens_norm``, as timm's ``Xcit`` takes them, and ``strides``.
 
     Warns:
         UserWarning: the classifier or the first convolution is not the pretrained file's.
@@ -352,6 +379,12 @@ def create_model(
             seed=seed,
             init=init,
             **rates,
+            **shape,
+        )
+    elif shape:
+        raise InputError(
+            f"{', '.join(shape)} was given for pretrained weights, whose architecture is theirs.",
+            fix="Leave it out, or build the network without weights.",
         )
     else:
         located = locate(_pretrained_id(name, pretrained), cache_dir=cache_dir)
@@ -361,7 +394,7 @@ def create_model(
         )  # fmt: skip
         if not isinstance(pretrained, bool):
             _check_architecture(name, network, located)
-    return XCiTFeatures(network, out_indices) if features_only else network
+    return accelerated.accelerate(XCiTFeatures(network, out_indices) if features_only else network)
 
 
 def _pretrained_id(name: str | variants.Architecture, pretrained: bool | str) -> str:

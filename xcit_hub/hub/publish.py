@@ -19,12 +19,13 @@ from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitH
 from xcit_hub.files import sha256_of, write_text
 from xcit_hub.hub import address, cache, config, entry
 from xcit_hub.hub.config import ModelConfig, Provenance
+from xcit_hub.hub.read import of_weights
 from xcit_hub.hub.stores import Context, Receipt, Snapshot, Store, open_store
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, DialectName
 
 if TYPE_CHECKING:
     from cards.facts import CardYaml, Facts
-    from xcit_hub.checkpoints.rewrite import Weights
+    from xcit_hub.checkpoints.weights import Weights
 
 PathLike = str | os.PathLike[str]
 OnStage = Callable[[str], None]
@@ -224,7 +225,7 @@ def _prepare(
     on_stage: OnStage,
 ) -> _Entry:
     on_stage("read")
-    from xcit_hub.checkpoints.rewrite import load as read_checkpoint
+    from xcit_hub.checkpoints.weights import load as read_checkpoint
 
     weights = read_checkpoint(source, model=model, dialect=dialect, ema=ema)
     description = _description(weights, source, labels)
@@ -238,7 +239,7 @@ def _prepare(
     figures = None
     if parity:
         on_stage("parity")
-        figures = _proved(arrays, description)
+        figures = _proved(arrays, description, on_stage)
 
     on_stage("write")
     files = entry.write_from(folder, source, description, ema=ema)
@@ -280,9 +281,10 @@ def _description(weights: Weights, source: Path, labels: PathLike | None) -> Mod
             fix="Train it, or publish the backbone: xcit-hub convert SRC OUT --num-classes 0.",
         )
     known: DialectName = "mindcv" if weights.dialect == "mindcv" else "paper"
-    described = config.of_architecture(architecture, known, num_classes=weights.num_classes, in_chans=weights.in_chans)
-    named = _labels(labels, weights.num_classes, source)
-    return replace(described, labels=named, provenance=Provenance(family=weights.family))
+    described = of_weights(weights, known, source)
+    if labels is not None or not described.labels:
+        described = replace(described, labels=_labels(labels, weights.num_classes, source))
+    return replace(described, provenance=Provenance(family=weights.family, sha256=sha256_of(source)))
 
 
 def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[str, ...]:
@@ -303,7 +305,7 @@ def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[st
     return named
 
 
-def _proved(arrays: Mapping[str, Any], description: ModelConfig) -> dict[str, Any]:
+def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnStage) -> dict[str, Any]:
     from xcit_hub.parity import require_timm, verify_weights
 
     try:
@@ -318,13 +320,13 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig) -> dict[str, An
         description.dialect,
         num_classes=description.num_classes,
         in_chans=description.in_chans,
+        stage=lambda words: on_stage(f"parity: {words}"),
     )
     if not result.passed:
-        # An error that is NaN comes from outputs that are: two numbers always have a distance.
-        blind = next((check.what for check in result.checks if check.error != check.error), None)
+        blind = next((check for check in result.checks if "not finite" in check.remark), None)
         if blind is not None:
             raise WeightsError(
-                f"The network's outputs are not finite with these weights ({blind} is NaN or infinite).",
+                f"The network's outputs are not finite with these weights: {blind.what} {blind.remark}.",
                 fix="Nothing was published. The weights are damaged, or of another dialect; see where they come from.",
             )
         raise XcitHubError(

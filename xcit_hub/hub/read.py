@@ -19,7 +19,7 @@ from xcit_hub.hub.locate import Located
 from xcit_hub.variants import Architecture, DialectName
 
 if TYPE_CHECKING:
-    from xcit_hub.checkpoints.rewrite import Weights
+    from xcit_hub.checkpoints.weights import Weights
 
 T = TypeVar("T")
 Fetched = Callable[[], tuple[Path, str]]
@@ -52,7 +52,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         HubError: the file cannot be had, or is not what the description says.
         WeightsError, CheckpointError: the file is not one XCiT's weights.
     """
-    from xcit_hub.checkpoints.rewrite import load as read_checkpoint
+    from xcit_hub.checkpoints.weights import load as read_checkpoint
 
     known = located.config
     if known is not None and dialect is not None and dialect != known.dialect:
@@ -68,9 +68,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         dialect=known.dialect if known else dialect,
     )
     settled: DialectName = "mindcv" if weights.dialect == "mindcv" else "paper"
-    described = known or config.of_architecture(
-        weights.architecture, settled, num_classes=weights.num_classes, in_chans=weights.in_chans
-    )
+    described = known or of_weights(weights, settled, path)
     if known is not None and known.custom is not None:
         _check_custom(known.custom, weights, located)
     if (weights.num_classes, weights.in_chans) != (described.num_classes, described.in_chans):
@@ -88,9 +86,27 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         family=weights.family,
         verified="none" if promised is None else "full" if len(promised) in (40, 64) else "prefix",
         # What the converter had to assume of a custom architecture, its description says.
-        notes=(*located.snapshot.notes, *(weights.notes if known is None or known.custom is None else ())),
+        notes=(
+            *located.snapshot.notes,
+            *located.description.notes,
+            *(weights.notes if known is None or known.custom is None else ()),
+        ),
     )
     return weights, replace(described, provenance=provenance)
+
+
+def of_weights(weights: Weights, dialect: DialectName, path: Path) -> ModelConfig:
+    """Return what a bare checkpoint file says of its model: its tensors, and the strings that travel with them.
+
+    Raises:
+        HubError: a string of it is malformed.
+    """
+    from xcit_hub.checkpoints import checkpoint
+
+    described = config.of_architecture(
+        weights.architecture, dialect, num_classes=weights.num_classes, in_chans=weights.in_chans
+    )
+    return config.with_metadata(described, checkpoint.read(path).metadata, path)
 
 
 def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from mindspore import Tensor
-from mindspore.nn.utils import no_init_parameters
 from numpy.typing import NDArray
 
 from xcit_hub import variants
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.models.initialization import initialize
+from xcit_hub.models.private import no_init_parameters
 from xcit_hub.models.xcit import GlobalPool, Indices, XCiT, XCiTFeatures, take_indices
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["XCiT", "XCiTFeatures", "create_model", "initialize", "load_weights", "take_indices"]
 
@@ -47,6 +50,7 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
     seed: int | None = None,
     init: bool = True,
     cls: type[XCiT] = XCiT,
+    **shape: Unpack[variants.Shape],
 ) -> XCiT | XCiTFeatures:
     """Build an XCiT with fresh weights, as ``timm.create_model`` does for PyTorch.
 
@@ -56,19 +60,23 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
         in_chans: channels of the input image.
         global_pool: what the classifier reads: ``"token"``, ``"avg"`` or ``""`` (every token).
         drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate: see :class:`XCiT`.
-        dialect: ``"paper"`` (facebook, timm) or ``"mindcv"`` (MindSpore's checkpoints): two different networks. By
-            default the one of the published checkpoint that ``name`` means, and the paper's where it means none.
+        dialect: ``"paper"`` (facebook, timm), ``"mindcv"`` (MindSpore's checkpoints) or ``"mindcv-mint"`` (MindCV's
+            newest network): different networks. By default the one of the published checkpoint that ``name`` means, and
+            the paper's where it means none.
         features_only: return the backbone of a feature pyramid instead, see :class:`XCiTFeatures`.
         out_indices: the blocks whose maps ``features_only`` returns.
         seed: makes the fresh weights reproducible.
         init: False leaves the weights unset, for a caller who loads some next.
         cls: the class to build.
+        shape: fields of the architecture that are to be other than the name's: ``patch_size``, ``embed_dim``,
+            ``depth``, ``num_heads``, ``mlp_ratio``, ``cls_attn_layers``, ``use_pos_embed``, ``eta``, ``tokens_norm``,
+            as timm's ``Xcit`` takes them, and ``strides``. Any image size is taken, so ``img_size`` is not among them.
 
     Raises:
         UnknownNameError: no such architecture or dialect.
         InputError: an option has an impossible value.
     """
-    architecture = variants.architecture(name) if isinstance(name, str) else name
+    architecture = variants.reshaped(variants.architecture(name) if isinstance(name, str) else name, shape)
     published = variants.CHECKPOINTS.get(name) if isinstance(name, str) else None
     if dialect and published and dialect != published.dialect:
         raise InputError(
@@ -85,7 +93,6 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
             "drop_path_rate": drop_path_rate,
         },
     )
-    # MindSpore's own first values would be computed and thrown away.
     with no_init_parameters():
         network = cls(
             architecture,

@@ -1,133 +1,366 @@
 """XCiT: Cross-Covariance Image Transformers (El-Nouby et al., NeurIPS 2021, arXiv:2106.09681), in MindSpore.
 
-One network for all architectures and both dialects. Parameters carry MindCV's names, so that its checkpoints load
-strictly; the interface follows timm's ``Xcit``. The same code runs in graph mode and in PyNative.
+The whole network, by MindSpore's own operations; the same code runs in graph mode and in PyNative, on every device. It
+computes what facebookresearch/xcit ``xcit.py`` and timm ``models/xcit.py`` compute, and the dialect says where MindCV's
+differs. Parameters carry MindCV's names, so that its checkpoints load strictly; the interface follows timm's ``Xcit``.
+
+Shapes: B images, N = Hp·Wp tokens of C channels, h heads of d = C / h channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import initializer
-from mindspore.nn.utils import no_init_parameters
 from mindspore.ops import constexpr
+from numpy.typing import NDArray
 
-from xcit_hub.accelerated.fused import fused_blocks, fused_class_blocks, fused_head, fused_patch_embed
 from xcit_hub.errors import InputError
-from xcit_hub.models import kernels
+from xcit_hub.models.functions import device_target, functions, settle_threads
 from xcit_hub.models.initialization import initialize
-from xcit_hub.models.layers import (
-    ClassAttentionBlock,
-    ConvPatchEmbed,
-    FourierPosition,
-    XCABlock,
-    dense,
-    fourier_features,
-    layer_norm,
-)
+from xcit_hub.models.private import compiled_once, forget_recomputation
+from xcit_hub.parameters import FOURIER_CHANNELS, stem_widths
 from xcit_hub.variants import Architecture, Dialect
 
 GlobalPool = Literal["token", "avg", ""]
 Indices = int | Sequence[int] | None
 
+_LAYER_NORM_EPSILON = 1e-6  # MindSpore's default is 1e-7
+_BATCH_NORM_EPSILON = 1e-5
+_BATCH_NORM_MOMENTUM = 0.9  # MindSpore's momentum is 1 − torch's
+_NORMALIZE_EPSILON = 1e-12  # as torch.nn.functional.normalize
+_TEMPERATURE = 10000.0  # of the positional encoding
 _FLOATING = (mstype.float32, mstype.float16, mstype.bfloat16, mstype.float64)
+_DTYPES = {mstype.float32: "float32", mstype.float16: "float16", mstype.bfloat16: "bfloat16"}
 _GLOBAL_POOLS = ("token", "avg", "")
 
 
-@kernels.compiled_once
+class Gelu(nn.Cell):
+    """Gaussian error linear unit, ``erf`` or ``tanh`` form."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.function = functions().gelu[form]
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Apply it to every element."""
+        return self.function(x)
+
+
+def _layer_norm(dim: int) -> nn.LayerNorm:
+    return nn.LayerNorm((dim,), epsilon=_LAYER_NORM_EPSILON)
+
+
+def _batch_norm(dim: int, dialect: Dialect) -> nn.BatchNorm2d:
+    always = True if dialect.statistics == "batch" else None  # None: in training only
+    return nn.BatchNorm2d(dim, _BATCH_NORM_EPSILON, _BATCH_NORM_MOMENTUM, use_batch_statistics=always)
+
+
+def _layer_scale(dim: int, eta: float, name: str) -> Parameter:
+    return Parameter(initializer(eta, (dim,), mstype.float32), name=name)
+
+
+def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1, group: int = 1, bias: bool) -> nn.Conv2d:
+    """3×3 convolution with one row of zeros around the image."""
+    return functions().convolution(
+        in_channels, out_channels, 3, stride=stride, pad_mode="pad", padding=1, group=group, has_bias=bias
+    )
+
+
+def _tokens(grid: Tensor) -> Tensor:
+    """(B, C, Hp, Wp) to (B, N, C)."""
+    return grid.reshape(grid.shape[0], grid.shape[1], -1).transpose(0, 2, 1)
+
+
+class ConvPatchEmbed(nn.Cell):
+    """Image to tokens by 3×3 convolutions, each with batch norm, GELU between them."""
+
+    def __init__(self, architecture: Architecture, in_chans: int, dialect: Dialect) -> None:
+        super().__init__()
+        cells: list[nn.Cell] = []
+        channels = in_chans
+        for width, stride in zip(stem_widths(architecture), architecture.stem_strides, strict=True):
+            if cells:
+                cells.append(Gelu(dialect.gelu))
+            convolution = conv3x3(channels, width, stride=stride, bias=False)
+            cells.append(nn.SequentialCell([convolution, _batch_norm(width, dialect)]))
+            channels = width
+        self.proj = nn.SequentialCell(cells)
+
+    def construct(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Map (B, in_chans, H, W) to tokens (B, N, C) and their grid (Hp, Wp); each stride of 2 rounds up."""
+        grid = self.proj(image.astype(self.proj[0][0].weight.dtype))
+        return _tokens(grid), (grid.shape[2], grid.shape[3])
+
+
+@lru_cache(maxsize=64)
+def _fourier_array(height: int, width: int) -> NDArray[np.float32]:
+    """Sines and cosines of the 2-D position, (N, 64) float32, in raster order."""
+    waves = FOURIER_CHANNELS // 2  # of each axis
+    exponent = 2.0 * (np.arange(waves) // 2) / waves
+    period = np.power(np.float32(_TEMPERATURE), exponent.astype(np.float32))
+    axes = []
+    for length in (height, width):
+        position = np.arange(1, length + 1, dtype=np.float32)
+        phase = (position / (position[-1] + np.float32(1e-6)) * np.float32(2.0 * math.pi))[:, None] / period
+        axes.append(np.stack([np.sin(phase[:, 0::2]), np.cos(phase[:, 1::2])], axis=2).reshape(length, waves))
+    rows = np.broadcast_to(axes[0][:, None], (height, width, waves))
+    columns = np.broadcast_to(axes[1][None, :], (height, width, waves))
+    return np.concatenate([rows, columns], axis=2).reshape(height * width, -1).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _fourier_tensor(height: int, width: int) -> Tensor:
+    return Tensor(_fourier_array(height, width))
+
+
+@constexpr
+def fourier_features(height: int, width: int) -> Tensor:
+    """Return the position features of a grid, (N, 64) float32: computed once per resolution, a constant in graphs."""
+    return _fourier_tensor(height, width)
+
+
+class PositionalEncodingFourier(nn.Cell):
+    """Positional encoding: fixed Fourier features, projected to the tokens' width by a learned 1×1 convolution."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.token_projection = nn.Conv2d(FOURIER_CHANNELS, dim, 1, has_bias=True)
+        self.project = ops.MatMul(transpose_b=True)
+
+    def construct(self, height: int, width: int) -> Tensor:
+        """Return the encoding of a grid of tokens, (N, C)."""
+        weight = self.token_projection.weight
+        features = fourier_features(height, width).astype(weight.dtype)
+        # A 1×1 convolution of features that no image changes is one matrix product.
+        return self.project(features, weight.reshape(weight.shape[0], -1)) + self.token_projection.bias
+
+
+class XCA(nn.Cell):
+    """Cross-covariance attention: channels attend to channels, linear in the number of tokens (paper, section 3.2)."""
+
+    def __init__(self, dim: int, num_heads: int, normalize: bool, attn_drop: float, proj_drop: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.normalize = normalize
+        self.temperature = Parameter(initializer("ones", (num_heads, 1, 1), mstype.float32), name="temperature")
+        self.qkv = nn.Dense(dim, 3 * dim)
+        self.attn_drop = nn.Dropout(p=attn_drop)
+        self.proj = nn.Dense(dim, dim)
+        self.proj_drop = nn.Dropout(p=proj_drop)
+        self.matmul = ops.BatchMatMul()
+        self.matmul_transposed = ops.BatchMatMul(transpose_b=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (B, N, C) to (B, N, C)."""
+        batch, tokens, dim = x.shape
+        heads = (batch, self.num_heads, dim // self.num_heads, tokens)
+        query, key, value = ops.split(self.qkv(x).transpose(0, 2, 1), dim, axis=1)
+        query, key, value = query.reshape(heads), key.reshape(heads), value.reshape(heads)
+        attention = self.matmul_transposed(query, key)  # (B, h, d, d)
+        if self.normalize:
+            # Dividing the d×d product by both norms is dividing N-long queries and keys, with far fewer divisions.
+            attention = attention / (_l2_norm(query) * _l2_norm(key).transpose(0, 1, 3, 2))
+        attention = ops.softmax(attention * self.temperature.astype(attention.dtype), -1)
+        mixed = self.matmul(self.attn_drop(attention), value)
+        return self.proj_drop(self.proj(mixed.reshape(batch, dim, tokens).transpose(0, 2, 1)))
+
+
+def _l2_norm(x: Tensor) -> Tensor:
+    """L2 norm over the last axis, kept, and bounded below as torch's ``normalize`` does."""
+    return ops.maximum(ops.sqrt((x * x).sum(-1, keepdims=True)), _NORMALIZE_EPSILON)
+
+
+class LPI(nn.Cell):
+    """Local patch interaction: two depth-wise 3×3 convolutions over the token grid (paper, section 3.3)."""
+
+    def __init__(self, dim: int, dialect: Dialect) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(dim, dim, group=dim, bias=True)
+        self.act = Gelu(dialect.gelu)
+        self.bn = _batch_norm(dim, dialect)
+        self.conv2 = conv3x3(dim, dim, group=dim, bias=True)
+
+    def construct(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Map (B, N, C) to (B, N, C); N = height · width in raster order."""
+        grid = x.transpose(0, 2, 1).reshape(x.shape[0], x.shape[2], height, width)
+        return _tokens(self.conv2(self.bn(self.act(self.conv1(grid)))))
+
+
+class Mlp(nn.Cell):
+    """Two affine maps with a GELU between them, applied to every token."""
+
+    def __init__(self, dim: int, hidden: int, gelu: str, drop: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Dense(dim, hidden)
+        self.act = Gelu(gelu)
+        self.fc2 = nn.Dense(hidden, dim)
+        self.drop = nn.Dropout(p=drop)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map (…, C) to (…, C)."""
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+class DropPath(nn.Cell):
+    """Stochastic depth: in training, zero a whole sample's branch with probability ``rate`` and rescale the rest."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.sample_dropout = nn.Dropout(p=rate)
+
+    def construct(self, count: int) -> Tensor:
+        """Draw the factors of ``count`` branches, one a sample, (count) float32."""
+        # Dropout of ones is exactly the mask of whole samples.
+        return self.sample_dropout(ops.ones((count,), mstype.float32))
+
+
+class XCABlock(nn.Cell):
+    """Cross-covariance attention, then local patch interaction, then the MLP, each a scaled residual branch."""
+
+    def __init__(
+        self, architecture: Architecture, dialect: Dialect, *, proj_drop: float, attn_drop: float, drop_path: float
+    ) -> None:
+        super().__init__()
+        dim, eta = architecture.embed_dim, architecture.eta
+        self.norm1 = _layer_norm(dim)
+        self.attn = XCA(dim, architecture.num_heads, dialect.normalize_qk, attn_drop, proj_drop)
+        self.norm2 = _layer_norm(dim)
+        self.mlp = Mlp(dim, architecture.mlp_hidden, dialect.gelu, proj_drop)
+        self.norm3 = _layer_norm(dim)
+        self.local_mp = LPI(dim, dialect)
+        self.drop_path = DropPath(drop_path)
+        self.gamma1 = _layer_scale(dim, eta, "gamma1")
+        self.gamma2 = _layer_scale(dim, eta, "gamma2")
+        self.gamma3 = _layer_scale(dim, eta, "gamma3")
+
+    def construct(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Map (B, N, C) to (B, N, C)."""
+        kept = self.drop_path(3 * x.shape[0]) if self._drops_path() else None
+        x = x + self._keep(kept, 0, self.gamma1 * self.attn(self.norm1(x)))
+        # The order is the official code's: LPI (3) before the MLP (2), whatever the numbers suggest.
+        x = x + self._keep(kept, 1, self.gamma3 * self.local_mp(self.norm3(x), height, width))
+        return x + self._keep(kept, 2, self.gamma2 * self.mlp(self.norm2(x)))
+
+    def _drops_path(self) -> bool:
+        return self.training and self.drop_path.rate > 0.0
+
+    def _keep(self, kept: Tensor | None, which: int, branch: Tensor) -> Tensor:
+        """Multiply each sample of the branch (B, N, C) by its factor of ``kept`` (3 · B)."""
+        if kept is None:
+            return branch
+        count = branch.shape[0]
+        return branch * kept[which * count : (which + 1) * count].reshape(-1, 1, 1).astype(branch.dtype)
+
+
+class ClassAttention(nn.Cell):
+    """The class token gathers from all tokens (CaiT, arXiv:2103.17239, section 3)."""
+
+    def __init__(self, dim: int, num_heads: int, attn_drop: float, proj_drop: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.qkv = nn.Dense(dim, 3 * dim)
+        self.attn_drop = nn.Dropout(p=attn_drop)
+        self.proj = nn.Dense(dim, dim)
+        self.proj_drop = nn.Dropout(p=proj_drop)
+        self.matmul = ops.BatchMatMul()
+        self.matmul_transposed = ops.BatchMatMul(transpose_b=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Map all tokens, class token first, (B, 1 + N, C), to the new class token (B, 1, C)."""
+        batch, _, dim = x.shape
+        query, key, value = ops.split(self.qkv(x), dim, axis=2)
+        query = self._heads(query[:, :1]) * self.scale
+        attention = ops.softmax(self.matmul_transposed(query, self._heads(key)), -1)  # (B, h, 1, 1 + N)
+        gathered = self.matmul(self.attn_drop(attention), self._heads(value))
+        return self.proj_drop(self.proj(gathered.reshape(batch, 1, dim)))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, n, C) to (B, h, n, d)."""
+        return x.reshape(x.shape[0], x.shape[1], self.num_heads, -1).transpose(0, 2, 1, 3)
+
+
+class ClassAttentionBlock(nn.Cell):
+    """Class attention and an MLP on the class token; patch tokens only pass the norms."""
+
+    def __init__(self, architecture: Architecture, dialect: Dialect, *, proj_drop: float, attn_drop: float) -> None:
+        super().__init__()
+        dim, eta = architecture.embed_dim, architecture.eta
+        self.tokens_norm = architecture.tokens_norm
+        self.norm1 = _layer_norm(dim)
+        self.attn = ClassAttention(dim, architecture.num_heads, attn_drop, proj_drop)
+        self.norm2 = _layer_norm(dim)
+        self.mlp = Mlp(dim, architecture.mlp_hidden, dialect.gelu, proj_drop)
+        self.gamma1 = _layer_scale(dim, eta, "gamma1")
+        self.gamma2 = _layer_scale(dim, eta, "gamma2")
+
+    def construct(self, cls_token: Tensor, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
+        """Map the class token (B, 1, C) and the patch tokens (B, N, C) to new ones.
+
+        Where nobody reads the patch tokens afterwards, ``tokens_wanted=False`` returns them as they came.
+        """
+        tokens_normed = self.norm1(tokens)
+        gathered = self.attn(ops.concat((self.norm1(cls_token), tokens_normed), axis=1))
+        cls_token = self.norm2(cls_token + self.gamma1 * gathered)
+        cls_token = cls_token + self.gamma2 * self.mlp(cls_token)
+        if tokens_wanted:
+            tokens = tokens + self.gamma1 * tokens_normed
+            if self.tokens_norm:
+                tokens = self.norm2(tokens)
+            # The official block adds the patch tokens to themselves; published weights rely on it.
+            tokens = tokens + tokens
+        return cls_token, tokens
+
+
+@compiled_once
 class _Backbone(nn.Cell):
     """What the whole network and its features alone share: images become tokens, tokens become maps."""
 
-    patch_embed: nn.Cell
-    blocks: nn.Cell  # a list; or, joined, one cell that computes them all
-    joined = False
-    depth: int
     config: Any  # what xcit_hub.load attaches
-    fused = False
 
     def __call__(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Refuse an image that does not fit before a graph is compiled for it, then run :meth:`construct`."""
-        _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
-        kernels.settle_threads()
+        check_image(image.shape, image.dtype, self.in_chans)
+        settle_threads()
         return super().__call__(image, *args, **kwargs)
 
-    def set_train(self, mode: bool = True) -> nn.Cell:
-        """Switch between training and evaluation.
+    def cast(self, dtype: Any) -> None:
+        """Round every parameter to ``dtype`` and compute in it from now on; images are rounded to it, too.
+
+        Args:
+            dtype: ``mindspore.float32``, ``float16`` or ``bfloat16``.
 
         Raises:
-            InputError: the network is fused, and training was asked for.
+            InputError: it is another, or the device does not compute in it.
         """
-        if mode and self.fused:
+        if dtype not in _DTYPES or (dtype == mstype.bfloat16 and device_target() == "CPU"):
             raise InputError(
-                "A fused network cannot be trained: what it would learn is folded into constants.",
-                fix="Train the network that fuse() was called on; it is unchanged.",
+                f"The network cannot be cast to {_DTYPES.get(dtype, dtype)} on {device_target()}.",
+                fix="Choose float32 or float16, or bfloat16 where the device is not a CPU.",
             )
-        return super().set_train(mode)
-
-    def _fuse_from(self, source: _Backbone, folded: Sequence[nn.Cell] = ()) -> None:
-        """Take over a network of the same kind: blocks, patch embedding and ``folded`` are, all else is as it is."""
-        self.patch_embed = fused_patch_embed(source.patch_embed, source.pos_embeder, source.dialect)
-        self.blocks = fused_blocks(source.blocks, source.architecture, source.dialect)
-        self.joined = not isinstance(self.blocks, nn.CellList)
-        self._take_from(source, folded=[self.patch_embed, self.blocks, *folded])
         for parameter in self.get_parameters():
-            parameter.requires_grad = False
-        self.fused = True
+            parameter.set_dtype(dtype)
+        self.compile_cache.clear()
 
-    def _take_from(self, source: _Backbone, folded: Sequence[nn.Cell] = ()) -> None:
-        """Copy what another network of the same kind holds, but for the parameters of ``folded``; evaluate."""
-        own = {id(parameter) for cell in folded for parameter in cell.get_parameters()}
-        values = source.parameters_dict()
-        for name, parameter in self.parameters_dict().items():
-            if id(parameter) not in own:
-                parameter.set_data(values[name].value().copy())
-        if hasattr(source, "config"):
-            self.config = source.config
-        self.set_train(False)
-
-    def take_apart(self) -> None:
-        """Compute cell by cell from now on; other precisions than float32, and hooks into cells, need it.
-
-        Raises:
-            InputError: the network is fused.
-        """
-        self._refuse_if_fused("taken apart")
-        for part in (self.patch_embed, *self.blocks):
-            part.take_apart()
-
-    @contextmanager
-    def step_by_step(self) -> Iterator[None]:
-        """Inside this context compute cell by cell, so that hooks see each."""
-        self._refuse_if_fused("taken apart")
-        joined = [part for part in (self.patch_embed, *self.blocks) if part.in_one_piece]
-        self.take_apart()
-        try:
-            yield
-        finally:
-            for part in joined:
-                part.in_one_piece = True
-
-    def _refuse_if_fused(self, what: str) -> None:
-        if self.fused:
-            raise InputError(
-                f"A fused network cannot be {what}: it holds constants made for one way of computing.",
-                fix=f"Call fuse() last; the network it was called on is unchanged and can be {what}.",
-            )
-
-    def _embed(self, image: Tensor) -> Tensor:
-        height, width = _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
-        if self.patch_embed.positions:
-            return self.pos_drop(self.patch_embed(image, fourier_features(height, width)))
-        return self.pos_drop(self.patch_embed(image) + self.pos_embeder(height, width))
+    def _embed(self, image: Tensor) -> tuple[Tensor, int, int]:
+        """Map images (B, in_chans, H, W) to tokens with their positions (B, N, C), and the grid's sides."""
+        check_image(image.shape, image.dtype, self.in_chans)
+        tokens, (height, width) = self.patch_embed(image)
+        if self.pos_embeder is not None:
+            tokens = tokens + self.pos_embeder(height, width)
+        return self.pos_drop(tokens), height, width
 
     def _through(self, tokens: Tensor, height: int, width: int, first: int, last: int) -> Tensor:
         """Pass tokens (B, N, C) through the blocks [first, last)."""
-        if self.joined:
-            return self.blocks(tokens, height, width, first, last)
         for index in range(first, last):  # a slice of a CellList renames the parameters in it
             tokens = self.blocks[index](tokens, height, width)
         return tokens
@@ -150,8 +383,8 @@ class XCiT(_Backbone):
     """The network. Build it with :func:`xcit_hub.create_model`.
 
     Args:
-        architecture: widths and depths.
-        dialect: what XCA and the activation compute.
+        architecture: widths, depths and strides.
+        dialect: what XCA, the activation and batch norm compute.
         num_classes: outputs of the classifier; 0 leaves it out.
         in_chans: channels of the input.
         global_pool: what the classifier reads: the class token, the mean patch token, or every token.
@@ -160,6 +393,9 @@ class XCiT(_Backbone):
         proj_drop_rate: dropout after attention's projection and in the MLPs.
         attn_drop_rate: dropout of attention weights.
         drop_path_rate: stochastic depth of the cross-covariance blocks, the same in each.
+
+    Raises:
+        InputError: the pooling or the strides are impossible.
     """
 
     def __init__(
@@ -188,38 +424,27 @@ class XCiT(_Backbone):
         self.num_prefix_tokens = 1
         self.patch_size = architecture.patch_size
         self.depth = architecture.depth
+        drops = {"proj_drop": proj_drop_rate, "attn_drop": attn_drop_rate}
 
-        self.patch_embed = ConvPatchEmbed(architecture, in_chans, dialect.gelu)
+        self.patch_embed = ConvPatchEmbed(architecture, in_chans, dialect)
         self.cls_token = Parameter(initializer("zeros", (1, 1, dim), mstype.float32), name="cls_token")
         self.pos_drop = nn.Dropout(p=pos_drop_rate)
         self.blocks = nn.CellList(
-            [
-                XCABlock(
-                    architecture,
-                    dialect,
-                    proj_drop=proj_drop_rate,
-                    attn_drop=attn_drop_rate,
-                    drop_path=drop_path_rate,
-                )
-                for _ in range(architecture.depth)
-            ]
+            [XCABlock(architecture, dialect, **drops, drop_path=drop_path_rate) for _ in range(architecture.depth)]
         )
         self.cls_attn_blocks = nn.CellList(
-            [
-                ClassAttentionBlock(architecture, dialect, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate)
-                for _ in range(architecture.cls_attn_layers)
-            ]
+            [ClassAttentionBlock(architecture, dialect, **drops) for _ in range(architecture.cls_attn_layers)]
         )
-        self.norm = layer_norm(dim)
+        self.norm = _layer_norm(dim)
         self.head_drop = nn.Dropout(p=drop_rate)
-        self.head = dense(dim, num_classes) if num_classes else nn.Identity()
-        self.pos_embeder = FourierPosition(dim)
+        self.head = nn.Dense(dim, num_classes) if num_classes else nn.Identity()
+        self.pos_embeder = PositionalEncodingFourier(dim) if architecture.use_pos_embed else None
 
     def construct(self, image: Tensor) -> Tensor:
         """Map images (B, in_chans, H, W) to logits (B, num_classes), or to (B, 1 + N, num_classes) without pooling.
 
         Raises:
-            InputError: H or W is not a multiple of the patch size, or the channels or the dtype are wrong.
+            InputError: the channels or the dtype are wrong.
         """
         if self.global_pool == "token":
             cls_token, _ = self._class_attention(self._backbone(image), False)
@@ -265,8 +490,8 @@ class XCiT(_Backbone):
         if output_fmt not in ("NCHW", "NLC"):
             raise InputError(f"There is no output format {output_fmt!r}.", fix="Choose 'NCHW' or 'NLC'.")
         wanted = take_indices(self.depth, indices)
-        height, width = _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
-        found = self._after_each(self._embed(image), height, width, wanted)
+        tokens, height, width = self._embed(image)
+        found = self._after_each(tokens, height, width, wanted)
         features = [self.norm(tokens) for tokens in found] if norm else found
         maps = output_fmt == "NCHW"
         intermediates = [self._as_map(tokens, height, width) for tokens in features] if maps else features
@@ -291,70 +516,21 @@ class XCiT(_Backbone):
             _check_pool(global_pool)
             self.global_pool = global_pool
         self.num_classes = num_classes
-        self.head = dense(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head = nn.Dense(self.num_features, num_classes) if num_classes else nn.Identity()
         self.head.update_parameters_name("head.")
         initialize(self.head.get_parameters(), self.architecture.eta, seed=None)
+        for parameter in self.head.get_parameters():
+            parameter.set_dtype(self.cls_token.dtype)
+        self.head.add_flags(**self.norm.get_flags())  # those of to_float
         self.head.set_train(self.training)
         self.compile_cache.clear()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute every block's activations in the backward pass instead of keeping them."""
-        self._refuse_if_fused("recomputed")
         for block in (*self.blocks, *self.cls_attn_blocks):
-            kernels.forget_recomputation(block)
+            forget_recomputation(block)
             if enable:
                 block.recompute()
-        self.compile_cache.clear()
-
-    def fuse(self) -> XCiT:
-        """Return a copy for inference alone, faster and equal to rounding; this network stays as it is.
-
-        Batch norm, layer norm's gain and offset and the layer scales are folded into the neighbouring weights (see
-        :mod:`xcit_hub.accelerated.fused`); on a CPU with a compiler every block is one operation. The copy has the same
-        methods, parameters of its own names, no gradients, and cannot be saved as a checkpoint or trained.
-        """
-        copy = self._twin()
-        folded = fused_class_blocks(self.cls_attn_blocks, self.architecture, self.dialect)
-        if folded:
-            copy.cls_attn_blocks = nn.CellList(folded)
-        head = fused_head(self.head)
-        if head is not None:
-            copy.head = head
-            folded = [*folded, head]
-        copy._fuse_from(self, folded)
-        return copy
-
-    def portable(self) -> XCiT:
-        """Return a copy in evaluation mode that computes by MindSpore's own operations alone, equal to rounding.
-
-        What ``mindspore.export`` writes of it runs on other machines; the operations compiled for this CPU do not.
-        """
-        with kernels.portable():
-            copy = self._twin()
-        copy._take_from(self)
-        return copy
-
-    def _twin(self) -> XCiT:
-        self._refuse_if_fused("copied")
-        with no_init_parameters():
-            return XCiT(
-                self.architecture,
-                self.dialect,
-                num_classes=self.num_classes,
-                in_chans=self.in_chans,
-                global_pool=self.global_pool,
-            )
-
-    def cast(self, dtype: Any) -> None:
-        """Round every parameter to ``dtype`` (float32, float16, bfloat16) and compute in it from now on.
-
-        Raises:
-            InputError: the network is fused.
-        """
-        self._refuse_if_fused("cast")
-        self.take_apart()
-        for parameter in self.get_parameters():
-            parameter.set_dtype(dtype)
         self.compile_cache.clear()
 
     def no_weight_decay(self) -> set[str]:
@@ -366,19 +542,24 @@ class XCiT(_Backbone):
         return {parameter.name: self._layer_of(parameter.name) for parameter in self.trainable_params()}
 
     def _layer_of(self, name: str) -> int:
-        room, _, rest = name.partition(".")
+        part, _, rest = name.partition(".")
         first_of = {"blocks": 1, "cls_attn_blocks": 1 + self.depth}
-        if room in first_of:
-            return first_of[room] + int(rest.partition(".")[0])
+        if part in first_of:
+            return first_of[part] + int(rest.partition(".")[0])
         last_block = self.depth + len(self.cls_attn_blocks)
-        return {"norm": last_block, "head": last_block + 1}.get(room, 0)
+        return {"norm": last_block, "head": last_block + 1}.get(part, 0)
 
     def _backbone(self, image: Tensor) -> Tensor:
-        height, width = _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
-        return self._through(self._embed(image), height, width, 0, self.depth)
+        tokens, height, width = self._embed(image)
+        return self._through(tokens, height, width, 0, self.depth)
+
+    def _class_tokens(self, tokens: Tensor) -> Tensor:
+        """Return the class token of every image, (B, 1, C)."""
+        # Added to zeros rather than broadcast: a graph may be exported before the number of images is known.
+        return self.cls_token + ops.zeros_like(tokens[:, :1])
 
     def _class_attention(self, tokens: Tensor, tokens_wanted: bool) -> tuple[Tensor, Tensor]:
-        cls_token = self.cls_token
+        cls_token = self._class_tokens(tokens)
         last = len(self.cls_attn_blocks) - 1
         for index, block in enumerate(self.cls_attn_blocks):
             cls_token, tokens = block(cls_token, tokens, tokens_wanted or index < last)
@@ -409,28 +590,9 @@ class XCiTFeatures(_Backbone):
 
     def construct(self, image: Tensor) -> list[Tensor]:
         """Map (B, in_chans, H, W) to one (B, C, Hp, Wp) map for each of ``out_indices``."""
-        height, width = _grid(image.shape, image.dtype, self.in_chans, self.patch_size)
-        found = self._after_each(self._embed(image), height, width, self.out_indices)
+        tokens, height, width = self._embed(image)
+        found = self._after_each(tokens, height, width, self.out_indices)
         return [self._as_map(tokens, height, width) for tokens in found]
-
-    def fuse(self) -> XCiTFeatures:
-        """Return a copy for inference alone, see :meth:`XCiT.fuse`."""
-        copy = self._twin()
-        copy._fuse_from(self)
-        return copy
-
-    def portable(self) -> XCiTFeatures:
-        """Return a copy of MindSpore's own operations alone, see :meth:`XCiT.portable`."""
-        with kernels.portable():
-            copy = self._twin()
-        copy._take_from(self)
-        return copy
-
-    def _twin(self) -> XCiTFeatures:
-        self._refuse_if_fused("copied")
-        with no_init_parameters():
-            network = XCiT(self.architecture, self.dialect, num_classes=0, in_chans=self.in_chans)
-        return XCiTFeatures(network, self.out_indices)
 
     @property
     def channels(self) -> list[int]:
@@ -465,22 +627,20 @@ def take_indices(depth: int, indices: Indices) -> tuple[int, ...]:
 
 
 @constexpr
-def _grid(shape: Sequence[int], dtype: Any, in_chans: int, patch_size: int) -> tuple[int, int]:
-    """Return the token grid (Hp, Wp) of an image batch, or say why there is none."""
+def check_image(shape: Sequence[int], dtype: Any, in_chans: int) -> bool:
+    """Refuse a batch of images that the network does not take.
+
+    Raises:
+        InputError: its dtype is not a floating-point one, or its shape not (B, in_chans, H, W).
+    """
     if dtype not in _FLOATING:
         raise InputError(
             f"The image is {dtype}; this network takes normalised floating-point images.",
             fix="xcit_hub.preprocess makes one of a photograph; or convert it with .astype(mindspore.float32).",
         )
-    if len(shape) != 4 or shape[1] != in_chans:
+    if len(shape) != 4 or shape[1] != in_chans or 0 in shape:
         raise InputError(f"The input has shape {tuple(shape)}; this network takes (batch, {in_chans}, height, width).")
-    height, width = shape[2:]
-    if height % patch_size or width % patch_size or not height or not width:
-        raise InputError(
-            f"An image of {height}×{width} pixels does not divide into patches of {patch_size}×{patch_size}.",
-            fix=f"Resize or pad it so that both sides are multiples of {patch_size}.",
-        )
-    return height // patch_size, width // patch_size
+    return True
 
 
 def _check_pool(global_pool: str) -> None:

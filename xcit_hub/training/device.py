@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xcit_hub.data.batches import Stream, Worker
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.models.kernels import device_target
+from xcit_hub.models.functions import device_target
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.watch import watch_workers
 

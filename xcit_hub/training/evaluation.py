@@ -1,4 +1,4 @@
-"""Evaluation: every picture counts once, on any number of workers, and the result says how sure it is."""
+"""Evaluation: every image counts once, on any number of workers, and the result says how sure it is."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from xcit_hub.data.batches import EvalBatches, Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, write_text
-from xcit_hub.training.device import gather, total
+from xcit_hub.training.device import gather, mean, total
+from xcit_hub.training.meters import unreadable
 
 Answer = Callable[[Images], NDArray[np.float32]]
 
 _NORMAL_95 = 1.959963984540054
-_LARGEST_CONFUSION = 100  # classes beyond which a confusion matrix is no picture any more
+_LARGEST_CONFUSION = 1000  # outputs beyond which nobody counts which class was answered as which
+_LARGEST_DRAWING = 100  # classes beyond which that is not drawn
 
 
 @dataclass(frozen=True)
@@ -30,28 +32,33 @@ class Evaluation:
     """What a network scored.
 
     Args:
-        correct1, correct5: pictures whose class is the first, or among the first five answers.
-        samples: pictures that counted.
-        confusion: (outputs, outputs) int64, rows are the truth: how often a class was answered as which.
-        unreadable: names of the pictures that could not be read and did not count.
-        predictions: first answer for each picture by its position in the source, of this worker.
+        correct1, correct5: images whose class is the first, or among the first five answers.
+        samples: images that counted.
+        loss: mean cross-entropy of the images.
+        classes: (outputs, 2) int64: images of each class, and how many of them were answered rightly.
+        confusion: (outputs, outputs) int64, rows are the truth: how often a class was answered as which; None beyond
+            1,000 outputs.
+        unreadable: names of the images that could not be read and did not count.
+        predictions: first answer for each image by its position in the source, of this worker.
     """
 
     correct1: int
     correct5: int
     samples: int
-    confusion: NDArray[np.int64]
+    loss: float
+    classes: NDArray[np.int64]
+    confusion: NDArray[np.int64] | None
     unreadable: tuple[str, ...] = ()
     predictions: dict[int, int] = field(default_factory=dict)
 
     @property
     def top1(self) -> float:
-        """Per cent of pictures whose class is the first answer."""
+        """Per cent of images whose class is the first answer."""
         return 100.0 * self.correct1 / self.samples
 
     @property
     def top5(self) -> float:
-        """Per cent of pictures whose class is among the first five answers (all, where there are fewer)."""
+        """Per cent of images whose class is among the first five answers (all, where there are fewer)."""
         return 100.0 * self.correct5 / self.samples
 
     @property
@@ -69,7 +76,7 @@ class Evaluation:
         low5, high5 = self.interval5
         return (
             f"top-1 {self.top1:.3f}% (95%: {low1:.2f}–{high1:.2f}), top-5 {self.top5:.3f}% "
-            f"({low5:.2f}–{high5:.2f}), {self.samples} pictures"
+            f"({low5:.2f}–{high5:.2f}), loss {self.loss:.4f}, {self.samples} images"
         )
 
 
@@ -90,65 +97,79 @@ def evaluate(
     max_corrupt: int = 0,
     step: Callable[[], Any] = lambda: None,
 ) -> Evaluation:
-    """Score ``answer``, which maps images (B, 3, H, W) to logits (B, outputs), on every picture of ``batches``.
+    """Score ``answer``, which maps images (B, 3, H, W) to logits (B, outputs), on every image of ``batches``.
 
     Args:
         outputs: width of the logits.
-        worker: this worker among those that share the pictures; counts are summed over all of them.
-        max_corrupt: pictures that may be unreadable, on all workers together.
+        worker: this worker among those that share the images; counts are summed over all of them.
+        max_corrupt: images that may be unreadable, on all workers together.
         step: called after each batch.
 
     Raises:
-        InputError: more pictures are unreadable, no picture is left, or a label has no output.
+        InputError: more images are unreadable, no image is left, or a label has no output.
     """
     labels = batches.source.labels
     if labels.max() >= outputs:
         raise InputError(f"The data set has {len(batches.source.classes)} classes, the network {outputs}.")
-    confusion = np.zeros((outputs, outputs), np.int64)
+    confusion = np.zeros((outputs, outputs), np.int64) if outputs <= _LARGEST_CONFUSION else None
+    classes = np.zeros((outputs, 2), np.int64)
     correct1 = correct5 = samples = 0
+    loss = 0.0
     predictions: dict[int, int] = {}
+    found = list(batches.source.unreadable)
     for images, indices, counts in batches:
         logits = answer(images)[counts]
         truth = labels[indices[counts]]
-        _check_readable(_names(batches, batches.unreadable), max_corrupt)
+        _check_readable([*found, *_names(batches, batches.unreadable)], max_corrupt)
         ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-        correct1 += int((ranked[:, 0] == truth).sum())
+        right = ranked[:, 0] == truth
+        correct1 += int(right.sum())
         correct5 += int((ranked == truth[:, None]).any(1).sum())
         samples += len(truth)
-        np.add.at(confusion, (truth, ranked[:, 0]), 1)
+        loss += _cross_entropy(logits, truth)
+        np.add.at(classes, (truth, 0), 1)
+        np.add.at(classes, (truth, 1), right)
+        if confusion is not None:
+            np.add.at(confusion, (truth, ranked[:, 0]), 1)
         predictions.update(zip(indices[counts].tolist(), ranked[:, 0].tolist(), strict=True))
         step()
     worker = worker or Worker()
-    unreadable = _names(batches, gather(batches.unreadable, max_corrupt, worker))
-    _check_readable(unreadable, max_corrupt)
+    names = [*found, *_names(batches, gather(batches.unreadable, max_corrupt, worker))]
+    _check_readable(names, max_corrupt)
     if worker.count > 1:
         sums = total(np.array([correct1, correct5, samples]), worker)
         correct1, correct5, samples = (int(value) for value in sums)
-        confusion = total(confusion, worker)
+        loss = float(mean(np.array([loss], np.float32), worker)[0]) * worker.count
+        classes = total(classes, worker)
+        confusion = None if confusion is None else total(confusion, worker)
     if not samples:
-        raise InputError("No picture could be evaluated.")
-    return Evaluation(correct1, correct5, samples, confusion, tuple(unreadable), predictions)
+        raise InputError("No image could be evaluated.")
+    return Evaluation(correct1, correct5, samples, loss / samples, classes, confusion, tuple(names), predictions)
+
+
+def _cross_entropy(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
+    """Return the sum over images, in double precision."""
+    exact = logits.astype(np.float64)
+    exact -= exact.max(axis=1, keepdims=True)
+    return float((np.log(np.exp(exact).sum(axis=1)) - exact[np.arange(len(truth)), truth]).sum())
 
 
 def _names(batches: EvalBatches, indices: Sequence[int]) -> list[str]:
     return [batches.source.name(index) for index in indices]
 
 
-def _check_readable(unreadable: Sequence[str], max_corrupt: int) -> None:
-    if len(unreadable) > max_corrupt:
-        raise InputError(
-            f"{len(unreadable)} pictures cannot be read: {', '.join(unreadable[:5])}.",
-            fix="Repair or remove them, or raise max_corrupt.",
-        )
+def _check_readable(names: Sequence[str], max_corrupt: int) -> None:
+    if len(names) > max_corrupt:
+        raise unreadable(names)
 
 
 def write_per_class(path: Path, evaluation: Evaluation, classes: Sequence[str]) -> None:
-    """Write one line a class as CSV: name, pictures, correct, top-1 in per cent."""
+    """Write one line a class as CSV: name, images, correct, top-1 in per cent."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["class", "samples", "correct", "top1"])
     for label, name in enumerate(classes):
-        samples, correct = int(evaluation.confusion[label].sum()), int(evaluation.confusion[label, label])
+        samples, correct = evaluation.classes[label].tolist()
         writer.writerow([name, samples, correct, f"{100 * correct / samples:.3f}" if samples else ""])
     write_text(path, text.getvalue())
 
@@ -159,7 +180,7 @@ def write_confusion(path: Path, evaluation: Evaluation, classes: Sequence[str]) 
     Raises:
         InputError: matplotlib is not installed.
     """
-    if len(classes) > _LARGEST_CONFUSION:
+    if evaluation.confusion is None or len(classes) > _LARGEST_DRAWING:
         return False
     figure, axes = _figure((6, 5.4))
     count = len(classes)

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: a progress bar or JSON lines, CSV, TensorBoard, and one picture of its curves."""
+"""What a run tells while it runs: a progress bar or JSON lines, CSV, TensorBoard, and one drawing of its curves."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _T = TypeVar("_T")
 STEPS = "steps.csv"
 EPOCHS = "epochs.csv"
 CURVES = "curves.png"
+_EPOCH_FIELDS = ("loss", "top1", "top5", "eval_loss", "average_top1", "average_top5", "average_eval_loss")
 _STEP_FIELDS = ("step", "epoch", "loss", "lr", "norm", "images_per_second")
 
 
@@ -75,7 +76,7 @@ class Journal:
         self._event({f"train/{name}": record[name] for name in ("loss", "lr", "norm")}, int(record["step"]))
 
     def epoch(self, history: Sequence[Mapping[str, Any]], steps_done: int) -> None:
-        """Record the newest epoch of ``history``, and write the table and the picture of all of them."""
+        """Record the newest epoch of ``history``, and write the table and the drawing of all of them."""
         if self.silent:
             return
         newest = history[-1]
@@ -84,7 +85,7 @@ class Journal:
         else:
             measured = "".join(
                 f", {label} {newest[key]:.2f}%"
-                for label, key in (("top-1", "top1"), ("top-5", "top5"))
+                for label, key in (("top-1", "top1"), ("top-5", "top5"), ("average's top-1", "average_top1"))
                 if key in newest
             )
             self.say(
@@ -95,7 +96,7 @@ class Journal:
             return
         write_text(self.folder / EPOCHS, _table(history))
         _draw(self.folder / CURVES, history)
-        self._event({f"epoch/{name}": newest[name] for name in ("loss", "top1", "top5") if name in newest}, steps_done)
+        self._event({f"epoch/{name}": newest[name] for name in _EPOCH_FIELDS if name in newest}, steps_done)
         if self._events is not None:
             self._events.flush()
 
@@ -116,13 +117,9 @@ class Journal:
         write_text(path, text.getvalue())
 
     def _event(self, scalars: Mapping[str, float], step: int) -> None:
-        if self._events is None:
-            return
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        self._events.add_event(Event(step=step, summary=Summary(value=values)))
+        if self._events is not None:
+            for tag, value in scalars.items():
+                self._events.add_scalar(tag, value, step)
 
 
 def _table(history: Sequence[Mapping[str, Any]]) -> str:
@@ -147,15 +144,19 @@ def _draw(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     scored = [record for record in history if "top1" in record]
     if scored:
         right = axes.twinx()
-        right.plot([record["epoch"] for record in scored], [record["top1"] for record in scored], color="tab:orange")
-        right.set_ylabel("top-1 (%)", color="tab:orange")
+        for key, style in (("top1", "-"), ("average_top1", "--")):
+            shown = [record for record in scored if key in record]
+            right.plot(
+                [record["epoch"] for record in shown], [record[key] for record in shown], style, color="tab:orange"
+            )
+        right.set_ylabel("top-1 (%), dashed: of the average", color="tab:orange")
     with atomic_write(path) as stream:
         figure.savefig(stream, format="png", dpi=120, bbox_inches="tight")
 
 
 def _event_writer(folder: Path) -> Any:
     try:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary import Writer
     except ImportError:
         return None  # TensorBoard is optional; CSV holds the same numbers
-    return EventFileWriter(str(folder / "tensorboard"))
+    return Writer(str(folder / "tensorboard"))

@@ -82,6 +82,8 @@ def _without_decay(parameter: Parameter, decay_filter: DecayFilter) -> bool:
     if decay_filter == "norm_and_bias":
         # MindCV's rule; it takes the layer scales gamma1…3 with it.
         return any(word in name for word in ("gamma", "beta", "bias"))
+    if decay_filter == "auto":
+        return "gamma" in name or "beta" in name  # what MindSpore's own optimizers leave out
     if decay_filter == "disable":
         return False
     # timm 0.4.8, which the paper's code runs on: vectors, biases, cls_token; timm 1.0 adds the position.

@@ -8,7 +8,6 @@ import mindspore
 from mindspore import dtype as mstype
 from mindspore import nn
 
-from xcit_hub.accelerated import cells as native
 from xcit_hub.models import XCiT
 from xcit_hub.training.recipe import AmpLevel
 
@@ -25,23 +24,17 @@ def mix_precision(network: XCiT, level: AmpLevel) -> None:
     """
     if level == "O0":
         return
-    network.take_apart()
     if level == "O1":
         _wrap(network)
         return
     mindspore.amp.auto_mixed_precision(network, level)
-    # These multiply by parameters of their children, which graph mode does not cast; both are a sliver of the work.
-    for cell in (network.pos_embeder, *(block.attn for block in network.cls_attn_blocks)):
-        cell.to_float(mstype.float32)
+    if network.pos_embeder is not None:
+        # It multiplies by a parameter of its child, which graph mode does not cast; a sliver of the work.
+        network.pos_embeder.to_float(mstype.float32)
     for _, cell in network.cells_and_names():
         # LayerNorm's sums of squares, and epsilon 1e-6, leave float16's range; gradients would not be finite at O3.
-        if isinstance(cell, nn.LayerNorm) or _is_compiled(cell):
+        if isinstance(cell, nn.LayerNorm):
             cell.to_float(mstype.float32)
-
-
-def _is_compiled(cell: nn.Cell) -> bool:
-    # These know float32 only, and a float16 cell casts every operand in it, also what the cell has just cast back.
-    return type(cell).__module__ == native.__name__
 
 
 class _InFloat16(nn.Cell):
@@ -59,7 +52,7 @@ class _InFloat16(nn.Cell):
 
 def _wrap(cell: nn.Cell) -> None:
     for name, child in cell.name_cells().items():
-        if isinstance(child, _FAST_IN_FLOAT16) and not _is_compiled(child):
+        if isinstance(child, _FAST_IN_FLOAT16):
             cell._cells[name] = _InFloat16(child)  # attribute assignment would rename the parameters
         else:
             _wrap(child)

@@ -1,35 +1,47 @@
-"""The recipe of a training run: one strict model of MindCV's recipe keys, and how YAML and flags become one.
+"""The recipe of a training run: one strict model of MindCV's recipe keys.
 
 Every key of the recipes that MindCV's ``config.py`` reads (both its 2022 and its 2024 form) keeps its name and its
-meaning. A key with a value this library cannot honour is refused by name; a key that nobody knows is an error.
+meaning. A key with a value this library cannot honour is refused by name; a key that has no effect beside the others is
+listed with its reason (:meth:`Recipe.without_effect`); a key that nobody knows is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from xcit_hub.errors import InputError, closest
+from xcit_hub.run_record import SeenImages
 from xcit_hub.variants import DialectName, Preprocessing, architecture
 
 AmpLevel = Literal["O0", "O1", "O2", "O3"]
-DecayFilter = Literal["disable", "norm_and_bias", "paper", "timm"]
+DecayFilter = Literal["disable", "auto", "norm_and_bias", "paper", "timm"]
+Scheduler = Literal[
+    "cosine_decay",
+    "warmup_cosine_decay",
+    "constant",
+    "exponential_decay",
+    "polynomial_decay",
+    "step_decay",
+    "multi_step_decay",
+    "one_cycle",
+    "cyclic",
+]
 
 _IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
-_LARGEST_FILE = 1 << 20  # a recipe is a page of text
+_NUMBER = re.compile(
+    r"[-+]?(0|[1-9]\d{0,17})|[-+]?(\d{1,18}\.\d{0,30}|\.\d{1,30})([eE][-+]?\d{1,3})?|[-+]?\d{1,18}[eE][-+]?\d{1,3}"
+)
+_SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_LONGEST_TEXT = 4096
+_MANY_EPOCHS = 100_000
 
 # Keys of MindCV's recipes that name machinery this library does not have: the only value each may take, and why.
-_ONLY_VALUE: dict[str, tuple[Any, str]] = {
+ONLY_VALUE: dict[str, tuple[Any, str]] = {
     "opt": ("adamw", "XCiT is trained with AdamW"),
-    "momentum": (0.9, "AdamW has betas (0.9, 0.999) and no momentum"),
-    "use_nesterov": (False, "AdamW has no Nesterov form"),
-    "num_cycles": (1, "the cosine runs once"),
-    "cycle_decay": (1.0, "the cosine runs once"),
     "aux_factor": (0.0, "XCiT has no auxiliary classifier"),
     "reduction": ("mean", "the loss is the mean over the batch"),
     "aug_splits": (0, "augmentation splits belong to AugMix, which is not implemented"),
@@ -42,7 +54,7 @@ _ONLY_VALUE: dict[str, tuple[Any, str]] = {
 class Recipe(BaseModel):
     """Everything that decides a training run. Keys and meanings are MindCV's, those below ``# xcit-hub`` are ours."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     # System
     mode: Literal[0, 1] = Field(0, description="0: graph mode, 1: PyNative")
@@ -66,40 +78,46 @@ class Recipe(BaseModel):
     dataset_download: bool = False
     num_parallel_workers: int = Field(8, ge=1, description="image decoding threads, at most one a core")
     shuffle: bool = Field(True, description="a new order each epoch")
-    num_samples: int | None = Field(None, ge=1, description="use only the first n training images")
+    num_samples: int | None = Field(
+        None, ge=1, description="train on so many images, of every class its share; without shuffle the first ones"
+    )
     batch_size: int = Field(128, ge=1, description="images a step on each worker")
     drop_remainder: bool = Field(True, description="leave out an epoch's last, smaller batch")
-    aug_repeats: int = Field(0, ge=0, description="views of an image in an epoch (repeated augmentation); 0, 1: off")
+    aug_repeats: int = Field(
+        0, ge=0, le=100, description="views of an image in an epoch (repeated augmentation); 0, 1: off"
+    )
 
     # Augmentation
-    image_resize: int = Field(224, ge=8, description="side of the square input in pixels")
+    image_resize: int = Field(224, ge=8, le=4096, description="side of the square input in pixels")
     scale: tuple[float, float] = Field((0.08, 1.0), description="RandomResizedCrop: share of the area")
     ratio: tuple[float, float] = Field((0.75, 1.333), description="RandomResizedCrop: aspect ratio")
     hflip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     vflip: float = Field(0.0, ge=0, le=1, description="probability of a vertical flip")
-    color_jitter: float | None = Field(
-        0.4, ge=0, description="brightness, contrast, saturation; unused with auto_augment"
+    color_jitter: float | tuple[float, float, float] | None = Field(
+        0.4, description="brightness, contrast, saturation, one number or three; unused with auto_augment"
     )
-    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bilinear"
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = Field(
+        "bilinear", description="how training and evaluation resize"
+    )
     auto_augment: str | None = Field(None, description="RandAugment, e.g. randaug-m9-mstd0.5-inc1")
     aug_splits: int = 0
     re_prob: float = Field(0.0, ge=0, le=1, description="probability of random erasing")
-    re_scale: tuple[float, float] = (0.02, 0.33)
-    re_ratio: tuple[float, float] = (0.3, 3.3)
+    re_scale: tuple[float, float] = Field((0.02, 0.33), description="random erasing: share of the area")
+    re_ratio: tuple[float, float] = Field((0.3, 3.3), description="random erasing: aspect ratio")
     re_value: Literal[0, "random"] = Field(0, description="0: the mean colour, random: noise for each pixel")
-    re_max_attempts: int = Field(10, ge=1)
+    re_max_attempts: int = Field(10, ge=1, le=1000, description="random erasing: draws before an image is left whole")
     mean: tuple[float, ...] = Field(_IMAGENET_MEAN, description="of each channel, in 0…255")
     std: tuple[float, ...] = Field(_IMAGENET_STD, description="of each channel, in 0…255")
     crop_pct: float = Field(0.875, gt=0, le=1, description="share of the resized image that evaluation sees")
-    mixup: float = Field(0.0, ge=0, description="alpha of mixup; 0: off")
-    cutmix: float = Field(0.0, ge=0, description="alpha of CutMix; 0: off")
+    mixup: float = Field(0.0, ge=0, le=100, description="alpha of mixup; 0: off")
+    cutmix: float = Field(0.0, ge=0, le=100, description="alpha of CutMix; 0: off")
     cutmix_prob: float = Field(1.0, ge=0, le=1, description="probability that a batch is mixed at all")
 
     # Model
     model: str = Field(..., description="architecture, by timm's name")
-    num_classes: int | None = Field(None, ge=1, description="left out: as many as the data set has")
+    num_classes: int | None = Field(None, ge=1, le=200_000, description="left out: as many as the data set has")
     in_channels: Literal[3] = 3
-    drop_rate: float | None = Field(None, ge=0, lt=1)
+    drop_rate: float | None = Field(None, ge=0, lt=1, description="dropout before the classifier")
     drop_path_rate: float | None = Field(None, ge=0, lt=1, description="stochastic depth")
     amp_level: AmpLevel = Field(
         "O0", description="in float16: nothing, dense and conv, all but norms, all but LayerNorm"
@@ -109,47 +127,52 @@ class Recipe(BaseModel):
     keep_checkpoint_max: int = Field(10, ge=1, description="checkpoints to keep")
     ckpt_save_dir: str = Field("./ckpt", description="where checkpoints and records go")
     ckpt_save_interval: int = Field(1, ge=1, description="epochs between checkpoints")
-    ckpt_save_policy: Literal["top_k", "latest_k"] | None = "latest_k"
-    epoch_size: int = Field(90, ge=1, description="epochs")
+    ckpt_save_policy: Literal["top_k", "latest_k"] | None = Field("latest_k", description="which to keep; null: all")
+    epoch_size: int = Field(90, ge=1, le=_MANY_EPOCHS, description="epochs")
     dataset_sink_mode: bool = Field(True, description="feed through the device's own queue; the CPU has none")
-    ema: bool = Field(False, description="keep an exponential moving average of the weights, and evaluate it")
-    ema_decay: float = Field(0.9999, ge=0, lt=1)
-    clip_grad: bool = False
+    ema: bool = Field(False, description="keep an exponential moving average of the weights beside them")
+    ema_decay: float = Field(0.9999, ge=0, lt=1, description="what the average keeps of itself at an update")
+    clip_grad: bool = Field(False, description="bound the gradients by clip_value")
     clip_value: float = Field(15.0, gt=0, description="largest global L2 norm of the gradients")
     layer_decay: float | None = Field(None, gt=0, le=1, description="learning rate shrinks so each layer down")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="batches summed before an update")
+    gradient_accumulation_steps: int = Field(1, ge=1, le=10_000, description="batches summed before an update")
 
     # Optimizer
-    opt: str = "adamw"
-    momentum: float = 0.9
-    weight_decay: float = Field(1e-6, ge=0)
-    use_nesterov: bool = False
+    opt: str = Field("adamw", description="the optimizer; MindCV's default is adam")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, momentum and rmsprop")
+    weight_decay: float = Field(1e-6, ge=0, description="decoupled from the gradient in adamw")
+    use_nesterov: bool = Field(False, description="Nesterov's form of momentum")
     filter_bias_and_bn: bool | None = Field(None, description="2022's name: true is norm_and_bias")
     weight_decay_filter: DecayFilter | None = Field(
-        None, description="without decay: nothing; norms and biases; facebook's list; timm's"
+        None,
+        description="without decay: nothing (the default); gamma, beta; these and biases; facebook's list; timm's",
     )
-    eps: float = Field(1e-10, gt=0)
-    loss_scale: float = Field(1.0, gt=0)
-    loss_scale_type: Literal["fixed", "dynamic"] = "fixed"
+    eps: float | None = Field(None, gt=0, description="left out: the optimizer's own, 1e-8 of adamw")
+    loss_scale: float = Field(1.0, ge=1, le=3.4e38, description="factor on the loss before gradients are taken")
+    loss_scale_type: Literal["fixed", "dynamic", "auto"] = Field(
+        "fixed", description="auto: MindSpore's for the amp_level, dynamic from 2**24 in O2, else none"
+    )
     dynamic_loss_scale: bool | None = Field(None, description="2022's name: true is loss_scale_type dynamic")
-    drop_overflow_update: bool = Field(True, description="skip an update whose gradients are not finite")
+    drop_overflow_update: bool | None = Field(
+        None, description="skip an update whose gradients are not finite; a dynamic scale always does"
+    )
 
     # Schedule
-    scheduler: Literal["cosine_decay", "constant"] = "cosine_decay"
+    scheduler: Scheduler = Field("cosine_decay", description="how the learning rate changes after the warm-up")
     lr: float = Field(0.001, gt=0, description="highest learning rate, for the whole batch, not scaled")
-    min_lr: float = Field(1e-6, ge=0)
-    warmup_epochs: int = Field(3, ge=0)
+    min_lr: float = Field(1e-6, ge=0, description="where the cosine ends")
+    warmup_epochs: int = Field(3, ge=0, le=_MANY_EPOCHS, description="epochs from warmup_factor · lr to lr")
     warmup_factor: float = Field(0.0, ge=0, le=1, description="warm-up starts at this share of lr")
-    decay_epochs: int = Field(100, ge=1, description="epochs from lr to min_lr")
-    decay_rate: float = Field(0.9, description="no effect on the cosine; step schedules are refused")
-    multi_step_decay_milestones: tuple[int, ...] = Field((30, 60, 90), description="no effect on the cosine")
+    decay_epochs: int = Field(100, ge=1, le=_MANY_EPOCHS, description="epochs from lr to min_lr, or of one step")
+    decay_rate: float = Field(0.9, gt=0, le=10, description="factor of a step, or the polynomial's power")
+    multi_step_decay_milestones: tuple[int, ...] = Field((30, 60, 90), description="epochs of multi_step_decay")
     lr_epoch_stair: bool = Field(False, description="change the learning rate at epochs only")
-    num_cycles: int = 1
-    cycle_decay: float = 1.0
+    num_cycles: int = Field(1, ge=1, le=_MANY_EPOCHS, description="cosines, or cycles of cyclic")
+    cycle_decay: float = Field(1.0, gt=0, le=10, description="what each cosine's height is of the one before")
 
     # Loss
-    loss: Literal["CE", "BCE"] = "CE"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    loss: Literal["CE", "BCE"] = Field("CE", description="cross-entropy, or binary cross-entropy")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a target that all classes get")
     aux_factor: float = 0.0
     reduction: str = "mean"
     eval_shuffle: bool = Field(False, description="no effect: every image counts once in any order")
@@ -158,25 +181,71 @@ class Recipe(BaseModel):
     enable_modelarts: bool = False
 
     # xcit-hub
-    dialect: DialectName = Field("paper", description="what the network computes: paper, or mindcv")
+    dialect: DialectName | None = Field(
+        None, description="what the network computes: paper, or mindcv; left out: what the checkpoint says"
+    )
+    ema_warmup: int = Field(
+        2000,
+        ge=0,
+        le=10**9,
+        description="decay is ema_decay · (1 − exp(−updates / ema_warmup)), as in MindCV; 0: ema_decay from the start",
+    )
+    lr_epoch_lag: int = Field(
+        0, ge=0, le=10, description="epochs by which the rate lags; facebook's main.py sets it after an epoch: 1"
+    )
     switch_prob: float = Field(0.5, ge=0, le=1, description="with mixup and CutMix on: share of CutMix batches")
     warmup_prefix: bool = Field(True, description="decay_epochs begin after the warm-up; false: they contain it")
     no_weight_decay: tuple[str, ...] = Field((), description="further parameters without decay, by part of name")
     freeze_bn: bool = Field(False, description="BatchNorm keeps the statistics it was given")
     recompute: bool = Field(False, description="recompute activations backward: less memory, more time")
     jit_level: Literal["O0", "O1", "O2", ""] = Field("", description="graph compilation level; empty: MindSpore's")
-    max_corrupt: int = Field(10, ge=0, description="unreadable images to skip before giving up")
+    max_corrupt: int = Field(10, ge=0, le=10**6, description="unreadable images to skip before giving up")
     teacher: str = Field("", description="architecture of the distillation teacher")
     teacher_ckpt: str = Field("", description="its checkpoint")
-    distillation_type: Literal["none", "soft", "hard"] = "none"
+    distillation_type: Literal["none", "soft", "hard"] = Field("none", description="how the teacher is followed")
     distillation_alpha: float = Field(0.5, ge=0, le=1, description="weight of the teacher's loss")
     distillation_tau: float = Field(1.0, gt=0, description="temperature of soft distillation")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take a switch from words alone and a number from numbers alone: pydantic makes True of 1.0, and 1 of True."""
+        kind = kind_of(info.field_name or "")
+        if kind == "switch":
+            return _switch(value)
+        if kind == "text":
+            return _checked_text(value)
+        for entry in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(entry, bool):
+                raise ValueError("must not be a truth value")
+            if isinstance(entry, str):
+                _checked_text(entry)
+                if kind == "number" and not _NUMBER.fullmatch(entry):
+                    raise ValueError("must be a number")
+        return value
+
+    @field_validator("dataset", "opt", mode="after")
+    @classmethod
+    def _lower(cls, value: str) -> str:
+        return value.lower()
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
 
     @field_validator("scale", "ratio", "re_scale", "re_ratio")
     @classmethod
     def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0 < value[0] <= value[1]:
             raise ValueError("must be two positive numbers, the smaller first")
+        return value
+
+    @field_validator("color_jitter")
+    @classmethod
+    def _not_negative(cls, value: float | tuple[float, ...] | None) -> float | tuple[float, ...] | None:
+        if value is not None and min(value if isinstance(value, tuple) else (value,)) < 0:
+            raise ValueError("must not be negative")
         return value
 
     @field_validator("drop_rate", "drop_path_rate", mode="after")
@@ -186,7 +255,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        for key, (only, reason) in _ONLY_VALUE.items():
+        for key, (only, reason) in ONLY_VALUE.items():
             if getattr(self, key) != only:
                 raise ValueError(f"{key} can only be {only!r}: {reason}")
         architecture(self.model)
@@ -194,28 +263,49 @@ class Recipe(BaseModel):
             raise ValueError(f"mean and std need {self.in_channels} numbers")
         if min(self.std) <= 0:
             raise ValueError("std must be positive")
-        if self.ckpt_save_policy == "top_k" and not self.val_while_train:
-            raise ValueError("ckpt_save_policy top_k needs val_while_train")
-        if (self.distillation_type != "none") != bool(self.teacher and self.teacher_ckpt):
-            raise ValueError("distillation needs all of distillation_type, teacher and teacher_ckpt, or none")
-        if (self.mixup or self.cutmix) and self.batch_size % 2:
-            raise ValueError("mixup and CutMix pair the images of a batch: batch_size must be even")
-        old, new = self.filter_bias_and_bn, self.weight_decay_filter
-        if old is not None and new is not None:
-            raise ValueError("filter_bias_and_bn and weight_decay_filter say the same: give one of them")
+        for refused, reason in _CONTRADICTIONS:
+            if refused(self):
+                raise ValueError(reason)
         return self
 
     @property
     def decay_filter(self) -> DecayFilter:
-        """Which parameters weight decay leaves out, by either of MindCV's two keys; its default is its 2022 form's."""
+        """Which parameters weight decay leaves out, by either of MindCV's two keys; the default is that of its 0.5."""
         if self.weight_decay_filter is not None:
             return self.weight_decay_filter
-        return "disable" if self.filter_bias_and_bn is False else "norm_and_bias"
+        return "norm_and_bias" if self.filter_bias_and_bn else "disable"
+
+    @property
+    def epsilon(self) -> float:
+        """What is added to the root of the second moment."""
+        return 1e-8 if self.eps is None else self.eps
 
     @property
     def dynamic_scaling(self) -> bool:
         """Whether the loss scale adapts, by either of MindCV's two keys."""
+        if self.loss_scale_type == "auto":
+            return self.amp_level == "O2"
         return self.loss_scale_type == "dynamic" or bool(self.dynamic_loss_scale)
+
+    @property
+    def first_loss_scale(self) -> float:
+        """The loss scale of the first step; of ``auto`` it is that of MindSpore's ``_config_level``."""
+        if self.loss_scale_type == "auto":
+            return 2.0**24 if self.amp_level == "O2" else 1.0
+        return self.loss_scale
+
+    @property
+    def guarded(self) -> bool:
+        """Whether an update is skipped whose gradients are not finite."""
+        return self.dynamic_scaling or bool(self.drop_overflow_update)
+
+    @property
+    def jitter(self) -> tuple[float, float, float]:
+        """Strength of the change of brightness, contrast and saturation."""
+        if isinstance(self.color_jitter, tuple):
+            return self.color_jitter
+        strength = self.color_jitter or 0.0
+        return strength, strength, strength
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -230,122 +320,143 @@ class Recipe(BaseModel):
             std=(red_std, green_std, blue_std),
         )
 
+    @property
+    def seen_images(self) -> SeenImages:
+        """The same as it travels with checkpoints and records."""
+        seen = self.preprocessing
+        return SeenImages(
+            input_size=(self.in_channels, seen.image_size, seen.image_size),
+            mean=seen.mean,
+            std=seen.std,
+            interpolation=seen.interpolation,
+            crop_pct=seen.crop_pct,
+        )
 
-def load_recipe(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a YAML recipe and lay ``overrides`` (typed values or a command line's words) over it.
-
-    Args:
-        path: the YAML file, the name of a recipe that ships with the library (``cpu_smoke``), or None for the
-            defaults alone.
-        overrides: key → value, as from ``--epoch_size 2``.
-
-    Raises:
-        InputError: the file is no recipe, or a key or value is unknown; the message names the nearest key.
-    """
-    settings = {} if path is None else _read_yaml(_find(Path(path)))
-    settings.update(overrides or {})
-    return _build(settings, where=path)
-
-
-def parse_flags(words: Sequence[str]) -> dict[str, Any]:
-    """Turn ``["--epoch_size", "2", "--distribute", "--lr=1e-3"]`` into recipe settings.
-
-    A flag without a value means true, as in MindCV. Values are read as YAML, so lists and numbers work. Dashes in a
-    key mean underscores.
-
-    Raises:
-        InputError: a word is no flag, or a flag is no key of a recipe.
-    """
-    settings: dict[str, Any] = {}
-    position = 0
-    while position < len(words):
-        word = words[position]
-        if not word.startswith("--"):
-            raise InputError(f"{word!r} is not a flag.", fix="Write recipe keys as --key value.")
-        key, equals, text = word[2:].partition("=")
-        key = key.replace("-", "_")
-        _check_known([key], where="the command line")
-        position += 1
-        if not equals:
-            if position < len(words) and not words[position].startswith("--"):
-                text = words[position]
-                position += 1
-            else:
-                text = "true"
-        settings[key] = _scalar(text)
-    return settings
+    def without_effect(self) -> dict[str, str]:
+        """Return the keys that were given another value than their default and change nothing here, with the reason."""
+        idle = {}
+        for keys, applies, reason in _WITHOUT_EFFECT:
+            if applies(self):
+                for key in keys:
+                    if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
+                        idle[key] = reason
+        return idle
 
 
-def _scalar(text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):
-        # YAML 1.1 reads 1e-3 as a word.
-        try:
-            return float(value)
-        except ValueError:
-            return text
-    return text if value is None and text else value
+_STEPWISE = ("exponential_decay", "polynomial_decay", "step_decay", "multi_step_decay")
+_COSINES = ("cosine_decay", "warmup_cosine_decay")
+
+# What cannot be together: when, and the sentence that refuses it.
+_CONTRADICTIONS: Sequence[tuple[Callable[[Recipe], bool], str]] = (
+    (
+        lambda r: r.ckpt_save_policy == "top_k" and not r.val_while_train,
+        "ckpt_save_policy top_k needs val_while_train",
+    ),
+    (
+        lambda r: len({r.distillation_type != "none", bool(r.teacher), bool(r.teacher_ckpt)}) > 1,
+        "distillation needs all of distillation_type, teacher and teacher_ckpt, or none",
+    ),
+    (
+        lambda r: bool(r.mixup or r.cutmix) and bool(r.batch_size % 2),
+        "mixup and CutMix pair the images of a batch: batch_size must be even",
+    ),
+    (
+        lambda r: r.filter_bias_and_bn is not None and r.weight_decay_filter is not None,
+        "filter_bias_and_bn and weight_decay_filter say the same: give one of them",
+    ),
+    (
+        lambda r: r.dynamic_loss_scale is not None and "loss_scale_type" in r.model_fields_set,
+        "dynamic_loss_scale and loss_scale_type say the same: give one of them",
+    ),
+    (
+        lambda r: r.dynamic_scaling and r.drop_overflow_update is False,
+        "drop_overflow_update cannot be false: a dynamic loss scale always skips an update that overflowed",
+    ),
+    (
+        lambda r: r.scheduler in ("one_cycle", "cyclic") and (r.warmup_epochs > 0 or r.lr_epoch_stair),
+        "scheduler one_cycle and cyclic take no warm-up and change at every step: set warmup_epochs 0 and "
+        "lr_epoch_stair false",
+    ),
+    (
+        lambda r: r.scheduler == "one_cycle" and r.min_lr == 0,
+        "scheduler one_cycle ends at min_lr, which must not be 0",
+    ),
+    (
+        lambda r: r.lr_epoch_lag > 0 and not r.lr_epoch_stair,
+        "lr_epoch_lag counts epochs: set lr_epoch_stair",
+    ),
+)  # fmt: skip
+
+# Keys that change nothing: which, when, and why. A run says those that its recipe set.
+_WITHOUT_EFFECT: Sequence[tuple[Sequence[str], Callable[[Recipe], bool], str]] = (
+    (["eval_shuffle"], lambda _: True, "every image counts once in any order"),
+    (["color_jitter"], lambda r: bool(r.auto_augment), "not applied beside auto_augment, as in timm and MindCV"),
+    (["re_scale", "re_ratio", "re_value", "re_max_attempts"], lambda r: not r.re_prob, "re_prob is 0"),
+    (["cutmix_prob"], lambda r: not (r.mixup or r.cutmix), "mixup and cutmix are off"),
+    (["switch_prob"], lambda r: not (r.mixup and r.cutmix), "mixup and cutmix are not both on"),
+    (["ema_decay", "ema_warmup"], lambda r: not r.ema, "ema is off"),
+    (["clip_value"], lambda r: not r.clip_grad, "clip_grad is off"),
+    (["keep_checkpoint_max"], lambda r: r.ckpt_save_policy is None, "ckpt_save_policy null keeps all"),
+    (["val_interval"], lambda r: not r.val_while_train, "val_while_train is off"),
+    (["momentum", "use_nesterov"], lambda r: r.opt == "adamw", "AdamW's betas are 0.9 and 0.999"),
+    (["loss_scale"], lambda r: r.loss_scale_type == "auto", "loss_scale_type auto takes MindSpore's"),
+    (["min_lr"], lambda r: r.scheduler in (*_STEPWISE, "constant"), "only the cosines, one_cycle and cyclic use it"),
+    (["decay_epochs"], lambda r: r.scheduler not in (*_COSINES, "step_decay"), "of cosine_decay and step_decay"),
+    (["decay_rate"], lambda r: r.scheduler not in _STEPWISE, "of the schedules that decay by a rate"),
+    (["multi_step_decay_milestones"], lambda r: r.scheduler != "multi_step_decay", "of multi_step_decay"),
+    (["num_cycles"], lambda r: r.scheduler not in (*_COSINES, "cyclic"), "of cosine_decay and cyclic"),
+    (["cycle_decay"], lambda r: r.scheduler not in _COSINES or r.num_cycles == 1, "of several cosines"),
+    (["warmup_factor", "warmup_prefix"], lambda r: not r.warmup_epochs, "warmup_epochs is 0"),
+    (["jit_level"], lambda r: r.mode == 1, "PyNative mode compiles nothing"),
+    (["distillation_alpha"], lambda r: r.distillation_type == "none", "distillation_type is none"),
+    (["distillation_tau"], lambda r: r.distillation_type != "soft", "of soft distillation"),
+)  # fmt: skip
 
 
-def _find(path: Path) -> Path:
-    # Installed, the recipes lie inside the package; in a checkout beside it.
-    for folder in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs"):
-        shipped = folder / "xcit" / f"{path.name.removesuffix('.yaml')}.yaml"
-        if not path.is_file() and shipped.is_file():
-            return shipped
-    return path
+def kind_of(key: str) -> Literal["switch", "text", "number", "other"]:
+    """Say what a key takes: a truth value, words, a number or numbers, or something of its own."""
+    annotation = _annotation(key)
+    kinds = {_kind(part) for part in _parts(annotation)} - {"nothing"}
+    found = kinds.pop() if len(kinds) == 1 else "other"
+    return found if found in ("switch", "text", "number") else "other"  # type: ignore[return-value]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise InputError("The recipe is larger than a megabyte; this is not one.", where=path)
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"Cannot read the recipe: {error.strerror}.",
-            where=path,
-            fix="See configs/xcit/ for the recipes there are.",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"The recipe is not YAML: {error}", where=path) from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InputError("The recipe is not a list of `key: value` lines.", where=path)
-    return {key: float(value) if _is_bare_exponent(value) else value for key, value in content.items()}
+def _annotation(key: str) -> Any:
+    return Recipe.model_fields[key].annotation
 
 
-def _is_bare_exponent(value: Any) -> bool:
-    # YAML 1.1 takes `1e-5` for a word where people mean a number.
-    if not isinstance(value, str) or "e" not in value.lower():
-        return False
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
+def _parts(annotation: Any) -> list[Any]:
+    """Flatten unions and tuples into the types that stand in them."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return [type(value) for value in get_args(annotation)]
+    if origin is None:
+        return [annotation]
+    return [part for entry in get_args(annotation) if entry is not ... for part in _parts(entry)]
 
 
-def _check_known(keys: Iterable[str], where: object) -> None:
-    for key in keys:
-        if key not in Recipe.model_fields:
-            raise InputError(
-                f"A recipe has no key {key!r}.",
-                where=where,
-                fix=closest(key, Recipe.model_fields) or "`xcit-hub train --help` lists all keys.",
-            )
+def _kind(part: Any) -> str:
+    if part is bool:
+        return "switch"
+    if part in (int, float):
+        return "number"
+    return "text" if part is str else "nothing"
 
 
-def _build(settings: Mapping[str, Any], where: object) -> Recipe:
-    _check_known(settings, where)
-    try:
-        return Recipe(**settings)
-    except ValidationError as error:
-        faults = []
-        for fault in error.errors():
-            key = ".".join(str(part) for part in fault["loc"])
-            message = fault["msg"].removeprefix("Value error, ")
-            faults.append(f"{key}: {message}, not {fault['input']!r}" if key else message)
-        raise InputError(f"The recipe does not hold: {'; '.join(faults)}.", where=where) from error
+def _switch(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in _SWITCHES:
+        return _SWITCHES[value.lower()]
+    raise ValueError("must be true or false")
+
+
+def _checked_text(value: Any) -> Any:
+    """Let a text through that can be a name in a file, a path and a line of a log."""
+    for entry in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(entry, str):
+            if len(entry) > _LONGEST_TEXT:
+                raise ValueError(f"must not be longer than {_LONGEST_TEXT} characters")
+            if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in entry):
+                raise ValueError("must be plain text in UTF-8")
+    return value

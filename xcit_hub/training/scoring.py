@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,29 @@ from xcit_hub.data.mixing import Images
 from xcit_hub.errors import InputError
 from xcit_hub.files import sha256_of, write_text
 from xcit_hub.models import XCiT, load_weights
-from xcit_hub.models.kernels import device_target
+from xcit_hub.models.functions import device_target
 from xcit_hub.parameters import parameter_count
 from xcit_hub.parity import torch_network
 from xcit_hub.run_record import RunRecord
 from xcit_hub.training import device
-from xcit_hub.training.engine import RUN, answer_of, eval_data, evaluation_network, versions
+from xcit_hub.training.engine import RUN, answer_of, versions
 from xcit_hub.training.evaluation import Answer, Evaluation, evaluate, write_confusion, write_per_class
+from xcit_hub.training.inputs import eval_data, match_classes
 from xcit_hub.training.journal import Journal
+from xcit_hub.training.keeping import stored_classes
 from xcit_hub.training.precision import mix_precision
 from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.start import dialect_of, evaluation_network
 from xcit_hub.variants import Preprocessing
 
-_LISTED = 20  # differing pictures printed; JSON holds all
+_LISTED = 20  # differing images printed; JSON holds all
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A picture that two networks answer differently: its name, its class, and both first answers."""
+    """An image that two networks answer differently: its name, its class, and both first answers."""
 
-    picture: str
+    image: str
     truth: str
     ours: str
     theirs: str
@@ -46,8 +49,8 @@ class Report:
     """What an evaluation found.
 
     Args:
-        theirs: what timm's network scored on the same pictures, if it was asked.
-        differences: the pictures on which the two differ.
+        theirs: what timm's network scored on the same images, if it was asked.
+        differences: the images on which the two differ.
         record: the same, as ``run.json`` holds it.
     """
 
@@ -64,6 +67,7 @@ class Report:
             "top1_interval": self.ours.interval1,
             "top5": self.ours.top5,
             "top5_interval": self.ours.interval5,
+            "loss": self.ours.loss,
             "samples": self.ours.samples,
             "unreadable": list(self.ours.unreadable),
         }
@@ -76,20 +80,34 @@ class Report:
         if self.theirs is None:
             return str(self.ours)
         lines = [f"MindSpore: {self.ours}", f"timm:      {self.theirs}"]
-        lines.append(f"{len(self.differences)} pictures are answered differently")
+        lines.append(f"{len(self.differences)} images are answered differently")
         for entry in self.differences[:_LISTED]:
-            lines.append(f"  {entry.picture}: MindSpore {entry.ours}, timm {entry.theirs}, true {entry.truth}")
+            lines.append(f"  {entry.image}: MindSpore {entry.ours}, timm {entry.theirs}, true {entry.truth}")
         if len(self.differences) > _LISTED:
             lines.append(f"  … and {len(self.differences) - _LISTED} more; --json lists all")
         return "\n".join(lines)
 
 
-def stored_network(recipe: Recipe) -> tuple[XCiT, str]:
-    """Build the recipe's network from its ``ckpt_path``; return it with the file's SHA-256.
+@dataclass(frozen=True)
+class Stored:
+    """A network from a checkpoint.
+
+    Args:
+        digest: SHA-256 of its file.
+        classes: what its outputs are called, if the file says it.
+    """
+
+    network: XCiT
+    digest: str
+    classes: list[str] | None
+
+
+def stored_network(recipe: Recipe) -> Stored:
+    """Build the recipe's network from its ``ckpt_path``; the file's dialect where the recipe has none.
 
     Raises:
-        InputError: there is no ckpt_path, or its classes are not the recipe's.
-        CheckpointError, WeightsError: the file is no checkpoint of this network.
+        InputError: there is no ckpt_path, its classes are not the recipe's, or nothing tells the dialect.
+        CheckpointError, WeightsError: the file is not a checkpoint of this network.
     """
     if not recipe.ckpt_path:
         raise InputError("Nothing says which weights to evaluate.", fix="Give --ckpt_path FILE, or a model id.")
@@ -100,13 +118,13 @@ def stored_network(recipe: Recipe) -> tuple[XCiT, str]:
             where=recipe.ckpt_path,
             fix=f"Pass --num_classes {loaded.num_classes}.",
         )
-    network = evaluation_network(recipe, loaded.num_classes, "O0")
+    network = evaluation_network(recipe.model, loaded.num_classes, dialect_of(recipe, loaded.dialect), "O0")
     load_weights(network, loaded.arrays())
-    return network, sha256_of(recipe.ckpt_path)
+    return Stored(network, sha256_of(recipe.ckpt_path), stored_classes(recipe.ckpt_path))
 
 
 def settings_of(network: XCiT, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return the recipe settings that a loaded network brings along: what it is, and how it wants its pictures."""
+    """Return the recipe settings that a loaded network brings along: what it is, and how it wants its images."""
     return {
         "model": network.architecture.name,
         "dialect": network.dialect.name,
@@ -124,36 +142,47 @@ def score(
     network: XCiT,
     *,
     recipe_name: str | None = None,
+    flags: Mapping[str, Any] | None = None,
     digest: str | None = None,
+    classes: Sequence[str] | None = None,
+    certain: bool = True,
     against_timm: bool = False,
     output: Path | None = None,
     as_json: bool = False,
 ) -> Report | None:
-    """Evaluate a network on the recipe's evaluation split, every picture once.
+    """Evaluate a network on the recipe's evaluation split, every image once.
 
-    Pictures are shared among the workers of msrun or mpirun, if it started this process.
+    Images are shared among the workers of msrun or mpirun, if it started this process.
 
     Args:
-        recipe_name: the file the recipe was read from, for the record.
+        recipe_name, flags: the file the recipe was read from, and the keys that the command line changed, for the
+            record.
         digest: SHA-256 of the weights, for the record.
-        against_timm: evaluate timm's network with the same weights on the same pictures, too.
+        classes: what the network's outputs are called; None where nobody knows.
+        certain: whether class folders must go by these names.
+        against_timm: evaluate timm's network with the same weights on the same images, too.
         output: write ``run.json``, ``per_class.csv`` and, for up to 100 classes, ``confusion.png`` there.
 
     Returns:
         What was found; None on every worker but the first.
 
     Raises:
-        InputError: the data does not fit the network, or too many pictures are unreadable.
+        InputError: the data does not fit the network, or too many images are unreadable.
     """
     distribute = device.started_by() is not None
     if distribute and against_timm:
         raise InputError("The comparison with timm runs in one process.", fix="Start it without msrun.")
     worker = device.prepare(recipe, distribute=distribute)
     batches = eval_data(recipe, worker)
+    missing = match_classes(batches.source, network.num_classes, classes, whose="the network", certain=certain)
     arrays = {name: parameter.asnumpy() for name, parameter in network.parameters_dict().items()}
     network.set_train(False)
     mix_precision(network, recipe.val_amp_level)
     journal = Journal(None, as_json=as_json, silent=worker.rank > 0)
+    if missing:
+        journal.say(f"{len(missing)} of the network's classes have no image in {recipe.val_split}")
+    if batches.source.others:
+        journal.say(f"{batches.source.others} files are not images by their names or places, and were left out")
     began = time.perf_counter()
     ours = _shown(answer_of(network), batches, network.num_classes, worker, recipe, journal, "evaluating")
     seconds = time.perf_counter() - began
@@ -167,24 +196,29 @@ def score(
         journal.say(f"cannot be read, not evaluated: {name}")
     if worker.rank:
         return None
-    record = RunRecord.model_validate(
-        {
-            "recipe": recipe_name,
-            "versions": versions(),
-            "device": device_target(),
-            "cards": worker.count,
-            "batch_size": recipe.batch_size,
-            "image_size": (recipe.image_resize, recipe.image_resize),
-            "params": parameter_count(network.architecture, num_classes=network.num_classes),
-            "top1": ours.top1,
-            "top5": ours.top5,
-            "eval_samples": ours.samples,
-            "checkpoint_sha256": digest,
-            "dataset": recipe.dataset,
-            "eval_seconds": round(seconds, 3),
-            "model": network.architecture.name,
-            "dialect": network.dialect.name,
-        }
+    record = RunRecord(
+        recipe=recipe_name,
+        flags=dict(flags or {}),
+        versions=versions(),
+        device=device_target(),
+        cards=worker.count,
+        batch_size=recipe.batch_size,
+        image_size=(recipe.image_resize, recipe.image_resize),
+        params=parameter_count(network.architecture, num_classes=network.num_classes),
+        model=network.architecture.name,
+        dialect=network.dialect.name,
+        num_classes=network.num_classes,
+        classes=None if classes is None else list(classes),
+        dataset=recipe.dataset,
+        top1=ours.top1,
+        top5=ours.top5,
+        eval_loss=ours.loss,
+        eval_samples=ours.samples,
+        eval_seconds=round(seconds, 3),
+        preprocessing=recipe.seen_images,
+        checkpoint=Path(recipe.ckpt_path).name or None,
+        checkpoint_sha256=digest,
+        unreadable=list(ours.unreadable),
     )
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)

@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import mindspore
-from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 from mindspore import dtype as mstype
 
+from xcit_hub.accelerated import accelerate, is_fused
 from xcit_hub.accelerated.stacked import Arrays, StackedXCiT, by_layer, fill, members, stacked
 from xcit_hub.data.batches import Worker
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT
-from xcit_hub.models.kernels import recomputes
+from xcit_hub.models.functions import device_target
+from xcit_hub.models.private import recomputes
 from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
 from xcit_hub.training.optimizer import AdamW, parameter_settings
 from xcit_hub.training.randomness import seed_dropout
 from xcit_hub.training.recipe import Recipe
 
-_SCALE_WINDOW = 2000  # torch.amp.GradScaler: steps without overflow before the scale doubles
-_SMALLEST_SCALE = 1.0
+_SCALE_WINDOW = 2000  # as in torch.amp.GradScaler and MindCV: steps without overflow before the scale doubles
 _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_
 
 _map = ops.HyperMap()
@@ -41,8 +42,8 @@ def _square_one(gradient: Tensor) -> Tensor:
     return (gradient * gradient).sum()
 
 
-@_average.register("Float", "Tensor", "Tensor")
-def _average_one(decay: float, average: Parameter, weight: Tensor) -> bool:
+@_average.register("Tensor", "Tensor", "Tensor")
+def _average_one(decay: Tensor, average: Parameter, weight: Tensor) -> bool:
     ops.assign(average, average * decay + weight * (1.0 - decay))
     return True
 
@@ -110,11 +111,17 @@ class _Update(nn.Cell):
             nn.DistributedGradReducer(optimizer.weights, mean=True, degree=workers) if workers > 1 else nn.Identity()
         )
         self.clip = recipe.clip_value if recipe.clip_grad else 0.0
-        self.guarded = recipe.drop_overflow_update
+        self.guarded = recipe.guarded
         self.dynamic = recipe.dynamic_scaling
-        self.scale = Parameter(Tensor(recipe.loss_scale, mstype.float32), name="loss_scale", requires_grad=False)
-        self.quiet_steps = Parameter(Tensor(0.0, mstype.float32), name="quiet_steps", requires_grad=False)
-        self.decay = recipe.ema_decay
+        self.scaler = amp.DynamicLossScaler(recipe.first_loss_scale, scale_factor=2, scale_window=_SCALE_WINDOW)
+        self.scale, self.quiet_steps = self.scaler.scale_value, self.scaler.counter
+        self.scale.name, self.quiet_steps.name = "loss_scale", "quiet_steps"
+        for parameter in (self.scale, self.quiet_steps):
+            parameter.requires_grad = False
+        # There the hardware keeps the overflow to itself: the first cards saturate instead of giving infinity.
+        self.hidden_overflow = device_target() == "Ascend"
+        self.decay = Tensor(recipe.ema_decay, mstype.float32)
+        self.warmup = float(recipe.ema_warmup)
         self.averaged = ema is not None
         self.weights = ParameterTuple(list(network.get_parameters()))
         self.averages = ParameterTuple(list(ema.get_parameters()) if ema is not None else [])
@@ -123,6 +130,8 @@ class _Update(nn.Cell):
         gradients = _map(ops.partial(_multiplied, 1.0 / self.scale), self.reduce(gradients))
         norm = ops.sqrt(ops.addn(_map(_squared_sum, gradients)))
         finite = ops.isfinite(norm)
+        if self.hidden_overflow:
+            finite = ops.logical_and(finite, amp.all_finite(gradients))
         if self.clip > 0.0:
             factor = ops.minimum(self.clip / (norm + _CLIP_EPSILON), Tensor(1.0, mstype.float32))
             gradients = _map(ops.partial(_multiplied, factor), gradients)
@@ -132,21 +141,16 @@ class _Update(nn.Cell):
         else:
             self._apply(gradients, learning_rate)
         if self.dynamic:
-            self._rescale(finite.astype(mstype.float32))
+            self.scaler.adjust(finite)
         applied = finite.astype(mstype.float32) if self.guarded else Tensor(1.0, mstype.float32)
         return norm, applied
 
     def _apply(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> None:
-        self.optimizer(gradients, learning_rate)
+        updates = self.optimizer(gradients, learning_rate)
         if self.averaged:
-            _map(ops.partial(_average, self.decay), self.averages, self.weights)
-
-    def _rescale(self, finite: Tensor) -> None:
-        quiet = (self.quiet_steps + 1.0) * finite
-        grow = (quiet >= _SCALE_WINDOW).astype(mstype.float32)
-        factor = (0.5 + 0.5 * finite) * (1.0 + grow)
-        ops.assign(self.scale, ops.maximum(self.scale * factor, Tensor(_SMALLEST_SCALE, mstype.float32)))
-        ops.assign(self.quiet_steps, quiet * (1.0 - grow))
+            # MindCV: decay · (1 − exp(−t/2000)), so that the initial weights are soon forgotten.
+            decay = self.decay * -ops.expm1(-updates / self.warmup) if self.warmup > 0.0 else self.decay
+            _map(ops.partial(_average, decay), self.averages, self.weights)
 
 
 class _FusedStep(nn.Cell):
@@ -197,9 +201,10 @@ class TrainStep:
     """A network under training: call it with one batch after another.
 
     Args:
-        network: the student. From here on it belongs to the step: load weights, freeze, recompute, hook and replace
-            its classifier before. Read it from :attr:`network` after: where its blocks are trained as one cell (see
-            :mod:`xcit_hub.accelerated.stacked`) they are as they were until that brings them up to date.
+        network: the student. Its parameters are trained; load weights, freeze, recompute, hook and replace its
+            classifier before. Read it from :attr:`network` after, which is computed by compiled code where that serves:
+            where its blocks are trained as one cell (see :mod:`xcit_hub.accelerated.stacked`) they are as they were
+            until that brings them up to date.
         recipe: loss, optimizer, clipping, scaling, accumulation, averaging.
         ema: the network that holds the moving average, a copy of ``network`` at the start; its parameters are renamed
             ``ema.…``. None without averaging. Read it from :attr:`ema`.
@@ -222,6 +227,8 @@ class TrainStep:
         worker = worker or Worker()
         graph = mindspore.get_context("mode") == mindspore.GRAPH_MODE
         _check(network, ema, recipe, graph)
+        network, ema = accelerate(network), None if ema is None else accelerate(ema)
+        teacher = None if teacher is None else accelerate(teacher)
         self._network = network
         self._ema = ema
         self.accumulation = recipe.gradient_accumulation_steps
@@ -249,7 +256,7 @@ class TrainStep:
             loss = DistillationLoss(loss, recipe.distillation_type, recipe.distillation_alpha, recipe.distillation_tau)
         self.optimizer = AdamW(
             [replace(settings[members(entry)[0]], parameter=entry) for entry in self._trained.trainable_params()],
-            recipe.eps,
+            recipe.epsilon,
         )
         backward = _Backward(self._trained, loss, self.optimizer.weights, teacher, self.accumulation)
         self._update = _Update(self._trained, self.optimizer, recipe, self._averaged, worker.count)
@@ -339,7 +346,7 @@ class TrainStep:
 
 
 def _check(network: XCiT, ema: XCiT | None, recipe: Recipe, graph: bool) -> None:
-    if network.fused:
+    if is_fused(network):
         raise InputError("A fused network cannot be trained.", fix="Train the network that fuse() was called on.")
     if ema is network:
         raise InputError("The moving average cannot be the network itself.", fix="Give it a copy.")

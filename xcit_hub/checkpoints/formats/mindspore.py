@@ -14,16 +14,17 @@ and ten bytes at the end.
 from __future__ import annotations
 
 import math
-import mmap
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from xcit_hub.checkpoints.tensor import DTYPES, Extent, StoredTensor
+from xcit_hub.checkpoints.formats import Content
+from xcit_hub.checkpoints.mapped import MappedFile
+from xcit_hub.checkpoints.tensor import DTYPES, StoredTensor
 from xcit_hub.errors import CheckpointError
 
-_DTYPE_OF_TYPE = {entry.mindspore: entry for entry in DTYPES.values()}
+_DTYPE_OF_TYPE = {entry.mindspore: entry for entry in DTYPES.values() if entry.mindspore}
 _SLICE_BYTES = 512 << 20
 _CHECKSUM_MARK = b"crc_num"
 _CHECKSUM_BYTES = 10
@@ -35,36 +36,34 @@ class _MalformedError(ValueError):
     """What is wrong with the message, in words."""
 
 
-def read(path: Path, mapping: mmap.mmap) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """Return the tensors and the appended strings of a mapped file.
+def read(file: MappedFile) -> Content:
+    """Return the tensors and the appended strings of a file.
 
     Raises:
-        CheckpointError: the file is no whole checkpoint, fails its checksum, is encrypted, holds a tag twice,
+        CheckpointError: the file is not a whole checkpoint, fails its checksum, is encrypted, holds a tag twice,
             or holds what no network's weights are (map parameters, four-bit integers).
     """
-    view = memoryview(mapping)
-    stop = _checked_end(path, mapping)
+    stop = _checked_end(file)
     values: dict[str, list[_Value]] = {}
     previous = None
+    content = Content({})
     try:
-        for start, end in _submessages(view, 0, stop, field=1):
-            value = _value(view, start, end)
+        for start, end in _submessages(file.view, 0, stop, field=1):
+            value = _value(file.view, start, end)
             if value.tag in values and value.tag != previous:
                 raise _MalformedError(f"{value.tag!r} occurs twice")
             values.setdefault(value.tag, []).append(value)
             previous = value.tag
-        tensors: dict[str, StoredTensor] = {}
-        metadata: dict[str, str] = {}
         for tag, slices in values.items():
             if slices[0].kind == "str":
-                metadata[tag] = _text(tag, view, slices)
+                content.metadata[tag] = _text(tag, file.view, slices)
             else:
-                tensors[tag] = _tensor(tag, view, mapping, slices)
+                content.tensors[tag] = _tensor(tag, file, slices)
     except _MalformedError as error:
-        raise _broken(path, str(error)) from error
+        raise _broken(file.path, str(error)) from error
     if not values:
-        raise _broken(path, "it holds nothing")
-    return tensors, metadata
+        raise _broken(file.path, "it holds nothing")
+    return content
 
 
 def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> None:
@@ -73,6 +72,11 @@ def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mappi
         if not tensor.size:
             raise CheckpointError(
                 f"A MindSpore checkpoint cannot hold the empty tensor {tag!r}.",
+                fix="Write a .safetensors file.",
+            )
+        if not DTYPES[tensor.dtype].mindspore:
+            raise CheckpointError(
+                f"A MindSpore checkpoint cannot hold {tag!r}, which is {tensor.dtype}.",
                 fix="Write a .safetensors file.",
             )
         _write_tensor(stream, tag, tensor)
@@ -91,16 +95,16 @@ class _Value:
         self.tag, self.dims, self.kind, self.start, self.stop = tag, dims, kind, start, stop
 
 
-def _checked_end(path: Path, mapping: mmap.mmap) -> int:
-    end = len(mapping) - _CHECKSUM_BYTES - len(_CHECKSUM_MARK)
-    if end < 0 or mapping[end : end + len(_CHECKSUM_MARK)] != _CHECKSUM_MARK:
-        return len(mapping)
-    stored = int.from_bytes(mapping[-_CHECKSUM_BYTES:], "big")
+def _checked_end(file: MappedFile) -> int:
+    end = len(file) - _CHECKSUM_BYTES - len(_CHECKSUM_MARK)
+    if end < 0 or file.view[end : end + len(_CHECKSUM_MARK)] != _CHECKSUM_MARK:
+        return len(file)
+    stored = int.from_bytes(file.view[-_CHECKSUM_BYTES:], "big")
     checksum = 0
-    for piece in Extent(memoryview(mapping)[:end], mapping).pieces():
+    for piece in file.extent(0, end).pieces():
         checksum = zlib.crc32(piece, checksum)
     if checksum != stored:
-        raise _broken(path, f"its checksum is {stored:#x}, its content's is {checksum:#x}")
+        raise _broken(file.path, f"its checksum is {stored:#x}, its content's is {checksum:#x}")
     return end
 
 
@@ -120,7 +124,7 @@ def _value(view: memoryview, start: int, stop: int) -> _Value:
     return _Value(tag, tuple(_dims(view, begin, end)), _string(view, *fields["tensor_type"]), *fields["tensor_content"])
 
 
-def _tensor(tag: str, view: memoryview, mapping: mmap.mmap, slices: list[_Value]) -> StoredTensor:
+def _tensor(tag: str, file: MappedFile, slices: list[_Value]) -> StoredTensor:
     first = slices[0]
     if any((value.dims, value.kind) != (first.dims, first.kind) for value in slices):
         raise _MalformedError(f"the slices of {tag!r} disagree on its shape or type")
@@ -134,8 +138,7 @@ def _tensor(tag: str, view: memoryview, mapping: mmap.mmap, slices: list[_Value]
         raise _MalformedError(f"{tag!r}, {dtype.name} {list(shape)}, has {stored} bytes, not {expected}")
     if any((value.stop - value.start) % dtype.itemsize for value in slices):
         raise _MalformedError(f"a slice of {tag!r} ends inside a number")
-    extents = (Extent(view[value.start : value.stop], mapping, value.start) for value in slices)
-    return StoredTensor(dtype.name, shape, extents)
+    return StoredTensor(dtype.name, shape, (file.extent(value.start, value.stop) for value in slices))
 
 
 def _text(tag: str, view: memoryview, slices: list[_Value]) -> str:

@@ -1,141 +1,341 @@
-"""``.pth``, ``.pt``, ``.bin``: PyTorch's pickles, read with ``weights_only``: no code in them ever runs."""
+"""``.pth``, ``.pt``, ``.bin``: PyTorch's pickles, read in place without PyTorch: no code in them ever runs.
+
+An archive (PyTorch 1.6 and later) is a zip of uncompressed records: ``ROOT/data.pkl`` describes the objects, and
+storage ``k`` is the bytes of ``ROOT/data/k``. Before, a file was four pickles in a row (a magic number, a version, the
+writing system, the objects), a pickle with the storages' keys, and each storage as its length and its bytes.
+"""
 
 from __future__ import annotations
 
-import argparse
-import ctypes
-import pickle
-import re
-import struct
+import io
+import math
 import warnings
 import zipfile
-from collections import Counter
-from collections.abc import Iterator
-from collections.abc import Mapping as Table
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from xcit_hub.checkpoints.tensor import DTYPES, Extent, Mapping, StoredTensor
+from xcit_hub.checkpoints.formats import Content, pickled
+from xcit_hub.checkpoints.formats.pickled import CodeError, Made, Name, PickleError, Reference
+from xcit_hub.checkpoints.mapped import MappedFile
+from xcit_hub.checkpoints.tensor import DTYPES, Extent, StoredTensor
 from xcit_hub.errors import CheckpointError
 
+_LARGEST_PICKLE = 256 << 20
+_LOCAL_HEADER = 30
+_FLAGS = 0x0808  # a record's sizes after its bytes, its name in UTF-8: all that PyTorch's writer sets
 
-def read(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """Return the tensors and strings of a pickle; a nested one is named by its path (``model.cls_token``).
+_DTYPE_OF = {f"torch.{entry.torch}": entry.name for entry in DTYPES.values()}
+_DTYPE_OF |= {"torch.double": "float64", "torch.float": "float32", "torch.half": "float16", "torch.long": "int64"}
+_DTYPE_OF_STORAGE = {
+    "torch.FloatStorage": "float32",
+    "torch.DoubleStorage": "float64",
+    "torch.HalfStorage": "float16",
+    "torch.BFloat16Storage": "bfloat16",
+    "torch.LongStorage": "int64",
+    "torch.IntStorage": "int32",
+    "torch.ShortStorage": "int16",
+    "torch.CharStorage": "int8",
+    "torch.ByteStorage": "uint8",
+    "torch.BoolStorage": "bool",
+    "torch.ComplexFloatStorage": "complex64",
+}
+_UNTYPED = ("torch.UntypedStorage", "torch.storage.UntypedStorage")
+
+
+def read_archive(file: MappedFile, archive: zipfile.ZipFile) -> Content:
+    """Return what an archive of PyTorch 1.6 or later holds. Every record's checksum is compared, every length exact.
 
     Raises:
-        CheckpointError: PyTorch is missing, the file is damaged, or it asks for more than plain data.
+        CheckpointError: the file is damaged, or asks for more than plain data.
     """
-    torch = _torch()
-    records = _checked_records(path) if zipfile.is_zipfile(path) else None
-    mapping = None if records is None else _PyTorchsMemory()
-    storages: dict[int, int] = {}
-    tensors: dict[str, StoredTensor] = {}
-    metadata: dict[str, str] = {}
-    for name, leaf in _leaves(_unpickled(path, torch, mapped=records is not None)):
-        if isinstance(leaf, torch.Tensor):
-            if name in tensors:
-                raise _broken(path, f"{name!r} occurs twice")
-            tensors[name] = _stored(path, name, leaf, mapping, torch)
-            storages[leaf.untyped_storage().data_ptr()] = leaf.untyped_storage().nbytes()
-        elif isinstance(leaf, str):
-            metadata[name] = leaf
-    if not tensors:
-        raise _broken(path, "it holds no tensor")
-    if records is not None and Counter(storages.values()) - records:
-        raise _broken(path, "its records are not of its tensors' sizes")
-    return tensors, metadata
+    records = _records(file, archive)
+    root = next(name for name in records if name.endswith("/data.pkl")).removesuffix("data.pkl")
+    order = records.get(f"{root}byteorder")
+    if order is not None and bytes(order.view) != b"little":
+        raise _broken(file.path, "its numbers are big-endian")
+    described = records[f"{root}data.pkl"].view
+    if len(described) > _LARGEST_PICKLE:
+        raise _broken(file.path, f"its description has {len(described)} bytes, more than any checkpoint's")
+    content = _unpickled(file.path, io.BytesIO(described))
+    return _content(file.path, content, {name.removeprefix(f"{root}data/"): part for name, part in records.items()})
 
 
-def write(stream: BinaryIO, tensors: Table[str, StoredTensor], metadata: Table[str, str]) -> None:
+def read_legacy(file: MappedFile) -> Content:
+    """Return what a file of PyTorch before 1.6 holds.
+
+    Raises:
+        CheckpointError: the file is damaged, or asks for more than plain data.
+    """
+    stream = file.stream()
+    pickled.read(stream)  # the magic number, which told the format
+    _unpickled(file.path, stream)
+    system = _unpickled(file.path, stream)
+    if isinstance(system, dict) and system.get("little_endian") is False:
+        raise _broken(file.path, "its numbers are big-endian")
+    content = _unpickled(file.path, stream)
+    keys = _unpickled(file.path, stream)
+    if not isinstance(keys, list):
+        raise _broken(file.path, "it has no list of its storages")
+    itemsizes = {_storage(file.path, found).key: _storage(file.path, found).itemsize for found in _references(content)}
+    storages: dict[str, Extent] = {}
+    position = stream.tell()
+    for key in map(str, keys):
+        if position + 8 > len(file):
+            raise _broken(file.path, f"it ends before storage {key!r} does; it was cut short")
+        end = position + 8 + int.from_bytes(file.view[position : position + 8], "little") * itemsizes.get(key, 1)
+        if end > len(file):
+            raise _broken(file.path, f"it ends before storage {key!r} does; it was cut short")
+        storages[key] = file.extent(position + 8, end)
+        position = end
+    if position != len(file):
+        raise _broken(file.path, f"{len(file) - position} bytes follow the last storage")
+    return _content(file.path, content, storages)
+
+
+def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> None:
     """Write ``{"model": tensors}``, which timm and facebookresearch/xcit both unwrap, beside the metadata."""
     torch = _torch()
     content: dict[str, Any] = {"model": {name: _tensor(stored, torch) for name, stored in tensors.items()}}
     torch.save({**content, **metadata}, stream)
 
 
-class _PyTorchsMemory:
-    """The memory that PyTorch has mapped a file to; addresses are its offsets."""
-
-    def madvise(self, option: int, start: int, length: int, /) -> None:
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), option)
+# ---- The archive ---------------------------------------------------------------------------------
 
 
-def _checked_records(path: Path) -> Counter[int]:
-    """Return how many records of each size an archive has, which PyTorch checks neither for sizes nor checksums."""
+def _records(file: MappedFile, archive: zipfile.ZipFile) -> dict[str, Extent]:
+    records: dict[str, Extent] = {}
+    for entry in archive.infolist():
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise _broken(file.path, "its records are compressed, which PyTorch's never are")
+        if entry.flag_bits & ~_FLAGS or entry.volume or entry.filename in records:
+            raise _broken(file.path, f"the entry of its record {entry.filename!r} is damaged")
+        start = _start_of(file, entry)
+        if start is None or start + entry.file_size > len(file):
+            raise _broken(file.path, f"its record {entry.filename!r} is not where its entry says")
+        records[entry.filename] = file.extent(start, start + entry.file_size)
+        checksum = 0
+        for piece in records[entry.filename].pieces():
+            checksum = zlib.crc32(piece, checksum)
+        if checksum != entry.CRC:
+            raise _broken(file.path, f"its record {entry.filename!r} fails its checksum")
+    return records
+
+
+def _start_of(file: MappedFile, entry: zipfile.ZipInfo) -> int | None:
+    """Where a record's bytes begin: behind its own header, which has to be its entry's."""
+    header = bytes(file.view[entry.header_offset : entry.header_offset + _LOCAL_HEADER])
+    if len(header) != _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
+        return None
+    flags, method = int.from_bytes(header[6:8], "little"), int.from_bytes(header[8:10], "little")
+    name_bytes, extra_bytes = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+    start = entry.header_offset + _LOCAL_HEADER
+    name = bytes(file.view[start : start + name_bytes])
+    agrees = name == entry.orig_filename.encode("utf-8") and method == 0 and flags == entry.flag_bits
+    return start + name_bytes + extra_bytes if agrees else None
+
+
+# ---- The objects ---------------------------------------------------------------------------------
+
+
+def _unpickled(path: Path, stream: IO[bytes]) -> Any:
     try:
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise _broken(path, "its records are compressed, which PyTorch's never are")
-            orders = {archive.read(entry) for entry in archive.infolist() if entry.filename.endswith("/byteorder")}
-            if orders - {b"little"}:
-                # PyTorch swaps them in mapped memory, where the change is lost when the memory is given back.
-                raise _broken(path, "its numbers are big-endian")
-            damaged = archive.testzip()
-    except (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, struct.error) as error:
-        raise _broken(path, _first_line(error)) from error
-    if damaged is not None:
-        raise _broken(path, f"its record {damaged!r} fails its checksum")
-    return Counter(entry.file_size for entry in archive.infolist())
-
-
-def _unpickled(path: Path, torch: Any, *, mapped: bool) -> object:
-    # Training scripts keep their arguments and their best score beside the weights: plain data, and safe.
-    scalar = np.float64(0).__reduce__()[0]
-    plain = [argparse.Namespace, scalar, np.dtype, *(type(np.dtype(code)) for code in "fdilq?")]
-    try:
-        with torch.serialization.safe_globals(plain), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        # PyTorch's own words advise to let the code run, so none of them are passed on but the name of what it met.
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if code is None:
-            raise CheckpointError(
-                f"{path.name} is no PyTorch checkpoint: it is no pickle of tensors.",
-                where=path,
-                fix="Check that it is the file that is meant, and fetch it again.",
-            ) from error
+        return pickled.read(stream)
+    except CodeError as error:
         raise CheckpointError(
-            f"{path.name} holds code objects ({code[1]}), not plain tensors, and was not loaded.",
+            f"{path.name} holds code objects ({error}), not plain tensors, and was not loaded.",
             where=path,
             fix="A pickle can run any code. If you trust its source, load it in PyTorch where nothing is "
             "at stake and save its state_dict: torch.save(network.state_dict(), PATH).",
         ) from error
-    except Exception as error:  # a damaged archive fails in a dozen ways inside PyTorch
-        raise _broken(path, _first_line(error)) from error
+    except PickleError as error:
+        raise _broken(path, str(error)) from error
 
 
-def _leaves(root: object) -> Iterator[tuple[str, object]]:
-    """Yield what is no table or list, with its path; without recursion, for a pickle nests as deep as it likes."""
-    waiting: list[tuple[str, object]] = [("", root)]
+def _content(path: Path, root: Any, storages: Mapping[str, Extent]) -> Content:
+    content = Content({})
+    for name, leaf in _leaves(root):
+        array = _array(path, name, leaf, storages)
+        if array is not None:
+            if name in content.tensors:
+                raise _broken(path, f"{name!r} occurs twice")
+            content.tensors[name] = array
+        elif isinstance(leaf, str):
+            content.metadata[name] = leaf
+        else:
+            content.values.append(name)
+    if not content.tensors:
+        raise _broken(path, "it holds no tensor")
+    return content
+
+
+def _leaves(root: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what is not a table or list, with its path; without recursion, for a pickle nests as deep as it likes."""
+    waiting: list[tuple[str, Any]] = [("", root)]
     seen: set[int] = set()
     while waiting:
         name, value = waiting.pop()
-        if not isinstance(value, (Table, list, tuple)):
+        if not isinstance(value, dict | list | tuple):
             yield name, value
         elif id(value) not in seen:  # a pickle can hold a table within itself
             seen.add(id(value))
-            entries = value.items() if isinstance(value, Table) else enumerate(value)
+            entries = value.items() if isinstance(value, dict) else enumerate(value)
             prefix = f"{name}." if name else ""
             waiting += reversed([(f"{prefix}{key}", entry) for key, entry in entries])
 
 
-def _stored(path: Path, name: str, tensor: Any, mapping: Mapping | None, torch: Any) -> StoredTensor:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype not in DTYPES or tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+def _references(root: Any) -> Iterator[Reference]:
+    waiting, seen = [root], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Reference):
+            yield value
+        elif isinstance(value, dict | list | tuple | Made) and id(value) not in seen:
+            seen.add(id(value))
+            if isinstance(value, Made):
+                waiting += [value.arguments, value.state]
+            else:
+                waiting += value.values() if isinstance(value, dict) else value
+
+
+@dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: str | None  # None: bytes, which the tensor says the type of
+    elements: int
+
+    @property
+    def itemsize(self) -> int:
+        return DTYPES[self.dtype].itemsize if self.dtype else 1
+
+
+def _storage(path: Path, reference: Reference) -> _Storage:
+    identity = reference.identity
+    if (
+        not isinstance(identity, tuple)
+        or len(identity) < 5
+        or identity[0] != "storage"
+        or not isinstance(identity[1], Name)
+        or not isinstance(identity[4], int)
+        or identity[4] < 0
+        or (len(identity) > 5 and identity[5] is not None)
+    ):
+        raise _broken(path, "it refers to what is not a storage")
+    kind = identity[1].text
+    if kind not in _DTYPE_OF_STORAGE and kind not in _UNTYPED:
         raise CheckpointError(
-            f"{path.name} holds {name!r} as {tensor.dtype} {tensor.layout}, which no other format can hold.",
+            f"{path.name} holds numbers of {kind}, which no other format can hold.",
             where=path,
-            fix="Convert that tensor to a dense float in PyTorch and save the file again.",
+            fix="Convert them to a dense float in PyTorch and save the file again.",
         )
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+    return _Storage(str(identity[2]), _DTYPE_OF_STORAGE.get(kind), identity[4])
+
+
+def _array(path: Path, name: str, leaf: Any, storages: Mapping[str, Extent]) -> StoredTensor | None:
+    """The tensor that a leaf stands for, or None if it stands for none."""
+    while isinstance(leaf, Made) and leaf.name in _AROUND and leaf.arguments:
+        leaf = _AROUND[leaf.name](leaf)
+    if not isinstance(leaf, Made) or not leaf.name.startswith("torch."):
+        return None
+    if leaf.name in (
+        "torch._utils._rebuild_tensor_v2",
+        "torch._utils._rebuild_tensor_v3",
+        "torch._utils._rebuild_tensor",
+    ):
+        return _rebuilt(path, name, leaf, storages)
+    if not leaf.name.startswith(("torch._utils._rebuild_", "torch._tensor")):
+        return None
+    kind = leaf.name.rpartition("_rebuild_")[2].replace("_", " ")
+    raise CheckpointError(
+        f"{path.name} holds {name!r} as a {kind}, which no other format can hold.",
+        where=path,
+        fix="Convert that tensor to a dense float in PyTorch and save the file again.",
+    )
+
+
+def _of_type(made: Made) -> Any:
+    arguments = made.arguments
+    function = arguments[0]
+    inner = arguments[2] if len(arguments) > 2 else None
+    return Made(function.text, inner) if isinstance(function, Name) and isinstance(inner, tuple) else None
+
+
+# What stands around a tensor and does not change it: a parameter, a subclass.
+_AROUND = {
+    "torch._utils._rebuild_parameter": lambda made: made.arguments[0],
+    "torch._utils._rebuild_parameter_with_state": lambda made: made.arguments[0],
+    "torch.nn.parameter.Parameter": lambda made: made.arguments[0],
+    "torch._tensor._rebuild_from_type_v2": _of_type,
+}
+
+
+def _rebuilt(path: Path, name: str, made: Made, storages: Mapping[str, Extent]) -> StoredTensor:
+    arguments: tuple[Any, ...] = made.arguments
+    if len(arguments) < 4:
+        raise _broken(path, f"the description of {name!r} is not a tensor's")
+    reference, offset, shape, strides, *rest = arguments
+    plain = [entry for entry in rest if isinstance(entry, dict) and not isinstance(entry, pickled.Table)]
+    metadata = plain[-1] if plain else {}
+    if not isinstance(reference, Reference) or not _whole((offset,)) or not _whole(shape) or not _whole(strides):
+        raise _broken(path, f"the description of {name!r} is not a tensor's")
+    storage = _storage(path, reference)
+    dtype = storage.dtype
+    for entry in rest:
+        if isinstance(entry, Name) and pickled.is_dtype(entry.text):
+            dtype = _DTYPE_OF.get(entry.text)
+    if dtype is None or len(shape) != len(strides):
+        raise _broken(path, f"the description of {name!r} is not a tensor's")
+    if not set(metadata) <= {"neg", "conj"}:
+        raise _broken(path, f"{name!r} carries {', '.join(map(str, metadata))}, which no tensor here may")
+    extent = storages.get(storage.key)
+    itemsize = DTYPES[dtype].itemsize
+    if extent is None or len(extent.view) != storage.elements * storage.itemsize:
+        held = "is missing" if extent is None else f"has {len(extent.view)} bytes"
+        expected = storage.elements * storage.itemsize
+        raise _broken(path, f"the record of {name!r} ({storage.key!r}) {held}, and should have {expected}")
+    stored = _strided(path, name, extent, dtype, itemsize * offset, shape, strides)
+    if metadata.get("conj"):
+        stored = stored.through(np.conjugate)
+    return stored.through(_NEGATED.get(dtype, np.negative)) if metadata.get("neg") else stored
+
+
+# The sign of what numpy has no numbers for is its highest bit.
+_NEGATED = {"bfloat16": lambda bits: bits ^ np.uint16(0x8000)}
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(type(number) is int and number >= 0 for number in value)
+
+
+def _strided(
+    path: Path, name: str, extent: Extent, dtype: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> StoredTensor:
+    itemsize = DTYPES[dtype].itemsize
+    size = math.prod(shape)
+    if size * itemsize > len(extent.view):
         raise _broken(path, f"{name!r} claims more numbers than the file holds")
-    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    # A copy is in memory of its own, which to give back would be to lose.
-    mapped = mapping if flat.data_ptr() == tensor.data_ptr() else None
-    return StoredTensor(dtype, tensor.shape, (Extent(memoryview(flat.numpy()).toreadonly(), mapped, flat.data_ptr()),))
+    last = sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True)) if size else -1
+    if start + (last + 1) * itemsize > len(extent.view):
+        raise _broken(path, f"{name!r} reaches beyond its record")
+    dense = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    if (
+        all(length == 1 or stride == full for length, stride, full in zip(shape, strides, dense, strict=True))
+        or not size
+    ):
+        return StoredTensor(dtype, shape, (extent.cut(start, start + size * itemsize),))
+    flat = np.frombuffer(extent.view[start:], np.uint8)
+    units = np.lib.stride_tricks.as_strided(
+        flat, (*shape, itemsize), (*(stride * itemsize for stride in strides), 1), writeable=False
+    )
+    copied = np.ascontiguousarray(units).reshape(-1)
+    return StoredTensor(dtype, shape, (Extent(copied.data.toreadonly()),))
+
+
+# ---- Writing -------------------------------------------------------------------------------------
 
 
 def _tensor(stored: StoredTensor, torch: Any) -> Any:
@@ -152,15 +352,10 @@ def _torch() -> Any:
         import torch
     except ImportError as error:
         raise CheckpointError(
-            "PyTorch's own files can only be read and written with PyTorch, which is not installed.",
-            fix="pip install 'xcit-hub[timm]', or use a .safetensors file.",
+            "PyTorch's own files can only be written with PyTorch, which is not installed.",
+            fix="pip install 'xcit-hub[timm]', or write a .safetensors file.",
         ) from error
     return torch
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
 
 
 def _broken(path: Path, why: str) -> CheckpointError:

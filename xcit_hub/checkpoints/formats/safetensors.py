@@ -4,49 +4,49 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from xcit_hub.checkpoints.tensor import DTYPES, Extent, StoredTensor
+from xcit_hub.checkpoints.formats import Content
+from xcit_hub.checkpoints.mapped import MappedFile
+from xcit_hub.checkpoints.tensor import DTYPES, StoredTensor
 from xcit_hub.errors import CheckpointError
 
 _DTYPE_OF_CODE = {entry.safetensors: entry for entry in DTYPES.values()}
 _RANK = {name: rank for rank, name in enumerate(DTYPES)}
+_PACKED = ("F4", "F6_E2M3", "F6_E3M2")  # the library opens these, too
 _LARGEST_HEADER = 100_000_000  # the safetensors library's own limit
 
 
-def read(path: Path, mapping: mmap.mmap) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """Return the tensors and the metadata of a mapped file.
+def read(file: MappedFile) -> Content:
+    """Return the tensors and the metadata of a file.
 
-    Every rule of the format is checked: each name once, no holes or overlaps, sizes equal to shapes.
+    Every rule of the format is checked: each name once, no holes or overlaps, sizes equal to shapes. As the library
+    does, ``"__metadata__": null`` is read as none, and fields of an entry that the format does not know are left out.
 
     Raises:
-        CheckpointError: the file breaks one of them, or is cut short.
+        CheckpointError: the file breaks one of them, is cut short, or holds a dtype without a meaning here.
     """
-    header, begin = _header(path, mapping)
-    metadata = header.pop("__metadata__", {})
+    header, begin = _header(file.path, file.view)
+    metadata = header.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _broken(path, "its __metadata__ is not a table of strings")
-    view = memoryview(mapping)
+        raise _broken(file.path, "its __metadata__ is not a table of strings")
     position = 0
     tensors: dict[str, StoredTensor] = {}
-    for name, (dtype, shape, start, stop) in _by_offset(path, header):
+    for name, (dtype, shape, start, stop) in _by_offset(file.path, header):
         if start != position:
-            raise _broken(path, f"the bytes of {name!r} begin at {start}, not at {position}")
+            raise _broken(file.path, f"the bytes of {name!r} begin at {start}, not at {position}")
         expected = math.prod(shape) * DTYPES[dtype].itemsize
         if stop - start != expected:
-            raise _broken(path, f"{name!r}, {dtype} {list(shape)}, has {stop - start} bytes, not {expected}")
-        if begin + stop > len(mapping):
-            raise _broken(path, f"it ends before {name!r} does; it was cut short")
-        tensors[name] = StoredTensor(
-            dtype, shape, (Extent(view[begin + start : begin + stop], mapping, begin + start),)
-        )
+            raise _broken(file.path, f"{name!r}, {dtype} {list(shape)}, has {stop - start} bytes, not {expected}")
+        if begin + stop > len(file):
+            raise _broken(file.path, f"it ends before {name!r} does; it was cut short")
+        tensors[name] = StoredTensor(dtype, shape, (file.extent(begin + start, begin + stop),))
         position = stop
-    if begin + position != len(mapping):
-        raise _broken(path, f"{len(mapping) - begin - position} bytes follow the last tensor")
-    return {name: tensors[name] for name in header}, metadata
+    if begin + position != len(file):
+        raise _broken(file.path, f"{len(file) - begin - position} bytes follow the last tensor")
+    return Content({name: tensors[name] for name in header}, metadata)
 
 
 def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> None:
@@ -73,14 +73,14 @@ def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mappi
             stream.write(piece)
 
 
-def _header(path: Path, mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
-    if len(mapping) < 8:
+def _header(path: Path, view: memoryview) -> tuple[dict[str, Any], int]:
+    if len(view) < 8:
         raise _broken(path, "it is shorter than the eight bytes it must begin with")
-    length = int.from_bytes(mapping[:8], "little")
-    if length > _LARGEST_HEADER or 8 + length > len(mapping):
-        raise _broken(path, f"its header would be {length} bytes long, of {len(mapping)} in the file")
+    length = int.from_bytes(view[:8], "little")
+    if length > _LARGEST_HEADER or 8 + length > len(view):
+        raise _broken(path, f"its header would be {length} bytes long, of {len(view)} in the file")
     try:
-        header = json.loads(mapping[8 : 8 + length].decode("utf-8"), object_pairs_hook=_without_repeats)
+        header = json.loads(str(view[8 : 8 + length], "utf-8"), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
         raise _broken(path, f"its header is not readable: {error}") from error
     if not isinstance(header, dict):
@@ -101,11 +101,17 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _by_offset(path: Path, header: dict[str, Any]) -> Iterable[tuple[str, tuple[str, list[int], int, int]]]:
     entries = []
     for name, entry in header.items():
-        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-            raise _broken(path, f"the entry {name!r} lacks dtype, shape or data_offsets, or has more")
+        if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
+            raise _broken(path, f"the entry {name!r} lacks dtype, shape or data_offsets")
         shape, offsets = entry["shape"], entry["data_offsets"]
         if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
             raise _broken(path, f"the shape or the data_offsets of {name!r} are not whole numbers")
+        if entry["dtype"] in _PACKED:
+            raise CheckpointError(
+                f"{path.name} holds {name!r} as {entry['dtype']}, several numbers to a byte, as no XCiT is stored.",
+                where=path,
+                fix="Dequantize it where it was made, and save it as float16 or wider.",
+            )
         if not isinstance(entry["dtype"], str) or entry["dtype"] not in _DTYPE_OF_CODE:
             raise _broken(path, f"the dtype of {name!r}, {entry['dtype']!r}, is not one of {list(_DTYPE_OF_CODE)}")
         entries.append((name, (_DTYPE_OF_CODE[entry["dtype"]].name, shape, offsets[0], offsets[1])))

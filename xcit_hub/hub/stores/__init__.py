@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from xcit_hub.errors import InputError
+from xcit_hub.hub import timm_config
 from xcit_hub.hub.address import FOLDER, HUGGING_FACE, LOCAL, MINDSPORE_HUB, Address
-from xcit_hub.hub.config import FILE_NAME, TIMM_FILE_NAME, ModelConfig
+from xcit_hub.hub.config import FILE_NAME, ModelConfig
 
 ENTRY_POINTS = "xcit_hub.stores"
 
 # The small files that describe a model, read before its weights are fetched.
-DESCRIPTIONS = (FILE_NAME, TIMM_FILE_NAME)
+DESCRIPTIONS = (FILE_NAME, timm_config.FILE_NAME)
 
 # What a publication consists of. Another of these that a repository holds is an earlier publication's, and goes.
 PUBLISHED = (

@@ -7,7 +7,9 @@ folder that ``repo-link`` ends in with ``mindspore_hub_conf.py``, and beside it 
 
 from __future__ import annotations
 
+import ast
 import io
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from cards.check import read as read_card
 from xcit_hub.errors import HubError, InputError, closest
 from xcit_hub.files import contained, sha256_of, write_text
 from xcit_hub.hub import cache, config
+from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
 from xcit_hub.hub.transport import download
 from xcit_hub.variants import CHECKPOINTS
@@ -29,18 +32,25 @@ _CARD = "README.md"
 _BRANCH = "main"
 _VERSIONED = re.compile(r"^[A-Za-z0-9._-]+/[0-9][0-9.]*/[A-Za-z0-9._-]+$")
 
-# The Hub's client imports this file by its path and calls create_network with the card's model-name in lower case.
-_CONF = '''"""MindSpore Hub's entry to {model}: `pip install xcit-hub` first."""
+# The Hub's client imports this file by its path and calls create_network with the card's model-name in lower case, and
+# with what else its own caller gave. Cards whose repo-link ends alike share one file.
+_CONF = '''"""MindSpore Hub's entry to these networks: `pip install xcit-hub` first."""
 
 import xcit_hub
 
+NETWORKS = {networks}
 
-def create_network(name, *args, **kwargs):
-    """Return the network that the card's checkpoint belongs to; keyword arguments as for xcit_hub.create_model."""
-    if name != "{model}":
-        raise ValueError(f"This folder holds {model}, not {{name}}.")
-    options = {{"num_classes": {num_classes}, "in_chans": {in_chans}, "dialect": "{dialect}", **kwargs}}
-    return xcit_hub.create_model("{architecture}", *args, **options)
+
+def create_network(name, num_classes=None, in_chans=None, **options):
+    """Return the network that the card called ``name`` describes; the options are xcit_hub.create_model's."""
+    if name not in NETWORKS:
+        raise ValueError(f"This folder holds {{', '.join(NETWORKS)}}, not {{name}}.")
+    known = dict(NETWORKS[name])
+    known.pop("card")
+    given = {{"num_classes": num_classes, "in_chans": in_chans}}
+    known.update({{option: value for option, value in given.items() if value is not None}})
+    known.update(options)
+    return xcit_hub.create_model(known.pop("architecture"), **known)
 '''
 
 
@@ -140,20 +150,18 @@ class MindSporeHubStore:
             raise InputError("A pull request's branch is made with git.", fix="Leave the revision out.")
         card = read_card(files[_CARD])
         uid = uid_of(name, card)
-        described, _ = config.from_json(files[config.FILE_NAME].read_text(encoding="utf-8"), where=name)
+        described = _described(files[config.FILE_NAME], name)
         assets = contained(self.root, ASSETS)
+        folder = uid.rpartition("/")[0]
+        conf = f"{folder}/{_model_folder(card)}/mindspore_hub_conf.py"
+        called = (card.metadata.model_name or card.title).lower()
         written = {
             f"{uid}.md": files[_CARD].read_text(encoding="utf-8"),
-            f"{uid.rpartition('/')[0]}/{_model_folder(card)}/mindspore_hub_conf.py": _CONF.format(
-                model=(card.metadata.model_name or card.title).lower(),
-                architecture=described.architecture,
-                dialect=described.dialect,
-                num_classes=described.num_classes,
-                in_chans=described.in_chans,
-            ),
+            conf: _conf_with(contained(assets, conf), called, uid, described),
         }
         link = card.metadata.asset[0].asset_link or ""
-        checkpoint = f"{uid.rpartition('/')[0]}/{_file_name(link, uid)}"
+        checkpoint = f"{folder}/{_file_name(link, uid)}"
+        _check_asset(contained(assets, folder), f"{uid.rpartition('/')[2]}.md", contained(assets, checkpoint), files)
         changed = False
         try:
             for relative, text in written.items():
@@ -256,6 +264,72 @@ def uid_of(name: str, card: Card) -> str:
         )
     dataset = re.sub(r"[^a-z0-9]", "", (card.metadata.train_dataset or "").lower())
     return f"{publisher}/{version}/{model}" + (f"_{dataset}" if dataset and not model.endswith(dataset) else "")
+
+
+def _described(path: Path, name: str) -> ModelConfig:
+    described = config.from_json(path.read_text(encoding="utf-8"), where=name).config
+    if described is None:
+        raise HubError("The entry has no description.", where=name, fix="Report this: it is a fault of ours.")
+    return described
+
+
+def _conf_with(path: Path, called: str, uid: str, described: ModelConfig) -> str:
+    """Return the folder's mindspore_hub_conf.py with this card's network in it, and every other card's.
+
+    Raises:
+        InputError: the file there is not one of these, or another card of this folder has the same name.
+    """
+    networks = _networks_in(path) if path.exists() else {}
+    other = networks.get(called, {}).get("card", uid)
+    if other != uid:
+        raise InputError(
+            f"Two cards of this folder would be called {called!r}, and the Hub's client asks by that name.",
+            where=f"{path}: {other}",
+            fix="Say another model_name in card.yaml, or another repo_link.",
+        )
+    networks[called] = {
+        "card": uid,
+        "architecture": described.architecture,
+        "dialect": described.dialect,
+        "num_classes": described.num_classes,
+        "in_chans": described.in_chans,
+        "global_pool": described.global_pool,
+    }
+    return _CONF.format(networks=json.dumps(dict(sorted(networks.items())), indent=4))
+
+
+def _networks_in(path: Path) -> dict[str, dict[str, object]]:
+    # Parsed, never run.
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        table = next(
+            each.value
+            for each in tree.body
+            if isinstance(each, ast.Assign) and [ast.unparse(name) for name in each.targets] == ["NETWORKS"]
+        )
+        found: dict[str, dict[str, object]] = ast.literal_eval(table)
+        if all(isinstance(entry["card"], str) for entry in found.values()):
+            return found
+    except (OSError, SyntaxError, ValueError, StopIteration, AttributeError, LookupError, TypeError, RecursionError):
+        pass
+    raise InputError(
+        "There is a mindspore_hub_conf.py that this program did not write.",
+        where=path,
+        fix="Say another repo_link in card.yaml, whose last part is a folder of the model's own.",
+    )
+
+
+def _check_asset(folder: Path, own: str, target: Path, files: Mapping[str, Path]) -> None:
+    """Refuse to replace a checkpoint that another card of the folder points at."""
+    if not target.is_file() or sha256_of(target) == sha256_of(files["model.ckpt"]):
+        return
+    for path in sorted(folder.glob("*.md")):
+        if path.name != own and f"/{target.name}" in path.read_text(encoding="utf-8", errors="replace"):
+            raise InputError(
+                f"The card {path.name} already has a checkpoint called {target.name}, with other bytes.",
+                where=target,
+                fix="Give the asset-link in card.yaml another file name.",
+            )
 
 
 def _model_folder(card: Card) -> str:

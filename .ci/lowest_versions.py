@@ -1,0 +1,14 @@
+"""Print the lowest version of each base dependency that pyproject.toml admits, one requirement a line."""
+
+from packaging.requirements import Requirement
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    from pip._vendor import tomli as tomllib
+
+with open("pyproject.toml", "rb") as stream:
+    stated = map(Requirement, tomllib.load(stream)["project"]["dependencies"])
+for requirement in stated:
+    (floor,) = (limit.version for limit in requirement.specifier if limit.operator == ">=")
+    print(f"{requirement.name}=={floor}")

@@ -1,0 +1,40 @@
+"""The file that a source means: itself, or what was published under its name."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from xcit_hub.errors import HubError
+from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, checkpoint
+
+
+def source_file(source: str | os.PathLike[str]) -> tuple[Path, str | None]:
+    """Return the file that a source means, fetching it if it is a published name, and the model it must then be.
+
+    Raises:
+        HubError: it cannot be fetched, or is published in no place a program may fetch from.
+    """
+    path = Path(source)
+    name = os.fspath(source)
+    if path.exists() or (name not in CHECKPOINTS and name not in ARCHITECTURES):
+        return path, None
+    entry = checkpoint(name)
+    if entry.repository is None:
+        raise HubError(
+            f"{entry.name} is published as a plain file, not in a repository.",
+            where=entry.url,
+            fix="Download it, and give the file as the source.",
+        )
+    from huggingface_hub import hf_hub_download
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's business
+    try:
+        return Path(hf_hub_download(entry.repository, "model.safetensors")), entry.name
+    except OSError as error:
+        raise HubError(
+            f"{entry.name} could not be fetched: {str(error).splitlines()[0]}",
+            where=f"https://huggingface.co/{entry.repository}",
+            fix="Check the network and HF_ENDPOINT, or download model.safetensors and give it as the source.",
+        ) from error

@@ -1,0 +1,49 @@
+"""The report of a conversion as a file."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xcit_hub.checkpoints.report import Report
+from xcit_hub.checkpoints.sidecar import config_path
+from xcit_hub.errors import InputError
+from xcit_hub.files import write_text
+
+if TYPE_CHECKING:
+    from converters.convert import Options
+
+
+def check_report(path: str | os.PathLike[str], source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Make sure, before any work, that a report can be written where it is wanted and overwrites nothing else.
+
+    Raises:
+        InputError: it is the source, the target or the configuration beside one of them, or cannot be written.
+    """
+    wanted = Path(path)
+    others = {"source": Path(source), "target": Path(target)}
+    others |= {f"{name}'s configuration": config_path(other) for name, other in others.items()}
+    for name, other in others.items():
+        if wanted.resolve() == other.resolve() or (wanted.exists() and other.exists() and wanted.samefile(other)):
+            raise InputError(f"The report would overwrite the {name}.", where=wanted, fix="Give it another name.")
+    try:
+        if wanted.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=wanted.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"The report cannot be written: {error.strerror or error}.",
+            where=wanted,
+            fix="Name a file in a folder that exists and may be written.",
+        ) from error
+
+
+def write_report(path: str | os.PathLike[str], report: Report, options: Options) -> None:
+    """Write what a conversion read, was asked for, did and wrote, as JSON."""
+    write_text(path, json.dumps({**report.as_dict(), "options": asdict(options)}, indent=2) + "\n")

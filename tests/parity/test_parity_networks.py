@@ -1,0 +1,212 @@
+"""MindSpore's network and PyTorch's compute the same, and nothing wrong passes for equal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import mindspore
+import numpy as np
+import pytest
+
+from xcit_hub import create_model, parity, variants
+from xcit_hub.errors import UnknownNameError, XcitHubError
+from xcit_hub.models import load_weights
+from xcit_hub.parameters import parameter_shapes
+
+_NANO = "xcit_nano_12_p16_224"
+_TINY = "xcit_tiny_12_p16_224"
+# Enough blocks for a mistake in the middle, and quick.
+_SMALL = variants.Architecture(
+    "xcit_custom", patch_size=16, embed_dim=64, depth=4, num_heads=4, eta=1e-5, tokens_norm=True, image_size=64
+)
+# Names that end in 384 mean the networks of 224 at another resolution; here they run on other random weights.
+_NETWORKS = sorted(variants.ARCHITECTURES)
+
+
+def _weights(architecture: variants.Architecture = _SMALL) -> dict[str, np.ndarray]:
+    return parity.random_weights(parameter_shapes(architecture))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "dialect"),
+    [(name, "paper") for name in _NETWORKS] + [(name, "mindcv") for name in _NETWORKS if name.endswith("224")],
+)
+def test_every_architecture_equals_pytorchs_in_both_dialects(name: str, dialect: str) -> None:
+    result = parity.verify_random(name, dialect, seed=_NETWORKS.index(name))
+    assert result.passed, str(result)
+    assert len(result.checks) == 2 + variants.architecture(name).depth
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("operations")
+def test_the_largest_network_equals_pytorchs_whatever_computes() -> None:
+    result = parity.verify_random("xcit_large_24_p8_224", seed=2)
+    assert result.passed, str(result)
+
+
+@pytest.mark.usefixtures("operations")
+@pytest.mark.parametrize("dialect", ["paper", "mindcv"])
+@pytest.mark.parametrize("name", [_NANO, _TINY])
+def test_nano_and_tiny_equal_pytorchs_at_their_own_resolution(name: str, dialect: str) -> None:
+    result = parity.verify_random(name, dialect, image_size=224)
+    assert result.passed, str(result)
+    assert result.image_size == (224, 224)
+
+
+@pytest.mark.usefixtures("operations")
+@pytest.mark.parametrize("dialect", ["paper", "mindcv"])
+def test_every_gradient_equals_pytorchs(dialect: str) -> None:
+    result = parity.verify_random(_NANO, dialect, gradients=True)
+    assert result.passed, str(result)
+    compared = {check.what for check in result.checks if check.what.startswith("gradient of")}
+    assert len(compared) == len(create_model(_NANO, init=False).trainable_params())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["xcit_tiny_24_p8_224", "xcit_small_12_p16_224", "xcit_medium_24_p16_224"])
+def test_every_gradient_of_the_wider_and_deeper_networks_equals_pytorchs(name: str) -> None:
+    result = parity.verify_random(name, gradients=True)
+    assert result.passed, str(result)
+
+
+def test_graph_mode_equals_pytorch_too() -> None:
+    weights = _weights()
+    ours = create_model(_SMALL, init=False)
+    load_weights(ours, weights)
+    ours.set_train(False)
+    theirs = parity.torch_network(weights, _SMALL, "paper")
+    images = parity.random_images(2, 3, 96, 64)
+    expected = parity.compare(ours, theirs, images)
+    assert expected.passed, str(expected)
+    compiled = mindspore.jit(ours.construct)(mindspore.Tensor(images)).asnumpy()
+    (check,) = parity.Reference(theirs, images).check({"logits": compiled})
+    assert check.passed, check
+
+
+def test_freshly_initialised_weights_would_hide_a_missing_norm() -> None:
+    """The reason why every parameter is randomised: with layer scales of 1e-5 the mistake is nearly invisible."""
+    from xcit_hub.models import XCiT
+
+    network = create_model(_SMALL, seed=0)
+    fresh = {key: value.asnumpy() for key, value in network.parameters_dict().items()}
+    wrong = XCiT(_SMALL, dataclasses.replace(variants.DIALECTS["paper"], normalize_qk=False))
+    load_weights(wrong, fresh)
+    images = mindspore.Tensor(parity.random_images(1, 3, 64, 64))
+    network.set_train(False)
+    wrong.set_train(False)
+    right, other = network(images).asnumpy(), wrong(images).asnumpy()
+    assert np.abs(right - other).max() < 1e-3 * right.std()
+
+
+def test_the_two_dialects_are_far_apart_on_the_same_weights() -> None:
+    weights = _weights(variants.architecture(_TINY))
+    images = mindspore.Tensor(parity.random_images(2, 3, 64, 64))
+    logits = []
+    for dialect in ("paper", "mindcv"):
+        network = create_model(_TINY, dialect=dialect, init=False)
+        load_weights(network, weights)
+        network.set_train(False)
+        logits.append(network(images).asnumpy())
+    assert np.abs(logits[0] - logits[1]).max() > 0.5
+
+
+def test_what_is_not_finite_is_never_equal_and_named() -> None:
+    weights = _weights()
+    weights["head.bias"][0] = np.nan
+    result = parity.verify_weights(weights, _SMALL, "paper")
+    assert [check.what for check in result.failed] == ["logits"]
+    assert "logits, which is not finite" in str(result)
+
+
+def test_a_network_whose_outputs_never_vary_proves_nothing() -> None:
+    weights = {name: np.zeros_like(value) for name, value in _weights().items()}
+    result = parity.verify_weights(weights, _SMALL, "paper")
+    assert len(result.failed) == len(result.checks)
+    assert "proves nothing" in str(result)
+
+
+def test_float16_is_judged_by_its_own_rounding() -> None:
+    result = parity.verify_weights(_weights(), _SMALL, "paper", dtype="float16")
+    assert result.passed, str(result)
+    assert result.dtype == "float16"
+    assert all(check.unit == 2.0**-11 for check in result.checks)
+    assert result.logits.error > 100 * parity.verify_weights(_weights(), _SMALL, "paper").logits.error
+
+
+def test_bfloat16_is_refused_where_no_kernel_runs_it() -> None:
+    with pytest.raises(XcitHubError, match="no kernels for bfloat16"):
+        parity.verify_weights(_weights(), _SMALL, "paper", dtype="bfloat16")
+
+
+def test_pytorch_judges_its_own_bfloat16_by_the_rule() -> None:
+    """MindSpore's CPU has no kernels for it; what needs none of them runs: truth, rounding, tolerance."""
+    import torch
+
+    theirs = parity.torch_network(_weights(), _SMALL, "paper").to(torch.bfloat16)
+    images = parity.random_images(2, 3, 64, 64)
+    reference = parity.Reference(theirs, images)
+    with torch.no_grad():
+        again = theirs(torch.from_numpy(images).to(torch.bfloat16)).float().numpy()
+    (check,) = reference.check({"logits": again})
+    assert check.passed and check.ratio == 1.0 and check.unit == 2.0**-8
+    assert not reference.check({"logits": again * 1.1})[0].passed
+
+
+@pytest.mark.parametrize("name", sorted(variants.ARCHITECTURES))
+def test_the_images_of_a_proof_are_the_architectures_own_unless_that_takes_long(name: str) -> None:
+    architecture = variants.architecture(name)
+    size = parity.proof_size(architecture)
+    assert size % architecture.patch_size == 0
+    assert 112 <= size <= architecture.image_size
+    assert size == architecture.image_size or architecture.embed_dim >= 384
+
+
+def test_stages_are_told_while_it_takes() -> None:
+    told: list[str] = []
+    parity.verify_weights(_weights(), _SMALL, "paper", gradients=True, stage=told.append)
+    assert told[:2] == ["building both networks", "PyTorch's network in double precision"]
+    assert {"MindSpore's network", "MindSpore's gradients"} < set(told)
+
+
+def test_pytorchs_network_is_left_as_it_came() -> None:
+    import torch
+
+    theirs = parity.torch_network(_weights(), _SMALL, "paper")
+    before = {name: value.clone() for name, value in theirs.state_dict().items()}
+    ours = create_model(_SMALL, init=False)
+    load_weights(ours, _weights())
+    parity.compare(ours, theirs, parity.random_images(2, 3, 64, 64), gradients=True)
+    assert not theirs.training
+    assert all(parameter.grad is None for parameter in theirs.parameters())
+    for name, value in theirs.state_dict().items():
+        assert value.dtype == before[name].dtype and torch.equal(value, before[name]), name
+
+
+def test_an_unknown_name_is_answered_with_the_closest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        parity.verify_random("xcit_nano_12_p16_225")
+
+
+def test_the_command_prints_a_table_and_writes_figures(tmp_path: Path, run_cli) -> None:
+    target = tmp_path / "parity.json"
+    done = run_cli("parity", _NANO, "--json", str(target))
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 equal" in done.stdout
+    (figures,) = json.loads(target.read_text())
+    assert figures["format"] == parity.FORMAT
+    assert figures["passed"] is True and figures["failed"] == []
+    assert 0 < figures["relative_error"] <= figures["bar"]
+    assert {"ours", "pytorch", "tolerance", "ratio"} < set(figures["checks"][0])
+    for check in figures["checks"]:
+        assert check["ours"]["rms"] <= check["tolerance"]["rms"]
+    assert done.stderr == ""
+
+
+def test_the_command_refuses_unknown_names_without_a_traceback(run_cli) -> None:
+    done = run_cli("parity", "xcit_huge")
+    assert done.returncode == 2
+    assert "There is no XCiT architecture called 'xcit_huge'" in done.stderr
+    assert "Traceback" not in done.stderr

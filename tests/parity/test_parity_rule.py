@@ -1,0 +1,139 @@
+"""The rule itself: what passes, what does not, and that luck on PyTorch's side refuses nobody."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from xcit_hub import parity
+from xcit_hub.parity import Check, Distance, ParityResult, Reference, verdict
+
+torch = pytest.importorskip("torch")
+
+_UNIT = 2.0**-24
+
+
+def _check(ours: tuple[float, float], pytorch: tuple[float, float], scale: float = 1.0, remark: str = "") -> Check:
+    return Check("logits", Distance(*ours), Distance(*pytorch), scale, remark=remark)
+
+
+@pytest.mark.parametrize(
+    ("ours", "passed"),
+    [
+        ((2e-6, 1e-6), True),
+        ((2.1e-6, 1e-6), False),
+        ((1e-6, 2e-5), True),
+        ((1e-6, 2.1e-5), False),
+        ((math.nan, 0.0), False),
+        ((0.0, math.nan), False),
+        ((math.inf, math.inf), False),
+    ],
+)
+def test_twice_pytorchs_root_mean_square_and_four_times_its_largest_distance_pass(
+    ours: tuple[float, float], passed: bool
+) -> None:
+    assert _check(ours, (1e-6, 5e-6)).passed is passed
+
+
+def test_the_floor_is_in_roundoffs_of_the_outputs_root_mean_square() -> None:
+    floor = parity.FLOOR * _UNIT
+    assert _check((3 * floor, 3 * floor), (0.0, 0.0), scale=3.0).passed
+    assert not _check((3.1 * floor, 3 * floor), (0.0, 0.0), scale=3.0).passed
+    assert not _check((floor, 3.1 * floor), (0.0, 0.0), scale=3.0).passed
+
+
+def test_a_distance_of_pytorchs_that_is_no_number_lets_nothing_pass() -> None:
+    assert not _check((0.0, 0.0), (math.nan, math.nan)).passed
+
+
+def test_error_and_bar_are_those_of_the_measure_that_decides() -> None:
+    check = _check((1e-6, 9e-6), (1e-6, 2e-6), scale=2.0)
+    assert check.measure == "largest" and not check.passed
+    assert (check.error, check.bar, check.ratio) == pytest.approx((4.5e-6, 4e-6, 4.5))
+    assert check.of_tolerance == pytest.approx(9 / 8)
+
+
+class _Lucky(torch.nn.Module):
+    """Its rounding: in float32 each new input gives another error of one and the same direction, the first tiny."""
+
+    def __init__(self, errors: tuple[float, ...]) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.errors = list(errors)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.dtype == torch.float64:
+            return self.weight * images.mean(dim=(1, 2, 3), keepdim=True).round() + torch.arange(4.0).double()
+        return (self.weight + self.errors.pop(0)) * torch.arange(4.0).expand(len(images), 1, 1, 4)
+
+
+def _reference(*errors: float) -> Reference:
+    return Reference(_Lucky(errors), np.zeros((2, 3, 4, 4), np.float32))
+
+
+def test_pytorch_runs_again_before_anything_is_refused() -> None:
+    reference = _reference(1e-6, 1e-6, 1e-5)
+    found = {"logits": np.broadcast_to(np.arange(4.0) * (1 + 1.5e-5), (2, 1, 1, 4)).astype(np.float32)}
+    assert reference.runs == 1
+    (check,) = reference.check(found)
+    assert check.passed and reference.runs == 3
+    assert check.ratio == pytest.approx(1.5, rel=0.1)
+
+
+def test_it_runs_no_more_than_it_may_and_a_wrong_value_stays_wrong() -> None:
+    reference = _reference(*[1e-6] * parity.PYTORCH_RUNS)
+    for error, runs in ((0.1, 1), (1e-4, parity.PYTORCH_RUNS)):
+        (check,) = reference.check({"logits": np.broadcast_to(np.arange(4.0) + error, (2, 1, 1, 4))})
+        assert not check.passed and reference.runs == runs
+
+
+@pytest.mark.parametrize(
+    ("found", "remark"),
+    [
+        ({}, "PyTorch's alone"),
+        ({"logits": np.zeros((2, 1, 1, 4)), "more": np.zeros(2)}, "ours alone"),
+        ({"logits": np.zeros((2, 4))}, "has shape (2, 4)"),
+        ({"logits": np.full((2, 1, 1, 4), np.inf)}, "not finite"),
+        ({"logits": np.full((2, 1, 1, 4), np.nan)}, "not finite"),
+    ],
+)
+def test_what_cannot_be_measured_fails_with_its_reason(found: dict[str, np.ndarray], remark: str) -> None:
+    checks = _reference(*[1e-6] * parity.PYTORCH_RUNS).check(found)
+    failed = [check for check in checks if check.remark]
+    assert len(failed) == 1 and remark in failed[0].remark and not failed[0].passed
+
+
+def _result(*checks: Check) -> ParityResult:
+    return ParityResult("xcit_nano_12_p16_224", "paper", (64, 64), checks)
+
+
+def test_the_sentence_names_what_failed_with_both_distances_ratio_and_tolerance() -> None:
+    fine = _check((1e-6, 2e-6), (1e-6, 2e-6))
+    block = Check("blocks.7", Distance(5e-6, 6e-6), Distance(1e-6, 6e-6), 1.0)
+    text = str(_result(fine, block))
+    assert "NOT equal: blocks.7 of 2 outputs" in text
+    for figure in ("5.0e-06", "PyTorch's own 1.0e-06", "ratio 5", "tolerance 2.0e-06"):
+        assert figure in text
+    assert "NOT" not in str(_result(fine)) and "logits" in str(_result(fine))
+
+
+def test_json_gives_the_same_sentence_and_says_its_format() -> None:
+    result = _result(_check((1e-6, 2e-6), (1e-6, 2e-6)), _check((5e-6, 6e-6), (1e-6, 6e-6)))
+    figures = json.loads(json.dumps(result.as_dict()))
+    assert figures["format"] == parity.FORMAT
+    assert verdict(figures) == result.verdict
+    assert figures["passed"] is False and figures["failed"] == ["logits"]
+    assert [set(check) >= {"what", "error", "bar", "passed"} for check in figures["checks"]] == [True, True]
+
+
+def test_reports_of_older_versions_are_still_read() -> None:
+    old = {"passed": False, "max_error": 1e-6, "relative_error": 2e-6, "bar": 1e-5}
+    old["checks"] = [
+        {"what": "logits", "error": 2e-6, "bar": 1e-5, "passed": True},
+        {"what": "blocks.3", "error": 2e-5, "bar": 1e-5, "passed": False},
+    ]
+    assert verdict(old) == "NOT equal: blocks.3"
+    assert verdict({"passed": True}) == "equal"

@@ -1,0 +1,137 @@
+"""Two networks held against each other: what differs is found and named, whatever it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xcit_hub import parity, variants
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.compare import Comparison, compare
+from xcit_hub.parameters import parameter_shapes
+
+_NANO = "xcit_nano_12_p16_224"
+_SIZE = 32
+
+Weights = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    return parity.random_weights(parameter_shapes(variants.architecture(_NANO), num_classes=10))
+
+
+@pytest.fixture(scope="module")
+def right(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _written(weights, tmp_path_factory.mktemp("right") / "right.safetensors")
+
+
+def _written(weights: Weights, path: Path, dialect: str = "paper") -> Path:
+    checkpoint.write(path, weights, {"xcit_hub.dialect": dialect})
+    return path
+
+
+def _against(right: Path, changed: Weights, tmp_path: Path) -> Comparison:
+    return compare(str(right), str(_written(changed, tmp_path / "other.safetensors")), image_size=_SIZE)
+
+
+def test_a_network_equals_itself_in_another_format(right: Path, weights: Weights, tmp_path: Path) -> None:
+    found = compare(str(right), str(_written(weights, tmp_path / "same.ckpt")), image_size=_SIZE)
+    assert found.equal and "are equal" in str(found)
+    assert [output.what for output in found.outputs][-2:] == ["logits", "features"]
+    assert len(found.outputs) == 14 and all(output.rms == 0.0 for output in found.outputs)
+
+
+def test_a_permuted_matrix_is_named_as_the_same_values_in_another_order(
+    right: Path, weights: Weights, tmp_path: Path
+) -> None:
+    name = "blocks.5.attn.proj.weight"
+    found = _against(right, weights | {name: weights[name][::-1]}, tmp_path)
+    assert (found.differences[0].kind, found.differences[0].what) == ("tensor", name)
+    assert "the same values in another order" in found.differences[0].how
+    assert [difference.what for difference in found.differences if difference.kind == "tensor"] == [name]
+    assert found.differences[1].what == "blocks.5"
+    assert [output.rms > 0 for output in found.outputs[:12]] == [index >= 5 for index in range(12)]
+
+
+def test_a_swapped_pair_of_blocks_is_named_as_such(right: Path, weights: Weights, tmp_path: Path) -> None:
+    names = {"blocks.3.": "blocks.8.", "blocks.8.": "blocks.3."}
+    swapped = {}
+    for name, value in weights.items():
+        prefix = next((each for each in names if name.startswith(each)), "")
+        swapped[names.get(prefix, "") + name.removeprefix(prefix)] = value
+    found = _against(right, swapped, tmp_path)
+    named = {each.what: each.how for each in found.differences if each.kind == "tensor"}
+    assert set(named) == {"blocks.3", "blocks.8"}
+    assert "holds in blocks.8" in named["blocks.3"] and "holds in blocks.3" in named["blocks.8"]
+
+
+def test_two_exchanged_tensors_are_named_as_such(right: Path, weights: Weights, tmp_path: Path) -> None:
+    first, second = "blocks.2.gamma1", "blocks.2.gamma2"
+    found = _against(right, weights | {first: weights[second], second: weights[first]}, tmp_path)
+    assert [each.what for each in found.differences if each.kind == "tensor"] == [first, second]
+    assert f"holds in {second}" in found.differences[0].how
+
+
+def test_one_changed_running_statistic_is_named_with_its_size(right: Path, weights: Weights, tmp_path: Path) -> None:
+    name = "blocks.0.local_mp.bn.moving_mean"
+    changed = weights[name].copy()
+    changed[3] += 1e-3
+    found = _against(right, weights | {name: changed}, tmp_path)
+    assert found.differences[0].what == name
+    assert "1 of 128 elements differ, by 1.0e-03" in found.differences[0].how
+
+
+def test_another_dialect_is_named_and_so_is_what_it_does(right: Path, weights: Weights, tmp_path: Path) -> None:
+    other = _written(weights, tmp_path / "mindcv.safetensors", "mindcv")
+    found = compare(str(right), str(other), image_size=_SIZE)
+    assert str(found.differences[0]) == "description dialect: paper and mindcv"
+    assert not [each for each in found.differences if each.kind == "tensor"]
+    assert {each.what for each in found.differences if each.kind == "output"} >= {"blocks.0", "logits"}
+    assert any(each.kind == "preprocessing" and each.what == "crop_pct" for each in found.differences)
+
+
+def test_another_architecture_or_head_is_named_and_not_run(right: Path, tmp_path: Path) -> None:
+    other = parity.random_weights(parameter_shapes(variants.architecture(_NANO), num_classes=7))
+    found = _against(right, other, tmp_path)
+    assert str(found.differences[0]) == "description num_classes: 10 and 7"
+    assert "of shape (10,) and (7,)" in {each.what: each.how for each in found.differences}["head.bias"]
+    assert found.outputs == () and found.image_size is None
+
+
+def test_the_command_exits_1_with_the_first_difference(right: Path, weights: Weights, tmp_path: Path, run_cli) -> None:
+    name = "blocks.5.attn.proj.weight"
+    other = _written(weights | {name: weights[name][::-1]}, tmp_path / "other.safetensors")
+    figures = tmp_path / "figures.json"
+    done = run_cli("parity", str(right), "--against", str(other), "--image-size", "32", "--json", str(figures))
+    assert done.returncode == 1, done.stderr
+    assert f"NOT equal: tensor {name}: the same values in another order" in done.stdout
+    told = json.loads(figures.read_text())
+    assert told["equal"] is False and told["differences"][0]["what"] == name
+    same = run_cli("parity", str(right), "--against", str(right), "--image-size", "32")
+    assert (same.returncode, same.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--against", "b.ckpt"], "nothing to compare"),
+        (["a.ckpt", "c.ckpt", "--against", "b.ckpt"], "one network before it"),
+        (["a.ckpt", "--against", "b.ckpt", "--gradients"], "without gradients"),
+        (["./nowhere.ckpt", "--against", "./b.ckpt"], "nowhere.ckpt"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_without_a_traceback(arguments: list[str], said: str, run_cli) -> None:
+    done = run_cli("parity", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_proof_of_a_file_says_what_it_cannot_see(right: Path, run_cli) -> None:
+    done = run_cli("parity", str(right), "--image-size", "32")
+    assert done.returncode == 0, done.stderr
+    assert "not whether the file holds the weights that it should" in done.stdout
+    assert "--against" in done.stdout

@@ -1,0 +1,70 @@
+"""What 0.1.0 called otherwise can be imported for one release, and says where it stands now."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from xcit_hub.deprecated import MODULES, REMOVED_IN
+
+# What somebody may have imported from there.
+_NAMES = {
+    "cards.run_record": ["RunRecord", "Versions"],
+    "converters.checkpoint": ["read", "write", "StoredTensor"],
+    "converters.dialects": ["LAYOUTS", "from_ours", "shapes_of"],
+    "converters.formats": [],
+    "converters.formats.mindspore": ["read", "write"],
+    "converters.formats.pytorch": ["read", "write"],
+    "converters.formats.safetensors": ["read", "write"],
+    "converters.hashing": [],
+    "converters.inspection": ["inspect", "Inspection"],
+    "converters.numbers": [],
+    "converters.tensor": ["DTYPES", "StoredTensor"],
+    "converters.weights": ["load", "Weights"],
+    "xcit_hub.conversion": ["Options"],
+    "xcit_hub.hub.mixin": ["XCiT"],
+    "xcit_hub.models.fused": [],
+    "xcit_hub.models.native": [],
+    "xcit_hub.models.native.build": ["SWITCH", "library"],
+    "xcit_hub.models.native.cells": [],
+    "xcit_hub.models.native.operations": [],
+    "xcit_hub.models.stacked": ["stacked"],
+}
+
+
+def test_the_names_of_every_moved_module_are_looked_for() -> None:
+    assert _NAMES.keys() == MODULES.keys()
+
+
+@pytest.mark.parametrize("old", MODULES)
+def test_a_moved_module_is_imported_under_its_old_name_and_says_the_new_one(old: str, monkeypatch) -> None:
+    monkeypatch.delitem(sys.modules, old, raising=False)
+    with pytest.warns(DeprecationWarning, match=f"{MODULES[old][0]} .*{REMOVED_IN}") as caught:
+        module = importlib.import_module(old)
+    assert len([warning for warning in caught if old in str(warning.message)]) == 1
+    homes = [importlib.import_module(place) for place in MODULES[old]]
+    for name in _NAMES[old]:
+        found = getattr(module, name)
+        assert any(getattr(home, name, None) is found for home in homes), name
+    with pytest.raises(AttributeError, match=old):
+        _ = module.never_there
+
+
+def test_the_warning_points_at_the_line_that_imports() -> None:
+    code = "import converters.tensor\nfrom converters.formats import mindspore\nfrom converters import numbers\n"
+    done = subprocess.run([sys.executable, "-W", "default", "-c", code], capture_output=True, text=True, check=True)
+    lines = [line for line in done.stderr.splitlines() if "DeprecationWarning" in line]
+    assert [line.split(":")[:2] for line in lines] == [
+        ["<string>", "1"],
+        ["<string>", "2"],
+        ["<string>", "2"],
+        ["<string>", "3"],
+    ]
+
+
+def test_an_unknown_module_is_unknown_still() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"converters\.nothing"):
+        importlib.import_module("converters.nothing")

@@ -1,0 +1,138 @@
+"""The state of a run is taken whole or not at all; progress that lies is data (tests/attacks/training/progress)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.errors import CheckpointError, InputError, XcitHubError
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_file import load_recipe
+from xcit_hub.training.resume import STATE, Kept, Progress, load_state, save_state
+
+ATTACKS = Path(__file__).parents[1] / "attacks" / "training" / "progress"
+CLASSES = ["class0", "class1", "class2"]
+
+
+@pytest.fixture
+def recipe(mini_architecture: str) -> Recipe:
+    return load_recipe(None, {"model": mini_architecture, "dialect": "paper", "epoch_size": 2})
+
+
+def arrays(**changes: Any) -> dict[str, np.ndarray]:
+    fine = {
+        "head.weight": np.ones((3, 4), np.float32),
+        "adam_v.head.weight": np.ones((3, 4), np.float32),
+        "proj.0.1.moving_variance": np.ones(4, np.float32),
+        "updates": np.array(3.0, np.float32),
+        "loss_scale": np.array(1.0, np.float32),
+        "quiet_steps": np.array(0, np.int32),
+    }
+    return {name: value for name, value in {**fine, **changes}.items() if value is not None}
+
+
+def progress(**changes: Any) -> Progress:
+    done = {"epochs_done": 1, "history": [{"epoch": 1, "loss": 1.0}]}
+    return Progress(workers=1, steps=3, dialect="paper", classes=CLASSES, **{**done, **changes})
+
+
+BEGINNING = {"epochs_done": 0, "history": []}
+
+
+def test_what_was_written_is_what_is_read(recipe: Recipe, tmp_path: Path) -> None:
+    written = progress(kept=[Kept(name=f"{recipe.model}-1_3.ckpt", top1=50.0)], timed_steps=1, timed_seconds=0.5)
+    save_state(tmp_path, arrays(), recipe, written)
+    state, read = load_state(tmp_path, arrays(), recipe, progress(**BEGINNING))
+    assert read == written
+    for name, array in arrays().items():
+        np.testing.assert_array_equal(state[name], array)
+
+
+@pytest.mark.parametrize("path", sorted(ATTACKS.iterdir()), ids=lambda path: path.stem)
+def test_progress_that_lies_is_refused_in_one_sentence(path: Path, recipe: Recipe, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    victim = tmp_path / "victim.txt"
+    victim.write_text("not yours")
+    metadata = {"xcit_hub.state": "2", "recipe": recipe.model_dump_json(), "progress": path.read_text()}
+    checkpoint.write(folder / STATE, arrays(), metadata)
+    with pytest.raises(XcitHubError) as caught:
+        load_state(folder, arrays(), recipe, progress(**BEGINNING))
+    assert len(caught.value.what.splitlines()) == 1
+    assert len(str(caught.value)) < 800
+    assert victim.read_text() == "not yours"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"head.weight": np.full((3, 4), np.nan, np.float32)}, "head.weight is not finite"),
+        ({"head.weight": np.full((3, 4), np.inf, np.float32)}, "head.weight is not finite"),
+        ({"head.weight": np.ones((4, 3), np.float32)}, "head.weight is float32"),
+        ({"head.weight": np.ones((3, 4), np.float64)}, "head.weight is float64"),
+        ({"head.weight": None}, "another network"),
+        ({"tail.weight": np.ones(1, np.float32)}, "another network"),
+        ({"adam_v.head.weight": -np.ones((3, 4), np.float32)}, "adam_v.head.weight is negative"),
+        ({"proj.0.1.moving_variance": -np.ones(4, np.float32)}, "moving_variance is negative"),
+        ({"updates": np.array(4.0, np.float32)}, "updates is 4 after 3 steps"),
+        ({"updates": np.array(-1.0, np.float32)}, "updates is negative"),
+        ({"loss_scale": np.array(-1.0, np.float32)}, "loss_scale is negative"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value.replace(" ", "-"),
+)
+def test_tensors_that_cannot_be_are_refused(
+    changes: dict[str, np.ndarray], says: str, recipe: Recipe, tmp_path: Path
+) -> None:
+    save_state(tmp_path, arrays(**changes), recipe, progress())
+    with pytest.raises(XcitHubError, match=says):
+        load_state(tmp_path, arrays(), recipe, progress(**BEGINNING))
+
+
+@pytest.mark.parametrize(
+    ("expected", "says"),
+    [
+        ({"workers": 2}, "workers were 1 and are 2"),
+        ({"steps": 4}, "steps of an epoch were 3 and are 4"),
+        ({"dialect": "mindcv"}, "dialect.* were paper and are mindcv"),
+        ({"classes": ["cat", "dog", "cow"]}, "classes were"),
+    ],
+    ids=str,
+)
+def test_a_run_is_not_continued_on_other_workers_or_data(
+    expected: dict[str, Any], says: str, recipe: Recipe, tmp_path: Path
+) -> None:
+    save_state(tmp_path, arrays(), recipe, progress())
+    here = progress(**BEGINNING).model_copy(update=expected)
+    with pytest.raises(InputError, match=says):
+        load_state(tmp_path, arrays(), recipe, here)
+
+
+def test_the_state_of_0_1_0_is_refused_naming_the_version(recipe: Recipe, tmp_path: Path) -> None:
+    metadata = {"xcit_hub.state": "1", "xcit_hub.version": "0.1.0", "recipe": "{}", "progress": "{}"}
+    checkpoint.write(tmp_path / STATE, arrays(), metadata)
+    with pytest.raises(CheckpointError, match=r"written by xcit-hub 0\.1\.0"):
+        load_state(tmp_path, arrays(), recipe, progress(**BEGINNING))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"xcit_hub.state": "2"},
+        {"xcit_hub.state": "2", "recipe": "{"},
+        {"xcit_hub.state": "2", "recipe": "[]"},
+        {"xcit_hub.state": "2", "recipe": "[" * 100_000},
+        {"xcit_hub.state": "2", "recipe": "{}"},
+    ],
+    ids=lambda metadata: str(metadata)[:50],
+)
+def test_a_state_that_does_not_describe_itself_is_refused(
+    metadata: dict[str, str], recipe: Recipe, tmp_path: Path
+) -> None:
+    checkpoint.write(tmp_path / STATE, arrays(), metadata)
+    with pytest.raises(CheckpointError):
+        load_state(tmp_path, arrays(), recipe, progress(**BEGINNING))

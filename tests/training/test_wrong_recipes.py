@@ -1,0 +1,170 @@
+"""Wrong recipes and flags, each refused in one sentence; the files are data (tests/attacks/training)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from image_folder import write_images
+
+from xcit_hub.cli import _exit_code
+from xcit_hub.cli.train import SETTINGS, train
+from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.training.recipe import ONLY_VALUE, Recipe
+from xcit_hub.training.recipe_file import load_recipe, parse_flags
+
+ATTACKS = Path(__file__).parents[1] / "attacks" / "training"
+LINES = [line for line in (ATTACKS / "flags.txt").read_text().splitlines() if line and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data"), train=16)
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(LINES) >= 70
+    assert len(list((ATTACKS / "recipes").iterdir())) >= 45
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_wrong_command_line_is_refused_in_one_sentence(
+    line: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text, _, names = (part.strip() for part in line.partition("|"))
+    words = shlex.split(text)
+    standing = {
+        "--config": "cpu_smoke",
+        "--data_dir": str(data),
+        "--ckpt_save_dir": str(tmp_path / "run"),
+        "--device_target": "auto",
+        "--mode": "1",  # what is taken by mistake is then soon at its end
+        "--epoch_size": "1",
+    }
+    for flag, value in standing.items():
+        if flag not in words:
+            words = [flag, value, *words]
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(context_settings=SETTINGS)(train)
+    began = time.monotonic()
+    assert _exit_code(app) == 2
+    assert time.monotonic() - began < 20
+    said = capfd.readouterr().err
+    assert names in said, said
+    assert "Traceback" not in said
+    assert "Call Stack" not in said
+    sentences = [text for text in said.splitlines() if not text.strip().startswith(("where:", "do:"))]
+    assert len(sentences) == 1, said
+    assert len(said) < 1500
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("path", sorted((ATTACKS / "recipes").iterdir()), ids=lambda path: path.name)
+def test_a_hostile_recipe_file_is_refused_in_one_sentence(path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(XcitHubError) as caught:
+        load_recipe(path)
+    assert time.monotonic() - began < 3
+    assert len(str(caught.value)) < 600
+    assert len(caught.value.what.splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", sorted((ATTACKS / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+def test_a_hostile_value_is_refused_as_a_flag_too(path: Path) -> None:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        pytest.skip("a command line's words are decoded before")
+    pairs = [line.partition(": ") for line in lines if re.match(r"(\w+): ", line) and not line.startswith("model")]
+    known = [(key, value) for key, _, value in pairs if key in Recipe.model_fields]
+    for key, value in known[:1]:
+        with pytest.raises(XcitHubError) as caught:
+            # A key that is given twice, and a line's escapes, are matters of the file.
+            if path.stem in ("key_given_twice", "tabs", "escape_in_a_name", "bell_in_a_name", "larger_than_64_kib"):
+                raise InputError("")
+            load_recipe(None, {"model": "xcit_nano_12_p16_224", **parse_flags([f"--{key}={value}"])})
+        assert len(str(caught.value)) < 600
+
+
+def test_a_pipe_is_not_a_recipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "recipe.yaml")
+    with pytest.raises(InputError, match="not a regular file"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+KEY = st.text(alphabet="abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=20)
+VALUE = st.one_of(st.integers(-5, 5), st.floats(-5, 5), st.booleans(), st.text(max_size=5), st.none())
+
+
+@given(key=KEY.filter(lambda key: key not in Recipe.model_fields), value=VALUE)
+@settings(max_examples=100, deadline=None)
+def test_a_random_unknown_key_is_refused_by_name(tmp_path_factory: Any, key: str, value: Any) -> None:
+    path = tmp_path_factory.getbasetemp() / "r.yaml"
+    path.write_text(f"model: xcit_nano_12_p16_224\n{key}: {json.dumps(value)}\n")
+    for read in (lambda: load_recipe(path), lambda: parse_flags([f"--{key}", "1"])):
+        with pytest.raises(InputError, match=f"no key '{key}'"):
+            read()
+
+
+def test_yaml_and_flags_read_a_value_alike(tmp_path: Path) -> None:
+    values = {
+        "lr": ["1e-3", ".5", "2.", "1", "+0.1"],
+        "epoch_size": ["3", "+3"],
+        "ema": ["yes", "No", "on", "OFF", "true", "False"],
+        "data_dir": ["2024", "off", "1e5", "a: b c", "010", "null.d"],
+        "scale": ["[0.1, 1]", "[1e-1,1.]"],
+        "auto_augment": ["null", "rand-m9", "None"],
+        "num_samples": ["null", "7"],
+        "no_weight_decay": ["[a, b]", "[]"],
+        "ckpt_save_policy": ["null", "latest_k"],
+        "mean": ["[1, 2, 3]"],
+    }
+    for key, texts in values.items():
+        for text in texts:
+            path = tmp_path / "r.yaml"
+            quoted = json.dumps(text) if ": " in text else text
+            path.write_text(f"model: xcit_nano_12_p16_224\n{key}: {quoted}\n")
+            flag = load_recipe(None, {"model": "xcit_nano_12_p16_224", **parse_flags([f"--{key}", text])})
+            assert getattr(load_recipe(path), key) == getattr(flag, key), (key, text)
+
+
+def test_a_folder_may_be_called_like_a_number() -> None:
+    assert parse_flags(["--data_dir", "2024", "--ckpt_path="]) == {"data_dir": "2024", "ckpt_path": ""}
+
+
+def test_a_key_without_effect_is_listed_with_its_reason() -> None:
+    recipe = load_recipe(
+        None,
+        {
+            "model": "xcit_nano_12_p16_224",
+            "color_jitter": 0.3,
+            "auto_augment": "rand-m9",
+            "decay_rate": 0.5,
+            "eval_shuffle": True,
+            "ema_decay": 0.5,
+            "clip_value": 1.0,
+            "re_value": "random",
+        },
+    )
+    idle = recipe.without_effect()
+    assert set(idle) == {"color_jitter", "decay_rate", "eval_shuffle", "ema_decay", "clip_value", "re_value"}
+    assert all(idle.values())
+
+
+@pytest.mark.parametrize("key", ONLY_VALUE)
+def test_a_key_of_machinery_that_is_not_here_says_why(key: str) -> None:
+    only, reason = ONLY_VALUE[key]
+    other = {bool: not only, float: 0.5, int: 3, str: "other", type(None): "[nn.Conv2d]"}[type(only)]
+    with pytest.raises(InputError, match=re.escape(reason)):
+        load_recipe(None, {"model": "xcit_nano_12_p16_224", key: other})

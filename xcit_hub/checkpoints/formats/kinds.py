@@ -1,0 +1,159 @@
+"""What a file is, by its first bytes: one of the three formats, or something else that is called by its name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+Format = Literal["safetensors", "ckpt", "pth"]
+
+_HEAD_BYTES = 1 << 16  # enough for any of the marks below
+_PICKLES = tuple(b"\x80" + bytes([protocol]) for protocol in range(1, 6))
+# The first pickle of a file of PyTorch before 1.6 is this number alone.
+_TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+_ENCRYPTED = {b"\xd8\x5e\x3a\x7f", b"\xd9\x5e\x3a\x7f"}  # MindSpore's AES-GCM and AES-CBC, SM4-CBC
+
+
+class Kind(Enum):
+    """What a file may be. The value says it in words, after "is"."""
+
+    SAFETENSORS = "a safetensors file"
+    CKPT = "a MindSpore checkpoint"
+    ZIP = "a zip archive"
+    TORCH_LEGACY = "a PyTorch checkpoint"
+    SHARD_INDEX = "the index of a checkpoint in several files"
+    PICKLE = "a Python pickle"
+    LFS_POINTER = "a Git LFS pointer, not the file itself"
+    HTML = "an HTML page, not a checkpoint"
+    JSON = "a JSON text, not a checkpoint"
+    GZIP = "compressed with gzip"
+    BZIP2 = "compressed with bzip2"
+    XZ = "compressed with xz"
+    ZSTD = "compressed with zstd"
+    TAR = "a tar archive"
+    HDF5 = "an HDF5 file (Keras, h5py)"
+    NUMPY = "a numpy array"
+    MINDIR = "a MindIR graph (mindspore.export), which holds no named parameters of a checkpoint"
+    ONNX = "an ONNX model"
+    ENCRYPTED = "an encrypted MindSpore checkpoint"
+    UNKNOWN = "of no format that is known here"
+
+
+_FETCH = "Fetch the file again, from the address of the file itself, and compare its SHA-256."
+_UNPACK = "Unpack it, and give the checkpoint that is in it."
+
+# What to do about each kind that is no checkpoint.
+ADVICE: dict[Kind, str] = {
+    Kind.LFS_POINTER: "Fetch the file itself: git lfs pull, or the hub's download address (…/resolve/…, not …/raw/…).",
+    Kind.HTML: _FETCH,
+    Kind.JSON: _FETCH,
+    Kind.GZIP: _UNPACK,
+    Kind.BZIP2: _UNPACK,
+    Kind.XZ: _UNPACK,
+    Kind.ZSTD: _UNPACK,
+    Kind.TAR: _UNPACK,
+    Kind.HDF5: "Save the weights as .safetensors from the framework that wrote it.",
+    Kind.NUMPY: "Save all parameters by their names as .safetensors.",
+    Kind.MINDIR: "Give the .ckpt that it was exported from.",
+    Kind.ONNX: "Give the checkpoint that it was exported from.",
+    Kind.ENCRYPTED: "Decrypt it with MindSpore first: load_checkpoint(PATH, dec_key=…), then save_checkpoint.",
+    Kind.UNKNOWN: "Check that it is the file that is meant, and fetch it again.",
+}
+
+
+@dataclass(frozen=True)
+class _Mark:
+    kind: Kind
+    fits: Callable[[bytes, int], bool]
+
+
+def _starts(*marks: bytes) -> Callable[[bytes, int], bool]:
+    return lambda head, _: head.startswith(marks)
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    length = int.from_bytes(head[:8], "little")
+    return head[8:9] in (b"{", b" ", b"\n", b"\t") and 8 + length <= size
+
+
+def _is_ckpt(head: bytes, _: int) -> bool:
+    # A message whose first field is a message whose first field is a name.
+    position = 1
+    while position < min(len(head), 11) and head[position] & 0x80:
+        position += 1
+    return head[:1] == b"\n" and head[position + 1 : position + 2] == b"\n"
+
+
+def _is_mindir(head: bytes, _: int) -> bool:
+    return re.match(rb"\n.[0-9.]+\x12.MindSpore", head, re.DOTALL) is not None
+
+
+def _text(head: bytes) -> bytes:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+
+
+def _is_html(head: bytes, _: int) -> bool:
+    return _text(head).startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--"))
+
+
+def _is_json(head: bytes, _: int) -> bool:
+    return _text(head)[:1] in (b"{", b"[") and b"\0" not in head
+
+
+def _is_tar(head: bytes, _: int) -> bool:
+    return head[257:262] == b"ustar"
+
+
+def _is_onnx(head: bytes, _: int) -> bool:
+    # ir_version, a small number, then the producer's name or the next field.
+    return head[:1] == b"\x08" and head[1:2] < b"\x20" and head[2:3] in (b"\x12", b"\x1a", b":", b"B")
+
+
+_MARKS = (
+    _Mark(Kind.ZIP, _starts(b"PK\x03\x04", b"PK\x05\x06")),
+    _Mark(Kind.SAFETENSORS, _is_safetensors),
+    _Mark(Kind.TORCH_LEGACY, lambda head, _: head.startswith(_PICKLES) and _TORCH_MAGIC in head[:32]),
+    _Mark(Kind.PICKLE, _starts(*_PICKLES)),
+    _Mark(Kind.LFS_POINTER, _starts(b"version https://git-lfs.github.com/spec/")),
+    _Mark(Kind.MINDIR, _is_mindir),
+    _Mark(Kind.HTML, _is_html),
+    _Mark(Kind.JSON, _is_json),
+    _Mark(Kind.CKPT, _is_ckpt),
+    _Mark(Kind.ENCRYPTED, lambda head, _: head[:4] in _ENCRYPTED),
+    _Mark(Kind.GZIP, _starts(b"\x1f\x8b")),
+    _Mark(Kind.BZIP2, _starts(b"BZh")),
+    _Mark(Kind.XZ, _starts(b"\xfd7zXZ\0")),
+    _Mark(Kind.ZSTD, _starts(b"\x28\xb5\x2f\xfd")),
+    _Mark(Kind.HDF5, _starts(b"\x89HDF\r\n")),
+    _Mark(Kind.NUMPY, _starts(b"\x93NUMPY")),
+    _Mark(Kind.TAR, _is_tar),
+    _Mark(Kind.ONNX, _is_onnx),
+)
+
+
+def kind_of(content: memoryview) -> Kind:
+    """Say what a file with that content is; the longest mark wins, nothing is parsed."""
+    head = bytes(content[:_HEAD_BYTES])
+    kind = next((mark.kind for mark in _MARKS if mark.fits(head, len(content))), Kind.UNKNOWN)
+    if kind is Kind.JSON and shard_index(content) is not None:
+        return Kind.SHARD_INDEX
+    return kind
+
+
+def shard_index(content: memoryview) -> dict[str, str] | None:
+    """Return the table of a checkpoint in several files, tensor's name → file's name, or None if it is none.
+
+    Hugging Face's libraries write it as ``model.safetensors.index.json`` and ``pytorch_model.bin.index.json``.
+    """
+    if len(content) > 1 << 26:
+        return None
+    try:
+        table = json.loads(bytes(content).decode("utf-8"))["weight_map"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    plain = isinstance(table, dict) and all(isinstance(name, str) for name in table.values())
+    return table if plain and table else None

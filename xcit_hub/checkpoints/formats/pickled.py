@@ -1,0 +1,428 @@
+"""A pickle read as data: no module is imported, nothing is called, whatever it asks for.
+
+A pickle is a program for a small stack machine. This machine has only the instructions that build tables, lists and
+numbers; where the program names a class or function it puts down that name, and where it would call one, the name with
+its arguments (:class:`Made`). What PyTorch writes is then recognised by these names, and any that is not in the
+tables here is refused before anything is made of it.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+# More than any checkpoint needs: the largest trainers' have some hundred thousand.
+_MOST_INSTRUCTIONS = 5_000_000
+
+
+class PickleError(ValueError):
+    """What is wrong with a pickle, in words."""
+
+
+class CodeError(PickleError):
+    """It asks for a class or function that is not plain data; the message is its name."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A class or function by its name, which is all that is known of it."""
+
+    text: str
+
+
+@dataclass
+class Made:
+    """What calling ``name`` with ``arguments`` would have given. ``state`` is what it was told afterwards."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    state: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the pickle leaves outside of itself: in PyTorch's files, a storage."""
+
+    identity: Any
+
+
+@dataclass(eq=False)
+class Table(dict[Any, Any]):
+    """A table of some class of its own, read as a table."""
+
+    name: str = ""
+    state: Any = field(default=None)
+
+
+# Classes whose objects are tables, by their own names; what they are told afterwards (their attributes) is theirs, too.
+_TABLES = frozenset(
+    {
+        "collections.OrderedDict",
+        "collections.defaultdict",
+        "collections.Counter",
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+        "pytorch_lightning.utilities.parsing.AttributeDict",
+        "lightning.pytorch.utilities.parsing.AttributeDict",
+        "lightning_fabric.utilities.data.AttributeDict",
+        "lightning.fabric.utilities.data.AttributeDict",
+        "omegaconf.dictconfig.DictConfig",
+        "omegaconf.listconfig.ListConfig",
+        "omegaconf.base.ContainerMetadata",
+        "omegaconf.base.Metadata",
+        "omegaconf.nodes.AnyNode",
+        "omegaconf.nodes.IntegerNode",
+        "omegaconf.nodes.FloatNode",
+        "omegaconf.nodes.StringNode",
+        "omegaconf.nodes.BooleanNode",
+        "yacs.config.CfgNode",
+        "fvcore.common.config.CfgNode",
+        "easydict.EasyDict",
+        "addict.addict.Dict",
+        "mmengine.config.config.ConfigDict",
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "vissl.utils.hydra_config.AttrDict",
+    }
+)
+# Classes and functions whose results are single values without a part in any network.
+_VALUES = frozenset(
+    {
+        "builtins.set",
+        "builtins.frozenset",
+        "builtins.bytearray",
+        "builtins.complex",
+        "builtins.slice",
+        "builtins.range",
+        "_codecs.encode",
+        "collections.deque",
+        "datetime.date",
+        "datetime.datetime",
+        "datetime.timedelta",
+        "decimal.Decimal",
+        "pathlib.Path",
+        "pathlib.PosixPath",
+        "pathlib.PurePosixPath",
+        "pathlib.WindowsPath",
+        "pathlib._local.PosixPath",
+        "numpy.dtype",
+        "numpy.ndarray",
+        "torch.Size",
+        "torch.device",
+        "torch.serialization._get_layout",
+        "torch.torch_version.TorchVersion",
+        "torch.Generator",
+        "typing.Any",
+    }
+)
+_VALUE_PREFIXES = ("numpy.core.multiarray.", "numpy._core.multiarray.", "numpy.dtypes.", "torch._utils._rebuild_")
+_VALUE_NAMES = frozenset({"torch._tensor._rebuild_from_type_v2", "torch.nn.parameter.Parameter", "torch.Tensor"})
+# Python 2's names, which pickles of protocol 2 still use.
+_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+
+def read(stream: IO[bytes]) -> Any:
+    """Return what one pickle describes, and leave the stream behind its end.
+
+    Raises:
+        CodeError: it asks for what is not plain data.
+        PickleError: it is not a whole pickle, or larger than any checkpoint's.
+    """
+    machine = _Machine()
+    try:
+        for count, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
+            if count > _MOST_INSTRUCTIONS:
+                raise PickleError("it has more instructions than any checkpoint needs")
+            if machine.step(instruction.name, argument):
+                return machine.result()
+    except PickleError:
+        raise
+    except (ValueError, IndexError, LookupError, TypeError, OverflowError, AttributeError, EOFError) as error:
+        raise PickleError(f"it is not a pickle of plain data ({_first_line(error)})") from error
+    raise PickleError("it ends before its end mark")
+
+
+def names_in(stream: IO[bytes], most: int = 100_000) -> set[str]:
+    """Return the classes and functions, and the short texts, that a pickle names, as far as it can be read."""
+    found: set[str] = set()
+    try:
+        for count, (_, argument, _) in enumerate(pickletools.genops(stream)):
+            if isinstance(argument, str) and len(argument) < 200:
+                found.add(argument.replace(" ", "."))
+            if count > most:
+                break
+    except Exception:  # what cannot be read names nothing more
+        return found
+    return found
+
+
+class _Machine:
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def step(self, instruction: str, argument: Any) -> bool:
+        """Do one instruction; whether it was the last."""
+        if instruction in _PUSHES:
+            self.stack.append(argument)
+        elif instruction in _CONSTANTS:
+            self.stack.append(_CONSTANTS[instruction]())
+        elif instruction in _STEPS:
+            _STEPS[instruction](self, argument)
+        elif instruction not in ("PROTO", "FRAME", "STOP"):
+            raise PickleError(f"it has the instruction {instruction}, which no checkpoint needs")
+        return instruction == "STOP"
+
+    def result(self) -> Any:
+        if self.marks or len(self.stack) != 1:
+            raise PickleError("it ends in the middle of something")
+        return self.stack.pop()
+
+    def since_mark(self) -> list[Any]:
+        items = self.stack
+        self.stack = self.marks.pop()
+        return items
+
+    def mark(self, _: Any) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def pop(self, _: Any) -> None:
+        if self.stack:
+            self.stack.pop()
+        else:
+            self.since_mark()
+
+    def pop_mark(self, _: Any) -> None:
+        self.since_mark()
+
+    def duplicate(self, _: Any) -> None:
+        self.stack.append(self.stack[-1])
+
+    def make_tuple(self, _: Any) -> None:
+        items = tuple(self.since_mark())
+        self.stack.append(items)
+
+    def make_short_tuple(self, length: int) -> None:
+        items = tuple(self.stack[-length:])
+        if len(items) != length:
+            raise PickleError("its stack is empty")
+        del self.stack[-length:]
+        self.stack.append(items)
+
+    def make_list(self, _: Any) -> None:
+        items = self.since_mark()
+        self.stack.append(items)
+
+    def make_dict(self, _: Any) -> None:
+        items = self.since_mark()
+        self.stack.append({})
+        self.add_pairs(items)
+
+    def append(self, _: Any) -> None:
+        item = self.stack.pop()
+        self.extend([item])
+
+    def appends(self, _: Any) -> None:
+        self.extend(self.since_mark())
+
+    def extend(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, list):
+            target.extend(items)
+        elif isinstance(target, Table):  # a list of some class of its own
+            target.update({len(target) + index: item for index, item in enumerate(items)})
+        elif not isinstance(target, Made):
+            raise PickleError("it appends to what is not a list")
+
+    def set_item(self, _: Any) -> None:
+        value = self.stack.pop()
+        key = self.stack.pop()
+        self.add_pairs([key, value])
+
+    def set_items(self, _: Any) -> None:
+        self.add_pairs(self.since_mark())
+
+    def add_pairs(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict) or len(items) % 2:
+            raise PickleError("it sets entries of what is not a table")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[_key(key)] = value
+
+    def put(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def memoize(self, _: Any) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def get(self, index: int) -> None:
+        self.stack.append(self.memo[index])
+
+    def name(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        self.push_name(module, name)
+
+    def stack_name(self, _: Any) -> None:
+        name = self.stack.pop()
+        module = self.stack.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise PickleError("it names something by what is not text")
+        self.push_name(module, name)
+
+    def push_name(self, module: str, name: str) -> None:
+        text = f"{_RENAMED.get(module, module)}.{name}"
+        if not _is_data(text):
+            raise CodeError(text)
+        self.stack.append(Name(text))
+
+    def call(self, _: Any) -> None:
+        arguments = self.stack.pop()
+        called = self.stack.pop()
+        if not isinstance(called, Name) or not isinstance(arguments, tuple):
+            raise PickleError("it calls what is not a name")
+        self.stack.append(_made(called.text, arguments))
+
+    def call_with_names(self, argument: Any) -> None:
+        self.stack.pop()
+        self.call(argument)
+
+    def build(self, _: Any) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if isinstance(target, Table):
+            target.state = state
+            if isinstance(state, dict) and target.name != "collections.OrderedDict":
+                target.update(state)
+        elif isinstance(target, Made):
+            target.state = state
+        else:
+            raise PickleError("it sets the state of what has none")
+
+    def refer(self, _: Any) -> None:
+        self.stack.append(Reference(self.stack.pop()))
+
+
+def _is_data(text: str) -> bool:
+    return (
+        text in _TABLES
+        or text in _VALUES
+        or text in _VALUE_NAMES
+        or text.startswith(_VALUE_PREFIXES)
+        or is_storage(text)
+        or is_dtype(text)
+    )
+
+
+def is_storage(text: str) -> bool:
+    """Whether a name is that of one of PyTorch's storages."""
+    return text.startswith("torch.") and text.endswith("Storage") and text.count(".") <= 2
+
+
+def is_dtype(text: str) -> bool:
+    """Whether a name is that of one of PyTorch's dtypes."""
+    root, _, name = text.rpartition(".")
+    return root == "torch" and name.rstrip("0123456789_emfnuz").rstrip("0123456789") in _DTYPE_STEMS
+
+
+_DTYPE_STEMS = frozenset(
+    {"float", "bfloat", "uint", "int", "bool", "complex", "quint", "qint", "double", "half", "long"}
+)
+
+
+def _made(name: str, arguments: tuple[Any, ...]) -> Any:
+    if name in _TABLES:
+        table = Table(name=name)
+        for argument in arguments:
+            if isinstance(argument, dict):
+                table.update(argument)
+            elif isinstance(argument, list) and all(
+                isinstance(pair, list | tuple) and len(pair) == 2 for pair in argument
+            ):
+                table.update({_key(key): value for key, value in argument})
+        return table
+    if name == "_codecs.encode" and len(arguments) == 2 and arguments[1] == "latin1":
+        return str(arguments[0]).encode("latin1")
+    if name in ("builtins.set", "builtins.frozenset") and arguments and isinstance(arguments[0], list):
+        return list(arguments[0])
+    if name == "torch.Size" and arguments:
+        return arguments[0]
+    return Made(name, arguments)
+
+
+def _key(key: Any) -> Any:
+    return key if isinstance(key, str | int | float | bytes | tuple | None) else f"({type(key).__name__})"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
+
+
+_PUSHES = frozenset(
+    {
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "BYTEARRAY8",
+        "UNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE",
+        "BINUNICODE8",
+        "FLOAT",
+        "BINFLOAT",
+    }
+)
+_CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": list,
+}
+_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+    "MARK": _Machine.mark,
+    "POP": _Machine.pop,
+    "POP_MARK": _Machine.pop_mark,
+    "DUP": _Machine.duplicate,
+    "TUPLE": _Machine.make_tuple,
+    "TUPLE1": lambda machine, _: machine.make_short_tuple(1),
+    "TUPLE2": lambda machine, _: machine.make_short_tuple(2),
+    "TUPLE3": lambda machine, _: machine.make_short_tuple(3),
+    "LIST": _Machine.make_list,
+    "FROZENSET": _Machine.make_list,
+    "DICT": _Machine.make_dict,
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.appends,
+    "ADDITEMS": _Machine.appends,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "PUT": _Machine.put,
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "MEMOIZE": _Machine.memoize,
+    "GET": _Machine.get,
+    "BINGET": _Machine.get,
+    "LONG_BINGET": _Machine.get,
+    "GLOBAL": _Machine.name,
+    "STACK_GLOBAL": _Machine.stack_name,
+    "REDUCE": _Machine.call,
+    "NEWOBJ": _Machine.call,
+    "NEWOBJ_EX": _Machine.call_with_names,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.refer,
+}

@@ -1,0 +1,207 @@
+"""The step *unwrap*: which of a file's tensors are the network.
+
+It is found, not listed: wherever the names that only an XCiT has stand under one prefix, there is one. Copies of its
+parameters without a BatchNorm's statistics are optimizer state. Where several networks are there, plain weights are
+taken before averaged ones, DINO's files give the teacher, and anything else is asked for by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from xcit_hub.checkpoints import beside
+from xcit_hub.checkpoints.beside import Dropped, Reason
+from xcit_hub.checkpoints.families import LAYOUTS, MINDCV_MARK
+from xcit_hub.checkpoints.reading import Asked, Found, Reading
+from xcit_hub.checkpoints.tensor import StoredTensor
+from xcit_hub.errors import WeightsError
+
+# Names that no other vision transformer has, in every family's form; what stands before them is a prefix.
+_OWN = re.compile(
+    r"(?:^|(?<=\.))(?:(?:blocks|xca_layers)\.\d+\.(?:attn\.temperature|local_mp\.conv1\.(?:conv\.)?weight)"
+    r"|patch_embed\.proj\.0\.(?:0|conv)\.weight)$"
+)
+# First parts of the names inside a network: there, a single number may be a parameter.
+_INSIDE = re.compile(r"cls_token|(?:blocks|cls_attn_blocks|xca_layers|ca_layers|patch_embed|pos_embed|norm|head|fpn).*")
+_STATISTICS = (".running_mean", ".moving_mean", "._mean")
+_AVERAGED = re.compile(r"(?:.*_)?(?:ema|averaged|swa|polyak)(?:_.*)?|teacher")
+_DINO = re.compile(r"dino_loss\..*|(?:.*\.)?head\.last_layer\..*")
+_TOP = "top"
+_LISTED = 12
+
+
+def unwrap(reading: Reading) -> None:
+    """Find the network in a file, and say what each of its other tensors is.
+
+    Raises:
+        WeightsError: see :func:`find`.
+    """
+    reading.found = find(reading.file.tensors, reading.asked)
+
+
+def find(tensors: Mapping[str, StoredTensor], asked: Asked | None = None) -> Found:
+    """Find the network among named tensors, under whatever wraps it.
+
+    Raises:
+        WeightsError: there is none, there are several and nothing says which, or not the one asked for.
+    """
+    prefixes = list(dict.fromkeys(name[: match.start()] for name in tensors if (match := _OWN.search(name))))
+    owned = _owned(tensors, prefixes)
+    complete = [
+        prefix
+        for prefix in prefixes
+        if not beside.is_training_state(prefix) and any(name.endswith(_STATISTICS) for name in owned[prefix])
+    ]
+    networks = complete or prefixes
+    if not networks:
+        raise WeightsError(
+            "This is not an XCiT: there is no blocks.0.attn.temperature, however it may be wrapped.",
+            fix="See what is in the file: xcit-hub inspect FILE",
+        )
+    chosen, notes = _choose(networks, tensors, asked or Asked())
+    names, dropped = _sorted_out(chosen, owned[chosen], tensors)
+    for prefix in prefixes:
+        if prefix != chosen:
+            left, known = _sorted_out(prefix, owned[prefix], tensors)
+            reason = _reason_left(prefix, chosen, networks)
+            dropped += [*(Dropped(name, reason) for name in left.values()), *known]
+    names |= _beside(chosen, tensors)
+    outside = [name for name in owned[None] if name not in names.values()]
+    images = beside.normalization({name: tensors[name] for name in (*outside, *names.values())})
+    if images is not None:
+        dropped += [Dropped(name, Reason.NORMALIZATION) for name in images]
+        names = {name: full for name, full in names.items() if full not in images}
+        outside = [name for name in outside if name not in images]
+    dropped += [Dropped(name, beside.reason_of(name, tensors[name]) or Reason.OUTSIDE) for name in outside]
+    marked = names.pop(MINDCV_MARK, None) is not None
+    return Found(
+        prefix=chosen,
+        names=names,
+        tensors={name: tensors[full] for name, full in names.items()},
+        averaged=_is_averaged(chosen),
+        both=len({_is_averaged(prefix) for prefix in networks}) == 2,
+        dropped=dropped,
+        marked=marked,
+        normalization=None if images is None else (tensors[images[0]], tensors[images[1]]),
+        notes=(*notes, *_notes(dropped)),
+    )
+
+
+def _owned(tensors: Iterable[str], prefixes: list[str]) -> dict[str | None, list[str]]:
+    """Each prefix's names: those that begin with it and with no longer one; under None, those of no prefix."""
+    longest_first = sorted(prefixes, key=len, reverse=True)
+    owned: dict[str | None, list[str]] = {prefix: [] for prefix in (*longest_first, None)}
+    for name in tensors:
+        owned[next((prefix for prefix in longest_first if name.startswith(prefix)), None)].append(name)
+    return owned
+
+
+def _sorted_out(
+    prefix: str, owned: list[str], tensors: Mapping[str, StoredTensor]
+) -> tuple[dict[str, str], list[Dropped]]:
+    """What is the network's, which the strict check will see, and what is known to stand beside it."""
+    names: dict[str, str] = {}
+    dropped: list[Dropped] = []
+    for full in owned:
+        name = full.removeprefix(prefix)
+        is_inside = _INSIDE.fullmatch(name) is not None or name == MINDCV_MARK
+        reason = beside.reason_of(name, None if is_inside else tensors[full])
+        if reason is None:
+            names[name] = full
+        else:
+            dropped.append(Dropped(full, reason))
+    return names, dropped
+
+
+def _beside(prefix: str, tensors: Mapping[str, StoredTensor]) -> dict[str, str]:
+    """The parts of the network that some families keep beside its prefix: MMPretrain's classifier."""
+    if not prefix.endswith("backbone.") or f"{prefix}xca_layers.0.attn.temperature" not in tensors:
+        return {}
+    parent = prefix.removesuffix("backbone.")
+    starts = tuple(f"{parent}{part}" for layout in LAYOUTS.values() for part in layout.beside)
+    return {name.removeprefix(parent): name for name in tensors if starts and name.startswith(starts)}
+
+
+def _choose(networks: list[str], tensors: Mapping[str, StoredTensor], asked: Asked) -> tuple[str, tuple[str, ...]]:
+    if asked.prefix is not None or asked.select is not None:
+        return _asked_for(networks, asked), ()
+    averaged = [prefix for prefix in networks if _is_averaged(prefix)]
+    plain = [prefix for prefix in networks if prefix not in averaged]
+    if asked.ema and not averaged:
+        raise WeightsError("There are no averaged (EMA) weights in the file.", fix="Leave out --ema.")
+    students, teachers = (_with_part(networks, part) for part in ("student", "teacher"))
+    if not asked.ema and len(students) == len(teachers) == 1:
+        if not any(_DINO.fullmatch(name) for name in tensors):
+            raise _several(networks)
+        return teachers[0], (
+            "The file holds DINO's student and teacher; took the teacher, which is what DINO publishes. "
+            "--select student takes the other.",
+        )
+    wanted = averaged if asked.ema or not plain else plain
+    if len(wanted) > 1:
+        raise _several(wanted)
+    if plain and averaged:
+        taken, left = ("averaged", "plain") if asked.ema else ("plain", "averaged (EMA)")
+        return wanted[0], (f"Plain and averaged weights were both there; took the {taken} ones, left the {left} ones.",)
+    if averaged and not asked.ema:
+        return wanted[0], ("Only averaged (EMA, teacher) weights were there; took those.",)
+    return wanted[0], ()
+
+
+def _asked_for(networks: list[str], asked: Asked) -> str:
+    if asked.prefix is not None:
+        found = [prefix for prefix in networks if prefix.rstrip(".") == asked.prefix.rstrip(".")]
+    else:
+        found = [prefix for prefix in networks if asked.select in (_shown(prefix), *prefix.split(".")[:-1])]
+    if len(found) == 1:
+        return found[0]
+    how = f"--prefix {asked.prefix}" if asked.prefix is not None else f"--select {asked.select}"
+    raise WeightsError(
+        f"{how} means {'several' if found else 'none'} of the networks in the file: {_listed(found or networks)}.",
+        fix="Give one of them whole.",
+    )
+
+
+def _several(networks: list[str]) -> WeightsError:
+    return WeightsError(
+        f"The file holds more than one network of the same kind: {_listed(networks)}.",
+        fix=f"Say which: --select NAME, for example --select {_shown(networks[0])}.",
+    )
+
+
+def _with_part(networks: list[str], part: str) -> list[str]:
+    return [prefix for prefix in networks if part in prefix.split(".")]
+
+
+def _is_averaged(prefix: str) -> bool:
+    return any(_AVERAGED.fullmatch(part) for part in prefix.split(".")[:-1])
+
+
+def _shown(prefix: str) -> str:
+    return prefix.rstrip(".") or _TOP
+
+
+def _listed(networks: list[str]) -> str:
+    return ", ".join(map(_shown, networks))
+
+
+def _reason_left(prefix: str, chosen: str, networks: list[str]) -> Reason:
+    if _is_averaged(prefix) and not _is_averaged(chosen):
+        return Reason.AVERAGED
+    if prefix not in networks:
+        return Reason.OPTIMIZER
+    return Reason.NOT_SELECTED if _is_averaged(prefix) == _is_averaged(chosen) else Reason.PLAIN
+
+
+def _notes(dropped: list[Dropped]) -> list[str]:
+    notes = []
+    count = sum(entry.reason is Reason.OPTIMIZER for entry in dropped)
+    if count:
+        notes.append(f"Dropped {count} tensors of optimizer or training state.")
+    for reason, words in ((Reason.OUTSIDE, "outside of the network"), (Reason.OTHER_HEAD, "of another head")):
+        names = [entry.name for entry in dropped if entry.reason is reason]
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        if names:
+            notes.append(f"Dropped {len(names)} tensors {words}: {', '.join(names[:_LISTED])}{more}.")
+    return notes

@@ -1,0 +1,211 @@
+"""Two networks, wherever they are: what their descriptions say, what their tensors hold, what they compute.
+
+A proof (:mod:`xcit_hub.parity`) puts one file into two frameworks, and cannot see that the file holds other weights
+than it should. This holds one network against another, tensor by tensor, and runs both in MindSpore on the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcit_hub import parity
+from xcit_hub.hub.config import ModelConfig
+from xcit_hub.hub.locate import locate
+from xcit_hub.hub.network import XCiT
+from xcit_hub.hub.read import read
+from xcit_hub.parity import Distance
+from xcit_hub.parity.networks import our_outputs
+from xcit_hub.variants import DialectName
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which two networks differ.
+
+    Args:
+        kind: ``description``, ``preprocessing``, ``tensor`` or ``output``.
+        what: the field, tensor, block or output.
+        how: in a few words, the first network's side before the second's.
+    """
+
+    kind: str
+    what: str
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.what}: {self.how}"
+
+
+@dataclass(frozen=True)
+class Output:
+    """How far the second network's output is from the first's, as fractions of the first's root mean square."""
+
+    what: str
+    rms: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found: every difference, in the order description, preprocessing, tensors, outputs.
+
+    Args:
+        outputs: in the order in which the network computes them; empty where the tensors' shapes differ.
+        image_size: side of the images that both saw; None where they saw none.
+    """
+
+    first: str
+    second: str
+    differences: tuple[Difference, ...]
+    outputs: tuple[Output, ...]
+    image_size: int | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not self.differences
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the comparison as plain JSON values."""
+        return {"format": 1, "equal": self.equal, **asdict(self)}
+
+    def __str__(self) -> str:
+        if self.equal:
+            return f"{self.first} and {self.second} are equal"
+        rest = f"; {len(self.differences) - 1} more" if len(self.differences) > 1 else ""
+        return f"{self.first} and {self.second} are NOT equal: {self.differences[0]}{rest}"
+
+
+def compare(
+    first: str,
+    second: str,
+    *,
+    dialect: DialectName | None = None,
+    image_size: int | None = None,
+    stage: Callable[[str], None] = lambda _: None,
+) -> Comparison:
+    """Compare two networks by whatever :func:`xcit_hub.load` takes: a file, a folder, an id, a timm name.
+
+    Args:
+        dialect: for files that do not say theirs.
+        image_size: side of the images both are run on; :func:`xcit_hub.parity.proof_size` of the first by default.
+        stage: told in a few words what is going on.
+
+    Raises:
+        XcitHubError: one of them cannot be had or read.
+    """
+    sides: list[tuple[Arrays, ModelConfig]] = []
+    for name in (first, second):
+        stage(f"reading {name}")
+        located = locate(name)
+        weights, described = read(located, located.fetch, dialect)
+        sides.append((weights.arrays(), described))
+    (ours, one), (theirs, other) = sides
+    stage("tensors")
+    differences = [*_described(one, other), *_tensors(ours, theirs)]
+    outputs: list[Output] = []
+    side = None
+    if {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}:
+        side = image_size or parity.proof_size(one.shape)
+        outputs = list(_outputs((ours, one), (theirs, other), side, stage))
+        differences += [
+            Difference("output", output.what, f"apart by {output.rms:.1e} of its root mean square")
+            for output in outputs
+            if not output.rms <= parity.FLOOR * parity.UNIT_ROUNDOFF["float32"]
+        ]
+    return Comparison(first, second, tuple(differences), tuple(outputs), side)
+
+
+def _described(one: ModelConfig, other: ModelConfig) -> Iterator[Difference]:
+    for field in fields(one.shape):
+        if field.name not in ("name", "image_size"):  # preprocessing says the size
+            yield from _field(
+                "description", field.name, getattr(one.shape, field.name), getattr(other.shape, field.name)
+            )
+    for name in ("dialect", "num_classes", "in_chans", "global_pool"):
+        yield from _field("description", name, getattr(one, name), getattr(other, name))
+    if one.labels != other.labels:
+        at = next((i for i, pair in enumerate(zip(one.labels, other.labels, strict=False)) if len({*pair}) > 1), None)
+        how = f"{len(one.labels)} and {len(other.labels)} names"
+        yield Difference("description", "labels", how + (f", the first to differ is {at}" if at is not None else ""))
+    for field in fields(one.preprocessing):
+        values = (getattr(each.preprocessing, field.name) for each in (one, other))
+        yield from _field("preprocessing", field.name, *values)
+
+
+def _field(kind: str, name: str, one: object, other: object) -> Iterator[Difference]:
+    if one != other:
+        yield Difference(kind, name, f"{one} and {other}")
+
+
+def _tensors(ours: Arrays, theirs: Arrays) -> Iterator[Difference]:
+    for missing, side in ((ours.keys() - theirs.keys(), "first"), (theirs.keys() - ours.keys(), "second")):
+        yield from (Difference("tensor", name, f"in the {side} alone") for name in sorted(missing))
+    digests = [{name: _digest(value) for name, value in side.items()} for side in (ours, theirs)]
+    moved = dict(_moved_blocks(*digests))
+    for block, origin in moved.items():
+        yield Difference("tensor", block, f"the second holds there what the first holds in {origin}")
+    where = {digest: name for name, digest in digests[0].items()}
+    for name, value in ours.items():
+        if name in theirs and digests[0][name] != digests[1][name] and _block(name) not in moved:
+            yield Difference("tensor", name, _how(value, theirs[name], where.get(digests[1][name])))
+
+
+def _how(one: NDArray[Any], other: NDArray[Any], origin: str | None) -> str:
+    if one.shape != other.shape:
+        return f"of shape {one.shape} and {other.shape}"
+    if origin is not None:
+        return f"the second holds there what the first holds in {origin}"
+    apart = Distance.between(other, one)
+    count = int(np.count_nonzero(one != other))
+    figures = f"{count} of {one.size} elements differ, by {apart.largest:.1e} at most"
+    if np.array_equal(np.sort(one, axis=None), np.sort(other, axis=None)):
+        return f"the same values in another order; {figures}"
+    return figures
+
+
+def _moved_blocks(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Pair the blocks of the second that hold, as a whole, what another block of the first holds, with that one."""
+    contents: list[dict[str, dict[str, str]]] = [{}, {}]
+    for side, digests in zip(contents, (ours, theirs), strict=True):
+        for name, digest in digests.items():
+            if (block := _block(name)) is not None:
+                side.setdefault(block, {})[name.removeprefix(block)] = digest
+    for block, content in contents[1].items():
+        origin = next((name for name, held in contents[0].items() if held == content), None)
+        if origin is not None and contents[0].get(block) != content:
+            yield block, origin
+
+
+def _block(name: str) -> str | None:
+    kind, _, rest = name.partition(".")
+    return f"{kind}.{rest.partition('.')[0]}" if kind in ("blocks", "cls_attn_blocks") else None
+
+
+def _digest(value: NDArray[Any]) -> str:
+    return hashlib.sha256(repr(value.shape).encode() + np.ascontiguousarray(value).tobytes()).hexdigest()
+
+
+def _outputs(
+    one: tuple[Arrays, ModelConfig], other: tuple[Arrays, ModelConfig], side: int, stage: Callable[[str], None]
+) -> Iterator[Output]:
+    images = parity.random_images(_BATCH, one[1].in_chans, side, side)
+    found = []
+    for which, (arrays, described) in zip(("first", "second"), (one, other), strict=True):
+        stage(f"running the {which}")
+        found.append(our_outputs(XCiT.of_config(described, arrays), images))
+    for what in sorted(found[0], key=lambda name: not name.startswith("blocks.")):
+        if found[0][what].shape == found[1][what].shape:
+            distance = Distance.between(found[1][what], found[0][what])
+            scale = float(np.sqrt(np.mean(np.square(found[0][what], dtype=np.float64))))
+            yield Output(what, *(value / scale if scale else value for value in (distance.rms, distance.largest)))

@@ -1,0 +1,90 @@
+"""Modules of 0.1.0 that moved: they can be imported under their old names until 0.3.0, with a DeprecationWarning.
+
+:data:`MODULES` is the whole of it. ``xcit_hub``, ``converters`` and ``cards`` call :func:`install` when they are
+imported: a module that has no file any more is found by Python's import machinery or not at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+REMOVED_IN = "0.3.0"
+
+# The old name, and where what it had stands now: the first that has a name is asked for it.
+MODULES: dict[str, tuple[str, ...]] = {
+    "cards.run_record": ("xcit_hub.run_record",),
+    "converters.checkpoint": ("xcit_hub.checkpoints.checkpoint",),
+    "converters.dialects": (
+        "xcit_hub.checkpoints.families",
+        "xcit_hub.checkpoints.translate",
+        "xcit_hub.checkpoints.beside",
+    ),
+    "converters.formats": ("xcit_hub.checkpoints.formats",),
+    "converters.formats.mindspore": ("xcit_hub.checkpoints.formats.mindspore",),
+    "converters.formats.pytorch": ("xcit_hub.checkpoints.formats.pytorch",),
+    "converters.formats.safetensors": ("xcit_hub.checkpoints.formats.safetensors",),
+    "converters.hashing": ("xcit_hub.checkpoints.hashing",),
+    "converters.inspection": ("xcit_hub.checkpoints.inspection",),
+    "converters.numbers": ("xcit_hub.checkpoints.dtypes", "xcit_hub.checkpoints.check"),
+    "converters.tensor": ("xcit_hub.checkpoints.tensor",),
+    "converters.weights": (
+        "xcit_hub.checkpoints.weights",
+        "xcit_hub.checkpoints.sidecar",
+        "xcit_hub.checkpoints.check",
+    ),
+    "xcit_hub.conversion": ("converters.convert", "converters.folders", "converters.prove", "converters.reports"),
+    "xcit_hub.hub.mixin": ("xcit_hub.hub.network",),
+    "xcit_hub.models.fused": ("xcit_hub.accelerated.fused",),
+    "xcit_hub.models.native": ("xcit_hub.accelerated",),
+    "xcit_hub.models.native.build": ("xcit_hub.accelerated.build",),
+    "xcit_hub.models.native.cells": ("xcit_hub.accelerated.cells",),
+    "xcit_hub.models.native.operations": ("xcit_hub.accelerated.operations",),
+    "xcit_hub.models.stacked": ("xcit_hub.accelerated.stacked",),
+}
+
+
+def install() -> None:
+    """Let the old names be found, after everything that exists; a second call does nothing."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
+
+
+# Neither derives from importlib.abc's classes, which take longer to import than all of this.
+class _Finder:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target
+        if fullname not in MODULES:
+            return None
+        loader: Any = _Forwarding()
+        return ModuleSpec(fullname, loader, is_package=any(name.startswith(f"{fullname}.") for name in MODULES))
+
+
+class _Forwarding:
+    def create_module(self, spec: ModuleSpec) -> None:
+        del spec  # an ordinary module does
+
+    def exec_module(self, module: ModuleType) -> None:
+        places = MODULES[module.__name__]
+        warnings.warn(
+            f"{module.__name__} is {' and '.join(places)} now; the old name goes in {REMOVED_IN}.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        homes = [importlib.import_module(place) for place in places]
+
+        def forward(name: str) -> Any:
+            for home in homes:
+                if hasattr(home, name):
+                    return getattr(home, name)
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}", name=name, obj=module)
+
+        module.__doc__ = homes[0].__doc__
+        module.__dict__["__getattr__"] = forward

@@ -1,0 +1,393 @@
+"""timm's ``config.json``: one reader for all its forms, which leaves no field unaccounted for, and the writer.
+
+The forms: nested (``pretrained_cfg`` inside), flat (everything at the root, older), transformers' ``timm_wrapper``, and
+what our converter writes beside a checkpoint. What each field does was read in timm 1.0.31, ``models/_hub.py``,
+``_factory.py``, ``_builder.py``, ``data/config.py`` and ``data/transforms_factory.py``; a test computes it with timm.
+
+Every field is used, refused by name, or unused for a reason that can be listed. Unknown ones are refused in
+``model_args``, which timm passes to the network's constructor, and listed elsewhere, where timm reads by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from xcit_hub.errors import HubError
+from xcit_hub.hub import config as ours
+from xcit_hub.hub.config import Description, ModelConfig, Reader, malformed
+from xcit_hub.variants import ARCHITECTURES, Architecture, DialectName
+
+FILE_NAME = "config.json"
+
+_WHERE = "where the weights come from; they are read from beside this file"
+_CARD = "for the card"
+_TEST = "timm uses it only where the test size is asked for"
+_CARRIED = "follows from the architecture"
+_TRAINING = "acts in training only; give it to load or create_model"
+_OTHER_PROGRAMS = "transformers' own bookkeeping"
+
+# Fields that change nothing here, each with its reason. Those of ``pretrained_cfg`` stand at the root of a flat file.
+UNUSED_PRETRAINED: dict[str, str] = {
+    "url": _WHERE,
+    "file": _WHERE,
+    "hf_hub_id": _WHERE,
+    "source": _WHERE,
+    "architecture": "the root's says it",
+    "tag": _WHERE,
+    "test_input_size": _TEST,
+    "test_crop_pct": _TEST,
+    "min_input_size": "a bound that timm does not check for XCiT",
+    "pool_size": "XCiT has no pooling window",
+    "test_pool_size": "XCiT has no pooling window",
+    "first_conv": _CARRIED,
+    "classifier": _CARRIED,
+    "num_features": _CARRIED,
+    "label_descriptions": "longer words for the label names, which are used",
+    "license": _CARD,
+    "description": _CARD,
+    "origin_url": _CARD,
+    "paper_name": _CARD,
+    "paper_ids": _CARD,
+    "notes": _CARD,
+}
+UNUSED_ROOT: dict[str, str] = {
+    "num_features": _CARRIED,
+    "label_descriptions": UNUSED_PRETRAINED["label_descriptions"],
+    "architectures": _OTHER_PROGRAMS,
+    "model_type": _OTHER_PROGRAMS,
+    "transformers_version": _OTHER_PROGRAMS,
+    "torch_dtype": _OTHER_PROGRAMS,
+    "dtype": _OTHER_PROGRAMS,
+    "initializer_range": _OTHER_PROGRAMS,
+    "do_pooling": _OTHER_PROGRAMS,
+    "label2id": "the labels the other way round",
+    "_name_or_path": _OTHER_PROGRAMS,
+}
+UNUSED_ARGUMENTS: dict[str, str] = {
+    "drop_rate": _TRAINING,
+    "pos_drop_rate": _TRAINING,
+    "proj_drop_rate": _TRAINING,
+    "attn_drop_rate": _TRAINING,
+    "drop_path_rate": _TRAINING,
+}
+
+# ``model_args`` that say what the network's shape is → the field of Architecture.
+_DIMENSIONS = {
+    "patch_size": "patch_size",
+    "embed_dim": "embed_dim",
+    "depth": "depth",
+    "num_heads": "num_heads",
+    "mlp_ratio": "mlp_ratio",
+    "cls_attn_layers": "cls_attn_layers",
+}
+# ``model_args`` that must have one value here → that value and what another one would be.
+_FIXED: dict[str, tuple[object, str]] = {
+    "qkv_bias": (True, "XCiT without these biases is not supported"),
+    "use_pos_embed": (True, "XCiT without a positional encoding is not supported"),
+    "act_layer": (None, "a file cannot name a class"),
+    "norm_layer": (None, "a file cannot name a class"),
+    "device": (None, "choose the device in MindSpore's context"),
+    "dtype": (None, "give load dtype= instead"),
+}
+_POOLS = ("token", "avg", "")
+_WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
+
+
+def read(text: str, *, where: object = None, ignore: frozenset[str] = frozenset()) -> Description:
+    """Read a ``config.json``; what timm publishes is the paper's network, and ours of the other dialect says so.
+
+    Args:
+        ignore: fields to read as if they were not there: ``name``, or ``model_args.name``.
+
+    Returns:
+        What it says. Its ``config`` is None for what our converter writes under that name beside an architecture that
+        is in no table, which only its tensors describe.
+
+    Raises:
+        HubError: it is not such a file, describes another model than XCiT, or has a field that is refused.
+    """
+    record = ours.parsed(text, where)
+    if isinstance(record.get("xcit_hub"), dict):
+        return Description(_of_converter(record, where))
+    return _Reading(record, where, ignore).description()
+
+
+def write(config: ModelConfig) -> str:
+    """Write timm's ``config.json``.
+
+    A network that timm's own class does not compute gets an architecture name that timm knows only after
+    ``import xcit_hub.timm``, so that timm alone refuses it instead of giving other logits.
+    """
+    shape, seen = config.shape, config.preprocessing
+    model_args: dict[str, object] = {}
+    if config.in_chans != 3:
+        model_args["in_chans"] = config.in_chans
+    if config.global_pool != "token":
+        model_args["global_pool"] = config.global_pool
+    record: dict[str, object] = {
+        "architecture": architecture_name(config),
+        "num_classes": config.num_classes,
+        "num_features": shape.embed_dim,
+        "global_pool": config.global_pool,
+    }
+    if model_args:
+        record["model_args"] = model_args
+    if config.labels:
+        record["label_names"] = list(config.labels)
+    record["pretrained_cfg"] = {
+        "custom_load": False,
+        "input_size": [config.in_chans, *seen.size],
+        "interpolation": seen.interpolation,
+        "crop_pct": seen.crop_pct,
+        "crop_mode": seen.crop_mode,
+        "mean": list(seen.mean),
+        "std": list(seen.std),
+        "num_classes": config.num_classes,
+        "first_conv": "patch_embed.proj.0.0",
+        "classifier": "head",
+    }
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def architecture_name(config: ModelConfig) -> str:
+    """Return the name that ``config.json`` gives: timm's own for the paper's network, another for any other."""
+    return config.architecture if config.dialect == "paper" else f"{config.architecture}_{config.dialect}"
+
+
+@dataclass
+class _Reading:
+    """One pass over a record; ``taken`` are the fields somebody asked for, the rest has to have a reason."""
+
+    record: dict[str, Any]
+    where: object
+    ignore: frozenset[str]
+    unused: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def description(self) -> Description:
+        root = dict(self.record)
+        is_nested = "pretrained_cfg" in root
+        pretrained = self._object(root, "pretrained_cfg") if is_nested else {}
+        arguments = self._object(root, "model_args")
+        self._drop_ignored(root, pretrained, arguments)
+        if not is_nested:
+            pretrained = {name: root.pop(name) for name in list(root) if name not in _ROOT_ONLY}
+        args = Reader(arguments, "model_args.", self.where)
+        cfg = Reader(pretrained, "pretrained_cfg." if is_nested else "", self.where)
+        top = Reader(root, "", self.where)
+
+        shape, dialect = self._architecture(top.take("architecture"))
+        in_chans = args.whole("in_chans", None, least=1)
+        num_classes = self._num_classes(top, cfg, args)
+        shape = self._shape(shape, args)
+        size = self._input_size(cfg, args, in_chans, shape)
+        self._refuse(cfg, args)
+        preprocessing = {
+            "image_size": size[1],
+            "image_width": None if size[1] == size[2] else size[2],
+            "crop_pct": cfg.take("crop_pct") or 0.875,  # timm's default, also where it is null or 0
+            "crop_mode": cfg.take("crop_mode") or "center",
+            "interpolation": cfg.take("interpolation") or "bicubic",
+            "mean": cfg.take("mean") or ours.IMAGENET_MEAN,
+            "std": cfg.take("std") or ours.IMAGENET_STD,
+        }
+        pool = args.one_of("global_pool", _POOLS, "token")
+        told_pool = top.take("global_pool", cfg.take("global_pool"))
+        if told_pool not in (None, pool):
+            self.notes.append(
+                f"global_pool is {told_pool!r} in the configuration, which timm does not build by; the network has "
+                f"{pool!r}, as in timm"
+            )
+        labels = self._labels(top, cfg, num_classes)
+        self._account(top, UNUSED_ROOT, "")
+        self._account(cfg, UNUSED_PRETRAINED, "pretrained_cfg." if is_nested else "")
+        self._account_arguments(args)
+        if not labels and num_classes == 1000:
+            labels = ours.imagenet_labels()
+        config = ours.validated(
+            {
+                "architecture": shape.name,
+                "dialect": dialect,
+                "num_classes": num_classes,
+                "in_chans": size[0],
+                "global_pool": pool,
+                "preprocessing": preprocessing,
+                "labels": list(labels),
+            },
+            self.where,
+            custom=None if ARCHITECTURES.get(shape.name) == shape else shape,
+        )
+        return Description(config, unused=self.unused, notes=tuple(self.notes))
+
+    def _object(self, root: dict[str, Any], name: str) -> dict[str, Any]:
+        value = root.pop(name, None)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise malformed(f"{name!r} is not an object", self.where)
+        return dict(value)
+
+    def _drop_ignored(self, *levels: dict[str, Any]) -> None:
+        for prefix, level in zip(("", "pretrained_cfg.", "model_args."), levels, strict=True):
+            for name in [name for name in level if name in self.ignore or f"{prefix}{name}" in self.ignore]:
+                del level[name]
+                self.unused[f"{prefix}{name}"] = "ignored, as was asked for"
+                self.notes.append(f"the configuration's {prefix}{name} was ignored, as was asked for")
+
+    def _architecture(self, given: object) -> tuple[Architecture, DialectName]:
+        # A tag, and timm's older "_dist", say which weights; the network is the same.
+        name = str(given).partition(".")[0]
+        dialect: DialectName = "mindcv" if name.endswith("_mindcv") else "paper"
+        name = name.removesuffix("_mindcv").removesuffix("_dist")
+        if not isinstance(given, str) or name not in ARCHITECTURES:
+            raise HubError(
+                f"This repository holds {given!r:.60}, which is not an XCiT architecture that timm and xcit-hub share.",
+                where=self.where,
+                fix="Name a repository with XCiT weights; `xcit-hub list --pretrained` has timm's.",
+            )
+        return ARCHITECTURES[name], dialect
+
+    def _num_classes(self, top: Reader, cfg: Reader, args: Reader) -> int:
+        told = {
+            "num_classes": top.whole("num_classes", None, least=0),
+            "pretrained_cfg.num_classes": cfg.whole("num_classes", None, least=0),
+            "model_args.num_classes": args.whole("num_classes", None, least=0),
+        }
+        weights = told["num_classes"] if told["num_classes"] is not None else told["pretrained_cfg.num_classes"]
+        built = told["model_args.num_classes"]
+        if built is not None and built != (1000 if weights is None else weights):
+            raise self._refused(
+                "model_args.num_classes", f"{built} classes, and the weights' number is {weights}: timm would begin a "
+                "random classifier",
+            )  # fmt: skip
+        return 1000 if weights is None else weights
+
+    def _shape(self, table: Architecture, args: Reader) -> Architecture:
+        found: dict[str, Any] = {}
+        for argument, name in _DIMENSIONS.items():
+            value = args.number(argument)
+            if value is not None:
+                if value != int(value):
+                    raise self._refused(f"model_args.{argument}", f"{value!r} is not a whole number")
+                found[name] = int(value)
+        eta = args.number("eta")
+        tokens_norm = args.flag("tokens_norm")
+        if eta is not None:
+            found["eta"] = float(eta)
+        if tokens_norm is not None:
+            found["tokens_norm"] = tokens_norm
+        shape = replace(table, **found)
+        # eta is an initial value: weights that were trained from another one are the table's network all the same.
+        if replace(shape, eta=table.eta) == table:
+            return table
+        same = next((entry for entry in ARCHITECTURES.values() if replace(shape, name=entry.name) == entry), None)
+        return same or replace(shape, name=f"{table.name}_custom")
+
+    def _input_size(self, cfg: Reader, args: Reader, in_chans: int | None, shape: Architecture) -> tuple[int, int, int]:
+        size = cfg.wholes("input_size", 3) or (3, 224, 224)
+        is_fixed = cfg.flag("fixed_input_size") or False
+        asked = args.take("img_size")
+        if asked is not None:
+            height, width = args.pair("img_size", asked)
+            if height % shape.patch_size:
+                raise self._refused("model_args.img_size", f"{height} is not a multiple of the patch size")
+            if is_fixed:
+                size = (size[0], height, width)
+            else:
+                self.unused["model_args.img_size"] = "says for what size the network was built; it takes any"
+        if is_fixed and size[1] % shape.patch_size:
+            raise self._refused("input_size", f"{size[1]} is not a multiple of the patch size, and the size is fixed")
+        return (in_chans or size[0], size[1], size[2])
+
+    def _refuse(self, cfg: Reader, args: Reader) -> None:
+        if cfg.take("state_dict") is not None:
+            raise self._refused("state_dict", "weights inside a description are not read")
+        if cfg.take("custom_load") not in (None, False):
+            raise self._refused("custom_load", "XCiT has no loader of its own")
+        if cfg.take("label_offset") not in (None, 0):
+            raise self._refused("label_offset", "timm would cut the classifier's first rows")
+        file_name = cfg.take("hf_hub_filename")
+        if file_name not in (None, *_WEIGHTS_NAMES):
+            raise self._refused("hf_hub_filename", f"the weights would be another file: {file_name!r:.60}")
+        for name, (only, reason) in _FIXED.items():
+            if name in args.fields and args.take(name) is not only:
+                raise self._refused(f"model_args.{name}", reason)
+
+    def _labels(self, top: Reader, cfg: Reader, num_classes: int) -> tuple[str, ...]:
+        forms = {
+            "label_names": top.take("label_names"),
+            "pretrained_cfg.label_names": cfg.take("label_names"),
+            "labels": top.take("labels"),
+            "pretrained_cfg.labels": cfg.take("labels"),
+            "id2label": top.take("id2label"),
+        }
+        told = {name: value for name, value in forms.items() if value}
+        for name, value in told.items():
+            labels = _label_list(value, num_classes)
+            if labels is None:
+                raise malformed(f"{name} does not name {num_classes} classes", self.where)
+            for other in list(told)[1:]:
+                self.unused[other] = f"{name} names the classes"
+            return labels
+        return ()
+
+    def _account(self, reader: Reader, reasons: Mapping[str, str], prefix: str) -> None:
+        for name in reader.rest():
+            if name in reasons:
+                if reader.fields[name] is not None:
+                    self.unused[f"{prefix}{name}"] = reasons[name]
+                continue
+            self.unused[f"{prefix}{name}"] = "unknown; timm does not read it"
+            self.notes.append(f"the configuration's field {prefix}{name} is not known, and was not used")
+
+    def _account_arguments(self, args: Reader) -> None:
+        for name in args.rest():
+            if name not in UNUSED_ARGUMENTS:
+                raise self._refused(f"model_args.{name}", "timm would pass it to the network, and it is not known here")
+            value = args.number(name)
+            if value is None or not 0 <= value < 1:
+                raise self._refused(f"model_args.{name}", f"{args.fields[name]!r:.40} is not a rate")
+            if value:
+                self.unused[f"model_args.{name}"] = UNUSED_ARGUMENTS[name]
+
+    def _refused(self, name: str, reason: str) -> HubError:
+        return HubError(
+            f"The configuration's field {name} cannot be followed: {reason}.",
+            where=self.where,
+            fix=f"Correct the file, or read it without that field: ignore_fields=[{name!r}], --ignore-field {name}.",
+        )
+
+
+# What stands at the root in either form; in a flat file everything else is pretrained_cfg's.
+_ROOT_ONLY = frozenset(
+    ("architecture", "num_classes", "label_names", "labels", "id2label", "global_pool", *UNUSED_ROOT)
+) - {"label_descriptions"}
+
+
+def _label_list(value: object, num_classes: int) -> tuple[str, ...] | None:
+    """Return the classes' names in order, of a list or of a dict from index to name, which may have gaps."""
+    if isinstance(value, dict):
+        try:
+            named = {int(index): name for index, name in value.items()}
+        except (TypeError, ValueError):
+            return None
+        if not all(0 <= index < num_classes for index in named) or len(named) != len(value):
+            return None
+        value = [named.get(index, f"class {index}") for index in range(num_classes)]
+    if not isinstance(value, list) or len(value) != num_classes:
+        return None
+    return tuple(value) if all(isinstance(name, str) for name in value) else None
+
+
+def _of_converter(record: Mapping[str, Any], where: object) -> ModelConfig | None:
+    if record.get("architecture") not in ARCHITECTURES:
+        return None
+    fields = {name: record[name] for name in ("architecture", "num_classes", "in_chans") if name in record}
+    read = ours.validated(fields | {"dialect": record["xcit_hub"].get("dialect")}, where)
+    described = ours.of_architecture(
+        read.architecture, read.dialect, num_classes=read.num_classes, in_chans=read.in_chans
+    )
+    return replace(described, labels=ours.imagenet_labels() if read.num_classes == 1000 else ())

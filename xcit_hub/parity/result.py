@@ -1,0 +1,133 @@
+"""What a proof found, as an object, as JSON and as a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from xcit_hub.parity.rule import FLOOR, LARGEST_FACTOR, RMS_FACTOR, Check, worst
+
+FORMAT = 2
+"""Version of :meth:`ParityResult.as_dict`. Reports before had none, and errors between two float32 networks."""
+
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Departure:
+    """The first layer whose output leaves its tolerance, and the layers that ran just before it."""
+
+    check: Check
+    before: tuple[Check, ...]
+
+    @property
+    def layer(self) -> str:
+        """The layer's name."""
+        return self.check.what
+
+    def __str__(self) -> str:
+        before = ", ".join(f"{check.what} {check.of_tolerance:.2g}" for check in self.before) or "nothing"
+        return f"first departs at {self.layer} ({self.check.of_tolerance:.2g} × its tolerance); before it: {before}"
+
+
+@dataclass(frozen=True)
+class ParityResult:
+    """What a comparison of two networks found.
+
+    Args:
+        image_size: height and width of the images that both saw.
+        dtype: in which both computed.
+        checks: the logits first.
+        departure: where they part, if they do and one layer can be blamed.
+        pytorch_runs: how often PyTorch ran to measure its own rounding.
+        instruction_set: what PyTorch used of the processor.
+    """
+
+    architecture: str
+    dialect: str
+    image_size: tuple[int, int]
+    checks: tuple[Check, ...]
+    departure: Departure | None = None
+    dtype: str = "float32"
+    pytorch_runs: int = 1
+    instruction_set: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return not self.failed
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks beyond their tolerance, in the order in which the network computes."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def worst(self) -> Check:
+        """The check furthest beyond its tolerance, or nearest to it."""
+        return worst(self.checks)
+
+    @property
+    def logits(self) -> Check:
+        """The check of the logits."""
+        return self.checks[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as plain JSON values. ``max_error``, ``relative_error`` and ``bar`` are the logits'."""
+        return {
+            "format": FORMAT,
+            "rule": {"truth": "float64", "rms": RMS_FACTOR, "largest": LARGEST_FACTOR, "floor": FLOOR},
+            "architecture": self.architecture,
+            "dialect": self.dialect,
+            "image_size": list(self.image_size),
+            "dtype": self.dtype,
+            "passed": self.passed,
+            "failed": [check.what for check in self.failed],
+            "worst": self.worst.what,
+            "max_error": self.logits.ours.largest,
+            "relative_error": self.logits.error,
+            "bar": self.logits.bar,
+            "pytorch_runs": self.pytorch_runs,
+            "checks": [check.as_dict() for check in self.checks],
+            "departure": str(self.departure) if self.departure else None,
+            "instruction_set": self.instruction_set,
+            "versions": dict(self.versions),
+        }
+
+    def __str__(self) -> str:
+        height, width = self.image_size
+        text = f"{self.architecture} ({self.dialect}, {self.dtype}) at {height}×{width}: {self.verdict}"
+        return f"{text}; {self.departure}" if self.departure else text
+
+    @property
+    def verdict(self) -> str:
+        """Whether the networks are equal, and the figures of the check that says so."""
+        return verdict(self.as_dict())
+
+
+def verdict(figures: Mapping[str, Any]) -> str:
+    """Say in a sentence what :meth:`ParityResult.as_dict` holds; also of reports that older versions wrote."""
+    checks = [check for check in figures.get("checks", ()) if isinstance(check, Mapping)]
+    if figures.get("format") != FORMAT or not checks:
+        beyond = [str(check.get("what")) for check in checks if not check.get("passed")]
+        return ("equal" if figures.get("passed") else "NOT equal") + (f": {', '.join(beyond)}" if beyond else "")
+    decisive = next(check for check in checks if check["what"] == figures["worst"])
+    if figures["passed"]:
+        return f"equal in {len(checks)} outputs; nearest to its tolerance is {_sentence(decisive)}"
+    failed = figures["failed"]
+    named = ", ".join(failed[:_NAMED]) + (f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else "")
+    return f"NOT equal: {named} of {len(checks)} outputs; furthest {_sentence(decisive)}"
+
+
+def _sentence(check: Mapping[str, Any]) -> str:
+    if check["remark"]:
+        return f"{check['what']}, which {check['remark']}"
+    measure = check["measure"]
+    pytorch = check["pytorch"][measure] / check["scale"] if check["scale"] else 0.0
+    words = "root mean square" if measure == "rms" else "largest"
+    return (
+        f"{check['what']}: {words} distance from float64 {check['error']:.1e}, PyTorch's own {pytorch:.1e} "
+        f"(ratio {check['ratio']:.2g}, tolerance {check['bar']:.1e})"
+    )

@@ -1,0 +1,94 @@
+"""The checkpoints of a run: written whole with what they are, and deleted under a retention policy.
+
+Every file is written whole or not at all and only then are older ones deleted, so a full disk or a kill at any moment
+costs at most the current epoch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from xcit_hub._version import __version__
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.errors import InputError
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.resume import Kept, average_name
+
+CLASSES = "xcit_hub.classes"
+PREPROCESSING = "xcit_hub.preprocessing"
+
+
+def save_checkpoint(
+    path: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    recipe: Recipe,
+    *,
+    dialect: str,
+    classes: Sequence[str],
+    weights: str,
+    metrics: Mapping[str, float],
+) -> str:
+    """Write weights that say what network they belong to and how it was evaluated; returns the file's SHA-256.
+
+    Args:
+        classes: what the first outputs are called.
+        weights: ``trained`` or ``average``.
+        metrics: epoch, and what was measured.
+    """
+    metadata = {
+        "xcit_hub.architecture": recipe.model,
+        "xcit_hub.dialect": dialect,
+        "xcit_hub.family": "mindcv",
+        "xcit_hub.version": __version__,
+        "xcit_hub.image_size": str(recipe.image_resize),
+        "xcit_hub.weights": weights,
+        PREPROCESSING: recipe.seen_images.model_dump_json(),
+        CLASSES: json.dumps(list(classes)),
+        **{f"xcit_hub.{name}": repr(value) for name, value in metrics.items()},
+    }
+    return checkpoint.write(path, arrays, metadata)
+
+
+def stored_classes(path: str | Path) -> list[str] | None:
+    """Return what a checkpoint calls its outputs; None where it does not say.
+
+    Raises:
+        InputError: what it says is not a list of different names.
+        CheckpointError: the file is not a checkpoint.
+    """
+    with checkpoint.read(path) as stored:
+        text = stored.metadata.get(CLASSES)
+    if text is None:
+        return None
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise InputError(f"{CLASSES} of the checkpoint is not a list of different names.", where=path)
+    return names
+
+
+def retire(folder: Path, kept: list[Kept], policy: Literal["top_k", "latest_k"] | None, limit: int) -> list[Kept]:
+    """Delete the checkpoints that the policy no longer keeps, averages with them; return those that stay, oldest first.
+
+    ``latest_k`` keeps the newest, ``top_k`` those with the best top-1 (unevaluated ones go first), None keeps all.
+    """
+    if policy is None or len(kept) <= limit:
+        return kept
+    ages = range(len(kept))
+    if policy == "latest_k":
+        staying = set(ages[-limit:])
+    else:
+        scores = [-1.0 if entry.top1 is None else entry.top1 for entry in kept]
+        staying = set(sorted(ages, key=lambda age: (scores[age], age), reverse=True)[:limit])
+    for age in ages:
+        if age not in staying:
+            for name in (kept[age].name, average_name(kept[age].name)):
+                (folder / name).unlink(missing_ok=True)
+    return [kept[age] for age in sorted(staying)]

@@ -1,0 +1,200 @@
+"""A recipe from what people write: a YAML file and the flags of a command line, read alike.
+
+YAML is taken as version 1.2 reads plain words: no dates, no numbers to the base of 60 or 8, ``1e-3`` is a number. A
+recipe is a page of ``key: value`` lines: size and nesting are bounded, anchors, tags and keys given twice refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from xcit_hub.errors import InputError, closest
+from xcit_hub.files import read_bounded
+from xcit_hub.training.recipe import Recipe, kind_of
+
+_LARGEST_FILE = 1 << 16
+_LONGEST_FLAG = 4096
+_DEEPEST = 3  # key, list, entry
+_SHOWN = 60  # characters of a wrong value in a message
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain words are null, truth values and decimal numbers of bounded length; everything else is text."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
+_FLOAT = (
+    r"[-+]?(?:[0-9]{1,30}\.[0-9]{0,30}|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,3})?|[-+]?[0-9]{1,30}[eE][-+]?[0-9]{1,3}"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|None|", [*"~nN", ""]),
+    ("bool", r"(?i:true|false|yes|no|on|off)", "tTfFyYnNoO"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]{0,17})", "-+0123456789"),
+    ("float", _FLOAT, "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def load_recipe(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a YAML recipe and lay ``overrides`` (typed values, as :func:`parse_flags` returns them) over it.
+
+    Args:
+        path: the YAML file, the name of a recipe that ships with the library (``cpu_smoke``), or None for the
+            defaults alone.
+        overrides: key → value, as from ``--epoch_size 2``.
+
+    Raises:
+        InputError: the file is not a recipe, or a key or value is unknown; the message names the nearest key.
+        UnknownNameError: there is no such model.
+    """
+    settings = {} if path is None else _read(_find(Path(path)))
+    settings.update(overrides or {})
+    return _build(settings, where=path)
+
+
+def parse_flags(words: Sequence[str]) -> dict[str, Any]:
+    """Turn ``["--epoch_size", "2", "--distribute", "--lr=1e-3"]`` into recipe settings.
+
+    A switch without a value means true, as in MindCV; every other flag needs one. Values are read as a recipe's are,
+    so lists and numbers work. Dashes in a key mean underscores.
+
+    Raises:
+        InputError: a word is not a flag, a flag is not a key of a recipe, lacks its value, or is given twice.
+    """
+    settings: dict[str, Any] = {}
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("--"):
+            raise InputError(f"{_shown(word)} is not a flag.", fix="Write recipe keys as --key value.")
+        key, equals, text = word[2:].partition("=")
+        key = key.replace("-", "_")
+        _check_known([key], where="the command line")
+        if key in settings:
+            raise InputError(f"--{key} is given twice.", fix="Give it once.")
+        if not equals:
+            if left and not left[0].startswith("--"):
+                text = left.pop(0)
+            elif kind_of(key) == "switch":
+                text = "true"
+            else:
+                raise InputError(f"--{key} lacks its value.", fix=f"Write --{key} VALUE.")
+        settings[key] = _flag(key, text)
+    return settings
+
+
+def _flag(key: str, text: str) -> Any:
+    if len(text) > _LONGEST_FLAG:
+        raise InputError(f"The value of --{key} has more than {_LONGEST_FLAG} characters.")
+    if kind_of(key) == "text" and Recipe.model_fields[key].annotation != tuple[str, ...]:
+        return None if text in ("null", "None", "~") and _may_be_null(key) else text
+    try:
+        node = _node(text)
+    except yaml.YAMLError:
+        return text
+    return text if node is None else _value(key, node)
+
+
+def _may_be_null(key: str) -> bool:
+    return type(None) in get_args(Recipe.model_fields[key].annotation)
+
+
+def _find(path: Path) -> Path:
+    # Installed, the recipes lie inside the package; in a checkout beside it.
+    for folder in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs"):
+        shipped = folder / "xcit" / f"{path.name.removesuffix('.yaml')}.yaml"
+        if not path.exists() and shipped.is_file():
+            return shipped
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = read_bounded(path, _LARGEST_FILE).decode("utf-8-sig")
+        root = _node(content)
+        if not isinstance(root, yaml.MappingNode):
+            raise InputError("The recipe is not a list of `key: value` lines.", where=path)
+        settings: dict[str, Any] = {}
+        for name, node in root.value:
+            key = name.value if isinstance(name, yaml.ScalarNode) else ""
+            _check_known([key], where=f"{path}, line {name.start_mark.line + 1}")
+            if key in settings:
+                raise InputError(f"The recipe gives {key} twice.", where=path, fix="Give it once.")
+            settings[key] = _value(key, node)
+    except yaml.YAMLError as error:
+        raise InputError(f"The recipe is not YAML: {_said(error)}.", where=path) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"The recipe is not text in UTF-8 (byte {error.start}).", where=path) from error
+    except InputError as error:
+        if error.where is not None:
+            raise
+        raise InputError(error.what, where=path, fix=error.fix) from error
+    return settings
+
+
+def _node(text: str) -> yaml.Node | None:
+    """Compose a document after its events have passed the bounds; composing recurses, and follows anchors."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise InputError("A recipe takes no anchors and aliases (& and *).", fix="Write the value out.")
+        if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag not in (None, "!"):
+            raise InputError(f"A recipe takes no tags ({_shown(event.tag)}).", fix="Leave it out.")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise InputError("The recipe is nested too deeply.", fix="A value is a word, a number, or a list of them.")
+    found: yaml.Node | None = yaml.compose(text, _Loader)
+    return found
+
+
+def _value(key: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.ScalarNode) and kind_of(key) == "text" and node.tag != "tag:yaml.org,2002:null":
+        return node.value  # a folder may be called 2024, or off
+    value = _Loader("").construct_object(node, deep=True)
+    return str(value) if isinstance(value, bytes) else value
+
+
+def _said(error: yaml.YAMLError) -> str:
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    line = "" if mark is None else f" (line {mark.line + 1})"
+    return f"{problem or str(error).splitlines()[0]}{line}"
+
+
+def _check_known(keys: Iterable[str], where: object) -> None:
+    for key in keys:
+        if key not in Recipe.model_fields:
+            raise InputError(
+                f"A recipe has no key {_shown(key)}.",
+                where=where,
+                fix=closest(key[:_SHOWN], Recipe.model_fields) or "`xcit-hub train --keys` lists all keys.",
+            )
+
+
+def _build(settings: Mapping[str, Any], where: object) -> Recipe:
+    _check_known(settings, where)
+    try:
+        return Recipe(**settings)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            key = ".".join(str(part) for part in fault["loc"][:1])
+            message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            faults.append(f"{key}: {message}, not {_shown(settings.get(key))}" if key else message)
+        raise InputError(f"The recipe does not hold: {'; '.join(dict.fromkeys(faults))}.", where=where) from error
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes
+        return f"this {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -1,0 +1,282 @@
+"""How far a run has come, and the one file from which it continues.
+
+The file may have been changed by anybody: it is taken as a whole or refused. No name in it leads out of the run's
+folder, every number is finite, and its counters agree with one another.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from xcit_hub._version import __version__
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.errors import CheckpointError, InputError
+from xcit_hub.training.recipe import Recipe
+
+STATE = "resume.safetensors"
+_FORMAT = "2"  # 1: xcit-hub 0.1.0
+_LISTED = 5
+
+# What a continued run may change: places, speed, what is reported. Everything else would make it another run.
+_MAY_CHANGE = frozenset(
+    {
+        "data_dir",
+        "ckpt_save_dir",
+        "num_parallel_workers",
+        "log_interval",
+        "val_interval",
+        "keep_checkpoint_max",
+        "ckpt_save_interval",
+        "device_target",
+        "resume_opt",
+        "max_corrupt",
+        "ckpt_path",
+        "pretrained",
+        "teacher_ckpt",
+        "dataset_sink_mode",
+        "val_while_train",
+        "ckpt_save_policy",
+        "distribute",
+        "recompute",
+        "jit_level",
+        "dialect",  # may be left out where the checkpoint says it; the state's own is compared below
+    }
+)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Best(_Strict):
+    """The best evaluated weights: their file, what they scored in per cent on how many images, and its SHA-256.
+
+    Args:
+        weights: ``trained`` or ``average``.
+        loss: mean cross-entropy.
+    """
+
+    name: str
+    weights: str = Field(pattern="^(trained|average)$")
+    top1: float = Field(ge=0, le=100)
+    top5: float = Field(ge=0, le=100)
+    loss: float = Field(ge=0)
+    samples: int = Field(ge=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Kept(_Strict):
+    """A checkpoint that still exists: its file name, and the top-1 of the better of its weights if evaluated."""
+
+    name: str
+    top1: float | None = Field(default=None, ge=0, le=100)
+
+
+class Progress(_Strict):
+    """How far a run has come.
+
+    Args:
+        workers: that take each step together.
+        steps: of an epoch.
+        dialect: what the network computes.
+        classes: of the training data, in the order of the network's outputs.
+        started_from: the checkpoint or model id it began with.
+        epochs_done: finished epochs.
+        history: one record for each of them.
+        kept: checkpoints that still exist, oldest first.
+        best: the best evaluated weights, if any were evaluated.
+        last_sha256: digest of the newest checkpoint.
+        skipped_updates: updates left out because of overflow.
+        unreadable: names of images that could not be read.
+        first_step: seconds of the very first step.
+        timed_steps, timed_seconds: steps that were timed in steady state, and their sum.
+    """
+
+    workers: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    dialect: str
+    classes: list[str]
+    started_from: str | None = None
+    epochs_done: int = Field(default=0, ge=0)
+    history: list[dict[str, int | float]] = []
+    kept: list[Kept] = []
+    best: Best | None = None
+    last_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    skipped_updates: int = Field(default=0, ge=0)
+    unreadable: list[str] = []
+    first_step: float | None = Field(default=None, ge=0)
+    timed_steps: int = Field(default=0, ge=0)
+    timed_seconds: float = Field(default=0.0, ge=0)
+
+
+def checkpoint_name(model: str, epoch: int, steps: int) -> str:
+    """Return the file name of an epoch's checkpoint, in MindCV's form."""
+    return f"{model}-{epoch}_{steps}.ckpt"
+
+
+def average_name(name: str) -> str:
+    """Return the file name of the moving average that stands beside a checkpoint."""
+    return f"{name.removesuffix('.ckpt')}_ema.ckpt"
+
+
+def best_name(model: str) -> str:
+    """Return the file name of the best weights of a run."""
+    return f"{model}_best.ckpt"
+
+
+def save_state(folder: Path, arrays: Mapping[str, NDArray[Any]], recipe: Recipe, progress: Progress) -> None:
+    """Write everything a continued run needs to ``folder``/resume.safetensors.
+
+    Raises:
+        XcitHubError: it cannot be written; the previous one is still there.
+    """
+    metadata = {
+        "xcit_hub.state": _FORMAT,
+        "xcit_hub.version": __version__,
+        "recipe": recipe.model_dump_json(),
+        "progress": progress.model_dump_json(),
+    }
+    checkpoint.write(folder / STATE, arrays, metadata)
+
+
+def load_state(
+    folder: Path, like: Mapping[str, NDArray[Any]], recipe: Recipe, expected: Progress
+) -> tuple[dict[str, NDArray[Any]], Progress]:
+    """Read ``folder``/resume.safetensors: the state of a run, and its progress.
+
+    Args:
+        like: arrays with the names, shapes and dtypes that the state must have.
+        expected: the progress of a run that begins here: workers, steps, dialect and classes must be the same.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, of another version, or another network's.
+        InputError: the recipe, the data or the number of workers differ from those it was written under.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        raise CheckpointError("There is no run to continue.", where=path, fix="Leave out --resume to start one.")
+    with checkpoint.read(path) as stored:
+        written = _described(stored.metadata, path)
+        progress = _progress(stored.metadata, recipe, path)
+        _check_same(written, progress, recipe, expected, path)
+        strangers = set(like) ^ set(stored.tensors)
+        if strangers:
+            raise CheckpointError(
+                f"The state holds another network: {', '.join(sorted(strangers)[:_LISTED])} do not match.", where=path
+            )
+        arrays = {name: np.array(tensor.numpy()) for name, tensor in stored.tensors.items()}
+    _check_arrays(arrays, like, path)
+    _check_counters(arrays, recipe, progress, path)
+    return arrays, progress
+
+
+def _described(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    version = metadata.get("xcit_hub.state")
+    if version is None:
+        raise CheckpointError("The file is not the state of a run.", where=path)
+    if version != _FORMAT:
+        raise CheckpointError(
+            f"The state was written by xcit-hub {metadata.get('xcit_hub.version', 'of another version')} "
+            f"(format {version}); this one continues format {_FORMAT}.",
+            where=path,
+            fix="Finish the run with that version, or start anew from its last checkpoint with --ckpt_path.",
+        )
+    try:
+        recipe = json.loads(metadata["recipe"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise _damaged("its recipe cannot be read", path) from error
+    if not isinstance(recipe, dict):
+        raise _damaged("its recipe cannot be read", path)
+    return recipe
+
+
+def _progress(metadata: Mapping[str, str], recipe: Recipe, path: Path) -> Progress:
+    try:
+        progress = Progress.model_validate_json(metadata["progress"])
+    except KeyError as error:
+        raise _damaged("it does not say how far the run has come", path) from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise _damaged(f"progress, {'.'.join(map(str, fault['loc']))}: {fault['msg']}", path) from error
+    if progress.epochs_done > recipe.epoch_size or len(progress.history) != progress.epochs_done:
+        raise _damaged(
+            f"{progress.epochs_done} of {recipe.epoch_size} epochs are done and {len(progress.history)} recorded", path
+        )
+    for number, record in enumerate(progress.history, 1):
+        if record.get("epoch") != number or "loss" not in record:
+            raise _damaged(f"record {number} of its history is not that of an epoch", path)
+    ours = re.compile(rf"{re.escape(recipe.model)}-[1-9]\d{{0,8}}_[1-9]\d{{0,17}}\.ckpt")
+    names = [entry.name for entry in progress.kept]
+    wrong = [name for name in names if not ours.fullmatch(name)]
+    if progress.best is not None and progress.best.name != best_name(recipe.model):
+        wrong.append(progress.best.name)
+    if wrong or len(set(names)) != len(names):
+        raise _damaged(f"it calls {wrong[0] if wrong else names[-1]!r} a checkpoint of the run", path)
+    return progress
+
+
+def _check_same(written: Mapping[str, Any], stored: Progress, recipe: Recipe, expected: Progress, path: Path) -> None:
+    now = json.loads(recipe.model_dump_json())
+    changed = [f"{key} was {written.get(key)!r} and is {now[key]!r}" for key in now if _changed(key, written, now)]
+    changed += [f"{key} was {written[key]!r} and is not a key" for key in written if key not in now]
+    for key in ("workers", "steps", "dialect", "classes"):
+        before, after = getattr(stored, key), getattr(expected, key)
+        if before != after:
+            changed.append(f"the {_SAID[key]} were {before} and are {after}")
+    if changed:
+        raise InputError(
+            f"The run was started under another recipe: {'; '.join(changed)}.",
+            where=path,
+            fix="Continue with the same recipe, data and workers, or start anew in another ckpt_save_dir with "
+            "--ckpt_path.",
+        )
+
+
+_SAID = {
+    "workers": "workers",
+    "steps": "steps of an epoch",
+    "dialect": "network's rules (dialect)",
+    "classes": "classes",
+}
+
+
+def _changed(key: str, written: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return key not in _MAY_CHANGE and (key not in written or written[key] != now[key])
+
+
+def _check_arrays(arrays: Mapping[str, NDArray[Any]], like: Mapping[str, NDArray[Any]], path: Path) -> None:
+    for name, array in arrays.items():
+        if array.shape != like[name].shape or array.dtype != like[name].dtype:
+            raise CheckpointError(
+                f"{name} is {array.dtype} {array.shape}, not {like[name].dtype} {like[name].shape}.", where=path
+            )
+        if not np.isfinite(array).all():
+            raise _damaged(f"{name} is not finite", path)
+        positive = name.startswith("adam_v.") or name.endswith(".moving_variance") or not array.ndim
+        if positive and (array < 0).any():
+            raise _damaged(f"{name} is negative", path)
+
+
+def _check_counters(arrays: Mapping[str, NDArray[Any]], recipe: Recipe, progress: Progress, path: Path) -> None:
+    taken = progress.epochs_done * progress.steps
+    due, position = divmod(taken, recipe.gradient_accumulation_steps)
+    expected = {"updates": due - progress.skipped_updates, "accumulated": position, "dropout_step": taken}
+    for name, value in expected.items():
+        if name in arrays and float(arrays[name]) != value:
+            raise _damaged(f"{name} is {float(arrays[name]):g} after {taken} steps, not {value}", path)
+
+
+def _damaged(what: str, path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"The state of the run is damaged: {what}.",
+        where=path,
+        fix="Start anew in another ckpt_save_dir, from the last checkpoint with --ckpt_path.",
+    )

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from xcit_hub._version import __version__
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import sha256_of
+from xcit_hub.hub.config import preprocessing_to_metadata
 from xcit_hub.hub.locate import locate
 from xcit_hub.hub.read import read
 from xcit_hub.variants import DIALECTS, DialectName
 
 if TYPE_CHECKING:
-    from xcit_hub.exporters.onnx_graph import Form
+    from xcit_hub.exporters.form import Form
     from xcit_hub.hub.config import ModelConfig
 
 PathLike = str | os.PathLike[str]
@@ -120,6 +121,12 @@ def export(
     stage("reading the source")
     located = locate(os.fspath(source), revision, hub=hub, cache_dir=cache_dir, offline=offline)
     weights, config = read(located, located.fetch, dialect)
+    if DIALECTS[config.dialect].statistics == "batch":
+        raise InputError(
+            f"The {config.dialect} dialect divides by the statistics of each batch, which no exported file does.",
+            where=source,
+            fix="Run it with xcit-hub's own network.",
+        )
     if weights.kind in ("dense", "features"):
         raise InputError(
             "This backbone has no class attention, and only whole networks are exported.",
@@ -178,7 +185,7 @@ def _form(
     opset: int,
     fuse: bool,
 ) -> Form:
-    from xcit_hub.exporters.onnx_graph import OPSETS, Form
+    from xcit_hub.exporters.form import OPSETS, Form
 
     if opset not in OPSETS:
         raise InputError(f"Opset {opset} is not one that is written.", fix=f"Use {OPSETS.start} to {OPSETS.stop - 1}.")
@@ -238,16 +245,12 @@ def _mindir_form(form: Form, int8: PathLike | None) -> Form:
 
 
 def _metadata(config: ModelConfig, address: object, int8: bool) -> dict[str, str]:
-    prepared = asdict(config.preprocessing)
-    side = prepared.pop("image_size", None)
-    if side is not None:
-        prepared = {"input_size": [config.in_chans, side, side], "crop_mode": "center", **prepared}
     return {
         "xcit_hub.format": FORMAT,
         "xcit_hub.version": __version__,
         "xcit_hub.architecture": config.architecture,
         "xcit_hub.dialect": config.dialect,
-        "xcit_hub.preprocessing": json.dumps(prepared),
+        "xcit_hub.preprocessing": preprocessing_to_metadata(config.preprocessing, config.in_chans),
         "xcit_hub.labels": json.dumps(list(config.labels), ensure_ascii=False),
         "xcit_hub.source": str(address),
         "xcit_hub.source_sha256": config.provenance.sha256 or "",

@@ -1,4 +1,4 @@
-"""What evaluation leaves constant, folded into the neighbouring weights; pure numpy, exact but for one rounding.
+"""What evaluation leaves constant, folded into the neighbouring weights: numpy in double precision, rounded once.
 
 Folded: each batch norm of the patch embedding into its convolution; gain and offset of the layer norms before XCA and
 before the MLP into the affine map after them; the layer scales into the last weights of their branch. Not folded: the
@@ -22,14 +22,14 @@ Wide = NDArray[np.float64]
 
 
 def folded(arrays: Mapping[str, Array], architecture: Architecture) -> dict[str, Array]:
-    """Fold every parameter that evaluation allows; names are kept, what was folded away is gone, ``bias`` may be new.
+    """Fold every parameter that evaluation allows.
 
     Args:
         arrays: every parameter and buffer by MindCV's names, floating point.
 
     Returns:
-        float32 arrays: ``patch_embed.proj.<i>.0.bias`` stands for the stem's batch norms; ``norm1.gamma`` and the like
-        of folded layer norms are absent, as are ``gamma1..3`` of the cross-covariance blocks.
+        float32 arrays by the same names. ``patch_embed.proj.<i>.0.bias`` stands for the stem's batch norms; gain and
+        offset of folded layer norms and ``gamma1..3`` of the cross-covariance blocks are absent.
     """
     left = dict(arrays)
 
@@ -38,24 +38,39 @@ def folded(arrays: Mapping[str, Array], architecture: Architecture) -> dict[str,
 
     new: dict[str, Wide] = {}
     for index in range(len(stem_widths(architecture))):
-        stage = f"patch_embed.proj.{2 * index}"
-        scale, shift = scale_and_shift(take, f"{stage}.1")
-        new[f"{stage}.0.weight"] = take(f"{stage}.0.weight") * scale[:, None, None, None]
-        new[f"{stage}.0.bias"] = shift
+        convolution, norm = f"patch_embed.proj.{2 * index}.0", f"patch_embed.proj.{2 * index}.1"
+        leaves = ("gamma", "beta", "moving_mean", "moving_variance")
+        scale, new[f"{convolution}.bias"] = scale_and_shift(*(take(f"{norm}.{leaf}") for leaf in leaves))
+        new[f"{convolution}.weight"] = take(f"{convolution}.weight") * scale[:, None, None, None]
     for index in range(architecture.depth):
         block = f"blocks.{index}"
-        for norm, affine in (("norm1", "attn.qkv"), ("norm2", "mlp.fc1")):
-            weight, bias = take(f"{block}.{affine}.weight"), take(f"{block}.{affine}.bias")
-            new[f"{block}.{affine}.weight"] = weight * take(f"{block}.{norm}.gamma")
-            new[f"{block}.{affine}.bias"] = bias + weight @ take(f"{block}.{norm}.beta")
-        for scale_name, last in (("gamma1", "attn.proj"), ("gamma3", "local_mp.conv2"), ("gamma2", "mlp.fc2")):
-            weight, scale = take(f"{block}.{last}.weight"), take(f"{block}.{scale_name}")
-            new[f"{block}.{last}.weight"] = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-            new[f"{block}.{last}.bias"] = take(f"{block}.{last}.bias") * scale
+        for norm, cell in (("norm1", "attn.qkv"), ("norm2", "mlp.fc1")):
+            new[f"{block}.{cell}.weight"], new[f"{block}.{cell}.bias"] = affine_after(
+                *(
+                    take(f"{block}.{name}")
+                    for name in (f"{cell}.weight", f"{cell}.bias", f"{norm}.gamma", f"{norm}.beta")
+                )
+            )
+        for gamma, cell in (("gamma1", "attn.proj"), ("gamma3", "local_mp.conv2"), ("gamma2", "mlp.fc2")):
+            new[f"{block}.{cell}.weight"], new[f"{block}.{cell}.bias"] = scaled(
+                *(take(f"{block}.{name}") for name in (f"{cell}.weight", f"{cell}.bias", gamma))
+            )
     return left | {name: array.astype(np.float32) for name, array in new.items()}
 
 
-def scale_and_shift(take: Any, norm: str) -> tuple[Wide, Wide]:
-    """A batch norm in evaluation is x · scale + shift."""
-    scale = take(f"{norm}.gamma") / np.sqrt(take(f"{norm}.moving_variance") + BATCH_NORM_EPSILON)
-    return scale, take(f"{norm}.beta") - take(f"{norm}.moving_mean") * scale
+def affine_after(weight: Wide, bias: Wide, gamma: Wide, beta: Wide) -> tuple[Wide, Wide]:
+    """Weight (out, in) and bias of an affine map that takes in the gain and offset (in) of the norm before it."""
+    return weight * gamma, bias + weight @ beta
+
+
+def scaled(weight: Wide, bias: Wide, gamma: Wide) -> tuple[Wide, Wide]:
+    """Weight (out, …) and bias of a map that takes in the layer scale (out) after it."""
+    return weight * gamma.reshape(-1, *[1] * (weight.ndim - 1)), bias * gamma
+
+
+def scale_and_shift(
+    gamma: Wide, beta: Wide, mean: Wide, variance: Wide, epsilon: float = BATCH_NORM_EPSILON
+) -> tuple[Wide, Wide]:
+    """A batch norm on running statistics is x · scale + shift."""
+    scale = gamma / np.sqrt(variance + epsilon)
+    return scale, beta - mean * scale

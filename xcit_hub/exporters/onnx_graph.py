@@ -17,47 +17,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from xcit_hub.exporters.form import Form
 from xcit_hub.folding import folded
-from xcit_hub.parameters import BATCH_NORM_EPSILON, FOURIER_CHANNELS, LAYER_NORM_EPSILON, stem_widths
+from xcit_hub.parameters import BATCH_NORM_EPSILON, FOURIER_CHANNELS, LAYER_NORM_EPSILON
 from xcit_hub.variants import Architecture, Dialect
 
 Array = NDArray[Any]
 
-OPSETS = range(17, 24)
-"""Opsets that are written: 17 brought LayerNormalization; 20 brought Gelu."""
-
 _NORMALIZE_EPSILON = 1e-12  # torch.nn.functional.normalize
 _POSITION_EPSILON = 1e-6  # facebook PositionalEncodingFourier
 _FLOATS = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
-
-
-@dataclass(frozen=True)
-class Form:
-    """Which graph is wanted of a network.
-
-    Args:
-        num_classes: rows of the classifier; 0 gives the pooled features.
-        in_chans: channels of the image.
-        global_pool: what the classifier reads: ``"token"``, ``"avg"`` or ``""`` (every token).
-        features: blocks whose maps (B, C, Hp, Wp) are the outputs, in place of logits.
-        opset: of the standard operators.
-        dtype: in which the graph computes; inputs and outputs are float32 always.
-        fuse: fold what evaluation leaves constant into the weights.
-        batch, image_size: fixed sizes, (height, width) in pixels; None leaves them to the caller of the file.
-        mean, std: of each channel; given, the input is uint8 (B, H, W, C), scaled and normalised in the graph.
-    """
-
-    num_classes: int = 1000
-    in_chans: int = 3
-    global_pool: str = "token"
-    features: tuple[int, ...] = ()
-    opset: int = 18
-    dtype: str = "float32"
-    fuse: bool = True
-    batch: int | None = None
-    image_size: tuple[int, int] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -207,11 +176,11 @@ class _Builder:
         """(B, in_chans, H, W) → (B, C, Hp, Wp)."""
         x = image
         with self.graph.scope("patch_embed"):
-            for index in range(len(stem_widths(self.architecture))):
+            for index, stride in enumerate(self.architecture.stem_strides):
                 cell = f"patch_embed.proj.{2 * index}"
                 if index:
                     x = self.gelu(x, f"gelu.{index}")
-                x = self.convolution(x, f"{cell}.0", f"conv.{index}", stride=2)
+                x = self.convolution(x, f"{cell}.0", f"conv.{index}", stride=stride)
                 if f"{cell}.1.gamma" in self.arrays:
                     x = self.batch_norm(x, f"{cell}.1", f"norm.{index}")
         return x
@@ -386,7 +355,9 @@ class _Builder:
             graph.node("Slice", shape, graph.integers(axis), graph.integers(axis + 1), name=f"patch_embed/{name}")
             for axis, name in ((2, "height"), (3, "width"))
         )
-        tokens = graph.node("Add", self.tokens_of(grid), self.position(height, width), name="add_position")
+        tokens = self.tokens_of(grid)
+        if self.architecture.use_pos_embed:
+            tokens = graph.node("Add", tokens, self.position(height, width), name="add_position")
         found = {}
         for index in range(max(form.features, default=self.architecture.depth - 1) + 1):
             tokens = self.block(tokens, index, sides)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcit_hub.exporters import runtimes
-from xcit_hub.exporters.onnx_graph import Form
+from xcit_hub.exporters.form import Form
 from xcit_hub.parity import random_images, torch_network
 from xcit_hub.parity.rule import Check, Reference
 from xcit_hub.variants import Architecture, DialectName

@@ -34,8 +34,10 @@ def write(model: onnx.ModelProto, target: str | os.PathLike[str], *, largest: in
     data = path.with_name(f"{path.name}.data")
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
         written = Path(scratch) / path.name
+        moved = onnx.ModelProto()  # saving moves the weights out of the very model
+        moved.CopyFrom(model)
         onnx.save_model(
-            model, str(written), save_as_external_data=True, location=data.name, size_threshold=1024
+            moved, str(written), save_as_external_data=True, location=data.name, size_threshold=1024
         )  # shapes stay inside, where the checker reads them
         _check(str(written))
         # The model last: whoever sees it has its weights.

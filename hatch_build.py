@@ -1,7 +1,7 @@
 """Compile the operations when the package is built: into the source tree, and into a wheel for one kind of machine.
 
-``XCIT_HUB_MACHINE=aarch64`` makes a wheel for that machine, with the compiler that ``CXX`` names. ``XCIT_HUB_REQUIRE_NATIVE=1``
-ends the build where a library is missing, instead of going without.
+``XCIT_HUB_MACHINE=aarch64`` makes a wheel for that machine, with the compiler that ``CXX`` names.
+``XCIT_HUB_REQUIRE_NATIVE=1`` ends the build where a library is missing, instead of going without.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 _TAGS = "manylinux_2_17_{0}.manylinux2014_{0}"
 
 
-class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
+class CompileHook(BuildHookInterface):  # type: ignore[type-arg, misc, unused-ignore]
     """Let hatchling build a wheel for Linux on one kind of machine, or a pure one where nothing could be compiled."""
 
     PLUGIN_NAME = "custom"

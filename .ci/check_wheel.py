@@ -8,9 +8,11 @@ import mindspore
 import numpy as np
 
 import xcit_hub
+from xcit_hub.accelerated import build
 
 folder = Path(sys.argv[1])
 assert "site-packages" in xcit_hub.__file__, xcit_hub.__file__
+assert build.library() is not None, build.absence()
 network = xcit_hub.load("ci/nano", hub=folder / "hub")
 logits = network(mindspore.Tensor(np.zeros((1, 3, 224, 224), np.float32))).asnumpy()
 assert logits.shape == (1, 1000)

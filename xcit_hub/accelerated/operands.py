@@ -1,7 +1,7 @@
-"""The operands of every compiled operation, in their order: the one table that Python reads and the C++ is written from.
+"""The operands of every compiled operation, in their order: the one table that Python reads and C++ is written from.
 
-:func:`header` writes ``operands.h``, which gives C++ the places as enumerators and the operands as named structs. Nothing
-is imported here: the package's build reads it where nothing is installed.
+:func:`header` writes ``operands.h``, which gives C++ the places as enumerators and the operands as named structs.
+Nothing is imported here: the package's build reads it where nothing is installed.
 """
 
 from __future__ import annotations

@@ -183,8 +183,8 @@ def blocks(gelu_form: str, normalize: bool) -> Modes:
     """Cross-covariance blocks: x (B, N, C) and the other operands of :data:`operands.BLOCKS` → (B, N, C).
 
     keep is stochastic depth's factor of each layer, branch and image (layers · 3 · B), or 1 number for all, not read in
-    evaluation; sides the grid's (2) int32; epsilons those of the layer norms and of the batch norm (2). The parameters are
-    one block's, or have the layers as one more axis in front.
+    evaluation; sides the grid's (2) int32; epsilons those of the layer norms and of the batch norm (2). The parameters
+    are one block's, or have the layers as one more axis in front.
     """
 
     def kept(*shapes: list[int]) -> tuple[list[int], ...]:
@@ -318,10 +318,10 @@ def fused_stage(gelu_form: str, first: bool, last: bool) -> Operation:
 
 @cache
 def fused_blocks(gelu_form: str, normalize: bool) -> Operation:
-    """x (B, N, C), where, epsilon and :data:`operands.FUSED_BLOCK` → (B, N, C): blocks in evaluation, without a derivative.
+    """x (B, N, C), where, epsilon and :data:`operands.FUSED_BLOCK` → (B, N, C): blocks in evaluation.
 
-    where: the grid's sides, the first layer and the one after the last (4) int32; epsilon (1). The other operands have the
-    layers as one more axis in front; weights of products are packed.
+    Without a derivative. where: the grid's sides, the first layer and the one after the last (4) int32; epsilon (1).
+    The other operands have the layers as one more axis in front; weights of products are packed.
     """
     return _primitive(f"FusedBlocks{_GELU[gelu_form]}{_NORMS[normalize]}", lambda x, *operands: x)
 

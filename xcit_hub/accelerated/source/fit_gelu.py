@@ -1,8 +1,8 @@
 """Fit the two polynomials of ``gelu.h`` and print them: ``python xcit_hub/accelerated/source/fit_gelu.py``.
 
-Both are best in the sense of Chebyshev: the greatest error is as small as it can be, which is where the error reaches it
-with changing sign once more often than there are numbers to choose (Remez' exchange, with Newton's method for what is not
-linear). A test holds the constants of ``gelu.h`` against this.
+Both are best in the sense of Chebyshev: the greatest error is as small as it can be, which is where the error reaches
+it with changing sign once more often than there are coefficients to choose (Remez' exchange, with Newton's method for
+what is not linear). A test holds the constants of ``gelu.h`` against this.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def tail_error(coefficients: Array, points: Array) -> Array:
 
 
 def power_error(coefficients: Array, points: Array) -> Array:
-    """The relative error where 2ʳ, |r| ≤ ½, is 1 plus a polynomial without constant; its coefficients: of r, r², …, r⁶."""
+    """The relative error where 2ʳ, |r| ≤ ½, is 1 plus a polynomial; its coefficients: of r, r², …, r⁶."""
     series = np.zeros_like(points)
     for coefficient in coefficients[::-1]:
         series = (series + coefficient) * points

@@ -1,0 +1,91 @@
+"""The C++ itself: against its naive reference, under sanitizers, and with the constants that its script fits."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from xcit_hub.accelerated import build
+
+TEST = Path(__file__).with_name("kernels_test.cpp")
+TARGETS = [
+    target
+    for target in build.TARGETS
+    if target.machine == platform.machine() and set(target.features) <= build._processor_features()
+]
+
+needs_compiler = pytest.mark.skipif(
+    not any(shutil.which(name) for name in ("g++", "clang++", "c++")), reason="no C++ compiler"
+)
+
+
+def _compiled(target: build.Target, folder: Path, *flags: str) -> Path:
+    made = folder / "kernels_test"
+    build.compile_source(
+        TEST, made, ("-std=c++17", "-O1", "-fopenmp-simd", "-pthread", *target.features.values(), *flags)
+    )
+    return made
+
+
+def _run(program: Path, cores: set[int]) -> str:
+    done = subprocess.run(
+        [program], capture_output=True, text=True, check=False, preexec_fn=lambda: os.sched_setaffinity(0, cores)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.fullmatch(r"(\d+) checks, 0 failed, digest (\w+)\n", done.stdout)
+    assert found, done.stdout
+    assert int(found[1]) > 700
+    return found[2]
+
+
+@needs_compiler
+def test_every_operation_equals_its_reference_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
+    sanitized = _compiled(TARGETS[-1], tmp_path, "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+    _run(sanitized, os.sched_getaffinity(0))
+
+
+@needs_compiler
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_every_operation_equals_its_reference_whatever_the_number_of_threads(
+    target: build.Target, tmp_path: Path
+) -> None:
+    program = _compiled(target, tmp_path)
+    cores = os.sched_getaffinity(0)
+    assert _run(program, {min(cores)}) == _run(program, cores)
+
+
+def _fit() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fit_gelu", build.SOURCES / "fit_gelu.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_coefficients_of_gelu_are_those_that_the_script_fits() -> None:
+    text = (build.SOURCES / "gelu.h").read_text()
+    written = {np.float32(number) for number in re.findall(r"(\d+\.\d+)f", text)}
+    fit = _fit()
+    for numbers, greatest in (fit.normal_tail(), fit.power_of_two()):
+        assert greatest < 3e-9
+        for number in numbers:
+            assert any(np.isclose(abs(number), other, rtol=1e-6) for other in written), number
+
+
+def test_what_is_imported_while_building_needs_nothing_installed() -> None:
+    code = "import sys; import xcit_hub.accelerated.build; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=build.SOURCES.parents[2], capture_output=True, text=True, check=True
+    )
+    foreign = {name.partition(".")[0] for name in done.stdout.split()} - set(sys.stdlib_module_names) - {"xcit_hub"}
+    assert not {name for name in foreign if not name.startswith("_")}

@@ -16,6 +16,7 @@ from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.deploy import export
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.parameters import parameter_shapes
+from xcit_hub.predict import predict
 from xcit_hub.variants import architecture
 
 pytest.importorskip("onnxruntime")
@@ -63,7 +64,7 @@ def test_classes_come_out_where_no_framework_is_imported_as_they_do_here(
         "assert not {'torch', 'mindspore'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    expected = xcit_hub.predict(xcit_hub.load(str(source)), photo, top=4)
+    expected = predict(xcit_hub.load(str(source)), photo, top=4)
     told = [line.split() for line in done.stdout.splitlines()[1:]]
     assert [label for _, label in told] == [found.label for found in expected]
     assert [float(share.rstrip("%")) for share, _ in told] == pytest.approx(

@@ -11,18 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from xcit_hub.data.transforms import decode_rgb
 from xcit_hub.errors import InputError
+from xcit_hub.predict import classify, preprocess
 from xcit_hub.serve.batching import Batcher, BusyError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from numpy.typing import NDArray
 
-Classes = Sequence[tuple[str, float]]
+    from xcit_hub.hub.network import XCiT
+    from xcit_hub.predict import Prediction
+
+    Waiting = Batcher[NDArray[np.float32], Sequence[Prediction]]
 
 LARGEST_BODY = 20 << 20
 """Bytes of an image that are accepted."""
@@ -38,15 +44,27 @@ class Served:
     Args:
         name: the model's id.
         facts: what ``GET /health`` says of it.
-        open_image: bytes of a file → image; raises InputError for what is not one.
-        classify: a batch of images → the likeliest classes of each, with their shares.
-        top: classes in an answer, at most.
+        prepare: bytes of an image file → the network's input (C, H, W); raises InputError for what is not an image.
+        classify: a batch of inputs (B, C, H, W) → the most probable classes of each.
     """
 
     name: str
     facts: dict[str, Any]
-    open_image: Callable[[bytes], Image]
-    classify: Callable[[list[Image]], Sequence[Classes]]
+    prepare: Callable[[bytes], NDArray[np.float32]]
+    classify: Callable[[NDArray[np.float32]], Sequence[Sequence[Prediction]]]
+
+
+def served(name: str, network: XCiT, *, top: int = 5) -> Served:
+    """Describe a loaded network to :func:`application`; it is fused, and computes nothing else afterwards."""
+    prepare, fused = preprocess(network), network.fuse()
+    config = network.config
+    facts = {"architecture": config.architecture, "dialect": config.dialect, "classes": config.num_classes}
+    return Served(
+        name,
+        facts,
+        lambda body: prepare(decode_rgb(body, "the image")),
+        lambda pixels: classify(fused, pixels, top=top),
+    )
 
 
 @dataclass
@@ -59,9 +77,9 @@ class _Counters:
         self.seconds += seconds
 
 
-def application(served: Served, *, largest_batch: int = 16) -> Starlette:
+def application(model: Served, *, largest_batch: int = 16) -> Starlette:
     """Return the ASGI application; it computes on one thread, in batches of up to ``largest_batch`` images."""
-    batcher: Batcher[Image, Classes] = Batcher(served.classify, largest=largest_batch)
+    batcher: Waiting = Batcher(lambda waiting: model.classify(np.stack(waiting)), largest=largest_batch)
     counters = _Counters()
 
     @contextlib.asynccontextmanager
@@ -71,20 +89,20 @@ def application(served: Served, *, largest_batch: int = 16) -> Starlette:
 
     async def classify(request: Request) -> Response:
         started = time.perf_counter()
-        response = await _classify(request, served, batcher)
+        response = await _answer(request, model, batcher)
         counters.count(response.status_code, time.perf_counter() - started)
         return response
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "model": served.name, **served.facts})
+        return JSONResponse({"status": "ok", "model": model.name, **model.facts})
 
     async def metrics(_: Request) -> Response:
         return PlainTextResponse(_metrics(counters, batcher), media_type="text/plain; version=0.0.4")
 
     async def page(_: Request) -> Response:
         text = Path(__file__).with_name("page.html").read_text("utf-8")
-        subtitle = " · ".join(str(value) for value in served.facts.values())
-        text = text.replace("{{title}}", html.escape(served.name)).replace("{{subtitle}}", html.escape(subtitle))
+        subtitle = " · ".join(str(value) for value in model.facts.values())
+        text = text.replace("{{title}}", html.escape(model.name)).replace("{{subtitle}}", html.escape(subtitle))
         return HTMLResponse(text, headers={"Content-Security-Policy": _POLICY})
 
     routes = [
@@ -100,7 +118,7 @@ def application(served: Served, *, largest_batch: int = 16) -> Starlette:
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
 
 
-async def _classify(request: Request, served: Served, batcher: Batcher[Image, Classes]) -> Response:
+async def _answer(request: Request, model: Served, batcher: Waiting) -> Response:
     try:
         body = await asyncio.wait_for(_body(request), LONGEST_BODY)
     except (TimeoutError, asyncio.TimeoutError):
@@ -112,14 +130,15 @@ async def _classify(request: Request, served: Served, batcher: Batcher[Image, Cl
     if not body:
         return _error(400, "The request has no body: send the bytes of an image file.")
     try:
-        image = await asyncio.to_thread(served.open_image, body)
+        pixels = await asyncio.to_thread(model.prepare, body)
     except InputError as error:
         return _error(400, error.what)
     try:
-        found = await batcher.submit(image)
+        found = await batcher.submit(pixels)
     except BusyError:
         return _error(503, "Too many images are waiting; try again in a moment.", {"Retry-After": "1"})
-    return JSONResponse({"model": served.name, "classes": [{"class": name, "share": share} for name, share in found]})
+    classes = [{"class": entry.label, "probability": entry.probability} for entry in found]
+    return JSONResponse({"model": model.name, "classes": classes})
 
 
 async def _body(request: Request) -> bytes | None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 Format = Literal["onnx", "mindir"]
-Dtype = Literal["float32", "float16"]
+Dtype = Literal["float32", "float16", "bfloat16"]
 Stage = Callable[[str], None]
 Array = NDArray[Any]
 

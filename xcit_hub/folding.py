@@ -40,7 +40,8 @@ def folded(arrays: Mapping[str, Array], architecture: Architecture) -> dict[str,
     for index in range(len(stem_widths(architecture))):
         convolution, norm = f"patch_embed.proj.{2 * index}.0", f"patch_embed.proj.{2 * index}.1"
         leaves = ("gamma", "beta", "moving_mean", "moving_variance")
-        scale, new[f"{convolution}.bias"] = scale_and_shift(*(take(f"{norm}.{leaf}") for leaf in leaves))
+        gamma, beta, mean, variance = (take(f"{norm}.{leaf}") for leaf in leaves)
+        scale, new[f"{convolution}.bias"] = scale_and_shift(gamma, beta, mean, variance)
         new[f"{convolution}.weight"] = take(f"{convolution}.weight") * scale[:, None, None, None]
     for index in range(architecture.depth):
         block = f"blocks.{index}"
@@ -51,9 +52,9 @@ def folded(arrays: Mapping[str, Array], architecture: Architecture) -> dict[str,
                     for name in (f"{cell}.weight", f"{cell}.bias", f"{norm}.gamma", f"{norm}.beta")
                 )
             )
-        for gamma, cell in (("gamma1", "attn.proj"), ("gamma3", "local_mp.conv2"), ("gamma2", "mlp.fc2")):
+        for layer_scale, cell in (("gamma1", "attn.proj"), ("gamma3", "local_mp.conv2"), ("gamma2", "mlp.fc2")):
             new[f"{block}.{cell}.weight"], new[f"{block}.{cell}.bias"] = scaled(
-                *(take(f"{block}.{name}") for name in (f"{cell}.weight", f"{cell}.bias", gamma))
+                *(take(f"{block}.{name}") for name in (f"{cell}.weight", f"{cell}.bias", layer_scale))
             )
     return left | {name: array.astype(np.float32) for name, array in new.items()}
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -28,7 +27,7 @@ def quantised(model: onnx.ModelProto, images: Iterable[NDArray[Any]], in_float: 
 
     batches = iter(images)
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+    class Reader(CalibrationDataReader):
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             batch = next(batches, None)
             return None if batch is None else {"image": batch}
@@ -59,21 +58,3 @@ def _excluded(model: onnx.ModelProto, in_float: tuple[str, ...]) -> Iterator[str
         scopes = node.name.split("/")
         if scopes[-1] in _IN_FLOAT or node.name in in_float or scopes[0] in in_float:
             yield node.name
-
-
-def sensitivity(model: onnx.ModelProto, images: list[NDArray[Any]], evaluate: Any) -> dict[str, float]:
-    """Return how far the outputs move, as a fraction of their deviation, when one scope alone is in int8.
-
-    Args:
-        evaluate: runs a model on a batch and returns its first output.
-    """
-    reference = np.concatenate([evaluate(model, batch) for batch in images])
-    scopes = list(
-        dict.fromkeys(node.name.split("/")[0] for node in model.graph.node if node.op_type in ("MatMul", "Conv"))
-    )
-    moved = {}
-    for scope in scopes:
-        others = [other for other in scopes if other != scope]
-        found = np.concatenate([evaluate(quantised(model, images, others), batch) for batch in images])
-        moved[scope] = float(np.sqrt(np.mean((found - reference) ** 2)) / reference.std())
-    return moved

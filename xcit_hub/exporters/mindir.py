@@ -30,11 +30,11 @@ def write(
     import numpy as np
 
     path = Path(target)
-    shape = (batch, network.in_chans, *image_size)
+    shape = (network.in_chans, *image_size)
     if batch is None:
-        image = mindspore.Tensor(shape=list(shape), dtype=mindspore.float32)
+        image = mindspore.Tensor(shape=[None, *shape], dtype=mindspore.float32)
     else:
-        image = mindspore.Tensor(np.zeros(shape, np.float32))
+        image = mindspore.Tensor(np.zeros((batch, *shape), np.float32))
     network.set_train(False)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
         mindspore.export(network, image, file_name=str(Path(scratch) / path.stem), file_format="MINDIR")

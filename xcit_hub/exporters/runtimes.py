@@ -99,6 +99,6 @@ def run(runtime: str, file: str | os.PathLike[str], image: Array) -> Outputs:
 
 if __name__ == "__main__":
     _runtime, _file, _given, _found = sys.argv[1:]
-    np.savez(_found, **RUNTIMES[_runtime](Path(_file), np.load(_given)))  # type: ignore[arg-type]
+    np.savez(_found, **RUNTIMES[_runtime](Path(_file), np.load(_given)))
     sys.stdout.flush()
     os._exit(0)  # MindSpore prints hundreds of lines when the interpreter takes its cells down

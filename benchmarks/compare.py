@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Column, Table
+from rich.text import Text
 
 from benchmarks import machine, output
 from benchmarks.result import Spread
@@ -187,7 +188,7 @@ def compare(
                 spinner.update(f"{name}, round {number + 1}")
 
             compared.append(_measured(row, turn, rounds, tries, say))
-    output.show(_table(compared))
+    output.show(Group(_table(compared), *(Text(f"{each.row.name}: {each.failed}") for each in compared if each.failed)))
     content = {
         "machine": machine.description(),
         "model": model,

@@ -85,6 +85,7 @@ def our_loader(case: Case) -> Step:
     recipe = Recipe.model_validate(
         {
             "model": case.model,
+            "dialect": "paper",
             "data_dir": str(folder.parent),
             "train_split": folder.name,
             "val_split": folder.name,

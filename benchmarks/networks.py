@@ -103,7 +103,7 @@ def our_network(case: Case, *, graph: bool, fused: bool = False, native: bool = 
         from xcit_hub.training.recipe import Recipe
         from xcit_hub.training.step import TrainStep
 
-        step = TrainStep(network, Recipe.model_validate({"model": case.model}))
+        step = TrainStep(network, Recipe.model_validate({"model": case.model, "dialect": "paper"}))
         targets = np.eye(_CLASSES, dtype=np.float32)[labels]
         train = partial(step, mindspore.Tensor(images), mindspore.Tensor(targets), _RATE)
         return _reading(lambda: train().loss, case)

@@ -183,7 +183,7 @@ def _training(order: Order) -> Step:
 
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     network = xcit_hub.create_model(order.model, seed=0)
-    train = TrainStep(network, Recipe.model_validate({"model": order.model}))
+    train = TrainStep(network, Recipe.model_validate({"model": order.model, "dialect": "paper"}))
     images = _images(order)
     targets = mindspore.Tensor(np.eye(_CLASSES, dtype=np.float32)[np.arange(order.batch) % _CLASSES])
     return _timed(lambda: train(images, targets, _RATE).loss.asnumpy())
@@ -193,6 +193,7 @@ def _training_run(order: Order) -> Step:
     """``xcit-hub train`` from photographs on disk: the milliseconds a step that its run.json tells."""
     recipe = {
         "model": order.model,
+        "dialect": "paper",
         "data_dir": _PHOTOGRAPHS,
         "batch_size": order.batch,
         "epoch_size": 1,
@@ -249,7 +250,9 @@ def _load(order: Order) -> Step:
 
 
 def _run(*arguments: str) -> None:
-    subprocess.run([*_COMMAND, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = subprocess.run([*_COMMAND, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"xcit-hub {arguments[0]} ended with code {done.returncode}: {done.stderr.strip()[-200:]!r}")
 
 
 WORKS: dict[str, Callable[[Order], Step]] = {

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from typing import Any
-from urllib.parse import urlsplit
 
 from cards import figures, vocabulary
 from cards.faults import Fault
 from cards.metadata import Asset, CardMetadata
+from cards.public import holds_secret
 from xcit_hub.variants import DIALECTS
 
 Rule = Callable[[Any], "str | None"]
@@ -23,6 +23,10 @@ def warnings(metadata: CardMetadata, lines: Mapping[str, int]) -> Iterator[Fault
         lines: field, by MindSpore Hub's name → line.
     """
     said = metadata.model_dump(by_alias=True)
+    for name, value in said.items():
+        if holds_secret(str(value)):
+            found = "an address holds a password or a token: take it out, and have it replaced"
+            yield Fault(lines.get(name), name, found, "warning")
     for name, rule in _RULES.items():
         if said[name] not in (None, "") and (message := rule(said[name])):
             yield Fault(lines.get(name), name, message, "warning")
@@ -30,7 +34,7 @@ def warnings(metadata: CardMetadata, lines: Mapping[str, int]) -> Iterator[Fault
         yield Fault(lines.get("evaluation"), "evaluation", f"left out: {refused}", "warning")
     for number, asset in enumerate(metadata.asset, 1):
         place = "asset" if len(metadata.asset) == 1 else f"asset {number}"
-        if asset.asset_link and urlsplit(asset.asset_link).scheme not in ("http", "https"):
+        if asset.asset_link and not asset.asset_link.lower().startswith(("http://", "https://")):
             yield Fault(lines.get("asset"), place, "asset-link does not lead into the web", "warning")
         if message := _digest(asset):
             yield Fault(lines.get("asset"), place, message, "warning")

@@ -121,7 +121,7 @@ def _check_mindspore_hub(text: str) -> Iterator[Fault]:
     try:
         metadata = mindspore_hub.read_parts(parts).metadata
     except UnreadableCardError as error:
-        yield from map(_warning, error.faults)
+        yield from error.faults
         return
     lines = {canonical(name): line for name, line in parts.fields.lines.items()}
     yield from advice.empty(metadata, lines)

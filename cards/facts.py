@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from cards import figures
+from cards import figures, measured
 from cards.inputs import read_json, read_yaml
 from cards.metadata import CardMetadata, Link, MindSporeHubFields, Names, Result
 from cards.provenance import Conversion
+from cards.public import is_model_id, public_values
 from cards.vocabulary import FILE_FORMATS, HUB_LICENSES, HUGGING_FACE_DATASETS
 from xcit_hub import variants
-from xcit_hub.run_record import RunRecord, Versions
-
-# Hugging Face's own word for a folder of images a class: what a figure was measured on when nobody can say more.
-UNNAMED = "imagefolder"
+from xcit_hub.run_record import RunRecord, SeenImages, Versions
 
 Origin = Literal["measured", "published"]
 
@@ -32,6 +30,7 @@ class AccuracyFigure(_Strict):
         origin: ``measured`` by this project's evaluation, or ``published`` by ``source``.
         source: who published it, or on what it was measured.
         samples: images the figure was measured on, where that is known.
+        loss: their mean cross-entropy.
     """
 
     top1: float | None = Field(None, ge=0, le=100)
@@ -42,6 +41,7 @@ class AccuracyFigure(_Strict):
     dataset: str = "ImageNet-1k"
     split: str = "validation"
     samples: int | None = None
+    loss: float | None = None
 
     @property
     def dataset_id(self) -> str:
@@ -50,12 +50,17 @@ class AccuracyFigure(_Strict):
 
 
 class Performance(_Strict):
-    """One row of the performance table: a run record, and who measured it."""
+    """One row of the performance table: a run record, and who measured it.
+
+    Args:
+        weights_url: where its weights are, if they are not the card's.
+    """
 
     origin: Origin
     source: str
     record: RunRecord
     recipe_url: Link = None
+    weights_url: Link = None
 
 
 class WeightsFile(_Strict):
@@ -103,6 +108,14 @@ class CardYaml(MindSporeHubFields, _Strict):
     performance: list[Performance] = []
     limits: dict[Literal["en", "zh"], str] = {}
 
+    @field_validator("accuracy")
+    @classmethod
+    def _possible(cls, accuracy: list[AccuracyFigure]) -> list[AccuracyFigure]:
+        for figure in accuracy:
+            if figure.top1 is not None and figure.top5 is not None and figure.top1 > figure.top5:
+                raise ValueError(f"top-1 ({figure.top1:g}) cannot exceed top-5 ({figure.top5:g})")
+        return accuracy
+
     @classmethod
     def read(cls, path: str | Path) -> CardYaml:
         """Read a ``card.yaml``.
@@ -117,22 +130,29 @@ class Facts(_Strict):
     """Everything one card says.
 
     Args:
+        format: version of this description.
         name: the model's name, as the card's title has it.
         architecture: a key of :data:`xcit_hub.variants.ARCHITECTURES`.
         published: the key in :data:`xcit_hub.variants.CHECKPOINTS`, for weights that somebody else published.
-        params: trainable numbers of the network.
+        params: trainable parameters of the network.
+        classes: their names in the network's order, where they are known.
+        preprocessing: how the evaluation that was measured prepared its images; ``image_size``, ``crop_pct`` and
+            ``interpolation`` say it where nobody measured.
         conversion: where converted weights came from.
         assumed: what the file left open and was assumed, in sentences.
         crop_pct: the share of the shorter side that evaluation keeps; None where nobody said.
     """
 
+    format: int = Field(default=1, ge=1, le=1)
     name: str
     architecture: str
     dialect: variants.DialectName
     published: str | None = None
     num_classes: int = 1000
     params: int
+    classes: list[str] = []
     weights: WeightsFile = WeightsFile()
+    preprocessing: SeenImages | None = None
     image_size: int
     crop_pct: float | None = None
     interpolation: str | None = None
@@ -166,13 +186,49 @@ class Facts(_Strict):
     @property
     def recipe(self) -> str:
         """The training configuration that fits this model."""
-        from_run = next((row.record.recipe for row in self.performance if row.origin == "measured"), None)
-        return self.meta.recipe or from_run or f"configs/xcit/{self.architecture}.yaml"
+        return self.meta.recipe or (self.run.recipe if self.run else None) or f"configs/xcit/{self.architecture}.yaml"
+
+    @property
+    def run(self) -> RunRecord | None:
+        """The run that was measured here."""
+        return next((row.record for row in self.performance if row.origin == "measured"), None)
+
+    @property
+    def own_run(self) -> RunRecord | None:
+        """The training run that only this card can tell of: not a recipe of the project as it stands, on ImageNet."""
+        run = self.run
+        if run is None or run.epochs is None:
+            return None
+        plain = not run.started_from and not measured.changes(run) and measured.dataset_of(run) == measured.IMAGENET
+        return None if plain else run
+
+    @property
+    def knows_imagenet(self) -> bool:
+        """Whether the classes are ImageNet-1k's."""
+        return self.num_classes == 1000 and self.own_run is None
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image in evaluation."""
+        return (3, self.image_size, self.image_size) if self.preprocessing is None else self.preprocessing.input_size
+
+    @property
+    def base_model(self) -> list[str]:
+        """The repositories that the weights were made from."""
+        start = None if self.run is None else measured.origin(self.run)
+        known = variants.CHECKPOINTS.get(start or "")
+        found = (known.repository or known.name) if known else start if start and is_model_id(start) else None
+        return self.meta.base_model or ([found] if found else [])
 
     @property
     def shape(self) -> variants.Architecture:
         """The network's row of the variant table."""
         return variants.architecture(self.architecture)
+
+    @property
+    def computes(self) -> variants.Dialect:
+        """What the network computes."""
+        return variants.dialect(self.dialect)
 
     @property
     def has_versions(self) -> bool:
@@ -187,7 +243,7 @@ class Facts(_Strict):
     @property
     def published_by_timm(self) -> bool:
         """Whether ``published`` is a name that ``timm.create_model`` takes."""
-        return self.published is not None and variants.CHECKPOINTS[self.published].family == "timm"
+        return self.published is not None and variants.CHECKPOINTS[self.published].repository is not None
 
     @property
     def headline(self) -> AccuracyFigure | None:
@@ -199,7 +255,7 @@ class Facts(_Strict):
         fitting = [
             figure
             for figure in self.accuracy
-            if figure.dataset_id == trained_on or (trained_on is None and figure.dataset != UNNAMED)
+            if figure.dataset_id == trained_on or (trained_on is None and figure.dataset != measured.UNNAMED)
         ]
         return next((figure for figure in fitting if figure.origin == "measured"), fitting[0] if fitting else None)
 
@@ -207,8 +263,8 @@ class Facts(_Strict):
         """Return the fields that the card of ``form`` in ``lang`` has at its head."""
         hub = self._mindspore_hub_fields()
         if form == "mindspore-hub":
-            return CardMetadata.model_validate(hub)
-        return CardMetadata.model_validate(hub | self._hugging_face_fields(lang))
+            return CardMetadata.model_validate(public_values(hub))
+        return CardMetadata.model_validate(public_values(hub | self._hugging_face_fields(lang)))
 
     def _mindspore_hub_fields(self) -> dict[str, Any]:
         said = self.meta.model_dump(include=set(MindSporeHubFields.model_fields) - {"accuracy"})
@@ -234,7 +290,7 @@ class Facts(_Strict):
             "tags": [task, *tags],
             "datasets": [trained_on] if trained_on else [],
             "metrics": ["accuracy"] if self.accuracy else [],
-            "base_model": self.meta.base_model,
+            "base_model": self.base_model,
             "results": [result.model_dump() for result in self._results(task)],
             "dialect": self.dialect,
         }

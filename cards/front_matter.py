@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import yaml
@@ -17,7 +18,7 @@ from cards.faults import Fault
 
 MAX_CHARACTERS = 64 * 1024
 MAX_DEPTH = 12
-MAX_NODES = 20_000
+MAX_NODES = 10_000
 
 GIVEN_TWICE = "given twice"
 NOT_YAML = "not valid YAML"
@@ -133,6 +134,16 @@ def flow(tree: Tree) -> str:
     return str(tree)
 
 
+def is_deep(value: list[Any] | dict[str, Any]) -> bool:
+    """Say whether lists and mappings stand in one another more than :data:`MAX_DEPTH` deep."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inside = [entry for held in level for entry in (held.values() if isinstance(held, dict) else held)]
+        level = [entry for entry in inside if isinstance(entry, (dict, list))]
+    return bool(level)
+
+
+@lru_cache(maxsize=4096)  # names and words come again in every card
 def scalar(text: str) -> str:
     """Write ``text`` as a YAML scalar on one line, unquoted where any YAML reader would print the same text."""
     if text and text == text.strip() and not text.startswith("---") and text.isprintable():

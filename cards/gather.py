@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cards.facts import UNNAMED, AccuracyFigure, CardYaml, Facts, Performance, WeightsFile
+from cards.facts import AccuracyFigure, CardYaml, Facts, Performance, WeightsFile
 from cards.inputs import read_json, validated
+from cards.measured import dataset_of, device_of
 from cards.metadata import Asset
 from cards.provenance import Conversion
 from cards.vocabulary import SOURCE_LINKS
@@ -15,13 +17,12 @@ from xcit_hub.checkpoints.weights import load
 from xcit_hub.errors import InputError
 from xcit_hub.files import sha256_of
 from xcit_hub.parameters import parameter_count
-from xcit_hub.run_record import RunRecord
+from xcit_hub.run_record import RunRecord, SeenImages
 
 _FORMATS = {".ckpt": "ckpt", ".safetensors": "safetensors", ".mindir": "mindir", ".onnx": "onnx", ".pth": "pth"}
 
-_IMAGENET = "ImageNet-1k"
-_IMAGENET_NAMES = frozenset({"imagenet", "imagenet-1k", "imagenet2012", "imagenet-2012"})
-_IMAGENET_IMAGES = 50_000
+# Of fewer classes every answer, or nearly so, is among the five best.
+_FEWEST_FOR_TOP5 = 6
 
 
 def of_published(name: str, meta: CardYaml | None = None) -> Facts:
@@ -77,7 +78,9 @@ def of_checkpoint(
     """Gather the facts about a file on this disk; its SHA-256 is computed, not believed.
 
     Args:
-        architecture, dialect, num_classes: of the network; asked of the file where they are not given.
+        architecture, dialect, num_classes: of the network; asked of the run record and the file where they are not
+            given.
+        preprocessing: how the network's images are prepared; what the run evaluated goes before it.
         run: what training and evaluation measured of it.
         conversion: the converter's report, or the file it was written to.
         name: the card's title; the architecture without it.
@@ -85,35 +88,46 @@ def of_checkpoint(
     Raises:
         CheckpointError, WeightsError: the file is not an XCiT, or nothing tells its dialect.
         UnknownNameError: there is no such architecture.
-        InputError: the run record speaks of another file.
+        InputError: the run record speaks of another file, or of another network.
         XcitHubError: the file cannot be read.
     """
     path = Path(path)
     assumed: list[str] = []
+    if run is not None:
+        architecture, dialect = architecture or run.model, dialect or _dialect(run.dialect)
     if architecture is None or dialect is None or num_classes is None:
         weights = load(path, model=architecture, dialect=dialect)
         architecture, num_classes = weights.architecture.name, weights.num_classes
-        dialect = "mindcv" if weights.dialect == "mindcv" else "paper"
+        dialect = variants.dialect(weights.dialect or "").name
         assumed = list(weights.notes)
     known = variants.architecture(architecture)
     meta = meta or CardYaml()
     digest = sha256_of(path)
-    if run is not None:
-        _same_file(run, digest, path)
-        run = run.model_copy(update={"recipe": _published_path(run.recipe)})
     if isinstance(conversion, (str, Path)):
         told: Conversion | None = read_json(conversion, Conversion)
     else:
         told = None if conversion is None else validated(conversion, Conversion, "the conversion report")
+    if told is not None and told.unread:
+        assumed.append(f"the conversion report says more than a card tells: {', '.join(told.unread)}")
+    if run is not None:
+        _same_network(run, known, dialect, num_classes, digest, path)
+        run = run.model_copy(update={"recipe": _published_path(run.recipe)})
+        if run.top5 is not None and 0 < num_classes < _FEWEST_FOR_TOP5:
+            assumed.append(f"top-5 among {num_classes} classes says nothing and is left out")
+            run = run.model_copy(update={"top5": None})
     seen = run.image_size[0] if run is not None and run.image_size is not None else known.image_size
+    evaluated = None if run is None else run.preprocessing
+    if evaluated is None and preprocessing is not None:
+        evaluated = _seen_images(preprocessing, 3 if told is None or told.in_chans is None else told.in_chans)
     meta = meta.model_copy(update={"asset": [_completed(asset, path, digest) for asset in meta.asset]})
-    measured = [] if run is None else [Performance(origin="measured", source=_on(run), record=run)]
+    here = [] if run is None else [Performance(origin="measured", source=device_of(run), record=run)]
     return Facts(
         name=name or meta.model_name or known.name,
         architecture=known.name,
         dialect=dialect,
         num_classes=num_classes,
         params=_count(known.name, num_classes),
+        classes=[] if run is None else run.classes or [],
         weights=WeightsFile(
             name=path.name,
             format=_format_of(path.name),
@@ -121,13 +135,14 @@ def of_checkpoint(
             sha256=digest,
             link=meta.asset[0].asset_link if meta.asset else None,
         ),
-        image_size=seen if preprocessing is None else preprocessing.image_size,
-        crop_pct=None if preprocessing is None else preprocessing.crop_pct,
-        interpolation=None if preprocessing is None else preprocessing.interpolation,
+        preprocessing=evaluated,
+        image_size=seen if evaluated is None else evaluated.input_size[1],
+        crop_pct=None if evaluated is None else evaluated.crop_pct,
+        interpolation=None if evaluated is None else evaluated.interpolation,
         accuracy=[*_measured_accuracy(run), *meta.accuracy],
-        performance=[*measured, *meta.performance],
+        performance=[*here, *meta.performance],
         versions=run.versions if run is not None else meta.requirements,
-        versions_source=_on(run) if run is not None else meta.requirements_source,
+        versions_source=device_of(run) if run is not None else meta.requirements_source,
         conversion=told,
         assumed=assumed,
         meta=meta,
@@ -142,33 +157,20 @@ def _format_of(name: str) -> str | None:
     return _FORMATS.get(Path(name).suffix)
 
 
-def _on(run: RunRecord) -> str:
-    software = " ".join(part for part in ("MindSpore", run.versions.mindspore) if part)
-    machine = f"{run.cards or 1} × {run.device}" if run.device else None
-    return ", ".join(part for part in (machine, software if run.versions.mindspore else None) if part) or "run.json"
-
-
 def _measured_accuracy(run: RunRecord | None) -> list[AccuracyFigure]:
-    if run is None or (run.top1 is None and run.top5 is None):
+    if run is None or (run.top1 is None and run.top5 is None and run.eval_loss is None):
         return []
     return [
         AccuracyFigure(
             top1=run.top1,
             top5=run.top5,
             origin="measured",
-            source=_on(run),
+            source=device_of(run),
             samples=run.eval_samples,
-            dataset=_dataset_of(run),
+            dataset=dataset_of(run),
+            loss=run.eval_loss,
         )
     ]
-
-
-def _dataset_of(run: RunRecord) -> str:
-    """Return the name of what a run measured on. ImageNet-1k's validation set has 50,000 images and nothing less."""
-    name = run.dataset or UNNAMED
-    if name.lower() not in _IMAGENET_NAMES:
-        return name
-    return _IMAGENET if run.eval_samples == _IMAGENET_IMAGES else UNNAMED
 
 
 def _published_path(recipe: str | None) -> str | None:
@@ -196,11 +198,35 @@ def _completed(asset: Asset, path: Path, digest: str) -> Asset:
     return asset.model_copy(update={"file_format": _format_of(path.name), "asset_sha256": digest})
 
 
-def _same_file(run: RunRecord, digest: str, path: Path) -> None:
+def _seen_images(preprocessing: variants.Preprocessing, channels: int) -> SeenImages:
+    fields = {name: getattr(preprocessing, name) for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
+    return SeenImages.model_validate({"input_size": (channels, *preprocessing.size), **fields})
+
+
+def _dialect(name: str | None) -> variants.DialectName | None:
+    return None if name is None else variants.dialect(name).name
+
+
+def _same_network(
+    run: RunRecord, known: variants.Architecture, dialect: str, num_classes: int, digest: str, path: Path
+) -> None:
+    fix = "Give the run.json that belongs to this checkpoint, or evaluate the checkpoint again."
     if run.checkpoint_sha256 is not None and run.checkpoint_sha256 != digest:
         raise InputError(
             f"The run record is about another file: it names SHA-256 {run.checkpoint_sha256[:16]}…, "
             f"and {path.name} has {digest[:16]}….",
             where=path,
-            fix="Give the run.json that belongs to this checkpoint, or evaluate the checkpoint again.",
+            fix=fix,
         )
+    shape = None if run.model is None else replace(variants.architecture(run.model), name=known.name, image_size=0)
+    told = {
+        "model": (run.model, shape in (None, replace(known, image_size=0)), known.name),
+        "dialect": (run.dialect, run.dialect in (None, dialect), dialect),
+        "num_classes": (run.num_classes, run.num_classes in (None, num_classes), num_classes),
+        "top1": (run.top1, run.top1 is None or run.top5 is None or run.top1 <= run.top5, f"top5 {run.top5}"),
+        "classes": (f"{len(run.classes or [])} names", len(run.classes or []) <= num_classes or not num_classes,
+                    num_classes),
+    }  # fmt: skip
+    wrong = [f"{name} {theirs}, and the file has {ours}" for name, (theirs, same, ours) in told.items() if not same]
+    if wrong:
+        raise InputError(f"The run record is about another network: {'; '.join(wrong)}.", where=path, fix=fix)

@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from cards import hugging_face, mindspore_hub
+from cards import hugging_face, measured, mindspore_hub
 from cards.card import Card, Form, Language
 from cards.facts import Facts
+from cards.public import public
 
 _WRITERS = {"mindspore-hub": mindspore_hub.write, "hugging-face": hugging_face.write}
 _ORIGINS = {
@@ -39,8 +40,17 @@ def card(facts: Facts, *, form: Form, lang: Language) -> Card:
 def prose(facts: Facts, lang: Language) -> str:
     """Return the Markdown below the metadata. Sections about which nothing is known are left out."""
     template = environment().get_template(f"card.{lang}.md.j2")
-    written = template.render(facts=facts, origin=_ORIGINS[lang][facts.published is not None])
-    return re.sub(r"\n{3,}", "\n\n", written).strip("\n")
+    written = template.render(
+        facts=facts,
+        file_origin=_ORIGINS[lang][facts.published is not None],
+        run_table=lambda run: measured.table(run, lang),
+        command=measured.command,
+        validation=measured.validation,
+        changes=measured.changes,
+        origin=measured.origin,
+        dataset_of=measured.dataset_of,
+    )
+    return public(re.sub(r"\n{3,}", "\n\n", written).strip("\n"))
 
 
 @cache
@@ -56,6 +66,7 @@ def environment() -> Environment:
     made.filters |= {
         "cell": _cell,
         "linked": _linked,
+        "numbers": lambda values: ", ".join(map(_trimmed, values)),
         "millions": lambda count: f"{count / 1e6:.2f}",
         "resolution": lambda size: _NOTHING if size is None else f"{size[0]}x{size[1]}",
         "scientific": lambda value: f"{value:.1e}",

@@ -27,7 +27,7 @@ _TEXTS = frozenset(
     for name, field in MINDSPORE_HUB_FIELDS.items()
     if MindSporeHubFields.model_fields[field].annotation == str | None
 )
-# The Hub's checker reads a lone dash here as "no"; it is no YAML.
+# The Hub's checker reads a lone dash here as "no"; that is not YAML.
 _NO_EVALUATION = re.compile(r"^(evaluation:[ \t]*)-[ \t]*$", re.MULTILINE)
 
 
@@ -135,6 +135,9 @@ def _foreign(parts: Parts) -> tuple[dict[str, Any], str]:
     except (ValueError, RecursionError) as error:
         fault = Fault(line, "hugging-face", f"the comment's JSON cannot be read: {error}")
         raise UnreadableCardError([fault]) from error
+    if front_matter.is_deep(values):
+        fault = Fault(line, "hugging-face", f"the comment is nested more than {front_matter.MAX_DEPTH} deep")
+        raise UnreadableCardError([fault])
     prose = parts.prose[: found.start()] + parts.prose[found.end() :]
     return {name: value for name, value in values.items() if name in HUGGING_FACE_FIELDS}, prose
 

@@ -54,7 +54,7 @@ def faults(parts: Parts, text: str) -> Iterator[Fault]:
     fields = parts.fields if heads == lines else front_matter.load("\n".join(heads), opening + 1)
     broken = [fault for fault in fields.faults if fault.severity == "error"]
     yield from broken
-    # What is no YAML has been read field by field, and each field still has its own faults.
+    # What is not YAML has been read field by field, and each field still has its own faults.
     named = canonical if broken else str
     header: dict[str, Any] = {}
     for name, value in fields.values.items():

@@ -39,11 +39,17 @@ class Page:
     bars: list[Bar]
     sources: list[str]
     prose: str
+    top1: tuple[float, str] | None = None
 
     @property
     def has_own_bar(self) -> bool:
         """Whether the card states a figure to draw."""
         return any(bar.mine for bar in self.bars)
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The card's top-1 accuracy on other images than the chart's, with their name."""
+        return None if self.has_own_bar or self.top1 is None else f"{self.top1[0]:g} % ({self.top1[1]})"
 
 
 def html(card: Card, lang: Language | None = None) -> str:
@@ -59,6 +65,7 @@ def html(card: Card, lang: Language | None = None) -> str:
         bars=bars(card.metadata),
         sources=sorted({entry.accuracies[0].source for entry in _classifiers()}),
         prose=_markdown().render(card.prose),
+        top1=_stated_top1(card.metadata),
     )
     return environment().get_template("page.html.j2").render(page=page)
 
@@ -85,7 +92,7 @@ def bars(metadata: CardMetadata) -> list[Bar]:
 
 
 def _classifiers() -> list[PublishedCheckpoint]:
-    return [entry for entry in CHECKPOINTS.values() if entry.num_classes]
+    return [entry for entry in CHECKPOINTS.values() if entry.num_classes == 1000 and entry.accuracies]
 
 
 def _own_top1(metadata: CardMetadata) -> float | None:
@@ -95,6 +102,14 @@ def _own_top1(metadata: CardMetadata) -> float | None:
         return metadata.model_copy(update={"results": on_imagenet}).accuracy_of(1)
     known = HUGGING_FACE_DATASETS.get(metadata.train_dataset or "") == "imagenet-1k"
     return figures.read(metadata.evaluation).ranked.get(1) if known else None
+
+
+def _stated_top1(metadata: CardMetadata) -> tuple[float, str] | None:
+    """Return the top-1 accuracy that the card states first, and on what."""
+    if (found := metadata.accuracy_of(1)) is not None:
+        return found, metadata.results[0].dataset_name
+    stated = figures.read(metadata.evaluation).ranked.get(1)
+    return None if stated is None else (stated, metadata.train_dataset or "?")
 
 
 def _lines(name: str, value: Any) -> list[str]:

@@ -7,10 +7,40 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from cards.public import file_name
+
+# What a report says and a card does not repeat, with the reason. What is in neither is listed in the card by name.
+LEFT_OUT: dict[str, str] = {
+    "seconds": "how long a conversion took says nothing about the file",
+    "kind": "the card says whether there is a classifier",
+    "worst": "the table of the proof has every comparison",
+    "failed": "the table of the proof has every comparison",
+    "pytorch_runs": "belongs to the proof's rule",
+    "rule": "belongs to the proof's rule",
+    "measure": "belongs to the proof's rule",
+    "ratio": "the table has the error and what is allowed",
+    "scale": "the table has the error and what is allowed",
+    "ours": "the table has the error and what is allowed",
+    "pytorch": "the table has the error and what is allowed",
+    "tolerance": "the table has the error and what is allowed",
+    "format": "of the report, not of the file",
+    "format_version": "of the report, not of the file",
+    "evidence_kind": "the evidence is told in a sentence",
+    "normalization": "the preprocessing says mean and standard deviation",
+    "remark": "the table of the proof has every comparison",
+}
+
 
 class _Open(BaseModel):
     # The report belongs to the converter, which may say more than a card tells.
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    @property
+    def unread(self) -> list[str]:
+        """The fields that a card neither tells nor leaves out for a known reason."""
+        inner = [entry for value in dict(self).values() for entry in (value if isinstance(value, list) else [value])]
+        below = [name for entry in inner if isinstance(entry, _Open) for name in entry.unread]
+        return sorted({*(name for name in self.model_extra or {} if name not in LEFT_OUT), *below})
 
 
 class Side(_Open):
@@ -25,8 +55,7 @@ class Side(_Open):
     @field_validator("path")
     @classmethod
     def _name(cls, path: str) -> str:
-        # Where a file lay on somebody's disk is nobody's business.
-        return path.replace("\\", "/").rpartition("/")[2]
+        return file_name(path)
 
 
 class Check(_Open):
@@ -51,20 +80,29 @@ class ParityFigures(_Open):
     max_error: float
     relative_error: float
     bar: float
+    architecture: str | None = None
+    dialect: str | None = None
     image_size: tuple[int, int] | None = None
+    dtype: str | None = None
+    instruction_set: str | None = None
+    departure: str | None = None
     checks: list[Check] = []
     versions: dict[str, str] = {}
 
     @property
     def software(self) -> str:
-        """The frameworks that were compared, with their versions."""
-        return ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        """What was compared and on what: frameworks with their versions, image size, precision, processor."""
+        size = None if self.image_size is None else f"{self.image_size[0]}×{self.image_size[1]} pixels"
+        versions = [f"{name} {version}" for name, version in self.versions.items()]
+        return ", ".join(part for part in (*versions, size, self.dtype, self.instruction_set) if part)
 
 
 class Conversion(_Open):
     """From which file, into which, and what was left behind.
 
     Args:
+        architecture_assumed: the file left the architecture open.
+        head_untrained: the classifier is new, and random.
         tensors: how many tensors were carried over.
         dropped: why tensors were left behind → how many.
         made_up: tensors that the source did not have.
@@ -73,6 +111,12 @@ class Conversion(_Open):
 
     source: Side
     target: Side
+    architecture: str | None = None
+    architecture_assumed: bool = False
+    num_classes: int | None = None
+    in_chans: int | None = None
+    head_untrained: bool = False
+    versions: dict[str, str | None] = {}
     dialect: str | None = None
     evidence: str | None = None
     notes: list[str] = []

@@ -8,6 +8,7 @@ from cards import check, hugging_face, index, mindspore_hub
 from cards.card import Card, Form, Language, language_of, read_text
 from cards.facts import Facts
 from cards.generate import render
+from cards.public import public
 from xcit_hub.errors import CardError
 
 FACTS = "facts.json"
@@ -36,8 +37,8 @@ def translate(
     if lang is not None and lang != language_of(read):
         return render(published.facts if published else _facts(Path(card), facts), form=form, lang=lang)
     if form == "mindspore-hub":
-        return mindspore_hub.write(Card(read.title, read.metadata.for_mindspore_hub(), read.prose))
-    return hugging_face.write(Card(read.title, read.metadata.for_hugging_face(), read.prose))
+        return public(mindspore_hub.write(Card(read.title, read.metadata.for_mindspore_hub(), read.prose)))
+    return public(hugging_face.write(Card(read.title, read.metadata.for_hugging_face(), read.prose)))
 
 
 def opened(card: str | Path) -> Card:

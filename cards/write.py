@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from cards.card import HUB_SUFFIXES, Form, Language
 from cards.facts import Facts
 from cards.generate import render
+from cards.public import public
 from cards.translate import FACTS
 from xcit_hub.errors import CardError
 from xcit_hub.files import write_text
@@ -49,5 +51,6 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
         write_text(path, text)
-    write_text(folder / FACTS, facts.model_dump_json(indent=2, exclude_defaults=True) + "\n")
+    known = {"format": facts.format, **facts.model_dump(mode="json", exclude_defaults=True)}
+    write_text(folder / FACTS, public(json.dumps(known, indent=2, ensure_ascii=False)) + "\n")
     return list(texts)

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from converters import prove
 from converters.fetch import source_file
 from converters.reports import check_report, write_report
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.rewrite import Progress, rewrite
+from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError
 from xcit_hub.variants import DialectName, Family
 
@@ -106,5 +107,9 @@ def convert(
     asked = {**asdict(options), "model": model or published}
     made = rewrite(path, target, progress=progress, prove=proven, **asked)
     if report is not None:
-        write_report(report, made, options)
+        write_report(report, made, asdict(options))
     return made
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = moved_names(__name__)

@@ -6,17 +6,13 @@ import errno
 import json
 import os
 import tempfile
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.sidecar import config_path
 from xcit_hub.errors import InputError
 from xcit_hub.files import write_text
-
-if TYPE_CHECKING:
-    from converters.convert import Options
 
 
 def check_report(path: str | os.PathLike[str], source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -44,6 +40,6 @@ def check_report(path: str | os.PathLike[str], source: str | os.PathLike[str], t
         ) from error
 
 
-def write_report(path: str | os.PathLike[str], report: Report, options: Options) -> None:
+def write_report(path: str | os.PathLike[str], report: Report, options: Mapping[str, object]) -> None:
     """Write what a conversion read, was asked for, did and wrote, as JSON."""
-    write_text(path, json.dumps({**report.as_dict(), "options": asdict(options)}, indent=2) + "\n")
+    write_text(path, json.dumps({**report.as_dict(), "options": dict(options)}, indent=2) + "\n")

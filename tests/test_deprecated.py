@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
-from xcit_hub.deprecated import MODULES, REMOVED_IN
+from xcit_hub.deprecated import MODULES, NAMES, REMOVED_IN
 
 # What somebody may have imported from there.
 _NAMES = {
+    "cards.rules": [],
     "cards.run_record": ["RunRecord", "Versions"],
     "converters.checkpoint": ["read", "write", "StoredTensor"],
     "converters.dialects": ["LAYOUTS", "from_ours", "shapes_of"],
@@ -27,11 +28,14 @@ _NAMES = {
     "xcit_hub.conversion": ["Options"],
     "xcit_hub.hub.mixin": ["XCiT"],
     "xcit_hub.models.fused": [],
+    "xcit_hub.models.kernels": ["UnfoldedConv2d", "device_target"],
+    "xcit_hub.models.layers": ["XCA", "LPI", "ClassAttention"],
     "xcit_hub.models.native": [],
     "xcit_hub.models.native.build": ["SWITCH", "library"],
     "xcit_hub.models.native.cells": [],
     "xcit_hub.models.native.operations": [],
     "xcit_hub.models.stacked": ["stacked"],
+    "xcit_hub.training.checkpoints": ["STATE", "load_state", "save_checkpoint"],
 }
 
 
@@ -53,6 +57,13 @@ def test_a_moved_module_is_imported_under_its_old_name_and_says_the_new_one(old:
         _ = module.never_there
 
 
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in NAMES.items() for name in names])
+def test_a_moved_name_is_found_where_it_was_and_says_where_it_is(module: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"{NAMES[module][name]}\.{name} .*{REMOVED_IN}"):
+        found = getattr(importlib.import_module(module), name)
+    assert found is getattr(importlib.import_module(NAMES[module][name]), name)
+
+
 def test_the_warning_points_at_the_line_that_imports() -> None:
     code = "import converters.tensor\nfrom converters.formats import mindspore\nfrom converters import numbers\n"
     done = subprocess.run([sys.executable, "-W", "default", "-c", code], capture_output=True, text=True, check=True)
@@ -65,6 +76,9 @@ def test_the_warning_points_at_the_line_that_imports() -> None:
     ]
 
 
-def test_an_unknown_module_is_unknown_still() -> None:
+def test_what_never_was_is_unknown_still() -> None:
+    for module in NAMES:
+        with pytest.raises(AttributeError, match=module):
+            _ = importlib.import_module(module).never_there
     with pytest.raises(ModuleNotFoundError, match=r"converters\.nothing"):
         importlib.import_module("converters.nothing")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xcit_hub.hub.locate import info
     from xcit_hub.hub.network import XCiT, create_model
     from xcit_hub.hub.publish import publish
-    from xcit_hub.predict import predict, preprocess
+    from xcit_hub.predict import preprocess
     from xcit_hub.variants import list_models
 
 # public name → the room it stands in
@@ -30,7 +30,6 @@ _ROOMS = {
     "list_models": "xcit_hub.variants",
     "load": "xcit_hub.hub.load",
     "load_weights": "xcit_hub.hub.load",
-    "predict": "xcit_hub.predict",
     "preprocess": "xcit_hub.predict",
     "publish": "xcit_hub.hub.publish",
     "XCiT": "xcit_hub.hub.network",
@@ -45,7 +44,6 @@ __all__ = [
     "list_models",
     "load",
     "load_weights",
-    "predict",
     "preprocess",
     "publish",
 ]

@@ -1,7 +1,7 @@
-"""Modules of 0.1.0 that moved: they can be imported under their old names until 0.3.0, with a DeprecationWarning.
+"""What 0.1.0 had elsewhere: it can be imported under its old name until 0.3.0, with a DeprecationWarning.
 
-:data:`MODULES` is the whole of it. ``xcit_hub``, ``converters`` and ``cards`` call :func:`install` when they are
-imported: a module that has no file any more is found by Python's import machinery or not at all.
+:data:`MODULES` and :data:`NAMES` are the whole of it. ``xcit_hub``, ``converters`` and ``cards`` call :func:`install`
+when they are imported: a module that has no file any more is found by Python's import machinery or not at all.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -18,16 +18,19 @@ REMOVED_IN = "0.3.0"
 
 # The old name, and where what it had stands now: the first that has a name is asked for it.
 MODULES: dict[str, tuple[str, ...]] = {
+    "cards.rules": ("cards.mindspore_hub_rules", "cards.advice"),
     "cards.run_record": ("xcit_hub.run_record",),
-    "converters.checkpoint": ("xcit_hub.checkpoints.checkpoint",),
+    "converters.checkpoint": ("xcit_hub.checkpoints.checkpoint", "xcit_hub.checkpoints.formats.kinds"),
     "converters.dialects": (
         "xcit_hub.checkpoints.families",
         "xcit_hub.checkpoints.translate",
         "xcit_hub.checkpoints.beside",
+        "xcit_hub.checkpoints.identify",
+        "xcit_hub.checkpoints.dialect",
     ),
     "converters.formats": ("xcit_hub.checkpoints.formats",),
     "converters.formats.mindspore": ("xcit_hub.checkpoints.formats.mindspore",),
-    "converters.formats.pytorch": ("xcit_hub.checkpoints.formats.pytorch",),
+    "converters.formats.pytorch": ("xcit_hub.checkpoints.formats.pytorch", "xcit_hub.checkpoints.formats.pickled"),
     "converters.formats.safetensors": ("xcit_hub.checkpoints.formats.safetensors",),
     "converters.hashing": ("xcit_hub.checkpoints.hashing",),
     "converters.inspection": ("xcit_hub.checkpoints.inspection",),
@@ -37,15 +40,36 @@ MODULES: dict[str, tuple[str, ...]] = {
         "xcit_hub.checkpoints.weights",
         "xcit_hub.checkpoints.sidecar",
         "xcit_hub.checkpoints.check",
+        "xcit_hub.checkpoints.identify",
     ),
     "xcit_hub.conversion": ("converters.convert", "converters.folders", "converters.prove", "converters.reports"),
     "xcit_hub.hub.mixin": ("xcit_hub.hub.network",),
     "xcit_hub.models.fused": ("xcit_hub.accelerated.fused",),
+    "xcit_hub.models.kernels": ("xcit_hub.models.functions", "xcit_hub.models.private"),
+    "xcit_hub.models.layers": ("xcit_hub.models.xcit",),
     "xcit_hub.models.native": ("xcit_hub.accelerated",),
     "xcit_hub.models.native.build": ("xcit_hub.accelerated.build",),
     "xcit_hub.models.native.cells": ("xcit_hub.accelerated.cells",),
     "xcit_hub.models.native.operations": ("xcit_hub.accelerated.operations",),
     "xcit_hub.models.stacked": ("xcit_hub.accelerated.stacked",),
+    "xcit_hub.training.checkpoints": ("xcit_hub.training.resume", "xcit_hub.training.keeping"),
+}
+
+# Names that left a module which is still there: that module, the names, and where each stands now.
+NAMES: dict[str, dict[str, str]] = {
+    "converters.convert": {
+        "Prove": "xcit_hub.checkpoints.rewrite",
+        "config_path": "xcit_hub.checkpoints.sidecar",
+    },
+    "xcit_hub.hub.load": {
+        "info": "xcit_hub.hub.locate",
+        "ModelInfo": "xcit_hub.hub.locate",
+        "preprocess": "xcit_hub.predict",
+    },
+    "xcit_hub.training.recipe": {
+        "load_recipe": "xcit_hub.training.recipe_file",
+        "parse_flags": "xcit_hub.training.recipe_file",
+    },
 }
 
 
@@ -65,6 +89,20 @@ class _Finder:
             return None
         loader: Any = _Forwarding()
         return ModuleSpec(fullname, loader, is_package=any(name.startswith(f"{fullname}.") for name in MODULES))
+
+
+def moved_names(module: str) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a module that names left."""
+
+    def forward(name: str) -> Any:
+        place = NAMES[module].get(name)
+        if place is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name, obj=sys.modules[module])
+        said = f"{module}.{name} is {place}.{name} now; the old name goes in {REMOVED_IN}."
+        warnings.warn(said, DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(place), name)
+
+    return forward
 
 
 class _Forwarding:

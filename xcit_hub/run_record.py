@@ -66,7 +66,7 @@ class RunRecord(BaseModel):
         ms_per_step: steady-state time of one step in milliseconds, the first steps left out.
         params: trainable parameters.
         num_classes: outputs of the network.
-        classes: what its first outputs are called, in their order.
+        classes: what its outputs are called, in their order.
         train_samples: images that were trained on.
         final_loss: mean training loss of the last epoch.
         top1, top5, eval_loss: per cent of ``eval_samples`` images, and their mean cross-entropy.

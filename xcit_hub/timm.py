@@ -7,6 +7,8 @@ Importing this module registers the tag ``ms_in1k`` for every architecture::
     model = timm.create_model("xcit_tiny_12_p16_224.ms_in1k", checkpoint_path="tiny.safetensors")
 
 with a file from ``xcit-hub convert tiny.ckpt tiny.safetensors --to timm --model xcit_tiny_12_p16_224.ms_in1k``.
+What ``xcit-hub publish`` wrote opens by its id, ``timm.create_model("hf-hub:org/name", pretrained=True)``: its
+configuration names ``xcit_tiny_12_p16_224_mindcv``, which is registered here, too.
 timm's own tags keep building timm's own class. The two classes refuse each other's weights: a network of this dialect
 carries the tensor ``mindcv_dialect``, which timm's class does not expect and this one insists on.
 
@@ -123,7 +125,7 @@ def in_double(network: nn.Module) -> Iterator[None]:
     positions = [module for module in network.modules() if isinstance(module, PositionalEncodingFourier)]
     network.double()
     for module in positions:
-        module.forward = partial(_encode_in_double, module)  # type: ignore[method-assign]
+        module.forward = partial(_encode_in_double, module)
     try:
         yield
     finally:
@@ -162,19 +164,23 @@ def _arguments(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def _entrypoint(architecture: Architecture, own: Callable[..., Any], module: ModuleType) -> Callable[..., Any]:
-    """Make the function that timm calls for a name: the tag decides which class it builds."""
+def _entrypoint(architecture: Architecture, own: Callable[..., Any] | None, module: ModuleType) -> Callable[..., Any]:
+    """Make the function that timm calls for a name: the tag decides which class it builds.
+
+    Args:
+        own: timm's function of that name; None for the name that the ``config.json`` of a published entry carries,
+            which means this dialect whatever the tag.
+    """
 
     def build(pretrained: bool = False, **kwargs: Any) -> Any:
-        if _tag_of(kwargs.get("pretrained_cfg")) != TAG:
+        if own is not None and _tag_of(kwargs.get("pretrained_cfg")) != TAG:
             return own(pretrained=pretrained, **kwargs)
         feature_cfg = {"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"}
         arguments = _arguments(architecture) | kwargs
         return build_model_with_cfg(MindcvXcit, architecture.name, pretrained, feature_cfg=feature_cfg, **arguments)
 
     # timm files a function under its name and module, and takes the module's `default_cfgs` for its tags.
-    build.__name__ = architecture.name
-    build.__qualname__ = architecture.name
+    build.__name__ = build.__qualname__ = architecture.name if own is not None else f"{architecture.name}_mindcv"
     build.__module__ = module.__name__
     return build
 
@@ -216,6 +222,7 @@ def _register() -> None:
             # timm warns that a name is registered again; the new function hands every other tag to the old one.
             warnings.simplefilter("ignore")
             register_model(_entrypoint(architecture, getattr(module, name), module))
+            register_model(_entrypoint(architecture, None, module))
 
 
 _register()

@@ -17,7 +17,9 @@ from pathlib import Path
 
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.files import sha256_of, write_text
+from xcit_hub.hub.address import parsed
 from xcit_hub.hub.cache import Repository, revision_of
+from xcit_hub.hub.guard import netloc
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
 from xcit_hub.hub.transport import download
 
@@ -32,6 +34,8 @@ class WebStore:
 
     def __init__(self, location: str, context: Context) -> None:
         self.location = location.rstrip("/")
+        # The server that the user named may be on this machine; one that it leads to may not.
+        self._trusted = frozenset([netloc(parsed(location))])
         self.context = context
 
     def resolve(self, name: str, revision: str | None = None) -> Snapshot:
@@ -45,7 +49,7 @@ class WebStore:
             text = held.read_text(encoding="utf-8")
         else:
             stream = io.BytesIO()
-            download(f"{self.location}/{name}/{MANIFEST}", stream, name)
+            download(f"{self.location}/{name}/{MANIFEST}", stream, name, trusted=self._trusted)
             text = stream.getvalue().decode("utf-8", errors="replace")
         digests = _digests(text, f"{self.location}/{name}")
         commit = revision_of(digests)
@@ -63,7 +67,7 @@ class WebStore:
             snapshot.revision or "",
             path,
             snapshot.files[path].digest or "",
-            lambda stream: download(f"{snapshot.origin}/{path}", stream, snapshot.name),
+            lambda stream: download(f"{snapshot.origin}/{path}", stream, snapshot.name, trusted=self._trusted),
             offline=self.context.offline,
             force=self.context.force,
         )

@@ -11,6 +11,8 @@ from xcit_hub import variants
 from xcit_hub.accelerated import accelerate, build
 from xcit_hub.accelerated.stacked import StackedXCiT, by_layer, fill, stacked
 from xcit_hub.models import XCiT, create_model
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.step import TrainStep
 
 pytestmark = pytest.mark.skipif(build.library() is None, reason=build.absence())
 
@@ -139,3 +141,35 @@ def test_blocks_that_are_no_single_operation_or_keep_nothing_stay_apart() -> Non
     seen.blocks[1].mlp.register_forward_hook(lambda *_: None)
     for network in (recomputed, in_part, plain, seen, _network(proj_drop_rate=0.1)):
         assert stacked(network, dict.fromkeys(network.parameters_dict(), 1.0)) is network
+
+
+def _trained_once() -> tuple[TrainStep, dict[str, np.ndarray]]:
+    """A step in graph mode, of a network whose parameters are returned as they were before."""
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    network = _network()
+    before = {name: parameter.asnumpy().copy() for name, parameter in network.parameters_dict().items()}
+    step = TrainStep(network, Recipe.model_validate({"model": "xcit_nano_12_p16_224", "dialect": "paper"}))
+    images = Tensor(np.random.default_rng(1).standard_normal((2, 3, 32, 32), np.float32))
+    step(images, Tensor(np.eye(10, dtype=np.float32)[:2]), 0.1)
+    return step, before
+
+
+@pytest.mark.parametrize("reader", ["leaving training", "checkpoint", "evaluation"])
+def test_what_was_trained_as_one_cell_is_written_back(reader: str) -> None:
+    step, before = _trained_once()
+    assert isinstance(step._trained, StackedXCiT)
+    written = step._network.parameters_dict()
+    untouched = "blocks.1.mlp.fc1.weight"
+    assert np.array_equal(written[untouched].asnumpy(), before[untouched])
+    if reader == "leaving training":
+        step._trained.set_train(False)
+    elif reader == "checkpoint":
+        state = step.state()
+        assert all(
+            np.array_equal(state[name], value.asnumpy()) for name, value in step.network.parameters_dict().items()
+        )
+    else:
+        assert step.network is step._network
+    trained = by_layer(step._trained.get_parameters())
+    assert all(np.array_equal(value.asnumpy(), trained[name]) for name, value in written.items())
+    assert not np.array_equal(written[untouched].asnumpy(), before[untouched])

@@ -74,7 +74,6 @@ def test_a_twin_has_the_class_the_parameters_and_what_was_attached_but_modes_of_
     assert accelerate(accelerated) is accelerated
 
 
-@pytest.mark.usefixtures("mode")
 @pytest.mark.parametrize("which", [0, 1])
 def test_training_one_trains_the_other(which: int) -> None:
     plain = _plain()
@@ -90,7 +89,7 @@ def test_training_one_trains_the_other(which: int) -> None:
 
 
 @pytest.mark.usefixtures("mode")
-@pytest.mark.parametrize("name", ["blocks.1.attn", "blocks.0.mlp.fc2", "blocks.1.local_mp.bn", "patch_embed.proj.2"])
+@pytest.mark.parametrize("name", ["blocks.1.attn", "blocks.0.mlp.fc2", "patch_embed.proj.2"])
 def test_a_hook_on_an_inner_cell_acts_in_the_twin_as_in_the_plain_network(name: str) -> None:
     def double(cell: nn.Cell, inputs: Any, output: Tensor) -> Tensor:
         return output + output
@@ -110,28 +109,30 @@ def test_a_hook_on_an_inner_cell_acts_in_the_twin_as_in_the_plain_network(name: 
 
 
 @pytest.mark.usefixtures("mode")
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("how", ["cast", "to_float", "load"])
-def test_half_precision_computes_alike_and_takes_images_of_any_precision(how: str, dtype: type) -> None:
+@pytest.mark.parametrize("how", ["cast", "to_float", "set_dtype"])
+def test_half_precision_computes_alike_and_takes_images_of_any_precision(how: str) -> None:
     plain = _plain()
+    twins = plain, accelerate(plain)
     expected = plain(_images())
-    accelerated = accelerate(plain) if how == "to_float" else None
-    if how == "load":
-        for parameter in plain.get_parameters():
-            parameter.set_dtype(mindspore.float16)
+    if how == "to_float":
+        for network in twins:
+            network.to_float(mindspore.float16)
     elif how == "cast":
         plain.cast(mindspore.float16)
     else:
-        plain.to_float(mindspore.float16)
-        accelerated.to_float(mindspore.float16)
-    accelerated = accelerated or accelerate(plain)
-    found = [network(_images(dtype)) for network in (plain, accelerated)]
-    assert found[0].dtype == found[1].dtype == mindspore.float16
-    assert np.array_equal(found[0].asnumpy(), found[1].asnumpy())
-    assert _near(found[0], expected, 0.05)
-    accelerated.reset_classifier(3)
-    assert accelerated(_images(dtype)).shape == (2, 3)
-    assert accelerated.forward_intermediates(_images(dtype))[1][0].shape == (2, 32, 4, 3)
+        for parameter in plain.get_parameters():
+            parameter.set_dtype(mindspore.float16)
+    for network in twins:
+        network.compile_cache.clear()  # the parameters of one were rounded through the other
+    for dtype in (np.float32, np.float16):
+        found = [network(_images(dtype)) for network in twins]
+        assert found[0].dtype == found[1].dtype == mindspore.float16
+        assert np.array_equal(found[0].asnumpy(), found[1].asnumpy())
+        assert _near(found[0], expected, 0.05)
+    for network in twins:
+        network.reset_classifier(3)
+        assert network(_images()).shape == (2, 3)
+        assert network.forward_intermediates(_images())[1][0].shape == (2, 32, 4, 3)
 
 
 def test_a_cast_twin_can_be_cast_back_and_is_compiled_again() -> None:
@@ -155,7 +156,6 @@ class _Constant(nn.Cell):
         return x * 0.0 + 0.25
 
 
-@pytest.mark.usefixtures("mode")
 @pytest.mark.parametrize("path", ["blocks.0.mlp", "blocks.1.local_mp.act", "cls_attn_blocks.0.attn.qkv"])
 def test_a_part_that_was_replaced_is_what_computes(path: str) -> None:
     if path.endswith("qkv"):
@@ -177,7 +177,6 @@ def test_a_part_that_was_replaced_is_what_computes(path: str) -> None:
     assert not _near(twins[0](_images()), unchanged, 1e-3)
 
 
-@pytest.mark.usefixtures("mode")
 def test_feature_pyramids_are_computed_alike() -> None:
     plain = create_model(_TINY, features_only=True, out_indices=(0, 1), seed=3).set_train(False)
     for found, expected in zip(accelerate(plain)(_images()), plain(_images()), strict=True):
@@ -213,15 +212,26 @@ def test_blocks_and_stages_are_one_operation_each_and_a_fused_network_is_nine(mo
     network = accelerate(_plain())
     network(_images())
     assert calls == {
-        "StageImageErf": 1, "StageErf": 1, "StageLast": 1, "BlocksErf": 2,
+        "StageImageErf": 1,
+        "StageErf": 1,
+        "StageLast": 1,
+        "BlocksErf": 2,
         # Two class attention blocks: two norms and one for the patch tokens, proj, fc1 and fc2, GELU; norm and head.
-        "LayerNorm": 2 * 3 + 1 + 1, "Linear": 2 * 3 + 1, "GeluErf": 2,
+        "LayerNorm": 2 * 3 + 1 + 1,
+        "Linear": 2 * 3 + 1,
+        "GeluErf": 2,
     }
     calls.clear()
     fuse(network)(_images())
     assert calls == {
-        "FusedStageImageErf": 1, "FusedStageErf": 1, "FusedStageLast": 1, "FusedBlocksErf": 1,
-        "ClassBlockErf": 1, "ClassBlockErfLast": 1, "LayerNorm": 1, "PackedLinear": 1,
+        "FusedStageImageErf": 1,
+        "FusedStageErf": 1,
+        "FusedStageLast": 1,
+        "FusedBlocksErf": 1,
+        "ClassBlockErf": 1,
+        "ClassBlockErfLast": 1,
+        "LayerNorm": 1,
+        "PackedLinear": 1,
     }
 
 

@@ -13,7 +13,7 @@ from cards.vocabulary import REQUIRED, train_datasets
 from xcit_hub.errors import CardError
 
 FIXTURES = Path(__file__).parent / "fixtures"
-SEED = FIXTURES / "seed" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
+HUBS_CARD = FIXTURES / "official" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
 
 GOOD = """\
 # model
@@ -95,8 +95,8 @@ def test_every_real_card_that_the_hubs_checker_takes_has_no_error():
     assert refused == set()
 
 
-def test_the_seeds_card_disagrees_with_itself_and_has_half_a_digest():
-    faults = check(SEED)
+def test_the_hubs_card_disagrees_with_itself_and_has_half_a_digest():
+    faults = check(HUBS_CARD)
     assert [(fault.line, fault.field, fault.severity) for fault in faults] == [
         (17, "evaluation", "warning"),
         (17, "evaluation", "warning"),

@@ -13,7 +13,7 @@ from cards.check import check
 from xcit_hub import variants
 from xcit_hub.parameters import parameter_shapes
 
-SEED = Path(__file__).parent / "fixtures" / "seed" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
+HUBS_CARD = Path(__file__).parent / "fixtures" / "official" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
 COMMAND = "from xcit_hub.cli import run; from xcit_hub.cli.card import app; run(app)"
 
 
@@ -34,7 +34,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_check_passes_a_card_with_warnings_and_counts_them():
-    done = card("check", SEED)
+    done = card("check", HUBS_CARD)
     assert done.returncode == 0
     assert "1 card, 0 errors, 3 warnings" in done.stdout
     assert "line 17: warning: evaluation: the metadata says top-1 77.27, the prose says 77.16" in done.stdout
@@ -43,7 +43,7 @@ def test_check_passes_a_card_with_warnings_and_counts_them():
 def test_check_fails_with_every_fault_as_json(tmp_path):
     bad = tmp_path / "bad.md"
     bad.write_text(
-        SEED.read_text().replace("license: Apache2.0\n", "").replace("fine-tunable: True", "fine-tunable: x")
+        HUBS_CARD.read_text().replace("license: Apache2.0\n", "").replace("fine-tunable: True", "fine-tunable: x")
     )
     done = card("check", tmp_path, "--json")
     assert done.returncode == 1
@@ -107,30 +107,30 @@ def test_new_refuses_what_it_cannot_use_and_writes_nothing(model, tmp_path, argu
 
 
 def test_show_prints_facts_and_prose():
-    done = card("show", SEED)
+    done = card("show", HUBS_CARD)
     assert done.returncode == 0
     assert "top1acc77.27 | top5acc93.56" in done.stdout
     assert "Introduction" in done.stdout
 
 
 def test_translate_between_the_forms_prints_a_card(tmp_path):
-    done = card("translate", SEED, "--form", "hugging-face")
+    done = card("translate", HUBS_CARD, "--form", "hugging-face")
     assert done.returncode == 0
     assert done.stdout.startswith("---\n")
     target = tmp_path / "card.md"
-    assert card("translate", SEED, "--form", "hugging-face", "--out", target).returncode == 0
+    assert card("translate", HUBS_CARD, "--form", "hugging-face", "--out", target).returncode == 0
     assert target.read_text() == done.stdout
 
 
 def test_translate_into_another_language_needs_the_facts():
-    done = card("translate", SEED, "--lang", "zh")
+    done = card("translate", HUBS_CARD, "--lang", "zh")
     assert done.returncode == 2
     assert "facts.json" in done.stderr
 
 
 def test_html_writes_one_page(tmp_path):
     target = tmp_path / "page.html"
-    assert card("html", SEED, "--out", target).returncode == 0
+    assert card("html", HUBS_CARD, "--out", target).returncode == 0
     assert target.read_text().startswith("<!doctype html>")
 
 

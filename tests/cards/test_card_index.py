@@ -13,9 +13,9 @@ from cards.check import check, read
 from xcit_hub import variants
 
 FIXTURES = Path(__file__).parent / "fixtures"
-SEED = FIXTURES / "seed" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
+HUBS_CARD = FIXTURES / "official" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
 OFFICIAL = "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012"
-TIMM = [name for name, entry in variants.CHECKPOINTS.items() if entry.family == "timm"]
+TIMM = [name for name, entry in variants.CHECKPOINTS.items() if entry.repository]
 
 
 def test_regenerating_the_index_changes_nothing():
@@ -36,17 +36,21 @@ def test_the_command_says_what_is_not_as_generated():
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_the_official_card_has_the_seeds_metadata_field_by_field(lang):
-    seed, ours = mindspore_hub.read(read_text(SEED)), mindspore_hub.read(read_text(index.find(OFFICIAL, lang=lang)))
-    for name in type(seed.metadata).model_fields:
-        assert getattr(ours.metadata, name) == getattr(seed.metadata, name), name
-    assert ours.metadata == seed.metadata
-    assert ours.title == seed.title
+def test_the_official_card_has_the_hubs_metadata_field_by_field(lang):
+    hubs, ours = (
+        mindspore_hub.read(read_text(HUBS_CARD)),
+        mindspore_hub.read(read_text(index.find(OFFICIAL, lang=lang))),
+    )
+    for name in type(hubs.metadata).model_fields:
+        assert getattr(ours.metadata, name) == getattr(hubs.metadata, name), name
+    assert ours.metadata == hubs.metadata
+    assert ours.title == hubs.title
 
 
-def test_the_official_cards_metadata_is_the_seeds_for_another_parser_too():
+def test_the_official_cards_metadata_is_the_hubs_for_another_parser_too():
     heads = [
-        yaml.load(read_text(path).split("\n---\n")[1], Loader=yaml.FullLoader) for path in (SEED, index.find(OFFICIAL))
+        yaml.load(read_text(path).split("\n---\n")[1], Loader=yaml.FullLoader)
+        for path in (HUBS_CARD, index.find(OFFICIAL))
     ]
     assert heads[0] == heads[1]
     assert list(heads[0]) == list(heads[1])
@@ -62,7 +66,7 @@ def test_the_official_card_keeps_all_three_accuracies_with_their_sources():
         assert [line for line in prose.split("\n") if f"| {top1} | {top5} |" in line and source in line]
 
 
-def test_the_official_card_repeats_the_seeds_figures():
+def test_the_official_card_repeats_the_hubs_figures():
     prose = read(index.find(OFFICIAL)).prose
     row = next(line for line in prose.split("\n") if "233.86" in line)
     for figure in (
@@ -81,6 +85,27 @@ def test_the_official_card_repeats_the_seeds_figures():
         assert figure in row
     versions = next(line for line in prose.split("\n") if "7.5.0.3.220" in line)
     assert versions == "| 2.5.0 | 24.1.0 | 7.5.0.3.220 | 8.0.0.beta1 |"
+
+
+def test_the_official_card_repeats_the_figures_of_mindcvs_readme():
+    for lang in ("en", "zh"):
+        prose = read(index.find(OFFICIAL, lang=lang)).prose
+        row = next(line for line in prose.split("\n") if "xcit_tiny_12_p16_best.ckpt" in line)
+        for said in (
+            "Ascend 910, graph mode",
+            "| 8 |",
+            "77.674",
+            "93.792",
+            "[yaml](https://github.com/bnucsy/mindcv/tree/main/configs/xcit/xcit_tiny_12_p16_ascend.yaml)",
+            "[weights](https://download.mindspore.cn/toolkits/mindcv/xcit/xcit_tiny_12_p16_best.ckpt)",
+            "MindCV README (2022",
+        ):
+            assert said in row
+        for command in (
+            "python train.py --config configs/xcit/xcit_tiny_12_p16_224_ascend.yaml --data_dir",
+            "python validate.py -c configs/xcit/xcit_tiny_12_p16_224_ascend.yaml --data_dir /path/to/imagenet",
+        ):
+            assert command in prose
 
 
 def test_there_is_a_card_of_each_of_timms_42_checkpoints():

@@ -134,7 +134,7 @@ facts = st.builds(
     Facts,
     name=texts.filter(bool),
     architecture=st.sampled_from(["xcit_nano_12_p16_224", "xcit_large_24_p8_384"]),
-    dialect=st.sampled_from(["paper", "mindcv"]),
+    dialect=st.sampled_from(["paper", "mindcv", "mindcv-mint"]),
     num_classes=st.sampled_from([0, 10, 1000]),
     params=st.integers(1, 10**9),
     weights=st.builds(

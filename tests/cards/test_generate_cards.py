@@ -122,6 +122,10 @@ def test_the_facts_are_the_files_own(facts, converted):
     assert asset.has_whole_digest
 
 
+def test_every_field_of_a_real_report_has_its_place(converted):
+    assert Conversion.model_validate(json.loads((converted[1] / "report.json").read_text())).unread == []
+
+
 def test_architecture_dialect_and_classes_are_asked_of_the_file(converted):
     found = of_checkpoint(converted[0], architecture=NANO)
     assert (found.architecture, found.dialect, found.num_classes) == (NANO, "paper", 1000)
@@ -189,10 +193,16 @@ def test_the_commands_are_the_projects_own(facts):
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_weights_of_mindcvs_dialect_are_not_offered_to_timm(lang):
+def test_weights_of_mindcvs_dialect_are_offered_to_timm_with_our_network_only(lang):
     text = prose(of_published("xcit_tiny_12_p16_224.ms_in1k"), lang)
+    taught = 'import timm\nimport xcit_hub.timm\n\nmodel = timm.create_model("xcit_tiny_12_p16_224.ms_in1k", '
+    assert taught in text
+    assert text.count("timm.create_model") == 1
+    newest = of_published("xcit_tiny_12_p16_224.ms_in1k").model_copy(update={"dialect": "mindcv-mint"})
+    text = prose(newest, lang)
     assert "timm.create_model" not in text
-    assert "mindcv" in text
+    assert "**mindcv-mint**" in text
+    assert ("exact error-function form" if lang == "en" else "精确的误差函数形式") in text
 
 
 def test_references_are_written_as_gb_t_7714_asks():

@@ -14,7 +14,7 @@ from xcit_hub.errors import CardError
 
 FIXTURES = Path(__file__).parent / "fixtures"
 HUB_CARDS = sorted(FIXTURES.glob("*.md"))
-SEED = FIXTURES / "seed" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
+HUBS_CARD = FIXTURES / "official" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
 
 
 def card_of(fields: str) -> Card:
@@ -25,7 +25,7 @@ def test_there_are_sixteen_real_cards():
     assert len(HUB_CARDS) == 16
 
 
-@pytest.mark.parametrize("path", [*HUB_CARDS, SEED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*HUB_CARDS, HUBS_CARD], ids=lambda path: path.stem)
 @pytest.mark.parametrize("form", [mindspore_hub, hugging_face], ids=["mindspore-hub", "hugging-face"])
 def test_a_real_card_has_equal_metadata_after_it_was_written_in_either_form(path, form):
     card = mindspore_hub.read(read_text(path))
@@ -34,7 +34,7 @@ def test_a_real_card_has_equal_metadata_after_it_was_written_in_either_form(path
     assert again == card
 
 
-@pytest.mark.parametrize("path", [*HUB_CARDS, SEED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*HUB_CARDS, HUBS_CARD], ids=lambda path: path.stem)
 def test_every_field_of_a_real_card_is_found(path):
     metadata = mindspore_hub.read(read_text(path)).metadata
     text = path.read_text(encoding="utf-8")
@@ -223,20 +223,20 @@ def test_prose_with_rules_and_tables_leaves_the_hubs_checker_two_lines_of_dashes
 
 
 def test_windows_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path):
-    text = SEED.read_text(encoding="utf-8")
+    text = HUBS_CARD.read_text(encoding="utf-8")
     path = tmp_path / "card.md"
     path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     assert read(path) == mindspore_hub.read(text)
 
 
 def test_the_form_is_told_by_how_a_card_begins():
-    assert form_of(SEED.read_text(encoding="utf-8")) == "mindspore-hub"
+    assert form_of(HUBS_CARD.read_text(encoding="utf-8")) == "mindspore-hub"
     assert form_of("\n---\nlicense: mit\n---\n") == "hugging-face"
 
 
 def test_fields_map_between_the_hubs():
-    seed = mindspore_hub.read(read_text(SEED)).metadata
-    theirs = seed.for_hugging_face()
+    hubs = mindspore_hub.read(read_text(HUBS_CARD)).metadata
+    theirs = hubs.for_hugging_face()
     assert theirs.license_id == "apache-2.0"
     assert theirs.datasets == ["imagenet-1k"]
     assert theirs.pipeline_tag == "image-classification"

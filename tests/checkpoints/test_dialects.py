@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_networks import ARCHITECTURE_NAMES, TINY, TINY_P16, Make, network, same
@@ -69,8 +71,10 @@ def test_every_architecture_is_recognised_and_the_size_decides_only_when_asked(n
     assert of_shapes(tensors, model=name).architecture == architecture(name)
     assert of_shapes(tensors, model=name).notes == ()
     assumed = of_shapes(tensors)
-    assert assumed.architecture.name == name.replace("384", "224")
-    assert "384 has the same parameters" in assumed.notes[0]
+    assert assumed.architecture.name == name.replace("384", "224").replace("p4_32", "p16_224")
+    others = [other for other in ARCHITECTURE_NAMES if other in assumed.notes[0]]
+    assert len(others) >= 2 and "the same parameters" in assumed.notes[0]
+    assert name in others
 
 
 def test_a_model_that_is_not_the_files_is_refused_with_both_shapes(make: Make):
@@ -409,7 +413,33 @@ def test_facebooks_names_in_mindspores_files_are_asked_about_and_never_the_older
         of_marks("facebook", marks)
     with pytest.raises(WeightsError, match="cannot be of the dialect mindcv"):
         of_marks("facebook", marks, "mindcv")
-    assert of_marks("facebook", marks, "paper").dialect == "paper"
+    for dialect in ("paper", "mindcv-mint"):
+        assert of_marks("facebook", marks, dialect).dialect == dialect
+
+
+def test_mindcvs_network_of_mint_layers_is_known_by_its_trainers_state_and_by_the_command():
+    trained = of_marks("facebook", Marks("ckpt", trained_by_mindcv=True))
+    asked = of_marks("facebook", Marks("ckpt", family="mindcv"))
+    assert (trained.dialect, trained.evidence) == ("mindcv-mint", Evidence.TRAINER)
+    assert (asked.dialect, asked.evidence) == ("mindcv-mint", Evidence.COMMAND)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_networks_without_a_position_and_with_other_mlps_are_recognised(family: str):
+    entry = replace(TINY, use_pos_embed=False, mlp_ratio=2.5)
+    ours = network(entry)
+    found = of_shapes(shapes(translate.from_ours(ours, family)))
+    assert (found.architecture.use_pos_embed, found.architecture.mlp_hidden) == (False, 40)
+    assert same(translate.to_ours(translate.from_ours(ours, family), found.layout, found.shapes), ours)
+
+
+@pytest.mark.parametrize("name", ["xcit_small_12_p4_32", "xcit_medium_12_p4_32"])
+def test_other_strides_on_the_same_tensors_are_the_callers_to_say(name: str, make: Make):
+    tensors = shapes(make("timm", architecture(name), "classifier", 10))
+    assumed = of_shapes(tensors)
+    assert assumed.architecture.name == name.replace("p4_32", "p16_224")
+    assert name in assumed.notes[0] and "same parameters" in assumed.notes[0]
+    assert of_shapes(tensors, model=name).architecture == architecture(name)
 
 
 def test_a_dialect_that_does_not_exist_is_refused_wherever_it_stands():

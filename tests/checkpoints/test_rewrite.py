@@ -201,7 +201,7 @@ def test_a_mindcv_network_is_refused_to_timm_and_facebook_with_the_way_out(mindc
 
 
 def test_a_paper_network_is_refused_to_mindcv(paper: Path, tmp_path: Path):
-    with pytest.raises(WeightsError, match="MindCV has no network"):
+    with pytest.raises(WeightsError, match="network of MindCV's that has these names does not compute"):
         rewrite(paper, tmp_path / "x.ckpt", to="mindcv")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import pytest
 from hub_server import TOKEN
@@ -89,6 +91,10 @@ def test_the_cache_is_listed_verified_and_pruned(run, server, nano_timm, tmp_pat
 
     server.add("someone/nano", nano_timm | {"model.safetensors": nano_timm["model.safetensors"]})
     xcit_hub.load("someone/nano", hub=server.url)
+    assert json.loads(run("cache", "prune", "--dry-run", "--json"))["removed"] == []
+    # Two hours later nobody reads the revision that lost its branch.
+    for path in (folder / "models--someone--nano").rglob("*"):
+        os.utime(path, (time.time() - 7200,) * 2, follow_symlinks=False)
     before = json.loads(run("cache", "prune", "--dry-run", "--json"))
     assert len(before["removed"]) == 1
     assert len(json.loads(run("cache", "list", "--json"))) == 2

@@ -57,7 +57,7 @@ def test_every_operation_is_timms_to_the_pixel(increasing: bool, sign: int, magn
         assert np.array_equal(np.asarray(found), np.asarray(expected)), name
 
 
-def test_the_seed_policy_is_read_as_timm_reads_it() -> None:
+def test_mindcvs_policy_is_read_as_timm_reads_it() -> None:
     policy = RandAugment.parse("randaug-m9-mstd0.5-inc1")
     assert policy == RandAugment(magnitude=9, deviation=0.5, layers=2, probability=0.5, increasing=True)
     timms = auto_augment.rand_augment_transform("rand-m9-mstd0.5-inc1", {})

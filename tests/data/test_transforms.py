@@ -66,3 +66,103 @@ def test_a_truncated_image_is_refused(tmp_path) -> None:
 def test_an_unknown_interpolation_is_refused() -> None:
     with pytest.raises(InputError, match="cubist"):
         EvalTransform(Preprocessing(interpolation="cubist"))
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("size", [(224, 224), (96, 160), (160, 64)])
+@pytest.mark.parametrize("crop_pct", [1.0, 0.9, 1.15])
+def test_every_crop_mode_is_timms_for_shapes_of_every_kind(
+    crop_mode: str, size: tuple[int, int], crop_pct: float
+) -> None:
+    from timm.data import create_transform
+
+    height, width = size
+    ours = EvalTransform(
+        Preprocessing(
+            image_size=height, image_width=None if height == width else width, crop_mode=crop_mode, crop_pct=crop_pct
+        )
+    )
+    theirs = create_transform(
+        (3, *size),
+        interpolation="bicubic",
+        mean=Preprocessing.mean,
+        std=Preprocessing.std,
+        crop_pct=crop_pct,
+        crop_mode=crop_mode,
+    )
+    for shape in ((900, 300), (300, 900), (97, 61), (225, 224), (50, 50), (31, 400)):
+        image = _photograph("coffee").resize(shape)
+        pixels = ours(image)
+        assert pixels.shape == (3, *size)
+        assert np.abs(pixels - theirs(image).numpy()).max() <= 1e-3, shape
+
+
+def test_one_number_for_all_channels_and_grey_images() -> None:
+    from timm.data import create_transform
+
+    image = _photograph("coffee")
+    one = Preprocessing(image_size=64, mean=(0.5,), std=(0.25,))
+    theirs = create_transform((3, 64, 64), mean=(0.5,), std=(0.25,), crop_pct=1.0, interpolation="bicubic")(image)
+    assert np.abs(EvalTransform(one)(image) - theirs.numpy()).max() <= 1e-3
+    grey = create_transform((1, 64, 64), mean=(0.5,), std=(0.25,), crop_pct=1.0, interpolation="bicubic")
+    pixels = EvalTransform(one, in_chans=1)(image)
+    assert pixels.shape == (1, 64, 64)
+    assert np.abs(pixels - grey(image.convert("L")).numpy()).max() <= 1e-3
+    with pytest.raises(InputError, match="2 numbers for 3 channels"):
+        EvalTransform(Preprocessing(mean=(0.5, 0.5)))
+    with pytest.raises(InputError, match="takes 4 channels"):
+        EvalTransform(Preprocessing(), in_chans=4)
+    with pytest.raises(InputError, match="crop mode 'cubist'"):
+        EvalTransform(Preprocessing(crop_mode="cubist"))
+
+
+def _plain(image: Image.Image, size: int = 64) -> np.ndarray:
+    return EvalTransform(Preprocessing(image_size=size, mean=(0.0,), std=(1.0,), interpolation="nearest"))(image)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_images_are_scaled_and_not_cut_off(tmp_path, suffix: str) -> None:
+    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    Image.fromarray(ramp).save(tmp_path / f"ramp.{suffix}")
+    pixels = _plain(tmp_path / f"ramp.{suffix}")
+    assert np.abs(pixels - ramp / 65535.0).max() <= 0.5 / 255 + 1e-6
+    as_bytes = (tmp_path / f"ramp.{suffix}").read_bytes()
+    from xcit_hub.data.transforms import decode_rgb
+
+    assert np.abs(_plain(decode_rgb(as_bytes, "ramp")) - ramp / 65535.0).max() <= 0.5 / 255 + 1e-6
+
+
+def test_float_images_between_0_and_1_are_scaled_and_others_refused(tmp_path) -> None:
+    ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    Image.fromarray(ramp).save(tmp_path / "ramp.tif")
+    assert np.abs(_plain(tmp_path / "ramp.tif") - ramp).max() <= 0.5 / 255 + 1e-6
+    for number, wrong in enumerate((ramp * 300, ramp - 0.5, np.full((4, 4), np.nan, np.float32))):
+        Image.fromarray(wrong).save(tmp_path / f"{number}.tif")
+        with pytest.raises(InputError, match="what white is"):
+            _plain(tmp_path / f"{number}.tif")
+    Image.fromarray(np.full((4, 4), 70000, np.int32)).save(tmp_path / "i.tif")
+    with pytest.raises(InputError, match="what white is"):
+        _plain(tmp_path / "i.tif")
+
+
+def test_orientation_is_left_alone_as_in_timm_and_followed_on_request(tmp_path) -> None:
+    image = Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3))
+    tags = Image.Exif()
+    tags[0x0112] = 6  # turned a quarter
+    image.save(tmp_path / "turned.png", exif=tags)
+    shape = Preprocessing(image_size=64)
+    as_stored = EvalTransform(shape)(tmp_path / "turned.png")
+    turned = EvalTransform(shape, exif=True)(tmp_path / "turned.png")
+    assert np.array_equal(as_stored, EvalTransform(shape)(image))
+    assert np.array_equal(turned, EvalTransform(shape)(image.transpose(Image.Transpose.ROTATE_270)))
+    assert not np.array_equal(turned, as_stored)
+
+
+def test_pipes_and_absurd_proportions_are_refused(tmp_path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="not a file"):
+        EvalTransform(Preprocessing())(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="proportions"):
+        EvalTransform(Preprocessing())(Image.new("RGB", (60_000, 1)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hub_server import TOKEN, HubServer, hub_server
+from huggingface_hub import constants
 
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.rewrite import rewrite
@@ -66,14 +67,17 @@ def server(shared_server, monkeypatch) -> HubServer:
     shared_server.objects.clear()
     shared_server.parts.clear()
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    # The token is for the endpoint that the client is configured for, and for no other.
+    monkeypatch.setenv("HF_ENDPOINT", shared_server.url)
+    monkeypatch.setattr(constants, "ENDPOINT", shared_server.url)
+    template = shared_server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     return shared_server
 
 
 @pytest.fixture(autouse=True)
 def nobodys_machine(tmp_path, monkeypatch) -> None:
     """No login, no cache, no hub of this machine's user; and little patience."""
-    from huggingface_hub import constants
-
     from xcit_hub.hub import transport
 
     monkeypatch.setenv("XCIT_HUB_HOME", str(tmp_path / "machine-hub"))

@@ -56,7 +56,9 @@ class Fault:
 
     ``kind`` is ``status`` (value: code), ``cut`` (after value bytes of the body), ``stall`` (value seconds after the
     headers), ``bytes`` (one is flipped), ``short`` (the announced length is too large by value), ``digest`` (a wrong
-    digest is announced), ``size`` (so is a wrong size), ``hang`` (until the server is told to go on).
+    digest is announced), ``size`` (so is a wrong size), ``hang`` (until the server is told to go on), ``names`` (the
+    given headers replace the answer's own), ``answer`` (status value, the given headers, and ``body``), ``drip`` (one
+    byte of the body each value seconds), ``endless`` (zeros after the body, until nobody listens).
     """
 
     where: str
@@ -64,6 +66,7 @@ class Fault:
     value: float = 0
     times: int = 1
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
 
 class HubServer:
@@ -188,6 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.kind == "status":
             self._send(_Answer(int(fault.value), {"error": "made to fail"}, **fault.headers), None)
             return
+        if fault is not None and fault.kind == "answer":
+            self._send(_Answer(int(fault.value or 200), fault.body, **fault.headers), None)
+            return
         try:
             with self.hub._lock:
                 self._storage(content) if self.is_storage else self._route(content)
@@ -216,6 +222,10 @@ class _Handler(BaseHTTPRequestHandler):
             answer.headers |= {"ETag": f'"{"0" * 64}"', "X-Linked-Etag": f'"{"0" * 64}"'}
         if kind == "size":
             answer.headers["X-Linked-Size"] = str(int(answer.headers["X-Linked-Size"]) + 1)
+        if kind == "names":
+            answer.headers |= fault.headers
+        if kind == "endless":
+            answer.headers["Content-Length"] = str(1 << 50)
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -238,7 +248,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 self.hub.go_on.wait(fault.value)
                 body = body[half:]
+            if kind == "drip":
+                for each in body:
+                    self.wfile.write(bytes([each]))
+                    self.wfile.flush()
+                    if self.hub.go_on.wait(fault.value):
+                        return
+                return
             self.wfile.write(body)
+            while kind == "endless" and not self.hub.go_on.is_set():
+                self.wfile.write(bytes(1 << 16))
         except OSError:
             self.close_connection = True
 

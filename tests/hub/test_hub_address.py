@@ -31,6 +31,21 @@ from xcit_hub.variants import CHECKPOINTS
         ("timm/anything", Address(HUGGING_FACE, "timm/anything")),
         ("org/name", Address(HUGGING_FACE, "org/name")),
         ("org/name@refs/pr/1", Address(HUGGING_FACE, "org/name", revision="refs/pr/1")),
+        ("hf-hub:org/name@v1", Address(HUGGING_FACE, "org/name", revision="v1")),
+        ("hf_hub:timm/anything", Address(HUGGING_FACE, "timm/anything")),
+        ("local-dir:/weights", Address(LOCAL, "/weights")),
+        ("local-dir:weights", Address(LOCAL, "weights")),
+        ("huggingface.co/org/name", Address(HUGGING_FACE, "org/name")),
+        ("https://huggingface.co/org/name/tree/v2", Address(HUGGING_FACE, "org/name", revision="v2")),
+        ("https://hf.co/org/name/blob/refs%2Fpr%2F3/x.md", Address(HUGGING_FACE, "org/name", revision="refs/pr/3")),
+        ("xcit_tiny_12_p16", Address(HUGGING_FACE, "timm/xcit_tiny_12_p16_224.fb_in1k")),
+        ("xcit_tiny_12_p16_dist", Address(HUGGING_FACE, "timm/xcit_tiny_12_p16_224.fb_dist_in1k")),
+        ("xcit_nano_12_p8_384_dist", Address(HUGGING_FACE, "timm/xcit_nano_12_p8_384.fb_dist_in1k")),
+        ("facebookresearch/xcit:main/xcit_nano_12_p8", Address(HUGGING_FACE, "timm/xcit_nano_12_p8_224.fb_in1k")),
+        (
+            "https://dl.fbaipublicfiles.com/xcit/xcit_nano_12_p16_224_dist.pth",
+            Address(HUGGING_FACE, "timm/xcit_nano_12_p16_224.fb_dist_in1k"),
+        ),
         ("plain+https://host/models/org/name", Address("plain", "org/name", "https://host/models")),
     ],
 )
@@ -42,7 +57,7 @@ def test_an_id_has_one_meaning(model_id, meant):
 
 
 def test_every_timm_checkpoint_means_timms_own_repository():
-    names = [entry.name for entry in CHECKPOINTS.values() if entry.family == "timm"]
+    names = [entry.name for entry in CHECKPOINTS.values() if entry.repository]
     assert len(names) == 42
     assert {parse(name) for name in names} == {Address(HUGGING_FACE, f"timm/{name}") for name in names}
 
@@ -126,3 +141,29 @@ def test_any_text_is_an_address_or_one_clear_error(tmp_path, model_id, hub):
     if found.store == HUGGING_FACE:
         assert ".." not in found.name
         assert not found.name.startswith("/")
+
+
+def test_a_files_page_means_that_file():
+    found = parse("https://huggingface.co/org/name/resolve/main/pytorch_model.bin?download=true")
+    assert found == Address(HUGGING_FACE, "org/name", file="pytorch_model.bin")
+    with pytest.raises(InputError, match="in a folder of its repository"):
+        parse("https://huggingface.co/org/name/blob/main/onnx/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name", ["dino_xcit_small_12_p16", "xcit_small_12_cp16_dino", "facebookresearch/dino:main/dino_xcit_small_12_p16"]
+)
+def test_dinos_names_mean_its_backbones(name):
+    from xcit_hub.hub.address import published_name
+
+    assert published_name(name) == "xcit_small_12_p16_224.fb_dino"
+    with pytest.raises(InputError, match="are on no hub"):
+        parse(name)
+
+
+@pytest.mark.parametrize("link", ["https://[::1/x", "https://host:abc/x.md", "https://me:pw@hub.example/x.md"])
+def test_what_is_not_a_sound_address_is_refused(link):
+    with pytest.raises(InputError) as caught:
+        parse(link)
+    assert "me:pw" not in str(caught.value)
+    assert caught.value.fix

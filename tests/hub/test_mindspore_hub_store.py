@@ -260,3 +260,41 @@ def test_a_repo_link_that_names_no_folder_is_refused(checkout, nano_ckpt, card_y
     with pytest.raises(XcitHubError):
         xcit_hub.publish(nano_ckpt, "me/xcit_nano", to=f"mindspore-hub:{checkout}", meta=card_yaml, parity=False)
     assert not list(checkout.rglob("*.py"))
+
+
+def test_several_cards_of_one_folder_are_told_apart_by_name(checkout, nano_ckpt, nano_mindcv, card_yaml):
+    target = f"mindspore-hub:{checkout}"
+    said = json.loads(card_yaml.read_text()) | {"repo_link": "https://gitee.com/x/y/tree/master/shared"}
+    cards = {}
+    for name, source in (("first_nano", nano_ckpt), ("second_nano", nano_mindcv)):
+        said |= {"model_name": name, "asset": [{"asset-link": f"https://download.example.org/{name}.ckpt"}]}
+        card_yaml.write_text(json.dumps(said))
+        cards[name] = xcit_hub.publish(source, f"me/{name}", to=target, meta=card_yaml, parity=False).url
+    assert load_as_the_hubs_client_does(Path(cards["first_nano"])).dialect.name == "paper"
+    assert load_as_the_hubs_client_does(Path(cards["second_nano"])).dialect.name == "mindcv"
+    (conf,) = checkout.rglob("mindspore_hub_conf.py")
+    spec = importlib.util.spec_from_file_location("conf", conf)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    # What the client was called with beside the card's name is passed on by position: mindspore_hub.load(card, 7).
+    assert module.create_network("first_nano", 7).num_classes == 7
+    assert module.create_network("second_nano", 7, 1, drop_rate=0.1).in_chans == 1
+    with pytest.raises(ValueError, match="holds first_nano, second_nano, not third"):
+        module.create_network("third")
+
+    said |= {"model_name": "first_nano", "asset": [{"asset-link": "https://download.example.org/other.ckpt"}]}
+    card_yaml.write_text(json.dumps(said))
+    with pytest.raises(InputError, match="Two cards of this folder"):
+        xcit_hub.publish(nano_ckpt, "me/third_nano", to=target, meta=card_yaml, parity=False)
+    said |= {"model_name": "third_nano", "asset": [{"asset-link": "https://elsewhere.example.org/first_nano.ckpt"}]}
+    card_yaml.write_text(json.dumps(said))
+    before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="already has a checkpoint called"):
+        xcit_hub.publish(nano_mindcv, "me/third_nano", to=target, meta=card_yaml, parity=False)
+    assert {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()} == before
+    conf.write_text("import os\n")
+    said |= {"asset": [{"asset-link": "https://elsewhere.example.org/third.ckpt"}]}
+    card_yaml.write_text(json.dumps(said))
+    with pytest.raises(InputError, match="this program did not write"):
+        xcit_hub.publish(nano_mindcv, "me/third_nano", to=target, meta=card_yaml, parity=False)
+    assert conf.read_text() == "import os\n"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
 import shutil
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytest
@@ -13,13 +15,16 @@ from image_folder import write_images
 
 from xcit_hub import variants
 from xcit_hub.checkpoints import checkpoint
+from xcit_hub.data.batches import Worker
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import sha256_of
 from xcit_hub.run_record import RunRecord
 from xcit_hub.training.engine import train
-from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.inputs import eval_data
+from xcit_hub.training.recipe import _WITHOUT_EFFECT, ONLY_VALUE, Recipe, Scheduler
 from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.resume import Progress
+from xcit_hub.training.schedule import learning_rates
 from xcit_hub.training.scoring import score, settings_of, stored_network
 
 pytest.importorskip("xcit_hub.timm")  # reads the variant table, before a test adds to it
@@ -218,6 +223,169 @@ def test_a_checkpoint_says_what_it_is(recipe_of: Any, tmp_path: Path) -> None:
         assert json.loads(stored.metadata["xcit_hub.classes"]) == ["class0", "class1", "class2"]
     with pytest.raises(XcitHubError, match="dialect"):
         stored_network(recipe_of(ckpt_path=str(next((tmp_path / "run").glob("*.ckpt"))), dialect="paper"))
+
+
+def test_what_was_evaluated_travels_with_the_weights(recipe_of: Any, tmp_path: Path) -> None:
+    """Checkpoint and record say what evaluation did: an image prepared by them is the image that was scored."""
+    from xcit_hub.data.transforms import EvalTransform
+    from xcit_hub.variants import Preprocessing
+
+    seen = {"crop_pct": 0.9, "interpolation": "bilinear", "mean": [120.0, 110.0, 100.0], "std": [60.0, 61.0, 62.0]}
+    recipe = recipe_of(epoch_size=1, val_while_train=True, **seen)
+    record = train(recipe, flags={"crop_pct": 0.9})
+    path = tmp_path / "run" / f"{recipe.model}_best.ckpt"
+    with checkpoint.read(path) as stored:
+        said = json.loads(stored.metadata["xcit_hub.preprocessing"])
+        assert json.loads(stored.metadata["xcit_hub.classes"]) == ["class0", "class1", "class2"]
+    assert said == {
+        "input_size": [3, 32, 32],
+        "mean": [value / 255 for value in seen["mean"]],
+        "std": [value / 255 for value in seen["std"]],
+        "interpolation": "bilinear",
+        "crop_pct": 0.9,
+        "crop_mode": "center",
+    }
+    written = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert written["preprocessing"] == said
+    assert written["classes"] == ["class0", "class1", "class2"]
+    assert written["flags"] == {"crop_pct": 0.9}
+    assert written["configuration"]["crop_pct"] == 0.9
+    assert written["eval_loss"] == pytest.approx(record.eval_loss) != 0
+    image = tmp_path / "data" / "val" / "class1" / "0.png"
+    told = Preprocessing(
+        said["input_size"][1], said["crop_pct"], said["interpolation"], tuple(said["mean"]), tuple(said["std"])
+    )
+    batches = eval_data(recipe, Worker())
+    index = next(number for number in range(9) if batches.source.name(number) == str(image))
+    scored = next(iter(batches))[0][index]
+    np.testing.assert_array_equal(EvalTransform(told)(image), scored)
+
+
+def test_labels_follow_the_class_folders_names(recipe_of: Any, tmp_path: Path, capsys: Any) -> None:
+    whole = train(recipe_of("whole", epoch_size=1, val_while_train=True))
+    assert whole.eval_samples == 9
+    shutil.rmtree(tmp_path / "data" / "val" / "class0")
+    stored = tmp_path / "whole" / f"{whole.model}_best.ckpt"
+    recipe = recipe_of(ckpt_path=str(stored))
+    found = stored_network(recipe)
+    report = score(recipe, found.network, classes=found.classes)
+    assert report is not None
+    assert report.ours.samples == 6
+    assert report.ours.classes[:, 0].tolist() == [0, 3, 3], "a class is missing; the others keep their labels"
+    train(recipe_of("part", epoch_size=1, val_while_train=True))
+    assert "has no image of them: class0" in capsys.readouterr().err
+    (tmp_path / "data" / "val" / "class1").rename(tmp_path / "data" / "val" / "class9")
+    with pytest.raises(InputError, match="not classes of the training data: class9"):
+        train(recipe_of("other", epoch_size=1, val_while_train=True))
+    with pytest.raises(InputError, match="not classes of the network: class9"):
+        score(recipe, found.network, classes=found.classes)
+
+
+def test_a_network_of_1000_classes_is_not_scored_on_3_others(recipe_of: Any) -> None:
+    from xcit_hub.models import create_model
+
+    network = create_model(recipe_of().model, num_classes=1000, dialect="paper", seed=1)
+    for labels, certain in ((None, True), ([f"ImageNet's {number}" for number in range(1000)], False)):
+        with pytest.raises(InputError, match="3 classes, the network 1000, and nothing says which"):
+            score(recipe_of(), network, classes=labels, certain=certain)
+
+
+def test_the_dialect_is_asked_for_or_the_checkpoints(recipe_of: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not say which of the two networks"):
+        train(recipe_of(epoch_size=1, dialect=None))
+    train(recipe_of(epoch_size=1, dialect="mindcv"))
+    stored = next((tmp_path / "run").glob("*.ckpt"))
+    found = stored_network(recipe_of(ckpt_path=str(stored), dialect=None))
+    assert found.network.dialect.name == "mindcv"
+    record = train(recipe_of("tuned", epoch_size=1, dialect=None, ckpt_path=str(stored)))
+    assert (record.dialect, record.started_from) == ("mindcv", str(stored))
+
+
+def test_a_finished_run_keeps_its_figures_when_it_is_continued(recipe_of: Any, tmp_path: Path) -> None:
+    record = train(recipe_of(val_while_train=True))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    assert record.ms_per_step is not None
+    assert train(recipe_of(val_while_train=True), resume=True) == record
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
+    (tmp_path / "run" / "run.json").unlink()  # a kill between the last epoch and the record
+    assert train(recipe_of(val_while_train=True), resume=True) == record
+
+
+def test_both_weights_are_kept_scored_and_stored(recipe_of: Any, tmp_path: Path) -> None:
+    recipe = recipe_of(epoch_size=1, ema=True, ema_decay=0.99996, ema_warmup=0, val_while_train=True, lr=0.003)
+    record = train(recipe)
+    name = f"{recipe.model}-1_3"
+    trained, average = (tensors(tmp_path / "run" / f"{name}{end}.ckpt") for end in ("", "_ema"))
+    assert np.abs(trained["head.weight"] - average["head.weight"]).max() > 1e-4
+    best = tensors(tmp_path / "run" / f"{recipe.model}_best.ckpt")
+    chosen = {"trained": trained, "average": average}[record.weights or ""]
+    np.testing.assert_array_equal(best["head.weight"], chosen["head.weight"])
+    (row,) = list(csv.DictReader((tmp_path / "run" / "epochs.csv").open()))
+    assert max(float(row["top1"]), float(row["average_top1"])) == pytest.approx(record.top1, abs=1e-5)
+    assert float(row["eval_loss"]) != float(row["average_eval_loss"])
+
+
+def test_curves_in_tensorboard_have_a_time(recipe_of: Any, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    began = time.time()
+    record = train(recipe_of(epoch_size=1, log_interval=1))
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Tensors("train/loss")] == [0, 1, 2]
+    assert all(began <= event.wall_time <= time.time() for event in events.Tensors("train/loss"))
+    (loss,) = events.Tensors("epoch/loss")
+    assert loss.tensor_proto.float_val[0] == pytest.approx(record.final_loss, rel=1e-6)
+
+
+def test_pipes_among_the_images_count_as_unreadable(recipe_of: Any, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        os.mkfifo(tmp_path / "data" / split / "class1" / "pipe.png")
+    record = train(recipe_of(epoch_size=1, val_while_train=True))
+    assert record.unreadable == [f"{tmp_path}/data/train/class1/pipe.png (not a file)"]
+    assert record.eval_samples == 9
+    with pytest.raises(InputError, match=r"1 images cannot be read: .*pipe\.png"):
+        train(recipe_of("strict", max_corrupt=0))
+
+
+class Watched(Recipe):
+    """A recipe that remembers which of its keys were asked for."""
+
+    asked: ClassVar[set[str]] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        Watched.asked.add(name)
+        return super().__getattribute__(name)
+
+
+def test_every_key_is_used_refused_or_listed(recipe_of: Any, tmp_path: Path, mini_architecture: str) -> None:
+    first = train(recipe_of("teacher", epoch_size=1, num_samples=16))
+    stored = str(tmp_path / "teacher" / (first.checkpoint or ""))
+    everything = {
+        "epoch_size": 2,
+        "num_samples": 16,
+        "ema": True,
+        "val_while_train": True,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "re_prob": 0.5,
+        "clip_grad": True,
+        "teacher": mini_architecture,
+        "teacher_ckpt": stored,
+        "distillation_type": "soft",
+        "warmup_epochs": 1,
+    }
+    Watched.asked.clear()
+    train(Watched(**recipe_of("all", **everything).model_dump(exclude_unset=True)))
+    score(
+        Watched(**recipe_of(ckpt_path=stored).model_dump(exclude_unset=True)),
+        stored_network(recipe_of(ckpt_path=stored)).network,
+        classes=["class0", "class1", "class2"],
+    )
+    for scheduler in get_args(Scheduler):
+        learning_rates(Watched(model=mini_architecture, scheduler=scheduler, warmup_epochs=0, epoch_size=4), 2)
+    listed = {key for keys, applies, _ in _WITHOUT_EFFECT if applies(Recipe(model=mini_architecture)) for key in keys}
+    only = set(ONLY_VALUE)
+    missing = set(Recipe.model_fields) - Watched.asked
+    assert missing <= listed | only, missing - listed - only
 
 
 def test_what_a_loaded_network_brings_along_is_a_recipe(mini_architecture: str) -> None:

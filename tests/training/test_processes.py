@@ -1,4 +1,4 @@
-"""Whole processes: the seeds' commands, workers under msrun, a kill at any moment."""
+"""Whole processes: the commands of MindCV's README, workers under msrun, a kill at any moment."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ FLAGS = [
     "--image_resize=32",
     "--warmup_epochs=0",
     "--weight_decay_filter=paper",
+    "--dialect=paper",
     "--num_parallel_workers=1",
     "--json",
 ]
@@ -50,7 +51,7 @@ def free_port() -> int:
 
 
 def weights(folder: Path, epoch: int) -> dict[str, np.ndarray]:
-    with checkpoint.read(next(folder.glob(f"*-{epoch}_*.ckpt"))) as stored:
+    with checkpoint.read(next(path for path in folder.glob(f"*-{epoch}_*.ckpt") if "_ema" not in path.name)) as stored:
         return {name: np.array(tensor.numpy()) for name, tensor in stored.tensors.items()}
 
 
@@ -86,8 +87,21 @@ def test_workers_share_statistics_and_what_they_could_not_read(tmp_path: Path) -
     for path in broken:
         path.write_bytes(path.read_bytes()[:100])
     flags = [flag for flag in FLAGS if flag != "--json"]
+    # Of 23 images 22 make a step of two batches: without padding one worker would wait for the other for ever.
+    (data / "train" / "class2" / "7.png").unlink()
     # Unshuffled, images go to the workers in turn: numbers 10 and 21 are one of each.
-    flags += ["--data_dir", str(data), "--ckpt_save_dir", str(folder), "--epoch_size", "1", "--batch_size", "4"]
+    flags += [
+        "--data_dir",
+        str(data),
+        "--ckpt_save_dir",
+        str(folder),
+        "--epoch_size",
+        "1",
+        "--batch_size",
+        "11",
+        "--drop_remainder",
+        "False",
+    ]
     ended = run(*msrun(tmp_path / "logs", SPIED_TRAIN), *flags, "--distribute", "--ema", "--shuffle", "False")
     assert ended.returncode == 0, ended.stderr + ended.stdout
     assert json.loads((folder / "run.json").read_text())["unreadable"] == [str(path) for path in broken]
@@ -95,7 +109,8 @@ def test_workers_share_statistics_and_what_they_could_not_read(tmp_path: Path) -
     names = {name.partition("/")[2] for name in first}
     assert {name.rpartition(".")[2] for name in names} == {"moving_mean", "moving_variance"}
     assert any(name.startswith("ema.") for name in names)
-    stored = weights(folder, 1)
+    with checkpoint.read(next(folder.glob("*_ema.ckpt"))) as average:
+        stored = {name: np.array(tensor.numpy()) for name, tensor in average.tensors.items()}
     for name in names:
         before = [worker[f"before/{name}"] for worker in (first, second)]
         assert not np.array_equal(*before), "each worker sees other images"
@@ -192,7 +207,7 @@ def test_what_the_user_can_mend_exits_2_without_a_traceback(words: list[str], sa
 
 
 @pytest.mark.slow
-def test_the_seeds_commands_run_as_written_on_cpu(tmp_path: Path) -> None:
+def test_the_commands_of_mindcvs_readme_run_as_written_on_cpu(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", train=1, val=1)
     seed = "configs/xcit/xcit_tiny_12_p16_ascend.yaml"
     small = ["--epoch_size", 1, "--batch_size", 2, "--image_resize", 32, "--ckpt_save_dir", tmp_path / "run"]

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_folder import write_images
 
-from xcit_hub.cli import _exit_code
 from xcit_hub.cli.train import SETTINGS, train
 from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.process import _exit_code
 from xcit_hub.training.recipe import ONLY_VALUE, Recipe
 from xcit_hub.training.recipe_file import load_recipe, parse_flags
 

@@ -80,12 +80,12 @@ class Gelu(xcit.Gelu):
 
     @property
     def compiled(self) -> bool:
-        """Whether the compiled operation is used."""
+        """Whether the compiled operation is used, for float32."""
         return not computes_in_half(self)
 
     def construct(self, x: Tensor) -> Tensor:
         """Apply it to every element."""
-        return self.run[0](as_float32(x)).astype(x.dtype) if self.compiled else super().construct(x)
+        return self.run[0](x) if self.compiled and x.dtype == mstype.float32 else super().construct(x)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -326,9 +326,3 @@ def make_plain(root: nn.Cell) -> None:
             cell.__class__ = kind
     for cell in recomputed:
         cell.recompute()
-
-
-def forget_graphs(copied: nn.Cell) -> None:
-    """Let a copied network compile graphs of its own: those that it remembers are another's."""
-    for cell in all_cells(copied):
-        cell.compile_cache.clear()

@@ -58,7 +58,7 @@ TABLE: tuple[tuple[str, Reason], ...] = (
     (rf"(.*\.)?({_TRAINING})\..*", Reason.OPTIMIZER),
     (r"(.*\.)?state\.\d+\.\w+(\.\d+)?", Reason.OPTIMIZER),
     (
-        r"(mu|eta)_(cls_token|(blocks|cls_attn_blocks|norm|head|pos_embed\w*|patch_embed)\..*)",
+        rf"({_SLOTS}|mu|eta)_(cls_token|(blocks|cls_attn_blocks|norm|head|pos_embed\w*|patch_embed)\..*)",
         Reason.OPTIMIZER,
     ),
     (r"(global_step|learning_rate|fake_lr|fake_param|weight_decay|momentum|beta[12]_power|updates)", Reason.OPTIMIZER),

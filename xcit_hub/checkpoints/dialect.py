@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import cast, get_args
 
 from xcit_hub.checkpoints import sidecar
 from xcit_hub.checkpoints.checkpoint import Checkpoint
@@ -16,7 +16,7 @@ from xcit_hub.variants import CHECKPOINTS, DIALECTS, DialectName, Family
 from xcit_hub.variants import dialect as dialect_of_name
 
 # MindCV's network of mint layers has facebook's names, in MindSpore's files.
-_MINT = cast(DialectName, "mindcv-mint")
+_MINT: DialectName = "mindcv-mint"
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,6 @@ def _known(naming: Naming, marks: Marks) -> Settled | None:
     if naming == "facebook" and (marks.file_format == "pth" or marks.metadata.get("format") == "pt"):
         return _by("paper", Evidence.PYTORCH)
     mindcvs: DialectName = _MINT if naming == "facebook" else "mindcv"
-    if mindcvs not in DIALECTS:
-        return None
     if marks.published_as is not None:
         return _by(marks.published_as[1], Evidence.PUBLISHED, marks.published_as[0])
     if marks.trained_by_mindcv:
@@ -114,10 +112,9 @@ def _by(dialect: DialectName, evidence: Evidence, *names: str) -> Settled:
     return Settled(dialect, evidence, evidence.value.format(*names))
 
 
-def _possible(naming: Naming) -> list[DialectName]:
+def _possible(naming: Naming) -> tuple[DialectName, ...]:
     """The dialects that a file with those names can be of, where nothing else tells."""
-    mints = {"paper", _MINT}
-    return [entry.name for entry in DIALECTS.values() if naming != "facebook" or entry.name in mints]
+    return ("paper", _MINT) if naming == "facebook" else get_args(DialectName)
 
 
 def _undecided(naming: Naming, asked: DialectName | None) -> WeightsError:

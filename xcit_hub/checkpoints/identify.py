@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from xcit_hub.checkpoints.families import LAYOUTS, Kind, Layout, Naming, shapes_of
+from xcit_hub.checkpoints.families import LAYOUTS, Kind, Layout
+from xcit_hub.checkpoints.identity import Identity
 from xcit_hub.checkpoints.reading import Reading
 from xcit_hub.errors import WeightsError
 from xcit_hub.parameters import Shape, parameter_shapes
@@ -17,38 +18,6 @@ from xcit_hub.variants import ARCHITECTURES, Architecture, architecture
 ARCHITECTURE_ASSUMED = "xcit_hub.architecture_assumed"
 # In a file's strings: its classifier is the random one that the converter began, and nothing has trained it since.
 HEAD_UNTRAINED = "xcit_hub.head_untrained"
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What the names and shapes of a network's tensors say it is.
-
-    Args:
-        layout: whose names and layout these are. MindSpore's are "mindcv" here: names alone do not tell MindCV's from
-            ours.
-        notes: what had to be assumed, in sentences.
-        assumed: whether the architecture was chosen between two of the same parameters.
-        head_untrained: whether the classifier is random numbers.
-    """
-
-    layout: Layout
-    architecture: Architecture
-    kind: Kind
-    num_classes: int
-    in_chans: int
-    notes: tuple[str, ...]
-    assumed: bool = False
-    head_untrained: bool = False
-
-    @property
-    def naming(self) -> Naming:
-        """Whose names these are."""
-        return self.layout.family
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        """The names, ours, and shapes that the whole network has to have."""
-        return shapes_of(self.architecture, self.kind, self.num_classes, self.in_chans)
 
 
 def identify(reading: Reading) -> None:
@@ -95,8 +64,8 @@ def of_shapes(shapes: Mapping[str, Shape], *, model: str | None = None) -> Ident
     num_heads = theirs.majority([f"blocks.{i}.attn.temperature" for i in blocks], 3) or num_heads
     hidden = theirs.majority([f"blocks.{i}.mlp.fc1.bias" for i in blocks], 1) or hidden
     cls_attn_layers = theirs.count("cls_attn_blocks")
-    if embed_dim % max(num_heads, 1) or not num_heads or hidden % embed_dim:
-        raise _not_an_xcit(f"width {embed_dim}, {num_heads} heads and hidden width {hidden} do not divide")
+    if not num_heads or embed_dim % num_heads:
+        raise _not_an_xcit(f"width {embed_dim} is not a multiple of {num_heads} heads")
     blocks_only = "cls_token" not in shapes and not cls_attn_layers
     has_head = theirs.name("head.weight") in shapes and not blocks_only
     num_classes = theirs.axis("head.weight", 1 if layout.transposed else 0, 2) if has_head else 0
@@ -113,8 +82,9 @@ def of_shapes(shapes: Mapping[str, Shape], *, model: str | None = None) -> Ident
         eta=1.0 if depth <= 12 else 1e-5,
         tokens_norm=embed_dim != 128,
         image_size=224,
-        mlp_ratio=hidden // embed_dim,
+        mlp_ratio=hidden / embed_dim if hidden % embed_dim else hidden // embed_dim,
         cls_attn_layers=2 if blocks_only else cls_attn_layers,
+        use_pos_embed=_has_position(shapes),
     )
     named, notes, assumed = _named(measured, model)
     in_chans = theirs.axis("patch_embed.proj.0.0.weight", 1, 4)
@@ -138,8 +108,19 @@ def _layout(shapes: Mapping[str, Shape]) -> Layout:
     )
 
 
+def _has_position(shapes: Mapping[str, Shape]) -> bool:
+    return any(name.startswith("pos_embed") for name in shapes)
+
+
 def _fits(layout: Layout, shapes: Mapping[str, Shape]) -> bool:
-    names = ("blocks.0.norm1.gamma", "pos_embeder.token_projection.weight")
+    names = ["blocks.0.norm1.gamma"]
+    if _has_position(shapes):
+        names.append("pos_embeder.token_projection.weight")
+    elif layout.splits and layout.family == "timm":
+        # Without a position only class attention tells timm's names from facebook's.
+        names.append("cls_attn_blocks.0.attn.qkv.weight")
+    elif layout.family == "facebook" and "cls_attn_blocks.0.attn.q.weight" in shapes:
+        return False
     if not all(layout.names(name)[0] in shapes for name in names):
         return False
     return layout.transposed == any(name.endswith("._variance") for name in shapes)
@@ -232,7 +213,7 @@ def _named(measured: Architecture, model: str | None) -> tuple[Architecture, tup
 def _has_same_parameters(entry: Architecture, measured: Architecture) -> bool:
     alike = all(
         getattr(entry, field) == getattr(measured, field)
-        for field in ("embed_dim", "depth", "num_heads", "mlp_ratio", "cls_attn_layers")
+        for field in ("embed_dim", "depth", "num_heads", "mlp_hidden", "cls_attn_layers", "use_pos_embed")
     )
     return alike and parameter_shapes(entry) == parameter_shapes(measured)
 

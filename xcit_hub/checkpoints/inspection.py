@@ -15,7 +15,7 @@ from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.check import Doubts, flaws, is_variance, sound
 from xcit_hub.checkpoints.checkpoint import Checkpoint, StoredTensor
 from xcit_hub.checkpoints.dialect import settle
-from xcit_hub.checkpoints.identify import Identity
+from xcit_hub.checkpoints.identity import Identity
 from xcit_hub.checkpoints.reading import Asked, Reading
 from xcit_hub.checkpoints.sidecar import check_config
 from xcit_hub.checkpoints.weights import STEPS

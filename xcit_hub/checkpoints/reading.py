@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from xcit_hub.checkpoints.beside import Dropped, Reason
 from xcit_hub.checkpoints.checkpoint import Checkpoint
+from xcit_hub.checkpoints.identity import Identity
 from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.variants import DialectName, Family
-
-if TYPE_CHECKING:
-    from xcit_hub.checkpoints.identify import Identity
 
 
 @dataclass(frozen=True)

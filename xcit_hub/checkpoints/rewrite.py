@@ -27,12 +27,10 @@ from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.reshape import with_channels, with_head, without_pyramid
 from xcit_hub.checkpoints.sidecar import config_path
 from xcit_hub.checkpoints.translate import from_ours
-from xcit_hub.checkpoints.weights import Weights, hold_against_config, load, weights_of
+from xcit_hub.checkpoints.weights import Weights, hold_against_config, weights_of
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError, XcitHubError, closest
 from xcit_hub.files import write_text
 from xcit_hub.variants import DIALECTS, DialectName, Family
-
-__all__ = ["Progress", "Report", "Weights", "config_path", "convert", "load", "rewrite"]
 
 Progress = Callable[[int, int], None]
 Prove = Callable[[Path, Report], "dict[str, Any] | None"]
@@ -155,11 +153,11 @@ def _check_target(weights: Weights, to: Family, model: str | None) -> None:
         return
     name = weights.architecture.name
     explained = DIALECTS[weights.dialect].explanation
-    if weights.dialect == "paper":
+    if to == "mindcv":
         raise WeightsError(
-            f"MindCV has no network that computes what {name} was trained as ({explained}); in MindCV's own these "
-            "weights give wrong answers without any error.",
-            fix="Write --to xcit-hub, and run it with xcit-hub's network, which has both dialects.",
+            f"The network of MindCV's that has these names does not compute what {name} was trained as ({explained}); "
+            "in it these weights give wrong answers without any error.",
+            fix="Write --to xcit-hub, and run it with xcit-hub's network, which has every dialect.",
         )
     raise WeightsError(
         f"{to} has no network that computes what {name} was trained as ({explained}); in its own these weights give "
@@ -279,7 +277,3 @@ def _file(path: Path, size: int, digest: str, family: Naming, file_format: str) 
         "format": file_format,
         "family": family,
     }
-
-
-# The names under which other rooms still know it.
-convert = rewrite

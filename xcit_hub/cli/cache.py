@@ -75,18 +75,28 @@ def cache_prune(
 ) -> None:
     """Remove revisions that no branch names, blobs that no revision needs, and what killed processes left.
 
+    A revision that lost its branch within the hour stays, as somebody may be reading it.
+
     Examples:
 
         xcit-hub cache prune --dry-run
     """
     from xcit_hub.hub import cache
 
-    removed = cache.prune(cache_dir or cache.default_folder(), dry_run=dry_run)
+    spared: list[str] = []
+    removed = cache.prune(cache_dir or cache.default_folder(), dry_run=dry_run, on_spared=spared.append)
     total = sum(size for _, size in removed)
     if as_json:
-        record: dict[str, Any] = {"removed": [str(path) for path, _ in removed], "bytes": total, "dry_run": dry_run}
+        record: dict[str, Any] = {
+            "removed": [str(path) for path, _ in removed],
+            "bytes": total,
+            "dry_run": dry_run,
+            "spared": spared,
+        }
         typer.echo(json.dumps(record, indent=2))
         return
     for path, size in removed:
         typer.echo(f"{size:>14,}  {path}")
+    for name in spared:
+        typer.echo(f"spared: {name}: somebody is writing to it")
     typer.echo(f"{'would free' if dry_run else 'freed'} {total:,} bytes")

@@ -16,9 +16,11 @@ from xcit_hub.cli.shared import (
     IgnoreField,
     Offline,
     Revision,
+    TokenEnv,
     console,
     print_notes,
     short,
+    token_in,
     working,
 )
 
@@ -67,6 +69,7 @@ def info(
     hub: Hub = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
+    token_env: TokenEnv = None,
     ignore_field: IgnoreField = None,
     as_json: AsJson = False,
 ) -> None:
@@ -81,7 +84,13 @@ def info(
     from xcit_hub.hub.locate import info as describe
 
     found = describe(
-        model_id, revision, hub=hub, cache_dir=cache_dir, offline=offline, ignore_fields=ignore_field or ()
+        model_id,
+        revision,
+        hub=hub,
+        cache_dir=cache_dir,
+        offline=offline,
+        token=token_in(token_env),
+        ignore_fields=ignore_field or (),
     )
     if as_json:
         typer.echo(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))
@@ -114,6 +123,7 @@ def load(
     hub: Hub = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
+    token_env: TokenEnv = None,
     image: Annotated[Path | None, typer.Option(help="Classify this image and print the five best classes.")] = None,
     exif: Annotated[bool, typer.Option("--exif", help="Turn the image as its EXIF orientation says.")] = False,
     dialect: Dialect = None,
@@ -140,6 +150,7 @@ def load(
             hub=hub,
             cache_dir=cache_dir,
             offline=offline,
+            token=token_in(token_env),
             dialect=name,
             ignore_fields=ignore_field or (),
         )

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from xcit_hub.cli.shared import console, working
+from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
     from xcit_hub.compare import Comparison
     from xcit_hub.parity import ParityResult
-    from xcit_hub.variants import DialectName
 
 _BLIND = (
     "A file beside its own copy in PyTorch: what is compared is how two frameworks compute it, not whether the file "
@@ -35,7 +35,7 @@ def parity(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All 28 architectures.")] = False,
     dialect: Annotated[
-        str | None, typer.Option(help="paper or mindcv. For names the default is paper; files know theirs.")
+        DialectName | None, typer.Option(help="For names the default is paper; files know theirs.")
     ] = None,
     image_size: Annotated[
         int | None,
@@ -118,7 +118,9 @@ def _compare(
     )
 
 
-def _against(first: str, second: str, dialect: str | None, image_size: int | None, json_file: Path | None) -> None:
+def _against(
+    first: str, second: str, dialect: DialectName | None, image_size: int | None, json_file: Path | None
+) -> None:
     from xcit_hub.compare import compare
 
     with working("comparing") as show:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from xcit_hub.cli.shared import AsJson, Dialect, console, short, working
+from xcit_hub.cli.shared import AsJson, Dialect, TokenEnv, console, short, token_in, working
 
 
 def publish(
@@ -33,6 +33,7 @@ def publish(
     parity: Annotated[
         bool, typer.Option("--parity/--no-parity", help="Prove the weights against PyTorch (needs the timm extra).")
     ] = True,
+    token_env: TokenEnv = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove a checkpoint, describe it, and publish everything in one commit. Unchanged content makes none.
@@ -64,6 +65,7 @@ def publish(
             labels=labels,
             ema=ema,
             parity=parity,
+            token=token_in(token_env),
             on_stage=show,
         )
     if as_json:

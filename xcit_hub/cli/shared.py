@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from xcit_hub.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,11 +23,29 @@ CacheDir = Annotated[Path | None, typer.Option(help="Folder for fetched files; h
 Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
+TokenEnv = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The variable that holds this hub's token; HF_TOKEN is for HF_ENDPOINT alone."),
+]
 IgnoreField = Annotated[
     list[str] | None,
     typer.Option(help="A field of the model's description to read as if it were not there; may be given again."),
 ]
 Dialect = Annotated[str | None, typer.Option(help="paper or mindcv, where the file does not say.")]
+
+
+def token_in(variable: str | None) -> str | None:
+    """Return the token that an environment variable holds; None where none was named.
+
+    Raises:
+        InputError: the variable is not set.
+    """
+    if variable is None:
+        return None
+    token = os.environ.get(variable)
+    if not token:
+        raise InputError(f"The variable {variable} is not set.", where="--token-env", fix="Export it.")
+    return token
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -221,7 +221,7 @@ class RandAugment:
         kind, *parts = text.split("-")
         if kind not in ("randaug", "rand"):
             raise InputError(
-                f"There is no augmentation policy {kind!r}.",
+                f"{kind!r} is not an augmentation policy that is known here.",
                 where="auto_augment",
                 fix="RandAugment is what there is, for example randaug-m9-mstd0.5-inc1.",
             )

@@ -3,12 +3,15 @@
 The first rule that fits decides, whatever exists elsewhere:
 
 1.  ``hub=`` was given: the id is a name in that hub and nowhere else.
-2.  The id begins with a scheme: ``hf://org/name``, ``file:///path``, ``https://…`` (a MindSpore Hub card, or a page of
+2.  The id is written as timm and huggingface write one, ``hf-hub:org/name`` or ``local-dir:/folder``, or begins with a
+    scheme: ``hf://org/name``, ``file:///path``, ``https://…`` (a MindSpore Hub card, or a page of
     the Hugging Face endpoint), or a scheme that an installed store registered (``web+https://…``).
 3.  It is spelled as a path: it begins with ``/``, ``./``, ``../`` or ``~``, or ends like a checkpoint (``.ckpt`` …).
 4.  ``mindspore/…``: MindSpore Hub, by card uid or by model name.
 5.  ``timm/…``, or a bare name from the variant table: timm's own repository on Hugging Face; the official MindSpore
-    checkpoint's name means its MindSpore Hub card.
+    checkpoint's name means its MindSpore Hub card. Facebook's and torch.hub's names of the same weights
+    (``xcit_tiny_12_p16``, ``xcit_tiny_12_p16_224_dist``, ``dino_xcit_small_12_p16``, ``facebookresearch/xcit:…``) and
+    the addresses they are downloaded from mean these.
 6.  A file or folder of that spelling exists below the working directory.
 7.  ``org/name``: the folder hub of this machine if it holds it, and Hugging Face otherwise.
 
@@ -38,6 +41,10 @@ CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar
 _SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+[a-z0-9]+)?://", re.IGNORECASE)
 _AUTHORITY = re.compile(r"^[^/]*://[^/]*")  # an @ in there would be a user's name, not a revision
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}$")
+_PASTED = ("huggingface.co/", "hf.co/", "www.huggingface.co/")
+_TORCH_HUB = re.compile(r"^facebookresearch/(?:xcit|dino)(?::[A-Za-z0-9._-]*(?=[/:]))?[/:]")
+_DINO = re.compile(r"(?:dino_xcit_|xcit_(?=.*_dino$))([a-z]+_[0-9]+)_c?p([0-9]+)(?:_224)?(?:_dino)?")
+_PAGES = ("tree", "blob", "resolve", "raw", "commit")
 _REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
 
 
@@ -50,12 +57,14 @@ class Address:
         name: the model's name in that store; for ``local`` the path.
         location: the hub's folder or endpoint; ``None`` is the store's default.
         revision: a branch, tag or commit; ``None`` is the default branch.
+        file: the weights file, where the id names one of several.
     """
 
     store: str
     name: str
     location: str | None = None
     revision: str | None = None
+    file: str | None = None
 
     def __str__(self) -> str:
         place = {
@@ -77,10 +86,18 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
     model_id = os.fspath(model_id).strip()
     if not model_id or not model_id.isprintable():
         raise InputError(
-            f"{model_id!r} is no model id.", fix="Give a name such as xcit_tiny_12_p16_224.fb_in1k, or a path."
+            f"{model_id!r:.200} is not a model id.", fix="Give a name such as xcit_tiny_12_p16_224.fb_in1k, or a path."
         )
     if hub is not None:
         return _in_hub(hub, *_split_revision(model_id, revision))
+    prefix, _, rest = model_id.partition(":")
+    if prefix in ("hf-hub", "hf_hub"):
+        name, revision = _split_revision(rest, revision)
+        return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+    if prefix == "local-dir":
+        return _local(rest, revision)
+    if model_id.startswith(_PASTED):
+        model_id = f"https://{model_id}"
     scheme = _SCHEME.match(model_id)
     if scheme is not None:
         return _by_scheme(scheme.group(1).lower(), model_id, revision)
@@ -89,15 +106,16 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
     name, revision = _split_revision(model_id, revision)
     if name.startswith("mindspore/"):
         return Address(MINDSPORE_HUB, _checked_name(name), revision=revision)
-    if name in CHECKPOINTS or name in ARCHITECTURES:
-        return _by_table(name, revision)
+    published = published_name(name)
+    if published is not None:
+        return _by_table(published, revision)
     if name.startswith("timm/"):
         return Address(HUGGING_FACE, _checked_name(name), revision=revision)
     if os.path.exists(model_id):  # noqa: PTH110  (Path.exists raises for names that are too long)
         return _local(model_id, revision)
     if "/" not in name:
         raise UnknownNameError(
-            f"There is no model called {name!r}, and no file or folder of that name here.",
+            f"No model is called {name!r}, and no file or folder of that name here.",
             where=Path.cwd(),
             fix=(closest(name, [*CHECKPOINTS, *ARCHITECTURES]) or "See `xcit-hub list --pretrained`.")
             + " A model of a hub is written org/name.",
@@ -106,6 +124,26 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
     if holds(home, name):
         return Address(FOLDER, _checked_name(name), location=str(home), revision=revision)
     return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+
+
+def published_name(name: str) -> str | None:
+    """Return the table's name for weights under any name that their publishers give them, or None.
+
+    Known are timm's, with or without its repository, facebook's (``xcit_tiny_12_p16``, ``…_224_dist``,
+    ``xcit_small_12_cp16_dino``) and torch.hub's (``dino_xcit_small_12_p16``, ``facebookresearch/xcit:main/…``).
+    """
+    name = _TORCH_HUB.sub("", name)
+    if name in CHECKPOINTS or name in ARCHITECTURES:
+        return name
+    dino = _DINO.fullmatch(name)
+    if dino is not None:
+        name = f"xcit_{dino.group(1)}_p{dino.group(2)}_224.fb_dino"
+    else:
+        stem = name.removesuffix("_dist")
+        if stem not in ARCHITECTURES:
+            stem += "_224"
+        name = f"{stem}.{'fb_dist_in1k' if name.endswith('_dist') else 'fb_in1k'}"
+    return name if name in CHECKPOINTS else None
 
 
 def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str | None = None) -> Address:
@@ -157,7 +195,7 @@ def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Add
     if known == "file":
         return Address(FOLDER, name, location=_path_of_url(place), revision=revision)
     if known in ("http", "https"):
-        return Address(HUGGING_FACE, name, location=place.rstrip("/"), revision=revision)
+        return Address(HUGGING_FACE, name, location=without_secret(place).rstrip("/"), revision=revision)
     return Address(known, name, location=place.partition("+")[2] or place, revision=revision)
 
 
@@ -178,17 +216,55 @@ def _by_scheme(scheme: str, model_id: str, revision: str | None) -> Address:
 
 
 def _by_web_address(link: str, revision: str | None) -> Address:
-    parts = _parsed(link)
+    parts = parsed(without_secret(link))
+    known = next((entry.name for entry in CHECKPOINTS.values() if entry.url == link.partition("?")[0]), None)
+    if known is not None:
+        return _by_table(known, revision)
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    if parts.netloc in ("huggingface.co", "hf.co", urlsplit(endpoint).netloc):
-        name, revision = _split_revision("/".join(parts.path.strip("/").split("/")[:2]), revision)
-        return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+    if parts.netloc in ("huggingface.co", "hf.co", "www.huggingface.co", urlsplit(endpoint).netloc):
+        return _by_page([unquote(part) for part in parts.path.strip("/").split("/")], link, revision)
     if not parts.path.endswith(".md") and "/assets/" not in parts.path and "hub" not in parts.netloc:
         raise InputError(
             f"The link {link!r} is neither a MindSpore Hub card nor a page of {endpoint}.",
             fix="Link to a card (….md), or download the checkpoint and give its path.",
         )
     return Address(MINDSPORE_HUB, link, revision=revision)
+
+
+def _by_page(parts: list[str], link: str, revision: str | None) -> Address:
+    """Read a page of a Hugging Face endpoint: a repository, one revision of it (``tree``), or a file (``blob`` …)."""
+    name, revision = _split_revision("/".join(parts[:2]), revision)
+    kind, rest = (parts[2], parts[3:]) if len(parts) > 2 else ("", [])
+    if kind not in _PAGES or not rest:
+        return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+    length = 3 if rest[:2] == ["refs", "pr"] else 1
+    shown = "/".join(rest[:length])
+    name, revision = _one_revision(name, None if shown == "main" else shown, revision)
+    file = "/".join(rest[length:]) or None
+    if kind != "tree" and file is not None and file.endswith(CHECKPOINT_SUFFIXES):
+        if "/" in file:
+            raise InputError(
+                f"The file {file!r:.200} stands in a folder of its repository.",
+                where=link,
+                fix="Download it and give its path.",
+            )
+        return Address(HUGGING_FACE, _checked_name(name), revision=revision, file=file)
+    return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+
+
+def without_secret(place: str) -> str:
+    """Return an address that holds no user's name and no password: it may be printed and stored.
+
+    Raises:
+        InputError: it holds one, or is not an address.
+    """
+    parts = parsed(place)
+    if "@" in parts.netloc:
+        raise InputError(
+            f"The address of {parts.hostname} holds a user's name or a password; such an address is not taken.",
+            fix="Leave them out, and give a token: token=, or --token-env and the name of a variable.",
+        )
+    return place
 
 
 def _by_table(name: str, revision: str | None) -> Address:
@@ -226,7 +302,7 @@ def _is_spelled_as_path(model_id: str) -> bool:
 
 
 def _path_of_url(url: str) -> str:
-    parts = _parsed(url)
+    parts = parsed(url)
     if parts.netloc not in ("", "localhost"):
         raise InputError(
             f"The address {url!r} names the host {parts.netloc!r}.",
@@ -235,11 +311,19 @@ def _path_of_url(url: str) -> str:
     return unquote(parts.path)
 
 
-def _parsed(url: str) -> SplitResult:
+def parsed(url: str) -> SplitResult:
+    """Parse an address; its host and port are sound afterwards.
+
+    Raises:
+        InputError: it is not one. The message does not repeat what stands before an ``@``.
+    """
     try:
-        return urlsplit(url)
+        parts = urlsplit(url)
+        _ = parts.port, parts.hostname
     except ValueError as error:
-        raise InputError(f"{url!r} is no address: {error}.", fix="Check its host.") from None
+        shown = re.sub(r"//[^/]*@", "//…@", url)
+        raise InputError(f"{shown!r:.200} is not an address: {error}.", fix="Check its host and port.") from None
+    return parts
 
 
 def _split_revision(name: str, revision: str | None) -> tuple[str, str | None]:

@@ -9,6 +9,13 @@
 
 Blobs and refs are written beside their place and renamed, snapshots are built aside and renamed whole, so a reader sees
 all of a revision or none of it, whoever writes at the same time and whenever a writer is killed.
+
+Locks, by filelock as huggingface_hub's: whoever writes holds one of ``.locks/models--org--name/*.lock`` (publishing
+``repository.lock``, downloading one of its own); :func:`prune` holds them all. Readers hold none, so a read-only cache
+loads; what they may be reading no lock can tell, and :func:`prune` spares it by its age.
+
+Listing and pruning are not huggingface_hub's: its scan leaves out a model for one broken link and opens pipes, its
+deletion takes a commit from every model that has it, and equal files under two names have equal commits here.
 """
 
 from __future__ import annotations
@@ -19,17 +26,25 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from xcit_hub.errors import HubError
 from xcit_hub.files import contained, sha256_of, write_text
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _UNFINISHED = (".incomplete", ".tmp")
+_ASIDE = re.compile(r"\..*\.tmp")
+_LONGEST_REF = 100
+_LARGEST_CONFIG = 1 << 20
+HOUR = 3600.0
+SHARED_BLOBS_DIR_NAME = "blobs"  # huggingface_hub's store of blobs that several models have
 _CHUNK = 1 << 20
 
 
@@ -84,17 +99,65 @@ class Repository:
         """Return the commit that a branch, tag or commit names here, or ``None``."""
         if is_commit(revision):
             return revision if (self.folder / "snapshots" / revision).is_dir() else None
-        ref = contained(self.folder / "refs", revision)
-        if not ref.is_file():
-            return None
-        commit = ref.read_text(encoding="utf-8").strip()
-        return commit if is_commit(commit) else None
+        return _commit_in(contained(self.folder / "refs", revision))
 
     def branches(self) -> dict[str, str]:
-        """Map every branch to its commit."""
+        """Map every branch to its commit; what is not a branch's file is left out."""
         refs = self.folder / "refs"
-        found = (path for path in sorted(refs.rglob("*")) if path.is_file() and not path.name.startswith("."))
-        return {path.relative_to(refs).as_posix(): path.read_text(encoding="utf-8").strip() for path in found}
+        found = {path: _commit_in(path) for path in sorted(refs.rglob("*")) if not path.name.startswith(".")}
+        return {path.relative_to(refs).as_posix(): commit for path, commit in found.items() if commit is not None}
+
+    @property
+    def locks(self) -> Path:
+        """The folder of this model's locks."""
+        return self.folder.parent / ".locks" / self.folder.name
+
+    @contextmanager
+    def locked(self, name: str = "repository") -> Iterator[None]:
+        """Hold one of this model's locks; wait for whoever has it.
+
+        Raises:
+            OSError: the folder may not be written.
+        """
+        self.check_inside()
+        self.locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.locks / f"{name}.lock"):
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Hold all of this model's locks, if nobody has one; the value says whether they are held."""
+        with ExitStack() as stack:
+            try:
+                self.locks.mkdir(parents=True, exist_ok=True)
+                for path in sorted({self.locks / "repository.lock", *self.locks.glob("*.lock")}):
+                    stack.enter_context(FileLock(path, timeout=0))
+            except (Timeout, OSError):
+                yield False
+                return
+            yield True
+
+    def check_inside(self, commit: str = "", path: str = "") -> None:
+        """Refuse a model's folder that leaves its cache, or a file that leaves its model's folder, by a link.
+
+        Raises:
+            HubError: following links, the folder, one of its parts, or the file is elsewhere.
+        """
+        root = _resolved(self.folder.parent)
+        parts = [self.folder, *(self.folder / part for part in ("blobs", "refs", "snapshots"))]
+        if commit:
+            parts.append(self.folder / "snapshots" / commit)
+        for part in [*parts, self.locks]:
+            if _resolved(part) != root / part.relative_to(self.folder.parent):
+                raise _leaves(part)
+        if path:
+            self._check_file(self.folder / "snapshots" / commit / path)
+
+    def _check_file(self, path: Path) -> None:
+        target = _resolved(path)
+        shared = self.folder.parent / SHARED_BLOBS_DIR_NAME
+        if not target.is_relative_to(_resolved(self.folder)) and not target.is_relative_to(_resolved(shared)):
+            raise _leaves(path)
 
     def set_branch(self, branch: str, commit: str) -> None:
         """Point a branch at a commit, atomically."""
@@ -113,19 +176,19 @@ class Repository:
         for path in sorted(snapshot.rglob("*")):
             if path.is_dir() and not path.is_symlink():
                 continue
-            target = path.resolve()
-            if not target.is_relative_to(self.folder.resolve()):
+            self._check_file(path)
+            if path.exists() and not path.is_file():
                 raise HubError(
-                    f"The file {path.relative_to(snapshot)} is a link that leaves its model's folder.",
+                    f"{path.relative_to(snapshot)} is not a file: a pipe or a device.",
                     where=path,
-                    fix="Remove that entry; a hub's own links stay inside.",
+                    fix="Remove that entry.",
                 )
             found[path.relative_to(snapshot).as_posix()] = path
         return found
 
     def digest(self, path: Path) -> str | None:
         """Return the digest a stored file must have, by its blob's name; ``None`` if it is no blob."""
-        blob = path.resolve()
+        blob = _resolved(path)
         return blob.name if blob.parent.name == "blobs" and digest_like(blob.name) is not None else None
 
     def add_blob(self, write: Callable[[BinaryIO], None], sha256: str | None = None) -> str:
@@ -138,9 +201,10 @@ class Repository:
         Returns:
             The digest.
         """
+        self.check_inside()
         blobs = self.folder / "blobs"
         blobs.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=blobs)
+        handle, name = tempfile.mkstemp(prefix=".", suffix=".incomplete", dir=blobs)
         aside = Path(name)
         try:
             with os.fdopen(handle, "wb") as stream:
@@ -216,17 +280,17 @@ class Repository:
         Raises:
             HubError: the bytes are others, or have to be fetched and must not, or cannot be kept.
         """
-        from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # its __all__ is made at run time
-
-        locks = self.folder.parent / ".locks" / self.folder.name
         try:
-            locks.mkdir(parents=True, exist_ok=True)
-            with WeakFileLock(locks / f"{commit}.lock"):
-                held = self.files(commit).get(path)
+            held = self._whole(commit, path) if not force else None
+            if held is not None:
+                return held  # without a lock: the cache may be read-only
+            with self.locked(commit):
+                held = self._whole(commit, path) if not force else None
                 if held is not None:
-                    if held.exists() and not force and sha256_of(held) == self.digest(held):
-                        return held
-                    self.drop(held.resolve())
+                    return held
+                damaged = self.files(commit).get(path)
+                if damaged is not None:
+                    self.drop(damaged)
                 if offline:
                     raise HubError(
                         f"{path} is not in the cache, or damaged, and offline mode forbids fetching it.",
@@ -238,6 +302,7 @@ class Repository:
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.unlink(missing_ok=True)
                 link.symlink_to(Path(*[".."] * (len(Path(path).parts) + 1), "blobs", digest))
+                self.check_inside(commit, path)
                 return link
         except OSError as error:
             raise HubError(
@@ -246,12 +311,45 @@ class Repository:
                 fix="Make room, or give cache_dir a folder that may be written. Nothing half-written is left.",
             ) from error
 
+    def _whole(self, commit: str, path: str) -> Path | None:
+        held = self.files(commit).get(path)
+        return held if held is not None and held.exists() and sha256_of(held) == self.digest(held) else None
+
     def drop(self, path: Path) -> None:
-        """Remove one stored file and every link to it."""
+        """Remove one stored file and every link to it.
+
+        Raises:
+            HubError: it is not in this model's folder; nothing was removed.
+        """
+        target = _resolved(path)
+        if not target.is_relative_to(_resolved(self.folder)):
+            raise _leaves(path)
         for link in (self.folder / "snapshots").rglob("*"):
-            if link.is_symlink() and link.resolve() == path.resolve():
+            if link.is_symlink() and _resolved(link) == target:
                 link.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+
+    def unneeded(self, age: float) -> list[Path]:
+        """Name what nobody needs: old revisions, blobs without links, what killed processes left.
+
+        Args:
+            age: seconds for which a revision must have been without a branch; its readers may take so long.
+        """
+        refs, snapshots, blobs = (self.folder / part for part in ("refs", "snapshots", "blobs"))
+        wanted = set(self.branches().values())
+        now = time.time()
+        # When the last branch moved, this revision lost its own, at the latest.
+        moved = max((path.lstat().st_mtime for path in refs.rglob("*") if path.is_file()), default=0.0)
+        gone: list[Path] = []
+        needed: set[Path] = set()
+        for snapshot in _listed(snapshots):
+            is_old = now - max(moved, snapshot.lstat().st_mtime) >= age
+            if not is_commit(snapshot.name) or (wanted and snapshot.name not in wanted and is_old):
+                gone.append(snapshot)
+            else:
+                needed.update(_resolved(path) for path in snapshot.rglob("*"))
+        gone += [blob for blob in _listed(blobs) if _resolved(blob) not in needed or blob.name.endswith(_UNFINISHED)]
+        return gone + [path for path in refs.rglob(".*") if path.name.endswith(_UNFINISHED)]
 
 
 def copy_into(source: Path) -> Callable[[BinaryIO], None]:
@@ -308,10 +406,14 @@ def entries(root: Path) -> list[Entry]:
     found = []
     for repository in _repositories(root):
         branches = repository.branches()
-        for snapshot in sorted((repository.folder / "snapshots").iterdir()):
-            if not is_commit(snapshot.name):
+        for snapshot in _listed(repository.folder / "snapshots"):
+            if not is_commit(snapshot.name) or not snapshot.is_dir():
                 continue
-            size = sum(file.stat().st_size for file in repository.files(snapshot.name).values() if file.exists())
+            try:
+                files = repository.files(snapshot.name).values()
+            except HubError:
+                continue  # one bad entry hides no other; `info` says what is wrong with it
+            size = sum(file.stat().st_size for file in files if file.exists())
             at = tuple(branch for branch, commit in branches.items() if commit == snapshot.name)
             found.append(Entry(repository.name, snapshot.name, at, size, snapshot))
     return found
@@ -321,7 +423,7 @@ def verify(root: Path) -> tuple[int, list[Damage]]:
     """Hash every blob of every XCiT model in a cache: how many were read, and which are damaged."""
     count, damaged = 0, []
     for repository in _repositories(root):
-        for blob in sorted((repository.folder / "blobs").iterdir()):
+        for blob in _listed(repository.folder / "blobs"):
             digest_of = digest_like(blob.name)
             if digest_of is None or not blob.is_file():
                 continue
@@ -332,36 +434,95 @@ def verify(root: Path) -> tuple[int, list[Damage]]:
     return count, damaged
 
 
-def prune(root: Path, *, dry_run: bool = False) -> list[tuple[Path, int]]:
+def prune(
+    root: Path,
+    *,
+    dry_run: bool = False,
+    age: float = HOUR,
+    on_spared: Callable[[str], None] = lambda _: None,
+) -> list[tuple[Path, int]]:
     """Remove what no branch of an XCiT model needs: old revisions, blobs without links, what a killed process left.
+
+    Args:
+        age: seconds for which a revision must have been without a branch.
+        on_spared: told the name of each model that somebody is writing to; nothing of it is touched.
 
     Returns:
         Each removed file or folder and its bytes.
     """
     removed: list[tuple[Path, int]] = []
-
-    def remove(path: Path) -> None:
-        size = path.lstat().st_size if not path.is_dir() else 0
-        removed.append((path, size))
-        if dry_run:
-            return
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
     for repository in _repositories(root):
-        wanted = set(repository.branches().values())
-        needed: set[Path] = set()
-        for snapshot in sorted((repository.folder / "snapshots").iterdir()):
-            if is_commit(snapshot.name) and (snapshot.name in wanted or not wanted):
-                needed.update(file.resolve() for file in repository.files(snapshot.name).values())
-            else:
-                remove(snapshot)
-        for blob in sorted((repository.folder / "blobs").iterdir()):
-            if blob.resolve() not in needed or blob.name.endswith(_UNFINISHED):
-                remove(blob)
+        seen = repository.unneeded(age)
+        if dry_run:
+            removed += [(path, _size(path)) for path in seen]
+            continue
+        with repository.alone() as is_alone:
+            if not is_alone:
+                on_spared(repository.name)
+                continue
+            # What is unneeded now and was so before the locks were taken, nobody was about to need.
+            still = set(repository.unneeded(age))
+            for path in seen:
+                if path in still:
+                    removed.append((path, _size(path)))
+                    _remove(path)
+        removed += _remove_leftovers(root / Path(repository.name).parent)
     return removed
+
+
+def _remove_leftovers(folder: Path) -> list[tuple[Path, int]]:
+    # A folder hub's plain view is a link that is made beside its place.
+    found = [path for path in _listed(folder) if path.is_symlink() and _ASIDE.fullmatch(path.name)]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return [(path, 0) for path in found]
+
+
+def _remove(path: Path) -> None:
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    # Renamed first: whoever is killed here leaves no half of a revision.
+    aside = path.with_name(f".{path.name}.tmp")
+    path.rename(aside)
+    shutil.rmtree(aside)
+
+
+def _size(path: Path) -> int:
+    return path.lstat().st_size if not path.is_dir() else 0
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _commit_in(ref: Path) -> str | None:
+    """Read a branch's file; None for a pipe, a link that leads nowhere, other text than a commit."""
+    try:
+        if not ref.is_file() or ref.stat().st_size > _LONGEST_REF:
+            return None
+        commit = ref.read_bytes().decode("ascii").strip()
+    except (OSError, RuntimeError, UnicodeDecodeError):
+        return None
+    return commit if is_commit(commit) else None
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        raise HubError("That link leads in a circle.", where=path, fix="Remove that entry.") from None
+
+
+def _leaves(path: Path) -> HubError:
+    return HubError(
+        f"{path.name} is a link that leaves its folder.",
+        where=path,
+        fix="Remove that entry; a hub's own links stay inside. Nothing was written or removed.",
+    )
 
 
 def _repositories(root: Path) -> Iterator[Repository]:
@@ -369,7 +530,8 @@ def _repositories(root: Path) -> Iterator[Repository]:
         return
     for folder in sorted(root.glob("models--*")):
         repository = Repository(root, folder.name.removeprefix("models--").replace("--", "/"))
-        if (folder / "snapshots").is_dir() and (folder / "blobs").is_dir() and _is_xcit(folder):
+        is_sound = repository.name.isprintable() and not folder.is_symlink()
+        if is_sound and (folder / "snapshots").is_dir() and (folder / "blobs").is_dir() and _is_xcit(folder):
             yield repository
 
 
@@ -382,6 +544,8 @@ def _is_xcit(folder: Path) -> bool:
 
 def _describes_xcit(path: Path) -> bool:
     try:
+        if not path.is_file() or path.stat().st_size > _LARGEST_CONFIG:
+            return False
         return str(json.loads(path.read_text(encoding="utf-8"))["architecture"]).startswith("xcit_")
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError):
         return False

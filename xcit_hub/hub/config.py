@@ -19,6 +19,7 @@ from xcit_hub.errors import HubError, InputError
 from xcit_hub.variants import (
     ARCHITECTURES,
     CHECKPOINTS,
+    DIALECTS,
     Architecture,
     DialectName,
     Preprocessing,
@@ -41,6 +42,7 @@ CROP_MODES = ("center", "squash", "border")
 IMAGENET_MEAN = Preprocessing.mean
 IMAGENET_STD = Preprocessing.std
 
+_FAMILIES = ("timm", "facebook", "mindcv", "xcit-hub", "mmpretrain", "paddlevit")
 _MOST_CLASSES = 1_000_000
 _MOST_CHANNELS = 1024
 _LARGEST_SIDE = 4096
@@ -196,7 +198,7 @@ def of_architecture(
     shape = architecture(of) if isinstance(of, str) else of
     name = shape.name
     known = next((e for e in CHECKPOINTS.values() if e.architecture == name and e.dialect == dialect), None)
-    crop = known.preprocessing.crop_pct if known else {"paper": 1.0, "mindcv": 0.875}[dialect]
+    crop = known.preprocessing.crop_pct if known else 1.0 if dialect == "paper" else 0.875
     return ModelConfig(
         architecture=name,
         dialect=dialect,
@@ -362,7 +364,7 @@ def validated(fields: Mapping[str, object], where: object, *, custom: Architectu
     provenance = _typed(fields, "provenance", dict, {}, where)
     config = ModelConfig(
         architecture=_typed(fields, "architecture", str, "", where),
-        dialect=_one_of(fields, "dialect", ("paper", "mindcv"), where),
+        dialect=_one_of(fields, "dialect", tuple(DIALECTS), where),
         num_classes=_typed(fields, "num_classes", int, 1000, where),
         in_chans=_typed(fields, "in_chans", int, 3, where),
         global_pool=_one_of(fields, "global_pool", ("token", "avg", ""), where, "token"),

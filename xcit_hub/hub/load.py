@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import WeightsError
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import PathLike, locate
@@ -126,3 +127,7 @@ def load_weights(
         )
     fill(network, weights.arrays())
     return described
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = moved_names(__name__)

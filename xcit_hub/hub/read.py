@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from xcit_hub.errors import HubError, InputError
+from xcit_hub.errors import HubError, InputError, UnknownNameError
 from xcit_hub.hub import config
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.locate import Located
@@ -62,15 +62,20 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
             fix="Leave the dialect out: the model's description says it.",
         )
     path, digest = fetched()
-    weights = read_checkpoint(
-        path,
-        model=known.architecture if known and known.custom is None else None,
-        dialect=known.dialect if known else dialect,
-    )
-    settled: DialectName = "mindcv" if weights.dialect == "mindcv" else "paper"
-    described = known or of_weights(weights, settled, path)
-    if known is not None and known.custom is not None:
-        _check_custom(known.custom, weights, located)
+    custom = None if known is None else known.custom
+    try:
+        weights = read_checkpoint(
+            path,
+            model=None if known is None else known.architecture if custom is None else _measured_name(custom),
+            dialect=known.dialect if known else dialect,
+        )
+    except UnknownNameError:
+        if custom is None:
+            raise
+        raise _of_another(custom, "one of other dimensions", located) from None
+    described = known or of_weights(weights, path)
+    if custom is not None:
+        _check_custom(custom, weights, located)
     if (weights.num_classes, weights.in_chans) != (described.num_classes, described.in_chans):
         raise HubError(
             f"The description promises {described.num_classes} classes and {described.in_chans} channels, "
@@ -89,13 +94,13 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         notes=(
             *located.snapshot.notes,
             *located.description.notes,
-            *(weights.notes if known is None or known.custom is None else ()),
+            *(weights.notes if custom is None else ()),
         ),
     )
     return weights, replace(described, provenance=provenance)
 
 
-def of_weights(weights: Weights, dialect: DialectName, path: Path) -> ModelConfig:
+def of_weights(weights: Weights, path: Path) -> ModelConfig:
     """Return what a bare checkpoint file says of its model: its tensors, and the strings that travel with them.
 
     Raises:
@@ -104,8 +109,11 @@ def of_weights(weights: Weights, dialect: DialectName, path: Path) -> ModelConfi
     from xcit_hub.checkpoints import checkpoint
 
     described = config.of_architecture(
-        weights.architecture, dialect, num_classes=weights.num_classes, in_chans=weights.in_chans
+        weights.architecture, weights.dialect, num_classes=weights.num_classes, in_chans=weights.in_chans
     )
+    if weights.normalization is not None:
+        mean, std = weights.normalization
+        described = replace(described, preprocessing=replace(described.preprocessing, mean=mean, std=std))
     return config.with_metadata(described, checkpoint.read(path).metadata, path)
 
 
@@ -113,11 +121,29 @@ def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> 
     # What tensors cannot tell may differ; all else is held against them before a network of that size is built.
     found = weights.architecture
     told = replace(
-        found, name=claimed.name, eta=claimed.eta, tokens_norm=claimed.tokens_norm, image_size=claimed.image_size
+        found,
+        name=claimed.name,
+        eta=claimed.eta,
+        tokens_norm=claimed.tokens_norm,
+        image_size=claimed.image_size,
+        strides=claimed.strides,
+        patch_size=claimed.patch_size if len(claimed.stem_strides) == len(found.stem_strides) else found.patch_size,
     )
+    if len(claimed.stem_strides) == len(found.stem_strides):
+        told = replace(told, patch_size=claimed.patch_size, strides=claimed.strides)
     if told != claimed:
-        raise HubError(
-            f"The weights are of another architecture ({found.name}) than their description says.",
-            where=located.snapshot.origin,
-            fix="Publish the model again.",
-        )
+        raise _of_another(claimed, found.name, located)
+
+
+def _measured_name(custom: Architecture) -> str:
+    """Return the name by which a checkpoint's reader calls an architecture that is in no table; strides do not show."""
+    patch_size = 2 ** len(custom.stem_strides)
+    return f"xcit_custom_{custom.embed_dim}x{custom.depth}_h{custom.num_heads}_p{patch_size}_224"
+
+
+def _of_another(claimed: Architecture, found: str, located: Located) -> HubError:
+    return HubError(
+        f"The weights are of another architecture ({found}) than {claimed.name}, which their description says.",
+        where=located.snapshot.origin,
+        fix="Publish the model again.",
+    )

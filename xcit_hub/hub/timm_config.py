@@ -18,7 +18,7 @@ from typing import Any
 from xcit_hub.errors import HubError
 from xcit_hub.hub import config as ours
 from xcit_hub.hub.config import Description, ModelConfig, Reader, malformed
-from xcit_hub.variants import ARCHITECTURES, Architecture, DialectName
+from xcit_hub.variants import ARCHITECTURES, DIALECTS, Architecture, DialectName
 
 FILE_NAME = "config.json"
 
@@ -86,7 +86,6 @@ _DIMENSIONS = {
 # ``model_args`` that must have one value here → that value and what another one would be.
 _FIXED: dict[str, tuple[object, str]] = {
     "qkv_bias": (True, "XCiT without these biases is not supported"),
-    "use_pos_embed": (True, "XCiT without a positional encoding is not supported"),
     "act_layer": (None, "a file cannot name a class"),
     "norm_layer": (None, "a file cannot name a class"),
     "device": (None, "choose the device in MindSpore's context"),
@@ -240,8 +239,9 @@ class _Reading:
     def _architecture(self, given: object) -> tuple[Architecture, DialectName]:
         # A tag, and timm's older "_dist", say which weights; the network is the same.
         name = str(given).partition(".")[0]
-        dialect: DialectName = "mindcv" if name.endswith("_mindcv") else "paper"
-        name = name.removesuffix("_mindcv").removesuffix("_dist")
+        bare, _, said = name.rpartition("_")
+        dialect: DialectName = DIALECTS[said].name if said in DIALECTS else "paper"
+        name = (bare if said in DIALECTS else name).removesuffix("_dist")
         if not isinstance(given, str) or name not in ARCHITECTURES:
             raise HubError(
                 f"This repository holds {given!r:.60}, which is not an XCiT architecture that timm and xcit-hub share.",
@@ -270,15 +270,18 @@ class _Reading:
         for argument, name in _DIMENSIONS.items():
             value = args.number(argument)
             if value is not None:
-                if value != int(value):
+                if name != "mlp_ratio" and value != int(value):
                     raise self._refused(f"model_args.{argument}", f"{value!r} is not a whole number")
-                found[name] = int(value)
+                found[name] = value if name == "mlp_ratio" else int(value)
         eta = args.number("eta")
         tokens_norm = args.flag("tokens_norm")
+        use_pos_embed = args.flag("use_pos_embed")
         if eta is not None:
             found["eta"] = float(eta)
         if tokens_norm is not None:
             found["tokens_norm"] = tokens_norm
+        if use_pos_embed is not None:
+            found["use_pos_embed"] = use_pos_embed
         shape = replace(table, **found)
         # eta is an initial value: weights that were trained from another one are the table's network all the same.
         if replace(shape, eta=table.eta) == table:

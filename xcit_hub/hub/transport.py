@@ -7,13 +7,13 @@ import re
 import time
 from collections.abc import Callable
 from typing import BinaryIO, TypeVar
-from urllib.parse import urlsplit
 
-from huggingface_hub import get_token
+from huggingface_hub import constants, get_token
 from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.file_download import http_get
 
-from xcit_hub.errors import HubError, InputError
+from xcit_hub.errors import HubError, XcitHubError
+from xcit_hub.hub import address, guard
 
 T = TypeVar("T")
 
@@ -28,6 +28,7 @@ _LONGEST_WAIT = 30.0
 _BROKEN = ("RemoteProtocolError", "ReadError", "WriteError", "ConnectionResetError", "BrokenPipeError")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")  # a signed address is a secret too
+_PASSWORD = re.compile(r"(https?://)[^\s/@'\"]+@")
 _LOGIN = "Check the token: `hf auth login`, or HF_TOKEN; it needs the right to do this."
 
 
@@ -69,24 +70,46 @@ def retrying(request: Callable[[], T]) -> T:
     raise AssertionError("unreachable")
 
 
-def download(url: str, into: BinaryIO, where: str) -> None:
+def download(
+    url: str,
+    into: BinaryIO,
+    where: str,
+    *,
+    limit: int = guard.FILE_BYTES,
+    trusted: frozenset[str] = frozenset(),
+) -> None:
     """Write what an address holds into an open file, resuming cut connections; no token is sent.
 
+    Args:
+        where: what the address stands in, for messages.
+        limit: the most bytes it may hold.
+        trusted: ``host:port`` of servers that may be on this machine or in a private network: those the user named.
+
     Raises:
-        HubError: the address is not https, there is nothing there, or it stopped answering.
+        HubError: the address or a redirect is not https, or leads to a private address; there is nothing there; it
+            stopped answering, or is too slow or too large.
     """
-    parts = urlsplit(url)
-    is_loopback = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback):
-        raise HubError(f"{clean(url)} is not an https address.", where=where, fix="Tell the card's author.")
+    parts = address.parsed(url)
     place = f"{parts.scheme}://{parts.hostname}"
     start = into.tell()
+    named = trusted | {guard.netloc(address.parsed(constants.ENDPOINT))}
 
     def attempt() -> None:
         into.seek(start)
         into.truncate()
+        is_small = limit <= guard.JSON_BYTES
+        exchange = guard.Exchange(
+            place,
+            where,
+            body=limit,
+            seconds=guard.SECONDS if is_small else guard.FILE_SECONDS,
+            rate=0.0 if is_small else guard.RATE,
+            trusted=named,
+        )
+        guard.check_destination(url, exchange)
         try:
-            http_get(url, into, headers={})
+            with guard.guarded(exchange):
+                http_get(url, into, headers={})
         except Exception as error:
             raise said(error, place=place, where=where, kept_in=where) from None
 
@@ -101,6 +124,8 @@ def said(error: BaseException, *, place: str, where: str, kept_in: object) -> Ba
         where: what was asked for.
         kept_in: where received bytes are kept.
     """
+    if isinstance(error, XcitHubError):
+        return error
     root = root_of(error)
     if isinstance(root, OfflineModeIsEnabled):
         return HubError(
@@ -125,7 +150,7 @@ def said(error: BaseException, *, place: str, where: str, kept_in: object) -> Ba
             where=root.filename or kept_in,
             fix="Make room, or give cache_dir a folder that may be written. Nothing half-written is left.",
         )
-    if isinstance(error, RuntimeError | ValueError) and not isinstance(error, InputError):
+    if isinstance(error, RuntimeError | ValueError | LookupError | TypeError | AttributeError | ArithmeticError):
         return HubError(
             f"{place} and its client do not understand each other: {clean(str(error))}.",
             where=where,
@@ -147,7 +172,9 @@ def clean(text: str) -> str:
     secret = get_token()
     if secret:
         text = text.replace(secret, "…")
-    return _QUERY.sub(r"\1", _TOKEN.sub("…", text)).strip().rstrip(".")
+    text = _PASSWORD.sub(r"\1…@", _QUERY.sub(r"\1", _TOKEN.sub("…", text)))
+    printable = "".join(each if each.isprintable() else " " for each in text[:2000])
+    return printable[:300].strip().rstrip(".")
 
 
 class _WithoutSecrets(logging.Filter):

@@ -137,10 +137,10 @@ class PositionalEncodingFourier(nn.Cell):
 
     def construct(self, height: int, width: int) -> Tensor:
         """Return the encoding of a grid of tokens, (N, C)."""
-        weight = self.token_projection.weight
-        features = fourier_features(height, width).astype(weight.dtype)
         # A 1×1 convolution of features that no image changes is one matrix product.
-        return self.project(features, weight.reshape(weight.shape[0], -1)) + self.token_projection.bias
+        weight = self.token_projection.weight.reshape(-1, FOURIER_CHANNELS)
+        features = fourier_features(height, width).astype(weight.dtype)
+        return self.project(features, weight) + self.token_projection.bias
 
 
 class XCA(nn.Cell):
@@ -350,6 +350,12 @@ class _Backbone(nn.Cell):
         for parameter in self.get_parameters():
             parameter.set_dtype(dtype)
         self.compile_cache.clear()
+
+    def to_float(self, dst_type: Any) -> nn.Cell:
+        """Compute in another precision, with the parameters as they are: ``nn.Cell.to_float``, also after a call."""
+        super().to_float(dst_type)
+        self.compile_cache.clear()
+        return self
 
     def _embed(self, image: Tensor) -> tuple[Tensor, int, int]:
         """Map images (B, in_chans, H, W) to tokens with their positions (B, N, C), and the grid's sides."""

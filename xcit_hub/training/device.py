@@ -153,11 +153,11 @@ def average(parameters: Sequence[Parameter], worker: Worker) -> None:
         entry.set_data(Tensor(part.reshape(entry.shape)))
 
 
-def gather(numbers: Sequence[int], room: int, worker: Worker) -> list[int]:
-    """Return the sorted numbers of all workers; each may bring up to ``room`` of them, below 2⁴³."""
-    if worker.count == 1 or not room:
+def gather(numbers: Sequence[int], limit: int, worker: Worker) -> list[int]:
+    """Return the sorted numbers of all workers; each may bring up to ``limit`` of them, below 2⁴³."""
+    if worker.count == 1 or not limit:
         return sorted(numbers)
-    table = np.zeros((worker.count, room, 2), np.int64)
+    table = np.zeros((worker.count, limit, 2), np.int64)
     # Zero is an empty place; two halves stay exact in float32.
     table[worker.rank, : len(numbers)] = [divmod(number + 1, _HALF) for number in numbers] or np.zeros((0, 2))
     table = total(table, worker)

@@ -32,7 +32,7 @@ from xcit_hub.training import device
 from xcit_hub.training.evaluation import Answer, Evaluation, evaluate
 from xcit_hub.training.inputs import eval_data, match_classes, train_data
 from xcit_hub.training.journal import Journal
-from xcit_hub.training.keeping import retire, save_checkpoint
+from xcit_hub.training.keeping import output_names, retire, save_checkpoint
 from xcit_hub.training.meters import Clock, Overflows, Unreadable
 from xcit_hub.training.precision import mix_precision
 from xcit_hub.training.recipe import Recipe
@@ -307,7 +307,7 @@ class _Run:
             held[weights],
             self.recipe,
             dialect=self.progress.dialect,
-            classes=self.progress.classes,
+            classes=output_names(self.progress.classes, self.num_classes),
             weights=weights,
             metrics={"epoch": history["epoch"], **metrics},
         )
@@ -338,7 +338,7 @@ class _Run:
             model=recipe.model,
             dialect=progress.dialect,
             num_classes=self.num_classes,
-            classes=progress.classes,
+            classes=output_names(progress.classes, self.num_classes),
             dataset=recipe.dataset,
             train_samples=len(self.batches.source.labels),
             seed=recipe.seed,

@@ -36,7 +36,7 @@ def save_checkpoint(
     """Write weights that say what network they belong to and how it was evaluated; returns the file's SHA-256.
 
     Args:
-        classes: what the first outputs are called.
+        classes: what the outputs are called.
         weights: ``trained`` or ``average``.
         metrics: epoch, and what was measured.
     """
@@ -52,6 +52,11 @@ def save_checkpoint(
         **{f"xcit_hub.{name}": repr(value) for name, value in metrics.items()},
     }
     return checkpoint.write(path, arrays, metadata)
+
+
+def output_names(classes: Sequence[str], outputs: int) -> list[str]:
+    """Return a name for every output of a network: those of its classes, then what tells that nothing trained it."""
+    return [*classes, *(f"(unused {number})" for number in range(len(classes), outputs))]
 
 
 def stored_classes(path: str | Path) -> list[str] | None:

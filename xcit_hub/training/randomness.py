@@ -74,7 +74,7 @@ def seed_dropout(network: nn.Cell, seed: int, rank: int) -> Parameter | None:
 
 def _key(seed: int, rank: int, path: tuple[str, ...], layer: int) -> int:
     """Draw a cell's key from its name, so that a layer has the same whether or not it is one of a stack."""
-    own = [str(layer) if room == _LAYER else room for room in path]
+    own = [str(layer) if part == _LAYER else part for part in path]
     name = int.from_bytes(hashlib.sha256(".".join(own).encode()).digest()[:8], "big")
     return int(np.random.SeedSequence([seed, rank, name]).generate_state(1).view(np.int32)[0])
 

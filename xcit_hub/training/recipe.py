@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from xcit_hub.deprecated import moved_names
 from xcit_hub.run_record import SeenImages
 from xcit_hub.variants import DialectName, Preprocessing, architecture
 
@@ -460,3 +461,7 @@ def _checked_text(value: Any) -> Any:
             if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in entry):
                 raise ValueError("must be plain text in UTF-8")
     return value
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = moved_names(__name__)

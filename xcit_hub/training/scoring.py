@@ -31,6 +31,7 @@ from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.start import dialect_of, evaluation_network
 from xcit_hub.variants import Preprocessing
 
+_CHANNELS = 3
 _LISTED = 20  # differing images printed; JSON holds all
 
 
@@ -124,7 +125,18 @@ def stored_network(recipe: Recipe) -> Stored:
 
 
 def settings_of(network: XCiT, preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return the recipe settings that a loaded network brings along: what it is, and how it wants its images."""
+    """Return the recipe settings that a loaded network brings along: what it is, and how it wants its images.
+
+    Raises:
+        InputError: it wants them in a way that no recipe says: not square, or not cut from the centre.
+    """
+    height, width = preprocessing.size
+    if height != width or preprocessing.crop_mode != "center" or network.in_chans != _CHANNELS:
+        raise InputError(
+            f"The network takes {network.in_chans}×{height}×{width} images, crop mode {preprocessing.crop_mode}: "
+            "a recipe cannot say that.",
+            fix="Evaluate it with `xcit_hub.preprocess` and a loop of your own.",
+        )
     return {
         "model": network.architecture.name,
         "dialect": network.dialect.name,
@@ -132,9 +144,14 @@ def settings_of(network: XCiT, preprocessing: Preprocessing) -> dict[str, Any]:
         "image_resize": preprocessing.image_size,
         "crop_pct": preprocessing.crop_pct,
         "interpolation": preprocessing.interpolation,
-        "mean": [255 * value for value in preprocessing.mean],
-        "std": [255 * value for value in preprocessing.std],
+        "mean": _each_channel(preprocessing.mean),
+        "std": _each_channel(preprocessing.std),
     }
+
+
+def _each_channel(values: tuple[float, ...]) -> list[float]:
+    """Return values in 0…1 as a recipe's in 0…255; one number stands for all channels."""
+    return [255 * value for value in (values if len(values) > 1 else values[:1] * _CHANNELS)]
 
 
 def score(

@@ -12,7 +12,7 @@ from xcit_hub.accelerated import accelerate
 from xcit_hub.checkpoints import weights as stored_weights
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT, create_model, load_weights
-from xcit_hub.training.keeping import stored_classes
+from xcit_hub.training.keeping import output_names, stored_classes
 from xcit_hub.training.precision import mix_precision
 from xcit_hub.training.recipe import AmpLevel, Recipe
 
@@ -81,7 +81,7 @@ def start(recipe: Recipe, classes: Sequence[str], initial: Initial | None = None
     if initial is None:
         return Start(network, None, [])
     fresh = {name: parameter.asnumpy() for name, parameter in network.parameters_dict().items()}
-    others = initial.classes is not None and list(initial.classes) != list(classes)
+    others = initial.classes is not None and list(initial.classes) != output_names(classes, network.num_classes)
     new_head = {
         name
         for name in _HEAD
@@ -146,7 +146,7 @@ def teacher(recipe: Recipe, classes: int) -> XCiT | None:
 
 def evaluation_network(name: str, classes: int, dialect: str, level: AmpLevel) -> XCiT:
     """Build a network without weights, in evaluation mode and at a precision level."""
-    network = accelerate(_empty(name, classes, dialect))
+    network = _empty(name, classes, dialect)
     network.set_train(False)
     mix_precision(network, level)
     return network

@@ -1,4 +1,4 @@
-"""The scheduler's eye on the workers of its host: msrun names a process that died, not the worker, and waits half a
+"""How the scheduler watches the workers of its host: msrun names a process that died, not the worker, and waits half a
 minute before it ends."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EXIT_CODE = -1  # of the fields in /proc/<process>/stat, the last
 def watch_workers() -> None:
     """Have this process, MindSpore's scheduler, ended with a message as soon as a worker beside it has died.
 
-    It waits for its workers inside MindSpore, where no other Python thread of it runs: the eye is a process.
+    It waits for its workers inside MindSpore, where no other Python thread of it runs: a process watches.
     """
     launcher, scheduler = os.getppid(), os.getpid()
     subprocess.Popen([sys.executable, "-I", "-S", __file__, str(launcher), str(scheduler)])  # noqa: S603

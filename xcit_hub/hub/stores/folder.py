@@ -7,6 +7,7 @@ clone, a copy), is read too.
 
 from __future__ import annotations
 
+import builtins
 import os
 import tempfile
 from collections.abc import Mapping
@@ -106,32 +107,45 @@ class FolderStore:
         if cache.is_commit(branch):
             raise InputError(f"{branch} is a commit, and commits cannot be published to.", fix="Name a branch.")
         repository = cache.Repository(self.root, name)
+        is_published = False
         try:
             digests = {path: sha256_of(file) for path, file in files.items()}
             commit = cache.revision_of(digests)
-            changed = repository.commit_of(branch) != commit
-            was_complete = (repository.folder / "snapshots" / commit).is_dir()
-            repaired = []
-            for path, file in files.items():
-                stored = repository.folder / "blobs" / digests[path]
-                # A blob damaged since is replaced by publishing again.
-                if not stored.is_file() or sha256_of(stored) != digests[path]:
-                    if stored.exists() or was_complete:
-                        repaired.append(path)
-                    repository.add_blob(cache.copy_into(file), digests[path])
-            repository.add_snapshot(commit, digests)
-            repaired += [path for path in repository.relink(commit, digests) if path not in repaired]
-            if changed:
-                repository.set_branch(branch, commit)
-            if branch == _DEFAULT_BRANCH:
-                self._show(repository, commit)
+            with repository.locked():
+                changed = repository.commit_of(branch) != commit
+                repaired = self._store(repository, commit, files, digests)
+                if changed:
+                    repository.set_branch(branch, commit)
+                is_published = True
+                if branch == _DEFAULT_BRANCH:
+                    self._show(repository, commit)
         except OSError as error:
             raise HubError(
                 f"Cannot publish to this folder: {error.strerror or error}.",
                 where=self.root,
-                fix="Choose a folder that may be written and has room. Nothing was published.",
+                fix=f"{name} was published, but its plain view could not be shown."
+                if is_published
+                else "Choose a folder that may be written and has room. Nothing was published.",
             ) from error
         return Receipt(commit, str(self.root / name), changed, repaired=tuple(repaired))
+
+    @staticmethod
+    def _store(
+        repository: cache.Repository, commit: str, files: Mapping[str, Path], digests: Mapping[str, str]
+    ) -> builtins.list[str]:
+        """Store blobs and snapshot; return the paths that were stored with other bytes, or lacked their link."""
+        repository.check_inside(commit)
+        was_complete = (repository.folder / "snapshots" / commit).is_dir()
+        repaired = []
+        for path, file in files.items():
+            stored = repository.folder / "blobs" / digests[path]
+            # A blob damaged since is replaced by publishing again.
+            if stored.is_symlink() or not stored.is_file() or sha256_of(stored) != digests[path]:
+                if stored.exists() or was_complete:
+                    repaired.append(path)
+                repository.add_blob(cache.copy_into(file), digests[path])
+        repository.add_snapshot(commit, digests)
+        return repaired + [path for path in repository.relink(commit, digests) if path not in repaired]
 
     def list(self) -> list[str]:
         """Name every model of either form."""
@@ -143,7 +157,7 @@ class FolderStore:
             for path in self.root.glob("*/*/*.json")
             if path.name in ("xcit_hub.json", "config.json") and not path.parts[-3].startswith("models--")
         }
-        return sorted(laid_out | plain)
+        return sorted(name for name in laid_out | plain if name.isprintable())
 
     def _plain(self, name: str, revision: str | None) -> Snapshot:
         folder = contained(self.root, name)
@@ -159,6 +173,7 @@ class FolderStore:
 
     def _show(self, repository: cache.Repository, commit: str) -> None:
         view = self.root / repository.name
+        contained(self.root, str(Path(repository.name).parent))
         if view.exists() and not view.is_symlink():
             return
         view.parent.mkdir(parents=True, exist_ok=True)

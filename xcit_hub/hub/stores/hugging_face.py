@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_session, get_token
 from huggingface_hub.errors import (
@@ -23,17 +24,24 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import hf_hub_download
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # its __all__ is made at run time
+    build_hf_headers,
+    hf_raise_for_status,
+)
 
 from xcit_hub._version import __version__
-from xcit_hub.errors import HubError, closest
+from xcit_hub.errors import HubError, InputError, XcitHubError, closest
 from xcit_hub.files import sha256_of
-from xcit_hub.hub import cache
+from xcit_hub.hub import address, answers, cache, guard
 from xcit_hub.hub.address import machine_hub
 from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot
 from xcit_hub.hub.transport import TRIES, HttpError, UnreachableError, retrying, root_of, said
 from xcit_hub.variants import CHECKPOINTS
 
 T = TypeVar("T")
+
+_PATIENCE = 10  # seconds without a byte
+_SLACK = 1 << 20  # bytes more than listed that are an accident, and told apart from a flood
 
 
 class HuggingFaceStore:
@@ -44,11 +52,10 @@ class HuggingFaceStore:
     """
 
     def __init__(self, location: str | None, context: Context) -> None:
-        self.endpoint = (location or constants.ENDPOINT).rstrip("/")
+        self.endpoint = address.without_secret(location or constants.ENDPOINT).rstrip("/")
         self.context = context
-        self.api = HfApi(
-            endpoint=self.endpoint, token=context.token, library_name="xcit-hub", library_version=__version__
-        )
+        self.token = token_for(self.endpoint, context.token)
+        self.api = HfApi(endpoint=self.endpoint, token=self.token, library_name="xcit-hub", library_version=__version__)
         self._branches: dict[str, str] = {}
 
     def resolve(self, name: str, revision: str | None = None) -> Snapshot:
@@ -56,23 +63,26 @@ class HuggingFaceStore:
         if self.context.offline:
             return self._cached(name, revision, ())
         try:
-            found = self._call(
-                name, revision, lambda: self.api.model_info(name, revision=revision, files_metadata=True, timeout=10)
-            )
+            found = self._call(name, revision, lambda: self._listing(name, revision))
         except UnreachableError as error:
             note = f"{self.endpoint} could not be reached ({error.reason}); this is the revision in the cache"
             with contextlib.suppress(HubError):
                 return self._cached(name, revision, (note,))
             raise
-        if found.sha is None or not cache.is_commit(found.sha):
-            raise HubError(f"{self.endpoint} gave no commit for {name}.", where=self.endpoint, fix="Check HF_ENDPOINT.")
         files = {}
-        for sibling in found.siblings or ():
-            path = _safe(sibling.rfilename, name)
-            digest = sibling.lfs.sha256 if sibling.lfs is not None else sibling.blob_id
-            files[path] = File(sibling.size, digest)
+        for sibling in found.siblings:
+            files[_safe(sibling.rfilename, name)] = File(sibling.size, sibling.digest)
         self._branches[found.sha] = revision or constants.DEFAULT_REVISION
         return Snapshot(name, found.sha, files, origin=f"{self.endpoint}/{name}")
+
+    def _listing(self, name: str, revision: str | None) -> answers.Revision:
+        link = f"{self.endpoint}/api/models/{name}"
+        if revision is not None:
+            link += f"/revision/{quote(revision, safe='')}"
+        headers = build_hf_headers(token=self.token, library_name="xcit-hub", library_version=__version__)
+        answer = get_session().get(link, params={"blobs": True}, headers=headers, timeout=_PATIENCE)
+        hf_raise_for_status(answer)
+        return answers.read(answers.Revision, answer.content, place=self.endpoint, where=link)
 
     def fetch(self, snapshot: Snapshot, path: str) -> Path:
         """Return the file from the cache, fetched if need be; one that fails its hash is fetched once more."""
@@ -81,7 +91,7 @@ class HuggingFaceStore:
         force = self.context.force
         found = ""
         for _ in range(2):
-            file = self._download(snapshot.name, commit, path, force)
+            file = self._download(snapshot.name, commit, path, snapshot.files[path].size, force)
             named = repository.digest(file)
             expected = snapshot.files[path].digest or named
             digest_of = cache.digest_like(expected) if expected else None
@@ -120,7 +130,7 @@ class HuggingFaceStore:
             self._call(name, revision, lambda: self.api.create_branch(name, branch=revision, exist_ok=True))
         branch = revision or constants.DEFAULT_REVISION
         url = f"{self.endpoint}/{name}"
-        with without_xet_where_unknown(name, endpoint=self.endpoint, token=self.context.token):
+        with without_xet_where_unknown(name, endpoint=self.endpoint, token=self.token):
             for attempt in range(TRIES):
                 present = self.resolve(name, revision)
                 operations = _difference(present, files)
@@ -137,7 +147,7 @@ class HuggingFaceStore:
                     parent_commit=None if create_pr else present.revision,
                 )
                 try:
-                    made = self._once(name, revision, commit)
+                    made = self._once(name, revision, commit, partial(self._exchange, name, seconds=guard.FILE_SECONDS))
                 except UnreachableError as error:
                     # A pull request whose answer was lost cannot be told from one that was never made.
                     if attempt == TRIES - 1 or create_pr or not error.is_transient:
@@ -152,7 +162,7 @@ class HuggingFaceStore:
         found = self._call("", None, lambda: list(self.api.list_models(filter=["xcit", "mindspore"], limit=1000)))
         return sorted(model.id for model in found)
 
-    def _download(self, name: str, commit: str, path: str, force: bool) -> Path:
+    def _download(self, name: str, commit: str, path: str, size: int | None, force: bool) -> Path:
         if self.context.offline:
             # Not even huggingface_hub is asked: building its headers may ask the network who is calling.
             held = cache.Repository(self.context.cache, name).files(commit).get(path)
@@ -163,23 +173,33 @@ class HuggingFaceStore:
                     fix="Load it once online, or give cache_dir the folder that has it.",
                 )
             return held
-        return Path(
-            self._call(
-                name,
-                commit,
-                lambda: hf_hub_download(
-                    name,
-                    path,
-                    revision=commit,
-                    cache_dir=self.context.cache,
-                    endpoint=self.endpoint,
-                    token=self.context.token,
-                    library_name="xcit-hub",
-                    library_version=__version__,
-                    force_download=force,
-                ),
-            )
+        repository = cache.Repository(self.context.cache, name)
+        repository.check_inside(commit, path)
+        download = partial(
+            hf_hub_download,
+            name,
+            path,
+            revision=commit,
+            cache_dir=self.context.cache,
+            endpoint=self.endpoint,
+            token=self.token,
+            library_name="xcit-hub",
+            library_version=__version__,
+            force_download=force,
         )
+        # Inside, a digest or a commit that is none of the kind is refused before the client makes a path of it.
+        body = guard.JSON_BYTES if path in DESCRIPTIONS else guard.FILE_BYTES
+        exchange = partial(
+            self._exchange,
+            name,
+            body=min(body, guard.FILE_BYTES if size is None else size + _SLACK),
+            seconds=guard.FILE_SECONDS,
+            rate=guard.RATE,
+            commit=commit,
+        )
+        file = Path(self._call(name, commit, download, exchange))
+        repository.check_inside(commit, path)
+        return file
 
     def _cached(self, name: str, revision: str | None, notes: tuple[str, ...]) -> Snapshot:
         repository = cache.Repository(self.context.cache, name)
@@ -205,17 +225,35 @@ class HuggingFaceStore:
             with contextlib.suppress(OSError, HubError):  # a cache that may not be written is still a cache
                 repository.set_branch(branch, commit)
 
-    def _call(self, name: str, revision: str | None, request: Callable[[], T]) -> T:
-        return retrying(lambda: self._once(name, revision, request))
+    def _call(
+        self,
+        name: str,
+        revision: str | None,
+        request: Callable[[], T],
+        exchange: Callable[[], guard.Exchange] | None = None,
+    ) -> T:
+        return retrying(lambda: self._once(name, revision, request, exchange))
 
-    def _once(self, name: str, revision: str | None, request: Callable[[], T]) -> T:
+    def _once(
+        self,
+        name: str,
+        revision: str | None,
+        request: Callable[[], T],
+        exchange: Callable[[], guard.Exchange] | None = None,
+    ) -> T:
         try:
-            return request()
+            with guard.guarded(exchange() if exchange is not None else self._exchange(name)):
+                return request()
         except Exception as error:
             raise self._said(name, revision, error) from None
 
+    def _exchange(self, name: str, **bounds: Any) -> guard.Exchange:
+        return guard.Exchange(self.endpoint, f"{self.endpoint}/{name}", **bounds)
+
     def _said(self, name: str, revision: str | None, error: BaseException) -> BaseException:
         where = f"{self.endpoint}/{name}" if name else self.endpoint
+        if isinstance(error, XcitHubError):
+            return error
         root = root_of(error)
         if isinstance(root, LocalEntryNotFoundError):
             root = root.__cause__ or root
@@ -250,11 +288,12 @@ def without_xet_where_unknown(
     """
     place = (endpoint or constants.ENDPOINT).rstrip("/")
     configured = constants.HF_HUB_DISABLE_XET
+    secret = token_for(place, token)
     if not configured and place not in ("https://huggingface.co", "https://hf.co"):
-        address = f"{place}/api/models/{name}/xet-write-token/main"
-        headers = {"authorization": f"Bearer {secret}"} if (secret := _token(token)) else {}
+        link = f"{place}/api/models/{name}/xet-write-token/main"
+        headers = {"authorization": f"Bearer {secret}"} if secret else {}
         with contextlib.suppress(HttpError):  # the upload itself will say that nobody answers
-            answer = get_session().get(address, headers=headers, timeout=10)
+            answer = get_session().get(link, headers=headers, timeout=10)
             constants.HF_HUB_DISABLE_XET = answer.status_code == 404
     try:
         yield
@@ -269,20 +308,44 @@ def whoami(endpoint: str | None = None, token: str | bool | None = None) -> dict
         HubError: nobody is logged in, or the endpoint does not know the token.
     """
     store = HuggingFaceStore(endpoint, Context(cache.default_folder(), token=token))
-    if _token(token) is None:
+    if store.token is False:
         raise HubError("Nobody is logged in.", where=store.endpoint, fix="Run `hf auth login`, or set HF_TOKEN.")
-    found = store._call("", None, store.api.whoami)
-    role = found.get("auth", {}).get("accessToken", {}).get("role")
+    found = answers.read(
+        answers.User, store._call("", None, store.api.whoami), place=store.endpoint, where=store.endpoint
+    )
+    access = found.auth.accessToken
     return {
-        "name": found["name"],
-        "orgs": [each["name"] for each in found.get("orgs", ())],
-        "role": role,
+        "name": found.name,
+        "orgs": [each.name for each in found.orgs],
+        "role": access.role if access is not None else None,
         "endpoint": store.endpoint,
     }
 
 
-def _token(given: str | bool | None) -> str | None:
-    return given if isinstance(given, str) else None if given is False else get_token()
+def token_for(endpoint: str, given: str | bool | None) -> str | bool:
+    """Return the token that an endpoint is sent; False is none.
+
+    The login and ``HF_TOKEN`` are for the endpoint that huggingface_hub is configured for, and travel encrypted or
+    not off this machine. Any other hub gets the token that was given for it.
+
+    Raises:
+        InputError: a token was given for an address that would carry it unencrypted.
+    """
+    parts = address.parsed(endpoint)
+    is_private = parts.scheme == "https" or guard.is_loopback(parts)
+    if isinstance(given, str):
+        if not is_private:
+            raise InputError(
+                f"A token would travel to {endpoint} for everybody on the way to read.", fix="Give an https address."
+            )
+        return given
+    is_ours = endpoint == constants.ENDPOINT.rstrip("/")
+    if given is True and not is_ours:
+        raise InputError(
+            f"The login and HF_TOKEN are for {constants.ENDPOINT}, not for {endpoint}.",
+            fix="Give that hub's own token: token=, or --token-env and the name of a variable.",
+        )
+    return (get_token() or False) if given is not False and is_ours and is_private else False
 
 
 def _difference(present: Snapshot, files: Mapping[str, Path]) -> list[CommitOperationAdd | CommitOperationDelete]:

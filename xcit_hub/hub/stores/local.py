@@ -21,6 +21,8 @@ class LocalStore:
         path = Path(name)
         if path.is_dir():
             return snapshot_of_folder(path, name)
+        if path.exists() and not path.is_file():
+            raise HubError("This is not a file: a pipe or a device.", where=path, fix="Give a file or a folder.")
         if not path.is_file():
             raise HubError(
                 "There is no such file or folder.",
@@ -62,7 +64,8 @@ def snapshot_of_folder(folder: Path, name: str) -> Snapshot:
     files = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if not path.is_dir() and not any(part.startswith(".") for part in relative.parts):
+        is_named = str(relative).isprintable()  # other names are not UTF-8, and no file of a model has one
+        if is_named and not path.is_dir() and not any(part.startswith(".") for part in relative.parts):
             files[relative.as_posix()] = File(file_inside(folder, relative.as_posix()).stat().st_size)
     return Snapshot(name, None, files, origin=str(folder))
 
@@ -78,10 +81,16 @@ def file_inside(folder: Path, relative: str) -> Path:
     root = folder.resolve()
     boundary = root.parent.parent if root.parent.name == "snapshots" else root
     path = root / relative
-    if not path.resolve().is_relative_to(boundary):
+    try:
+        is_inside = path.resolve().is_relative_to(boundary)
+    except (OSError, RuntimeError):
+        raise HubError(f"The file {relative} is a link that leads in a circle.", where=path, fix="Remove it.") from None
+    if not is_inside:
         raise HubError(
             f"The file {relative} is a link that leaves its folder.", where=path, fix="Replace the link by the file."
         )
+    if path.exists() and not path.is_file():
+        raise HubError(f"{relative} is not a file: a pipe or a device.", where=path, fix="Remove that entry.")
     if not path.is_file():
         raise HubError(f"The file {relative} is missing.", where=path, fix="Publish or copy the model again.")
     return path

@@ -21,7 +21,7 @@ from cards.card import Card
 from cards.check import read as read_card
 from xcit_hub.errors import HubError, InputError, closest
 from xcit_hub.files import contained, sha256_of, write_text
-from xcit_hub.hub import cache, config
+from xcit_hub.hub import address, cache, config, guard
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
 from xcit_hub.hub.transport import download
@@ -75,6 +75,8 @@ class MindSporeHubStore:
     def __init__(self, location: str | None, context: Context) -> None:
         self.root = Path(location).expanduser() if location is not None else None
         self.context = context
+        # A card may lead to the server it came from, wherever that is, and to public ones.
+        self._trusted: frozenset[str] = frozenset()
 
     def resolve(self, name: str, revision: str | None = None) -> Snapshot:
         """Find and read a card; nothing is downloaded but a card that was named by its link."""
@@ -122,7 +124,7 @@ class MindSporeHubStore:
             commit,
             path,
             expected,
-            lambda stream: download(link, stream, snapshot.name),
+            lambda stream: download(link, stream, snapshot.name, trusted=self._trusted),
             offline=self.context.offline,
             force=self.context.force,
         )
@@ -228,7 +230,8 @@ class MindSporeHubStore:
         shipped = index.find(uid) if uid is not None else None
         if urlsplit(link).path.endswith(".md") and not self.context.offline:
             stream = io.BytesIO()
-            download(_raw(link), stream, link)
+            self._trusted = frozenset([guard.netloc(address.parsed(link))])
+            download(_raw(link), stream, link, limit=guard.CARD_BYTES, trusted=self._trusted)
             card = read_card(stream.getvalue().decode("utf-8", errors="replace") + "\n")
             return _Found(uid or f"mindspore/{Path(link).stem}", card, link)
         if shipped is None or uid is None:

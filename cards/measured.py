@@ -1,0 +1,143 @@
+"""What a card tells of the run that made or measured its weights: each field of a run record has one place here."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Any
+
+from cards.front_matter import is_deep
+from cards.public import file_name, is_model_id
+from xcit_hub.run_record import RunRecord
+
+ELSEWHERE = frozenset(
+    {"recipe", "flags", "started_from", "device", "cards", "batch_size", "image_size", "jit_level", "dataset",
+     "graph_compile_seconds", "ms_per_step", "images_per_second", "params", "num_classes", "classes", "top1", "top5",
+     "eval_loss", "eval_samples", "preprocessing", "model", "dialect"}
+)  # fmt: skip
+"""Told in sections of their own, or held against the file."""
+
+TABLE: dict[str, tuple[str, str]] = {
+    "epochs": ("epochs", "训练轮数"),
+    "train_samples": ("images trained on", "训练图像数"),
+    "seed": ("seed", "随机种子"),
+    "mode": ("mode", "运行模式"),
+    "final_loss": ("training loss of the last epoch", "最后一轮的训练损失"),
+    "weights": ("weights in the file", "文件中的权重"),
+    "checkpoint": ("evaluated file", "评估的文件"),
+    "eval_seconds": ("seconds to evaluate", "评估用时（秒）"),
+    "skipped_updates": ("updates left out because gradients were not finite", "因梯度非有限值而跳过的更新"),
+    "unreadable": ("images that could not be read", "无法读取的图像"),
+    "versions": ("software", "软件"),
+}
+"""Told in a table of the run, under these names."""
+
+LEFT_OUT: dict[str, str] = {
+    "format": "of the record, not of the run",
+    "configuration": "the recipe says every key, and the flags what was changed",
+    "checkpoint_sha256": "held against the file, whose own digest the card has",
+}
+"""Not told, with the reason."""
+
+# Hugging Face's own word for a folder of images a class: what a figure was measured on when nobody can say more.
+UNNAMED = "imagefolder"
+IMAGENET = "ImageNet-1k"
+_IMAGENET_NAMES = frozenset({"imagenet", "imagenet-1k", "imagenet2012", "imagenet-2012"})
+_IMAGENET_IMAGES = 50_000
+
+_WHERE_FILES_LIE = frozenset({"ckpt_save_dir", "data_dir", "config", "resume_opt", "resume"})
+
+_BEGIN = frozenset({"ckpt_path", "pretrained"})
+
+
+def table(run: RunRecord, lang: str) -> list[tuple[str, str]]:
+    """Return the rows of the table of a run: name and value as text; fields that say nothing are left out."""
+    told = [(names[lang == "zh"], _said(name, getattr(run, name))) for name, names in TABLE.items()]
+    return [(name, text) for name, text in told if text]
+
+
+def dataset_of(run: RunRecord) -> str:
+    """Return the name of what a run measured on. ImageNet-1k's validation set has 50,000 images and nothing less."""
+    name = file_name(run.dataset or "") or UNNAMED
+    if name.lower() not in _IMAGENET_NAMES:
+        return name
+    return IMAGENET if run.eval_samples == _IMAGENET_IMAGES else UNNAMED
+
+
+def device_of(run: RunRecord) -> str:
+    """Return on what a run was measured: devices and MindSpore's version."""
+    software = f"MindSpore {run.versions.mindspore}" if run.versions.mindspore else None
+    machine = f"{run.cards or 1} × {run.device}" if run.device else None
+    return ", ".join(part for part in (machine, software) if part) or "run.json"
+
+
+def changes(run: RunRecord) -> dict[str, str]:
+    """Return the recipe's keys that the command line changed, with their values as they were written there."""
+    return {name: _flag(value) for name, value in run.flags.items() if name not in _WHERE_FILES_LIE}
+
+
+def data_folder(dataset: str | None) -> str:
+    """Return a stand-in for the folder where somebody keeps a data set."""
+    words = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in (dataset or "images").lower())
+    return f"/path/to/{words or 'images'}"
+
+
+def command(run: RunRecord) -> str:
+    """Return the command that repeats a training run."""
+    several = f"msrun --bind_core=True --worker_num {run.cards} --local_worker_num {run.cards} "
+    recipe = ["--config", shlex.quote(run.recipe)] if run.recipe else []
+    words = [f"{several if (run.cards or 1) > 1 else ''}python train.py", *recipe, *_flags(run, frozenset())]
+    return _line(words)
+
+
+def validation(run: RunRecord, weights: str) -> str:
+    """Return the command that measures the weights as the run did; what only begins a training run is left out."""
+    recipe = ["-c", shlex.quote(run.recipe)] if run.recipe else []
+    return _line(
+        ["python validate.py", *recipe, *_flags(run, _BEGIN), "--ckpt_path", shlex.quote(f"/path/to/{weights}")]
+    )
+
+
+def _flags(run: RunRecord, without: frozenset[str]) -> list[str]:
+    told = {name: value for name, value in changes(run).items() if name not in without}
+    flags = [shlex.quote(word) for name, value in told.items() for word in (f"--{name}", value)]
+    return ["--data_dir", data_folder(dataset_of(run)), *flags]
+
+
+def _line(words: list[str]) -> str:
+    # On one line nothing can end the block of code that the command stands in.
+    return " ".join(" ".join(words).split())
+
+
+def origin(run: RunRecord) -> str | None:
+    """Return the model id or the file name of the weights that a run began with."""
+    start = run.started_from
+    return start if start is None or is_model_id(start) else file_name(start) or None
+
+
+def _flag(value: Any) -> str:
+    told = "…" if isinstance(value, (list, dict)) and is_deep(value) else _anywhere(value)
+    return json.dumps(told, ensure_ascii=False) if isinstance(told, (list, dict)) else str(told)
+
+
+def _anywhere(value: Any) -> Any:
+    """Return the same value with a stand-in for each path of somebody's disk; the name of a model stays."""
+    if isinstance(value, list):
+        return [_anywhere(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _anywhere(entry) for key, entry in value.items()}
+    if isinstance(value, str) and re.search(r"[/\\]", value) and not is_model_id(value):
+        return f"/path/to/{file_name(value)}"
+    return value
+
+
+def _said(name: str, value: Any) -> str:
+    if name == "versions":
+        said = value.model_dump(exclude_none=True)
+        return ", ".join(f"{key} {version}" for key, version in said.items())
+    if name == "unreadable":
+        return str(len(value)) if value else ""
+    if name == "checkpoint":
+        return file_name(value) if value else ""
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,234 @@
+"""The card of a trained model speaks of that model: its data, its origin, the flags that were used."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from cards import measured
+from cards.card import FORMS, LANGUAGES
+from cards.check import check, read
+from cards.facts import CardYaml, Facts
+from cards.gather import of_checkpoint
+from cards.generate import prose, render
+from cards.metadata import CardMetadata
+from cards.page import html
+from cards.provenance import LEFT_OUT, Conversion
+from cards.write import write
+from xcit_hub import variants
+from xcit_hub.errors import InputError
+from xcit_hub.parameters import parameter_shapes
+from xcit_hub.run_record import RunRecord
+
+NANO = "xcit_nano_12_p16_224"
+FLOWERS = {
+    "format": 2,
+    "recipe": "/home/me/configs/xcit/xcit_nano_12_p16_224.yaml",
+    "flags": {
+        "data_dir": "/home/me/flowers", "ckpt_save_dir": "/home/me/out", "lr": 2.5e-4, "epoch_size": 20,
+        "image_resize": 32, "interpolation": "bilinear", "ckpt_path": "/home/me/start.ckpt",
+        "note": "it's; rm -rf /", "mixup": False,
+    },
+    "configuration": {"lr": 2.5e-4},
+    "started_from": "timm/xcit_nano_12_p16_224.fb_in1k",
+    "versions": {"mindspore": "2.8.0", "numpy": "1.26.4", "something": "7"},
+    "device": "CPU", "cards": 2, "batch_size": 8, "image_size": [32, 48], "mode": "graph",
+    "model": NANO, "dialect": "paper", "num_classes": 3, "classes": ["daisy", "rose | red", "tulip"],
+    "dataset": "flowers", "train_samples": 300, "seed": 42, "epochs": 20, "final_loss": 0.125,
+    "top1": 99.5, "top5": 100.0, "eval_loss": 0.0625, "eval_samples": 200, "eval_seconds": 1.5,
+    "preprocessing": {"input_size": [3, 32, 48], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25],
+                      "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash"},
+    "weights": "average", "checkpoint": "/home/me/out/best.ckpt", "skipped_updates": 1, "unreadable": ["a.jpg"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = np.random.default_rng(0)
+    shapes = parameter_shapes(variants.architecture(NANO), num_classes=3)
+    path = tmp_path_factory.mktemp("flowers") / "best.safetensors"
+    save_file({name: generator.uniform(0.5, 1.5, shape).astype(np.float32) for name, shape in shapes.items()}, path)
+    return path
+
+
+def facts_of(checkpoint: Path, changed: dict | None = None, meta: CardYaml | None = None, **options: object) -> Facts:
+    run = RunRecord.model_validate(FLOWERS | (changed or {}))
+    return of_checkpoint(checkpoint, run=run, meta=meta, **options)
+
+
+def test_every_field_of_a_run_record_has_one_place():
+    places = [*measured.ELSEWHERE, *measured.TABLE, *measured.LEFT_OUT]
+    assert sorted(places) == sorted(RunRecord.model_fields)
+    assert all(measured.LEFT_OUT.values())
+
+
+def test_the_record_settles_architecture_dialect_and_classes(checkpoint):
+    facts = facts_of(checkpoint)
+    assert (facts.architecture, facts.dialect, facts.num_classes) == (NANO, "paper", 3)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_fine_tuned_card_speaks_of_its_own_model(checkpoint, lang):
+    facts = facts_of(checkpoint)
+    text = prose(facts, lang)
+    for said in ("flowers", "300", "99.5", "0.0625", "`timm/xcit_nano_12_p16_224.fb_in1k`", "daisy", "rose \\| red",
+                 "32 × 48", "0.5, 0.5, 0.5", "0.25, 0.25, 0.25", "bilinear", "something 7", "| 0.125 |", "| 42 |",
+                 "| lr | 0.00025 |", "(1, 3, 32, 48)"):  # fmt: skip
+        assert said in text, said
+    for unsaid in ("ImageNet-1k", "/path/to/imagenet", "/home/me", "100", "holds every number", "train 和 val`下"):
+        assert unsaid not in text.replace("100 %", ""), unsaid
+    assert ("beginning with" if lang == "en" else "起点是") in text
+
+
+def test_the_command_repeats_the_run():
+    flags = {
+        "data_dir": "/home/me/flowers", "lr": 2.5e-4, "mixup": False, "ckpt_path": "C:\\me\\start.ckpt",
+        "nothing": None,
+        "names": ["/home/me/a", "b"], "note": "it's; rm -rf $HOME\n```\n", "model": "timm/xcit_nano_12_p16_224.fb_in1k",
+    }  # fmt: skip
+    run = RunRecord.model_validate(FLOWERS | {"recipe": "configs/xcit/r.yaml", "flags": flags})
+    assert measured.command(run) == (
+        "msrun --bind_core=True --worker_num 2 --local_worker_num 2 python train.py --config configs/xcit/r.yaml "
+        "--data_dir /path/to/flowers --lr 0.00025 --mixup False --ckpt_path /path/to/start.ckpt --nothing None "
+        """--names '["/path/to/a", "b"]' --note 'it'"'"'s; rm -rf $HOME ``` ' """
+        "--model timm/xcit_nano_12_p16_224.fb_in1k"
+    )
+    measuring = measured.validation(run, "best.ckpt")
+    assert measuring.startswith("python validate.py -c configs/xcit/r.yaml --data_dir /path/to/flowers --lr 0.00025 ")
+    assert measuring.endswith(" --ckpt_path /path/to/best.ckpt") and measuring.count("--ckpt_path") == 1
+    alone = measured.command(run.model_copy(update={"cards": 1, "flags": {}}))
+    assert alone == "python train.py --config configs/xcit/r.yaml --data_dir /path/to/flowers"
+
+
+def test_the_metadata_names_what_it_was_made_from_and_what_was_measured(checkpoint):
+    found = read(render(facts_of(checkpoint), form="hugging-face", lang="en")).metadata
+    assert found.base_model == ["timm/xcit_nano_12_p16_224.fb_in1k"]
+    assert [(result.dataset_name, result.metric_value) for result in found.results] == [("flowers", 99.5)]
+    assert found.datasets == []
+    hub = read(render(facts_of(checkpoint), form="mindspore-hub", lang="en")).metadata
+    assert hub.evaluation == "top1acc99.5"
+
+
+def test_a_start_from_a_file_is_told_by_its_name_and_is_not_a_base_model(checkpoint):
+    facts = facts_of(checkpoint, {"started_from": "/home/me/secret/start.ckpt"})
+    assert facts.base_model == []
+    assert "`start.ckpt`" in prose(facts, "en") and "secret" not in prose(facts, "en")
+    known = facts_of(checkpoint, {"started_from": "xcit_nano_12_p16_224.fb_in1k"})
+    assert known.base_model == ["timm/xcit_nano_12_p16_224.fb_in1k"]
+
+
+@pytest.mark.parametrize(("classes", "kept"), [(2, False), (5, False), (6, True), (1000, True)])
+def test_top5_of_fewer_than_six_classes_is_left_out(tmp_path, classes, kept):
+    shapes = parameter_shapes(variants.architecture(NANO), num_classes=classes)
+    path = tmp_path / "m.safetensors"
+    save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, path)
+    facts = facts_of(path, {"num_classes": classes, "classes": None})
+    assert (facts.accuracy[0].top5 is not None) is kept
+    assert (facts.run.top5 is not None) is kept
+    assert any("top-5" in note for note in facts.assumed) is not kept
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_page_names_the_top1_that_has_no_place_in_the_chart(checkpoint, lang):
+    page = html(read(render(facts_of(checkpoint), form="hugging-face", lang=lang)), lang)
+    assert "99.5 % (flowers)" in page
+    page = html(read(render(facts_of(checkpoint), form="mindspore-hub", lang=lang)), lang)
+    assert "99.5 %" in page
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"model": "xcit_tiny_12_p16_224"}, "xcit_tiny_12_p16_224"),
+        ({"num_classes": 4}, "num_classes 4"),
+        ({"top1": 60.0, "top5": 50.0}, "top1 60"),
+        ({"classes": ["a"] * 4}, "4 names"),
+        ({"checkpoint_sha256": "0" * 64}, "another file"),
+    ],
+)
+def test_a_record_of_another_network_is_refused(checkpoint, changed, named):
+    with pytest.raises(InputError, match=named):
+        facts_of(checkpoint, changed, architecture=NANO, dialect="paper", num_classes=3)
+
+
+def test_a_plain_run_on_imagenet_keeps_the_projects_words(checkpoint):
+    plain = {"started_from": None, "flags": {"data_dir": "/x"}, "dataset": "imagenet", "eval_samples": 50_000}
+    text = prose(facts_of(checkpoint, plain), "en")
+    assert "unpack [ImageNet-1k]" in text and "The recipe holds every number of the run" in text
+    assert "| seed | 42 |" in text
+
+
+SECRETS = (
+    "https://me:hunter2@example.com/a.ckpt", "https://example.com/a.ckpt?token=hunter2",
+    "https://example.com/a.ckpt?x=1&access_token=hunter2&y=2", "https://example.com/a.ckpt?X-Amz-Signature=hunter2",
+    "https://:hunter2@example.com/a.ckpt", "https://hunter2@example.com/a.ckpt", "s3://k:hunter2@bucket/a.ckpt",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_no_card_holds_a_password_or_a_token_of_an_address(checkpoint, tmp_path, secret):
+    meta = CardYaml.model_validate(
+        {"repo_link": secret, "summary": f"see {secret} there", "asset": [{"asset-link": secret}],
+         "recipe_url": secret, "accuracy": [{"top1": 1, "source": secret, "source_url": secret}]}
+    )  # fmt: skip
+    report = {"source": {"path": secret}, "target": {"path": "b"}, "notes": [f"from {secret}"]}
+    facts = facts_of(checkpoint, {"started_from": secret, "flags": {"from": secret}}, meta, conversion=report)
+    for path in write(facts, tmp_path, forms=FORMS, langs=LANGUAGES):
+        assert "hunter2" not in path.read_text(encoding="utf-8"), path
+    assert "hunter2" not in (tmp_path / "facts.json").read_text(encoding="utf-8")
+    told = f"# t\n\n---\nrepo-link: {secret}\n---\n\nx\n"
+    assert any("password or a token" in fault.message for fault in check(told))
+
+
+def test_every_field_of_a_report_is_told_left_out_by_name_or_listed(checkpoint):
+    report = {
+        "source": {"path": "a.pth", "surprise": 1}, "target": {"path": "b"}, "architecture": NANO,
+        "architecture_assumed": True, "kind": "classifier", "num_classes": 3, "head_untrained": True, "in_chans": 3,
+        "seconds": 1.0, "dialect": "paper", "tensors": 5, "versions": {"xcit-hub": "1"}, "novelty": {"a": 1},
+        "parity": {"passed": True, "max_error": 0, "relative_error": 0, "bar": 1e-5, "rule": {}, "more": 2,
+                   "checks": [{"what": "logits", "error": 0, "bar": 1, "passed": True, "tolerance": {}}]},
+    }  # fmt: skip
+    told = Conversion.model_validate(report)
+    assert told.unread == ["more", "novelty", "surprise"]
+    facts = facts_of(checkpoint, conversion=report)
+    text = prose(facts, "en")
+    for said in ("more, novelty, surprise", "new and random", "assumed"):
+        assert said in text
+    assert any("novelty" in note for note in facts.assumed)
+    assert all(LEFT_OUT.values())
+
+
+names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=3, max_size=20)
+
+
+@settings(derandomize=True, max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=names, value=st.none() | st.booleans() | st.integers() | st.text("abc") | st.lists(st.integers()))
+def test_a_random_unknown_field_is_refused_by_name_or_listed(tmp_path, name, value):
+    known = {*RunRecord.model_fields, *CardYaml.model_fields, *Conversion.model_fields, *LEFT_OUT}
+    if name in known:
+        return
+    (tmp_path / "run.json").write_text(json.dumps(FLOWERS | {name: value}))
+    with pytest.raises(InputError, match=name):
+        RunRecord.read(tmp_path / "run.json")
+    (tmp_path / "card.yaml").write_text(f"author: me\n{name}: {json.dumps(value)}\n")
+    with pytest.raises(InputError, match=name):
+        CardYaml.read(tmp_path / "card.yaml")
+    report = {"source": {"path": "a"}, "target": {"path": "b"}, name: value}
+    assert Conversion.model_validate(report).unread == [name]
+    with pytest.raises(InputError, match=name):
+        (tmp_path / "facts.json").write_text(json.dumps({name: value}))
+        Facts.read(tmp_path / "facts.json")
+    card = f"# t\n\n---\nauthor: me\n{name}: {json.dumps(value)}\n---\n\nx\n"
+    assert name in (read(card).metadata.model_extra or {})
+
+
+def test_a_dataset_card_is_not_a_model_card():
+    dataset = "---\nlicense: mit\ntask_categories:\n- image-classification\nsize_categories:\n- 1K<n<10K\n---\n\n# d\n"
+    assert any("card of a dataset" in fault.message for fault in check(dataset) if fault.severity == "error")
+    space = "---\ntitle: x\nsdk: gradio\napp_file: app.py\n---\n\n# s\n"
+    assert any("card of a Space" in fault.message for fault in check(space) if fault.severity == "error")
+    assert CardMetadata().results == []

@@ -1,0 +1,323 @@
+"""Files as the real writers leave them: PyTorch's, timm's and MindSpore's. The network in them is read bit for bit."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_networks import TINY, network, same
+
+from xcit_hub.checkpoints import checkpoint, translate
+from xcit_hub.checkpoints.beside import Reason
+from xcit_hub.checkpoints.checkpoint import StoredTensor
+from xcit_hub.checkpoints.weights import Weights, load
+from xcit_hub.errors import WeightsError
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+
+OURS = network()
+
+
+def twin(shift: float = 0.0) -> Any:
+    """timm's own network with the tiny weights."""
+    from timm.models.xcit import Xcit
+
+    model = Xcit(patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=7, eta=1.0, tokens_norm=True)
+    state = {
+        name: torch.from_numpy(tensor.numpy().copy() + shift)
+        for name, tensor in translate.from_ours(OURS, "timm").items()
+    }
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def trained(model: Any, optimizer: Any) -> None:
+    """One step with gradients of zero and no rate: state appears, no weight moves."""
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+
+
+def reasons(weights: Weights) -> set[Reason]:
+    return {entry.reason for entry in weights.dropped} - {Reason.BATCH_COUNTER}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+# ---- PyTorch
+
+OPTIMIZERS = ["SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "Adagrad", "Adadelta", "ASGD"]
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_pytorchs_tutorial_file_with_each_of_its_optimizers(folder: Path, name: str, legacy: bool):
+    model = twin()
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.0, **options)
+    if name not in ("Rprop", "ASGD"):  # these move weights without a gradient, or at once
+        trained(model, optimizer)
+    content = {
+        "epoch": 3,
+        "model_state_dict": model.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 3).state_dict(),
+        "loss": torch.tensor(0.5),
+        "train_losses": torch.rand(20),
+        "best_acc1": torch.tensor(71.5),
+        "rng_state": torch.get_rng_state(),
+        "scaler": {"scale": 65536.0, "growth_tracker": 0},
+    }
+    torch.save(content, folder / "x.pth", _use_new_zipfile_serialization=not legacy)
+    weights = load(folder / "x.pth")
+    assert same(weights.tensors, OURS)
+    assert Reason.OUTSIDE not in reasons(weights)
+    assert {Reason.METRIC, Reason.RANDOM_STATE} <= reasons(weights)
+
+
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "bare": lambda model: model.state_dict(),
+    "DataParallel": lambda model: {"state_dict": torch.nn.DataParallel(model).state_dict()},
+    "compile": lambda model: torch.compile(model).state_dict(),
+    "compiled in parallel": lambda model: torch.nn.DataParallel(torch.compile(model)).state_dict(),
+    "Sequential": lambda model: torch.nn.Sequential(torch.nn.Identity(), model).state_dict(),
+    "ModuleDict": lambda model: torch.nn.ModuleDict({"encoder": model}).state_dict(),
+    "a list": lambda model: [{"net": model.state_dict()}, 3],
+    "a tuple deep down": lambda model: {"a": ({"b": [model.state_dict()]},)},
+    "DeepSpeed": lambda model: {
+        "module": {f"_forward_module.{name}": value for name, value in model.state_dict().items()},
+        "dp_world_size": 1,
+        "optimizer": None,
+    },
+    "TimmWrapper": lambda model: {f"timm_model.{name}": value for name, value in model.state_dict().items()},
+    "PEFT, merged": lambda model: {f"base_model.model.{name}": value for name, value in model.state_dict().items()},
+    "Lightning": lambda model: {
+        "state_dict": {
+            **{f"model.{name}": value for name, value in model.state_dict().items()},
+            "criterion.weight": torch.ones(7),
+            "val_acc.tp": torch.zeros(7, dtype=torch.int64),
+            "val_loss.mean_value": torch.tensor(0.5),
+        },
+        "epoch": 2,
+        "global_step": 10,
+        "pytorch-lightning_version": "2.5.0",
+        "loops": {"fit_loop": {"epoch_progress": {"total": {"ready": 1}}}},
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.tensor(0.1), "dirpath": "/x"}},
+        "optimizer_states": [
+            {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(3, 4)}}, "param_groups": []}
+        ],
+        "lr_schedulers": [],
+        "hyper_parameters": argparse.Namespace(lr=0.1),
+    },
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".pth.tar", ""])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_the_network_is_read_out_of_whatever_pytorch_wraps_it_in(folder: Path, wrapper: str, suffix: str):
+    torch.save(WRAPPERS[wrapper](twin()), folder / f"x{suffix}")
+    weights = load(folder / f"x{suffix}")
+    assert same(weights.tensors, OURS)
+    assert (weights.family, weights.dialect) == ("timm", "paper")
+    assert reasons(weights) <= {Reason.METRIC, Reason.OPTIMIZER, Reason.COUNTER}
+
+
+def test_timms_saver_with_its_average(folder: Path):
+    from timm.utils import CheckpointSaver, ModelEmaV3
+
+    model = twin()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
+    trained(model, optimizer)
+    average = ModelEmaV3(twin(shift=1.0))
+    saver = CheckpointSaver(
+        model=model,
+        optimizer=optimizer,
+        args=argparse.Namespace(model="xcit"),
+        model_ema=average,
+        checkpoint_dir=str(folder),
+    )
+    saver.save_checkpoint(0, metric=0.5)
+    for path in (folder / "last.pth.tar", folder / "checkpoint-0.pth.tar"):
+        plain, averaged = load(path), load(path, ema=True)
+        assert same(plain.tensors, OURS)
+        assert "both there" in plain.notes[0]
+        assert (averaged.tensors["cls_token"].numpy() == OURS["cls_token"].numpy() + 1).all()
+        assert reasons(plain) == {Reason.AVERAGED, Reason.OPTIMIZER}
+
+
+def test_pytorchs_averaged_model(folder: Path):
+    averaged = torch.optim.swa_utils.AveragedModel(twin())
+    torch.save({"model": twin(shift=1.0).state_dict(), "swa_model": averaged.state_dict()}, folder / "x.pth")
+    weights = load(folder / "x.pth", ema=True)
+    assert same(weights.tensors, OURS)
+    assert "swa_model.n_averaged" in [entry.name for entry in weights.dropped]
+
+
+def test_adapters_inside_the_network_are_refused_by_name(folder: Path):
+    state = {f"base_model.model.{name}": value for name, value in twin().state_dict().items()}
+    state["base_model.model.blocks.0.attn.qkv.lora_A.default.weight"] = torch.zeros(4, 16)
+    torch.save(state, folder / "x.pth")
+    with pytest.raises(WeightsError, match=r"unexpected: 'blocks.0.attn.qkv.lora_A.default.weight'"):
+        load(folder / "x.pth")
+
+
+def test_a_fine_tuners_own_head_is_listed_by_name(folder: Path):
+    state = {f"backbone.{name}": value for name, value in twin().state_dict().items() if not name.startswith("head")}
+    torch.save({"state_dict": {**state, "classifier.weight": torch.zeros(3, 16)}}, folder / "x.pth")
+    weights = load(folder / "x.pth")
+    assert weights.kind == "backbone"
+    assert reasons(weights) == {Reason.OUTSIDE}
+    assert any("state_dict.classifier.weight" in note for note in weights.notes)
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_a_robust_wrappers_normalisation_becomes_the_configurations(folder: Path, scale: int):
+    import json
+
+    from xcit_hub.checkpoints.rewrite import rewrite
+
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+    state = {f"model.{name}": value for name, value in twin().state_dict().items()}
+    state |= {"normalize.mean": scale * torch.tensor(mean).view(1, 3, 1, 1)}
+    state |= {"normalize.std": scale * torch.tensor(std).view(1, 3, 1, 1)}
+    torch.save(state, folder / "x.pth")
+    report = rewrite(folder / "x.pth", folder / "y.safetensors")
+    assert np.allclose(report.as_dict()["normalization"], [mean, std], rtol=1e-6)
+    config = json.loads((folder / "y.config.json").read_text())
+    assert np.allclose([config["mean"], config["std"]], [mean, std], rtol=1e-6)
+    state["normalize.std"][0, 0] = 0
+    torch.save(state, folder / "x.pth")
+    with pytest.raises(WeightsError, match="normalisation"):
+        load(folder / "x.pth")
+
+
+# ---- MindSpore
+
+
+class Net:
+    """A cell with the tiny network's parameters under MindCV's names."""
+
+    def __new__(cls) -> Any:
+        import mindspore
+        from mindspore import nn
+
+        cell = nn.Cell()
+        for name, tensor in OURS.items():
+            parameter = mindspore.Parameter(mindspore.Tensor(tensor.numpy().copy()), name=name)
+            parameter.requires_grad = "moving" not in name
+            cell.insert_param_to_cell(name.replace(".", "-"), parameter)
+            parameter.name = name
+        return cell
+
+
+def mindspore_optimizers() -> dict[str, Callable[[Any], Any]]:
+    from mindspore import mint, nn
+    from mindspore.experimental import optim
+
+    made: dict[str, Callable[[Any], Any]] = {
+        "Momentum": lambda params: nn.Momentum(params, 0.1, 0.9),
+        "Adam amsgrad": lambda params: nn.Adam(params, use_amsgrad=True),
+        "RMSProp centered": lambda params: nn.RMSProp(params, centered=True),
+        "LARS": lambda params: nn.LARS(nn.Momentum(params, 0.1, 0.9)),
+        "AdaFactor": lambda params: nn.AdaFactor(params, learning_rate=None),
+    }
+    plain = "SGD Adam AdamWeightDecay Adagrad FTRL Lamb LazyAdam ProximalAdagrad AdaMax Adadelta ASGD Rprop AdamOffload"
+    made |= {name: _with_learning_rate(getattr(nn, name)) for name in plain.split()}
+    experimental = "ASGD Adadelta Adagrad Adam AdamW Adamax NAdam RAdam RMSprop Rprop SGD"
+    made |= {f"experimental {name}": _with_rate(getattr(optim, name)) for name in experimental.split()}
+    made |= {f"mint {name}": _with_rate(getattr(mint.optim, name)) for name in ("Adam", "AdamW", "SGD")}
+    return made
+
+
+def _with_learning_rate(optimizer: Any) -> Callable[[Any], Any]:
+    return lambda params: optimizer(params, learning_rate=0.1)
+
+
+def _with_rate(optimizer: Any) -> Callable[[Any], Any]:
+    return lambda params: optimizer(params, lr=0.1)
+
+
+def test_mindspores_files_with_every_optimizer_its_loss_scale_and_appended_values(folder: Path):
+    import mindspore
+
+    for name, make in mindspore_optimizers().items():
+        net = Net()
+        optimizer = make(net.trainable_params())
+        listed = {parameter.name: parameter for parameter in (*net.get_parameters(), *optimizer.get_parameters())}
+        listed["scale_sense"] = mindspore.Parameter(mindspore.Tensor(1024.0), name="scale_sense")
+        entries = [{"name": key, "data": parameter} for key, parameter in listed.items()]
+        path = folder / "x.ckpt"
+        mindspore.save_checkpoint(entries, str(path), append_dict={"lr": 0.1, "epoch_num": 3, "note": "text"})
+        weights = load(path)
+        assert same(weights.tensors, OURS), name
+        assert weights.dialect == "mindcv", name
+        assert reasons(weights) <= {Reason.OPTIMIZER, Reason.COUNTER}, (name, weights.dropped)
+        assert len(weights.dropped) == len(listed) - len(OURS) + 2, name
+        path.chmod(0o600)
+        path.unlink()
+
+
+def test_mindspores_callback_and_average(folder: Path):
+    import mindspore
+
+    net = Net()
+    average = [{"name": f"ema.{parameter.name}", "data": parameter + 1} for parameter in net.get_parameters()]
+    entries = [{"name": parameter.name, "data": parameter} for parameter in net.get_parameters()]
+    mindspore.save_checkpoint([*entries, *average], str(folder / "x.ckpt"), crc_check=True)
+    assert same(load(folder / "x.ckpt").tensors, OURS)
+    averaged = load(folder / "x.ckpt", ema=True)
+    assert (averaged.tensors["cls_token"].numpy() == OURS["cls_token"].numpy() + 1).all()
+
+
+def test_mindspores_safetensors(folder: Path):
+    import mindspore
+
+    entries = [{"name": parameter.name, "data": parameter} for parameter in Net().get_parameters()]
+    mindspore.save_checkpoint(entries, str(folder / "x"), format="safetensors")
+    weights = load(folder / "x.safetensors", dialect="paper")
+    assert same(weights.tensors, OURS)
+    assert weights.architecture.embed_dim == TINY.embed_dim
+
+
+# ---- Numbers that no training leaves
+
+
+def test_weights_of_zeros_denormal_numbers_and_variances_of_zero_are_named(folder: Path):
+    tensors = translate.from_ours(OURS, "timm")
+    changes = {
+        "blocks.0.attn.qkv.weight": 0.0,
+        "blocks.1.mlp.fc1.weight": 1e-40,
+        "patch_embed.proj.0.1.running_var": 0.0,
+        "blocks.0.mlp.fc1.bias": 0.0,
+    }
+    for name, value in changes.items():
+        tensors[name] = StoredTensor.of(np.full(tensors[name].shape, value, np.float32))
+    variance = tensors["blocks.0.local_mp.bn.running_var"].numpy().copy()
+    variance[3] = 0
+    tensors["blocks.0.local_mp.bn.running_var"] = StoredTensor.of(variance)
+    checkpoint.write(folder / "x.safetensors", tensors)
+    from xcit_hub.checkpoints.inspection import inspect
+    from xcit_hub.checkpoints.rewrite import rewrite
+
+    for notes in (
+        load(folder / "x.safetensors").notes,
+        inspect(folder / "x.safetensors").notes,
+        rewrite(folder / "x.safetensors", folder / "y.ckpt").weights.notes,
+    ):
+        told = [note for note in notes if note.startswith("Untrained or damaged?")]
+        assert len(told) == 3
+        assert "blocks.0.attn.qkv.weight, patch_embed.proj.0.1.running_var: nothing but zeros" in told[0] or (
+            "patch_embed.proj.0.1.running_var, blocks.0.attn.qkv.weight: nothing but zeros" in told[0]
+        )
+        assert "blocks.1.mlp.fc1.weight: nothing but denormal" in told[1]
+        assert "blocks.0.local_mp.bn.running_var: variances of zero" in told[2]
+    checkpoint.write(folder / "x.safetensors", translate.from_ours(OURS, "timm"))
+    assert not any("Untrained" in note for note in load(folder / "x.safetensors").notes)

@@ -44,7 +44,7 @@ LARGEST_FACTOR = 4.0
 FLOOR = 4.0
 """Distances below this many unit roundoffs of the output's root mean square always pass.
 
-It is there for outputs that PyTorch gives nearly exactly, and asks for no more than PyTorch itself gives: of 648 outputs
+It is there for outputs that PyTorch gives nearly exactly, and asks for no more than PyTorch gives: of 648 outputs
 the nearest hundredth was 4.4 away, the median 9. By 36 networks (18 architectures, both dialects, one seed each, 4 × 4
 patches, batch 2) on AVX2, in PyTorch, MindSpore and the compiled operations alike, nothing needs a floor:
 

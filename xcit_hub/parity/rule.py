@@ -19,7 +19,7 @@ network gains nothing by it: rounding stays rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -235,9 +235,33 @@ class Reference:
         self.runs += 1
 
 
+def failed_checks(
+    found: Array | Sequence[Array], network: Any, images: Array, run: Callable[[Any, Any], Any] | None = None
+) -> tuple[Check, ...]:
+    """Judge one array of ours, or several, beside what a PyTorch network gives; return the checks that fail.
+
+    Args:
+        run: what to ask the network for, called with it and its images; by default its output. What it returns must
+            have the form of ``found``: a tensor, or a sequence of them.
+    """
+    import torch
+
+    def outputs(network: Any, images: Any) -> dict[str, Any]:
+        with torch.no_grad():
+            return _numbered(run(network, images) if run else network(images))
+
+    checks = Reference(network, images, outputs).check(_numbered(found))
+    return tuple(check for check in checks if not check.passed)
+
+
 def worst(checks: Iterable[Check]) -> Check:
     """Return the check that is furthest beyond its tolerance, or nearest to it."""
     return max(checks, key=lambda check: check.of_tolerance)
+
+
+def _numbered(values: Any) -> dict[str, Any]:
+    several = isinstance(values, (list, tuple))
+    return {f"output {index}": value for index, value in enumerate(values if several else [values])}
 
 
 def _logits(network: Any, images: Any) -> dict[str, Any]:

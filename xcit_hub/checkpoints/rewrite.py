@@ -77,7 +77,7 @@ def rewrite(
             for :attr:`Report.parity`. Where their ``passed`` is false, nothing takes the target's place.
 
     Raises:
-        CheckpointError: the source is no whole checkpoint, or the target's format cannot hold it.
+        CheckpointError: the source is not a whole checkpoint, or the target's format cannot hold it.
         WeightsError: see :func:`~xcit_hub.checkpoints.weights.load`; or the target family has no such network.
         InputError: the options ask for what cannot be.
     """

@@ -44,7 +44,7 @@ def _products(
 ) -> Iterator[tuple[int, bool]]:
     """Yield the multiply-adds of each kind of product, and whether a gradient flows on to its input."""
     dim, heads = architecture.embed_dim, architecture.num_heads
-    hidden = dim * architecture.mlp_ratio
+    hidden = architecture.mlp_hidden
     patches = tokens(architecture, height, width)
     channels = 3
     for stage, out_channels in enumerate(stem_widths(architecture)):

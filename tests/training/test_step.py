@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from torch_twin import Arrays, arrays_of, relative_error, timm_twin
 
+from xcit_hub.accelerated import fuse
 from xcit_hub.errors import InputError
 from xcit_hub.models import create_model
 from xcit_hub.training.precision import mix_precision
@@ -214,7 +215,7 @@ def test_networks_that_would_be_trained_wrongly_are_refused(mini_architecture: s
     recipe = recipe_of(mini_architecture)
     network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
     with pytest.raises(InputError, match="fused"):
-        TrainStep(network.fuse(), recipe)
+        TrainStep(fuse(network), recipe)
     with pytest.raises(InputError, match="average"):
         TrainStep(network, recipe, ema=network)
     network.set_grad_checkpointing()

@@ -326,9 +326,3 @@ def make_plain(root: nn.Cell) -> None:
             cell.__class__ = kind
     for cell in recomputed:
         cell.recompute()
-
-
-def forget_graphs(copied: nn.Cell) -> None:
-    """Let a copied network compile graphs of its own: those that it remembers are another's."""
-    for cell in all_cells(copied):
-        cell.compile_cache.clear()

@@ -10,7 +10,6 @@ pass through those; those of class attention, which patch tokens pass.
 
 from __future__ import annotations
 
-import copy
 from functools import cache
 from typing import Any, TypeVar
 
@@ -20,10 +19,10 @@ from mindspore import dtype as mstype
 from numpy.typing import NDArray
 
 from xcit_hub.accelerated import fused_cells
-from xcit_hub.accelerated.cells import computes_in_half, forget_graphs, is_accelerated, make_accelerated
+from xcit_hub.accelerated.cells import computes_in_half, is_accelerated, make_accelerated
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT, XCiTFeatures
-from xcit_hub.models.private import no_init_parameters
+from xcit_hub.models.private import copied, no_init_parameters
 from xcit_hub.models.xcit import (
     ClassAttentionBlock,
     ConvPatchEmbed,
@@ -60,25 +59,23 @@ def fuse(network: N) -> N:
     for name, part in replaced.items():
         if part is not None:  # the position encoding goes into the patch embedding
             part.update_parameters_name(f"{name}.")
-    # deepcopy takes what its memo holds in the place of a part, which is never copied.
-    copied = copy.deepcopy(network, {id(getattr(network, name)): part for name, part in replaced.items()})
-    copied.__class__ = _fused_kind(type(network), compiled)
-    forget_graphs(copied)
+    fused = copied(network, {id(getattr(network, name)): part for name, part in replaced.items()})
+    fused.__class__ = _fused_kind(type(network), compiled)  # type: ignore[arg-type]
     if computes_in_half(network):
-        copied.to_float(mstype.float32)
-    for parameter in copied.get_parameters():
+        fused.to_float(mstype.float32)
+    for parameter in fused.get_parameters():
         parameter.set_dtype(mstype.float32)
         parameter.requires_grad = False
-    copied.set_train(False)
-    return copied
+    fused.set_train(False)
+    return fused
 
 
-def is_fused(network: nn.Cell) -> bool:
+def is_fused(network: object) -> bool:
     """Tell whether :func:`fuse` made a network."""
     return isinstance(network, _Fused)
 
 
-def refuse_if_fused(network: nn.Cell, what: str) -> None:
+def refuse_if_fused(network: object, what: str) -> None:
     """Raise an InputError that says that a fused network cannot be ``what``."""
     if is_fused(network):
         raise InputError(
@@ -106,11 +103,11 @@ class _Fused:
 
     def cast(self, dtype: Any) -> None:  # noqa: ARG002
         """Refuse: see :func:`refuse_if_fused`."""
-        refuse_if_fused(self, "cast")  # type: ignore[arg-type]
+        refuse_if_fused(self, "cast")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:  # noqa: ARG002
         """Refuse: see :func:`refuse_if_fused`."""
-        refuse_if_fused(self, "recomputed")  # type: ignore[arg-type]
+        refuse_if_fused(self, "recomputed")
 
 
 class _InOperations(_Fused):
@@ -127,7 +124,7 @@ class _InOperations(_Fused):
 
 
 @cache
-def _fused_kind(kind: type, compiled: bool) -> type:
+def _fused_kind(kind: Any, compiled: bool) -> type:
     return type(kind.__name__, (_InOperations if compiled else _Fused, kind), {"__module__": kind.__module__})
 
 

@@ -73,7 +73,7 @@ class FusedClassBlock(nn.Cell):
         epsilon: of the layer norms.
     """
 
-    def __init__(self, arrays: Mapping[str, NDArray[np.float32]], gelu: str, tokens_norm: bool, epsilon: float) -> None:
+    def __init__(self, arrays: Mapping[str, NDArray[np.float64]], gelu: str, tokens_norm: bool, epsilon: float) -> None:
         super().__init__()
         self.operands = ParameterTuple(
             [_constant(name, _laid_out(arrays[name], packed)) for name, packed in _CLASS_BLOCK_OPERANDS.items()]

@@ -6,7 +6,6 @@ the blocks, and the time until the first step hardly depends on the depth.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from xcit_hub.accelerated.cells import Block
 from xcit_hub.models import XCiT
-from xcit_hub.models.private import recomputes
+from xcit_hub.models.private import copied, recomputes
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -36,8 +35,7 @@ def _stack(blocks: list[Block]) -> tuple[_Stack, list[tuple[Parameter, list[Para
         value = Tensor(np.stack([part.asnumpy() for part in own]))
         name = first.name.replace(_FIRST, _EVERY, 1)
         parts.append((Parameter(value, name=name, requires_grad=first.requires_grad), own))
-    # deepcopy takes what its memo holds in the place of each parameter.
-    stack = copy.deepcopy(blocks[0], {id(own[0]): parameter for parameter, own in parts})
+    stack = copied(blocks[0], {id(own[0]): parameter for parameter, own in parts})
     stack.__class__ = _Stack
     stack.layers = len(blocks)
     return stack, parts

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 from mindspore import ops
 
 from xcit_hub.accelerated.build import library
-from xcit_hub.accelerated.cells import all_cells, forget_graphs, is_accelerated, make_accelerated, make_plain
+from xcit_hub.accelerated.cells import all_cells, is_accelerated, make_accelerated, make_plain
 from xcit_hub.accelerated.fused import refuse_if_fused
 from xcit_hub.models import XCiT, XCiTFeatures
 from xcit_hub.models.functions import device_target
+from xcit_hub.models.private import copied
 
 N = TypeVar("N", XCiT, XCiTFeatures)
 
@@ -64,6 +64,4 @@ def _twin(network: N) -> N:
     shared += [
         entry for cell in all_cells(network) for entry in vars(cell).values() if isinstance(entry, ops.Primitive)
     ]
-    twin = copy.deepcopy(network, {id(entry): entry for entry in shared})
-    forget_graphs(twin)
-    return twin
+    return copied(network, {id(entry): entry for entry in shared})

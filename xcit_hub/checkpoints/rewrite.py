@@ -27,12 +27,10 @@ from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.reshape import with_channels, with_head, without_pyramid
 from xcit_hub.checkpoints.sidecar import config_path
 from xcit_hub.checkpoints.translate import from_ours
-from xcit_hub.checkpoints.weights import Weights, hold_against_config, load, weights_of
+from xcit_hub.checkpoints.weights import Weights, hold_against_config, weights_of
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError, XcitHubError, closest
 from xcit_hub.files import write_text
 from xcit_hub.variants import DIALECTS, DialectName, Family
-
-__all__ = ["Progress", "Report", "Weights", "config_path", "convert", "load", "rewrite"]
 
 Progress = Callable[[int, int], None]
 Prove = Callable[[Path, Report], "dict[str, Any] | None"]
@@ -279,7 +277,3 @@ def _file(path: Path, size: int, digest: str, family: Naming, file_format: str) 
         "format": file_format,
         "family": family,
     }
-
-
-# The names under which other rooms still know it.
-convert = rewrite

@@ -6,13 +6,13 @@ The network itself is :class:`xcit_hub.models.XCiT`; this adds where it came fro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from huggingface_hub import ModelHubMixin
-from mindspore.nn.utils import no_init_parameters
 
 from xcit_hub import accelerated, models, variants
 from xcit_hub.errors import InputError, WeightsError
@@ -21,6 +21,7 @@ from xcit_hub.hub import entry
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import Located, PathLike, locate
 from xcit_hub.hub.read import Fetched, read
+from xcit_hub.models.private import no_init_parameters
 from xcit_hub.models.xcit import GlobalPool, Indices
 
 if TYPE_CHECKING:
@@ -225,6 +226,16 @@ class XCiT(
         """Return a network of MindSpore's own operations alone, see :func:`xcit_hub.accelerated.portable`."""
         return accelerated.portable(self)
 
+    @contextmanager
+    def step_by_step(self) -> Iterator[None]:
+        """Do nothing: hooks see every cell since 0.2.0. Removed in 0.3.0."""
+        warnings.warn("step_by_step() is not needed any more and goes in 0.3.0.", DeprecationWarning, stacklevel=3)
+        yield
+
+    def take_apart(self) -> None:
+        """Do nothing: hooks and other precisions work without it since 0.2.0. Removed in 0.3.0."""
+        warnings.warn("take_apart() is not needed any more and goes in 0.3.0.", DeprecationWarning, stacklevel=2)
+
     def _save_pretrained(self, save_directory: Path) -> None:
         entry.write_weights(save_directory, self.arrays(), self.description())
 
@@ -240,7 +251,16 @@ class XCiT(
             return str(super().push_to_hub(repo_id, **options))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return every parameter and buffer as float32 arrays, by MindCV's names."""
+        """Return every parameter and buffer as float32 arrays, by MindCV's names.
+
+        Raises:
+            InputError: the network is fused: its parameters are another network's.
+        """
+        if accelerated.is_fused(self):
+            raise InputError(
+                "A fused network is not a checkpoint: what was trained is folded into constants.",
+                fix="Save the network that fuse() was called on; it is unchanged.",
+            )
         return {name: value.float().asnumpy() for name, value in self.parameters_dict().items()}
 
     def description(self) -> ModelConfig:

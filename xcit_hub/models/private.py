@@ -6,7 +6,8 @@ training; it computes the same, and nothing fails at import.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, TypeVar
@@ -107,3 +108,22 @@ def forget_recomputation(root: nn.Cell) -> list[nn.Cell]:
         if isinstance(scope := vars(cell).get("_scope"), str):
             cell._scope = scope.removeprefix("recompute_")
     return recomputed
+
+
+def copied(root: CellT, instead: Mapping[int, Any]) -> CellT:
+    """Copy a cell and all inside it; its recomputation and its graphs are the copy's own.
+
+    Args:
+        instead: by ``id``, what stands in the copy in the place of a part, which is then not copied.
+    """
+    recomputers = {name: getattr(cell, "_recompute_cell", None) for name, cell in root.cells_and_names()}
+    recomputers = {name: recomputer for name, recomputer in recomputers.items() if recomputer is not None}
+    # deepcopy takes what its memo holds; a recomputer holds what it cannot copy.
+    twin = copy.deepcopy(root, {**instead, **{id(recomputer): None for recomputer in recomputers.values()}})
+    cells = dict(twin.cells_and_names())
+    for name in recomputers.keys() & cells.keys():
+        forget_recomputation(cells[name])
+        cells[name].recompute()
+    for cell in cells.values():
+        cell.compile_cache.clear()  # the graphs in it are the other's
+    return twin

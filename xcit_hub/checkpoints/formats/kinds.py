@@ -136,7 +136,7 @@ _MARKS = (
 
 
 def kind_of(content: memoryview) -> Kind:
-    """Say what a file with that content is; the longest mark wins, nothing is parsed."""
+    """Say what a file with that content is: the first mark that fits."""
     head = bytes(content[:_HEAD_BYTES])
     kind = next((mark.kind for mark in _MARKS if mark.fits(head, len(content))), Kind.UNKNOWN)
     if kind is Kind.JSON and shard_index(content) is not None:

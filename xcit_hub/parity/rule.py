@@ -215,8 +215,8 @@ class Reference:
         ours = {what: Distance.between(found[what], self.truth[what]) for what, text in remarks.items() if not text}
         while True:
             checks = tuple(self._judged(what, ours.get(what, _NOWHERE), text) for what, text in remarks.items())
-            furthest = max((check.of_tolerance for check in checks), default=0.0)
-            # More of PyTorch's rounding widens a tolerance; it mends no remark, and never so much.
+            furthest = max((check.of_tolerance for check in checks if not check.remark), default=0.0)
+            # More of PyTorch's rounding widens a tolerance, but never so much.
             if self.runs >= PYTORCH_RUNS or not 1.0 < furthest <= HOPELESS:
                 return checks
             self._run_again()

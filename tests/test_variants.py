@@ -130,7 +130,7 @@ def test_unknown_names_are_answered_with_the_closest() -> None:
 
 def test_listing_takes_a_pattern() -> None:
     assert variants.list_models("xcit_nano_*_384") == ["xcit_nano_12_p16_384", "xcit_nano_12_p8_384"]
-    assert len(variants.list_models(pretrained=True)) == 47
+    assert len(variants.list_models(pretrained=True)) == 66
 
 
 def test_dinos_robustbenchs_and_mindspores_own_files_are_listed_with_what_they_are_fed() -> None:

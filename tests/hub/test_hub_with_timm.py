@@ -80,7 +80,9 @@ def test_timm_refuses_the_other_dialect_until_xcit_hub_timm_is_imported(server, 
     assert network.dialect.name == "mindcv"
     images = random_images(2, 3, 64, 64)
     (theirs,) = timm_logits(server, tmp_path, images, "org/mindcv", "--ours")
-    assert np.abs(network(mindspore.Tensor(images)).asnumpy() - theirs).max() <= 1e-5 * theirs.std()
+    # Without normalisation a softmax of random weights is nearly a maximum, and rounding shows: 6e-5 here. The paper's
+    # network on these weights is off by more than the deviation itself.
+    assert np.abs(network(mindspore.Tensor(images)).asnumpy() - theirs).max() <= 1e-3 * theirs.std()
 
 
 def test_pools_channels_and_heads_reach_timm(server, nano_arrays, tmp_path):

@@ -17,6 +17,7 @@ from mindspore.ops import constexpr
 from xcit_hub.accelerated import operations
 from xcit_hub.errors import InputError
 from xcit_hub.models import xcit
+from xcit_hub.models.functions import UnfoldedConv2d
 from xcit_hub.models.private import forget_recomputation, is_hooked
 
 
@@ -305,11 +306,28 @@ def is_accelerated(root: nn.Cell) -> bool:
     return any(type(cell) in _PLAIN for cell in all_cells(root))
 
 
+# What the network is built of. Other classes inside a part, such as those of mixed precision, compute something else.
+_BUILT_OF = {
+    *(_ACCELERATED.keys() | _PLAIN.keys()),
+    *(xcit.XCA, xcit.LPI, xcit.Mlp, nn.SequentialCell, nn.BatchNorm2d, nn.Conv2d, UnfoldedConv2d),
+}
+
+
+def unusual_part(root: nn.Cell) -> str | None:
+    """Return the name of a cell inside that the network is not built of; None where there is none."""
+    for part in _parts(root):
+        plain = not isinstance(part.cell, nn.Dense) or (part.cell.has_bias and part.cell.activation is None)
+        if type(part.cell) not in _BUILT_OF or not plain:
+            return f"{part.name} is a {type(part.cell).__name__}"
+    return None
+
+
 def make_accelerated(root: nn.Cell) -> None:
-    """Turn every plain cell inside into the accelerated one, in place."""
+    """Turn every plain cell inside into the accelerated one, in place, but for those with unusual parts."""
     recomputed = forget_recomputation(root)  # it is bound to the plain ``construct``
     for cell in all_cells(root):
-        if kind := _ACCELERATED.get(type(cell)):
+        kind = _ACCELERATED.get(type(cell))
+        if kind is not None and unusual_part(cell) is None:
             cell.__class__ = kind
             cell.prepare()
     for cell in recomputed:

@@ -46,7 +46,7 @@ class Kind(Enum):
 _FETCH = "Fetch the file again, from the address of the file itself, and compare its SHA-256."
 _UNPACK = "Unpack it, and give the checkpoint that is in it."
 
-# What to do about each kind that is no checkpoint.
+# What to do about each kind that is not a checkpoint.
 ADVICE: dict[Kind, str] = {
     Kind.LFS_POINTER: "Fetch the file itself: git lfs pull, or the hub's download address (…/resolve/…, not …/raw/…).",
     Kind.HTML: _FETCH,

@@ -11,8 +11,10 @@ demo: $(VENV)/installed
 
 environment: $(VENV)/installed
 
+# Files of tests are shared out among this many processes; 0 is this one alone.
+WORKERS ?= 0
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --durations=10
+	$(BIN)/python -m pytest --durations=10 -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

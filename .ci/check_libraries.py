@@ -11,7 +11,10 @@ from xcit_hub.accelerated.build import TARGETS
 
 wheel = Path(sys.argv[1])
 objdump = sys.argv[2] if len(sys.argv) > 2 else "objdump"
-machine, newest = re.search(r"manylinux_2_\d+_(x86_64|aarch64)", wheel.name), re.search(r"manylinux_2_(\d+)", wheel.name)
+machine, newest = (
+    re.search(r"manylinux_2_\d+_(x86_64|aarch64)", wheel.name),
+    re.search(r"manylinux_2_(\d+)", wheel.name),
+)
 assert machine and newest and int(newest[1]) <= 28, wheel.name
 names = {f"xcit_hub/accelerated/lib/{target.path.name}" for target in TARGETS if target.machine == machine[1]}
 with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:

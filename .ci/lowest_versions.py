@@ -1,5 +1,7 @@
 """Print the lowest version of each base dependency that pyproject.toml admits, one requirement a line."""
 
+from pathlib import Path
+
 from packaging.requirements import Requirement
 
 try:
@@ -7,8 +9,7 @@ try:
 except ImportError:  # Python 3.10
     from pip._vendor import tomli as tomllib
 
-with open("pyproject.toml", "rb") as stream:
-    stated = map(Requirement, tomllib.load(stream)["project"]["dependencies"])
+stated = map(Requirement, tomllib.loads(Path("pyproject.toml").read_text("utf-8"))["project"]["dependencies"])
 for requirement in stated:
     (floor,) = (limit.version for limit in requirement.specifier if limit.operator == ">=")
     print(f"{requirement.name}=={floor}")

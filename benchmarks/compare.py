@@ -24,7 +24,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from benchmarks import machine, output
-from benchmarks.result import Spread
+from benchmarks.result import FORMAT, Spread
 from benchmarks.wheel_process import PREPARE, Order
 from xcit_hub.errors import InputError, XcitHubError
 
@@ -190,6 +190,7 @@ def compare(
             compared.append(_measured(row, turn, rounds, tries, say))
     output.show(Group(_table(compared), *(Text(f"{each.row.name}: {each.failed}") for each in compared if each.failed)))
     content = {
+        "format": FORMAT,
         "machine": machine.description(),
         "model": model,
         "wheels": {side: {"file": str(path)} | versions[side] for side, path in zip(_SIDES, (old, new), strict=True)},

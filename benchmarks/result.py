@@ -12,6 +12,9 @@ from benchmarks.case import Case
 from benchmarks.flops import tokens
 from benchmarks.suites import suite
 from xcit_hub import variants
+from xcit_hub.errors import InputError
+
+FORMAT = 1  # of a result's JSON
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON's types: what was measured, and what follows from it."""
         return {
+            "format": FORMAT,
             "suite": self.suite,
             "machine": self.machine,
             "versions": self.versions,
@@ -168,7 +172,14 @@ class Result:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Result:
-        """Read what :meth:`as_dict` wrote; what follows from the measured figures is derived again."""
+        """Read what :meth:`as_dict` wrote; what follows from the measured figures is derived again.
+
+        Raises:
+            InputError: a later version wrote it.
+        """
+        written = content.get("format", FORMAT)  # 0.1.0 did not say it
+        if written != FORMAT:
+            raise InputError(f"The result is of format {written!r}, and this version reads {FORMAT}.")
         known = {entry.name for entry in fields(Row)}
         comparisons = [
             Comparison(

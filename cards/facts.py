@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cards import figures, measured
 from cards.inputs import read_json, read_yaml
@@ -108,6 +108,14 @@ class CardYaml(MindSporeHubFields, _Strict):
     performance: list[Performance] = []
     limits: dict[Literal["en", "zh"], str] = {}
 
+    @field_validator("accuracy")
+    @classmethod
+    def _possible(cls, accuracy: list[AccuracyFigure]) -> list[AccuracyFigure]:
+        for figure in accuracy:
+            if figure.top1 is not None and figure.top5 is not None and figure.top1 > figure.top5:
+                raise ValueError(f"top-1 ({figure.top1:g}) cannot exceed top-5 ({figure.top5:g})")
+        return accuracy
+
     @classmethod
     def read(cls, path: str | Path) -> CardYaml:
         """Read a ``card.yaml``.
@@ -200,11 +208,6 @@ class Facts(_Strict):
         return self.num_classes == 1000 and self.own_run is None
 
     @property
-    def data_folder(self) -> str:
-        """A stand-in for the folder of the images."""
-        return measured.data_folder("imagenet" if self.own_run is None else measured.dataset_of(self.own_run))
-
-    @property
     def input_size(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image in evaluation."""
         return (3, self.image_size, self.image_size) if self.preprocessing is None else self.preprocessing.input_size
@@ -240,7 +243,7 @@ class Facts(_Strict):
     @property
     def published_by_timm(self) -> bool:
         """Whether ``published`` is a name that ``timm.create_model`` takes."""
-        return self.published is not None and variants.CHECKPOINTS[self.published].family == "timm"
+        return self.published is not None and variants.CHECKPOINTS[self.published].repository is not None
 
     @property
     def headline(self) -> AccuracyFigure | None:

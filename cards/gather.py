@@ -223,6 +223,7 @@ def _same_network(
         "model": (run.model, shape in (None, replace(known, image_size=0)), known.name),
         "dialect": (run.dialect, run.dialect in (None, dialect), dialect),
         "num_classes": (run.num_classes, run.num_classes in (None, num_classes), num_classes),
+        "top1": (run.top1, run.top1 is None or run.top5 is None or run.top1 <= run.top5, f"top5 {run.top5}"),
         "classes": (f"{len(run.classes or [])} names", len(run.classes or []) <= num_classes or not num_classes,
                     num_classes),
     }  # fmt: skip

@@ -45,6 +45,7 @@ def prose(facts: Facts, lang: Language) -> str:
         file_origin=_ORIGINS[lang][facts.published is not None],
         run_table=lambda run: measured.table(run, lang),
         command=measured.command,
+        validation=measured.validation,
         changes=measured.changes,
         origin=measured.origin,
         dataset_of=measured.dataset_of,

@@ -48,6 +48,8 @@ _IMAGENET_IMAGES = 50_000
 
 _WHERE_FILES_LIE = frozenset({"ckpt_save_dir", "data_dir", "config", "resume_opt", "resume"})
 
+_BEGIN = frozenset({"ckpt_path", "pretrained"})
+
 
 def table(run: RunRecord, lang: str) -> list[tuple[str, str]]:
     """Return the rows of the table of a run: name and value as text; fields that say nothing are left out."""
@@ -85,10 +87,27 @@ def command(run: RunRecord) -> str:
     """Return the command that repeats a training run."""
     several = f"msrun --bind_core=True --worker_num {run.cards} --local_worker_num {run.cards} "
     recipe = ["--config", shlex.quote(run.recipe)] if run.recipe else []
-    flags = [shlex.quote(word) for name, value in changes(run).items() for word in (f"--{name}", value)]
-    words = [*recipe, "--data_dir", data_folder(dataset_of(run)), *flags]
+    words = [f"{several if (run.cards or 1) > 1 else ''}python train.py", *recipe, *_flags(run, frozenset())]
+    return _line(words)
+
+
+def validation(run: RunRecord, weights: str) -> str:
+    """Return the command that measures the weights as the run did; what only begins a training run is left out."""
+    recipe = ["-c", shlex.quote(run.recipe)] if run.recipe else []
+    return _line(
+        ["python validate.py", *recipe, *_flags(run, _BEGIN), "--ckpt_path", shlex.quote(f"/path/to/{weights}")]
+    )
+
+
+def _flags(run: RunRecord, without: frozenset[str]) -> list[str]:
+    told = {name: value for name, value in changes(run).items() if name not in without}
+    flags = [shlex.quote(word) for name, value in told.items() for word in (f"--{name}", value)]
+    return ["--data_dir", data_folder(dataset_of(run)), *flags]
+
+
+def _line(words: list[str]) -> str:
     # On one line nothing can end the block of code that the command stands in.
-    return " ".join(" ".join([f"{several if (run.cards or 1) > 1 else ''}python train.py", *words]).split())
+    return " ".join(" ".join(words).split())
 
 
 def origin(run: RunRecord) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from converters.convert import Options, convert
 from converters.reports import write_report
-from xcit_hub.checkpoints.checkpoint import SUFFIXES
+from xcit_hub.checkpoints.checkpoint import SUFFIXES, shard_index_of
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.rewrite import Progress
 from xcit_hub.errors import InputError, XcitHubError
@@ -39,11 +39,11 @@ def pairs(folder: Path, target: Path, suffix: str) -> list[tuple[Path, Path]]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder.", fix="Give the folder that holds the checkpoints.")
-    sources = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and _is_file(path))
+    sources = sorted(path for path in folder.rglob("*") if _is_checkpoint(path) and _is_file(path))
     sources = [path for path in sources if not path.resolve().is_relative_to(target.resolve())]
     if not sources:
         raise InputError("There is no checkpoint to convert.", where=folder, fix=f"Suffixes: {', '.join(SUFFIXES)}.")
-    planned = [(path, target / path.relative_to(folder).with_suffix(suffix)) for path in sources]
+    planned = [(path, target / path.relative_to(folder).with_name(f"{_stem(path)}{suffix}")) for path in sources]
     taken: dict[Path, Path] = {}
     for path, result in planned:
         if result in taken:
@@ -73,6 +73,26 @@ def convert_all(
             yield Done(source, target, error=XcitHubError(str(error), where=target, fix="Check the folder."))
         except XcitHubError as error:
             yield Done(source, target, error=error)
+
+
+# Suffixes that some writers use for, or put behind, those of the formats.
+_OTHERS = (".th", ".pkl", ".tar")
+_INDEX = ".index.json"
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a file's name is a checkpoint's: of several files of one, their index alone."""
+    name = path.name.lower()
+    is_named = path.suffix.lower() in (*SUFFIXES, *_OTHERS) or name.endswith(_INDEX)
+    index = shard_index_of(path)
+    return is_named and (index is None or not index.exists())
+
+
+def _stem(path: Path) -> str:
+    name = path.name.removesuffix(_INDEX)
+    while Path(name).suffix.lower() in (*SUFFIXES, *_OTHERS):
+        name = Path(name).stem
+    return name
 
 
 def _is_file(path: Path) -> bool:

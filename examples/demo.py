@@ -118,7 +118,7 @@ def show_parity(checkpoint_file: Path) -> None:
     import torch
 
     from xcit_hub.checkpoints.weights import load
-    from xcit_hub.parity import LOGITS_BAR, random_images, torch_network
+    from xcit_hub.parity import Reference, random_images, torch_network
 
     weights = load(checkpoint_file)
     ours = xcit_hub.load(str(checkpoint_file))
@@ -131,13 +131,12 @@ def show_parity(checkpoint_file: Path) -> None:
     table.add_row("  PyTorch", *(f"{value:+.6f}" for value in expected[0, :5]))
     table.add_row("  MindSpore", *(f"{value:+.6f}" for value in found[0, :5]))
     console.print(table)
-    difference = float(np.abs(found - expected).max())
-    relative = difference / float(expected.std())
+    (check,) = Reference(theirs, images).check({"logits": found})
     console.print(
-        f"   all {expected.size:,} logits: largest difference {difference:.1e}, {relative:.1e} of their deviation "
-        f"(bar {LOGITS_BAR:.0e}); publishing compares every block as well"
+        f"   all {expected.size:,} logits: distance from float64 {check.error:.1e}, PyTorch's own "
+        f"{check.pytorch_error:.1e} (tolerance {check.bar:.1e}); publishing compares every block as well"
     )
-    if not relative <= LOGITS_BAR:
+    if not check.passed:
         raise XcitHubError("The two networks do not agree.", fix="This is a fault of ours: report it.")
 
 

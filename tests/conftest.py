@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +54,43 @@ def _mode_of_one_test() -> Iterator[None]:
     yield
     if mindspore := sys.modules.get("mindspore"):
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+
+
+# ---- memory: no process of a test, nor one that it starts, holds more than 3 GB; those marked ``large`` 6 ------------
+
+_peaks: dict[str, tuple[int, int]] = {}  # of each test: the most that was resident, and what may be, in MB
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Note the peak of this process and of the largest child that ended meanwhile."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the tests before
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    try:
+        return (yield)
+    finally:
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        peak = max(int(status["VmHWM"].split()[0]), child if child > before else 0)
+        item.user_properties.append(("peak_mb", (peak >> 10, 6144 if item.get_closest_marker("large") else 3072)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collect the peaks, those of pytest-xdist's workers too."""
+    if report.when == "call" and (found := dict(report.user_properties).get("peak_mb")):
+        peak, limit = found
+        _peaks[report.nodeid] = peak, limit
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail as a whole: a process that has grown too large fails every later test as well, which says nothing."""
+    if any(peak > limit for peak, limit in _peaks.values()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the largest test, and those that were too large."""
+    for name, (peak, limit) in sorted(_peaks.items(), key=lambda entry: entry[1], reverse=True)[:3]:
+        fault = f", and may be {limit} MB" if peak > limit else ""
+        terminalreporter.write_line(f"peak memory {peak} MB{fault}: {name}")

@@ -76,7 +76,7 @@ def test_the_checkpoints_of_timm_are_all_there_with_its_configuration() -> None:
     from timm.models import get_pretrained_cfg, list_pretrained
 
     theirs = set(list_pretrained("xcit_*"))
-    ours = {name: entry for name, entry in variants.CHECKPOINTS.items() if entry.family == "timm"}
+    ours = {name: entry for name, entry in variants.CHECKPOINTS.items() if entry.family == "timm" and entry.repository}
     assert set(ours) == theirs
     assert len(ours) == 42
     for name, entry in ours.items():
@@ -130,4 +130,17 @@ def test_unknown_names_are_answered_with_the_closest() -> None:
 
 def test_listing_takes_a_pattern() -> None:
     assert variants.list_models("xcit_nano_*_384") == ["xcit_nano_12_p16_384", "xcit_nano_12_p8_384"]
-    assert len(variants.list_models(pretrained=True)) == 47
+    assert len(variants.list_models(pretrained=True)) == 66
+
+
+def test_dinos_robustbenchs_and_mindspores_own_files_are_listed_with_what_they_are_fed() -> None:
+    full = variants.checkpoint("xcit_medium_24_p8_224.dino_full")
+    assert full.url.endswith("dino_xcit_medium_24_p8_pretrain/dino_xcit_medium_24_p8_pretrain_full_checkpoint.pth")
+    robust = variants.list_models("*.linf_*", pretrained=True)
+    assert len(robust) == 9
+    cifar = variants.checkpoint("xcit_large_12_p4_32.linf_cifar100")
+    assert (cifar.num_classes, cifar.preprocessing.size) == (100, (32, 32))
+    assert cifar.url.endswith("debenedetti2022light-xcit-l-cifar100-linf.pth.tar")
+    assert variants.checkpoint("xcit_small_12_p16_224.linf_imagenet").preprocessing.std == (1.0, 1.0, 1.0)
+    earlier = [variants.checkpoint(f"xcit_tiny_12_p16_224.ms_in1k_{tag}") for tag in ("best", "1b1c9301")]
+    assert all("statistics of each batch" in entry.notes for entry in earlier)

@@ -15,6 +15,7 @@ deprecated.install()
 
 if TYPE_CHECKING:
     from converters.convert import convert
+    from xcit_hub.deploy import export
     from xcit_hub.hub.load import load, load_weights
     from xcit_hub.hub.locate import info
     from xcit_hub.hub.network import XCiT, create_model
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "convert": "converters.convert",
     "create_model": "xcit_hub.hub.network",
+    "export": "xcit_hub.deploy",
     "info": "xcit_hub.hub.locate",
     "list_models": "xcit_hub.variants",
     "load": "xcit_hub.hub.load",
@@ -40,6 +42,7 @@ __all__ = [
     "__version__",
     "convert",
     "create_model",
+    "export",
     "info",
     "list_models",
     "load",

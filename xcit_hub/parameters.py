@@ -13,6 +13,8 @@ from xcit_hub.variants import Architecture
 Shape = tuple[int, ...]
 
 FOURIER_CHANNELS = 64  # sine and cosine of 16 frequencies for each of the two axes
+LAYER_NORM_EPSILON = 1e-6  # the paper's code; 1e-7 is MindSpore's default
+BATCH_NORM_EPSILON = 1e-5
 
 
 def parameter_shapes(architecture: Architecture, *, num_classes: int = 1000, in_chans: int = 3) -> dict[str, Shape]:

@@ -80,6 +80,19 @@ def predict(network: XCiT, image: ImageLike, *, top: int = 5, exif: bool = False
         InputError: the network has no classifier, or the image cannot be read.
         WeightsError: the logits are not finite.
     """
+    return classify(network, preprocess(network, exif=exif)(image)[None], top=top)[0]
+
+
+def classify(network: XCiT, pixels: NDArray[np.float32], *, top: int = 5) -> list[list[Prediction]]:
+    """Classify a batch of prepared images: the ``top`` most probable classes of each, the first one first.
+
+    Args:
+        pixels: (B, C, H, W) float32, as :func:`preprocess` makes them.
+
+    Raises:
+        InputError: the network has no classifier.
+        WeightsError: the logits are not finite.
+    """
     import mindspore
 
     source = network.config.provenance.source
@@ -89,8 +102,7 @@ def predict(network: XCiT, image: ImageLike, *, top: int = 5, exif: bool = False
             where=source,
             fix="Load a classifier; leave --image out on the command line.",
         )
-    pixels = mindspore.Tensor(preprocess(network, exif=exif)(image)[None])
-    logits = network(pixels).asnumpy()[0].astype(np.float64)
+    logits = network(mindspore.Tensor(pixels)).asnumpy().astype(np.float64)
     if not np.isfinite(logits).all():
         raise WeightsError(
             f"The network's outputs are not finite: {int((~np.isfinite(logits)).sum())} of {logits.size} logits are "
@@ -98,7 +110,7 @@ def predict(network: XCiT, image: ImageLike, *, top: int = 5, exif: bool = False
             where=source,
             fix="The weights are damaged, or of another dialect; see where they come from.",
         )
-    probabilities = np.exp(logits - logits.max())
-    probabilities /= probabilities.sum()
-    labels = network.config.labels or [f"class {index}" for index in range(len(logits))]
-    return [Prediction(int(i), labels[i], float(probabilities[i])) for i in np.argsort(-probabilities)[:top]]
+    probabilities = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities /= probabilities.sum(-1, keepdims=True)
+    labels = network.config.labels or [f"class {index}" for index in range(logits.shape[-1])]
+    return [[Prediction(int(i), labels[i], float(row[i])) for i in np.argsort(-row)[:top]] for row in probabilities]

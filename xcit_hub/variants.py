@@ -2,7 +2,8 @@
 
 Architectures are timm's (``timm/models/xcit.py``, 1.0.31), under timm's names, and those of the adversarially trained
 networks (github.com/dedeswim/vits-robustness-torch). Checkpoints are timm's 42, the DINO backbones of
-facebookresearch/xcit and the official MindSpore checkpoint. Accuracies carry their source with them.
+facebookresearch/xcit, DINO's own files, RobustBench's nine and MindSpore's three. Accuracies carry their source with
+them.
 """
 
 from __future__ import annotations
@@ -265,7 +266,10 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A published figure and who published it. ``top1`` and ``top5`` are per cent on ImageNet-1k's validation set."""
+    """A published figure and who published it.
+
+    ``top1`` and ``top5`` are per cent on ImageNet-1k's validation set, or on the data that ``source`` names.
+    """
 
     top1: float
     top5: float | None
@@ -394,6 +398,66 @@ def _dino_checkpoints() -> Iterator[PublishedCheckpoint]:
         )
 
 
+_DINO_FILES = "https://dl.fbaipublicfiles.com/dino"
+_DINO_README = "facebookresearch/dino README (linear probe)"
+
+
+def _dinos_own_checkpoints() -> Iterator[PublishedCheckpoint]:
+    for short_architecture, _, linear_top1 in _DINO:
+        stem = f"dino_xcit_{short_architecture.removesuffix('_224')}_pretrain"
+        for tag, suffix, what in (
+            ("dino", "", "the teacher's backbone, without a classifier"),
+            ("dino_full", "_full_checkpoint", "student and teacher with their projection heads; the teacher is taken"),
+        ):
+            yield PublishedCheckpoint(
+                name=f"xcit_{short_architecture}.{tag}",
+                architecture=f"xcit_{short_architecture}",
+                family="facebook",
+                dialect="paper",
+                url=f"{_DINO_FILES}/{stem}/{stem}{suffix}.pth",
+                preprocessing=Preprocessing(),
+                num_classes=0,
+                accuracies=(Accuracy(linear_top1, None, _DINO_README),),
+                notes=f"self-supervised (DINO); {what}",
+            )
+
+
+# size: letter of the file's name; of ImageNet, CIFAR-10, CIFAR-100: clean top-1, top-1 under AutoAttack.
+_ROBUST_ACCURACY: dict[str, tuple[tuple[float, float], ...]] = {
+    "small": ((72.34, 41.78), (90.06, 56.14), (67.34, 32.19)),
+    "medium": ((74.04, 45.24), (91.30, 57.27), (69.21, 34.21)),
+    "large": ((73.76, 47.60), (91.73, 57.58), (70.76, 35.08)),
+}
+# file's name, data set, classes, architecture's ending, perturbation, mean, deviation. RobustBench's networks for
+# ImageNet take pixels in 0…1 as they are; those for CIFAR normalise them.
+_ROBUST_DATA = (
+    ("imagenet", "ImageNet", 1000, "p16_224", "4/255", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    ("cifar10", "CIFAR-10", 10, "p4_32", "8/255", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    ("cifar100", "CIFAR-100", 100, "p4_32", "8/255", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+)
+_ROBUST_FILES = "https://github.com/RobustBench/robustbench/releases/download/v1.1"
+
+
+def _robust_checkpoints() -> Iterator[PublishedCheckpoint]:
+    for size, figures in _ROBUST_ACCURACY.items():
+        for (stem, data, classes, ending, perturbation, mean, std), (clean, attacked) in zip(
+            _ROBUST_DATA, figures, strict=True
+        ):
+            architecture = f"xcit_{size}_12_{ending}"
+            image_size = ARCHITECTURES[architecture].image_size
+            yield PublishedCheckpoint(
+                name=f"{architecture}.linf_{stem}",
+                architecture=architecture,
+                family="timm",
+                dialect="paper",
+                url=f"{_ROBUST_FILES}/debenedetti2022light-xcit-{size[0]}-{stem}-linf.pth.tar",
+                preprocessing=Preprocessing(image_size=image_size, mean=mean, std=std),
+                num_classes=classes,
+                accuracies=(Accuracy(clean, None, f"RobustBench README, {data}, clean images"),),
+                notes=f"adversarially trained (arXiv:2209.07399): {attacked} % under AutoAttack, Linf {perturbation}",
+            )
+
+
 _MINDSPORE_OFFICIAL = PublishedCheckpoint(
     name="xcit_tiny_12_p16_224.ms_in1k",
     architecture="xcit_tiny_12_p16_224",
@@ -410,8 +474,45 @@ _MINDSPORE_OFFICIAL = PublishedCheckpoint(
     notes="the sources publish three different accuracies under one model name",
 )
 
+_BATCH_STATISTICS = (
+    "trained and measured with the statistics of each batch (use_batch_statistics=True, which MindCV removed on "
+    "27 April 2023): the published figure is not what the running averages give"
+)
+
+
+def _earlier_mindspore_checkpoints() -> Iterator[PublishedCheckpoint]:
+    for tag, stem, sha256, accuracy in (
+        ("ms_in1k_best", "xcit_tiny_12_p16_best", None, Accuracy(77.674, 93.792, "MindCV README (2022)")),
+        (
+            "ms_in1k_1b1c9301",
+            "xcit_tiny_12_p16_224-1b1c9301",
+            "1b1c9301",
+            Accuracy(77.67, 93.79, "MindCV README (2023)"),
+        ),
+    ):
+        yield PublishedCheckpoint(
+            name=f"xcit_tiny_12_p16_224.{tag}",
+            architecture="xcit_tiny_12_p16_224",
+            family="mindcv",
+            dialect="mindcv",
+            url=f"https://download.mindspore.cn/toolkits/mindcv/xcit/{stem}.ckpt",
+            preprocessing=Preprocessing(crop_pct=0.875),
+            sha256=sha256,
+            accuracies=(accuracy,),
+            notes=_BATCH_STATISTICS,
+        )
+
+
 CHECKPOINTS: dict[str, PublishedCheckpoint] = {
-    entry.name: entry for entry in (*_timm_checkpoints(), *_dino_checkpoints(), _MINDSPORE_OFFICIAL)
+    entry.name: entry
+    for entry in (
+        *_timm_checkpoints(),
+        *_dino_checkpoints(),
+        _MINDSPORE_OFFICIAL,
+        *_dinos_own_checkpoints(),
+        *_robust_checkpoints(),
+        *_earlier_mindspore_checkpoints(),
+    )
 }
 
 

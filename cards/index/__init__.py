@@ -88,7 +88,7 @@ def _names() -> dict[str, str]:
 
 
 def _timms() -> Iterator[str]:
-    return (checkpoint.name for checkpoint in variants.CHECKPOINTS.values() if checkpoint.family == "timm")
+    return (checkpoint.name for checkpoint in variants.CHECKPOINTS.values() if checkpoint.repository)
 
 
 @cache

@@ -47,15 +47,9 @@ class Package:
         self.folder = folder
         accelerated = folder / "xcit_hub" / "accelerated"
         (accelerated / "source").mkdir(parents=True)
-        for name in (
-            "__init__",
-            "_version",
-            "errors",
-            "accelerated/__init__",
-            "accelerated/build",
-            "accelerated/operands",
-        ):
-            shutil.copy(ROOT / "xcit_hub" / f"{name}.py", folder / "xcit_hub" / f"{name}.py")
+        for part in ("", "accelerated"):
+            for file in (ROOT / "xcit_hub" / part).glob("*.py"):
+                shutil.copy(file, folder / "xcit_hub" / part)
         self.source = accelerated / "source" / "kernels.cpp"
         self.source.write_text(TINY)
         self.lib = accelerated / "lib"

@@ -24,6 +24,9 @@ _FINE = variants.Architecture(
     "xcit_fine", patch_size=8, embed_dim=64, depth=2, num_heads=4, eta=1e-5, tokens_norm=False, image_size=64
 )
 
+# Of the deviation. Both sides are ours and round differently; what PyTorch says of either is the proof's affair.
+_TOLERANCE = 1e-5
+
 
 def _network(architecture: variants.Architecture, dialect: str = "paper", **options) -> XCiT:
     network = create_model(architecture, dialect=dialect, init=False, **options)
@@ -49,13 +52,13 @@ def test_every_output_is_that_of_the_network_also_at_the_borders(
     network = _network(architecture, dialect)
     fused = fuse(network)
     image = Tensor(parity.random_images(batch, 3, height, width))
-    assert _far(fused(image), network(image)) <= parity.LOGITS_BAR
+    assert _far(fused(image), network(image)) <= _TOLERANCE
     features, maps = network.forward_intermediates(image)
     fused_features, fused_maps = fused.forward_intermediates(image)
     # Element by element: a shift folded across the zeros around an image shows in its outermost tokens.
-    assert _far(fused_features, features) <= parity.LOGITS_BAR
+    assert _far(fused_features, features) <= _TOLERANCE
     for fused_map, expected in zip(fused_maps, maps, strict=True):
-        assert _far(fused_map, expected) <= parity.LOGITS_BAR
+        assert _far(fused_map, expected) <= _TOLERANCE
 
 
 def test_threads_that_share_the_class_attention_of_a_large_image_change_nothing() -> None:
@@ -63,7 +66,7 @@ def test_threads_that_share_the_class_attention_of_a_large_image_change_nothing(
     network = _network(wide)
     image = Tensor(parity.random_images(1, 3, 592, 608))
     features = network.forward_features(image)
-    assert _far(fuse(network).forward_features(image), features) <= parity.LOGITS_BAR
+    assert _far(fuse(network).forward_features(image), features) <= _TOLERANCE
 
 
 def test_graph_mode_runs_it_too() -> None:
@@ -71,7 +74,7 @@ def test_graph_mode_runs_it_too() -> None:
     image = Tensor(parity.random_images(2, 3, 24, 40))
     expected = network(image)
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    assert _far(fuse(network)(image), expected) <= parity.LOGITS_BAR
+    assert _far(fuse(network)(image), expected) <= _TOLERANCE
 
 
 def test_other_heads_and_channels_are_kept() -> None:
@@ -79,14 +82,14 @@ def test_other_heads_and_channels_are_kept() -> None:
     image = Tensor(parity.random_images(2, 1, 32, 32))
     fused = fuse(network)
     assert fused(image).shape == (2, 7)
-    assert _far(fused(image), network(image)) <= parity.LOGITS_BAR
+    assert _far(fused(image), network(image)) <= _TOLERANCE
 
 
 def test_feature_pyramids_fuse_too() -> None:
     network = accelerate(create_model(_COARSE, features_only=True, out_indices=(0, 2), seed=3).set_train(False))
     image = Tensor(parity.random_images(1, 3, 48, 32))
     for found, expected in zip(fuse(network)(image), network(image), strict=True):
-        assert _far(found, expected) <= parity.LOGITS_BAR
+        assert _far(found, expected) <= _TOLERANCE
 
 
 def test_the_network_itself_stays_as_it_was() -> None:
@@ -132,7 +135,7 @@ def test_a_fused_network_is_of_the_networks_class_and_keeps_what_is_attached_to_
     image = Tensor(parity.random_images(1, 3, 32, 32))
     assert isinstance(fused, Own)
     assert fused.config == "what it is"
-    assert _far(fused(image), own(image)) <= parity.LOGITS_BAR
+    assert _far(fused(image), own(image)) <= _TOLERANCE
 
 
 def test_a_portable_network_fuses_to_mindspores_own_operations() -> None:
@@ -140,14 +143,14 @@ def test_a_portable_network_fuses_to_mindspores_own_operations() -> None:
     fused = fuse(portable(network))
     assert not is_accelerated(fused)
     image = Tensor(parity.random_images(1, 3, 32, 40))
-    assert _far(fused(image), network(image)) <= parity.LOGITS_BAR
+    assert _far(fused(image), network(image)) <= _TOLERANCE
 
 
 @pytest.mark.parametrize("change", [{"use_pos_embed": False}, {"patch_size": 4, "strides": (1, 1, 2, 2)}])
 def test_other_stems_and_no_position_fuse_too(change: dict) -> None:
     network = _network(replace(_COARSE, **change))
     image = Tensor(parity.random_images(2, 3, 35, 24))
-    assert _far(fuse(network)(image), network(image)) <= parity.LOGITS_BAR
+    assert _far(fuse(network)(image), network(image)) <= _TOLERANCE
 
 
 def test_a_network_that_normalises_by_each_batch_is_refused() -> None:

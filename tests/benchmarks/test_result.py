@@ -69,6 +69,11 @@ def test_a_result_survives_its_file() -> None:
     assert again.as_dict() == result.as_dict()
 
 
+def test_a_result_of_a_later_format_is_refused_naming_it() -> None:
+    with pytest.raises(InputError, match="format 2"):
+        Result.from_dict({**_scaling(1.0).as_dict(), "format": 2})
+
+
 def test_tables_have_every_contender_and_say_who_is_missing() -> None:
     result = _scaling(1.0)
     result.comparisons[0].rows.append(Row(FUSED, absent="it does not fuse"))

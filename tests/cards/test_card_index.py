@@ -15,7 +15,7 @@ from xcit_hub import variants
 FIXTURES = Path(__file__).parent / "fixtures"
 HUBS_CARD = FIXTURES / "official" / "mindspore__2.5__xcit_tiny_12_p16_224_imagenet2012.md"
 OFFICIAL = "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012"
-TIMM = [name for name, entry in variants.CHECKPOINTS.items() if entry.family == "timm"]
+TIMM = [name for name, entry in variants.CHECKPOINTS.items() if entry.repository]
 
 
 def test_regenerating_the_index_changes_nothing():

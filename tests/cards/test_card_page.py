@@ -88,7 +88,7 @@ def test_the_page_shows_this_model_among_the_published_ones(chromium, tmp_path, 
     best = max(entry.accuracies[0].top1 for entry in CHECKPOINTS.values() if entry.num_classes)
     assert length / longest == pytest.approx(77.27 / best, rel=0.01)
     # It stands between the models that are better and those that are worse.
-    better = sum(entry.accuracies[0].top1 > 77.27 for entry in CHECKPOINTS.values() if entry.family == "timm")
+    better = sum(entry.accuracies[0].top1 > 77.27 for entry in CHECKPOINTS.values() if entry.repository)
     assert sum(first < mine[0][0] for first, _ in others) == better
 
     # Nothing runs over the page's right edge, and there is text all the way down.

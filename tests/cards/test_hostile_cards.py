@@ -216,6 +216,7 @@ def test_a_run_record_that_is_none_says_what_is_wrong(content, tmp_path):
         ("unheard_of: 1", "unheard_of"),
         ("accuracy: [{top1: 120, source: me}]", "top1"),
         ("fine_tunable: perhaps", "fine_tunable"),
+        ("accuracy: [{top1: 60, top5: 50, source: me}]", "cannot exceed"),
         ("author: [", "YAML"),
         ("author: a\nauthor: b", "given twice"),
     ],

@@ -97,6 +97,9 @@ def test_the_command_repeats_the_run():
         """--names '["/path/to/a", "b"]' --note 'it'"'"'s; rm -rf $HOME ``` ' """
         "--model timm/xcit_nano_12_p16_224.fb_in1k"
     )
+    measuring = measured.validation(run, "best.ckpt")
+    assert measuring.startswith("python validate.py -c configs/xcit/r.yaml --data_dir /path/to/flowers --lr 0.00025 ")
+    assert measuring.endswith(" --ckpt_path /path/to/best.ckpt") and measuring.count("--ckpt_path") == 1
     alone = measured.command(run.model_copy(update={"cards": 1, "flags": {}}))
     assert alone == "python train.py --config configs/xcit/r.yaml --data_dir /path/to/flowers"
 
@@ -142,6 +145,7 @@ def test_the_page_names_the_top1_that_has_no_place_in_the_chart(checkpoint, lang
     [
         ({"model": "xcit_tiny_12_p16_224"}, "xcit_tiny_12_p16_224"),
         ({"num_classes": 4}, "num_classes 4"),
+        ({"top1": 60.0, "top5": 50.0}, "top1 60"),
         ({"classes": ["a"] * 4}, "4 names"),
         ({"checkpoint_sha256": "0" * 64}, "another file"),
     ],

@@ -15,7 +15,7 @@ from xcit_hub.checkpoints.identify import of_shapes
 from xcit_hub.checkpoints.reading import Asked, Evidence
 from xcit_hub.checkpoints.unwrap import find
 from xcit_hub.errors import UnknownNameError, WeightsError
-from xcit_hub.variants import Architecture, architecture
+from xcit_hub.variants import TIMM_ARCHITECTURES, Architecture, architecture
 
 FAMILIES = tuple(LAYOUTS)
 # The others are copies of every matrix.
@@ -41,7 +41,7 @@ def test_every_pair_of_families_round_trips_bit_for_bit_on_every_architecture(na
             assert same(back, theirs)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+@pytest.mark.parametrize("name", TIMM_ARCHITECTURES)
 def test_timms_names_and_shapes_are_timms(name: str):
     import timm
     import torch

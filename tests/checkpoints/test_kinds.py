@@ -178,7 +178,7 @@ def test_a_checkpoint_in_several_files_is_joined_by_its_index(tmp_path: Path, su
 
         for shard in names:
             torch.save(torch.load(tmp_path / shard)["model"], tmp_path / shard)
-    with pytest.raises(CheckpointError, match="one of 3 files"):
+    with pytest.raises(CheckpointError, match="one of several files"):
         checkpoint.read(tmp_path / names[0])
     index = tmp_path / f"model.{suffix}.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": table}))

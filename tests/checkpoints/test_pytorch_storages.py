@@ -175,3 +175,12 @@ def test_a_pickle_without_end_or_with_too_much_is_refused(tmp_path: Path, monkey
         changed = rewritten(tmp_path / "x.pth", lambda name, old: broken if name.endswith("data.pkl") else old)  # noqa: B023
         with pytest.raises(CheckpointError, match="not a whole PyTorch checkpoint"):
             checkpoint.read(changed)
+
+
+@pytest.mark.parametrize("key", [2**100, 10**5000, ("a", 1), b"b", 1.5, "half \ud800", None, True], ids=range(8))
+def test_whatever_a_table_is_keyed_by_has_a_name(tmp_path: Path, key: object):
+    torch.save({key: torch.ones(1), "note": "half \ud800"}, tmp_path / "x.pth", pickle_protocol=4)
+    opened = checkpoint.read(tmp_path / "x.pth")
+    assert len(opened.tensors) == 1
+    for text in (*opened.tensors, *opened.metadata.values()):
+        assert text.encode("utf-8")

@@ -205,6 +205,23 @@ def test_a_paper_network_is_refused_to_mindcv(paper: Path, tmp_path: Path):
         rewrite(paper, tmp_path / "x.ckpt", to="mindcv")
 
 
+def test_mindcvs_network_of_mint_layers_goes_to_ours_and_back(tmp_path: Path, make: Make):
+    source, ours, back = tmp_path / "mint.ckpt", tmp_path / "ours.safetensors", tmp_path / "back.ckpt"
+    tensors = make("facebook")
+    checkpoint.write(source, tensors)
+    with pytest.raises(WeightsError, match="does not tell"):
+        load(source)
+    assert load(source, family="mindcv").dialect == "mindcv-mint"
+    rewrite(source, ours, dialect="mindcv-mint")
+    assert load(ours).dialect == "mindcv-mint"
+    report = rewrite(ours, back, to="mindcv")
+    assert same(written(back), tensors)
+    assert report.tensors[1]["target"] == ["patch_embed.proj.0.0.weight"]
+    assert load(back).dialect == "mindcv-mint"
+    with pytest.raises(WeightsError, match="timm has no network"):
+        rewrite(ours, tmp_path / "x.safetensors", to="timm")
+
+
 def test_naming_our_class_is_the_way_from_mindcv_to_timm_and_leaves_its_mark(tmp_path: Path, make: Make):
     entry = architecture("xcit_nano_12_p16_224")
     source, target = tmp_path / "x.ckpt", tmp_path / "x.safetensors"

@@ -188,6 +188,27 @@ def test_a_folder_is_converted_resumed_and_its_failures_do_not_stop_the_rest(tmp
     assert json.loads((out / "a.report.json").read_text())["target"]["sha256"] == sha256_of(out / "a.ckpt")
 
 
+def test_a_folders_checkpoints_are_found_under_every_suffix_and_those_in_several_files_once(tmp_path: Path):
+    names = (
+        "a.pth.tar",
+        "b.v2.safetensors",
+        "c.th",
+        "d-00001-of-00002.bin",
+        "d-00002-of-00002.bin",
+        "d.bin.index.json",
+    )
+    for name in (*names, "notes.json", "e-00001-of-00002.ckpt"):
+        (tmp_path / name).write_bytes(b"x")
+    planned = pairs(tmp_path, tmp_path / "out", ".ckpt")
+    assert {source.name: target.name for source, target in planned} == {
+        "a.pth.tar": "a.ckpt",
+        "b.v2.safetensors": "b.v2.ckpt",
+        "c.th": "c.ckpt",
+        "d.bin.index.json": "d.ckpt",
+        "e-00001-of-00002.ckpt": "e-00001-of-00002.ckpt",  # its index is not there, which it will say
+    }
+
+
 def test_two_files_that_would_become_one_are_refused_before_anything_is_written(tmp_path: Path):
     make(tmp_path / "in" / "a.safetensors")
     shutil.copy(tmp_path / "in" / "a.safetensors", tmp_path / "in" / "a.ckpt")

@@ -371,7 +371,7 @@ def test_without_timm_parity_has_to_be_left_out_knowingly(hub, nano_ckpt, monkey
 
 
 def test_a_card_with_a_fault_stops_everything(hub, nano_ckpt, tmp_path):
-    said = {"accuracy": [{"top1": 60.0, "top5": 50.0, "source": "somebody"}]}
+    said = {"license": "a licence of my own"}
     (tmp_path / "card.yaml").write_text(json.dumps(said))
     (tmp_path / "labels.txt").write_text("one\ntwo\n")
     with pytest.raises(InputError, match="2 labels for 10 classes"):

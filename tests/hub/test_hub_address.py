@@ -57,7 +57,7 @@ def test_an_id_has_one_meaning(model_id, meant):
 
 
 def test_every_timm_checkpoint_means_timms_own_repository():
-    names = [entry.name for entry in CHECKPOINTS.values() if entry.family == "timm"]
+    names = [entry.name for entry in CHECKPOINTS.values() if entry.repository]
     assert len(names) == 42
     assert {parse(name) for name in names} == {Address(HUGGING_FACE, f"timm/{name}") for name in names}
 

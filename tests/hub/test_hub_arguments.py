@@ -12,7 +12,7 @@ from PIL import Image
 import xcit_hub
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.rewrite import rewrite
-from xcit_hub.errors import InputError, WeightsError
+from xcit_hub.errors import HubError, InputError, WeightsError
 
 
 @pytest.fixture
@@ -106,3 +106,19 @@ def test_a_backbone_classifies_nothing(run_cli, nano_arrays, tmp_path):
     done = run_cli("load", str(tmp_path / "backbone.ckpt"), "--image", str(tmp_path / "red.png"))
     assert (done.returncode, "no classifier" in done.stderr) == (2, True)
     assert json.loads(run_cli("load", str(tmp_path / "backbone.ckpt"), "--json").stdout)["num_classes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("model_id", "classes"),
+    [
+        ("xcit_nano_12_p16_224.fb_in1k", 1000),
+        ("timm/xcit_tiny_12_p8_384.fb_dist_in1k", 1000),
+        ("dino_xcit_small_12_p16", 0),
+    ],
+)
+def test_what_the_table_knows_needs_no_network(model_id, classes):
+    found = xcit_hub.info(model_id, offline=True)
+    assert found.config.num_classes == classes
+    assert any("no hub was asked" in note for note in found.notes)
+    with pytest.raises(HubError, match="offline mode forbids"):
+        xcit_hub.info("org/name", offline=True)

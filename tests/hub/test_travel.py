@@ -120,3 +120,9 @@ def test_given_labels_come_before_the_files_own(described, tmp_path):
 def test_strings_that_say_nothing_sound_are_refused(trained, strings):
     with pytest.raises(HubError, match="cannot be used"):
         xcit_hub.load(str(trained(**strings)))
+
+
+def test_what_a_run_evaluated_is_what_is_published(trained, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"preprocessing": SEEN, "classes": NAMES, "top1": 50.0}))
+    xcit_hub.publish(trained(), "me/nano", to=tmp_path / "hub", parity=False, run=tmp_path / "run.json")
+    assert is_as_trained(xcit_hub.load("me/nano", hub=tmp_path / "hub").config)

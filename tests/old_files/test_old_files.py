@@ -16,6 +16,7 @@ from write_old_files import LABELS, MINI, MODEL, MODEL_ID, RECIPE, pattern, regi
 
 import xcit_hub
 from xcit_hub import variants
+from xcit_hub.errors import CheckpointError
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.run_record import RunRecord
 
@@ -105,27 +106,33 @@ def test_a_run_record_says_what_was_measured(unpacked) -> None:
     assert {name: said[name] for name in written} == written
 
 
-def test_a_run_is_resumed_and_goes_on_as_it_would_have(unpacked, tmp_path, monkeypatch) -> None:
-    from xcit_hub.training.engine import train
-    from xcit_hub.training.recipe import Recipe
-
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Path:
+    """A run that was stopped after one epoch of two, in its folder, and the data set beside it."""
     monkeypatch.setitem(variants.ARCHITECTURES, MINI, variants.ARCHITECTURES[MODEL])  # is taken out again afterwards
     register_mini()
     with tarfile.open(_FOLDER / f"training-{_VERSION}.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)
-    before = (tmp_path / "run" / "epochs.csv").read_text().splitlines()
-    seen = []
-    record = train(
-        Recipe.model_validate(RECIPE), resume=True, on_epoch=lambda progress: seen.append(progress.epochs_done)
-    )
-    assert (seen, record.epochs) == ([2], 2)
-    after = (tmp_path / "run" / "epochs.csv").read_text().splitlines()
-    assert (len(before), len(after)) == (2, 3)
-    assert after[:2] == before
-    uninterrupted = (tmp_path / "finished" / "epochs.csv").read_text().splitlines()
-    columns = after[0].split(",")
-    for name in ("loss", "lr"):
-        values = [float(line.split(",")[columns.index(name)]) for line in (after[2], uninterrupted[2])]
-        assert values[0] == pytest.approx(values[1], rel=1e-4), name
-    assert (tmp_path / "run" / f"{MINI}-2_4.ckpt").is_file()
+    return tmp_path / "run"
+
+
+def test_the_state_of_a_run_is_refused_naming_the_version_and_left_as_it_is(run) -> None:
+    from xcit_hub.training.engine import train
+    from xcit_hub.training.recipe import Recipe
+
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"written by xcit-hub 0\.1\.0"):
+        train(Recipe.model_validate(RECIPE), resume=True)
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+def test_the_checkpoint_of_a_stopped_run_is_what_a_new_one_begins_from(run) -> None:
+    from xcit_hub.training.engine import train
+    from xcit_hub.training.recipe import Recipe
+
+    checkpoint = run / f"{MINI}-1_4.ckpt"
+    network = xcit_hub.load(str(checkpoint))
+    assert (network.config.architecture, network.config.dialect, network.config.num_classes) == (MINI, "paper", 2)
+    anew = {**RECIPE, "ckpt_path": str(checkpoint), "ckpt_save_dir": "anew", "epoch_size": 1}
+    assert train(Recipe.model_validate(anew)).epochs == 1

@@ -36,6 +36,7 @@ LABELS = ("cat", "dog")
 MINI = "xcit_mini_2_p16_32"
 RECIPE = {
     "model": MINI,
+    "dialect": "paper",
     "data_dir": "photographs",
     "ckpt_save_dir": "run",
     "batch_size": 2,

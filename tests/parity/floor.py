@@ -20,8 +20,10 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from xcit_hub import parity, variants
-from xcit_hub.accelerated import build
+from xcit_hub.accelerated import accelerate, build
 from xcit_hub.models import create_model, load_weights
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.parity import networks, rule
@@ -70,7 +72,7 @@ def measure(architecture: variants.Architecture, dialect: str, seed: int) -> dic
         tokens = (side // architecture.patch_size) ** 2
         temperature = 1.0 if variants.dialect(dialect).normalize_qk else 1.0 / tokens
         weights = parity.random_weights(parameter_shapes(architecture), draw, temperature=temperature)
-        ours = create_model(architecture, dialect=dialect, init=False)
+        ours = accelerate(create_model(architecture, dialect=dialect, init=False))
         load_weights(ours, weights)
         images = parity.random_images(2, 3, side, side, seed=draw + 1)
         return ours.set_train(False), parity.torch_network(weights, architecture, dialect), images
@@ -98,6 +100,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="every Nth row from I on")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # two wait for each other longer than they compute
     rule.FLOOR = 0.0  # what a floor would forgive is to be measured
     print(f"compiled operations: {build.library() or build.absence()}")
     rows = read(arguments.out) if arguments.out.exists() else []

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from xcit_hub import parity, variants
+from xcit_hub.accelerated import accelerate
 from xcit_hub.models import XCiT, load_weights
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.parity.networks import _torch_outputs, our_outputs
@@ -103,7 +104,7 @@ def _weights(dialect: str, seed: int = 0) -> Weights:
 
 
 def _judged(dialect: variants.Dialect, weights: Weights, right: Weights, right_dialect: str) -> parity.ParityResult:
-    ours = XCiT(_SMALL, dialect)
+    ours = accelerate(XCiT(_SMALL, dialect))
     load_weights(ours, weights)
     theirs = parity.torch_network(right, _SMALL, right_dialect)
     return parity.compare(ours, theirs, parity.random_images(2, 3, 64, 64))
@@ -156,7 +157,7 @@ def test_whatever_float64_shows_ten_times_beyond_the_tolerance_is_found(dialect:
     reference = parity.Reference(theirs, images, _torch_outputs)
     while reference.runs < parity.PYTORCH_RUNS:
         reference._run_again()  # the same tolerance for what float64 shows and for what ours is judged by
-    ours = XCiT(_SMALL, variants.dialect(dialect))
+    ours = accelerate(XCiT(_SMALL, variants.dialect(dialect)))
     generator = np.random.default_rng(3)
     counts = {"found": 0, "too small, found": 0, "too small, not found": 0}
     for name in list(right)[::3]:
@@ -191,7 +192,7 @@ def test_float16_too_finds_what_is_wrong() -> None:
 @pytest.mark.parametrize("dialect", ["paper", "mindcv"])
 def test_a_gradient_that_is_missing_is_found(dialect: str) -> None:
     right = _weights(dialect)
-    ours = XCiT(_SMALL, variants.dialect(dialect))
+    ours = accelerate(XCiT(_SMALL, variants.dialect(dialect)))
     load_weights(ours, right)
     ours.blocks[1].attn.temperature.requires_grad = False
     theirs = parity.torch_network(right, _SMALL, dialect)

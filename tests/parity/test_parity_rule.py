@@ -129,6 +129,15 @@ def test_json_gives_the_same_sentence_and_says_its_format() -> None:
     assert [set(check) >= {"what", "error", "bar", "passed"} for check in figures["checks"]] == [True, True]
 
 
+def test_json_is_json_also_where_pytorch_was_exact_or_nothing_is_finite() -> None:
+    exact = _check((1e-8, 1e-8), (0.0, 0.0))
+    broken = Check("blocks.1", Distance(math.inf, math.nan), Distance(0.0, 0.0), 1.0, remark="is not finite")
+    figures = json.loads(json.dumps(_result(exact, broken).as_dict(), allow_nan=False))
+    assert figures["checks"][0]["ratio"] is None and figures["checks"][1]["ours"] == {"rms": None, "largest": None}
+    assert "ratio infinite" in verdict(_result(exact).as_dict())
+    assert "which is not finite" in verdict(figures)
+
+
 def test_reports_of_older_versions_are_still_read() -> None:
     old = {"passed": False, "max_error": 1e-6, "relative_error": 2e-6, "bar": 1e-5}
     old["checks"] = [

@@ -33,6 +33,7 @@ def test_what_was_trained_is_what_is_loaded_and_its_card_tells_what_was_measured
         None,
         {
             "model": name,
+            "dialect": "paper",
             "mode": 1,
             "data_dir": str(data),
             "ckpt_save_dir": str(tmp_path / "run"),
@@ -61,7 +62,7 @@ def test_what_was_trained_is_what_is_loaded_and_its_card_tells_what_was_measured
     loaded = load("lab/nano", hub=tmp_path / "hub")
 
     evaluated = load_recipe(
-        None, {**recipe.model_dump(), **settings_of(loaded, recipe.preprocessing), "ckpt_path": str(best)}
+        None, {**recipe.model_dump(), **settings_of(loaded, loaded.config.preprocessing), "ckpt_path": str(best)}
     )
     report = score(evaluated, loaded)
     assert report is not None

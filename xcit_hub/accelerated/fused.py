@@ -18,6 +18,7 @@ from mindspore import Parameter, Tensor, nn
 from mindspore import dtype as mstype
 from numpy.typing import NDArray
 
+from xcit_hub import folding
 from xcit_hub.accelerated import fused_cells
 from xcit_hub.accelerated.cells import computes_in_half, is_accelerated, make_accelerated, unusual_part
 from xcit_hub.errors import InputError
@@ -229,25 +230,18 @@ def _folded(block: XCABlock) -> dict[str, Wide]:
 
 
 def _affine_after(name: str, dense: nn.Dense, norm: nn.LayerNorm) -> dict[str, Wide]:
-    weight = _wide(dense.weight)
-    return {
-        f"{name}.weight": weight * _wide(norm.gamma),
-        f"{name}.bias": _wide(dense.bias) + weight @ _wide(norm.beta),
-    }
+    folded = folding.affine_after(_wide(dense.weight), _wide(dense.bias), _wide(norm.gamma), _wide(norm.beta))
+    return dict(zip((f"{name}.weight", f"{name}.bias"), folded, strict=True))
 
 
 def _scaled(name: str, cell: nn.Cell, gamma: Parameter) -> dict[str, Wide]:
-    weight, scale = _wide(cell.weight), _wide(gamma)
-    return {
-        f"{name}.weight": weight * scale.reshape(-1, *[1] * (weight.ndim - 1)),
-        f"{name}.bias": _wide(cell.bias) * scale,
-    }
+    folded = folding.scaled(_wide(cell.weight), _wide(cell.bias), _wide(gamma))
+    return dict(zip((f"{name}.weight", f"{name}.bias"), folded, strict=True))
 
 
 def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Wide, Wide]:
-    """A batch norm in evaluation is x · scale + shift."""
-    scale = _wide(norm.gamma) / np.sqrt(_wide(norm.moving_variance) + norm.eps)
-    return scale, _wide(norm.beta) - _wide(norm.moving_mean) * scale
+    gamma, beta, mean, variance = map(_wide, (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance))
+    return folding.scale_and_shift(gamma, beta, mean, variance, norm.eps)
 
 
 def _wide(parameter: Parameter) -> Wide:

@@ -283,20 +283,24 @@ def _unpacked(file: MappedFile, archive: zipfile.ZipFile, entry: zipfile.ZipInfo
 # ---- A checkpoint in several files ---------------------------------------------------------------
 
 
+def shard_index_of(path: Path) -> Path | None:
+    """Return where the index of a checkpoint in several files stands, for one of them; None for a whole one."""
+    match = _SHARD.fullmatch(path.name)
+    if match is None or int(match["count"]) < 2:
+        return None
+    return path.with_name(f"{match['stem']}{match['suffix']}.index.json")
+
+
 def _index_of_shard(path: Path) -> Path | None:
     """The index beside one file of several; None if the file is a whole one.
 
     Raises:
         CheckpointError: it is one of several, and the index is not there.
     """
-    match = _SHARD.fullmatch(path.name)
-    if match is None or int(match["count"]) < 2:
-        return None
-    index = path.with_name(f"{match['stem']}{match['suffix']}.index.json")
-    if not index.exists():
+    index = shard_index_of(path)
+    if index is not None and not index.exists():
         raise CheckpointError(
-            f"{path.name} is one of {int(match['count'])} files of a checkpoint, and their index {index.name} is not "
-            "beside it.",
+            f"{path.name} is one of several files of a checkpoint, and their index {index.name} is not beside it.",
             where=path,
             fix="Fetch the index and the other files into the same folder.",
         )

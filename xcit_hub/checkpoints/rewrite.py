@@ -27,12 +27,10 @@ from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.reshape import with_channels, with_head, without_pyramid
 from xcit_hub.checkpoints.sidecar import config_path
 from xcit_hub.checkpoints.translate import from_ours
-from xcit_hub.checkpoints.weights import Weights, hold_against_config, load, weights_of
+from xcit_hub.checkpoints.weights import Weights, hold_against_config, weights_of
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError, XcitHubError, closest
 from xcit_hub.files import write_text
 from xcit_hub.variants import DIALECTS, DialectName, Family
-
-__all__ = ["Progress", "Report", "Weights", "config_path", "convert", "load", "rewrite"]
 
 Progress = Callable[[int, int], None]
 Prove = Callable[[Path, Report], "dict[str, Any] | None"]
@@ -79,7 +77,7 @@ def rewrite(
             for :attr:`Report.parity`. Where their ``passed`` is false, nothing takes the target's place.
 
     Raises:
-        CheckpointError: the source is no whole checkpoint, or the target's format cannot hold it.
+        CheckpointError: the source is not a whole checkpoint, or the target's format cannot hold it.
         WeightsError: see :func:`~xcit_hub.checkpoints.weights.load`; or the target family has no such network.
         InputError: the options ask for what cannot be.
     """
@@ -106,7 +104,8 @@ def rewrite(
         name: cast(tensor, dtype, weights.sources[name], where=source)
         for name, tensor in checked(weights.tensors, weights.sources, source, doubts).items()
     }
-    translated = from_ours(stored, family_out)
+    naming = _naming(family_out, weights.dialect)
+    translated = from_ours(stored, naming)
     made_up = _made_up(weights, family_out)
     if progress is not None:
         translated = _counted(translated, progress)
@@ -126,7 +125,7 @@ def rewrite(
             tensors=[
                 {
                     "source": list(weights.sources[name]),
-                    "target": list(LAYOUTS[family_out].names(name)),
+                    "target": list(LAYOUTS[naming].names(name)),
                     "shape": list(tensor.shape),
                     "dtype": tensor.dtype,
                 }
@@ -150,8 +149,14 @@ def rewrite(
 # ---- Writing -------------------------------------------------------------------------------------
 
 
+def _naming(to: Family, dialect: DialectName) -> Naming:
+    """Whose names a family's file has: MindCV's network of mint layers has PyTorch's leaves, as facebook's has."""
+    return "facebook" if to == "mindcv" and dialect == "mindcv-mint" else to
+
+
 def _check_target(weights: Weights, to: Family, model: str | None) -> None:
-    if weights.dialect in LAYOUTS[to].dialects or (to == "timm" and _names_our_class(model)):
+    of_mint = to == "mindcv" and weights.dialect == "mindcv-mint"
+    if of_mint or weights.dialect in LAYOUTS[to].dialects or (to == "timm" and _names_our_class(model)):
         return
     name = weights.architecture.name
     explained = DIALECTS[weights.dialect].explanation
@@ -177,7 +182,7 @@ def _names_our_class(model: str | None) -> bool:
 def _made_up(weights: Weights, to: Family) -> dict[str, tuple[StoredTensor, str]]:
     """Tensors that the target's files have and ours have not."""
     made_up: dict[str, tuple[StoredTensor, str]] = {}
-    if LAYOUTS[to].counters:
+    if LAYOUTS[_naming(to, weights.dialect)].counters:
         for name in weights.tensors:
             if name.endswith(".moving_mean"):
                 counter = f"{name.removesuffix('.moving_mean')}.num_batches_tracked"
@@ -279,7 +284,3 @@ def _file(path: Path, size: int, digest: str, family: Naming, file_format: str) 
         "format": file_format,
         "family": family,
     }
-
-
-# The names under which other rooms still know it.
-convert = rewrite

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xcit_hub._version import __version__
-from xcit_hub.cli import bench, cache, card, convert, models, parity, publish, train
+from xcit_hub.cli import bench, cache, card, convert, export, models, parity, publish, serve, train
 
 app = typer.Typer(
     name="xcit-hub",
@@ -40,6 +40,8 @@ app.command()(models.load)
 app.command()(convert.convert)
 app.command()(convert.inspect)
 app.command()(parity.parity)
+app.command()(export.export)
+app.command()(serve.serve)
 app.command(context_settings=bench.SETTINGS)(bench.bench)
 app.command()(publish.publish)
 app.command()(publish.whoami)

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xcit_hub.errors import HubError
+from xcit_hub.errors import HubError, InputError, XcitHubError
 from xcit_hub.files import sha256_of
 from xcit_hub.hub import address, cache, config, timm_config
 from xcit_hub.hub.config import Description, ModelConfig
 from xcit_hub.hub.stores import Context, Snapshot, Store, open_store
 from xcit_hub.hub.stores.folder import FolderStore
+from xcit_hub.variants import checkpoint
 
 PathLike = str | os.PathLike[str]
 
@@ -150,15 +151,23 @@ def info(
 ) -> ModelInfo:
     """Say what ``id`` names, without fetching its weights. A folder hub's files are hashed, as they are at hand.
 
+    What the table of published checkpoints knows it says without a network, too, and that no hub could be asked.
+
     Args:
         id, revision, hub, cache_dir, offline, token, ignore_fields: as for :func:`xcit_hub.load`.
 
     Raises:
         HubError: as in :func:`load`.
     """
-    located = locate(
-        id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, ignore_fields=ignore_fields
-    )
+    try:
+        located = locate(
+            id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, ignore_fields=ignore_fields
+        )
+    except (HubError, InputError) as error:
+        known = _from_table(id, error) if hub is None and revision is None else None
+        if known is None:
+            raise
+        return known
     snapshot = located.snapshot
     return ModelInfo(
         id=id,
@@ -171,6 +180,23 @@ def info(
         notes=(*snapshot.notes, *located.description.notes),
         unused=dict(located.description.unused),
         damaged=located.store.damaged(snapshot) if isinstance(located.store, FolderStore) else (),
+    )
+
+
+def _from_table(model_id: str, error: XcitHubError) -> ModelInfo | None:
+    name = address.published_name(os.fspath(model_id).strip().removeprefix("timm/"))
+    if name is None:
+        return None
+    known = checkpoint(name)
+    return ModelInfo(
+        id=model_id,
+        address=known.repository or known.url,
+        origin="the table of published checkpoints",
+        revision=None,
+        config=config.of_published(known),
+        weights=known.url.rpartition("/")[2],
+        files={known.url.rpartition("/")[2]: (None, known.sha256)},
+        notes=(f"no hub was asked: {error.what}", f"the file was published at {known.url}"),
     )
 
 

@@ -26,6 +26,7 @@ from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, DialectName
 if TYPE_CHECKING:
     from cards.facts import CardYaml, Facts
     from xcit_hub.checkpoints.weights import Weights
+    from xcit_hub.run_record import RunRecord
 
 PathLike = str | os.PathLike[str]
 OnStage = Callable[[str], None]
@@ -226,9 +227,11 @@ def _prepare(
 ) -> _Entry:
     on_stage("read")
     from xcit_hub.checkpoints.weights import load as read_checkpoint
+    from xcit_hub.run_record import RunRecord
 
     weights = read_checkpoint(source, model=model, dialect=dialect, ema=ema)
-    description = _description(weights, source, labels)
+    measured = RunRecord.read(Path(run)) if run is not None else None
+    description = _description(weights, source, labels, measured)
     arrays = weights.arrays()
 
     on_stage("load")
@@ -254,13 +257,13 @@ def _prepare(
         files["parity.json"] = _text(folder / "parity.json", _json(figures))
 
     on_stage("card")
-    texts = _cards(files["model.ckpt"], source, name, description, report, form=form, run=run, meta=meta)
+    texts = _cards(files["model.ckpt"], source, name, description, report, form=form, run=measured, meta=meta)
     for path, text in texts.items():
         files[path] = _text(folder / path, text)
     return _Entry(dict(sorted(files.items())), description, texts["README.md"], figures)
 
 
-def _description(weights: Weights, source: Path, labels: PathLike | None) -> ModelConfig:
+def _description(weights: Weights, source: Path, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
     architecture = weights.architecture.name
     if architecture not in ARCHITECTURES:
         raise WeightsError(
@@ -281,6 +284,12 @@ def _description(weights: Weights, source: Path, labels: PathLike | None) -> Mod
             fix="Train it, or publish the backbone: xcit-hub convert SRC OUT --num-classes 0.",
         )
     described = of_weights(weights, source)
+    if run is not None and run.preprocessing is not None:
+        # What was evaluated is what the published network does, whatever the file says of itself.
+        told = config.preprocessing_from_metadata(run.preprocessing.model_dump_json(), "run.json")
+        described = replace(described, preprocessing=told)
+    if run is not None and not described.labels and len(run.classes or ()) == weights.num_classes:
+        described = replace(described, labels=tuple(run.classes or ()))
     if labels is not None or not described.labels:
         described = replace(described, labels=_labels(labels, weights.num_classes, source))
     return replace(described, provenance=Provenance(family=weights.family, sha256=sha256_of(source)))
@@ -345,21 +354,21 @@ def _cards(
     report: dict[str, Any],
     *,
     form: str,
-    run: PathLike | None,
+    run: RunRecord | None,
     meta: PathLike | None,
 ) -> dict[str, str]:
     from cards.facts import CardYaml
     from cards.gather import of_checkpoint
-    from xcit_hub.run_record import RunRecord
 
     said = CardYaml.read(Path(meta)) if meta is not None else CardYaml()
     said = said.model_copy(
         update={"repository": name} if form == "hugging-face" else _hub_fields(said, name, weights, meta)
     )
-    measured = RunRecord.read(Path(run)) if run is not None else None
-    if measured is not None and measured.checkpoint_sha256 not in (None, sha256_of(source)):
+    if run is not None and run.checkpoint_sha256 not in (None, sha256_of(source)):
         raise InputError(
-            "The run record was made with another checkpoint.", where=run, fix="Give the run.json of this checkpoint."
+            "The run record was made with another checkpoint.",
+            where=source,
+            fix="Give the run.json of this checkpoint.",
         )
     facts = of_checkpoint(
         weights,
@@ -367,7 +376,7 @@ def _cards(
         dialect=description.dialect,
         num_classes=description.num_classes,
         meta=said,
-        run=measured.model_copy(update={"checkpoint_sha256": None}) if measured is not None else None,
+        run=run.model_copy(update={"checkpoint_sha256": None}) if run is not None else None,
         conversion=report,
         preprocessing=description.preprocessing,
         name=name.rpartition("/")[2],

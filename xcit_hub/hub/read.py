@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from xcit_hub.errors import HubError, InputError
+from xcit_hub.errors import HubError, InputError, UnknownNameError
 from xcit_hub.hub import config
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.locate import Located
@@ -62,14 +62,20 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
             fix="Leave the dialect out: the model's description says it.",
         )
     path, digest = fetched()
-    weights = read_checkpoint(
-        path,
-        model=known.architecture if known and known.custom is None else None,
-        dialect=known.dialect if known else dialect,
-    )
+    custom = None if known is None else known.custom
+    try:
+        weights = read_checkpoint(
+            path,
+            model=None if known is None else known.architecture if custom is None else _measured_name(custom),
+            dialect=known.dialect if known else dialect,
+        )
+    except UnknownNameError:
+        if custom is None:
+            raise
+        raise _of_another(custom, "one of other dimensions", located) from None
     described = known or of_weights(weights, path)
-    if known is not None and known.custom is not None:
-        _check_custom(known.custom, weights, located)
+    if custom is not None:
+        _check_custom(custom, weights, located)
     if (weights.num_classes, weights.in_chans) != (described.num_classes, described.in_chans):
         raise HubError(
             f"The description promises {described.num_classes} classes and {described.in_chans} channels, "
@@ -88,7 +94,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         notes=(
             *located.snapshot.notes,
             *located.description.notes,
-            *(weights.notes if known is None or known.custom is None else ()),
+            *(weights.notes if custom is None else ()),
         ),
     )
     return weights, replace(described, provenance=provenance)
@@ -126,8 +132,18 @@ def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> 
     if len(claimed.stem_strides) == len(found.stem_strides):
         told = replace(told, patch_size=claimed.patch_size, strides=claimed.strides)
     if told != claimed:
-        raise HubError(
-            f"The weights are of another architecture ({found.name}) than their description says.",
-            where=located.snapshot.origin,
-            fix="Publish the model again.",
-        )
+        raise _of_another(claimed, found.name, located)
+
+
+def _measured_name(custom: Architecture) -> str:
+    """Return the name by which a checkpoint's reader calls an architecture that is in no table; strides do not show."""
+    patch_size = 2 ** len(custom.stem_strides)
+    return f"xcit_custom_{custom.embed_dim}x{custom.depth}_h{custom.num_heads}_p{patch_size}_224"
+
+
+def _of_another(claimed: Architecture, found: str, located: Located) -> HubError:
+    return HubError(
+        f"The weights are of another architecture ({found}) than {claimed.name}, which their description says.",
+        where=located.snapshot.origin,
+        fix="Publish the model again.",
+    )

@@ -25,14 +25,12 @@ from xcit_hub.errors import InputError
 from xcit_hub.models.functions import device_target, functions, settle_threads
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.private import compiled_once, forget_recomputation
-from xcit_hub.parameters import FOURIER_CHANNELS, stem_widths
+from xcit_hub.parameters import BATCH_NORM_EPSILON, FOURIER_CHANNELS, LAYER_NORM_EPSILON, stem_widths
 from xcit_hub.variants import Architecture, Dialect
 
 GlobalPool = Literal["token", "avg", ""]
 Indices = int | Sequence[int] | None
 
-_LAYER_NORM_EPSILON = 1e-6  # MindSpore's default is 1e-7
-_BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9  # MindSpore's momentum is 1 − torch's
 _NORMALIZE_EPSILON = 1e-12  # as torch.nn.functional.normalize
 _TEMPERATURE = 10000.0  # of the positional encoding
@@ -55,12 +53,12 @@ class Gelu(nn.Cell):
 
 
 def _layer_norm(dim: int) -> nn.LayerNorm:
-    return nn.LayerNorm((dim,), epsilon=_LAYER_NORM_EPSILON)
+    return nn.LayerNorm((dim,), epsilon=LAYER_NORM_EPSILON)
 
 
 def _batch_norm(dim: int, dialect: Dialect) -> nn.BatchNorm2d:
     always = True if dialect.statistics == "batch" else None  # None: in training only
-    return nn.BatchNorm2d(dim, _BATCH_NORM_EPSILON, _BATCH_NORM_MOMENTUM, use_batch_statistics=always)
+    return nn.BatchNorm2d(dim, BATCH_NORM_EPSILON, _BATCH_NORM_MOMENTUM, use_batch_statistics=always)
 
 
 def _layer_scale(dim: int, eta: float, name: str) -> Parameter:

@@ -24,6 +24,7 @@ from xcit_hub.parity.rule import (
     Check,
     Distance,
     Reference,
+    failed_checks,
 )
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "ParityResult",
     "Reference",
     "compare",
+    "failed_checks",
     "first_departure",
     "proof_size",
     "random_images",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from xcit_hub.parity.rule import FLOOR, LARGEST_FACTOR, RMS_FACTOR, Check, worst
+from xcit_hub.parity.rule import FLOOR, LARGEST_FACTOR, RMS_FACTOR, Check, finite, worst
 
 FORMAT = 2
 """Version of :meth:`ParityResult.as_dict`. Reports before had none, and errors between two float32 networks."""
@@ -86,9 +86,9 @@ class ParityResult:
             "passed": self.passed,
             "failed": [check.what for check in self.failed],
             "worst": self.worst.what,
-            "max_error": self.logits.ours.largest,
-            "relative_error": self.logits.error,
-            "bar": self.logits.bar,
+            "max_error": finite(self.logits.ours.largest),
+            "relative_error": finite(self.logits.error),
+            "bar": finite(self.logits.bar),
             "pytorch_runs": self.pytorch_runs,
             "checks": [check.as_dict() for check in self.checks],
             "departure": str(self.departure) if self.departure else None,
@@ -125,9 +125,14 @@ def _sentence(check: Mapping[str, Any]) -> str:
     if check["remark"]:
         return f"{check['what']}, which {check['remark']}"
     measure = check["measure"]
-    pytorch = check["pytorch"][measure] / check["scale"] if check["scale"] else 0.0
+    scale, pytorch = check["scale"], check["pytorch"][measure]
     words = "root mean square" if measure == "rms" else "largest"
     return (
-        f"{check['what']}: {words} distance from float64 {check['error']:.1e}, PyTorch's own {pytorch:.1e} "
-        f"(ratio {check['ratio']:.2g}, tolerance {check['bar']:.1e})"
+        f"{check['what']}: {words} distance from float64 {_figure(check['error'])}, PyTorch's own "
+        f"{_figure(pytorch / scale if scale and pytorch is not None else pytorch)} "
+        f"(ratio {_figure(check['ratio'], '.2g')}, tolerance {_figure(check['bar'])})"
     )
+
+
+def _figure(value: float | None, form: str = ".1e") -> str:
+    return "infinite" if value is None else format(value, form)

@@ -24,6 +24,7 @@ from xcit_hub.training.recipe import Recipe
 STATE = "resume.safetensors"
 _FORMAT = "2"  # 1: xcit-hub 0.1.0
 _LISTED = 5
+_SHOWN = 80  # characters of a value in a message
 
 # What a continued run may change: places, speed, what is reported. Everything else would make it another run.
 _MAY_CHANGE = frozenset(
@@ -219,18 +220,22 @@ def _progress(metadata: Mapping[str, str], recipe: Recipe, path: Path) -> Progre
     if progress.best is not None and progress.best.name != best_name(recipe.model):
         wrong.append(progress.best.name)
     if wrong or len(set(names)) != len(names):
-        raise _damaged(f"it calls {wrong[0] if wrong else names[-1]!r} a checkpoint of the run", path)
+        raise _damaged(f"it calls {_short(repr(wrong[0] if wrong else names[-1]))} a checkpoint of the run", path)
     return progress
 
 
 def _check_same(written: Mapping[str, Any], stored: Progress, recipe: Recipe, expected: Progress, path: Path) -> None:
     now = json.loads(recipe.model_dump_json())
-    changed = [f"{key} was {written.get(key)!r} and is {now[key]!r}" for key in now if _changed(key, written, now)]
-    changed += [f"{key} was {written[key]!r} and is not a key" for key in written if key not in now]
+    changed = [
+        f"{key} was {_short(repr(written.get(key)))} and is {_short(repr(now[key]))}"
+        for key in now
+        if _changed(key, written, now)
+    ]
+    changed += [f"{_short(key)} is not a key" for key in written if key not in now]
     for key in ("workers", "steps", "dialect", "classes"):
         before, after = getattr(stored, key), getattr(expected, key)
         if before != after:
-            changed.append(f"the {_SAID[key]} were {before} and are {after}")
+            changed.append(f"the {_SAID[key]} were {_short(before)} and are {_short(after)}")
     if changed:
         raise InputError(
             f"The run was started under another recipe: {'; '.join(changed)}.",
@@ -246,6 +251,11 @@ _SAID = {
     "dialect": "network's rules (dialect)",
     "classes": "classes",
 }
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _changed(key: str, written: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -114,21 +114,23 @@ inline void attention_grad(const Heads& all, int64_t images, const float* qkv, c
       multiply_small(dim, dim, tokens, up.transposed(), head.value.data, row, slope, dim);
       multiply_small(tokens, dim, dim, up, head.attention, dim, dvalue, row);
       // A cosine does not change along its own vector: what the norms take away again.
-      std::fill_n(query_share, dim, 0.0f);
       std::fill_n(key_share, dim, 0.0f);
       float share = 0.0f;
       for (int64_t i = 0; i < dim; ++i) {
-        float *of = slope + i * dim, mean = 0.0f;
-        const float *attention = head.attention + i * dim, *cosine = head.cosine + i * dim;
+        float *of = slope + i * dim, mean = 0.0f, sum = 0.0f;
+        const float *attention = head.attention + i * dim, *cosine = head.cosine + i * dim, *key_scale = head.key_scale;
+        const float heat = temperature[which], scale = heat * head.query_scale[i];
+#pragma omp simd reduction(+ : mean)
         for (int64_t j = 0; j < dim; ++j) mean += of[j] * attention[j];
+#pragma omp simd reduction(+ : sum)
         for (int64_t j = 0; j < dim; ++j) {
-          of[j] = attention[j] * (of[j] - mean);
-          share += of[j] * cosine[j];
-          of[j] *= temperature[which];
-          query_share[i] += of[j] * cosine[j];
-          key_share[j] += of[j] * cosine[j];
-          of[j] *= head.query_scale[i] * head.key_scale[j];
+          const float logit = attention[j] * (of[j] - mean), along = logit * cosine[j];
+          sum += along;
+          key_share[j] += heat * along;
+          of[j] = logit * scale * key_scale[j];
         }
+        share += sum;
+        query_share[i] = heat * sum;
       }
       shares[item] = share;
       transpose_square(slope, dim, turned);

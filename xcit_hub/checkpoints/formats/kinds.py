@@ -46,7 +46,7 @@ class Kind(Enum):
 _FETCH = "Fetch the file again, from the address of the file itself, and compare its SHA-256."
 _UNPACK = "Unpack it, and give the checkpoint that is in it."
 
-# What to do about each kind that is no checkpoint.
+# What to do about each kind that is not a checkpoint.
 ADVICE: dict[Kind, str] = {
     Kind.LFS_POINTER: "Fetch the file itself: git lfs pull, or the hub's download address (…/resolve/…, not …/raw/…).",
     Kind.HTML: _FETCH,
@@ -136,7 +136,7 @@ _MARKS = (
 
 
 def kind_of(content: memoryview) -> Kind:
-    """Say what a file with that content is; the longest mark wins, nothing is parsed."""
+    """Say what a file with that content is: the first mark that fits."""
     head = bytes(content[:_HEAD_BYTES])
     kind = next((mark.kind for mark in _MARKS if mark.fits(head, len(content))), Kind.UNKNOWN)
     if kind is Kind.JSON and shard_index(content) is not None:

@@ -263,7 +263,7 @@ class _Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise PickleError("it sets entries of what is not a table")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_key(key)] = value
+            target[_key(key, len(target))] = value
 
     def put(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
@@ -354,7 +354,7 @@ def _made(name: str, arguments: tuple[Any, ...]) -> Any:
             elif isinstance(argument, list) and all(
                 isinstance(pair, list | tuple) and len(pair) == 2 for pair in argument
             ):
-                table.update({_key(key): value for key, value in argument})
+                table.update({_key(key, place): value for place, (key, value) in enumerate(argument)})
         return table
     if name == "_codecs.encode" and len(arguments) == 2 and arguments[1] == "latin1":
         return str(arguments[0]).encode("latin1")
@@ -365,8 +365,18 @@ def _made(name: str, arguments: tuple[Any, ...]) -> Any:
     return Made(name, arguments)
 
 
-def _key(key: Any) -> Any:
-    return key if isinstance(key, str | int | float | bytes | tuple | None) else f"({type(key).__name__})"
+def _key(key: Any, place: int) -> Any:
+    """A key that can be part of a name: what is not text or a number of ordinary size is called by its place."""
+    if isinstance(key, str):
+        return printable(key)
+    if isinstance(key, float | None) or (isinstance(key, int) and abs(key) < 1 << 64):
+        return key
+    return f"({type(key).__name__} {place})"
+
+
+def printable(text: str) -> str:
+    """Return text that every encoding of Unicode can hold: a pickle can have halves of characters."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _first_line(error: Exception) -> str:

@@ -165,7 +165,7 @@ def _content(path: Path, root: Any, storages: Mapping[str, Extent]) -> Content:
                 raise _broken(path, f"{name!r} occurs twice")
             content.tensors[name] = array
         elif isinstance(leaf, str):
-            content.metadata[name] = leaf
+            content.metadata[name] = pickled.printable(leaf)
         else:
             content.values.append(name)
     if not content.tensors:

@@ -41,6 +41,7 @@ from xcit_hub.variants import CHECKPOINTS
 T = TypeVar("T")
 
 _PATIENCE = 10  # seconds without a byte
+_SLACK = 1 << 20  # bytes more than listed that are an accident, and told apart from a flood
 
 
 class HuggingFaceStore:
@@ -191,7 +192,7 @@ class HuggingFaceStore:
         exchange = partial(
             self._exchange,
             name,
-            body=min(body, guard.FILE_BYTES if size is None else size),
+            body=min(body, guard.FILE_BYTES if size is None else size + _SLACK),
             seconds=guard.FILE_SECONDS,
             rate=guard.RATE,
             commit=commit,

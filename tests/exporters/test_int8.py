@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from xcit_hub import parity, variants
+from xcit_hub.exporters import int8, onnx_graph
+from xcit_hub.exporters.form import Form
+from xcit_hub.parameters import parameter_shapes
+from xcit_hub.variants import DIALECTS
+
+onnxruntime = pytest.importorskip("onnxruntime")
+SHORT = replace(variants.architecture("xcit_nano_12_p16_224"), name="short", depth=2)
+
+
+def answer(model, images: NDArray) -> NDArray:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": images})[0]
+
+
+def test_int8_answers_nearly_alike_from_a_third_of_the_bytes() -> None:
+    arrays = parity.random_weights(parameter_shapes(SHORT, num_classes=10))
+    model = onnx_graph.build(arrays, SHORT, DIALECTS["paper"], Form(num_classes=10), {})
+    images = parity.random_images(16, 3, 64, 64)
+    small = int8.quantised(model, [images[:8], images[8:]])
+    exact, rounded = answer(model, images), answer(small, images)
+    assert small.ByteSize() < 0.4 * model.ByteSize()
+    assert np.sqrt(np.mean((exact - rounded) ** 2)) < 0.2 * exact.std()
+    assert not np.array_equal(exact, rounded)
+
+
+def test_attentions_products_and_named_scopes_stay_in_float() -> None:
+    arrays = parity.random_weights(parameter_shapes(SHORT, num_classes=10))
+    model = onnx_graph.build(arrays, SHORT, DIALECTS["paper"], Form(num_classes=10), {})
+    small = int8.quantised(model, [parity.random_images(4, 3, 64, 64)], in_float=["blocks.0"])
+    made = {name for node in small.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    in_int8 = {node.name for node in small.graph.node if node.op_type in ("MatMul", "Conv") and set(node.input) & made}
+    assert any(name.startswith("blocks.1/mlp") for name in in_int8)
+    assert not any(name.startswith("blocks.0/") for name in in_int8)
+    assert "blocks.1/xca/cross_covariance" not in in_int8

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from xcit_hub import parity, variants
+from xcit_hub.exporters import onnx_graph
+from xcit_hub.exporters.form import OPSETS, Form
+from xcit_hub.parameters import parameter_shapes
+from xcit_hub.variants import DIALECTS, Architecture
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+NANO = variants.architecture("xcit_nano_12_p16_224")
+SHORT = replace(NANO, name="short", depth=2)
+
+
+def weights(
+    architecture: Architecture, dialect: str = "paper", tokens: int = 24, num_classes: int = 1000
+) -> dict[str, NDArray]:
+    temperature = 1.0 if DIALECTS[dialect].normalize_qk else 1.0 / tokens
+    return parity.random_weights(parameter_shapes(architecture, num_classes=num_classes), temperature=temperature)
+
+
+def run(model: onnx.ModelProto, image: NDArray) -> dict[str, NDArray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"image": image}), strict=True))
+
+
+def judged(architecture: Architecture, dialect: str, form: Form, *shapes: tuple[int, ...]) -> list[parity.Check]:
+    """Every output at every shape by the rule of the proof."""
+    arrays = weights(architecture, dialect)
+    model = onnx_graph.build(arrays, architecture, DIALECTS[dialect], form, {})
+    onnx.checker.check_model(model, full_check=True)
+    network = parity.torch_network(arrays, architecture, dialect)
+    checks: list[parity.Check] = []
+    for shape in shapes:
+        images = parity.random_images(*shape)
+        checks += parity.Reference(network, images).check(run(model, images))
+    return checks
+
+
+@pytest.mark.parametrize("opset", [17, 18, 20, OPSETS.stop - 1])
+@pytest.mark.parametrize("dialect", ["paper", "mindcv"])
+@pytest.mark.parametrize("fuse", [True, False], ids=["folded", "plain"])
+def test_the_graph_computes_what_pytorch_does_at_any_batch_and_size(dialect: str, opset: int, fuse: bool) -> None:
+    checks = judged(NANO, dialect, Form(opset=opset, fuse=fuse), (1, 3, 64, 64), (2, 3, 48, 96), (1, 3, 75, 50))
+    assert all(check.passed for check in checks), checks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dialect", ["paper", "mindcv"])
+@pytest.mark.parametrize("name", ["xcit_tiny_24_p8_224", "xcit_small_12_p16_224"])
+def test_other_architectures_of_the_table_are_built_alike(name: str, dialect: str) -> None:
+    architecture = variants.architecture(name)
+    checks = judged(architecture, dialect, Form(), (2, 3, 64, 64))
+    assert all(check.passed for check in checks), checks
+
+
+def test_strides_and_position_are_the_architectures() -> None:
+    robust = replace(SHORT, name="robust", patch_size=4, strides=(1, 2, 1, 2), use_pos_embed=False)
+    arrays = {n: a for n, a in weights(robust).items() if not n.startswith("pos_embed")}
+    model = onnx_graph.build(arrays, robust, DIALECTS["paper"], Form(), {})
+    images = parity.random_images(1, 3, 32, 32)
+    (check,) = parity.Reference(parity.torch_network(arrays, robust, "paper"), images).check(run(model, images))
+    assert check.passed, check
+
+
+def test_maps_of_chosen_blocks_are_the_outputs() -> None:
+    arrays = weights(SHORT)
+    model = onnx_graph.build(arrays, SHORT, DIALECTS["paper"], Form(features=(0, 1)), {})
+    network = parity.torch_network(arrays, SHORT, "paper")
+    images = parity.random_images(2, 3, 64, 96)
+    found = run(model, images)
+
+    def maps(net, batch):
+        return dict(zip(found, net.forward_intermediates(batch, indices=[0, 1], intermediates_only=True), strict=True))
+
+    assert list(found) == ["features.0", "features.1"]
+    assert found["features.0"].shape == (2, 128, 4, 6)
+    assert all(check.passed for check in parity.Reference(network, images, maps).check(found))
+
+
+def test_uint8_pixels_are_scaled_and_normalised_in_the_graph() -> None:
+    arrays, mean, std = weights(SHORT), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    pixels = ((image / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    raw, normalised = (
+        run(onnx_graph.build(arrays, SHORT, DIALECTS["paper"], form, {}), given)["logits"]
+        for form, given in ((Form(mean=mean, std=std), image), (Form(), pixels))
+    )
+    np.testing.assert_allclose(raw, normalised, atol=1e-4)
+
+
+def test_half_precision_passes_by_its_own_rounding() -> None:
+    arrays = weights(SHORT)
+    model = onnx_graph.build(arrays, SHORT, DIALECTS["paper"], Form(dtype="float16"), {})
+    images = parity.random_images(2, 3, 64, 64)
+    reference = parity.Reference(parity.torch_network(arrays, SHORT, "paper").half(), images)
+    (check,) = reference.check(run(model, images))
+    assert check.passed, check
+
+
+def test_a_changed_parameter_is_found_in_the_file() -> None:
+    arrays = weights(SHORT)
+    permuted = {**arrays, "blocks.1.attn.proj.weight": arrays["blocks.1.attn.proj.weight"][::-1]}
+    model = onnx_graph.build(permuted, SHORT, DIALECTS["paper"], Form(), {})
+    images = parity.random_images(1, 3, 64, 64)
+    (check,) = parity.Reference(parity.torch_network(arrays, SHORT, "paper"), images).check(run(model, images))
+    assert not check.passed
+
+
+def test_nodes_have_names_that_a_person_recognises_and_only_one_each() -> None:
+    model = onnx_graph.build(weights(SHORT), SHORT, DIALECTS["paper"], Form(), {"xcit_hub.dialect": "paper"})
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    assert {"blocks.1/xca/softmax", "blocks.0/lpi/conv1", "cls_attn_blocks.0/attn/softmax", "head"} <= set(names)
+    assert {entry.key: entry.value for entry in model.metadata_props} == {"xcit_hub.dialect": "paper"}
+    assert [axis.dim_param or axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim] == [
+        "batch", 3, "height", "width",
+    ]  # fmt: skip

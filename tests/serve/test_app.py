@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import xcit_hub
+from xcit_hub import parity
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.tensor import StoredTensor
+from xcit_hub.parameters import parameter_shapes
+from xcit_hub.predict import predict
+from xcit_hub.serve.app import LARGEST_BODY
+from xcit_hub.variants import architecture
+
+pytest.importorskip("uvicorn")
+NAME = "xcit_nano_12_p16_224"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("serve") / "nano.safetensors"
+    arrays = parity.random_weights(parameter_shapes(architecture(NAME), num_classes=4))
+    marks = {"xcit_hub.architecture": NAME, "xcit_hub.dialect": "paper", "xcit_hub.family": "xcit-hub"}
+    checkpoint.write(path, {name: StoredTensor.of(array) for name, array in arrays.items()}, marks)
+    return path
+
+
+@pytest.fixture(scope="module")
+def address(source: Path) -> Iterator[str]:
+    """The address of `xcit-hub serve` in a process of its own."""
+    command = [sys.executable, "-c", "from xcit_hub.cli import main; main()", "serve", str(source), "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    lines: list[str] = []
+    found = threading.Event()
+
+    def read() -> None:
+        for line in process.stderr:
+            lines.append(line)
+            if "running on" in line:
+                found.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        assert found.wait(300), "".join(lines)
+        yield re.search(r"http://[\d.:]+", next(line for line in lines if "running on" in line))[0]
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def photo(seed: int = 0) -> bytes:
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (260, 300, 3), np.uint8)
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def ask(url: str, body: bytes | None = None) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=120) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_an_image_is_answered_as_predict_does(address: str, source: Path) -> None:
+    status, text = ask(f"{address}/classify", photo())
+    expected = predict(xcit_hub.load(str(source)), Image.open(io.BytesIO(photo())), top=4)
+    found = json.loads(text)["classes"]
+    assert status == 200
+    assert [entry["class"] for entry in found] == [entry.label for entry in expected]
+    assert [entry["probability"] for entry in found] == pytest.approx([e.probability for e in expected], abs=1e-4)
+
+
+def test_many_at_once_are_computed_in_batches_each_with_its_own_answer(address: str) -> None:
+    alone = [json.loads(ask(f"{address}/classify", photo(seed))[1])["classes"] for seed in range(6)]
+    together: list[list] = [[] for _ in range(6)]
+
+    def one(seed: int) -> None:
+        together[seed] = json.loads(ask(f"{address}/classify", photo(seed))[1])["classes"]
+
+    threads = [threading.Thread(target=one, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for first, second in zip(alone, together, strict=True):
+        assert [e["class"] for e in first] == [e["class"] for e in second]
+        assert [e["probability"] for e in first] == pytest.approx([e["probability"] for e in second], abs=1e-4)
+    metrics = dict(line.rsplit(" ", 1) for line in ask(f"{address}/metrics")[1].splitlines() if line[0] != "#")
+    assert int(metrics["xcit_hub_images_total"]) >= 12
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (b"not an image", 400, "Cannot read the image"),
+        (b"", 400, "no body"),
+        (photo()[:500], 400, "Cannot read the image"),
+    ],
+    ids=["text", "empty", "cut short"],
+)
+def test_what_is_not_an_image_is_one_sentence(address: str, body: bytes, status: int, said: str) -> None:
+    found, text = ask(f"{address}/classify", body)
+    assert found == status
+    assert said in json.loads(text)["error"]
+
+
+@pytest.mark.parametrize(("length", "status"), [(str(LARGEST_BODY + 1), b" 413 "), ("many", b" 400 ")])
+def test_a_body_is_refused_by_its_announced_length_before_it_is_read(address: str, length: str, status: bytes) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+        assert status in connection.recv(100)
+    assert ask(f"{address}/health")[0] == 200
+
+
+def test_a_body_of_no_announced_length_is_cut_off_at_the_bound(address: str) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    chunk = b"100000\r\n" + bytes(0x100000) + b"\r\n"
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(OSError):  # the server may close before all is sent
+            for _ in range(25):
+                connection.sendall(chunk)
+        with contextlib.suppress(ConnectionResetError):
+            assert b" 413 " in connection.recv(100)
+    assert ask(f"{address}/health")[0] == 200
+
+
+def test_health_and_the_page_say_what_is_served(address: str, source: Path) -> None:
+    health = json.loads(ask(f"{address}/health")[1])
+    assert health == {
+        "status": "ok", "model": str(source), "architecture": NAME, "dialect": "paper", "classes": 4,
+    }  # fmt: skip
+    page = ask(f"{address}/")[1]
+    assert "Drop an image here" in page
+    assert NAME in page
+
+
+def test_a_server_that_is_told_to_stop_ends(source: Path) -> None:
+    command = [sys.executable, "-c", "from xcit_hub.cli import main; main()", "serve", str(source), "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    time.sleep(3)
+    process.terminate()
+    assert process.wait(60) is not None

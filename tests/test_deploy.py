@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import xcit_hub
+from xcit_hub import parity
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.tensor import StoredTensor
+from xcit_hub.deploy import export
+from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.parameters import parameter_shapes
+from xcit_hub.predict import predict
+from xcit_hub.variants import architecture
+
+pytest.importorskip("onnxruntime")
+NAME = "xcit_nano_12_p16_224"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "onnx_inference" / "classify.py"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("deploy") / "nano.safetensors"
+    arrays = parity.random_weights(parameter_shapes(architecture(NAME), num_classes=4))
+    marks = {
+        "xcit_hub.architecture": NAME,
+        "xcit_hub.dialect": "paper",
+        "xcit_hub.family": "xcit-hub",
+        "xcit_hub.classes": json.dumps(["ape", "bee", "cow", "dog"]),
+    }
+    checkpoint.write(path, {name: StoredTensor.of(array) for name, array in arrays.items()}, marks)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(source: Path) -> Path:
+    return export(source, source.with_name("nano.onnx")).files[0]
+
+
+def test_an_exported_file_is_proven_by_each_runtime_and_says_what_it_is(source: Path) -> None:
+    done = export(source, source.with_name("proven.onnx"), features=(3, -1))
+    assert [found["runtime"] for found in done.proofs] == ["onnxruntime", "openvino"]
+    assert all(found["passed"] and len(found["checks"]) == 4 for found in done.proofs)
+    assert done.metadata["xcit_hub.architecture"] == NAME
+    assert json.loads(done.metadata["xcit_hub.labels"]) == ["ape", "bee", "cow", "dog"]
+    assert json.loads(done.metadata["xcit_hub.preprocessing"])["input_size"] == [3, 224, 224]
+    assert json.dumps(done.as_dict())
+
+
+def test_classes_come_out_where_no_framework_is_imported_as_they_do_here(
+    source: Path, exported: Path, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 260, 3), np.uint8)).save(photo)
+    code = (
+        f"import sys, runpy; sys.argv = ['classify', {str(exported)!r}, {str(photo)!r}]; "
+        f"runpy.run_path({str(EXAMPLE)!r}, run_name='__main__'); "
+        "assert not {'torch', 'mindspore'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    expected = predict(xcit_hub.load(str(source)), photo, top=4)
+    told = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [label for _, label in told] == [found.label for found in expected]
+    assert [float(share.rstrip("%")) for share, _ in told] == pytest.approx(
+        [100 * found.probability for found in expected], abs=0.1
+    )
+
+
+def test_neither_framework_is_imported_to_write_onnx(source: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from xcit_hub.deploy import export; "
+        f"export({str(source)!r}, {str(tmp_path / 'a.onnx')!r}, proof=False); "
+        "assert not {'torch', 'mindspore', 'timm'} & set(sys.modules), 'imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("a.tflite", {}, "not a format to export"),
+        ("nowhere/a.onnx", {}, "no such folder"),
+        ("a.onnx", {"opset": 9}, "Opset 9"),
+        ("a.onnx", {"dtype": "bfloat16"}, "no runtime here runs it"),
+        ("a.onnx", {"features": (12,)}, "blocks 0 to 11"),
+        ("a.onnx", {"batch": 0}, "cannot be"),
+        ("a.onnx", {"int8": "empty"}, "not one image"),
+        ("a.mindir", {}, "fixed image size"),
+        ("a.mindir", {"image_size": 224, "dtype": "float16"}, "ONNX alone"),
+    ],
+)
+def test_what_cannot_be_written_is_one_sentence_and_no_file(
+    source: Path, tmp_path: Path, name: str, options: dict, said: str
+) -> None:
+    if options.get("int8"):
+        (tmp_path / "empty").mkdir()
+        options = {"int8": tmp_path / "empty"}
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=said):
+        export(source, tmp_path / name, **options)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_that_computes_something_else_does_not_stay(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xcit_hub.exporters import onnx_graph
+
+    right = onnx_graph.build
+
+    def wrong(arrays, *arguments):
+        return right({**arrays, "norm.beta": arrays["norm.beta"] + 0.01}, *arguments)
+
+    monkeypatch.setattr(onnx_graph, "build", wrong)
+    with pytest.raises(XcitHubError, match="onnxruntime does not compute"):
+        export(source, tmp_path / "wrong.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_mindir_runs_in_a_fresh_process_at_any_batch_and_names_nothing_of_this_machine(
+    source: Path, tmp_path: Path
+) -> None:
+    done = export(source, tmp_path / "nano.mindir", image_size=64)
+    assert done.proofs[0]["passed"]
+    assert [shape[0] for shape in done.proofs[0]["shapes"]] == [1, 2]
+    content = done.files[0].read_bytes()
+    assert str(Path.home()).encode() not in content
+    assert b".so" not in content

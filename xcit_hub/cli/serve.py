@@ -1,0 +1,50 @@
+"""``xcit-hub serve``: a small HTTP server that takes images and answers classes."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Annotated
+
+import typer
+
+from xcit_hub.cli.shared import CacheDir, Dialect, Hub, Offline, Revision, working
+
+
+def serve(
+    model_id: Annotated[str, typer.Argument(metavar="ID", help="What `xcit-hub load` takes.")],
+    revision: Revision = None,
+    hub: Hub = None,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    dialect: Dialect = None,
+    host: Annotated[str, typer.Option(help="The address to listen on; this machine alone by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Images computed together, at most.")] = 16,
+    top: Annotated[int, typer.Option(min=1, help="Classes in an answer.")] = 5,
+) -> None:
+    """Answer images sent by POST to /classify; / is a page to drop one on, /health and /metrics tell how it is.
+
+    Examples:
+
+        xcit-hub serve timm/xcit_tiny_12_p16_224.fb_in1k
+
+        curl --data-binary @cat.jpg http://127.0.0.1:8000/classify
+    """
+    from xcit_hub.errors import InputError
+
+    for module in ("starlette", "uvicorn"):
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"{module} is not installed.", fix="pip install 'xcit-hub[serve]'")
+    import uvicorn
+
+    from xcit_hub.hub.load import load
+    from xcit_hub.serve.app import application, served
+    from xcit_hub.variants import dialect as checked
+
+    name = checked(dialect).name if dialect is not None else None
+    with working("loading"):
+        network = load(model_id, revision, hub=hub, cache_dir=cache_dir, offline=offline, dialect=name)
+        if network.num_classes == 0:
+            raise InputError("These weights have no classifier.", where=model_id, fix="Serve a classifier.")
+        app = application(served(model_id, network, top=top), largest_batch=batch)
+    uvicorn.run(app, host=host, port=port, log_level="info")

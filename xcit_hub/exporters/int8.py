@@ -1,0 +1,60 @@
+"""int8 for an ONNX file: activations calibrated on images, weights per channel, as QuantizeLinear pairs (QDQ)."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+# The products of attention have no weights, and their operands are what int8 rounds worst (a softmax, unit vectors).
+_IN_FLOAT = ("cross_covariance", "mix", "scores", "gather", "project_y", "project_x")
+
+
+def quantised(model: onnx.ModelProto, images: Iterable[NDArray[Any]], in_float: Iterable[str] = ()) -> onnx.ModelProto:
+    """Return the model with the affine maps and convolutions in int8.
+
+    Args:
+        model: a float32 graph of :func:`xcit_hub.exporters.onnx_graph.build`.
+        images: calibration batches as the model's input takes them; some 100 images serve.
+        in_float: further nodes, or scopes such as ``blocks.3``, that stay in float.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    batches = iter(images)
+
+    class Reader(CalibrationDataReader):
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            batch = next(batches, None)
+            return None if batch is None else {"image": batch}
+
+    logging.getLogger().setLevel(
+        logging.ERROR
+    )  # it advises to run its preprocessing first, which our graphs do not need
+    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
+        # By files: handed a model in memory, it moves the weights of that very model to a file and forgets them.
+        source, target = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
+        onnx.save(model, str(source))
+        quantize_static(
+            str(source),
+            str(target),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul", "Conv"],
+            nodes_to_exclude=list(_excluded(model, tuple(in_float))),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(str(target))
+
+
+def _excluded(model: onnx.ModelProto, in_float: tuple[str, ...]) -> Iterator[str]:
+    for node in model.graph.node:
+        scopes = node.name.split("/")
+        if scopes[-1] in _IN_FLOAT or node.name in in_float or scopes[0] in in_float:
+            yield node.name

@@ -72,7 +72,7 @@ class ParityFigures(_Open):
 
     Args:
         max_error: largest absolute difference of two logits.
-        relative_error: the same, in standard deviations of the logits.
+        relative_error: the same, relative to the root mean square of the logits.
         bar: the relative error that may not be exceeded.
     """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import os
 import resource
 import subprocess
@@ -54,6 +56,15 @@ def _mode_of_one_test() -> Iterator[None]:
     yield
     if mindspore := sys.modules.get("mindspore"):
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_of_one_file() -> Iterator[None]:
+    """Hand back what a file of tests held: networks live in circles, and malloc keeps what they leave."""
+    yield
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc's own
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 # ---- memory: no process of a test, nor one that it starts, holds more than 3 GB; those marked ``large`` 6 ------------

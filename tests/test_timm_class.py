@@ -43,7 +43,7 @@ def test_the_tag_exists_for_every_architecture_and_builds_our_class(name: str):
 
 
 def test_timms_own_tags_stay_timms():
-    assert len(timm.list_models("xcit_*", module="xcit")) == 28
+    assert len([name for name in timm.list_models("xcit_*") if not name.endswith("_mindcv")]) == 28
     assert len(timm.list_pretrained("xcit_*")) == 42
     for tag in ("fb_in1k", "fb_dist_in1k"):
         model = timm.create_model(f"{NAME}.{tag}")

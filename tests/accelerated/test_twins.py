@@ -101,7 +101,9 @@ def test_a_hook_on_an_inner_cell_acts_in_the_twin_as_in_the_plain_network(name: 
     found, expected = (network(_images()).asnumpy() for network in twins[::-1])
     assert np.abs(found - expected).max() <= 1e-5 * expected.std()
     graph = mindspore.get_context("mode") == mindspore.GRAPH_MODE
-    if not (graph and tuple(map(int, mindspore.__version__.split(".")[:2])) >= (2, 10)):  # no hooks in graphs there
+    # MindSpore's graphs leave out the hooks inside a SequentialCell, and from 2.10 on all of them.
+    left_out = name.startswith("patch_embed.") or tuple(map(int, mindspore.__version__.split(".")[:2])) >= (2, 10)
+    if not (graph and left_out):
         assert np.abs(expected - before[0]).max() > 0.01 * expected.std()
     for network, handle, value in zip(twins, handles, before, strict=True):
         handle.remove()

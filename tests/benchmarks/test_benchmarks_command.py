@@ -49,7 +49,7 @@ def test_a_contender_that_breaks_is_named_with_its_reason_and_the_exit_code_says
     chosen = ("--photographs", str(tmp_path), "--work", "training", "--workers", "1", "--contender", "xcit-hub")
     done = run_benchmarks("input", _NANO, *_QUICK, *chosen)
     assert done.returncode == 1
-    assert "xcit-hub: not measured, InputError: 1 pictures do not fill one batch of 32." in done.stdout
+    assert "xcit-hub: not measured, InputError: 1 images do not fill one batch of 32." in done.stdout
     assert "Traceback" not in done.stderr
 
 

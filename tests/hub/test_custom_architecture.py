@@ -74,11 +74,12 @@ def test_a_saved_custom_network_comes_back_with_what_tensors_cannot_tell(arrays,
     again = xcit_hub.load(str(tmp_path / "saved"))
     assert again.config.shape == OURS
     assert again.config.provenance.notes == ()
-    assert np.array_equal(logits(again), logits(network))
+    assert np.allclose(logits(again), logits(network), rtol=0, atol=1e-5)
     native = create_model(OURS, num_classes=5, init=False)
     native.set_train(False)
     xcit_hub.load_weights(native, str(tmp_path / "saved"))
-    assert np.array_equal(logits(native), logits(network))
+    # The network beside it is computed by compiled code where there is some.
+    assert np.allclose(logits(native), logits(network), rtol=0, atol=1e-5)
     assert xcit_hub.info(str(tmp_path / "saved")).config.shape == OURS
 
 

@@ -148,6 +148,7 @@ def test_badly_conditioned_networks_are_judged_rightly() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("first", range(0, _NETWORKS, _AT_ONCE))
 def test_five_hundred_badly_conditioned_networks_are_judged_rightly(first: int) -> None:
     _judge(range(first, first + _AT_ONCE))

@@ -70,8 +70,9 @@ def test_fifty_steps_are_torchs_fifty_steps() -> None:
 
     name, steps = "xcit_nano_12_p16_224", 50
     recipe = recipe_of(
-        name, ema=True, ema_decay=0.9, ema_warmup=0, lr=5e-4, warmup_epochs=1, decay_epochs=4, epoch_size=5
-    )
+        name, ema=True, ema_decay=0.9, ema_warmup=0, lr=5e-4, warmup_epochs=1, decay_epochs=4, epoch_size=5,
+        weight_decay_filter="paper",
+    )  # fmt: skip
     network = create_model(name, num_classes=CLASSES, seed=1)
     average = create_model(name, num_classes=CLASSES, seed=1)
     twin = timm_twin(network, name, CLASSES).train()

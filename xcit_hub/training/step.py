@@ -22,6 +22,7 @@ from xcit_hub.training.randomness import seed_dropout
 from xcit_hub.training.recipe import Recipe
 
 _SCALE_WINDOW = 2000  # as in torch.amp.GradScaler and MindCV: steps without overflow before the scale doubles
+_AT_ONCE = 1e9  # 1 − exp of it is 1: the average is at its full decay from the first update
 _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_
 
 _map = ops.HyperMap()
@@ -121,7 +122,8 @@ class _Update(nn.Cell):
         # There the hardware keeps the overflow to itself: the first cards saturate instead of giving infinity.
         self.hidden_overflow = device_target() == "Ascend"
         self.decay = Tensor(recipe.ema_decay, mstype.float32)
-        self.warmup = float(recipe.ema_warmup)
+        # A branch on it in the graph would lose the optimizer's update, whose count one of the sides does not read.
+        self.haste = 1.0 / recipe.ema_warmup if recipe.ema_warmup else _AT_ONCE
         self.averaged = ema is not None
         self.weights = ParameterTuple(list(network.get_parameters()))
         self.averages = ParameterTuple(list(ema.get_parameters()) if ema is not None else [])
@@ -149,7 +151,7 @@ class _Update(nn.Cell):
         updates = self.optimizer(gradients, learning_rate)
         if self.averaged:
             # MindCV: decay · (1 − exp(−t/2000)), so that the initial weights are soon forgotten.
-            decay = self.decay * -ops.expm1(-updates / self.warmup) if self.warmup > 0.0 else self.decay
+            decay = self.decay * -ops.expm1(-updates * self.haste)
             _map(ops.partial(_average, decay), self.averages, self.weights)
 
 

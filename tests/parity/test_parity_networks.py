@@ -30,6 +30,7 @@ def _weights(architecture: variants.Architecture = _SMALL) -> dict[str, np.ndarr
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("memory_back")
 @pytest.mark.parametrize(
     ("name", "dialect"),
     [(name, "paper") for name in _NETWORKS] + [(name, "mindcv") for name in _NETWORKS if name.endswith("224")],

@@ -14,7 +14,9 @@ from xcit_hub.errors import InputError, UnknownNameError
 def test_every_architecture_of_timm_is_there_and_none_is_missing() -> None:
     import timm
 
-    assert set(variants.TIMM_ARCHITECTURES) == {name for name in timm.list_models("xcit_*") if not name.endswith("_mindcv")}  # xcit_hub.timm's
+    # xcit_hub.timm may have registered names of its own.
+    theirs = {name for name in timm.list_models("xcit_*") if not name.endswith("_mindcv")}
+    assert set(variants.TIMM_ARCHITECTURES) == theirs
     assert len(variants.TIMM_ARCHITECTURES) == 28
 
 

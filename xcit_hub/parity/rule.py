@@ -44,11 +44,11 @@ LARGEST_FACTOR = 4.0
 FLOOR = 16.0
 """Distances below this many unit roundoffs of the output's root mean square always pass.
 
-It is there for outputs that PyTorch gives nearly exactly: of 500 badly conditioned networks 4 had outputs beyond the
-factors, 4.3 to 7.5 unit roundoffs away (``tests/parity/test_parity_conditioning.py``). It asks for little more than
-PyTorch gives: of 648 outputs the nearest hundredth was 4.4 away, the median 9. Well conditioned networks need none: by 62
-(31 architectures, both dialects, one seed, 64 × 64 pixels, batch 2) the largest ratios of outputs after one run are 1.5 (rms)
-and 2.3 (largest element). By 36 (18 architectures, 4 × 4 patches), all on AVX2:
+It is there for outputs that PyTorch gives nearly exactly: of 500 badly conditioned networks 4 had outputs beyond
+the factors, 4.3 to 7.5 unit roundoffs away (``tests/parity/test_parity_conditioning.py``). It asks for little more
+than PyTorch gives: of 648 outputs the nearest hundredth was 4.4 away, the median 9. Well conditioned networks need
+none: by 62 (31 architectures, both dialects, one seed, 64 × 64 pixels, batch 2) the largest ratios of outputs after
+one run are 1.5 (rms) and 2.3 (largest element). By 36 (18 architectures, 4 × 4 patches), all on AVX2:
 
     ours beyond the factors    PyTorch ran once   twice   4 times   8 times     largest ratio, rms / largest element
     648 outputs                               0       0         0         0     1.5 / 2.1 after one run

@@ -78,14 +78,14 @@ def measure(architecture: variants.Architecture, dialect: str, seed: int) -> dic
         return ours.set_train(False), parity.torch_network(weights, architecture, dialect), images
 
     ours, theirs, images = pair(64)
-    reference = rule.Reference(theirs, images, networks._torch_outputs)
+    reference = rule.Reference(theirs, images, networks._torch_outputs, floor=0.0)
     found = {"outputs": figures(reference, networks.our_outputs(ours, images))}
     if architecture.name.endswith("224") and (architecture.embed_dim <= 384 or seed == 0):
         del ours, theirs, reference
         gc.collect()
         ours, theirs, images = pair(4 * architecture.patch_size)
         names = tuple(ours.parameters_dict())
-        reference = rule.Reference(theirs, images, partial(networks._torch_gradients, names=names))
+        reference = rule.Reference(theirs, images, partial(networks._torch_gradients, names=names), floor=0.0)
         found["gradients"] = figures(reference, networks._our_gradients(ours, images))
     row: dict[str, object] = dict(zip(_KEY, (architecture.name, dialect, seed), strict=True))
     row["pytorch"] = networks._instruction_set()
@@ -101,7 +101,6 @@ def main() -> None:
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="every Nth row from I on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # two wait for each other longer than they compute
-    rule.FLOOR = 0.0  # what a floor would forgive is to be measured
     print(f"compiled operations: {build.library() or build.absence()}")
     rows = read(arguments.out) if arguments.out.exists() else []
     done = {tuple(row[key] for key in _KEY) for row in rows}

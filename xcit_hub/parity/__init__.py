@@ -17,6 +17,7 @@ from xcit_hub.parity.networks import (
 from xcit_hub.parity.result import FORMAT, Departure, ParityResult, verdict
 from xcit_hub.parity.rule import (
     FLOOR,
+    GRADIENT_FLOOR,
     LARGEST_FACTOR,
     PYTORCH_RUNS,
     RMS_FACTOR,
@@ -30,6 +31,7 @@ from xcit_hub.parity.rule import (
 __all__ = [
     "FLOOR",
     "FORMAT",
+    "GRADIENT_FLOOR",
     "LARGEST_FACTOR",
     "PYTORCH_RUNS",
     "RMS_FACTOR",

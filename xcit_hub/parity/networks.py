@@ -19,7 +19,7 @@ from xcit_hub.checkpoints.families import LAYOUTS, MINDCV_MARK
 from xcit_hub.errors import XcitHubError
 from xcit_hub.parameters import Shape, parameter_shapes, trainable
 from xcit_hub.parity.result import Departure, ParityResult
-from xcit_hub.parity.rule import Array, Reference, Stage
+from xcit_hub.parity.rule import GRADIENT_FLOOR, Array, Reference, Stage
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -222,7 +222,7 @@ def compare(ours: Any, theirs: Any, images: Array, *, gradients: bool = False, s
     del reference
     if gradients:
         names = tuple(ours.parameters_dict())
-        reference = Reference(theirs, images, partial(_torch_gradients, names=names), stage)
+        reference = Reference(theirs, images, partial(_torch_gradients, names=names), stage, GRADIENT_FLOOR)
         stage("MindSpore's gradients")
         # A gradient may well be the same for all elements of a small parameter.
         checks += reference.check(_our_gradients(ours, images), varying=False)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from xcit_hub.parity.rule import FLOOR, LARGEST_FACTOR, RMS_FACTOR, Check, finite, worst
+from xcit_hub.parity.rule import FLOOR, GRADIENT_FLOOR, LARGEST_FACTOR, RMS_FACTOR, Check, finite, worst
 
 FORMAT = 2
 """Version of :meth:`ParityResult.as_dict`. Reports before had none, and errors between two float32 networks."""
@@ -78,7 +78,13 @@ class ParityResult:
         """Return the result as plain JSON values. ``max_error``, ``relative_error`` and ``bar`` are the logits'."""
         return {
             "format": FORMAT,
-            "rule": {"truth": "float64", "rms": RMS_FACTOR, "largest": LARGEST_FACTOR, "floor": FLOOR},
+            "rule": {
+                "truth": "float64",
+                "rms": RMS_FACTOR,
+                "largest": LARGEST_FACTOR,
+                "floor": FLOOR,
+                "gradient_floor": GRADIENT_FLOOR,
+            },
             "architecture": self.architecture,
             "dialect": self.dialect,
             "image_size": list(self.image_size),

@@ -311,24 +311,15 @@ def _write_mindir(written: Path, arrays: dict[str, Array], config: ModelConfig, 
 
 
 def _calibration(folder: Path, config: ModelConfig) -> Iterator[Array]:
-    """Batches of a folder's images, as the graph's input takes them."""
+    """Batches of a folder's images, as the graph's input takes them; a file that is not an image is refused by name."""
     from xcit_hub.data.transforms import EvalTransform
 
     transform = EvalTransform(config.preprocessing)
     found = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-    batch: list[Array] = []
-    count = 0
-    for path in found:
-        with contextlib.suppress(InputError):
-            batch.append(transform(path))
-            count += 1
-        if len(batch) == _CALIBRATION_BATCH:
-            yield np.stack(batch)
-            batch = []
-    if batch:
-        yield np.stack(batch)
-    if not count:
+    if not found:
         raise InputError("There is not one image to calibrate on.", where=folder, fix="Name a folder of images.")
+    for first in range(0, len(found), _CALIBRATION_BATCH):
+        yield np.stack([transform(path) for path in found[first : first + _CALIBRATION_BATCH]])
 
 
 def _proved(

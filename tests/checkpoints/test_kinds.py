@@ -217,9 +217,13 @@ def test_dtypes_that_no_weights_have_are_read_and_refused_by_name(tmp_path: Path
     header["__metadata__"] = None
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
-    with safetensors.safe_open(path, "np") as opened:
-        assert "cls_token" in opened.keys()  # noqa: SIM118
     assert checkpoint.read(path).tensors["cls_token"].size == 64 // size
+    try:
+        with safetensors.safe_open(path, "np") as opened:
+            assert "cls_token" in opened.keys()  # noqa: SIM118
+    except safetensors.SafetensorError as problem:
+        # Older libraries refuse the file; ours reads what the newest opens.
+        assert "FNUZ" in code and "unknown variant" in str(problem)
     with pytest.raises(WeightsError, match=r"not a floating-point tensor: cls_token (float8|complex64)"):
         load(path)
 

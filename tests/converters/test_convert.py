@@ -267,7 +267,7 @@ def test_the_mindcv_doors_know_the_dialect_by_their_name(tmp_path: Path):
         (["nano.safetensors", "x.ckpt", "--model", "xcit_nano"], "no XCiT architecture"),
         (["nano.safetensors", "x.ckpt", "--ema"], "no averaged"),
         (["nano.safetensors", "x.ckpt", "--dialect", "mindcv"], "contradicts"),
-        (["nano.safetensors", "x.ckpt", "--num-classes", "-1"], "greater than or equal"),
+        (["nano.safetensors", "x.ckpt", "--num-classes", "-1"], "--num-classes"),
         (["nano.safetensors", "x.ckpt", "--dtype", "int8"], "int8"),
         (["nano.safetensors", "x.ckpt", "--to", "keras"], "keras"),
         ([".", "out", "--all", "--report", "r.json"], "report beside it"),

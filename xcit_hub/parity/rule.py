@@ -63,8 +63,8 @@ GRADIENT_FLOOR = 128.0
 """The floor of gradients: some have four elements, and PyTorch's sixteen runs of them may all be near the truth.
 
 The largest that a right network needed, of all that were met beside that table, is 87
-(``blocks.1.attn.temperature`` of xcit_nano_12_p16_224, mindcv, MindSpore 2.10's own operations, at 2.0 times PyTorch's);
-one of 61 was met on MindSpore 2.8.
+(``blocks.1.attn.temperature`` of xcit_nano_12_p16_224, mindcv, MindSpore 2.10's own operations, at 2.0 times
+PyTorch's); one of 61 was met on MindSpore 2.8.
 """
 
 PYTORCH_RUNS = 16

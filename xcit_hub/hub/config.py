@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from xcit_hub.checkpoints.families import Naming
+from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.variants import (
     ARCHITECTURES,
@@ -26,16 +27,13 @@ from xcit_hub.variants import (
     PublishedCheckpoint,
     Shape,
     architecture,
+    has_name,
     reshaped,
 )
 
 FILE_NAME = "xcit_hub.json"
 # The second is written where the first one's readers would prepare images wrongly: other crop modes, other shapes.
 _FORMATS = ("xcit-hub/1", "xcit-hub/2")
-
-# Strings of a checkpoint file that travel with its weights.
-PREPROCESSING = "xcit_hub.preprocessing"
-CLASSES = "xcit_hub.classes"
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
@@ -103,6 +101,14 @@ class ModelConfig:
     def shape(self) -> Architecture:
         """The architecture's dimensions: its entry in the variant table, or its own."""
         return self.custom or architecture(self.architecture)
+
+    @property
+    def stored_as(self) -> str:
+        """The name by which a checkpoint's reader calls the architecture; in one of no table, strides do not show."""
+        shape = self.shape
+        if has_name(self.architecture) and architecture(self.architecture) == shape:
+            return self.architecture
+        return f"xcit_custom_{shape.embed_dim}x{shape.depth}_h{shape.num_heads}_p{2 ** len(shape.stem_strides)}_224"
 
     def to_json(self, weights: Mapping[str, str] | None = None) -> str:
         """Write ``xcit_hub.json``: this record and the SHA-256 of each weights file beside it."""
@@ -244,6 +250,12 @@ def preprocessing_to_metadata(preprocessing: Preprocessing, in_chans: int) -> st
         "crop_mode": preprocessing.crop_mode,
     }
     return json.dumps(record)
+
+
+def to_metadata(described: ModelConfig) -> dict[str, str]:
+    """Write the strings that :func:`with_metadata` reads."""
+    classes = {CLASSES: json.dumps(described.labels)} if described.labels else {}
+    return {PREPROCESSING: preprocessing_to_metadata(described.preprocessing, described.in_chans), **classes}
 
 
 def classes_from_metadata(text: str, num_classes: int, where: object) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from xcit_hub.hub import address, cache, config, entry
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.read import of_weights
 from xcit_hub.hub.stores import Context, Receipt, Snapshot, Store, open_store
-from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, DialectName
+from xcit_hub.variants import CHECKPOINTS, DialectName, has_name
 
 if TYPE_CHECKING:
     from cards.facts import CardYaml, Facts
@@ -265,7 +265,7 @@ def _prepare(
 
 def _description(weights: Weights, source: Path, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
     architecture = weights.architecture.name
-    if architecture not in ARCHITECTURES:
+    if not has_name(architecture):
         raise WeightsError(
             f"These weights are of no architecture with a name ({architecture}), and a hub entry needs one.",
             where=source,
@@ -324,7 +324,7 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnSta
         ) from None
     result = verify_weights(
         arrays,
-        description.architecture,
+        description.shape,
         description.dialect,
         num_classes=description.num_classes,
         in_chans=description.in_chans,

@@ -12,13 +12,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from xcit_hub.errors import HubError
 from xcit_hub.hub import config as ours
 from xcit_hub.hub.config import Description, ModelConfig, Reader, malformed
-from xcit_hub.variants import ARCHITECTURES, DIALECTS, Architecture, DialectName
+from xcit_hub.variants import (
+    ARCHITECTURES,
+    DIALECTS,
+    Architecture,
+    DialectName,
+    has_name,
+    in_timm,
+    without_positions,
+)
+from xcit_hub.variants import architecture as architecture_of
 
 FILE_NAME = "config.json"
 
@@ -110,7 +119,7 @@ def read(text: str, *, where: object = None, ignore: frozenset[str] = frozenset(
     """
     record = ours.parsed(text, where)
     if isinstance(record.get("xcit_hub"), dict):
-        return Description(_of_converter(record, where))
+        return _of_converter(record, where, ignore)
     return _Reading(record, where, ignore).description()
 
 
@@ -120,8 +129,9 @@ def write(config: ModelConfig) -> str:
     A network that timm's own class does not compute gets an architecture name that timm knows only after
     ``import xcit_hub.timm``, so that timm alone refuses it instead of giving other logits.
     """
-    shape, seen = config.shape, config.preprocessing
-    model_args: dict[str, object] = {}
+    seen = config.preprocessing
+    _, differing = in_timm(config.shape) or ("", {})
+    model_args = dict(differing)
     if config.in_chans != 3:
         model_args["in_chans"] = config.in_chans
     if config.global_pool != "token":
@@ -129,7 +139,7 @@ def write(config: ModelConfig) -> str:
     record: dict[str, object] = {
         "architecture": architecture_name(config),
         "num_classes": config.num_classes,
-        "num_features": shape.embed_dim,
+        "num_features": config.shape.embed_dim,
         "global_pool": config.global_pool,
     }
     if model_args:
@@ -152,8 +162,9 @@ def write(config: ModelConfig) -> str:
 
 
 def architecture_name(config: ModelConfig) -> str:
-    """Return the name that ``config.json`` gives: timm's own for the paper's network, another for any other."""
-    return config.architecture if config.dialect == "paper" else f"{config.architecture}_{config.dialect}"
+    """Return the name that ``config.json`` gives: timm's own for what its class computes, another for all else."""
+    name, _ = in_timm(config.shape) or (config.architecture, {})
+    return name if config.dialect == "paper" else f"{name}_{config.dialect}"
 
 
 @dataclass
@@ -287,7 +298,8 @@ class _Reading:
         if replace(shape, eta=table.eta) == table:
             return table
         same = next((entry for entry in ARCHITECTURES.values() if replace(shape, name=entry.name) == entry), None)
-        return same or replace(shape, name=f"{table.name}_custom")
+        bare = without_positions(table)
+        return same or (bare if replace(shape, name=bare.name) == bare else replace(shape, name=f"{table.name}_custom"))
 
     def _input_size(self, cfg: Reader, args: Reader, in_chans: int | None, shape: Architecture) -> tuple[int, int, int]:
         size = cfg.wholes("input_size", 3) or (3, 224, 224)
@@ -385,12 +397,50 @@ def _label_list(value: object, num_classes: int) -> tuple[str, ...] | None:
     return tuple(value) if all(isinstance(name, str) for name in value) else None
 
 
-def _of_converter(record: Mapping[str, Any], where: object) -> ModelConfig | None:
-    if record.get("architecture") not in ARCHITECTURES:
-        return None
-    fields = {name: record[name] for name in ("architecture", "num_classes", "in_chans") if name in record}
-    read = ours.validated(fields | {"dialect": record["xcit_hub"].get("dialect")}, where)
-    described = ours.of_architecture(
-        read.architecture, read.dialect, num_classes=read.num_classes, in_chans=read.in_chans
-    )
-    return replace(described, labels=ours.imagenet_labels() if read.num_classes == 1000 else ())
+# What the converter's own part says, and who reads it.
+_CONVERTER = {
+    "family": "the weights' names show it",
+    "version": "of the xcit-hub that wrote it",
+    "file": "held against the weights beside it",
+    "sha256": "held against the weights beside it",
+    "architecture_assumed": "the weights' own string says it, too",
+    "head_untrained": "the weights' own string says it, too",
+}
+
+
+def _of_converter(record: Mapping[str, Any], where: object, ignore: frozenset[str]) -> Description:
+    level = {"": {k: v for k, v in record.items() if k != "xcit_hub"}, "xcit_hub.": dict(record["xcit_hub"])}
+    notes: list[str] = []
+    unused: dict[str, str] = {}
+    for prefix, written in level.items():
+        for name in [name for name in written if name in ignore or f"{prefix}{name}" in ignore]:
+            del written[name]
+            unused[f"{prefix}{name}"] = "ignored, as was asked for"
+            notes.append(f"the configuration's {prefix}{name} was ignored, as was asked for")
+    top, own = (Reader(written, prefix, where) for prefix, written in level.items())
+    architecture, dialect = top.take("architecture"), own.take("dialect")
+    given: dict[str, Any] = {name: top.take(name) for name in ("num_classes", "in_chans") if name in top.fields}
+    size = top.wholes("input_size", 3)
+    seen = {name: top.take(name) for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
+    labels = top.take("label_names")
+    for reader in (top, own):
+        for name in reader.rest():
+            is_known = reader is own and name in _CONVERTER
+            unused[f"{reader.prefix}{name}"] = _CONVERTER[name] if is_known else "unknown; of a later version?"
+            if not is_known:
+                notes.append(f"the configuration's field {reader.prefix}{name} is not known, and was not used")
+    if not isinstance(architecture, str) or not has_name(architecture):
+        return Description(unused=unused, notes=tuple(notes))
+    shape = architecture_of(architecture)
+    custom = None if architecture in ARCHITECTURES else shape
+    read = ours.validated({**given, "architecture": architecture, "dialect": dialect}, where, custom=custom)
+    described = ours.of_architecture(shape, read.dialect, num_classes=read.num_classes, in_chans=read.in_chans)
+    fields = asdict(described.preprocessing) | {name: value for name, value in seen.items() if value is not None}
+    if size is not None:
+        if size[0] != read.in_chans:
+            raise malformed(f"input_size has {size[0]} channels, in_chans is {read.in_chans}", where)
+        fields |= {"image_size": size[1], "image_width": None if size[1] == size[2] else size[2]}
+    if labels is None:
+        labels = ours.imagenet_labels() if read.num_classes == 1000 else ()
+    config = {**given, "architecture": architecture, "dialect": dialect, "preprocessing": fields, "labels": labels}
+    return Description(ours.validated(config, where, custom=custom), unused=unused, notes=tuple(notes))

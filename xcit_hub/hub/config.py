@@ -124,7 +124,6 @@ class ModelConfig:
 
 _FIELDS = frozenset(each.name for each in fields_of(ModelConfig))
 _SHAPE_FIELDS = frozenset(each.name for each in fields_of(Preprocessing))
-_CUSTOM_FIELDS = frozenset(each.name for each in fields_of(Architecture))
 _SOURCE_FIELDS = frozenset(each.name for each in fields_of(Provenance))
 
 
@@ -155,26 +154,48 @@ def from_json(text: str, *, where: object = None, ignore: frozenset[str] = froze
         HubError: it is not such a file, or a field has a value that no model can have.
     """
     record = parsed(text, where)
-    ignored = [name for name in record if name in ignore]
-    for name in ignored:
-        del record[name]
+    inner = {f"{name}.": dict(value) for name, value in record.items() if isinstance(value, dict) and name != "weights"}
+    ignored = drop_ignored({"": record, **inner}, ignore)
+    record |= {level.removesuffix("."): value for level, value in inner.items() if level.removesuffix(".") in record}
     if record.pop("format", None) not in _FORMATS:
         raise malformed(f"its format is not {_FORMATS[0]!r} or {_FORMATS[1]!r}; a later version wrote it", where)
     weights = record.pop("weights", {})
     if not isinstance(weights, dict) or not all(_is_digest(value) for value in weights.values()):
         raise malformed("'weights' does not map files to SHA-256 digests", where)
     unknown = [name for name in record if name not in _FIELDS]
-    notes = [f"the description's {name} was ignored, as was asked for" for name in ignored]
+    notes = [ignored_note(name) for name in ignored]
     notes += [f"the description's field {name} is not known, and was not used" for name in unknown]
-    for level, known in (("preprocessing", _SHAPE_FIELDS), ("custom", _CUSTOM_FIELDS), ("provenance", _SOURCE_FIELDS)):
+    for level, known in (("preprocessing", _SHAPE_FIELDS), ("provenance", _SOURCE_FIELDS)):
         inside = record.get(level)
         if isinstance(inside, dict):
             names = [f"{level}.{name}" for name in inside if name not in known]
             notes += [f"the description's field {name} is not known, and was not used" for name in names]
             unknown += names
-    return Description(
-        validated(record, where), weights, dict.fromkeys(unknown, "unknown; of a later version?"), tuple(notes)
-    )
+    unused = dict.fromkeys(ignored, IGNORED) | dict.fromkeys(unknown, "unknown; of a later version?")
+    return Description(validated(record, where), weights, unused, tuple(notes))
+
+
+IGNORED = "ignored, as was asked for"
+
+
+def drop_ignored(levels: Mapping[str, dict[str, Any]], ignore: frozenset[str]) -> list[str]:
+    """Delete the fields that are to be ignored, and return their full names.
+
+    Args:
+        levels: prefix of the fields' names → fields.
+        ignore: names, with their prefix or without.
+    """
+    dropped = []
+    for prefix, fields in levels.items():
+        for name in [name for name in fields if name in ignore or f"{prefix}{name}" in ignore]:
+            del fields[name]
+            dropped.append(f"{prefix}{name}")
+    return dropped
+
+
+def ignored_note(name: str) -> str:
+    """Say that a field was not read."""
+    return f"the description's {name} was ignored, as was asked for"
 
 
 def of_published(entry: PublishedCheckpoint) -> ModelConfig:

@@ -179,10 +179,11 @@ class _Reading:
 
     def description(self) -> Description:
         root = dict(self.record)
+        self._drop_ignored({"": root})
         is_nested = "pretrained_cfg" in root
         pretrained = self._object(root, "pretrained_cfg") if is_nested else {}
         arguments = self._object(root, "model_args")
-        self._drop_ignored(root, pretrained, arguments)
+        self._drop_ignored({"pretrained_cfg.": pretrained, "model_args.": arguments})
         if not is_nested:
             pretrained = {name: root.pop(name) for name in list(root) if name not in _ROOT_ONLY}
         args = Reader(arguments, "model_args.", self.where)
@@ -240,12 +241,10 @@ class _Reading:
             raise malformed(f"{name!r} is not an object", self.where)
         return dict(value)
 
-    def _drop_ignored(self, *levels: dict[str, Any]) -> None:
-        for prefix, level in zip(("", "pretrained_cfg.", "model_args."), levels, strict=True):
-            for name in [name for name in level if name in self.ignore or f"{prefix}{name}" in self.ignore]:
-                del level[name]
-                self.unused[f"{prefix}{name}"] = "ignored, as was asked for"
-                self.notes.append(f"the configuration's {prefix}{name} was ignored, as was asked for")
+    def _drop_ignored(self, levels: Mapping[str, dict[str, Any]]) -> None:
+        for name in ours.drop_ignored(levels, self.ignore):
+            self.unused[name] = ours.IGNORED
+            self.notes.append(ours.ignored_note(name))
 
     def _architecture(self, given: object) -> tuple[Architecture, DialectName]:
         # A tag, and timm's older "_dist", say which weights; the network is the same.
@@ -410,13 +409,9 @@ _CONVERTER = {
 
 def _of_converter(record: Mapping[str, Any], where: object, ignore: frozenset[str]) -> Description:
     level = {"": {k: v for k, v in record.items() if k != "xcit_hub"}, "xcit_hub.": dict(record["xcit_hub"])}
-    notes: list[str] = []
-    unused: dict[str, str] = {}
-    for prefix, written in level.items():
-        for name in [name for name in written if name in ignore or f"{prefix}{name}" in ignore]:
-            del written[name]
-            unused[f"{prefix}{name}"] = "ignored, as was asked for"
-            notes.append(f"the configuration's {prefix}{name} was ignored, as was asked for")
+    ignored = ours.drop_ignored(level, ignore)
+    unused = dict.fromkeys(ignored, ours.IGNORED)
+    notes = [ours.ignored_note(name) for name in ignored]
     top, own = (Reader(written, prefix, where) for prefix, written in level.items())
     architecture, dialect = top.take("architecture"), own.take("dialect")
     given: dict[str, Any] = {name: top.take(name) for name in ("num_classes", "in_chans") if name in top.fields}

@@ -131,6 +131,8 @@ class Shape(TypedDict, total=False):
 
 _COUNTS = ("patch_size", "embed_dim", "depth", "num_heads", "cls_attn_layers")
 _POSITIVE = ("mlp_ratio", "eta")
+_LARGEST_COUNT = 1 << 16
+_LARGEST_RATIO = 1 << 10
 _SWITCHES = ("use_pos_embed", "tokens_norm")
 
 
@@ -144,15 +146,15 @@ def reshaped(architecture: Architecture, shape: Shape) -> Architecture:
     for name, value in given.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = (
-            (name in _COUNTS and number and isinstance(value, int) and value >= 1)
-            or (name in _POSITIVE and number and 0 < value < math.inf)
+            (name in _COUNTS and number and isinstance(value, int) and 1 <= value <= _LARGEST_COUNT)
+            or (name in _POSITIVE and number and 0 < value < _LARGEST_RATIO)
             or (name in _SWITCHES and isinstance(value, bool))
             or (name == "strides" and isinstance(value, list | tuple) and all(type(stride) is int for stride in value))
         )
         if not fits:
             known = ", ".join(Shape.__annotations__)
             raise InputError(
-                f"{name} is {value!r}, which no network can have.",
+                f"{name} is {value!r:.60}, which no network can have.",
                 fix=f"Give counts of 1 or more, ratios above 0, and True or False; the fields of a shape are {known}.",
             )
     if "strides" in given or "patch_size" in given:

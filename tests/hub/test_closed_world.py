@@ -191,3 +191,43 @@ def test_what_was_ignored_is_recorded_in_what_is_saved(tmp_path, nano_ckpt) -> N
     notes = json.loads((tmp_path / "saved" / "xcit_hub.json").read_text())["provenance"]["notes"]
     assert any("model_args.act_layer was ignored" in note for note in notes)
     assert checkpoint.read(tmp_path / "saved" / "model.safetensors").metadata["xcit_hub.architecture"] == NANO
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        ("provenance", "verified", True),
+        ("provenance", "verified", "wholly"),
+        ("provenance", "sha256", 5),
+        ("provenance", "revision", ["main"]),
+        ("provenance", "family", "torchvision"),
+        ("provenance", "notes", [1]),
+        ("custom", "name", "another"),
+        ("custom", "image_size", 10**30),
+        ("custom", "depth", True),
+        ("custom", "embed_dim", 1e300),
+        ("custom", "strides", [2, 2]),
+        ("preprocessing", "crop_pct", "0.9"),
+        ("preprocessing", "mean", [0.5, 0.5]),
+        ("preprocessing", "image_width", 0),
+        ("", "num_classes", True),
+        ("", "in_chans", "3"),
+        ("", "global_pool", None),
+        ("", "labels", {"0": "one"}),
+        ("", "dialect", "latin"),
+        ("", "weights", ["model.safetensors"]),
+        ("", "format", "xcit-hub/9"),
+    ],
+)
+def test_a_wrong_value_in_our_own_description_is_refused_by_name(path: str, name: str, value: object) -> None:
+    custom = config.of_architecture(without_positions(xcit_hub.variants.ARCHITECTURES[NANO]), "paper")
+    with pytest.raises(XcitHubError, match=f"{name}|called|dimensions|images of|numbers for"):
+        config.from_json(at(json.loads(custom.to_json()), path, name, value))
+
+
+def test_what_a_description_says_of_the_published_file_is_listed() -> None:
+    record = json.loads(ModelConfig(NANO, "paper").to_json())
+    record["provenance"] |= {"revision": "main", "sha256": "a" * 64, "verified": "full"}
+    assert {f"provenance.{name}" for name in ("revision", "sha256", "verified")} == set(
+        config.from_json(json.dumps(record)).unused
+    )

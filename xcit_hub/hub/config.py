@@ -172,8 +172,22 @@ def from_json(text: str, *, where: object = None, ignore: frozenset[str] = froze
             notes += [f"the description's field {name} is not known, and was not used" for name in names]
             unknown += names
     unused = dict.fromkeys(ignored, IGNORED) | dict.fromkeys(unknown, "unknown; of a later version?")
+    told = record.get("provenance")
+    for name, kinds in _OF_THE_READ_FILE.items():
+        value = told.get(name) if isinstance(told, dict) else None
+        if value not in kinds and not (isinstance(value, str) and str in kinds):
+            raise malformed(f"provenance.{name}: {value!r:.40} is not one of its kind", where)
+        if value not in (None, "none"):
+            unused[f"provenance.{name}"] = "of the file that was published; load says it of the one that it reads"
     return Description(validated(record, where), weights, unused, tuple(notes))
 
+
+# Fields of a description's provenance that load finds out itself → what they may be.
+_OF_THE_READ_FILE: dict[str, tuple[object, ...]] = {
+    "revision": (None, str),
+    "sha256": (None, str),
+    "verified": (None, "full", "prefix", "none"),
+}
 
 IGNORED = "ignored, as was asked for"
 
@@ -416,6 +430,10 @@ def validated(fields: Mapping[str, object], where: object, *, custom: Architectu
         _check_dimensions(config.custom, where)
     if not 0 <= config.num_classes <= _MOST_CLASSES or not 0 < config.in_chans <= _MOST_CHANNELS:
         raise malformed(f"{config.num_classes} classes and {config.in_chans} channels", where)
+    for name in ("mean", "std"):
+        levels = getattr(config.preprocessing, name)
+        if config.in_chans == 3 and len(levels) not in (1, 3):
+            raise malformed(f"{name}: {len(levels)} numbers for 3 channels", where)
     if len(config.labels) not in (0, config.num_classes):
         raise malformed(f"{len(config.labels)} labels for {config.num_classes} classes", where)
     return config
@@ -447,6 +465,8 @@ def _custom(fields: Mapping[str, object], where: object) -> Architecture | None:
         return None
     record = _typed(fields, "custom", dict, {}, where)
     shape = {name: value for name, value in record.items() if name not in ("name", "image_size")}
+    if record.get("name", fields.get("architecture")) != fields.get("architecture"):
+        raise malformed(f"'custom' is called {record['name']!r:.60}, the architecture otherwise", where)
     lacking = {"patch_size", "embed_dim", "depth", "num_heads", "tokens_norm", "image_size"} - record.keys()
     if lacking:
         raise malformed(f"'custom' lacks {', '.join(sorted(lacking))}", where)
@@ -466,7 +486,7 @@ def _check_dimensions(shape: Architecture, where: object) -> None:
         reshaped(shape, cast(Shape, {name: getattr(shape, name) for name in Shape.__annotations__}))
     except InputError as error:
         raise malformed(f"it has dimensions that no XCiT has: {error.what}", where) from error
-    if shape.image_size < 1:
+    if not 0 < shape.image_size <= _LARGEST_SIDE:
         raise malformed(f"it is of images of {shape.image_size} pixels", where)
 
 

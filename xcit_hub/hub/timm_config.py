@@ -193,9 +193,9 @@ class _Reading:
         shape, dialect = self._architecture(top.take("architecture"))
         in_chans = args.whole("in_chans", None, least=1)
         num_classes = self._num_classes(top, cfg, args)
+        self._refuse(cfg, args)
         shape = self._shape(shape, args)
         size = self._input_size(cfg, args, in_chans, shape)
-        self._refuse(cfg, args)
         preprocessing = {
             "image_size": size[1],
             "image_width": None if size[1] == size[2] else size[2],
@@ -326,6 +326,9 @@ class _Reading:
         file_name = cfg.take("hf_hub_filename")
         if file_name not in (None, *_WEIGHTS_NAMES):
             raise self._refused("hf_hub_filename", f"the weights would be another file: {file_name!r:.60}")
+        for name, value in args.fields.items():
+            if value is None and name not in _FIXED:
+                raise self._refused(f"model_args.{name}", "timm would build with null, not with a default")
         for name, (only, reason) in _FIXED.items():
             if name in args.fields and args.take(name) is not only:
                 raise self._refused(f"model_args.{name}", reason)
@@ -407,6 +410,9 @@ _CONVERTER = {
 }
 
 
+_BY_TENSORS = "the architecture is in no table: the weights' own shapes and strings say it"
+
+
 def _of_converter(record: Mapping[str, Any], where: object, ignore: frozenset[str]) -> Description:
     level = {"": {k: v for k, v in record.items() if k != "xcit_hub"}, "xcit_hub.": dict(record["xcit_hub"])}
     ignored = ours.drop_ignored(level, ignore)
@@ -424,8 +430,11 @@ def _of_converter(record: Mapping[str, Any], where: object, ignore: frozenset[st
             unused[f"{reader.prefix}{name}"] = _CONVERTER[name] if is_known else "unknown; of a later version?"
             if not is_known:
                 notes.append(f"the configuration's field {reader.prefix}{name} is not known, and was not used")
-    if not isinstance(architecture, str) or not has_name(architecture):
-        return Description(unused=unused, notes=tuple(notes))
+    if not isinstance(architecture, str) or not (has_name(architecture) or architecture.startswith("xcit_custom_")):
+        raise malformed(f"architecture {architecture!r:.60} is in no table", where)
+    if not has_name(architecture):
+        told = {name for name in top.fields if name in top.taken}
+        return Description(unused=unused | dict.fromkeys(sorted(told), _BY_TENSORS), notes=tuple(notes))
     shape = architecture_of(architecture)
     custom = None if architecture in ARCHITECTURES else shape
     read = ours.validated({**given, "architecture": architecture, "dialect": dialect}, where, custom=custom)

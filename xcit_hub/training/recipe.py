@@ -329,7 +329,7 @@ class Recipe(BaseModel):
             input_size=(self.in_channels, seen.image_size, seen.image_size),
             mean=seen.mean,
             std=seen.std,
-            interpolation=seen.interpolation,
+            interpolation=self.interpolation,
             crop_pct=seen.crop_pct,
         )
 

@@ -311,7 +311,7 @@ class Preprocessing:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input in pixels."""
-        return self.image_size, self.image_width or self.image_size
+        return self.image_size, self.image_size if self.image_width is None else self.image_width
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from xcit_hub.errors import InputError
 from xcit_hub.files import read_bounded
 
 FORMAT = 2  # 1: xcit-hub 0.1.0, whose files do not say it
+FEWEST_FOR_TOP5 = 6  # classes: of fewer every answer, or nearly so, is among the five best
 _LARGEST_FILE = 8 << 20
 _Positive = Annotated[int, Field(ge=1)]
 

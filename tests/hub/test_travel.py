@@ -288,3 +288,17 @@ def test_a_network_without_positions_goes_all_the_way_and_timm_opens_it(tmp_path
     built = xcit_hub.create_model(NANO, num_classes=10, use_pos_embed=False, init=False)
     assert built.architecture == network.architecture
     xcit_hub.load_weights(built, str(tmp_path / "y.ckpt"))
+
+
+def test_what_looks_untrained_or_damaged_is_named_by_load_and_publish(tmp_path, nano_arrays):
+    zero, tiny, still = "blocks.3.attn.proj.weight", "blocks.5.mlp.fc1.weight", "patch_embed.proj.0.1.moving_variance"
+    variance = nano_arrays[still].copy()
+    variance[3] = 0
+    changed = {zero: 0 * nano_arrays[zero], tiny: np.full_like(nano_arrays[tiny], 1e-40), still: variance}
+    marks = {"xcit_hub.architecture": NANO, "xcit_hub.dialect": "paper"}
+    checkpoint.write(tmp_path / "x.ckpt", nano_arrays | changed, marks)
+    with pytest.warns(UserWarning, match="Untrained or damaged") as said:
+        xcit_hub.load(str(tmp_path / "x.ckpt"))
+    done = xcit_hub.publish(tmp_path / "x.ckpt", "me/x", to=tmp_path / "hub", parity=False)
+    for text in (" ".join(str(each.message) for each in said), " ".join(done.notes)):
+        assert all(f"{name}: " in text for name in (zero, tiny, still))

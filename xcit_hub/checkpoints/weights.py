@@ -42,6 +42,7 @@ class Weights:
         sources: our name → the names it had in the file; none for what a conversion made up.
         assumed: whether nothing tells the architecture from the one of the other image size.
         head_untrained: whether the classifier is random numbers.
+        doubts: those of the notes that say which tensors look untrained or damaged.
         normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them,
             or the file it was converted from.
     """
@@ -60,6 +61,7 @@ class Weights:
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     assumed: bool = False
     head_untrained: bool = False
+    doubts: list[str] = field(default_factory=list)
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -103,7 +105,8 @@ def load(
     for tensor in checked(weights.tensors, weights.sources, path, doubts).values():
         for _ in tensor.pieces():
             pass
-    weights.notes += doubts.notes()
+    weights.doubts = doubts.notes()
+    weights.notes += weights.doubts
     return weights
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypedDict
 from xcit_hub.errors import InputError, UnknownNameError, closest
 
 DialectName = Literal["paper", "mindcv", "mindcv-mint"]
-Family = Literal["timm", "facebook", "mindcv", "xcit-hub"]
+Family = Literal["timm", "facebook", "mindcv", "xcit-hub", "mmpretrain", "paddlevit"]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from xcit_hub.checkpoints.formats import Content, kinds, mindspore, pickled, pytorch, safetensors
+from xcit_hub.checkpoints.formats import Content, kinds, mindspore, pickled, pytorch, pytorch_write, safetensors
 from xcit_hub.checkpoints.formats.kinds import Format, Kind
 from xcit_hub.checkpoints.hashing import hashed
 from xcit_hub.checkpoints.mapped import MappedFile
@@ -139,12 +139,16 @@ def write(
     path: str | os.PathLike[str],
     tensors: Mapping[str, StoredTensor | npt.NDArray[np.generic]],
     metadata: Mapping[str, str] | None = None,
+    under: str = "model",
 ) -> str:
     """Write named tensors and strings to a file, whole or not at all; its suffix says in which format.
 
-    Tensors are streamed: a few megabytes of them are in memory at a time (a ``.pth`` needs PyTorch, and all of them).
-    ``.safetensors`` carries ``metadata`` in its header, ``.ckpt`` as ``append_dict`` entries, which
-    ``mindspore.load_checkpoint`` returns as strings, and ``.pth`` beside ``model``.
+    Tensors are streamed: a few megabytes of them are in memory at a time. ``.safetensors`` carries ``metadata`` in its
+    header, ``.ckpt`` as ``append_dict`` entries, which ``mindspore.load_checkpoint`` returns as strings, and ``.pth``
+    beside the tensors.
+
+    Args:
+        under: where the table of the tensors is in a ``.pth``.
 
     Returns:
         The SHA-256 of the file as 64 hex digits.
@@ -158,10 +162,12 @@ def write(
         name: tensor if isinstance(tensor, StoredTensor) else StoredTensor.of(tensor)
         for name, tensor in tensors.items()
     }
-    writer = {"safetensors": safetensors.write, "ckpt": mindspore.write, "pth": pytorch.write}[file_format]
     size = sum(tensor.nbytes for tensor in stored.values())
     with atomic_write(path, expected=size) as stream, hashed(stream) as (announced, digest):
-        writer(announced, stored, metadata or {})
+        if file_format == "pth":
+            pytorch_write.write(announced, stored, metadata or {}, under)
+        else:
+            {"safetensors": safetensors.write, "ckpt": mindspore.write}[file_format](announced, stored, metadata or {})
     return digest.result()
 
 

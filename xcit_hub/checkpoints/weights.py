@@ -14,7 +14,7 @@ from xcit_hub.checkpoints.beside import Dropped
 from xcit_hub.checkpoints.check import Doubts, checked
 from xcit_hub.checkpoints.checkpoint import Checkpoint, StoredTensor
 from xcit_hub.checkpoints.dialect import settle
-from xcit_hub.checkpoints.families import Kind, Naming
+from xcit_hub.checkpoints.families import Kind
 from xcit_hub.checkpoints.identify import identify
 from xcit_hub.checkpoints.reading import Asked, Evidence, Reading
 from xcit_hub.checkpoints.sidecar import check_config
@@ -50,7 +50,7 @@ class Weights:
     num_classes: int
     in_chans: int
     dialect: DialectName
-    family: Naming
+    family: Family
     evidence: str
     evidence_kind: Evidence
     kind: Kind
@@ -128,7 +128,7 @@ def hold_against_config(weights: Weights, opened: Checkpoint) -> None:
         weights.notes.append(config.sentence)
 
 
-def family_of(reading: Reading) -> Naming:
+def family_of(reading: Reading) -> Family:
     """Return whose file it is: by its names, by what it says, and by what the caller says.
 
     Raises:

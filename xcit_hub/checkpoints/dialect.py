@@ -134,6 +134,6 @@ def _undecided(naming: Family, asked: DialectName | None) -> WeightsError:
 
 def _published(file: Checkpoint) -> tuple[str, DialectName] | None:
     for entry in CHECKPOINTS.values():
-        if entry.sha256 is not None and file.sha256.startswith(entry.sha256):
+        if entry.family == "mindcv" and entry.sha256 is not None and file.sha256.startswith(entry.sha256):
             return entry.name, entry.dialect
     return None

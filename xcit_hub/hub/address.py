@@ -29,14 +29,14 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from xcit_hub.errors import InputError, UnknownNameError, closest
-from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, checkpoint
+from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, PublishedCheckpoint, checkpoint
 
 FOLDER = "folder"
 HUGGING_FACE = "hugging-face"
 MINDSPORE_HUB = "mindspore-hub"
 LOCAL = "local"
 
-CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar")
+CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".th", ".pkl", ".index.json")
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+[a-z0-9]+)?://", re.IGNORECASE)
 _AUTHORITY = re.compile(r"^[^/]*://[^/]*")  # an @ in there would be a user's name, not a revision
@@ -130,11 +130,15 @@ def published_name(name: str) -> str | None:
     """Return the table's name for weights under any name that their publishers give them, or None.
 
     Known are timm's, with or without its repository, facebook's (``xcit_tiny_12_p16``, ``…_224_dist``,
-    ``xcit_small_12_cp16_dino``) and torch.hub's (``dino_xcit_small_12_p16``, ``facebookresearch/xcit:main/…``).
+    ``xcit_small_12_cp16_dino``), torch.hub's (``dino_xcit_small_12_p16``, ``facebookresearch/xcit:main/…``),
+    MMPretrain's (``xcit-nano-12-p16_3rdparty_in1k``), RobustBench's and every published file's own.
     """
     name = _TORCH_HUB.sub("", name)
     if name in CHECKPOINTS or name in ARCHITECTURES:
         return name
+    called = next((entry.name for entry in CHECKPOINTS.values() if name in _called(entry)), None)
+    if called is not None:
+        return called
     dino = _DINO.fullmatch(name)
     if dino is not None:
         name = f"xcit_{dino.group(1)}_p{dino.group(2)}_224.fb_dino"
@@ -144,6 +148,10 @@ def published_name(name: str) -> str | None:
             stem += "_224"
         name = f"{stem}.{'fb_dist_in1k' if name.endswith('_dist') else 'fb_in1k'}"
     return name if name in CHECKPOINTS else None
+
+
+def _called(entry: PublishedCheckpoint) -> tuple[str, ...]:
+    return (entry.file.removesuffix(".tar").rpartition(".")[0], *entry.aliases)
 
 
 def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str | None = None) -> Address:
@@ -273,10 +281,11 @@ def _by_table(name: str, revision: str | None) -> Address:
         return Address(HUGGING_FACE, published.repository, revision=revision)
     if published.family == "mindcv":
         return Address(MINDSPORE_HUB, f"mindspore/{published.architecture}", revision=revision)
+    same = f" The same weights are {published.copy_of}, which is on a hub." if published.copy_of else ""
     raise InputError(
         f"The weights {name!r} are on no hub.",
         where=published.url,
-        fix="Download that file and give its path.",
+        fix=f"Download that file and give its path.{same}",
     )
 
 
@@ -297,7 +306,7 @@ def _is_spelled_as_path(model_id: str) -> bool:
     return (
         model_id in (".", "..", "~")
         or model_id.startswith(("/", "./", "../", "~/"))
-        or model_id.endswith(CHECKPOINT_SUFFIXES)
+        or model_id.lower().endswith(CHECKPOINT_SUFFIXES)
     )
 
 

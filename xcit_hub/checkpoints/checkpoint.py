@@ -191,8 +191,9 @@ def _content(file: MappedFile, kind: Kind, *, packed: bool = False) -> tuple[For
     if kind is Kind.UNKNOWN and hint == "ckpt":
         return hint, mindspore.read(file)
     claimed = "a PyTorch checkpoint" if hint == "pth" else "a checkpoint"
+    says = f" ({kinds.beginning(file.view)} …)" if kind in (Kind.JSON, Kind.TEXT) else ""
     raise CheckpointError(
-        f"{file.path.name} is not {claimed}: it is {kind.value}.", where=file.path, fix=kinds.ADVICE[kind]
+        f"{file.path.name} is not {claimed}: it is {kind.value}{says}.", where=file.path, fix=kinds.ADVICE[kind]
     )
 
 
@@ -233,8 +234,10 @@ def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
                 raise CheckpointError(f"{file.path.name} is a zip in a zip.", where=file.path, fix="Unpack it.")
             inner = _unpacked(file, archive, _packed_checkpoint(file, archive))
     except (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, struct.error) as error:
+        # zipfile's words for a missing end are that it is no zip at all.
+        why = _first_line(error).replace("File is not a zip file", "its end is missing, the file was cut short")
         raise CheckpointError(
-            f"{file.path.name} is a PyTorch archive or another zip, and damaged: {_first_line(error)}.",
+            f"{file.path.name} is a PyTorch archive or another zip, and damaged: {why}.",
             where=file.path,
             fix="Fetch the file again and compare its SHA-256.",
         ) from error
@@ -243,6 +246,12 @@ def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
 
 def _packed_checkpoint(file: MappedFile, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    if any(entry.filename == "model.weights.h5" for entry in entries):
+        raise CheckpointError(
+            f"{file.path.name} is not a checkpoint: it is a Keras model.",
+            where=file.path,
+            fix="Save its weights as .safetensors from Keras.",
+        )
     if entries and all(entry.filename.endswith(".npy") for entry in entries):
         raise CheckpointError(
             f"{file.path.name} is not a checkpoint: it is an archive of numpy arrays (.npz).",

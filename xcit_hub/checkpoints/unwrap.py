@@ -20,7 +20,7 @@ from xcit_hub.errors import WeightsError
 
 # Names that no other vision transformer has, in every family's form; what stands before them is a prefix.
 _OWN = re.compile(
-    r"(?:^|(?<=\.))(?:(?:blocks|xca_layers)\.\d+\.(?:attn\.temperature|local_mp\.conv1\.(?:conv\.)?weight)"
+    r"(?:^|(?<=[./:_]))(?:(?:blocks|xca_layers)\.\d+\.(?:attn\.temperature|local_mp\.conv1\.(?:conv\.)?weight)"
     r"|patch_embed\.proj\.0\.(?:0|conv)\.weight)$"
 )
 # First parts of the names inside a network: there, a single number may be a parameter.
@@ -165,9 +165,9 @@ def _choose(
 
 def _asked_for(networks: list[str], asked: Asked) -> str:
     if asked.prefix is not None:
-        found = [prefix for prefix in networks if prefix.rstrip(".") == asked.prefix.rstrip(".")]
+        found = [prefix for prefix in networks if prefix.rstrip("./:_") == asked.prefix.rstrip("./:_")]
     else:
-        found = [prefix for prefix in networks if asked.select in (_shown(prefix), *prefix.split(".")[:-1])]
+        found = [prefix for prefix in networks if asked.select in (_shown(prefix), *prefix.split("."))]
     if len(found) == 1:
         return found[0]
     how = f"--prefix {asked.prefix}" if asked.prefix is not None else f"--select {asked.select}"
@@ -195,7 +195,7 @@ def _is_averaged(prefix: str, tensors: Iterable[str]) -> bool:
 
 
 def _shown(prefix: str) -> str:
-    return prefix.rstrip(".") or _TOP
+    return prefix.rstrip("./:_") or _TOP
 
 
 def _listed(networks: list[str]) -> str:

@@ -161,7 +161,15 @@ def _content(path: Path, root: Any, storages: Mapping[str, Extent]) -> Content:
         else:
             content.values.append(name)
     if not content.tensors:
-        raise _broken(path, "it holds no tensor")
+        arrays = sum(isinstance(leaf, Made) and leaf.name.endswith("._reconstruct") for _, leaf in _leaves(root))
+        held = f"{arrays} numpy arrays and no tensor" if arrays else "no tensor"
+        raise CheckpointError(
+            f"{path.name} is a PyTorch file that holds {held}.",
+            where=path,
+            fix="Save tensors in PyTorch: torch.save({name: torch.from_numpy(array) for name, array in …}, OUT)."
+            if arrays
+            else "Check that it is the file that is meant.",
+        )
     return content
 
 

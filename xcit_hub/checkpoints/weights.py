@@ -114,7 +114,8 @@ def weights_of(opened: Checkpoint, asked: Asked) -> Weights:
             step(reading)
         return _weights(reading)
     except WeightsError as error:
-        raise WeightsError(error.what, where=opened.path, fix=error.fix) from error
+        fix = error.fix or f"See what is in the file: xcit-hub inspect {opened.path.name}"
+        raise WeightsError(error.what, where=opened.path, fix=fix) from error
 
 
 def hold_against_config(weights: Weights, opened: Checkpoint) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xcit_hub.checkpoints.checkpoint import shard_index_of
+from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.errors import HubError, InputError, XcitHubError
 from xcit_hub.files import sha256_of
 from xcit_hub.hub import address, cache, config, timm_config
@@ -38,6 +39,7 @@ class Located:
     Args:
         description: what the files beside the weights say.
         weights: the path of its weights within the snapshot.
+        asked: what the caller says of the weights file, or wants of it.
     """
 
     address: address.Address
@@ -45,6 +47,7 @@ class Located:
     snapshot: Snapshot
     description: Description
     weights: str
+    asked: Asked = field(default_factory=Asked)
 
     @property
     def config(self) -> ModelConfig | None:

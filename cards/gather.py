@@ -44,8 +44,8 @@ def of_published(name: str, meta: CardYaml | None = None) -> Facts:
         num_classes=entry.num_classes,
         params=_count(entry.architecture, entry.num_classes),
         weights=WeightsFile(
-            name=entry.url.rpartition("/")[2],
-            format=_format_of(entry.url),
+            name=entry.file,
+            format=_format_of(entry.file),
             sha256=entry.sha256,
             link=entry.url,
         ),

@@ -16,6 +16,9 @@ from xcit_hub.variants import ARCHITECTURES, NO_POSITIONS, Architecture, archite
 
 # In a file's strings: its architecture was the converter's assumption between two image sizes, and still is.
 ARCHITECTURE_ASSUMED = "xcit_hub.architecture_assumed"
+# Where trainers keep the name of the network that they were told to build: timm's saver, its and facebook's arguments,
+# Lightning's parameters. It decides between networks of the same tensors, as sizes and strides do not show.
+_CALLED = ("arch", "args.model", "args.arch", "model_name", "hyper_parameters.model", "hyper_parameters.model_name")
 # In a file's strings: its classifier is the random one that the converter began, and nothing has trained it since.
 HEAD_UNTRAINED = "xcit_hub.head_untrained"
 
@@ -28,7 +31,12 @@ def identify(reading: Reading) -> None:
     """
     metadata, model = reading.file.metadata, reading.asked.model
     own = None if ARCHITECTURE_ASSUMED in metadata else metadata.get("xcit_hub.architecture")
-    identity = of_shapes({name: tensor.shape for name, tensor in reading.found.tensors.items()}, model=model or own)
+    shapes = {name: tensor.shape for name, tensor in reading.found.tensors.items()}
+    identity = of_shapes(shapes, model=model or own)
+    called = next((metadata[key].partition(".")[0] for key in _CALLED if key in metadata), "")
+    if identity.assumed and called in ARCHITECTURES and _same(identity.architecture, ARCHITECTURES[called]):
+        note = f"Its trainer calls the network {called}, which decides between those of the same parameters."
+        identity = replace(of_shapes(shapes, model=called), notes=(note,))
     notes = list(identity.notes)
     if model and own and own != identity.architecture.name:
         notes.append(f"The file calls itself {own}; --model says {identity.architecture.name}.")
@@ -215,6 +223,10 @@ def _named(measured: Architecture, model: str | None) -> tuple[Architecture, tup
         (f"Assumed {assumed.name}; {', '.join(others)} {have} the same parameters. --model decides.",),
         True,
     )
+
+
+def _same(left: Architecture, right: Architecture) -> bool:
+    return left.name != right.name and _has_same_parameters(right, left)
 
 
 def _has_same_parameters(entry: Architecture, measured: Architecture) -> bool:

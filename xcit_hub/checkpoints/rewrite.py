@@ -20,7 +20,7 @@ from xcit_hub.checkpoints import checkpoint, sidecar, strings
 from xcit_hub.checkpoints.check import Doubts, checked
 from xcit_hub.checkpoints.checkpoint import StoredTensor
 from xcit_hub.checkpoints.dtypes import cast
-from xcit_hub.checkpoints.families import FAMILIES, LAYOUTS, MARKS, TIMM_TAGS, Naming
+from xcit_hub.checkpoints.families import FAMILIES, LAYOUTS, MARKS, TIMM_TAGS
 from xcit_hub.checkpoints.identify import ARCHITECTURE_ASSUMED, HEAD_UNTRAINED
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.checkpoints.report import Report
@@ -107,16 +107,18 @@ def rewrite(
     }
     naming = _naming(family_out, weights.dialect)
     translated = from_ours(stored, naming)
+    layout = LAYOUTS[naming]
     made_up = _made_up(weights, family_out)
     if progress is not None:
         translated = _counted(translated, progress)
     spoken = dict(described) if described is not None else strings.carried(weights, had, opened.metadata)
     metadata = _metadata(weights, family_out, format_out) | spoken
-    translated |= {name: tensor for name, (tensor, _) in made_up.items()}
+    whole = {layout.placed(name): tensor for name, tensor in translated.items()}
+    whole |= {name: tensor for name, (tensor, _) in made_up.items()}
     with _beside(target) as written:
         with ThreadPoolExecutor(1) as second:
             source_digest = second.submit(lambda: opened.sha256)
-            digest = checkpoint.write(written, translated, metadata)
+            digest = checkpoint.write(written, whole, metadata, layout.under)
         opened.check_unchanged()
         hold_against_config(weights, opened)
         weights.notes += doubts.notes()
@@ -127,7 +129,7 @@ def rewrite(
             tensors=[
                 {
                     "source": list(weights.sources[name]),
-                    "target": list(LAYOUTS[naming].names(name)),
+                    "target": [layout.placed(part) for part in layout.names(name)],
                     "shape": list(tensor.shape),
                     "dtype": tensor.dtype,
                 }
@@ -151,7 +153,7 @@ def rewrite(
 # ---- Writing -------------------------------------------------------------------------------------
 
 
-def _naming(to: Family, dialect: DialectName) -> Naming:
+def _naming(to: Family, dialect: DialectName) -> Family:
     """Whose names a family's file has: MindCV's network of mint layers has PyTorch's leaves, as facebook's has."""
     return "facebook" if to == "mindcv" and dialect == "mindcv-mint" else to
 
@@ -187,11 +189,9 @@ def _names_our_class(model: str | None, dialect: DialectName | None = None) -> b
 def _made_up(weights: Weights, to: Family) -> dict[str, tuple[StoredTensor, str]]:
     """Tensors that the target's files have and ours have not."""
     made_up: dict[str, tuple[StoredTensor, str]] = {}
-    if LAYOUTS[_naming(to, weights.dialect)].counters:
-        for name in weights.tensors:
-            if name.endswith(".moving_mean"):
-                counter = f"{name.removesuffix('.moving_mean')}.num_batches_tracked"
-                made_up[counter] = (StoredTensor.of(np.array(0, np.int64)), "PyTorch's batch counter, unused")
+    for name in weights.tensors:
+        if (counter := LAYOUTS[_naming(to, weights.dialect)].counter(name)) is not None:
+            made_up[counter] = (StoredTensor.of(np.array(0, np.int64)), "PyTorch's batch counter, unused")
     if to == "timm" and weights.dialect in MARKS:
         mark = StoredTensor.of(np.array(1, np.uint8))
         made_up[MARKS[weights.dialect]] = (mark, f"keeps timm's own class from loading the {weights.dialect} dialect")
@@ -280,7 +280,7 @@ def _counted(tensors: dict[str, StoredTensor], progress: Progress) -> dict[str, 
     return {name: tensor.through(count) for name, tensor in tensors.items()}
 
 
-def _file(path: Path, size: int, digest: str, family: Naming, file_format: str) -> dict[str, Any]:
+def _file(path: Path, size: int, digest: str, family: Family, file_format: str) -> dict[str, Any]:
     return {
         "path": str(path),
         "sha256": digest,

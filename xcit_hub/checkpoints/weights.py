@@ -14,7 +14,7 @@ from xcit_hub.checkpoints.beside import Dropped
 from xcit_hub.checkpoints.check import Doubts, checked
 from xcit_hub.checkpoints.checkpoint import Checkpoint, StoredTensor
 from xcit_hub.checkpoints.dialect import settle
-from xcit_hub.checkpoints.families import Kind, Naming
+from xcit_hub.checkpoints.families import Kind
 from xcit_hub.checkpoints.identify import identify
 from xcit_hub.checkpoints.reading import Asked, Evidence, Reading
 from xcit_hub.checkpoints.sidecar import check_config
@@ -52,7 +52,7 @@ class Weights:
     num_classes: int
     in_chans: int
     dialect: DialectName
-    family: Naming
+    family: Family
     evidence: str
     evidence_kind: Evidence
     kind: Kind
@@ -118,7 +118,8 @@ def weights_of(opened: Checkpoint, asked: Asked) -> Weights:
             step(reading)
         return _weights(reading)
     except WeightsError as error:
-        raise WeightsError(error.what, where=opened.path, fix=error.fix) from error
+        fix = error.fix or f"See what is in the file: xcit-hub inspect {opened.path.name}"
+        raise WeightsError(error.what, where=opened.path, fix=fix) from error
 
 
 def hold_against_config(weights: Weights, opened: Checkpoint) -> None:
@@ -132,7 +133,7 @@ def hold_against_config(weights: Weights, opened: Checkpoint) -> None:
         weights.notes.append(config.sentence)
 
 
-def family_of(reading: Reading) -> Naming:
+def family_of(reading: Reading) -> Family:
     """Return whose file it is: by its names, by what it says, and by what the caller says.
 
     Raises:

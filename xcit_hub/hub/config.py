@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
-from xcit_hub.checkpoints.families import Naming
 from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.variants import (
@@ -23,6 +22,7 @@ from xcit_hub.variants import (
     DIALECTS,
     Architecture,
     DialectName,
+    Family,
     Preprocessing,
     PublishedCheckpoint,
     Shape,
@@ -40,7 +40,6 @@ CROP_MODES = ("center", "squash", "border")
 IMAGENET_MEAN = Preprocessing.mean
 IMAGENET_STD = Preprocessing.std
 
-_FAMILIES = ("timm", "facebook", "mindcv", "xcit-hub", "mmpretrain", "paddlevit")
 _MOST_CLASSES = 1_000_000
 _MOST_CHANNELS = 1024
 _LARGEST_SIDE = 4096
@@ -66,7 +65,7 @@ class Provenance:
     source: str = ""
     revision: str | None = None
     sha256: str | None = None
-    family: Naming | None = None
+    family: Family | None = None
     verified: Literal["full", "prefix", "none"] = "none"
     notes: tuple[str, ...] = ()
 
@@ -419,7 +418,7 @@ def validated(fields: Mapping[str, object], where: object, *, custom: Architectu
         labels=tuple(_each(fields, "labels", str, where)),
         provenance=Provenance(
             source=_typed(provenance, "source", str, "", where),
-            family=_one_of(provenance, "family", (*get_args(Naming), None), where),
+            family=_one_of(provenance, "family", (*get_args(Family), None), where),
             notes=tuple(_each(provenance, "notes", str, where)),
         ),
         custom=custom or _custom(fields, where),

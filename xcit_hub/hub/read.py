@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from xcit_hub.errors import HubError, InputError, UnknownNameError
+from xcit_hub.errors import HubError, InputError, UnknownNameError, WeightsError
 from xcit_hub.hub import config
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.locate import Located
@@ -64,17 +64,27 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
             fix="Leave the dialect out: the model's description says it.",
         )
     path, digest = fetched()
-    custom = None if known is None else known.custom
+    custom, asked = None if known is None else known.custom, located.asked
     try:
         weights = read_checkpoint(
             path,
-            model=None if known is None else known.stored_as,
+            model=asked.model if known is None else known.stored_as,
             dialect=known.dialect if known else dialect,
+            select=asked.select,
+            prefix=asked.prefix,
         )
     except UnknownNameError:
         if custom is None:
             raise
         raise _of_another(custom, "one of other dimensions", located) from None
+    if weights.kind in ("dense", "features"):
+        raise WeightsError(
+            f"{path.name} is the backbone of a detector or segmenter: blocks without class attention and classifier, "
+            "of which no whole network can be made.",
+            where=located.snapshot.origin,
+            fix="See what is in it: xcit-hub inspect FILE; xcit-hub convert writes it for timm's features_only and for "
+            "facebook's detectors.",
+        )
     described, notes = _normalized(known, weights) if known else (of_weights(weights, path), ())
     if custom is not None:
         _check_custom(custom, weights, located)

@@ -40,8 +40,6 @@ Array = NDArray[Any]
 FORMAT = "xcit-hub-export/1"
 _SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".mindir": "mindir"}
 _CALIBRATION_BATCH = 16
-# What each format is proven with; one that is not installed is named in the report.
-_RUNTIMES: dict[Format, tuple[str, ...]] = {"onnx": ("onnxruntime", "openvino"), "mindir": ("mindspore",)}
 
 
 @dataclass(frozen=True)
@@ -143,8 +141,8 @@ def export(
         if file_format == "onnx":
             files = _write_onnx(written, arrays, config, form, metadata, int8)
         else:
-            files = _write_mindir(written, arrays, config, form)
-        proofs, not_proven = _proved(files[0], file_format, arrays, config, form, int8, proof, stage)
+            files = _write_mindir(written, arrays, config, form, metadata)
+        proofs, not_proven = _proved(files[0], arrays, config, form, int8, proof, stage)
         for file in reversed(files):  # the model last: whoever sees it has its weights
             file.replace(path.with_name(file.name))
     return Exported(
@@ -166,6 +164,8 @@ def _format(path: Path) -> Format:
             where=path,
             fix="Give the file the suffix .onnx or .mindir.",
         )
+    if path.exists() and not path.is_file():
+        raise InputError("This is not a file.", where=path, fix="Name a file that may be written or replaced.")
     if not path.parent.is_dir():
         raise InputError("There is no such folder.", where=path.parent, fix="Make it, or name another.")
     needed = {".onnx": ("onnx", "xcit-hub[onnx]"), ".mindir": ("mindspore", "mindspore")}[path.suffix]
@@ -251,7 +251,7 @@ def _metadata(config: ModelConfig, address: object, int8: bool) -> dict[str, str
         "xcit_hub.architecture": config.architecture,
         "xcit_hub.dialect": config.dialect,
         "xcit_hub.preprocessing": preprocessing_to_metadata(config.preprocessing, config.in_chans),
-        "xcit_hub.labels": json.dumps(list(config.labels), ensure_ascii=False),
+        "xcit_hub.labels": json.dumps(list(config.labels)),  # in ASCII: any string of JSON passes
         "xcit_hub.source": str(address),
         "xcit_hub.source_sha256": config.provenance.sha256 or "",
         **({"xcit_hub.quantised": "int8"} if int8 else {}),
@@ -290,7 +290,9 @@ def _write_onnx(
     return onnx_file.write(model, written)
 
 
-def _write_mindir(written: Path, arrays: dict[str, Array], config: ModelConfig, form: Form) -> list[Path]:
+def _write_mindir(
+    written: Path, arrays: dict[str, Array], config: ModelConfig, form: Form, metadata: dict[str, str]
+) -> list[Path]:
     from xcit_hub.exporters import mindir
     from xcit_hub.models import XCiTFeatures, create_model, load_weights
 
@@ -307,7 +309,7 @@ def _write_mindir(written: Path, arrays: dict[str, Array], config: ModelConfig, 
     if form.features:
         network = XCiTFeatures(network, form.features)
     assert form.image_size is not None  # noqa: S101  (checked by _mindir_form)
-    return mindir.write(network, written, form.image_size, batch=form.batch)
+    return mindir.write(network, written, form.image_size, batch=form.batch, metadata=metadata)
 
 
 def _calibration(folder: Path, config: ModelConfig) -> Iterator[Array]:
@@ -324,7 +326,6 @@ def _calibration(folder: Path, config: ModelConfig) -> Iterator[Array]:
 
 def _proved(
     file: Path,
-    file_format: Format,
     arrays: dict[str, Array],
     config: ModelConfig,
     form: Form,
@@ -332,7 +333,9 @@ def _proved(
     proof: bool,
     stage: Stage,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    runtimes = _RUNTIMES[file_format]
+    from xcit_hub.exporters.interface import RUNTIMES
+
+    runtimes = RUNTIMES[file.suffix]
     if not proof:
         return [], dict.fromkeys(runtimes, "the proof was left out (--no-proof)")
     if int8 is not None:
@@ -340,22 +343,18 @@ def _proved(
     missing = [module for module in ("torch", "timm") if importlib.util.find_spec(module) is None]
     if missing:
         return [], dict.fromkeys(runtimes, f"{' and '.join(missing)} not installed (pip install 'xcit-hub[timm]')")
-    from xcit_hub.exporters import runtimes as installed
     from xcit_hub.exporters.proof import prove
+    from xcit_hub.exporters.runtimes import installed
 
-    proofs, not_proven = [], {}
-    for runtime in runtimes:
-        if not installed.installed(runtime):
-            not_proven[runtime] = f"not installed (pip install {runtime})"
-            continue
-        stage(f"proving {file.name} with {runtime}")
-        found = prove(file, runtime, arrays, config.shape, config.dialect, form)
+    chosen = [runtime for runtime in runtimes if installed(runtime)]
+    proofs = []
+    for found in prove(file, chosen, arrays, config.shape, config.dialect, form, stage):
         if not found.passed:
             worst = max((check for check in found.checks if not check.passed), key=lambda check: check.of_tolerance)
             raise XcitHubError(
-                f"{runtime} does not compute from {file.name} what the network does: {worst.what} is "
+                f"{found.runtime} does not compute from {file.name} what the network does: {worst.what} is "
                 f"{worst.of_tolerance:.1f} times its tolerance away.",
                 fix="Nothing was written. Report it with the command that was run.",
             )
         proofs.append(found.as_dict())
-    return proofs, not_proven
+    return proofs, {name: f"not installed (pip install {name})" for name in runtimes if name not in chosen}

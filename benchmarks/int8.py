@@ -53,7 +53,7 @@ def digits() -> tuple[Images, Labels]:
 
 
 def tiles() -> tuple[Images, Labels]:
-    """Tiles of ten photographs that do not overlap, grey, at most 200 of each: (N, 32, 32) and which photograph."""
+    """Tiles of ten photographs that do not overlap, grey, at most 120 of each: (N, 32, 32) and which photograph."""
     from PIL import Image
     from skimage import data
 
@@ -62,7 +62,7 @@ def tiles() -> tuple[Images, Labels]:
         photograph = np.asarray(Image.fromarray(getattr(data, name)()).convert("L"))
         rows, columns = (side // SIDE for side in photograph.shape)
         cut = photograph[: rows * SIDE, : columns * SIDE].reshape(rows, SIDE, columns, SIDE).swapaxes(1, 2)
-        chosen = np.random.default_rng(label).permutation(rows * columns)[:200]
+        chosen = np.random.default_rng(label).permutation(rows * columns)[:120]
         images.append(cut.reshape(-1, SIDE, SIDE)[chosen])
         labels.append(np.full(len(chosen), label))
     return np.concatenate(images), np.concatenate(labels)

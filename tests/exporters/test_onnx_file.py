@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,3 +46,8 @@ def test_a_file_that_a_runtime_cannot_read_is_an_error_with_its_words(tmp_path: 
     broken.write_bytes(b"\x00" * 100)
     with pytest.raises(XcitHubError, match="onnxruntime could not run the file"):
         runtimes.run("onnxruntime", broken, [np.zeros((1, 3, 32, 32), np.float32)])
+
+
+def test_mindspore_can_be_imported_after_onnx_was_written() -> None:
+    code = "import xcit_hub.exporters.onnx_graph, onnx, mindspore; assert onnx.ModelProto().ByteSize() == 0"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -74,6 +74,16 @@ class WeightsFile(_Strict):
     link: Link = None
 
 
+class ExportedFile(_Strict):
+    """A file of the entry that runs without MindSpore or torch; ``takes`` are its input's sides, None for any."""
+
+    name: str
+    size: int
+    sha256: str
+    takes: list[int | None]
+    proven: list[str] = []
+
+
 class CardYaml(MindSporeHubFields, _Strict):
     """What cannot be measured and nobody but the author knows: ``card.yaml``.
 
@@ -141,6 +151,7 @@ class Facts(_Strict):
             ``interpolation`` say it where nobody measured.
         conversion: where converted weights came from.
         assumed: what the file left open and was assumed, in sentences.
+        exports: what the entry has beside the weights for other runtimes.
         crop_pct: the share of the shorter side that evaluation keeps; None where nobody said.
     """
 
@@ -163,6 +174,7 @@ class Facts(_Strict):
     versions_source: str | None = None
     conversion: Conversion | None = None
     assumed: list[str] = []
+    exports: list[ExportedFile] = []
     meta: CardYaml = CardYaml()
 
     @classmethod

@@ -33,6 +33,7 @@ def publish(
     parity: Annotated[
         bool, typer.Option("--parity/--no-parity", help="Prove the weights against PyTorch (needs the timm extra).")
     ] = True,
+    also: Annotated[str | None, typer.Option(help="Exports to publish beside the weights: onnx,mindir.")] = None,
     token_env: TokenEnv = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,6 +44,8 @@ def publish(
         xcit-hub publish tiny.ckpt me/xcit-tiny --to ./my-hub
 
         xcit-hub publish tiny.ckpt me/xcit-tiny --to hugging-face --run run.json --meta card.yaml --dry-run
+
+        xcit-hub publish tiny.ckpt me/xcit-tiny --to ./my-hub --also onnx,mindir
 
         xcit-hub publish tiny.ckpt me/xcit_tiny --to mindspore-hub:../hub --meta card.yaml
     """
@@ -65,6 +68,7 @@ def publish(
             labels=labels,
             ema=ema,
             parity=parity,
+            also=[kind.strip() for kind in also.split(",")] if also is not None else (),
             token=token_in(token_env),
             on_stage=show,
         )

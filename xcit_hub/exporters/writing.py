@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from xcit_hub.errors import InputError, XcitHubError
@@ -69,6 +70,7 @@ def write(
         XcitHubError: the file does not compute what the network does; nothing is left of it.
     """
     check_target(target)
+    _check_range(arrays, form)
     with _beside(target) as written:
         stage(f"writing {target.name}")
         if target.suffix == ".onnx":
@@ -109,6 +111,15 @@ def check_target(path: Path) -> None:
         raise InputError(f"{module} is not installed.", where=path, fix=f"pip install '{package}'")
 
 
+def _check_range(arrays: Arrays, form: Form) -> None:
+    largest = float(np.finfo(np.float16).max)
+    for name, array in arrays.items() if form.dtype == "float16" else ():
+        if not np.abs(array).max(initial=0.0) <= largest:
+            raise InputError(
+                f"{name} holds values beyond {largest:g}, which float16 does not have.", fix="Export it in float32."
+            )
+
+
 def proved(
     file: Path,
     arrays: Arrays,
@@ -134,9 +145,9 @@ def proved(
     for found in prove(file, chosen, arrays, architecture, dialect, form, stage):
         if not found.passed:
             worst = max((check for check in found.checks if not check.passed), key=lambda check: check.of_tolerance)
+            how = worst.remark or f"is {worst.of_tolerance:.1f} times its tolerance away"
             raise XcitHubError(
-                f"{found.runtime} does not compute from {file.name} what the network does: {worst.what} is "
-                f"{worst.of_tolerance:.1f} times its tolerance away.",
+                f"{found.runtime} does not compute from {file.name} what the network does: {worst.what} {how}.",
                 fix="Nothing was written. Report it with the command that was run.",
             )
         proofs.append(found)

@@ -14,7 +14,7 @@ from xcit_hub import parity
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.deploy import export
-from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.predict import predict
@@ -155,19 +155,18 @@ def test_weights_that_float16_does_not_have_are_named(source: Path, tmp_path: Pa
     assert not (tmp_path / "half.onnx").exists()
 
 
-def test_a_file_that_computes_something_else_does_not_stay(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_computes_something_else_does_not_stay_and_the_command_exits_1(
+    source: Path, tmp_path: Path
 ) -> None:
-    from xcit_hub.exporters import onnx_graph
-
-    right = onnx_graph.build
-
-    def wrong(arrays, *arguments):
-        return right({**arrays, "norm.beta": arrays["norm.beta"] + 0.01}, *arguments)
-
-    monkeypatch.setattr(onnx_graph, "build", wrong)
-    with pytest.raises(XcitHubError, match="onnxruntime does not compute"):
-        export(source, tmp_path / "wrong.onnx")
+    code = (
+        "from xcit_hub.exporters import onnx_graph; right = onnx_graph.build; "
+        "onnx_graph.build = lambda arrays, *a: right({**arrays, 'norm.beta': arrays['norm.beta'] + 0.01}, *a); "
+        "from xcit_hub.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "export", str(source), str(tmp_path / "wrong.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "onnxruntime does not compute" in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 

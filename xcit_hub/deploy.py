@@ -106,7 +106,7 @@ def export(
     Raises:
         InputError: an option is impossible for this model, format or installation; nothing is written.
         HubError, WeightsError, CheckpointError: see :func:`xcit_hub.load`.
-        XcitHubError: the file does not compute what its source does; nothing is written.
+        DifferenceError: the file does not compute what its source does; nothing is written.
     """
     path = Path(target)
     check_target(path)

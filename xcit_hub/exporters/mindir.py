@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def write(
 def tell(model: Any, metadata: Mapping[str, str]) -> None:
     """Write what a MINDIR is to say of itself; its generated code makes a list of MindSpore 2.7's and 2.8's map."""
     for key, value in metadata.items():
-        if isinstance(model.user_info, Mapping):
+        if isinstance(model.user_info, MutableMapping):
             model.user_info[key] = value
         else:
             model.user_info.add(key=key, value=value)
@@ -74,7 +74,7 @@ def tell(model: Any, metadata: Mapping[str, str]) -> None:
 
 def told(model: Any) -> dict[str, str]:
     """Return what a MINDIR says of itself."""
-    if isinstance(model.user_info, Mapping):
+    if isinstance(model.user_info, MutableMapping):
         return dict(model.user_info)
     return {entry.key: entry.value for entry in model.user_info}
 

@@ -14,6 +14,7 @@ from cards.provenance import Conversion
 from cards.public import is_model_id, public_values
 from cards.vocabulary import FILE_FORMATS, HUB_LICENSES, HUGGING_FACE_DATASETS
 from xcit_hub import variants
+from xcit_hub.checkpoints.families import TIMM_TAGS
 from xcit_hub.run_record import RunRecord, SeenImages, Versions
 
 Origin = Literal["measured", "published"]
@@ -193,7 +194,17 @@ class Facts(_Strict):
     @property
     def timm_repository(self) -> str | None:
         """The repository that ``timm.create_model("hf-hub:…")`` takes; None where timm cannot hold the weights."""
-        return self.meta.repository if self.dialect == "paper" else None
+        return self.meta.repository if self.dialect == "paper" and self.named_in_timm else None
+
+    @property
+    def named_in_timm(self) -> bool:
+        """Whether timm builds this architecture, by a name and arguments that ``config.json`` carries."""
+        return variants.in_timm(self.shape) is not None
+
+    @property
+    def timm_tag(self) -> str | None:
+        """The tag of the names under which ``xcit_hub.timm`` registers its class for this dialect; None for timm's."""
+        return TIMM_TAGS.get(self.dialect) if self.named_in_timm else None
 
     @property
     def recipe(self) -> str:

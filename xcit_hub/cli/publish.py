@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from xcit_hub.cli.shared import AsJson, Dialect, TokenEnv, console, short, token_in, working
+from xcit_hub.cli.shared import AsJson, Dialect, TokenEnv, console, print_notes, short, token_in, working
 
 
 def publish(
@@ -86,6 +86,7 @@ def publish(
         out.print()
     out.print(table)
     verdict = "not published: --dry-run" if dry_run else "published" if done.changed else "unchanged: no commit made"
+    print_notes(done.notes)
     for path in done.repaired:
         out.print(f"repaired: {path} was damaged where it is kept, and is whole again", style="yellow", markup=False)
     out.print(f"{verdict}  {done.url}" + (f"  revision {done.revision}" if done.revision else ""))

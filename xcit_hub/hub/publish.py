@@ -22,7 +22,7 @@ from xcit_hub.hub import also as exports
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.read import of_weights
 from xcit_hub.hub.stores import Context, Receipt, Snapshot, Store, open_store
-from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, DialectName
+from xcit_hub.variants import CHECKPOINTS, DialectName, has_name
 
 if TYPE_CHECKING:
     from cards.facts import CardYaml, Facts
@@ -59,6 +59,7 @@ class Publication:
         parity: the comparison's figures; ``None`` where it was left out.
         todo: what is left to a person, in order.
         repaired: files that were damaged where they are kept, and are whole again.
+        notes: which tensors look untrained or damaged.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Publication:
     parity: Mapping[str, Any] | None
     todo: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -87,6 +89,7 @@ class Publication:
             "parity": dict(self.parity) if self.parity is not None else None,
             "todo": list(self.todo),
             "repaired": list(self.repaired),
+            "notes": list(self.notes),
             "card": self.card,
         }
 
@@ -184,6 +187,7 @@ def publish(
         parity=prepared.parity,
         todo=receipt.todo,
         repaired=receipt.repaired,
+        notes=prepared.notes,
     )
 
 
@@ -214,6 +218,7 @@ class _Entry:
     config: ModelConfig
     card: str
     parity: dict[str, Any] | None
+    notes: tuple[str, ...]
 
 
 def _prepare(
@@ -281,12 +286,12 @@ def _prepare(
     )
     for path, text in texts.items():
         files[path] = _text(folder / path, text)
-    return _Entry(dict(sorted(files.items())), description, texts["README.md"], figures)
+    return _Entry(dict(sorted(files.items())), description, texts["README.md"], figures, tuple(weights.doubts))
 
 
 def _description(weights: Weights, source: Path, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
     architecture = weights.architecture.name
-    if architecture not in ARCHITECTURES:
+    if not has_name(architecture):
         raise WeightsError(
             f"These weights are of no architecture with a name ({architecture}), and a hub entry needs one.",
             where=source,
@@ -345,7 +350,7 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnSta
         ) from None
     result = verify_weights(
         arrays,
-        description.architecture,
+        description.shape,
         description.dialect,
         num_classes=description.num_classes,
         in_chans=description.in_chans,

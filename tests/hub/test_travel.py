@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -302,3 +303,14 @@ def test_what_looks_untrained_or_damaged_is_named_by_load_and_publish(tmp_path, 
     done = xcit_hub.publish(tmp_path / "x.ckpt", "me/x", to=tmp_path / "hub", parity=False)
     for text in (" ".join(str(each.message) for each in said), " ".join(done.notes)):
         assert all(f"{name}: " in text for name in (zero, tiny, still))
+
+
+def test_imagenets_words_are_not_written_as_the_names_of_class_folders(tmp_path):
+    from xcit_hub.hub.config import of_published, to_metadata
+    from xcit_hub.variants import checkpoint as published
+
+    described = of_published(published(f"{NANO}.fb_in1k"))
+    assert (len(described.labels), len(set(described.labels))) == (1000, 999)  # two kinds of crane
+    assert to_metadata(described).keys() == {"xcit_hub.preprocessing"}
+    own = tuple(f"own {index}" for index in range(1000))
+    assert json.loads(to_metadata(replace(described, labels=own))["xcit_hub.classes"])[999] == "own 999"

@@ -13,7 +13,7 @@ from PIL import Image
 import xcit_hub
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.rewrite import rewrite
-from xcit_hub.errors import HubError, WeightsError
+from xcit_hub.errors import HubError, WeightsError, XcitHubError
 from xcit_hub.prediction import predict
 
 NANO = "xcit_nano_12_p16_224"
@@ -314,3 +314,30 @@ def test_imagenets_words_are_not_written_as_the_names_of_class_folders(tmp_path)
     assert to_metadata(described).keys() == {"xcit_hub.preprocessing"}
     own = tuple(f"own {index}" for index in range(1000))
     assert json.loads(to_metadata(replace(described, labels=own))["xcit_hub.classes"])[999] == "own 999"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"1\n2\n", "2 labels for 10 classes"),
+        (b"\n".join(b"%d" % i for i in range(11)), "11 labels for 10 classes"),
+        (b"1\n\n" + b"\n".join(b"%d" % i for i in range(8)), "Line 2 of the labels is empty"),
+        (b"\xff", "utf-8"),
+        (None, "not a regular file"),
+    ],
+)
+def test_labels_that_do_not_name_every_class_once_are_refused(described, tmp_path, content, said):
+    (tmp_path / "labels.txt").write_bytes(content or b"")
+    labels = tmp_path / "labels.txt" if content is not None else Path("/dev/zero")
+    with pytest.raises(XcitHubError, match=said):
+        xcit_hub.publish(described, "me/nano", to=tmp_path / "hub", parity=False, labels=labels, dry_run=True)
+
+
+def test_a_byte_order_mark_is_not_a_part_of_a_name_and_one_name_for_two_classes_is_said(described, tmp_path):
+    names = ["one", "one", *map(str, range(8))]
+    (tmp_path / "labels.txt").write_text("\ufeff" + "\r\n".join(names), encoding="utf-8")
+    done = xcit_hub.publish(
+        described, "me/nano", to=tmp_path / "hub", parity=False, labels=tmp_path / "labels.txt", dry_run=True
+    )
+    assert list(done.config.labels) == names
+    assert done.notes == ("several classes have one name: one",)

@@ -42,7 +42,7 @@ def test_a_later_format_and_figures_that_cannot_be_are_refused(content: str, tmp
 
 def test_a_pipe_is_not_a_record(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run.json")
-    with pytest.raises(InputError, match="not a regular file"):
+    with pytest.raises(InputError, match="FIFO"):
         RunRecord.read(tmp_path / "run.json")
 
 

@@ -108,7 +108,7 @@ def compare(
     for name in (first, second):
         stage(f"reading {name}")
         located = locate(name)
-        weights, described = read(located, located.fetch, dialect)
+        weights, described = read(located, located.open, dialect)
         sides.append((weights.arrays(), described))
     (ours, one), (theirs, other) = sides
     stage("tensors")

@@ -120,7 +120,7 @@ def export(
     file_format = _format(path)
     stage("reading the source")
     located = locate(os.fspath(source), revision, hub=hub, cache_dir=cache_dir, offline=offline)
-    weights, config = read(located, located.fetch, dialect)
+    weights, config = read(located, located.open, dialect)
     if DIALECTS[config.dialect].statistics == "batch":
         raise InputError(
             f"The {config.dialect} dialect divides by the statistics of each batch, which no exported file does.",

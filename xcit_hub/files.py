@@ -71,20 +71,27 @@ _KINDS = {
 }
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BinaryIO:
     """Open a regular file for reading, without waiting for whatever else may stand under its name.
+
+    Whoever checks a file and then uses it does both through this one stream: under its name another may stand by then.
+
+    Args:
+        follow: whether the name may be a symbolic link's.
 
     Raises:
         OSError: there is no such file, or it is a FIFO, a device, a socket, a folder or a loop of links; ``strerror``
             says which.
     """
+    flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        handle = os.open(path, flags)
     except ValueError as error:  # a NUL inside the name
         raise OSError(errno.EINVAL, f"no file can have this name ({error})", str(path)) from None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, "it is a loop of symbolic links", str(path)) from None
+            what = "it is a loop of symbolic links" if follow else "it is a symbolic link"
+            raise OSError(errno.ELOOP, what, str(path)) from None
         if error.errno == errno.ENXIO:
             raise OSError(errno.ENXIO, f"it is {_KINDS[stat.S_IFSOCK]}, not a file", str(path)) from None
         raise
@@ -102,31 +109,33 @@ def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
         InputError: it is missing, larger, or not a regular file: reading a pipe or a device would never end.
     """
     try:
-        # Without O_NONBLOCK opening a pipe waits for its writer.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise InputError("This is not a regular file.", where=path, fix="Give the path of a file.")
+        with open_regular(path) as stream:
             content = stream.read(limit + 1)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"Cannot read the file: {reason}.", where=path, fix="Check the path.") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"Cannot read the file: {reason}.", where=path, fix="Give the path of a file.") from error
     if len(content) > limit:
         raise InputError(f"The file is larger than {limit:,} bytes.", where=path, fix="Give another file.")
     return content
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
+def sha256_of(path: str | os.PathLike[str], *, follow: bool = True) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits.
 
     Raises:
         OSError: see :func:`open_regular`.
     """
+    with open_regular(path, follow=follow) as stream:
+        return sha256_in(stream)
+
+
+def sha256_in(stream: BinaryIO) -> str:
+    """Return the SHA-256 of an open file's bytes, all of them, as 64 hex digits; it stands at its beginning again."""
     digest = hashlib.sha256()
-    with open_regular(path) as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
+    stream.seek(0)
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+    stream.seek(0)
     return digest.hexdigest()
 
 

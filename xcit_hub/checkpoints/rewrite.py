@@ -22,6 +22,7 @@ from xcit_hub.checkpoints.checkpoint import StoredTensor
 from xcit_hub.checkpoints.dtypes import cast
 from xcit_hub.checkpoints.families import FAMILIES, LAYOUTS, MINDCV_MARK, Naming
 from xcit_hub.checkpoints.identify import ARCHITECTURE_ASSUMED, HEAD_UNTRAINED
+from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.reshape import with_channels, with_head, without_pyramid
@@ -42,7 +43,7 @@ _OUR_TAG = "ms_in1k"
 
 
 def rewrite(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | MappedFile,
     target: str | os.PathLike[str],
     *,
     to: Family | None = None,
@@ -64,6 +65,7 @@ def rewrite(
     ``config.json`` is written (:func:`config_path`).
 
     Args:
+        source: the file, or what :func:`xcit_hub.checkpoints.checkpoint.opened` made of it.
         to: the family to write; our own where it is not said.
         model, dialect, ema, select, prefix, family: as for :func:`xcit_hub.checkpoints.weights.load`. ``model`` may
             name a checkpoint: ``ms_in1k`` is the tag of
@@ -82,7 +84,8 @@ def rewrite(
         InputError: the options ask for what cannot be.
     """
     started = time.perf_counter()
-    source, target = Path(source), Path(target)
+    opened_once, target = source, Path(target)
+    source = source.path if isinstance(source, MappedFile) else Path(source)
     if source.resolve() == target.resolve():
         raise InputError("Source and target are the same file.", where=target, fix="Choose another target.")
     format_out = checkpoint.format_of(target)
@@ -95,7 +98,7 @@ def rewrite(
     if model is not None and not isinstance(model, str):
         raise InputError(f"A model is named by a string, not by {model!r}.", fix="See `xcit-hub list` for all names.")
     expected = model.removesuffix(f".{_OUR_TAG}") if model is not None else None
-    opened = checkpoint.read(source)
+    opened = checkpoint.read(opened_once)
     weights = weights_of(opened, Asked(expected, dialect, ema, select, prefix, family))
     _check_target(weights, family_out, model)
     weights = with_head(with_channels(without_pyramid(weights, family_out), in_chans), num_classes)

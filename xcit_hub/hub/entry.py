@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.files import sha256_of, write_text
 from xcit_hub.hub import config, timm_config
 from xcit_hub.hub.config import ModelConfig
@@ -46,7 +47,9 @@ def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], descr
         return write_from(folder, ours, description)
 
 
-def write_from(folder: Path, source: Path, description: ModelConfig, *, ema: bool = False) -> dict[str, Path]:
+def write_from(
+    folder: Path, source: Path | MappedFile, description: ModelConfig, *, ema: bool = False
+) -> dict[str, Path]:
     """Write what :func:`write_weights` writes, of a checkpoint of any family.
 
     Args:
@@ -61,7 +64,7 @@ def write_from(folder: Path, source: Path, description: ModelConfig, *, ema: boo
 
 
 def converted(
-    source: Path, target: Path, family: Family, description: ModelConfig, *, ema: bool = False
+    source: Path | MappedFile, target: Path, family: Family, description: ModelConfig, *, ema: bool = False
 ) -> dict[str, Any]:
     """Convert ``source`` into ``family`` at ``target``, and return the report without what differs from run to run."""
     from xcit_hub.checkpoints.rewrite import rewrite

@@ -25,6 +25,7 @@ from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, DialectName
 
 if TYPE_CHECKING:
     from cards.facts import CardYaml, Facts
+    from xcit_hub.checkpoints.checkpoint import Checkpoint
     from xcit_hub.checkpoints.weights import Weights
     from xcit_hub.run_record import RunRecord
 
@@ -226,12 +227,14 @@ def _prepare(
     on_stage: OnStage,
 ) -> _Entry:
     on_stage("read")
+    from xcit_hub.checkpoints.checkpoint import opened as opened_once
     from xcit_hub.checkpoints.weights import load as read_checkpoint
     from xcit_hub.run_record import RunRecord
 
-    weights = read_checkpoint(source, model=model, dialect=dialect, ema=ema)
+    opened = opened_once(source)
+    weights = read_checkpoint(opened, model=model, dialect=dialect, ema=ema)
     measured = RunRecord.read(Path(run)) if run is not None else None
-    description = _description(weights, source, labels, measured)
+    description = _description(weights, labels, measured)
     arrays = weights.arrays()
 
     on_stage("load")
@@ -245,9 +248,9 @@ def _prepare(
         figures = _proved(arrays, description, on_stage)
 
     on_stage("write")
-    files = entry.write_from(folder, source, description, ema=ema)
+    files = entry.write_from(folder, opened, description, ema=ema)
     files["model.ckpt"] = folder / "model.ckpt"
-    report = entry.converted(source, files["model.ckpt"], "xcit-hub", description, ema=ema)
+    report = entry.converted(opened, files["model.ckpt"], "xcit-hub", description, ema=ema)
     figures = figures and (known(files["model.safetensors"]) or figures)
     report["parity"] = figures
     digest = sha256_of(files["model.ckpt"])
@@ -257,14 +260,14 @@ def _prepare(
         files["parity.json"] = _text(folder / "parity.json", _json(figures))
 
     on_stage("card")
-    texts = _cards(files["model.ckpt"], source, name, description, report, form=form, run=measured, meta=meta)
+    texts = _cards(files["model.ckpt"], weights.file, name, description, report, form=form, run=measured, meta=meta)
     for path, text in texts.items():
         files[path] = _text(folder / path, text)
     return _Entry(dict(sorted(files.items())), description, texts["README.md"], figures)
 
 
-def _description(weights: Weights, source: Path, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
-    architecture = weights.architecture.name
+def _description(weights: Weights, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
+    architecture, source = weights.architecture.name, weights.file.path
     if architecture not in ARCHITECTURES:
         raise WeightsError(
             f"These weights are of no architecture with a name ({architecture}), and a hub entry needs one.",
@@ -283,7 +286,7 @@ def _description(weights: Weights, source: Path, labels: PathLike | None, run: R
             where=source,
             fix="Train it, or publish the backbone: xcit-hub convert SRC OUT --num-classes 0.",
         )
-    described = of_weights(weights, source)
+    described = of_weights(weights)
     if run is not None and run.preprocessing is not None:
         # What was evaluated is what the published network does, whatever the file says of itself.
         told = config.preprocessing_from_metadata(run.preprocessing.model_dump_json(), "run.json")
@@ -292,7 +295,7 @@ def _description(weights: Weights, source: Path, labels: PathLike | None, run: R
         described = replace(described, labels=tuple(run.classes or ()))
     if labels is not None or not described.labels:
         described = replace(described, labels=_labels(labels, weights.num_classes, source))
-    return replace(described, provenance=Provenance(family=weights.family, sha256=sha256_of(source)))
+    return replace(described, provenance=Provenance(family=weights.family, sha256=weights.file.sha256))
 
 
 def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[str, ...]:
@@ -348,7 +351,7 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnSta
 
 def _cards(
     weights: Path,
-    source: Path,
+    source: Checkpoint,
     name: str,
     description: ModelConfig,
     report: dict[str, Any],
@@ -364,10 +367,10 @@ def _cards(
     said = said.model_copy(
         update={"repository": name} if form == "hugging-face" else _hub_fields(said, name, weights, meta)
     )
-    if run is not None and run.checkpoint_sha256 not in (None, sha256_of(source)):
+    if run is not None and run.checkpoint_sha256 not in (None, source.sha256):
         raise InputError(
             "The run record was made with another checkpoint.",
-            where=source,
+            where=source.path,
             fix="Give the run.json of this checkpoint.",
         )
     facts = of_checkpoint(

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -14,14 +15,21 @@ from typing import BinaryIO
 
 from xcit_hub.errors import InputError, XcitHubError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 _CHUNK = 1 << 20
+SCRATCH = "xcit-hub.scratch-"
 
 
 @contextlib.contextmanager
 def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``target``; on a clean exit sync it and rename it over ``target``.
 
-    Whatever interrupts the block, ``target`` is afterwards either what it was or wholly the new content.
+    Whatever interrupts the block, ``target`` is afterwards either what it was or wholly the new content. What killed
+    processes left of earlier ones goes first.
 
     Args:
         expected: bytes that the content will have, roughly. They are reserved at once: a full disk is told before any
@@ -33,10 +41,10 @@ def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterat
     path = Path(target)
     try:
         mode = _mode_of_new_file(path)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        remove_stale(path.parent, f".{path.name}.", ".tmp")
+        handle, temporary = _locked_file(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
-    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
             _reserve(handle, expected)
@@ -54,6 +62,84 @@ def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterat
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path | None = None, prefix: str = SCRATCH, suffix: str = "") -> Iterator[Path]:
+    """Make a folder that is gone afterwards, with all that is left in it.
+
+    What killed processes left of earlier ones goes first: a folder is in use while its maker holds its lock.
+
+    Args:
+        parent: where; by default where temporary files are kept.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    parent = parent or Path(tempfile.gettempdir())
+    remove_stale(parent, prefix, suffix)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        _lock(handle)
+        if folder.exists():  # else it was taken for a stale one before it was locked
+            break
+        os.close(handle)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def remove_stale(parent: Path, prefix: str = SCRATCH, suffix: str = "") -> list[Path]:
+    """Remove this user's temporary files and folders of that name which nobody holds; return what is gone."""
+    removed = []
+    for path in _named(parent, prefix, suffix):
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                state = os.fstat(handle)
+                if state.st_uid != os.geteuid() or not _lock(handle, wait=False):
+                    continue
+                if stat.S_ISDIR(state.st_mode):
+                    shutil.rmtree(path)
+                elif stat.S_ISREG(state.st_mode):
+                    path.unlink()
+                removed.append(path)
+            finally:
+                os.close(handle)
+    return removed
+
+
+def _named(parent: Path, prefix: str, suffix: str) -> list[Path]:
+    random = 8  # letters that tempfile puts between
+    length = len(prefix) + random + len(suffix)
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        names = [entry.name for entry in entries]
+        return [
+            parent / name for name in names if len(name) == length and name.startswith(prefix) and name.endswith(suffix)
+        ]
+    return []
+
+
+def _locked_file(path: Path) -> tuple[int, Path]:
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        _lock(handle)
+        if os.fstat(handle).st_nlink:  # else it was taken for a stale one before it was locked
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool = True) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # somebody holds it, or this file system has no locks
+        return False
+    return True
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:

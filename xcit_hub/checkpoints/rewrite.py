@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,7 @@ from xcit_hub.checkpoints.sidecar import config_path
 from xcit_hub.checkpoints.translate import from_ours
 from xcit_hub.checkpoints.weights import Weights, hold_against_config, weights_of
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError, XcitHubError, closest
-from xcit_hub.files import write_text
+from xcit_hub.files import scratch_folder, write_text
 from xcit_hub.variants import DIALECTS, DialectName, Family
 
 Progress = Callable[[int, int], None]
@@ -213,12 +212,12 @@ def _metadata(weights: Weights, to: Family, file_format: str) -> dict[str, str]:
 @contextlib.contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A path of the target's own name in a folder beside it, which is gone afterwards with all that is left in it."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    with folder as name:
-        yield Path(name) / target.name
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder(target.parent, f".{target.name}.", ".tmp"))
+        except OSError as error:
+            raise _cannot_write(target, error) from error
+        yield folder / target.name
 
 
 def _put_in_place(written: Path, target: Path) -> None:

@@ -40,12 +40,12 @@ CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+[a-z0-9]+)?://", re.IGNORECASE)
 _AUTHORITY = re.compile(r"^[^/]*://[^/]*")  # an @ in there would be a user's name, not a revision
-_REPOSITORY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}$")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}")
 _PASTED = ("huggingface.co/", "hf.co/", "www.huggingface.co/")
 _TORCH_HUB = re.compile(r"^facebookresearch/(?:xcit|dino)(?::[A-Za-z0-9._-]*(?=[/:]))?[/:]")
 _DINO = re.compile(r"(?:dino_xcit_|xcit_(?=.*_dino$))([a-z]+_[0-9]+)_c?p([0-9]+)(?:_224)?(?:_dino)?")
 _PAGES = ("tree", "blob", "resolve", "raw", "commit")
-_REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 
 @dataclass(frozen=True)
@@ -341,7 +341,7 @@ def _one_revision(name: str, inside: str | None, given: str | None) -> tuple[str
             fix="Give one of them.",
         )
     revision = inside if inside is not None else given
-    if revision is not None and (not _REVISION.match(revision) or ".." in revision or revision.endswith("/")):
+    if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision or revision.endswith("/")):
         raise InputError(
             f"{revision!r} is not a revision.",
             where=name,
@@ -350,8 +350,13 @@ def _one_revision(name: str, inside: str | None, given: str | None) -> tuple[str
     return name, revision
 
 
+def is_name(name: str) -> bool:
+    """Whether a string can name a model in a hub."""
+    return _REPOSITORY.fullmatch(name) is not None and ".." not in name and "--" not in name
+
+
 def _checked_name(name: str) -> str:
-    if not _REPOSITORY.match(name) or ".." in name or "--" in name:
+    if not is_name(name):
         raise InputError(
             f"{name!r} is not the name of a model in a hub.",
             fix="Write org/name: letters, digits, '.', '_' and '-', no '..' and no '--'.",

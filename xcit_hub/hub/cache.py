@@ -36,7 +36,7 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from xcit_hub.errors import HubError
-from xcit_hub.files import contained, open_regular, sha256_in, sha256_of, write_text
+from xcit_hub.files import contained, open_regular, remove_stale, sha256_in, sha256_of, write_text
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -470,6 +470,8 @@ def prune(
         Each removed file or folder and its bytes.
     """
     removed: list[tuple[Path, int]] = []
+    if not dry_run:
+        remove_stale(Path(tempfile.gettempdir()))  # what killed publications left, which is not of this folder
     for repository in _repositories(root):
         seen = repository.unneeded(age)
         if dry_run:

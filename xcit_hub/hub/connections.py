@@ -69,15 +69,21 @@ class _Stream:
         return getattr(self._stream, name)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        content: bytes = self._stream.read(max_bytes, timeout=_shorter(timeout, self._remaining()))
+        content: bytes = self._in_time(self._stream.read, max_bytes, timeout=timeout)
         return content
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, timeout=_shorter(timeout, self._remaining()))
+        self._in_time(self._stream.write, buffer, timeout=timeout)
 
     def start_tls(self, *given: Any, timeout: float | None = None, **options: Any) -> _Stream:
-        told = _shorter(timeout, self._remaining())
-        return _Stream(self._stream.start_tls(*given, timeout=told, **options), self._remaining)
+        return _Stream(self._in_time(self._stream.start_tls, *given, timeout=timeout, **options), self._remaining)
+
+    def _in_time(self, work: Callable[..., Any], *given: Any, timeout: float | None, **options: Any) -> Any:
+        try:
+            return work(*given, timeout=_shorter(timeout, self._remaining()), **options)
+        except Exception:
+            self._remaining()  # which says so, where it is the exchange whose time is over
+            raise
 
 
 def _shorter(timeout: float | None, remaining: float | None) -> float | None:

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.mapped import MappedFile
-from xcit_hub.files import sha256_of, write_text
+from xcit_hub.files import scratch_folder, sha256_of, write_text
 from xcit_hub.hub import config, timm_config
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.variants import Family
@@ -32,8 +31,8 @@ def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], descr
     Returns:
         Each file by its path in the entry.
     """
-    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
-        ours = Path(scratch) / "ours.safetensors"
+    with scratch_folder() as scratch:
+        ours = scratch / "ours.safetensors"
         marks = {
             "xcit_hub.dialect": description.dialect,
             "xcit_hub.family": "xcit-hub",
@@ -72,9 +71,9 @@ def converted(
     # timm's layout holds the other dialect only under the name of this project's class for it.
     tag = ".ms_in1k" if family == "timm" and description.dialect == "mindcv" else ""
     model = description.architecture + tag if description.custom is None else None
-    with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as aside:
+    with scratch_folder(target.parent, f".{target.name}.", ".tmp") as aside:
         # The converter describes what it writes in a file of its own; an entry has better descriptions.
-        written = Path(aside) / target.name
+        written = aside / target.name
         report = rewrite(source, written, to=family, model=model, dialect=description.dialect, ema=ema).as_dict()
         written.replace(target)
     report.pop("seconds")

@@ -83,7 +83,7 @@ class Exchange:
     def check_time(self, received: int = 0) -> None:
         """Raise once the exchange has taken too long, or what was received came too slowly."""
         elapsed = time.monotonic() - self.began
-        if elapsed > self.seconds:
+        if elapsed >= self.seconds:
             raise self.fault(f"took longer than {self.seconds:g} seconds")
         if self.rate and elapsed > PATIENCE and received < self.rate * elapsed:
             raise self.fault(f"sends too slowly: {received} bytes in {elapsed:.0f} seconds")
@@ -163,7 +163,7 @@ def _on_response(response: Any) -> None:
     if response.request.method == "HEAD":
         return
     length = response.headers.get("Content-Length", "")
-    if length.isdigit() and int(length[:20]) > exchange.body and not response.is_redirect:
+    if length.isascii() and length.isdigit() and int(length[:20]) > exchange.body and not response.is_redirect:
         raise exchange.fault(f"announces {length[:20]} bytes where {exchange.body} are the most")
     encoding = response.headers.pop("Content-Encoding", "identity").strip().lower()
     if encoding not in _DECODERS:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
-from xcit_hub.files import sha256_of, write_text
+from xcit_hub.files import scratch_folder, sha256_of, write_text
 from xcit_hub.hub import address, cache, config, entry
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.read import of_weights
@@ -144,9 +143,9 @@ def publish(
     context = Context(cache=cache.default_folder(), offline=address.offline_by_environment(), token=token)
     store = open_store(target, context)
     form = "mindspore-hub" if target.store == address.MINDSPORE_HUB else "hugging-face"
-    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
+    with scratch_folder() as scratch:
         prepared = _prepare(
-            Path(checkpoint), target.name, Path(scratch), form=form, run=run, meta=meta, model=model, dialect=dialect,
+            Path(checkpoint), target.name, scratch, form=form, run=run, meta=meta, model=model, dialect=dialect,
             labels=labels, ema=ema, parity=parity, known=partial(_known_figures, store, target), on_stage=on_stage,
         )  # fmt: skip
         listed = tuple(
@@ -445,8 +444,8 @@ def _known_figures(store: Store, target: address.Address, weights: Path) -> dict
 
 def _read_back(target: address.Address, context: Context, receipt: Receipt, listed: tuple[PublishedFile, ...]) -> None:
     """Fetch the revision into an empty cache and compare every hash."""
-    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
-        fresh = open_store(target, replace(context, cache=Path(scratch)))
+    with scratch_folder() as scratch:
+        fresh = open_store(target, replace(context, cache=scratch))
         snapshot = fresh.resolve(target.name, receipt.revision)
         if receipt.revision is None:
             _read_back_card(fresh, snapshot, receipt, listed)

@@ -27,6 +27,7 @@ from xcit_hub.errors import CheckpointError
 
 _LARGEST_PICKLE = 256 << 20
 _LOCAL_HEADER = 30
+_LATEST = 10  # the versions of the archive's format that PyTorch reads
 _FLAGS = 0x0808  # a record's sizes after its bytes, its name in UTF-8: all that PyTorch's writer sets
 
 _DTYPE_OF = {f"torch.{entry.torch}": entry.name for entry in DTYPES.values()}
@@ -55,6 +56,13 @@ def read_archive(file: MappedFile, archive: zipfile.ZipFile) -> Content:
     """
     records = _records(file, archive)
     root = next(name for name in records if name.endswith("/data.pkl")).removesuffix("data.pkl")
+    elsewhere = next((name for name in records if not name.startswith(root)), None)
+    if elsewhere is not None:
+        raise _broken(file.path, f"its record {elsewhere!r} does not stand in {root}")
+    told = records.get(f"{root}version")
+    version = b"" if told is None else bytes(told.view[:20]).strip()
+    if not version.isdigit() or not 1 <= int(version) <= _LATEST:
+        raise _broken(file.path, "the version of PyTorch's format in which it is written is not known")
     order = records.get(f"{root}byteorder")
     if order is not None and bytes(order.view) != b"little":
         raise _broken(file.path, "its numbers are big-endian")
@@ -72,7 +80,7 @@ def read_legacy(file: MappedFile) -> Content:
         CheckpointError: the file is damaged, or asks for more than plain data.
     """
     stream = file.stream()
-    pickled.read(stream)  # the magic number, which told the format
+    _unpickled(file.path, stream)  # the magic number, which told the format
     _unpickled(file.path, stream)
     system = _unpickled(file.path, stream)
     if isinstance(system, dict) and system.get("little_endian") is False:

@@ -73,7 +73,10 @@ class HuggingFaceStore:
             raise
         files = {}
         for sibling in found.siblings:
-            files[_safe(sibling.rfilename, name)] = File(sibling.size, sibling.digest)
+            path = _safe(sibling.rfilename, name)
+            if path in files:
+                raise HubError(f"{self.endpoint} lists {path!r} twice.", where=name, fix="Do not use this repository.")
+            files[path] = File(sibling.size, sibling.digest)
         self._branches[found.sha] = revision or constants.DEFAULT_REVISION
         return Snapshot(name, found.sha, files, origin=f"{self.endpoint}/{name}")
 
@@ -125,9 +128,14 @@ class HuggingFaceStore:
         """Create the repository if need be, upload, and commit everything at once; the commit is the last request."""
         if self.context.offline:
             raise HubError("Offline mode forbids publishing.", where=self.endpoint, fix="Unset HF_HUB_OFFLINE.")
-        name = self._call(
-            name, None, lambda: self.api.create_repo(name, private=private or None, exist_ok=True)
-        ).repo_id
+        created = self._call(name, None, lambda: self.api.create_repo(name, private=private or None, exist_ok=True))
+        if created.repo_id.casefold() != name.casefold():
+            raise HubError(
+                f"{self.endpoint} made {created.repo_id!r:.100} where {name} was asked for.",
+                where=self.endpoint,
+                fix="Do not use this hub. Nothing was published.",
+            )
+        name = created.repo_id
         if revision is not None and not create_pr:
             self._call(name, revision, lambda: self.api.create_branch(name, branch=revision, exist_ok=True))
         branch = revision or constants.DEFAULT_REVISION
@@ -162,7 +170,7 @@ class HuggingFaceStore:
     def list(self) -> list[str]:
         """Name the XCiT models for MindSpore there, as the tags of their cards say."""
         found = self._call("", None, lambda: list(self.api.list_models(filter=["xcit", "mindspore"], limit=1000)))
-        return sorted(model.id for model in found)
+        return sorted(model.id for model in found if address.is_name(model.id))
 
     def _download(self, name: str, commit: str, path: str, size: int | None, force: bool) -> Path:
         if self.context.offline:

@@ -30,7 +30,7 @@ from xcit_hub.variants import CHECKPOINTS
 ASSETS = "mshub_res/assets"
 _CARD = "README.md"
 _BRANCH = "main"
-_VERSIONED = re.compile(r"^[A-Za-z0-9._-]+/[0-9][0-9.]*/[A-Za-z0-9._-]+$")
+_VERSIONED = re.compile(r"[A-Za-z0-9._-]+/[0-9][0-9.]*/[A-Za-z0-9._-]+")
 
 # The Hub's client imports this file by its path and calls create_network with the card's model-name in lower case, and
 # with what else its own caller gave. Cards whose repo-link ends alike share one file.
@@ -210,7 +210,7 @@ class MindSporeHubStore:
     def _in_checkout(self, name: str) -> _Found:
         assets = contained(self.root or Path(), ASSETS)
         publisher, _, rest = name.partition("/")
-        if _VERSIONED.match(name):
+        if _VERSIONED.fullmatch(name):
             candidates = [contained(assets, f"{name}.md")]
         else:
             candidates = sorted(contained(assets, publisher).glob(f"*/{rest}*.md"), key=_version_of)
@@ -256,7 +256,7 @@ def uid_of(name: str, card: Card) -> str:
     Raises:
         InputError: neither the name nor the card says the MindSpore version.
     """
-    if _VERSIONED.match(name):
+    if _VERSIONED.fullmatch(name):
         return name
     publisher, _, model = name.partition("/")
     version = card.metadata.mindspore_version

@@ -231,8 +231,15 @@ def contained(folder: str | os.PathLike[str], relative: str) -> Path:
     Raises:
         InputError: ``relative`` is absolute, climbs out with ``..``, or goes through a link that leaves.
     """
-    root = Path(folder).resolve()
-    path = (root / relative).resolve()
+    try:
+        root = Path(folder).resolve()
+        path = (root / relative).resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop; a name that is too long, or holds a zero byte
+        raise InputError(
+            f"The path {relative!r:.200} leads nowhere: a loop of links, or no file can have that name.",
+            where=folder,
+            fix="Remove that entry, or use another path.",
+        ) from None
     if Path(relative).is_absolute() or not path.is_relative_to(root):
         raise InputError(
             f"The path {relative!r} leaves its folder.",

@@ -36,7 +36,7 @@ def main() -> int:
             continue
         cases = chosen(attack, given.seed, whole=not given.sample)
         cases = [case for case in cases if given.only in case.name]
-        rows.append(attempt(attack.name, cases, _Progress(attack.name, len(cases))))
+        rows.append(attempt(attack, cases, _Progress(attack.name, len(cases))))
         print(f"\r\033[K{_line(rows[-1])}", file=sys.stderr, flush=True)
         for kind in ("wrong", "tracebacks", "leftovers"):
             for fault in getattr(rows[-1], kind):
@@ -52,7 +52,8 @@ class _Progress:
     def __call__(self, case: Case) -> None:
         self.done += 1
         if sys.stderr.isatty():
-            print(f"\r\033[K{self.attack} {self.done}/{self.count} {case.name:.60}", end="", file=sys.stderr, flush=True)
+            shown = f"{self.attack} {self.done}/{self.count} {case.name:.60}"
+            print(f"\r\033[K{shown}", end="", file=sys.stderr, flush=True)
 
 
 def _line(row: Row) -> str:

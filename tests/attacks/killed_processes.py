@@ -20,14 +20,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver, util
 from pathlib import Path
 from typing import Any
 
 from ledger import Attack, Case, LeftoverError, expect
-from victims import NAME, nano, nano_mindcv, own_server, nobodys_machine, repository, workshop
+from victims import NAME, nano, nano_mindcv, nobodys_machine, own_server, repository, workshop
 
 KILLS = 60
-_ALIVE = 100  # seconds after which a child that nobody killed counts as hung
+_ALIVE = 900  # seconds after which a child that nobody killed counts as hung
 _CHANGES = {
     "open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate",
 }  # fmt: skip
@@ -70,9 +71,9 @@ def child(work: Callable[..., None], given: tuple[Any, ...], kill: Kill, environ
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+    with Path(environment["SAID"]).open("a") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
     work(*given)
     if kill.count:
         counted, done = done, -1
@@ -107,7 +108,7 @@ def download(url: str, folder: str) -> None:
     locate(NAME, hub=url, cache_dir=folder).open()
 
 
-def train(data: str, folder: str, resume: bool) -> None:  # noqa: FBT001
+def train(data: str, folder: str, resume: bool) -> None:
     from mini_train import MINI, register
 
     register()
@@ -139,6 +140,8 @@ def _nursery() -> Any:
     """Where children come from: a process that has imported everything and done nothing."""
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(["killed_processes", "mindspore", "xcit_hub.hub.publish", "xcit_hub.hub.network"])
+    util.get_temp_dir()  # its socket's place; not in a case's own folder
+    forkserver.ensure_running()
     return made
 
 
@@ -146,6 +149,7 @@ def _run(
     folder: Path, work: Callable[..., None], given: tuple[Any, ...], kill: Kill, on_start: Callable[[int], None] = id
 ) -> int:
     environment = {"TMPDIR": str(folder / "tmp"), "HF_HUB_CACHE": str(folder / "cache"), "GLOG_v": "3"}
+    environment["SAID"] = str(folder / "said")
     process = _nursery().Process(target=child, args=(work, given, kill, environment))
     process.start()
     on_start(process.pid)
@@ -153,11 +157,15 @@ def _run(
     if process.is_alive():
         process.kill()
         process.join()
-        raise TimeoutError("the process did not come to its step, nor to an end")
+        raise TimeoutError(f"the process came neither to its step nor to an end: {_last_words(folder)}")
     code = process.exitcode
     process.close()
-    expect(code in (0, -signal.SIGKILL, -signal.SIGXFSZ), f"the process ended by itself with {code}")
+    expect(code in (0, -signal.SIGKILL, -signal.SIGXFSZ), f"it ended by itself with {code}: {_last_words(folder)}")
     return int(code)
+
+
+def _last_words(folder: Path) -> str:
+    return (folder / "said").read_text(errors="replace")[-600:] if (folder / "said").exists() else ""
 
 
 def _steps(folder: Path, watched: Path, work: Callable[..., None], given: tuple[Any, ...]) -> int:
@@ -171,7 +179,7 @@ def _no_leftovers(folder: Path, *hubs: Path) -> None:
     from xcit_hub.hub import cache
 
     with _temporary(folder / "tmp"):
-        for hub in hubs:
+        for hub in (*hubs, folder / "cache"):
             cache.prune(hub, age=0)
     left = [path for hub in hubs for path in hub.rglob("*") if path.name.endswith((".incomplete", ".tmp"))]
     left += list((folder / "tmp").iterdir())
@@ -192,14 +200,16 @@ def _temporary(folder: Path) -> Iterator[None]:
 
 
 def _folder_cases(seed: int) -> list[Case]:
-    return [Case(f"folder publish, kill {number}", partial(_kill_folder_publish, seed, number)) for number in range(KILLS)]
+    return [
+        Case(f"folder publish, kill {number}", partial(_kill_folder_publish, seed, number)) for number in range(KILLS)
+    ]
 
 
 def _kill_folder_publish(seed: int, number: int, folder: Path) -> int:
     import xcit_hub
     from xcit_hub.hub.locate import locate
 
-    hub = folder / "hub"
+    hub, _ = folder / "hub", _nursery()
     steps = _folder_steps()
     chance = random.Random(f"{seed} folder {number}")
     is_first = number % 3 == 0
@@ -243,6 +253,7 @@ def _http_cases(seed: int) -> list[Case]:
 def _kill_http_publish(seed: int, number: int, folder: Path) -> int:
     import xcit_hub
 
+    _nursery()
     with own_server(folder) as (server, _), _temporary(folder):
         given = (str(nano()), server.url)
         requests, whole = _http_requests()
@@ -289,13 +300,14 @@ def _killed_at_request(
     server: Any, folder: Path, work: Callable[..., None], given: tuple[Any, ...], moment: str, at: int
 ) -> int:
     """Run work, and kill it before or after the hub's work on its request number ``at``."""
-    started, victim = threading.Event(), [0]
+    started, ended, victim = threading.Event(), threading.Event(), [0]
 
     def end(now: str, number: int) -> None:
         started.wait(60)
-        if (now, number) == (moment, at):
+        if (now, number) == (moment, at) and not ended.is_set():
+            ended.set()
             os.kill(victim[0], signal.SIGKILL)
-        if (number, now) >= (at, moment) and (now == moment or number > at):
+        if ended.is_set():
             raise ConnectionAbortedError
 
     def on_start(process: int) -> None:
@@ -317,7 +329,7 @@ def _kill_download(seed: int, number: int, folder: Path) -> int:
     from xcit_hub.hub.locate import locate
 
     right = hashlib.sha256(repository()["model.safetensors"]).hexdigest()
-    store = folder / "cache"
+    store, _ = folder / "cache", _nursery()
     chance = random.Random(f"{seed} download {number}")
     with own_server(folder) as (server, _):
         server.add(NAME, repository())
@@ -353,7 +365,7 @@ def _download_steps() -> tuple[int, int]:
 
 # ---- training
 
-_RUNS = 6  # kills of one run, which is taken up again after each
+_RUNS = 2  # kills of one run, which is taken up again after each
 
 
 def _training_cases(seed: int) -> list[Case]:
@@ -369,6 +381,7 @@ def _kill_training(seed: int, number: int, folder: Path) -> int:
     from xcit_hub.checkpoints import checkpoint
     from xcit_hub.training.resume import STATE
 
+    _nursery()
     data, run = write_images(folder / "data", train=4, val=1), folder / "run"
     chance = random.Random(f"{seed} training {number}")
     done = 0
@@ -392,8 +405,8 @@ def _kill_training(seed: int, number: int, folder: Path) -> int:
 
 
 ATTACKS = [
-    Attack("kills of folder publish", _folder_cases, sample=3),
-    Attack("kills of HTTP publish", _http_cases, sample=3),
-    Attack("kills of download", _download_cases, sample=4),
-    Attack("kills of training", _training_cases, sample=1),
+    Attack("kills of folder publish", _folder_cases, sample=3, within=1800),
+    Attack("kills of HTTP publish", _http_cases, sample=3, within=1800),
+    Attack("kills of download", _download_cases, sample=4, within=1800),
+    Attack("kills of training", _training_cases, sample=1, within=3600),
 ]

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-LONGEST = 120  # seconds of one case, before it counts as one that does not come back
+LONGEST = 120.0  # seconds of one case, before it counts as one that does not come back
 
 
 class WrongAcceptError(AssertionError):
@@ -46,11 +46,15 @@ class Attack:
     Args:
         cases: given a seed, everything that is tried.
         sample: how many of them the ordinary tests try.
+        small: what the ordinary tests try instead, where no sample is small enough.
+        within: seconds after which a case counts as one that does not come back.
     """
 
     name: str
     cases: Callable[[int], list[Case]]
     sample: int
+    within: float = LONGEST
+    small: Callable[[], list[Case]] | None = None
 
 
 @dataclass
@@ -74,9 +78,9 @@ class Row:
         return {**asdict(self), "held": self.held}
 
 
-def attempt(name: str, cases: Iterable[Case], on_case: Callable[[Case], None] = lambda _: None) -> Row:
+def attempt(attack: Attack, cases: Iterable[Case], on_case: Callable[[Case], None] = lambda _: None) -> Row:
     """Try every case; nothing of them is left, and none ends the others."""
-    row = Row(name)
+    row = Row(attack.name)
     before = _forget_peak()
     began = time.monotonic()
     for case in cases:
@@ -84,7 +88,7 @@ def attempt(name: str, cases: Iterable[Case], on_case: Callable[[Case], None] = 
         folder = Path(tempfile.mkdtemp(prefix="attack-"))
         started = time.monotonic()
         try:
-            with _within(LONGEST):
+            with _within(attack.within):
                 tried = case.run(folder)
             row.tried += 1 if tried is None else tried
         except WrongAcceptError as error:

@@ -26,6 +26,7 @@ from xcit_hub.errors import XcitHubError
 _BATCH = 50
 _BATCHES = 80  # of each format: 12,000 files
 Arrays = dict[str, np.ndarray]
+Mutate = Callable[[bytes, random.Random], bytes]
 
 
 def cases(seed: int) -> list[Case]:
@@ -227,7 +228,9 @@ def _mutated_safetensors(content: bytes, chance: random.Random) -> bytes:
     number = chance.choice((0, -1, 1, 2, 3, 2**31, 2**63, 2**64, 10**30, 1.5, True, None, "1", [], 1e300, len(data)))
     what = chance.randrange(9)
     if what == 0:
-        entry["dtype"] = chance.choice(("F32", "F16", "BF16", "F64", "I64", "I8", "U8", "BOOL", "F8_E4M3", "F4", "f32", 5))
+        entry["dtype"] = chance.choice(
+            ("F32", "F16", "BF16", "F64", "I64", "I8", "U8", "BOOL", "F8_E4M3", "F4", "f32", 5)
+        )
     elif what == 1:
         entry["shape"] = [*entry["shape"], number]
     elif what == 2:
@@ -312,8 +315,8 @@ def _mutated_pth(content: bytes, chance: random.Random) -> bytes:
     return made.getvalue()
 
 
-_FORMATS: dict[str, tuple[Callable[[], list[bytes]], Callable[[bytes, random.Random], bytes], Callable[[bytes], Arrays]]]
-_FORMATS = {
+# of each format: whole files, how one is changed, who else reads it
+_FORMATS: dict[str, tuple[Callable[[], list[bytes]], Mutate, Callable[[bytes], Arrays]]] = {
     "safetensors": (_safetensors, _mutated_safetensors, _by_safetensors),
     "ckpt": (_ckpt, _mutated_ckpt, _by_mindspore),
     "pth": (_pth, _mutated_pth, _by_torch),

@@ -1,4 +1,4 @@
-"""Tries, by what stands in a folder hub or cache, to hide other models, to hang, to reach outside, to be taken for sound.
+"""Tries, by what stands in a folder hub, to hide other models, to hang, to reach outside, to be taken for sound.
 
 Every kind of odd entry at every place: one bad entry hides no other model, nothing outside is read or changed, and what
 loads is what was published.
@@ -7,7 +7,7 @@ loads is what was published.
 from __future__ import annotations
 
 import os
-import socket
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
@@ -25,11 +25,6 @@ from xcit_hub.hub.stores import Context
 from xcit_hub.hub.stores.folder import FolderStore
 
 MODEL = "models--org--nano"
-
-
-def _socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
 
 
 def _sparse(path: Path) -> None:
@@ -55,7 +50,7 @@ def _deep(path: Path) -> None:
 # What may stand at a place; given the place and the file outside that nobody may touch.
 KINDS: dict[str, Callable[[Path, Path], object]] = {
     "pipe": lambda path, _: os.mkfifo(path),
-    "socket": lambda path, _: _socket(path),
+    "socket": lambda path, _: os.mknod(path, stat.S_IFSOCK | 0o600),
     "circle": lambda path, _: path.symlink_to(path.name),
     "dangling link": lambda path, _: path.symlink_to("nowhere/at/all"),
     "link to a file outside": lambda path, victim: path.symlink_to(victim),
@@ -157,7 +152,7 @@ def _use(hub: Path) -> None:
 def _publish_again(hub: Path) -> None:
     try:
         FolderStore(str(hub), Context(hub)).publish(NAME, _files(), message="again")
-    except HubError as error:
+    except XcitHubError as error:
         expect(error.fix, "no way out is told")
         return
     found = xcit_hub.info(NAME, hub=hub)

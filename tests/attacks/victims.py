@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
+_TEMPORARY = tempfile.gettempdir()  # of this process, wherever a case sends its own files
 for _folder in ("hub", "training"):
     if str(TESTS / _folder) not in sys.path:
         sys.path.append(str(TESTS / _folder))
@@ -30,7 +31,7 @@ def workshop() -> Path:
     """A folder that is gone when this process ends; a child that was forked leaves it to its parent."""
     import atexit
 
-    made, owner = Path(tempfile.mkdtemp(prefix="attacked-")), os.getpid()
+    made, owner = Path(tempfile.mkdtemp(prefix="attacked-", dir=_TEMPORARY)), os.getpid()
     atexit.register(lambda: os.getpid() == owner and shutil.rmtree(made, ignore_errors=True))
     return made
 
@@ -76,7 +77,7 @@ def copy_of_hub(folder: Path) -> Path:
 
 def _linked(source: str, target: str) -> None:
     if Path(source).is_symlink():
-        os.symlink(os.readlink(source), target)
+        Path(target).symlink_to(Path(source).readlink())
     else:
         os.link(source, target)
 

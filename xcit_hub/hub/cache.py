@@ -268,8 +268,9 @@ class Repository:
         mended = []
         for relative, digest in blobs.items():
             path = snapshot / relative
-            if path.resolve() == (self.folder / "blobs" / digest).resolve():
-                continue
+            with suppress(HubError):  # a circle is mended as well
+                if _resolved(path) == _resolved(self.folder / "blobs" / digest):
+                    continue
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=snapshot.parent) as aside:
                 fresh = Path(aside) / path.name

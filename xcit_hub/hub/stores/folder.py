@@ -115,6 +115,7 @@ class FolderStore:
             with repository.locked():
                 changed = repository.commit_of(branch) != commit
                 repaired = self._store(repository, commit, files, digests)
+                repository.files(commit)  # nothing else stands among them that would keep it from loading
                 if changed:
                     repository.set_branch(branch, commit)
                 is_published = True

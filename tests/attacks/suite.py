@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 
 import crowded_hub
+import hostile_cards
 import hostile_hub
 import killed_processes
+import lying_runs
 import mutated_files
 import odd_folders
 import swapped_files
@@ -16,6 +18,8 @@ from ledger import Attack, Case
 ATTACKS: list[Attack] = [
     hostile_hub.ATTACK,
     odd_folders.ATTACK,
+    hostile_cards.ATTACK,
+    lying_runs.ATTACK,
     mutated_files.ATTACK,
     swapped_files.ATTACK,
     *killed_processes.ATTACKS,

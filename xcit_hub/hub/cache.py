@@ -140,18 +140,24 @@ class Repository:
         """
         self.check_inside()
         self.locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.locks / f"{name}.lock"):
+        lock = self.locks / f"{name}.lock"
+        if lock.is_symlink():  # older filelocks would empty what it leads to
+            raise _leaves(lock)
+        with FileLock(lock):
             yield
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Hold all of this model's locks, if nobody has one; the value says whether they are held."""
+        """Hold all of this model's locks, if nobody has one and they stand in its cache; the value says whether."""
         with ExitStack() as stack:
             try:
+                self.check_inside()
                 self.locks.mkdir(parents=True, exist_ok=True)
                 for path in sorted({self.locks / "repository.lock", *self.locks.glob("*.lock")}):
+                    if path.is_symlink():
+                        raise _leaves(path)
                     stack.enter_context(FileLock(path, timeout=0))
-            except (Timeout, OSError):
+            except (Timeout, OSError, HubError):
                 yield False
                 return
             yield True
@@ -163,7 +169,7 @@ class Repository:
             HubError: following links, the folder, one of its parts, or the file is elsewhere.
         """
         root = _resolved(self.folder.parent)
-        parts = [self.folder, *(self.folder / part for part in ("blobs", "refs", "snapshots"))]
+        parts = [self.folder, *(self.folder / part for part in ("blobs", "refs", "snapshots", ".no_exist"))]
         if commit:
             parts.append(self.folder / "snapshots" / commit)
         for part in [*parts, self.locks]:
@@ -465,7 +471,7 @@ def prune(
 
     Args:
         age: seconds for which a revision must have been without a branch.
-        on_spared: told the name of each model that somebody is writing to; nothing of it is touched.
+        on_spared: told the name of each model that somebody is writing to, or whose locks cannot be had; it is not touched.
 
     Returns:
         Each removed file or folder and its bytes.

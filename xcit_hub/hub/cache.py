@@ -201,6 +201,12 @@ class Repository:
         for path in sorted(snapshot.rglob("*")):
             if path.is_dir() and not path.is_symlink():
                 continue
+            if not str(path.relative_to(snapshot)).isprintable():
+                raise HubError(
+                    f"A file's name holds what is not for printing: {os.fsencode(path.name)!r:.100}.",
+                    where=self.folder,
+                    fix="Remove that entry.",
+                )
             self._check_file(path)
             if path.exists() and not path.is_file():
                 raise HubError(
@@ -471,7 +477,7 @@ def prune(
 
     Args:
         age: seconds for which a revision must have been without a branch.
-        on_spared: told the name of each model that somebody is writing to, or whose locks cannot be had; it is not touched.
+        on_spared: told the name of each model that is not touched: somebody writes to it, or it cannot be locked.
 
     Returns:
         Each removed file or folder and its bytes.

@@ -301,6 +301,8 @@ def _is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(found, ipaddress.IPv6Address):
+        if found.is_site_local:
+            return False
         if found in _NAT64:
             return _is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
         inside = found.ipv4_mapped or found.sixtofour or (found.teredo and found.teredo[1])

@@ -30,6 +30,7 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := set(given.attacks) - set(names):
         parser.error(f"no such attack: {', '.join(sorted(unknown))}")
+    _warm_up()
     rows = []
     for attack in ATTACKS:
         if given.attacks and attack.name not in given.attacks:
@@ -43,6 +44,15 @@ def main() -> int:
                 print(f"  {kind}: {fault}", file=sys.stderr, flush=True)
     print(json.dumps([row.as_dict() for row in rows], indent=1) if given.json else _table(rows))
     return 0 if rows and all(row.held for row in rows) else 1
+
+
+def _warm_up() -> None:
+    """Import and make what every attack needs, so that its peak memory is its own."""
+    import torch  # noqa: F401
+    import victims
+
+    victims.published()
+    victims.repository()
 
 
 class _Progress:

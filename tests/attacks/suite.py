@@ -10,6 +10,7 @@ import hostile_hub
 import killed_processes
 import lying_runs
 import mutated_files
+import odd_data_sets
 import odd_folders
 import swapped_files
 import victims  # noqa: F401  (first: it makes what the hub's tests have importable)
@@ -18,6 +19,7 @@ from ledger import Attack, Case
 ATTACKS: list[Attack] = [
     hostile_hub.ATTACK,
     odd_folders.ATTACK,
+    odd_data_sets.ATTACK,
     hostile_cards.ATTACK,
     lying_runs.ATTACK,
     mutated_files.ATTACK,

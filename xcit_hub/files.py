@@ -40,7 +40,7 @@ def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterat
     """
     path = Path(target)
     try:
-        mode = _mode_of_new_file(path)
+        mode = mode_of_new_file(path)
         remove_stale(path.parent, f".{path.name}.", ".tmp")
         handle, temporary = _locked_file(path)
     except OSError as error:
@@ -249,8 +249,8 @@ def contained(folder: str | os.PathLike[str], relative: str) -> Path:
     return path
 
 
-def _mode_of_new_file(path: Path) -> int:
-    # mkstemp makes private files; a published file should be as readable as one from open().
+def mode_of_new_file(path: Path) -> int:
+    """Return the permissions that ``open`` would give or leave; what makes temporary files makes private ones."""
     if path.exists():
         return path.stat().st_mode & 0o777
     mask = os.umask(0)

@@ -13,7 +13,7 @@ from ledger import Attack, Case, LeftoverError, attempt, expect
 from suite import ATTACKS, chosen
 
 SEED = 17
-LEAST = {"hostile hub": 75, "odd folders": 80, "odd data sets": 80, "hostile cards": 40}  # cases that each keeps at least
+LEAST = {"hostile hub": 75, "odd folders": 80, "odd data sets": 80, "hostile cards": 40}  # cases
 MUTATED = 10_000
 KILLS = 60
 

@@ -9,6 +9,8 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from xcit_hub.files import scratch_folder
+
 # The products of attention have no weights, and their operands are what int8 rounds worst (a softmax, unit vectors).
 _IN_FLOAT = ("cross_covariance", "mix", "scores", "gather", "project_y", "project_x")
 

@@ -405,8 +405,8 @@ def _kill_training(seed: int, number: int, folder: Path) -> int:
 
 
 ATTACKS = [
-    Attack("kills of folder publish", _folder_cases, sample=3, within=1800),
-    Attack("kills of HTTP publish", _http_cases, sample=3, within=1800),
-    Attack("kills of download", _download_cases, sample=4, within=1800),
+    Attack("kills of folder publish", _folder_cases, sample=2, within=1800),
+    Attack("kills of HTTP publish", _http_cases, sample=2, within=1800),
+    Attack("kills of download", _download_cases, sample=3, within=1800),
     Attack("kills of training", _training_cases, sample=1, within=3600),
 ]

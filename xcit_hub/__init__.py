@@ -15,24 +15,28 @@ deprecated.install()
 
 if TYPE_CHECKING:
     from converters.convert import convert
+    from xcit_hub.attention_maps import attention, draw_attention
     from xcit_hub.deploy import export
     from xcit_hub.hub.load import load, load_weights
     from xcit_hub.hub.locate import info
     from xcit_hub.hub.network import XCiT, create_model
     from xcit_hub.hub.publish import publish
-    from xcit_hub.predict import preprocess
+    from xcit_hub.prediction import predict, preprocess
     from xcit_hub.variants import list_models
 
 # public name → the room it stands in
 _ROOMS = {
+    "attention": "xcit_hub.attention_maps",
     "convert": "converters.convert",
     "create_model": "xcit_hub.hub.network",
+    "draw_attention": "xcit_hub.attention_maps",
     "export": "xcit_hub.deploy",
     "info": "xcit_hub.hub.locate",
     "list_models": "xcit_hub.variants",
     "load": "xcit_hub.hub.load",
     "load_weights": "xcit_hub.hub.load",
-    "preprocess": "xcit_hub.predict",
+    "predict": "xcit_hub.prediction",
+    "preprocess": "xcit_hub.prediction",
     "publish": "xcit_hub.hub.publish",
     "XCiT": "xcit_hub.hub.network",
 }
@@ -40,13 +44,16 @@ _ROOMS = {
 __all__ = [
     "XCiT",
     "__version__",
+    "attention",
     "convert",
     "create_model",
+    "draw_attention",
     "export",
     "info",
     "list_models",
     "load",
     "load_weights",
+    "predict",
     "preprocess",
     "publish",
 ]

@@ -132,6 +132,8 @@ class Shape(TypedDict, total=False):
 
 _COUNTS = ("patch_size", "embed_dim", "depth", "num_heads", "cls_attn_layers")
 _POSITIVE = ("mlp_ratio", "eta")
+_LARGEST_COUNT = 1 << 16
+_LARGEST_RATIO = 1 << 10
 _SWITCHES = ("use_pos_embed", "tokens_norm")
 
 
@@ -145,15 +147,15 @@ def reshaped(architecture: Architecture, shape: Shape) -> Architecture:
     for name, value in given.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = (
-            (name in _COUNTS and number and isinstance(value, int) and value >= 1)
-            or (name in _POSITIVE and number and 0 < value < math.inf)
+            (name in _COUNTS and number and isinstance(value, int) and 1 <= value <= _LARGEST_COUNT)
+            or (name in _POSITIVE and number and 0 < value < _LARGEST_RATIO)
             or (name in _SWITCHES and isinstance(value, bool))
             or (name == "strides" and isinstance(value, list | tuple) and all(type(stride) is int for stride in value))
         )
         if not fits:
             known = ", ".join(Shape.__annotations__)
             raise InputError(
-                f"{name} is {value!r}, which no network can have.",
+                f"{name} is {value!r:.60}, which no network can have.",
                 fix=f"Give counts of 1 or more, ratios above 0, and True or False; the fields of a shape are {known}.",
             )
     if "strides" in given or "patch_size" in given:
@@ -166,7 +168,9 @@ def reshaped(architecture: Architecture, shape: Shape) -> Architecture:
             f"{doublings} times by the stem, or leave none for an MLP of ratio {changed.mlp_ratio}.",
             fix="Choose another embed_dim, num_heads or mlp_ratio.",
         )
-    return changed
+    entry = ARCHITECTURES.get(changed.name)
+    bare = None if entry is None else without_positions(entry)
+    return bare if bare is not None and replace(changed, name=bare.name) == bare else changed
 
 
 # width, heads, tokens_norm: paper, Table 1; tokens_norm from facebookresearch/xcit's model functions.
@@ -237,6 +241,52 @@ def _robust_architectures() -> Iterator[Architecture]:
 ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (*_architectures(), *_robust_architectures())}
 TIMM_ARCHITECTURES: tuple[str, ...] = tuple(entry.name for entry in _architectures())
 
+# At the end of a table's name: the same without a positional encoding, timm's `use_pos_embed=False`.
+NO_POSITIONS = "_nopos"
+
+
+def without_positions(entry: Architecture) -> Architecture:
+    """Return an architecture without its positional encoding, under the name that says so."""
+    return replace(entry, name=f"{entry.name}{NO_POSITIONS}", use_pos_embed=False)
+
+
+def has_name(name: str) -> bool:
+    """Whether :func:`architecture` knows an architecture by that name."""
+    return name.removesuffix(NO_POSITIONS) in ARCHITECTURES
+
+
+# Fields of an architecture that are arguments of timm's ``Xcit``.
+_TIMM_ARGUMENTS = (
+    "patch_size",
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "mlp_ratio",
+    "cls_attn_layers",
+    "use_pos_embed",
+    "eta",
+    "tokens_norm",
+)
+
+
+def in_timm(entry: Architecture) -> tuple[str, dict[str, object]] | None:
+    """Return how timm builds an architecture: one of its names, and the arguments in which the two differ.
+
+    None where timm cannot: its strides follow from the size of the patch.
+    """
+    if entry.strides not in ((), (2,) * len(entry.stem_strides)):
+        return None
+
+    def differing(base: Architecture) -> dict[str, object]:
+        pairs = ((name, getattr(entry, name), getattr(base, name)) for name in _TIMM_ARGUMENTS)
+        return {name: value for name, value, other in pairs if value != other}
+
+    # The name itself, if it is timm's; else the nearest one, of the same image size where there is one.
+    bases = [ARCHITECTURES[name] for name in TIMM_ARCHITECTURES]
+    nearest = min(bases, key=lambda base: (len(differing(base)), base.image_size != entry.image_size))
+    base = ARCHITECTURES[entry.name] if entry.name in TIMM_ARCHITECTURES else nearest
+    return base.name, differing(base)
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -262,7 +312,7 @@ class Preprocessing:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input in pixels."""
-        return self.image_size, self.image_width or self.image_size
+        return self.image_size, self.image_size if self.image_width is None else self.image_width
 
 
 @dataclass(frozen=True)
@@ -568,10 +618,14 @@ CHECKPOINTS: dict[str, PublishedCheckpoint] = {
 def architecture(name: str) -> Architecture:
     """Return the architecture called ``name``, or that of the published checkpoint called ``name``.
 
+    A name of the table with :data:`NO_POSITIONS` at its end is that architecture without a positional encoding.
+
     Raises:
         UnknownNameError: no such architecture; the message offers the closest names.
     """
     found = ARCHITECTURES.get(CHECKPOINTS[name].architecture if name in CHECKPOINTS else name)
+    if found is None and name.endswith(NO_POSITIONS) and name.removesuffix(NO_POSITIONS) in ARCHITECTURES:
+        found = without_positions(ARCHITECTURES[name.removesuffix(NO_POSITIONS)])
     if found is None:
         raise UnknownNameError(
             f"There is no XCiT architecture called {name!r}.",

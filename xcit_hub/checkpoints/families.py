@@ -125,8 +125,10 @@ LAYOUTS: dict[Family, Layout] = {
     )
 }
 
-# The tensor by which `xcit_hub.timm` keeps networks of the other dialect out of timm's own class, and the reverse.
-MINDCV_MARK = "mindcv_dialect"
+# The tensors by which `xcit_hub.timm` keeps networks of the other dialects out of timm's own class, and the reverse.
+MARKS: dict[DialectName, str] = {"mindcv": "mindcv_dialect", "mindcv-mint": "mindcv_mint_dialect"}
+# The tags of the names under which `xcit_hub.timm` registers its classes for them.
+TIMM_TAGS: dict[DialectName, str] = {"mindcv": "ms_in1k", "mindcv-mint": "ms_mint"}
 
 
 def shapes_of(architecture: Architecture, kind: Kind, num_classes: int, in_chans: int) -> dict[str, Shape]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from xcit_hub.checkpoints import beside
 from xcit_hub.checkpoints.beside import Dropped, Reason
-from xcit_hub.checkpoints.families import LAYOUTS, MINDCV_MARK
+from xcit_hub.checkpoints.families import LAYOUTS, MARKS
 from xcit_hub.checkpoints.reading import Asked, Found, Reading
 from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.errors import WeightsError
@@ -81,7 +81,7 @@ def find(tensors: Mapping[str, StoredTensor], asked: Asked | None = None) -> Fou
         names = {name: full for name, full in names.items() if full not in images}
         outside = [name for name in outside if name not in images]
     dropped += [Dropped(name, beside.reason_of(name, tensors[name]) or Reason.OUTSIDE) for name in outside]
-    marked = names.pop(MINDCV_MARK, None) is not None
+    marked = next((dialect for dialect, mark in MARKS.items() if names.pop(mark, None) is not None), None)
     return Found(
         prefix=chosen,
         names=names,
@@ -112,7 +112,7 @@ def _sorted_out(
     dropped: list[Dropped] = []
     for full in owned:
         name = full.removeprefix(prefix)
-        is_inside = _INSIDE.fullmatch(name) is not None or name == MINDCV_MARK
+        is_inside = _INSIDE.fullmatch(name) is not None or name in MARKS.values()
         reason = beside.reason_of(name, None if is_inside else tensors[full])
         if reason is None:
             names[name] = full

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints import checkpoint, strings
 from xcit_hub.checkpoints.beside import Dropped
 from xcit_hub.checkpoints.check import Doubts, checked
 from xcit_hub.checkpoints.checkpoint import Checkpoint, StoredTensor
@@ -42,7 +42,9 @@ class Weights:
         sources: our name → the names it had in the file; none for what a conversion made up.
         assumed: whether nothing tells the architecture from the one of the other image size.
         head_untrained: whether the classifier is random numbers.
-        normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them.
+        doubts: those of the notes that say which tensors look untrained or damaged.
+        normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them,
+            or the file it was converted from.
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -59,6 +61,7 @@ class Weights:
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     assumed: bool = False
     head_untrained: bool = False
+    doubts: list[str] = field(default_factory=list)
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -102,7 +105,8 @@ def load(
     for tensor in checked(weights.tensors, weights.sources, path, doubts).values():
         for _ in tensor.pieces():
             pass
-    weights.notes += doubts.notes()
+    weights.doubts = doubts.notes()
+    weights.notes += weights.doubts
     return weights
 
 
@@ -170,8 +174,12 @@ def _weights(reading: Reading) -> Weights:
 
 def _normalization(reading: Reading) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     if reading.found.normalization is None:
-        return None
-    mean, std = (tuple(map(float, np.ravel(tensor.numpy()))) for tensor in reading.found.normalization)
+        told = strings.normalization(reading.file.metadata)
+        if told is None:
+            return None
+        mean, std = told
+    else:
+        mean, std = (tuple(map(float, np.ravel(tensor.numpy()))) for tensor in reading.found.normalization)
     if not np.isfinite([*mean, *std]).all() or min(std) <= 0:
         raise WeightsError(
             f"The normalisation beside the network is not one: mean {mean}, deviation {std}.",

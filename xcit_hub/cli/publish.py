@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from xcit_hub.cli.shared import AsJson, Dialect, TokenEnv, console, short, token_in, working
+from xcit_hub.cli.shared import AsJson, Dialect, TokenEnv, console, print_notes, short, token_in, working
 
 
 def publish(
@@ -33,6 +33,7 @@ def publish(
     parity: Annotated[
         bool, typer.Option("--parity/--no-parity", help="Prove the weights against PyTorch (needs the timm extra).")
     ] = True,
+    also: Annotated[str | None, typer.Option(help="Exports to publish beside the weights: onnx,mindir.")] = None,
     token_env: TokenEnv = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,6 +44,8 @@ def publish(
         xcit-hub publish tiny.ckpt me/xcit-tiny --to ./my-hub
 
         xcit-hub publish tiny.ckpt me/xcit-tiny --to hugging-face --run run.json --meta card.yaml --dry-run
+
+        xcit-hub publish tiny.ckpt me/xcit-tiny --to ./my-hub --also onnx,mindir
 
         xcit-hub publish tiny.ckpt me/xcit_tiny --to mindspore-hub:../hub --meta card.yaml
     """
@@ -65,6 +68,7 @@ def publish(
             labels=labels,
             ema=ema,
             parity=parity,
+            also=[kind.strip() for kind in also.split(",")] if also is not None else (),
             token=token_in(token_env),
             on_stage=show,
         )
@@ -82,6 +86,7 @@ def publish(
         out.print()
     out.print(table)
     verdict = "not published: --dry-run" if dry_run else "published" if done.changed else "unchanged: no commit made"
+    print_notes(done.notes)
     for path in done.repaired:
         out.print(f"repaired: {path} was damaged where it is kept, and is whole again", style="yellow", markup=False)
     out.print(f"{verdict}  {done.url}" + (f"  revision {done.revision}" if done.revision else ""))

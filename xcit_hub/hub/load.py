@@ -74,7 +74,8 @@ def load(
             ``"model_args.use_pos_embed"``; the network's provenance records it.
 
     Warns:
-        UserWarning: the classifier or the first convolution is not the file's.
+        UserWarning: the classifier or the first convolution is not the file's, a tensor looks untrained or damaged
+            (nothing but zeros or denormal numbers), or something of the description was not used.
 
     Raises:
         HubError: the model is in no place that was looked in, cannot be fetched, or is not what was published.

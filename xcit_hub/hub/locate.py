@@ -103,6 +103,7 @@ def locate(
     store = open_store(where, context)
     snapshot = store.resolve(where.name, where.revision)
     described = _describe(store, snapshot, frozenset(ignore_fields))
+    _check_ignored(ignore_fields, described, snapshot)
     is_file = where.store == address.LOCAL and Path(where.name).is_file()
     weights = Path(where.name).name if is_file else where.file or _weights_file(snapshot, described.digests)
     if weights not in snapshot.files:
@@ -249,6 +250,17 @@ def _describe(store: Store, snapshot: Snapshot, ignore: frozenset[str]) -> Descr
         if name in snapshot.files:
             return read(_text(store, snapshot, name), where=f"{snapshot.origin}: {name}", ignore=ignore)
     return Description()
+
+
+def _check_ignored(names: Sequence[str], described: Description, snapshot: Snapshot) -> None:
+    ignored = [name for name, reason in described.unused.items() if reason == config.IGNORED]
+    for name in names:
+        if not any(full == name or full.endswith(f".{name}") for full in ignored):
+            raise InputError(
+                f"The model's description has no field {name!r} that could be ignored.",
+                where=snapshot.origin,
+                fix="`xcit-hub info ID` shows the description; leave out ignore_fields (--ignore-field).",
+            )
 
 
 def _text(store: Store, snapshot: Snapshot, path: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
 from xcit_hub.files import sha256_of, write_text
 from xcit_hub.hub import address, cache, config, entry
+from xcit_hub.hub import also as exports
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.read import of_weights
 from xcit_hub.hub.stores import Context, Receipt, Snapshot, Store, open_store
-from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, DialectName
+from xcit_hub.variants import CHECKPOINTS, DialectName, has_name
 
 if TYPE_CHECKING:
     from cards.facts import CardYaml, Facts
@@ -58,6 +59,7 @@ class Publication:
         parity: the comparison's figures; ``None`` where it was left out.
         todo: what is left to a person, in order.
         repaired: files that were damaged where they are kept, and are whole again.
+        notes: which tensors look untrained or damaged.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Publication:
     parity: Mapping[str, Any] | None
     todo: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -86,6 +89,7 @@ class Publication:
             "parity": dict(self.parity) if self.parity is not None else None,
             "todo": list(self.todo),
             "repaired": list(self.repaired),
+            "notes": list(self.notes),
             "card": self.card,
         }
 
@@ -106,6 +110,7 @@ def publish(
     labels: PathLike | None = None,
     ema: bool = False,
     parity: bool = True,
+    also: Sequence[str] = (),
     token: str | bool | None = None,
     on_stage: OnStage = lambda _: None,
 ) -> Publication:
@@ -130,6 +135,8 @@ def publish(
         labels: the classes' names, one on each line; ImageNet's for weights trained there.
         ema: take the averaged weights of a training checkpoint.
         parity: False leaves the proof out (it needs PyTorch and timm), and the card says so.
+        also: exports that the entry is to have, ``"onnx"`` and ``"mindir"``: ``model.onnx`` of any batch and size,
+            ``model.mindir`` of the model's own size; run by their runtimes and judged, unless ``parity`` is False.
         on_stage: told the name of each stage as it begins.
 
     Raises:
@@ -143,10 +150,13 @@ def publish(
     context = Context(cache=cache.default_folder(), offline=address.offline_by_environment(), token=token)
     store = open_store(target, context)
     form = "mindspore-hub" if target.store == address.MINDSPORE_HUB else "hugging-face"
+    kinds = exports.checked(also)
+    if kinds and form == "mindspore-hub":
+        raise InputError("MindSpore Hub keeps cards, not files.", where="--also", fix="Leave it out for this hub.")
     with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
         prepared = _prepare(
             Path(checkpoint), target.name, Path(scratch), form=form, run=run, meta=meta, model=model, dialect=dialect,
-            labels=labels, ema=ema, parity=parity, known=partial(_known_figures, store, target), on_stage=on_stage,
+            labels=labels, ema=ema, parity=parity, also=kinds, held=partial(_held, store, target), on_stage=on_stage,
         )  # fmt: skip
         listed = tuple(
             PublishedFile(path, file.stat().st_size, sha256_of(file)) for path, file in prepared.files.items()
@@ -177,6 +187,7 @@ def publish(
         parity=prepared.parity,
         todo=receipt.todo,
         repaired=receipt.repaired,
+        notes=prepared.notes,
     )
 
 
@@ -207,6 +218,7 @@ class _Entry:
     config: ModelConfig
     card: str
     parity: dict[str, Any] | None
+    notes: tuple[str, ...]
 
 
 def _prepare(
@@ -222,7 +234,8 @@ def _prepare(
     labels: PathLike | None,
     ema: bool,
     parity: bool,
-    known: Callable[[Path], dict[str, Any] | None],
+    also: Sequence[str],
+    held: Callable[[Path, str], Path | None],
     on_stage: OnStage,
 ) -> _Entry:
     on_stage("read")
@@ -248,7 +261,7 @@ def _prepare(
     files = entry.write_from(folder, source, description, ema=ema)
     files["model.ckpt"] = folder / "model.ckpt"
     report = entry.converted(source, files["model.ckpt"], "xcit-hub", description, ema=ema)
-    figures = figures and (known(files["model.safetensors"]) or figures)
+    figures = figures and (_known_figures(held(files["model.safetensors"], "parity.json")) or figures)
     report["parity"] = figures
     digest = sha256_of(files["model.ckpt"])
     files["model.ckpt.sha256"] = _text(folder / "model.ckpt.sha256", f"{digest}  model.ckpt\n")
@@ -256,16 +269,29 @@ def _prepare(
     if figures is not None:
         files["parity.json"] = _text(folder / "parity.json", _json(figures))
 
+    exported = []
+    for kind in also:
+        on_stage(kind)
+        exported.append(
+            exports.write(
+                kind, folder, arrays, description, name, held=held(files["model.safetensors"], exports.FILES[kind]),
+                proof=parity, stage=lambda words, kind=kind: on_stage(f"{kind}: {words}"),  # type: ignore[misc]
+            )
+        )  # fmt: skip
+        files[exported[-1].path] = exported[-1].file
+
     on_stage("card")
-    texts = _cards(files["model.ckpt"], source, name, description, report, form=form, run=measured, meta=meta)
+    texts = _cards(
+        files["model.ckpt"], source, name, description, report, form=form, run=measured, meta=meta, exported=exported
+    )
     for path, text in texts.items():
         files[path] = _text(folder / path, text)
-    return _Entry(dict(sorted(files.items())), description, texts["README.md"], figures)
+    return _Entry(dict(sorted(files.items())), description, texts["README.md"], figures, tuple(weights.doubts))
 
 
 def _description(weights: Weights, source: Path, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
     architecture = weights.architecture.name
-    if architecture not in ARCHITECTURES:
+    if not has_name(architecture):
         raise WeightsError(
             f"These weights are of no architecture with a name ({architecture}), and a hub entry needs one.",
             where=source,
@@ -324,7 +350,7 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnSta
         ) from None
     result = verify_weights(
         arrays,
-        description.architecture,
+        description.shape,
         description.dialect,
         num_classes=description.num_classes,
         in_chans=description.in_chans,
@@ -356,8 +382,9 @@ def _cards(
     form: str,
     run: RunRecord | None,
     meta: PathLike | None,
+    exported: Sequence[exports.Export],
 ) -> dict[str, str]:
-    from cards.facts import CardYaml
+    from cards.facts import CardYaml, ExportedFile
     from cards.gather import of_checkpoint
 
     said = CardYaml.read(Path(meta)) if meta is not None else CardYaml()
@@ -381,7 +408,17 @@ def _cards(
         preprocessing=description.preprocessing,
         name=name.rpartition("/")[2],
     )
-    return _checked(facts, form)
+    listed = [
+        ExportedFile(
+            name=each.path,
+            size=each.file.stat().st_size,
+            sha256=sha256_of(each.file),
+            takes=list(each.takes),
+            proven=list(each.proven),
+        )
+        for each in exported
+    ]
+    return _checked(facts.model_copy(update={"exports": listed}), form)
 
 
 def _hub_fields(said: CardYaml, name: str, weights: Path, meta: PathLike | None) -> dict[str, Any]:
@@ -424,18 +461,26 @@ def _checked(facts: Facts, form: Any) -> dict[str, str]:
     return texts
 
 
-def _known_figures(store: Store, target: address.Address, weights: Path) -> dict[str, Any] | None:
+def _held(store: Store, target: address.Address, weights: Path, path: str) -> Path | None:
+    """Return a file that the hub holds beside these very weights, if it does."""
+    try:
+        snapshot = store.resolve(target.name, target.revision)
+        held = snapshot.files.get("model.safetensors")
+        if held is None or held.digest != sha256_of(weights) or path not in snapshot.files:
+            return None
+        return store.fetch(snapshot, path)
+    except (XcitHubError, OSError, ValueError):
+        return None
+
+
+def _known_figures(held: Path | None) -> dict[str, Any] | None:
     """Return the parity figures that the hub holds for these very weights.
 
     Another machine measures a little differently, and that is no reason for a commit.
     """
     try:
-        snapshot = store.resolve(target.name, target.revision)
-        held = snapshot.files.get("model.safetensors")
-        if held is None or held.digest != sha256_of(weights) or "parity.json" not in snapshot.files:
-            return None
-        figures = json.loads(store.fetch(snapshot, "parity.json").read_text(encoding="utf-8"))
-    except (XcitHubError, OSError, ValueError):
+        figures = None if held is None else json.loads(held.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
     return figures if isinstance(figures, dict) and figures.get("passed") is True else None
 

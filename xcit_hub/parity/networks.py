@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from xcit_hub import variants
-from xcit_hub.checkpoints.families import LAYOUTS, MINDCV_MARK
+from xcit_hub.checkpoints.families import LAYOUTS, MARKS
 from xcit_hub.errors import XcitHubError
 from xcit_hub.parameters import Shape, parameter_shapes, trainable
 from xcit_hub.parity.result import Departure, ParityResult
@@ -126,7 +126,7 @@ def verify_weights(
     entry = variants.architecture(architecture) if isinstance(architecture, str) else architecture
     side = image_size or proof_size(entry)
     stage("building both networks")
-    theirs = torch_network(weights, entry, dialect, num_classes=num_classes, in_chans=in_chans)
+    theirs = torch_network(weights, entry, dialect, num_classes=num_classes, in_chans=in_chans, copy=False)
     ours = accelerate(create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False))
     load_weights(ours, weights)
     if dtype != "float32":
@@ -166,8 +166,13 @@ def torch_network(
     *,
     num_classes: int = 1000,
     in_chans: int = 3,
+    copy: bool = True,
 ) -> Any:
-    """Build PyTorch's network of a dialect, with these weights, in eval mode."""
+    """Build PyTorch's network of a dialect, with these weights, in eval mode.
+
+    Args:
+        copy: False lets it hold the memory of those arrays that can be written to.
+    """
     require_timm()
     import torch
 
@@ -177,13 +182,13 @@ def torch_network(
         # Values made here would be thrown away, and timm's initialisation of the large networks takes seconds.
         network = create_reference(architecture, dialect, num_classes=num_classes, in_chans=in_chans)
     state = {
-        part: torch.tensor(piece)
+        part: torch.tensor(piece) if copy or not piece.flags.writeable else torch.from_numpy(piece)
         for name, array in weights.items()
         for part, piece in _in_timms_parts(name, array).items()
     }
     for name in network.state_dict():
-        # PyTorch's batch counters, and the mark of the mindcv class: neither is a number of the network's.
-        if name.endswith(("num_batches_tracked", MINDCV_MARK)):
+        # PyTorch's batch counters, and the marks of MindCV's dialects: none is a number of the network's.
+        if name.endswith(("num_batches_tracked", *MARKS.values())):
             state[name] = torch.tensor(0)
     network.load_state_dict(state, strict=True, assign=True)
     for parameter in network.parameters():

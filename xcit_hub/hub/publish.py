@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from xcit_hub.checkpoints.checkpoint import Checkpoint
     from xcit_hub.checkpoints.weights import Weights
     from xcit_hub.run_record import RunRecord
+
+_LARGEST_LABELS = 64 << 20
+_LISTED = 5
 
 PathLike = str | os.PathLike[str]
 OnStage = Callable[[str], None]
@@ -62,7 +66,7 @@ class Publication:
         parity: the comparison's figures; ``None`` where it was left out.
         todo: what is left to a person, in order.
         repaired: files that were damaged where they are kept, and are whole again.
-        notes: which tensors look untrained or damaged.
+        notes: which tensors look untrained or damaged, and which names several classes have.
     """
 
     name: str
@@ -292,7 +296,13 @@ def _prepare(
     )  # fmt: skip
     for path, text in texts.items():
         files[path] = _text(folder / path, text)
-    return _Entry(dict(sorted(files.items())), description, texts["README.md"], figures, tuple(weights.doubts))
+    return _Entry(
+        dict(sorted(files.items())),
+        description,
+        texts["README.md"],
+        figures,
+        (*weights.doubts, *_alike(description.labels)),
+    )
 
 
 def _description(weights: Weights, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
@@ -335,14 +345,27 @@ def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[st
         named = config.imagenet_labels()
     else:
         try:
-            named = tuple(line.strip() for line in Path(labels).read_text(encoding="utf-8").splitlines())
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_bounded(labels, _LARGEST_LABELS).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
             raise InputError(f"Cannot read the labels: {error}.", where=labels, fix="Give a UTF-8 file.") from error
-    if len(named) != num_classes or not all(named):
+        named = tuple(line.strip() for line in text.splitlines())
+        if "" in named:
+            raise InputError(
+                f"Line {named.index('') + 1} of the labels is empty.", where=labels, fix="Name each class."
+            )
+    if len(named) != num_classes:
         raise InputError(
             f"There are {len(named)} labels for {num_classes} classes.", where=labels, fix="Give one a line for each."
         )
     return named
+
+
+def _alike(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Say which names several classes have."""
+    several = sorted(name for name, count in Counter(labels).items() if count > 1)
+    if labels == config.imagenet_labels():  # which has two kinds of crane
+        return ()
+    return (f"several classes have one name: {', '.join(several[:_LISTED])}",) if several else ()
 
 
 def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnStage) -> dict[str, Any]:

@@ -132,6 +132,7 @@ def train(images: Images, labels: Labels, target: Path, *, seed: int, epochs: in
     import torch
     from safetensors.torch import save_file
 
+    from xcit_hub.checkpoints.strings import PREPROCESSING
     from xcit_hub.hub import config
     from xcit_hub.variants import Preprocessing
 
@@ -155,7 +156,7 @@ def train(images: Images, labels: Labels, target: Path, *, seed: int, epochs: in
     marks = {
         "xcit_hub.architecture": MODEL,
         "xcit_hub.dialect": "paper",
-        config.PREPROCESSING: config.preprocessing_to_metadata(preprocessing, 3),
+        PREPROCESSING: config.preprocessing_to_metadata(preprocessing, 3),
     }
     save_file(network.state_dict(), target, marks)
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Literal
 
 from xcit_hub._version import __version__
+from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.exporters.form import OPSETS, Form
-from xcit_hub.hub.config import PREPROCESSING, ModelConfig, preprocessing_to_metadata
+from xcit_hub.hub.config import ModelConfig, preprocessing_to_metadata
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 

@@ -17,7 +17,7 @@ from xcit_hub.deploy import export
 from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface
 from xcit_hub.parameters import parameter_shapes
-from xcit_hub.predict import predict
+from xcit_hub.prediction import predict
 from xcit_hub.variants import architecture
 
 pytest.importorskip("onnxruntime")

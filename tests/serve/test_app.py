@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 import xcit_hub
-from xcit_hub.predict import predict
+from xcit_hub.prediction import predict
 from xcit_hub.serve.app import LARGEST_BODY
 
 pytest.importorskip("uvicorn")

@@ -22,14 +22,14 @@ from starlette.routing import Route
 
 from xcit_hub.data.transforms import decode_rgb
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.predict import classify, preprocess
+from xcit_hub.prediction import classify, preprocess
 from xcit_hub.serve.batching import Batcher, BusyError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcit_hub.hub.network import XCiT
-    from xcit_hub.predict import Prediction
+    from xcit_hub.prediction import Prediction
 
     Waiting = Batcher[NDArray[np.float32], Sequence[Prediction]]
 

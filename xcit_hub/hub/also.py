@@ -13,6 +13,7 @@ import numpy as np
 
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.exporters import interface, writing
+from xcit_hub.exporters.form import DEFAULT_OPSET
 from xcit_hub.hub.exporting import for_mindir, form_of, metadata_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def write(
     """
     target = folder / FILES[kind]
     size = description.preprocessing.size if kind == "mindir" else None
-    form = form_of(description, (), False, "float32", False, size, None, 18, True)
+    form = form_of(description, (), False, "float32", False, size, None, DEFAULT_OPSET, True)
     form = for_mindir(form) if kind == "mindir" else form
     metadata = metadata_of(description, name)
     whole = {name: np.asarray(array, np.float32) for name, array in arrays.items()}

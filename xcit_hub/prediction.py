@@ -88,7 +88,7 @@ class Answer:
 
 
 @overload
-def predict(
+def predict(  # type: ignore[overload-overlap]  # a str is the path of one image, not several
     network: XCiT, images: ImageLike, *, top: int = ..., batch: int = ..., exif: bool = ...
 ) -> list[Prediction]:
     pass

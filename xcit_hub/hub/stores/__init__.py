@@ -20,6 +20,7 @@ from xcit_hub.errors import InputError
 from xcit_hub.hub import timm_config
 from xcit_hub.hub.address import FOLDER, HUGGING_FACE, LOCAL, MINDSPORE_HUB, Address
 from xcit_hub.hub.config import FILE_NAME, ModelConfig
+from xcit_hub.hub.sites import SITES
 
 ENTRY_POINTS = "xcit_hub.stores"
 
@@ -85,6 +86,7 @@ class Receipt:
         changed: whether there was anything to commit.
         todo: what the store leaves to a person, in order.
         repaired: the files that were stored with other bytes than they were published with, and are right again.
+        branch: what ``revision`` is read back by, where the hub itself does not know it by its name.
     """
 
     revision: str | None
@@ -92,6 +94,7 @@ class Receipt:
     changed: bool
     todo: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
+    branch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,9 @@ _BUILT_IN = {
     HUGGING_FACE: "xcit_hub.hub.stores.hugging_face:HuggingFaceStore",
     LOCAL: "xcit_hub.hub.stores.local:LocalStore",
     MINDSPORE_HUB: "xcit_hub.hub.stores.mindspore_hub:MindSporeHubStore",
+    "modelers": "xcit_hub.hub.stores.openmind:ModelersStore",
+    "gitcode": "xcit_hub.hub.stores.openmind:GitCodeStore",
+    "modelscope": "xcit_hub.hub.stores.modelscope:ModelScopeStore",
 }
 
 
@@ -161,7 +167,7 @@ def open_store(address: Address, context: Context) -> Store:
 def _installed(scheme: str) -> object:
     found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if scheme not in found:
-        known = ", ".join(sorted([*found, "hf", "file", "https"]))
+        known = ", ".join(sorted([*found, *SITES, "hf", "file", "https"]))
         raise InputError(
             f"There is no store for addresses that begin {scheme}://.",
             fix=f"Known: {known}. Others come with a package that registers one under {ENTRY_POINTS!r}.",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xcit_hub.hub.load import load, load_weights
     from xcit_hub.hub.locate import info
     from xcit_hub.hub.network import XCiT, create_model
-    from xcit_hub.hub.publish import publish
+    from xcit_hub.hub.publish import publish, publish_to
     from xcit_hub.predict import preprocess
     from xcit_hub.variants import list_models
 
@@ -34,6 +34,7 @@ _ROOMS = {
     "load_weights": "xcit_hub.hub.load",
     "preprocess": "xcit_hub.predict",
     "publish": "xcit_hub.hub.publish",
+    "publish_to": "xcit_hub.hub.publish",
     "XCiT": "xcit_hub.hub.network",
 }
 
@@ -49,6 +50,7 @@ __all__ = [
     "load_weights",
     "preprocess",
     "publish",
+    "publish_to",
 ]
 
 

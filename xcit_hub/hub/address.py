@@ -164,6 +164,9 @@ def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str
             f"{name!r} lacks its organisation or user: models are published as ORG/NAME.",
             fix=f"Write me/{name}, with your own name before the slash.",
         )
+    owned = _owner_in(target)
+    if owned is not None:
+        name = f"{owned[1]}/{name.rpartition('/')[2]}"
     return _in_hub(machine_hub() if target is None else target, name, revision)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from xcit_hub.errors import InputError
 from xcit_hub.hub import timm_config
@@ -137,6 +137,16 @@ class Store(Protocol):
 
     def list(self) -> list[str]:
         """Name the models it holds, sorted."""
+
+
+@runtime_checkable
+class Checking(Protocol):
+    """A store that says, before anything is sent, what it cannot do."""
+
+    def check_publish(
+        self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
+    ) -> None:
+        """Raise :class:`~xcit_hub.errors.XcitHubError` where publishing so cannot succeed."""
 
 
 _BUILT_IN = {

@@ -319,8 +319,9 @@ class ClientStore:
         if not self.site.admits(host) or (parts.scheme != "https" and not self.site.takes_any_endpoint):
             raise InputError(
                 f"{self.site.title}'s client goes to no endpoint {endpoint!r:.200}; nothing was sent.",
-                fix=f"It takes https addresses of {', '.join(self.site.domains)} alone: set {self.site.endpoint_variable}"
-                " to one of them. A mirror that speaks Hugging Face's protocol is given by its address: --hub https://HOST.",
+                fix=f"It takes https addresses of {', '.join(self.site.domains)} alone: set "
+                f"{self.site.endpoint_variable} to one of them. A mirror that speaks Hugging Face's protocol is "
+                "given by its address: --hub https://HOST.",
             )
         return endpoint.rstrip("/")
 

@@ -75,7 +75,7 @@ def authority(folder: Path) -> tuple[Path, Path]:
 
 
 class SiteServer(HubServer):
-    """The hubs. ``requests`` has (``host method path``, path, authorization) of every request; ``connected`` the hosts."""
+    """The hubs. ``requests`` has (``host method path``, path, what was given) of each request; ``connected`` the hosts."""
 
     def __init__(self, folder: Path) -> None:
         self.authority, certificate = authority(folder)
@@ -136,7 +136,7 @@ class _SiteHandler(_Handler):
     hub: SiteServer
     host = ""
 
-    def do_CONNECT(self) -> None:
+    def do_CONNECT(self) -> None:  # noqa: N802  (http.server's name)
         self.host = self.path.rpartition(":")[0]
         self.hub.connected.append(self.host)
         self.send_response(200)
@@ -152,7 +152,7 @@ class _SiteHandler(_Handler):
 
     do_DELETE = _Handler.do_GET  # noqa: N815
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         self._handle()
 
     do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815

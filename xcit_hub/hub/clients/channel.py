@@ -103,6 +103,8 @@ class Guard:
         request.headers["Accept-Encoding"] = "identity"
         if options.get("timeout") is None:
             options["timeout"] = _TIMEOUT
+        # openmind_hub bounds answers by copying what it has for every kilobyte; they are bounded here.
+        request.hooks["response"] = []
         is_stream = bool(options.get("stream"))
         answer = original(session, request, **(options | {"stream": True}))
         if answer.status_code >= 400:
@@ -111,10 +113,9 @@ class Guard:
         if length.isdigit() and int(length[:20]) > self.limit and request.method != "HEAD":
             answer.close()
             raise Refused(f"announces {length[:20]} bytes where {self.limit} are the most")
-        if answer._content is False:
-            answer.raw = _Counted(answer.raw, self.limit)
-            if not is_stream:
-                _ = answer.content
+        answer.raw = _Counted(answer.raw, self.limit)
+        if not is_stream:
+            _ = answer.content
         return answer
 
     def addresses(self, host: Any, port: Any, *rest: Any, **more: Any) -> Any:
@@ -242,6 +243,9 @@ def _reason(
         told = reasons(each)
         if told is not None:
             return told
+    if any(type(each).__name__ in _BROKEN for each in chain):
+        # It may hold now; one that was refused or timed out has been waited for long enough.
+        return {"kind": "unreachable", "what": type(error).__name__, "is_transient": True}
     if guard.failed is not None:
         return {"kind": "status", "status": guard.failed[0], "retry_after": guard.failed[1], "what": str(error)}
     if any(isinstance(each, (ConnectionError, TimeoutError, socket.gaierror)) for each in chain):
@@ -284,6 +288,7 @@ def _proxies() -> list[str]:
     ]
 
 
+_BROKEN = ("ProtocolError", "IncompleteRead", "ChunkedEncodingError", "RemoteDisconnected", "ConnectionResetError")
 _PORTS = {"http": 80, "https": 443}
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _OF_RIGHTS = (errno.EACCES, errno.EPERM)

@@ -148,8 +148,6 @@ class ModelScope:
                 "retry_after": None if waits is None else str(int(waits)),
                 "what": str(error.message or ""),
             }
-        if isinstance(error, self.errors.NetworkError) and self.guard.failed is None:
-            return {"kind": "unreachable", "what": type(error).__name__, "is_transient": False}
         return None
 
 

@@ -104,9 +104,8 @@ class OpenMind:
             return {"kind": "status", "status": status, "retry_after": waits, "what": said}
         if isinstance(error, EnvironmentError) and "size check failed" in str(error):
             return {"kind": "unreachable", "what": "the file came with another length", "is_transient": True}
-        if isinstance(error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)):
-            is_cut = isinstance(error, requests.exceptions.ChunkedEncodingError)
-            return {"kind": "unreachable", "what": type(error).__name__, "is_transient": is_cut}
+        if isinstance(error, ValueError) and ("white list" in str(error) or "not HTTPS" in str(error)):
+            return {"kind": "refused", "what": "leads to an address where its client does not go"}
         if isinstance(error, ValueError) and "license" in str(error):
             return {"kind": "refused", "what": "does not take the card's licence"}
         return None

@@ -79,9 +79,9 @@ def memory_back() -> Iterator[None]:
     hand_memory_back()
 
 
-# ---- memory: no process of a test, nor one that it starts, holds more than 8 GB; the largest are named ---------------
+# ---- memory: no process of a test, nor one that it starts, holds more than 3 GB; the largest are named
 
-_LARGEST_MB = 8192  # the whole proof of xcit_large_24_p8_384 in double precision holds 7,094
+_LARGEST_GB = 3  # a test that needs more says so: pytest.mark.gigabytes
 _peaks: dict[str, tuple[int, int]] = {}  # of each test: the most that was resident, and what may be, in MB
 
 
@@ -97,7 +97,9 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         peak = max(int(status["VmHWM"].split()[0]), child if child > before else 0)
-        item.user_properties.append(("peak_mb", (peak >> 10, _LARGEST_MB)))
+        marker = item.get_closest_marker("gigabytes")
+        limit = marker.args[0] if marker else _LARGEST_GB
+        item.user_properties.append(("peak_mb", (peak >> 10, limit << 10)))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

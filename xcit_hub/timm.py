@@ -117,21 +117,46 @@ def create_reference(architecture: str | Architecture, dialect: str, **kwargs: A
 
 @contextmanager
 def in_double(network: nn.Module) -> Iterator[None]:
-    """Inside this context a network holds its weights, and computes, in double precision; afterwards it is as it was.
+    """Inside this context a network computes in double precision; afterwards it holds the very tensors it came with.
 
+    Without gradients the weights of one layer at a time are held in double precision, so that a large network needs
+    hardly more memory; with them each layer keeps its own, and their gradients are double too.
     timm computes the features of positions in float32 whatever the weights are; here they are exact as well.
     """
-    dtype = next(network.parameters()).dtype
-    positions = [module for module in network.modules() if isinstance(module, PositionalEncodingFourier)]
-    network.double()
-    for module in positions:
-        module.forward = partial(_encode_in_double, module)
+    came: dict[nn.Module, dict[str, torch.Tensor]] = {}
+
+    def widen(module: nn.Module, *_: Any) -> None:
+        if module in came:
+            return
+        own = {**module._parameters, **module._buffers}
+        came[module] = {name: held.data for name, held in own.items() if held is not None and held.is_floating_point()}
+        for name, held in came[module].items():
+            own[name].data = held.double()
+
+    def give_back(module: nn.Module, *_: Any) -> None:
+        for name, held in came.pop(module, {}).items():
+            ({**module._parameters, **module._buffers})[name].data = held
+
+    def after(module: nn.Module, *_: Any) -> None:
+        if not torch.is_grad_enabled():
+            give_back(module)
+
+    handles = []
+    for module in network.modules():
+        if isinstance(module, PositionalEncodingFourier):
+            module.forward = partial(_encode_in_double, module)
+        if module is not network:
+            handles += [module.register_forward_pre_hook(widen), module.register_forward_hook(after)]
+    widen(network)  # its methods are called as well as itself
     try:
         yield
     finally:
-        for module in positions:
-            del module.forward
-        network.to(dtype)
+        for handle in handles:
+            handle.remove()
+        for module in network.modules():
+            give_back(module)
+            if isinstance(module, PositionalEncodingFourier):
+                del module.forward
 
 
 def _encode_in_double(module: Any, batch: int, height: int, width: int) -> torch.Tensor:

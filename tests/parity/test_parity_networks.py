@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mindspore
@@ -29,6 +32,22 @@ def _weights(architecture: variants.Architecture = _SMALL) -> dict[str, np.ndarr
     return parity.random_weights(parameter_shapes(architecture))
 
 
+def _in_a_process_of_its_own(name: str, dialect: str, seed: int, gradients: bool = False, **environment: str) -> None:
+    """Prove a large network: together with what earlier tests left behind it would hold too much."""
+    program = (
+        "import sys; from xcit_hub import parity; name, dialect, seed, gradients = sys.argv[1:]; "
+        "result = parity.verify_random(name, dialect, seed=int(seed), gradients=bool(gradients)); print(result); "
+        "print(len([each for each in result.checks if 'gradient' not in each.what and 'step' not in each.what]), "
+        "'outputs'); sys.exit(not result.passed)"
+    )
+    command = [sys.executable, "-c", program, name, dialect, str(seed), "yes" if gradients else ""]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=1800, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{2 + variants.architecture(name).depth} outputs" in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("memory_back")
 @pytest.mark.parametrize(
@@ -36,16 +55,18 @@ def _weights(architecture: variants.Architecture = _SMALL) -> dict[str, np.ndarr
     [(name, "paper") for name in _NETWORKS] + [(name, "mindcv") for name in _NETWORKS if name.endswith("224")],
 )
 def test_every_architecture_equals_pytorchs_in_both_dialects(name: str, dialect: str) -> None:
-    result = parity.verify_random(name, dialect, seed=_NETWORKS.index(name))
+    seed = _NETWORKS.index(name)
+    if variants.architecture(name).embed_dim > 512:
+        _in_a_process_of_its_own(name, dialect, seed)
+        return
+    result = parity.verify_random(name, dialect, seed=seed)
     assert result.passed, str(result)
     assert len(result.checks) == 2 + variants.architecture(name).depth
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("operations")
-def test_the_largest_network_equals_pytorchs_whatever_computes() -> None:
-    result = parity.verify_random("xcit_large_24_p8_224", seed=2)
-    assert result.passed, str(result)
+def test_the_largest_network_equals_pytorchs_without_compiled_code() -> None:
+    _in_a_process_of_its_own("xcit_large_24_p8_224", "paper", 2, XCIT_HUB_NATIVE="0")
 
 
 @pytest.mark.usefixtures("operations")
@@ -67,10 +88,16 @@ def test_every_gradient_equals_pytorchs(dialect: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["xcit_tiny_24_p8_224", "xcit_small_12_p16_224", "xcit_medium_24_p16_224"])
+@pytest.mark.parametrize("name", ["xcit_tiny_24_p8_224", "xcit_small_12_p16_224"])
 def test_every_gradient_of_the_wider_and_deeper_networks_equals_pytorchs(name: str) -> None:
     result = parity.verify_random(name, gradients=True)
     assert result.passed, str(result)
+
+
+@pytest.mark.slow
+@pytest.mark.gigabytes(6)
+def test_every_gradient_of_a_large_network_equals_pytorchs() -> None:
+    _in_a_process_of_its_own("xcit_medium_24_p16_224", "paper", 0, gradients=True)
 
 
 def test_graph_mode_equals_pytorch_too() -> None:

@@ -95,6 +95,7 @@ _FUNCTIONS = {
 
 def functions() -> Functions:
     """Return the ways that are right and quick on the current device target and MindSpore version."""
+    wait_for_each_operation()
     return _FUNCTIONS[device_target() == "CPU", mindspore_version() >= (2, 9)]
 
 
@@ -110,17 +111,24 @@ def mindspore_version() -> tuple[int, int]:
 
 
 @cache
-def settle_threads() -> None:
-    """Calm MindSpore's CPU threads in PyNative mode, once in the process.
+def wait_for_each_operation() -> None:
+    """Have PyNative mode wait for each operation on a CPU, from a network's building on: later it changes nothing.
 
-    Its launching threads compete with the operations for the same cores: to wait for each operation is ten times as
-    fast. And its workers go on spinning after every operation until a graph has run, on cores that the next one wants:
-    at batch 1 that costs half as much time again. In graph mode the caller is about to run one.
+    MindSpore's launching threads compete with the operations for the same cores: to wait is up to ten times as fast.
     """
     if device_target() == "CPU":
         mindspore.runtime.launch_blocking()
-        if mindspore.get_context("mode") == mindspore.PYNATIVE_MODE:
-            mindspore.jit(_one_more)(Tensor(0.0, mindspore.float32))
+
+
+@cache
+def settle_threads() -> None:
+    """Calm MindSpore's workers on a CPU in PyNative mode, once in the process.
+
+    They go on spinning after every operation until a graph has run, on cores that the next one wants: at batch 1 that
+    costs half as much time again. In graph mode the caller is about to run one.
+    """
+    if device_target() == "CPU" and mindspore.get_context("mode") == mindspore.PYNATIVE_MODE:
+        mindspore.jit(_one_more)(Tensor(0.0, mindspore.float32))
 
 
 def _one_more(x: Tensor) -> Tensor:

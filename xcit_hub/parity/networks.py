@@ -126,7 +126,7 @@ def verify_weights(
     entry = variants.architecture(architecture) if isinstance(architecture, str) else architecture
     side = image_size or proof_size(entry)
     stage("building both networks")
-    theirs = torch_network(weights, entry, dialect, num_classes=num_classes, in_chans=in_chans)
+    theirs = torch_network(weights, entry, dialect, num_classes=num_classes, in_chans=in_chans, copy=False)
     ours = accelerate(create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False))
     load_weights(ours, weights)
     if dtype != "float32":
@@ -166,8 +166,13 @@ def torch_network(
     *,
     num_classes: int = 1000,
     in_chans: int = 3,
+    copy: bool = True,
 ) -> Any:
-    """Build PyTorch's network of a dialect, with these weights, in eval mode."""
+    """Build PyTorch's network of a dialect, with these weights, in eval mode.
+
+    Args:
+        copy: False lets it hold the memory of those arrays that can be written to.
+    """
     require_timm()
     import torch
 
@@ -177,7 +182,7 @@ def torch_network(
         # Values made here would be thrown away, and timm's initialisation of the large networks takes seconds.
         network = create_reference(architecture, dialect, num_classes=num_classes, in_chans=in_chans)
     state = {
-        part: torch.tensor(piece)
+        part: torch.tensor(piece) if copy or not piece.flags.writeable else torch.from_numpy(piece)
         for name, array in weights.items()
         for part, piece in _in_timms_parts(name, array).items()
     }

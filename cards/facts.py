@@ -276,8 +276,7 @@ class Facts(_Strict):
 
     def _hardwares(self) -> list[str]:
         """Return what the figures were measured on, in Modelers' words; parity is measured on a CPU."""
-        runs = [row.record for row in self.performance] + ([self.run] if self.run is not None else [])
-        devices = " ".join(str(run.device or "") for run in runs).lower()
+        devices = " ".join(str(row.record.device or "") for row in self.performance).lower()
         found = [name for name, mark in (("NPU", "ascend"), ("NPU", "npu"), ("GPU", "gpu")) if mark in devices]
         return list(dict.fromkeys([*found, "CPU"]))
 

@@ -75,7 +75,7 @@ def authority(folder: Path) -> tuple[Path, Path]:
 
 
 class SiteServer(HubServer):
-    """The hubs. ``requests`` has (``host method path``, path, what was given) of each request; ``connected`` the hosts."""
+    """The hubs. ``requests`` has (``host method path``, path, token) of each request; ``connected`` the hosts."""
 
     def __init__(self, folder: Path) -> None:
         self.authority, certificate = authority(folder)

@@ -70,6 +70,9 @@ class ModelScope:
         )
         return str(found)
 
+    def check_card(self, text: str) -> None:
+        """Do nothing: the client has no class for a card."""
+
     def create(self, name: str, private: bool, license: str) -> None:  # noqa: A002
         """Create a repository, if there is none."""
         try:
@@ -191,6 +194,9 @@ def _own_login(home: Path) -> str | None:
     return token if isinstance(token, str) else None
 
 
+_METHODS = ("describe", "fetch", "check_card", "create", "branch", "upload", "list")
+
+
 def main() -> None:
     """Serve until nobody asks."""
     channel = Channel()
@@ -199,7 +205,7 @@ def main() -> None:
     guard.install()
     token = _own_login(Path.home()) if settings["login"] else settings["token"]
     served = ModelScope(channel, guard, token, settings["endpoint"])
-    methods = {name: getattr(served, name) for name in ("describe", "fetch", "create", "branch", "upload", "list")}
+    methods = {name: getattr(served, name) for name in _METHODS}
     channel.serve(guard, methods, served.reasons)
 
 

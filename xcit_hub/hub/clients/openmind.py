@@ -51,6 +51,15 @@ class OpenMind:
             self.client.http_get(url, Counting(file, self.channel), headers=headers, expected_size=size)
         return target
 
+    def check_card(self, text: str) -> None:
+        """Read a card's head as the client's own class for it does."""
+        cards: Any = importlib.import_module("openmind_hub.plugins.openmind.repocard_data")
+        yaml: Any = importlib.import_module("yaml")
+        try:
+            cards.ModelCardData(**yaml.safe_load(text.split("---", 2)[1]))
+        except Exception as error:  # whatever it raises, it does not take the card
+            raise Refused(f"has a client that cannot read the card: {error}") from None
+
     def create(self, name: str, private: bool, license: str) -> None:  # noqa: A002
         """Create a repository, if there is none."""
         self.api.create_repo(name, token=self.token, private=private, exist_ok=True, license=license)
@@ -111,6 +120,9 @@ class OpenMind:
         return None
 
 
+_METHODS = ("describe", "fetch", "check_card", "create", "branch", "upload", "list")
+
+
 def main() -> None:
     """Serve until nobody asks."""
     channel = Channel()
@@ -118,7 +130,7 @@ def main() -> None:
     guard = Guard(settings["endpoint"], settings["domains"], settings["storages"])
     guard.install()
     served = OpenMind(channel, guard, settings["token"])
-    methods = {name: getattr(served, name) for name in ("describe", "fetch", "create", "branch", "upload", "list")}
+    methods = {name: getattr(served, name) for name in _METHODS}
     channel.serve(guard, methods, served.reasons)
 
 

@@ -144,7 +144,10 @@ class ClientStore:
         """Create the repository if need be, send what differs, and look whether it is there."""
         self.check_publish(name, revision=revision, private=private, create_pr=create_pr)
         branch = revision or self.site.branch
-        found = _LICENSE.search(files["README.md"].read_text(encoding="utf-8")) if "README.md" in files else None
+        card = files["README.md"].read_text(encoding="utf-8") if "README.md" in files else ""
+        if card:
+            self._once("check_card", "", text=card)
+        found = _LICENSE.search(card)
         self._call("create", name, private=private, license=found.group(1) if found else "other")
         if revision not in (None, self.site.branch) and self.site.makes_branches:
             self._call("branch", name, branch=revision)

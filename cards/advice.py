@@ -30,12 +30,18 @@ def warnings(metadata: CardMetadata, lines: Mapping[str, int]) -> Iterator[Fault
     for name, rule in _RULES.items():
         if said[name] not in (None, "") and (message := rule(said[name])):
             yield Fault(lines.get(name), name, message, "warning")
+    for name in metadata.model_extra or {}:
+        if name not in vocabulary.OTHER_FIELDS:
+            known = "is not a field that a hub or this program knows, and tells it nothing"
+            yield Fault(lines.get(name), name, known, "warning")
     for refused in figures.read(metadata.evaluation).refused:
         yield Fault(lines.get("evaluation"), "evaluation", f"left out: {refused}", "warning")
     for number, asset in enumerate(metadata.asset, 1):
         place = "asset" if len(metadata.asset) == 1 else f"asset {number}"
         if asset.asset_link and not asset.asset_link.lower().startswith(("http://", "https://")):
             yield Fault(lines.get("asset"), place, "asset-link does not lead into the web", "warning")
+        for name in asset.model_extra or {}:
+            yield Fault(lines.get("asset"), place, f"{name} is not a field of an asset, and tells nothing", "warning")
         if message := _digest(asset):
             yield Fault(lines.get("asset"), place, message, "warning")
 

@@ -14,6 +14,7 @@ from cards.provenance import Conversion
 from cards.public import is_model_id, public_values
 from cards.vocabulary import FILE_FORMATS, HUB_LICENSES, HUGGING_FACE_DATASETS
 from xcit_hub import variants
+from xcit_hub.checkpoints.families import TIMM_TAGS
 from xcit_hub.run_record import RunRecord, SeenImages, Versions
 
 Origin = Literal["measured", "published"]
@@ -71,6 +72,16 @@ class WeightsFile(_Strict):
     size: int | None = None
     sha256: str | None = None
     link: Link = None
+
+
+class ExportedFile(_Strict):
+    """A file of the entry that runs without MindSpore or torch; ``takes`` are its input's sides, None for any."""
+
+    name: str
+    size: int
+    sha256: str
+    takes: list[int | None]
+    proven: list[str] = []
 
 
 class CardYaml(MindSporeHubFields, _Strict):
@@ -141,6 +152,7 @@ class Facts(_Strict):
         conversion: where converted weights came from.
         elsewhere: each other hub that has the same files, and the address there.
         assumed: what the file left open and was assumed, in sentences.
+        exports: what the entry has beside the weights for other runtimes.
         crop_pct: the share of the shorter side that evaluation keeps; None where nobody said.
     """
 
@@ -164,6 +176,7 @@ class Facts(_Strict):
     conversion: Conversion | None = None
     elsewhere: dict[str, str] = {}
     assumed: list[str] = []
+    exports: list[ExportedFile] = []
     meta: CardYaml = CardYaml()
 
     @classmethod
@@ -183,8 +196,18 @@ class Facts(_Strict):
     @property
     def timm_repository(self) -> str | None:
         """The repository that ``timm.create_model("hf-hub:…")`` takes; None where timm cannot hold the weights."""
-        repository = self.meta.repository
-        return repository if self.dialect == "paper" and "://" not in (repository or "") else None
+        is_there = self.dialect == "paper" and self.named_in_timm and "://" not in (self.meta.repository or "")
+        return self.meta.repository if is_there else None
+
+    @property
+    def named_in_timm(self) -> bool:
+        """Whether timm builds this architecture, by a name and arguments that ``config.json`` carries."""
+        return variants.in_timm(self.shape) is not None
+
+    @property
+    def timm_tag(self) -> str | None:
+        """The tag of the names under which ``xcit_hub.timm`` registers its class for this dialect; None for timm's."""
+        return TIMM_TAGS.get(self.dialect) if self.named_in_timm else None
 
     @property
     def recipe(self) -> str:

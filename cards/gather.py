@@ -17,12 +17,9 @@ from xcit_hub.checkpoints.weights import load
 from xcit_hub.errors import InputError
 from xcit_hub.files import sha256_of
 from xcit_hub.parameters import parameter_count
-from xcit_hub.run_record import RunRecord, SeenImages
+from xcit_hub.run_record import FEWEST_FOR_TOP5, RunRecord, SeenImages
 
 _FORMATS = {".ckpt": "ckpt", ".safetensors": "safetensors", ".mindir": "mindir", ".onnx": "onnx", ".pth": "pth"}
-
-# Of fewer classes every answer, or nearly so, is among the five best.
-_FEWEST_FOR_TOP5 = 6
 
 
 def of_published(name: str, meta: CardYaml | None = None) -> Facts:
@@ -47,8 +44,8 @@ def of_published(name: str, meta: CardYaml | None = None) -> Facts:
         num_classes=entry.num_classes,
         params=_count(entry.architecture, entry.num_classes),
         weights=WeightsFile(
-            name=entry.url.rpartition("/")[2],
-            format=_format_of(entry.url),
+            name=entry.file,
+            format=_format_of(entry.file),
             sha256=entry.sha256,
             link=entry.url,
         ),
@@ -112,7 +109,7 @@ def of_checkpoint(
     if run is not None:
         _same_network(run, known, dialect, num_classes, digest, path)
         run = run.model_copy(update={"recipe": _published_path(run.recipe)})
-        if run.top5 is not None and 0 < num_classes < _FEWEST_FOR_TOP5:
+        if run.top5 is not None and 0 < num_classes < FEWEST_FOR_TOP5:
             assumed.append(f"top-5 among {num_classes} classes says nothing and is left out")
             run = run.model_copy(update={"top5": None})
     seen = run.image_size[0] if run is not None and run.image_size is not None else known.image_size

@@ -92,7 +92,9 @@ def bars(metadata: CardMetadata) -> list[Bar]:
 
 
 def _classifiers() -> list[PublishedCheckpoint]:
-    return [entry for entry in CHECKPOINTS.values() if entry.num_classes == 1000 and entry.accuracies]
+    return [
+        entry for entry in CHECKPOINTS.values() if entry.num_classes == 1000 and entry.accuracies and not entry.copy_of
+    ]
 
 
 def _own_top1(metadata: CardMetadata) -> float | None:

@@ -135,3 +135,26 @@ def hugging_face_licenses() -> frozenset[str]:
 
 def _lines(name: str) -> frozenset[str]:
     return frozenset(resources.files("cards").joinpath(name).read_text(encoding="utf-8").splitlines())
+
+
+# Fields of Hugging Face's cards that this program keeps and has no use for (huggingface_hub, ``ModelCardData``; the
+# Hub's documentation of model cards).
+OTHER_FIELDS = frozenset(
+    (
+        "base_model_relation",
+        "co2_eq_emissions",
+        "eval_results",
+        "extra_gated_button_content",
+        "extra_gated_description",
+        "extra_gated_fields",
+        "extra_gated_heading",
+        "extra_gated_prompt",
+        "inference",
+        "license_link",
+        "license_name",
+        "model_name",
+        "new_version",
+        "thumbnail",
+        "widget",
+    )
+)

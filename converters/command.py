@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from converters.printing import print_inspection, print_report, summary, verdict
+from xcit_hub.process import answer_in_json
 from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def inspect(
     tensors: Annotated[bool, typer.Option("--tensors", help="Also list and hash every tensor.")] = False,
     select: Select = None,
     prefix: Prefix = None,
-    json_form: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_form: Annotated[bool, typer.Option("--json", callback=answer_in_json, help="Print JSON.")] = False,
 ) -> None:
     """Say what is in a checkpoint: family, architecture, dialect and how it is known, sizes, hashes, training state.
 

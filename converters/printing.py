@@ -100,6 +100,8 @@ def print_inspection(console: Console, found: Inspection) -> None:
         console.print(f"{entry.sha256[:16]}  {entry.dtype:9}{shape:16}{entry.name}", markup=False)
     if found.fault:
         console.print(found.fault, style="yellow", markup=False)
+    if found.advice:
+        console.print(found.advice, markup=False)
 
 
 def summary(report: Report) -> str:

@@ -11,6 +11,7 @@ import pytest
 from xcit_hub import parity, variants
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.compare import Comparison, compare
+from xcit_hub.errors import InputError
 from xcit_hub.parameters import parameter_shapes
 
 _NANO = "xcit_nano_12_p16_224"
@@ -135,3 +136,75 @@ def test_a_proof_of_a_file_says_what_it_cannot_see(right: Path, run_cli) -> None
     assert done.returncode == 0, done.stderr
     assert "not whether the file holds the weights that it should" in done.stdout
     assert "--against" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def exported(right: Path) -> Path:
+    pytest.importorskip("onnxruntime")
+    from xcit_hub.deploy import export
+
+    return export(right, right.with_name("right.onnx"), proof=False).files[0]
+
+
+def test_an_exported_file_equals_what_it_was_made_of_under_each_runtime(exported: Path, right: Path) -> None:
+    found = compare(str(right), str(exported))
+    assert found.equal, found.differences
+    assert {output.what.rpartition(", ")[2] for output in found.outputs} == {"onnxruntime", "openvino"}
+    assert all(0 < output.rms < 1e-5 for output in found.outputs)
+
+
+def test_an_exported_file_of_other_weights_is_found_by_what_it_computes(
+    exported: Path, weights: Weights, tmp_path: Path, run_cli
+) -> None:
+    changed = weights["norm.beta"].copy()
+    changed[3] += 0.01
+    other = _written(weights | {"norm.beta": changed}, tmp_path / "other.safetensors")
+    figures = tmp_path / "figures.json"
+    done = run_cli("parity", str(exported), "--against", str(other), "--image-size", "32", "--json", str(figures))
+    assert done.returncode == 1, done.stderr
+    assert "NOT equal: output logits at 1×3×32×32, onnxruntime: apart by" in done.stdout
+    told = json.loads(figures.read_text())
+    assert told["equal"] is False and told["image_size"] == 32
+    assert {each["kind"] for each in told["differences"]} == {"output"}
+
+
+def test_an_exported_file_that_says_another_dialect_or_preprocessing_is_found(
+    exported: Path, weights: Weights, tmp_path: Path
+) -> None:
+    other = _written(weights, tmp_path / "mindcv.safetensors", "mindcv")
+    found = {difference.what: difference.how for difference in compare(str(exported), str(other)).differences}
+    assert found["dialect"] == "paper and mindcv"
+    assert "crop_pct" in found
+    assert any(what.startswith("logits at") for what in found)
+
+
+def test_timms_own_export_is_judged_like_ours(right: Path, weights: Weights, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    network = parity.torch_network(weights, variants.architecture(_NANO), "paper", num_classes=10)
+    file = tmp_path / "theirs.onnx"
+    torch.onnx.export(network, (torch.zeros(1, 3, 64, 64),), str(file), dynamo=True, verbose=False)
+    found = compare(str(file), str(right))
+    assert found.equal, found.differences
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "0 inputs and 0 outputs"),
+        (b"no graph at all", "not an ONNX model"),
+        (None, "no such file"),
+    ],
+    ids=["empty", "text", "missing"],
+)
+def test_what_is_not_an_exported_file_is_refused(right: Path, tmp_path: Path, content: bytes | None, said: str) -> None:
+    file = tmp_path / "broken.onnx"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        compare(str(file), str(right))
+
+
+def test_two_exported_files_are_refused_as_neither_holds_the_truth(exported: Path) -> None:
+    with pytest.raises(InputError, match="the truth of a proof comes from the weights"):
+        compare(str(exported), str(exported))

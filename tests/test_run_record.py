@@ -40,6 +40,32 @@ def test_a_later_format_and_figures_that_cannot_be_are_refused(content: str, tmp
         RunRecord.read(path)
 
 
+_SEEN = {"input_size": [3, 32, 32], "mean": [0.5], "std": [0.5], "interpolation": "bicubic", "crop_pct": 1.0}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"top1": value} for value in (True, "50", [50.0], -1, 101)),
+        *({"cards": value} for value in (True, "1", 0, 1.5)),
+        *({"classes": value} for value in ("cat", [1, 2], {"0": "cat"})),
+        *({"preprocessing": _SEEN | {"input_size": value}} for value in ([3, 0, 32], [3, 32], [True] * 3, ["3"] * 3)),
+        *({"preprocessing": _SEEN | {"mean": value}} for value in ([], ["0.5"], [True], 0.5)),
+        *({"preprocessing": _SEEN | {"crop_pct": value}} for value in (True, "1", 0, -1, None)),
+        {"preprocessing": _SEEN | {"interpolation": "magic"}},
+        {"preprocessing": _SEEN | {"crop_mode": "cubist"}},
+    ],
+    ids=json.dumps,
+)
+def test_a_value_of_another_kind_is_refused_by_its_fields_name(wrong: dict, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(wrong))
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        RunRecord.read(path)
+    path.write_text(json.dumps({"preprocessing": _SEEN, "top1": 50, "image_size": [32, 32]}))
+    assert RunRecord.read(path).top1 == 50.0
+
+
 def test_a_pipe_is_not_a_record(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run.json")
     with pytest.raises(InputError, match="not a regular file"):

@@ -15,7 +15,7 @@ def test_every_architecture_of_timm_is_there_and_none_is_missing() -> None:
     import timm
 
     # xcit_hub.timm may have registered names of its own.
-    theirs = {name for name in timm.list_models("xcit_*") if not name.endswith("_mindcv")}
+    theirs = {name for name in timm.list_models("xcit_*") if not name.endswith(("_mindcv", "_mindcv-mint"))}
     assert set(variants.TIMM_ARCHITECTURES) == theirs
     assert len(variants.TIMM_ARCHITECTURES) == 28
 
@@ -107,7 +107,10 @@ def test_the_dino_backbones_and_the_mindspore_checkpoint_are_listed_with_their_d
 
 def test_every_published_accuracy_names_its_source() -> None:
     for entry in variants.CHECKPOINTS.values():
-        assert entry.accuracies
+        assert entry.accuracies or entry.measures
+        for measure in entry.measures:
+            assert 20 < measure.value < 100
+            assert measure.name and measure.source
         for accuracy in entry.accuracies:
             assert 50 < accuracy.top1 < 100
             assert accuracy.top5 is None or accuracy.top1 < accuracy.top5 < 100
@@ -132,7 +135,7 @@ def test_unknown_names_are_answered_with_the_closest() -> None:
 
 def test_listing_takes_a_pattern() -> None:
     assert variants.list_models("xcit_nano_*_384") == ["xcit_nano_12_p16_384", "xcit_nano_12_p8_384"]
-    assert len(variants.list_models(pretrained=True)) == 66
+    assert len(variants.list_models(pretrained=True)) == 137
 
 
 def test_dinos_robustbenchs_and_mindspores_own_files_are_listed_with_what_they_are_fed() -> None:
@@ -146,3 +149,41 @@ def test_dinos_robustbenchs_and_mindspores_own_files_are_listed_with_what_they_a
     assert variants.checkpoint("xcit_small_12_p16_224.linf_imagenet").preprocessing.std == (1.0, 1.0, 1.0)
     earlier = [variants.checkpoint(f"xcit_tiny_12_p16_224.ms_in1k_{tag}") for tag in ("best", "1b1c9301")]
     assert all("statistics of each batch" in entry.notes for entry in earlier)
+
+
+def test_mmpretrains_files_are_copies_of_facebooks_and_carry_its_names_and_digests() -> None:
+    found = [entry for entry in variants.CHECKPOINTS.values() if entry.family == "mmpretrain"]
+    assert len(found) == len({entry.url for entry in found}) == 42
+    for entry in found:
+        assert entry.copy_of is not None
+        original = variants.CHECKPOINTS[entry.copy_of]
+        assert (original.architecture, original.family) == (entry.architecture, "timm")
+        assert entry.sha256 is not None and entry.url.endswith(f"-{entry.sha256}.pth")
+        assert all(f"/{alias}_2023" in entry.url for alias in entry.aliases)
+    large = variants.checkpoint("xcit_tiny_12_p16_384.mm_dist_in1k")
+    assert large.url.endswith("/xcit-tiny-12-p16_3rdparty-dist_in1k-384px_20230213-00a20023.pth")
+    assert (large.preprocessing.crop_mode, large.preprocessing.crop_pct) == ("squash", 1.0)
+    assert large.figures == ("top-1: 80.58, top-5: 95.38 (mmpretrain configs/xcit/metafile.yml)",)
+
+
+def test_facebooks_detectors_and_segmenters_are_listed_with_their_figures() -> None:
+    dense = variants.list_models("*.fb_coco_*", pretrained=True) + variants.list_models(
+        "*.fb_ade20k_*", pretrained=True
+    )
+    assert len(dense) == 24
+    assert all(variants.CHECKPOINTS[name].num_classes == 0 for name in dense)
+    found = variants.checkpoint("xcit_small_24_p8_224.fb_coco_mask_rcnn")
+    assert found.url == "https://dl.fbaipublicfiles.com/xcit/coco/maskrcnn_xcit_small_24_p8.pth"
+    assert [(entry.name, entry.value) for entry in found.measures] == [("box AP", 48.1), ("mask AP", 43.0)]
+    upernet = variants.checkpoint("xcit_medium_24_p16_224.fb_ade20k_upernet")
+    assert upernet.url.endswith("/ade/upernet_xcit_medium_24_p16.pth")
+    assert upernet.figures == ("mIoU: 47.6 (facebookresearch/xcit semantic_segmentation/README)",)
+
+
+def test_every_checkpoint_is_found_by_its_files_own_name() -> None:
+    from xcit_hub.hub.address import published_name
+
+    for entry in variants.CHECKPOINTS.values():
+        stem = entry.file.removesuffix(".tar").rpartition(".")[0]
+        assert published_name(stem) == entry.name or stem in variants.ARCHITECTURES
+        assert all(published_name(alias) == entry.name for alias in entry.aliases)

@@ -15,6 +15,7 @@ deprecated.install()
 
 if TYPE_CHECKING:
     from converters.convert import convert
+    from xcit_hub.attention_maps import attention, draw_attention
     from xcit_hub.deploy import export
     from xcit_hub.hub.load import load, load_weights
     from xcit_hub.hub.locate import info
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
 # public name → the room it stands in
 _ROOMS = {
+    "attention": "xcit_hub.attention_maps",
     "convert": "converters.convert",
     "create_model": "xcit_hub.hub.network",
+    "draw_attention": "xcit_hub.attention_maps",
     "export": "xcit_hub.deploy",
     "info": "xcit_hub.hub.locate",
     "list_models": "xcit_hub.variants",
@@ -41,8 +44,10 @@ _ROOMS = {
 __all__ = [
     "XCiT",
     "__version__",
+    "attention",
     "convert",
     "create_model",
+    "draw_attention",
     "export",
     "info",
     "list_models",

@@ -2,19 +2,26 @@
 
 A proof (:mod:`xcit_hub.parity`) puts one file into two frameworks, and cannot see that the file holds other weights
 than it should. This holds one network against another, tensor by tensor, and runs both in MindSpore on the same images.
+An exported file has no tensors to hold: it is run by its own runtimes and judged by the rule of the proof, PyTorch's
+network in double precision on the other side's weights being the truth.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xcit_hub import parity
+from xcit_hub.errors import InputError
+from xcit_hub.exporters import interface, runtimes
+from xcit_hub.hub import config
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import locate
 from xcit_hub.hub.network import XCiT
@@ -22,6 +29,9 @@ from xcit_hub.hub.read import read
 from xcit_hub.parity import Distance
 from xcit_hub.parity.networks import our_outputs
 from xcit_hub.variants import DialectName
+
+if TYPE_CHECKING:
+    from xcit_hub.exporters.proof import FileProof
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -48,7 +58,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Output:
-    """How far the second network's output is from the first's, as fractions of the first's root mean square."""
+    """How far the second network's output is from the first's, as fractions of the first's root mean square.
+
+    Of an exported file: how far it is from the other side's network in double precision.
+    """
 
     what: str
     rms: float
@@ -96,6 +109,8 @@ def compare(
 ) -> Comparison:
     """Compare two networks by whatever :func:`xcit_hub.load` takes: a file, a folder, an id, a timm name.
 
+    One of them may be an exported file (.onnx, .mindir), of whatever exporter; that needs the ``timm`` extra.
+
     Args:
         dialect: for files that do not say theirs.
         image_size: side of the images both are run on; :func:`xcit_hub.parity.proof_size` of the first by default.
@@ -104,6 +119,15 @@ def compare(
     Raises:
         XcitHubError: one of them cannot be had or read.
     """
+    files = [name for name in (first, second) if Path(name).suffix in interface.RUNTIMES]
+    if len(files) == 2:
+        raise InputError(
+            "Both are exported files, and the truth of a proof comes from the weights.",
+            where=f"{first}, {second}",
+            fix="Compare each of them with what it was exported from.",
+        )
+    if files:
+        return _of_file(first, second, Path(files[0]), dialect, image_size, stage)
     sides: list[tuple[Arrays, ModelConfig]] = []
     for name in (first, second):
         stage(f"reading {name}")
@@ -124,6 +148,90 @@ def compare(
             if not output.rms <= parity.FLOOR * parity.UNIT_ROUNDOFF["float32"]
         ]
     return Comparison(first, second, tuple(differences), tuple(outputs), side)
+
+
+def _of_file(
+    first: str,
+    second: str,
+    file: Path,
+    dialect: DialectName | None,
+    image_size: int | None,
+    stage: Callable[[str], None],
+) -> Comparison:
+    """Hold an exported file against a network: what it says of itself, and what each of its runtimes computes."""
+    from xcit_hub.exporters.proof import prove
+
+    found = interface.read(file)
+    network = second if Path(first) == file else first
+    stage(f"reading {network}")
+    located = locate(network)
+    weights, described = read(located, located.fetch, dialect)
+    preprocessing = described.preprocessing
+    form = found.form(
+        num_classes=described.num_classes,
+        in_chans=described.in_chans,
+        global_pool=described.global_pool,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        image_size=image_size,
+        where=file,
+    )
+    if form.features and form.features[-1] >= described.shape.depth:
+        raise InputError(
+            f"The file gives block {form.features[-1]}, and {network} has {described.shape.depth}.", where=file
+        )
+    differences = list(_told(found.metadata, described, file))
+    chosen = [runtime for runtime in interface.RUNTIMES[file.suffix] if runtimes.installed(runtime)]
+    if not chosen:
+        missing = interface.RUNTIMES[file.suffix][0]
+        raise InputError(
+            f"Nothing that runs this file is installed ({missing}).", where=file, fix=f"pip install {missing}"
+        )
+    outputs: list[Output] = []
+    arrays = {name: np.asarray(array, np.float32) for name, array in weights.arrays().items()}
+    for proof in prove(file, chosen, arrays, described.shape, described.dialect, form, stage):
+        outputs += _judged(proof)
+        differences += _beyond(proof, " (the file computes in int8, which rounds by intention)" if found.int8 else "")
+    side = form.image_size[0] if form.image_size and form.image_size[0] == form.image_size[1] else None
+    return Comparison(first, second, tuple(differences), tuple(outputs), side)
+
+
+def _told(metadata: Mapping[str, str], described: ModelConfig, file: Path) -> Iterator[Difference]:
+    """Hold what a file says of itself against a network's description; a file of another exporter says nothing."""
+    for name, value in (("architecture", described.architecture), ("dialect", described.dialect)):
+        if (told := metadata.get(f"xcit_hub.{name}")) is not None:
+            yield from _field("description", name, told, value)
+    if (
+        described.labels
+        and (told := metadata.get("xcit_hub.labels")) is not None
+        and not _names(told, described.labels)
+    ):
+        yield Difference("description", "labels", "other names, or in another order")
+    if (told := metadata.get(config.PREPROCESSING)) is not None:
+        ours = config.preprocessing_from_metadata(told, file)
+        for field in fields(ours):
+            values = (getattr(each, field.name) for each in (ours, described.preprocessing))
+            yield from _field("preprocessing", field.name, *values)
+
+
+def _names(told: str, labels: Sequence[str]) -> bool:
+    try:
+        return bool(json.loads(told) == list(labels))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _judged(proof: FileProof) -> Iterator[Output]:
+    for check in proof.checks:
+        scale = check.scale or 1.0
+        yield Output(f"{check.what}, {proof.runtime}", check.ours.rms / scale, check.ours.largest / scale)
+
+
+def _beyond(proof: FileProof, remark: str) -> Iterator[Difference]:
+    for check in proof.checks:
+        if not check.passed:
+            how = check.remark or f"apart by {check.error:.1e} of its root mean square, {check.bar:.1e} is allowed"
+            yield Difference("output", f"{check.what}, {proof.runtime}", how + remark)
 
 
 def _described(one: ModelConfig, other: ModelConfig) -> Iterator[Difference]:

@@ -6,42 +6,33 @@ written; the proof runs PyTorch's network beside it.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xcit_hub._version import __version__
-from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.errors import InputError
+from xcit_hub.exporters.writing import check_target, write
 from xcit_hub.files import sha256_of
-from xcit_hub.hub.config import preprocessing_to_metadata
+from xcit_hub.hub.address import LOCAL
+from xcit_hub.hub.exporting import FORMAT, Dtype, for_mindir, form_of, metadata_of
 from xcit_hub.hub.locate import locate
 from xcit_hub.hub.read import read
 from xcit_hub.variants import DIALECTS, DialectName
 
 if TYPE_CHECKING:
-    from xcit_hub.exporters.form import Form
     from xcit_hub.hub.config import ModelConfig
 
 PathLike = str | os.PathLike[str]
 Format = Literal["onnx", "mindir"]
-Dtype = Literal["float32", "float16", "bfloat16"]
 Stage = Callable[[str], None]
 Array = NDArray[Any]
 
-FORMAT = "xcit-hub-export/1"
-_SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".mindir": "mindir"}
 _CALIBRATION_BATCH = 16
-# What each format is proven with; one that is not installed is named in the report.
-_RUNTIMES: dict[Format, tuple[str, ...]] = {"onnx": ("onnxruntime", "openvino"), "mindir": ("mindspore",)}
 
 
 @dataclass(frozen=True)
@@ -117,7 +108,7 @@ def export(
         XcitHubError: the file does not compute what its source does; nothing is written.
     """
     path = Path(target)
-    file_format = _format(path)
+    check_target(path)
     stage("reading the source")
     located = locate(os.fspath(source), revision, hub=hub, cache_dir=cache_dir, offline=offline)
     weights, config = read(located, located.fetch, dialect)
@@ -133,181 +124,33 @@ def export(
             where=source,
             fix="Export a classifier, or a backbone with class attention.",
         )
-    form = _form(config, features, headless, dtype, with_preprocessing, image_size, batch, opset, fuse)
-    if file_format == "mindir":
-        form = _mindir_form(form, int8)
-    arrays = {name: np.asarray(array, np.float32) for name, array in weights.arrays().items()}
-    metadata = _metadata(config, located.address, int8 is not None)
-    with _beside(path) as written:
-        stage(f"writing {path.name}")
-        if file_format == "onnx":
-            files = _write_onnx(written, arrays, config, form, metadata, int8)
-        else:
-            files = _write_mindir(written, arrays, config, form)
-        proofs, not_proven = _proved(files[0], file_format, arrays, config, form, int8, proof, stage)
-        for file in reversed(files):  # the model last: whoever sees it has its weights
-            file.replace(path.with_name(file.name))
+    form = form_of(config, features, headless, dtype, with_preprocessing, image_size, batch, opset, fuse)
+    if path.suffix == ".mindir":
+        form = for_mindir(form, int8=int8 is not None)
+    # Others do not have this machine's folders.
+    told = located.snapshot.name if located.address.store != LOCAL else Path(located.address.name).name
+    metadata = metadata_of(config, told, int8=int8 is not None)
+    written = write(
+        path,
+        {name: np.asarray(array, np.float32) for name, array in weights.arrays().items()},
+        config.shape,
+        config.dialect,
+        form,
+        metadata,
+        calibration=None if int8 is None else list(_calibration(Path(int8), config)),
+        proof=proof,
+        stage=stage,
+    )
     return Exported(
         source=str(located.address),
-        files=tuple(path.with_name(file.name) for file in files),
+        files=written.files,
         sha256=sha256_of(path),
-        format=file_format,
+        format="onnx" if path.suffix == ".onnx" else "mindir",
         form=asdict(form),
         metadata=metadata,
-        proofs=tuple(proofs),
-        not_proven=not_proven,
+        proofs=tuple(found.as_dict() for found in written.proofs),
+        not_proven=written.not_proven,
     )
-
-
-def _format(path: Path) -> Format:
-    if path.suffix not in _SUFFIXES:
-        raise InputError(
-            f"{path.suffix or 'A name without a suffix'} is not a format to export.",
-            where=path,
-            fix="Give the file the suffix .onnx or .mindir.",
-        )
-    if not path.parent.is_dir():
-        raise InputError("There is no such folder.", where=path.parent, fix="Make it, or name another.")
-    needed = {".onnx": ("onnx", "xcit-hub[onnx]"), ".mindir": ("mindspore", "mindspore")}[path.suffix]
-    if importlib.util.find_spec(needed[0]) is None:
-        raise InputError(f"{needed[0]} is not installed.", where=path, fix=f"pip install '{needed[1]}'")
-    return _SUFFIXES[path.suffix]
-
-
-def _form(
-    config: ModelConfig,
-    features: Sequence[int],
-    headless: bool,
-    dtype: Dtype,
-    with_preprocessing: bool,
-    image_size: int | tuple[int, int] | None,
-    batch: int | None,
-    opset: int,
-    fuse: bool,
-) -> Form:
-    from xcit_hub.exporters.form import OPSETS, Form
-
-    if opset not in OPSETS:
-        raise InputError(f"Opset {opset} is not one that is written.", fix=f"Use {OPSETS.start} to {OPSETS.stop - 1}.")
-    if dtype not in ("float32", "float16"):
-        sentence = (
-            "bfloat16 is not exported: no runtime here runs it."
-            if dtype == "bfloat16"
-            else f"There is no dtype {dtype!r}."
-        )
-        raise InputError(sentence, fix="Use float32 or float16.")
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if (size and min(size) < 1) or (batch is not None and batch < 1):
-        raise InputError(f"A batch of {batch} images of {size} pixels cannot be.", fix="Give 1 or more.")
-    depth = config.shape.depth
-    blocks = tuple(sorted({index + depth if index < 0 else index for index in features}))
-    if any(not 0 <= index < depth for index in blocks):
-        raise InputError(
-            f"There are blocks 0 to {depth - 1}, and {', '.join(map(str, features))} were asked for.",
-            fix=f"Use {-depth} to {depth - 1}.",
-        )
-    prepared = config.preprocessing if with_preprocessing else None
-    if prepared and len(prepared.mean) not in (1, config.in_chans):
-        raise InputError(
-            f"The preprocessing has {len(prepared.mean)} means for {config.in_chans} channels.",
-            fix="Leave out --with-preprocessing.",
-        )
-    return Form(
-        num_classes=0 if headless else config.num_classes,
-        in_chans=config.in_chans,
-        global_pool=config.global_pool,
-        features=blocks,
-        opset=opset,
-        dtype=dtype,
-        fuse=fuse,
-        batch=batch,
-        image_size=size,
-        mean=tuple(prepared.mean) if prepared else None,
-        std=tuple(prepared.std) if prepared else None,
-    )
-
-
-def _mindir_form(form: Form, int8: PathLike | None) -> Form:
-    if form.image_size is None:
-        raise InputError(
-            "MINDIR needs a fixed image size: MindSpore settles the grid of tokens when it compiles.",
-            fix="Give --image-size, or export ONNX, which takes any size.",
-        )
-    impossible = {
-        "--int8": int8 is not None,
-        "--with-preprocessing": form.mean is not None,
-        "--dtype float16": form.dtype != "float32",
-    }
-    for option, asked in impossible.items():
-        if asked:
-            raise InputError(f"{option} is written to ONNX alone.", fix="Name the target .onnx.")
-    return replace(form, fuse=False)
-
-
-def _metadata(config: ModelConfig, address: object, int8: bool) -> dict[str, str]:
-    return {
-        "xcit_hub.format": FORMAT,
-        "xcit_hub.version": __version__,
-        "xcit_hub.architecture": config.architecture,
-        "xcit_hub.dialect": config.dialect,
-        "xcit_hub.preprocessing": preprocessing_to_metadata(config.preprocessing, config.in_chans),
-        "xcit_hub.labels": json.dumps(list(config.labels), ensure_ascii=False),
-        "xcit_hub.source": str(address),
-        "xcit_hub.source_sha256": config.provenance.sha256 or "",
-        **({"xcit_hub.quantised": "int8"} if int8 else {}),
-    }
-
-
-@contextlib.contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A path of the target's name in a folder beside it, which is gone afterwards with all that is left in it."""
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise InputError(
-            f"Cannot write {target.name}: {error.strerror}.", where=target, fix="Choose a folder that may be written."
-        ) from error
-    with scratch as folder:
-        yield Path(folder) / target.name
-
-
-def _write_onnx(
-    written: Path,
-    arrays: dict[str, Array],
-    config: ModelConfig,
-    form: Form,
-    metadata: dict[str, str],
-    calibration: PathLike | None,
-) -> list[Path]:
-    from xcit_hub.exporters import onnx_file, onnx_graph
-
-    model = onnx_graph.build(arrays, config.shape, DIALECTS[config.dialect], form, metadata)
-    if calibration is not None:
-        from xcit_hub.exporters.int8 import quantised
-
-        model = quantised(model, list(_calibration(Path(calibration), config)))
-        onnx_graph.describe(model, metadata)
-    return onnx_file.write(model, written)
-
-
-def _write_mindir(written: Path, arrays: dict[str, Array], config: ModelConfig, form: Form) -> list[Path]:
-    from xcit_hub.exporters import mindir
-    from xcit_hub.models import XCiTFeatures, create_model, load_weights
-
-    network: Any = create_model(
-        config.shape,
-        dialect=config.dialect,
-        num_classes=form.num_classes,
-        in_chans=form.in_chans,
-        global_pool=config.global_pool,
-        init=False,
-    )
-    kept = {name: array for name, array in arrays.items() if form.num_classes or not name.startswith("head.")}
-    load_weights(network, kept)
-    if form.features:
-        network = XCiTFeatures(network, form.features)
-    assert form.image_size is not None  # noqa: S101  (checked by _mindir_form)
-    return mindir.write(network, written, form.image_size, batch=form.batch)
 
 
 def _calibration(folder: Path, config: ModelConfig) -> Iterator[Array]:
@@ -320,42 +163,3 @@ def _calibration(folder: Path, config: ModelConfig) -> Iterator[Array]:
         raise InputError("There is not one image to calibrate on.", where=folder, fix="Name a folder of images.")
     for first in range(0, len(found), _CALIBRATION_BATCH):
         yield np.stack([transform(path) for path in found[first : first + _CALIBRATION_BATCH]])
-
-
-def _proved(
-    file: Path,
-    file_format: Format,
-    arrays: dict[str, Array],
-    config: ModelConfig,
-    form: Form,
-    int8: PathLike | None,
-    proof: bool,
-    stage: Stage,
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    runtimes = _RUNTIMES[file_format]
-    if not proof:
-        return [], dict.fromkeys(runtimes, "the proof was left out (--no-proof)")
-    if int8 is not None:
-        return [], dict.fromkeys(runtimes, "int8 rounds by intention: judge it by accuracy on labelled images")
-    missing = [module for module in ("torch", "timm") if importlib.util.find_spec(module) is None]
-    if missing:
-        return [], dict.fromkeys(runtimes, f"{' and '.join(missing)} not installed (pip install 'xcit-hub[timm]')")
-    from xcit_hub.exporters import runtimes as installed
-    from xcit_hub.exporters.proof import prove
-
-    proofs, not_proven = [], {}
-    for runtime in runtimes:
-        if not installed.installed(runtime):
-            not_proven[runtime] = f"not installed (pip install {runtime})"
-            continue
-        stage(f"proving {file.name} with {runtime}")
-        found = prove(file, runtime, arrays, config.shape, config.dialect, form)
-        if not found.passed:
-            worst = max((check for check in found.checks if not check.passed), key=lambda check: check.of_tolerance)
-            raise XcitHubError(
-                f"{runtime} does not compute from {file.name} what the network does: {worst.what} is "
-                f"{worst.of_tolerance:.1f} times its tolerance away.",
-                fix="Nothing was written. Report it with the command that was run.",
-            )
-        proofs.append(found.as_dict())
-    return proofs, not_proven

@@ -54,9 +54,23 @@ class HubError(XcitHubError):
     """A hub that lacks what was asked for, cannot be reached, or gave something else than it promised."""
 
 
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
+
+
 def closest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """Say which known names look most like ``name``: ``"did you mean a, b or c?"``, or ``""``."""
-    found = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    """Say which known names look most like ``name``: ``"did you mean a, b or c?"``, or ``""``.
+
+    Case and the kind of dash do not count. The same name comes first, then those that go on where ``name`` ends.
+    """
+    plain: dict[str, str] = {}
+    for entry in known:
+        plain.setdefault(_plain(entry), entry)
+    meant = _plain(name)
+    begun = [entry for entry in plain if entry.startswith(meant) and len(meant) > 2]
+    alike = difflib.get_close_matches(meant, list(plain), n=count, cutoff=0.5)
+    found = [plain[entry] for entry in dict.fromkeys([*(entry for entry in begun if entry == meant), *begun, *alike])]
+    found = found[:count]
     if not found:
         return ""
     listed = found[0] if len(found) == 1 else f"{', '.join(found[:-1])} or {found[-1]}"

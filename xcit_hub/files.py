@@ -32,7 +32,7 @@ def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterat
     """
     path = Path(target)
     try:
-        mode = _mode_of_new_file(path)
+        mode = mode_of_new_file(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
@@ -147,8 +147,8 @@ def contained(folder: str | os.PathLike[str], relative: str) -> Path:
     return path
 
 
-def _mode_of_new_file(path: Path) -> int:
-    # mkstemp makes private files; a published file should be as readable as one from open().
+def mode_of_new_file(path: Path) -> int:
+    """Return the permissions that ``open`` would give or leave; what makes temporary files makes private ones."""
     if path.exists():
         return path.stat().st_mode & 0o777
     mask = os.umask(0)

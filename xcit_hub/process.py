@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import traceback
@@ -12,11 +13,22 @@ from typing import NoReturn
 from xcit_hub.errors import XcitHubError
 
 
+class _Answers:
+    are_json = False
+
+
+def answer_in_json(asked: bool) -> bool:
+    """Note that a command answers in JSON, so that its error is JSON, too; the callback of an option ``--json``."""
+    _Answers.are_json = _Answers.are_json or asked
+    return asked
+
+
 def run(command: Callable[[], object]) -> NoReturn:
     """Run a command as a whole process and end it.
 
     Exit codes: 0 done, 1 a check failed or the user interrupted, 2 the user can mend something, 70 a fault of ours (the
-    only case with a traceback). Frameworks' noise is kept away.
+    only case with a traceback). Frameworks' noise is kept away. Where a command was asked for JSON
+    (:func:`answer_in_json`), what was wrong is ``{"error": {"what", "where", "fix"}}`` on the output, too.
 
     Args:
         command: a Typer application, or anything else that parses ``sys.argv`` and does what it says.
@@ -42,6 +54,9 @@ def _exit_code(command: Callable[[], object]) -> int:
         # Typer ends every command this way, after it has printed what was wrong with the arguments.
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except XcitHubError as error:
+        if _Answers.are_json:
+            answer = {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
+            sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         return 2
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,7 +12,9 @@ from xcit_hub.errors import InputError
 from xcit_hub.files import read_bounded
 
 FORMAT = 2  # 1: xcit-hub 0.1.0, whose files do not say it
+FEWEST_FOR_TOP5 = 6  # classes: of fewer every answer, or nearly so, is among the five best
 _LARGEST_FILE = 8 << 20
+_Positive = Annotated[int, Field(ge=1)]
 
 
 class Versions(BaseModel):
@@ -38,12 +40,12 @@ class SeenImages(BaseModel):
         crop_pct: share of the resized image that is kept.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    input_size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
+    input_size: tuple[_Positive, _Positive, _Positive]
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[float, ...] = Field(min_length=1)
+    interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
     crop_pct: float = Field(gt=0)
     crop_mode: Literal["center", "squash", "border"] = "center"
 
@@ -133,7 +135,8 @@ class RunRecord(BaseModel):
         if not isinstance(values, dict):
             raise InputError("The run record is not a JSON object.", where=path)
         try:
-            return cls.model_validate({"format": 1, **values})
+            # Strictly: a truth value is not a number, and neither is a text.
+            return cls.model_validate_json(json.dumps({"format": 1, **values}), strict=True)
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise InputError(

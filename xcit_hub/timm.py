@@ -1,6 +1,7 @@
-"""timm's XCiT in MindCV's dialect: ``timm.create_model`` runs MindSpore-trained weights.
+"""timm's XCiT in MindCV's dialects: ``timm.create_model`` runs MindSpore-trained weights.
 
-Importing this module registers the tag ``ms_in1k`` for every architecture::
+Importing this module registers the tags ``ms_in1k`` (dialect mindcv) and ``ms_mint`` (mindcv-mint) for every
+architecture::
 
     import timm, xcit_hub.timm
 
@@ -8,9 +9,9 @@ Importing this module registers the tag ``ms_in1k`` for every architecture::
 
 with a file from ``xcit-hub convert tiny.ckpt tiny.safetensors --to timm --model xcit_tiny_12_p16_224.ms_in1k``.
 What ``xcit-hub publish`` wrote opens by its id, ``timm.create_model("hf-hub:org/name", pretrained=True)``: its
-configuration names ``xcit_tiny_12_p16_224_mindcv``, which is registered here, too.
-timm's own tags keep building timm's own class. The two classes refuse each other's weights: a network of this dialect
-carries the tensor ``mindcv_dialect``, which timm's class does not expect and this one insists on.
+configuration names ``xcit_tiny_12_p16_224_mindcv``, which is registered here, too, as is ``…_mindcv-mint``.
+timm's own tags keep building timm's own class. The classes refuse each other's weights: a network of one of these
+dialects carries a tensor (``mindcv_dialect``, ``mindcv_mint_dialect``) that its class insists on and no other expects.
 
 Needs the ``timm`` extra.
 """
@@ -32,11 +33,9 @@ from timm.models.xcit import XCA, PositionalEncodingFourier, Xcit
 from torch import nn
 
 from xcit_hub import variants
-from xcit_hub.checkpoints.families import MINDCV_MARK
+from xcit_hub.checkpoints.families import MARKS, TIMM_TAGS
 from xcit_hub.errors import WeightsError
-from xcit_hub.variants import Architecture
-
-TAG = "ms_in1k"
+from xcit_hub.variants import Architecture, DialectName
 
 
 class UnnormalizedXCA(XCA):
@@ -56,8 +55,10 @@ class UnnormalizedXCA(XCA):
 class MindcvXcit(Xcit):
     """timm's ``Xcit`` in MindCV's dialect: no normalisation in XCA, the tanh form of GELU. Arguments are ``Xcit``'s."""
 
+    computes: DialectName = "mindcv"
+
     def __init__(self, *args: Any, attn_drop_rate: float = 0.0, proj_drop_rate: float = 0.0, **kwargs: Any) -> None:
-        kwargs.setdefault("act_layer", partial(nn.GELU, approximate="tanh"))
+        kwargs.setdefault("act_layer", partial(nn.GELU, approximate=_gelu(self.computes)))
         super().__init__(*args, attn_drop_rate=attn_drop_rate, proj_drop_rate=proj_drop_rate, **kwargs)
         placement = {"device": kwargs.get("device"), "dtype": kwargs.get("dtype")}
         for block in self.blocks:
@@ -71,7 +72,7 @@ class MindcvXcit(Xcit):
                 **placement,
             )
             block.attn.apply(self._init_weights)
-        self.register_buffer(MINDCV_MARK, torch.tensor(1, dtype=torch.uint8, device=kwargs.get("device")))
+        self.register_buffer(MARKS[self.computes], torch.tensor(1, dtype=torch.uint8, device=kwargs.get("device")))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load weights of this dialect, as ``torch.nn.Module.load_state_dict`` does.
@@ -79,17 +80,32 @@ class MindcvXcit(Xcit):
         Raises:
             WeightsError: they do not carry the dialect's mark, so they are, as far as one can know, the paper's.
         """
-        if MINDCV_MARK not in state_dict:
+        mark, tag = MARKS[self.computes], TIMM_TAGS[self.computes]
+        if mark not in state_dict:
             raise WeightsError(
-                f"These weights lack the mark {MINDCV_MARK}; in this network the paper's weights give wrong answers.",
-                fix=f"Write them with `xcit-hub convert SRC OUT --to timm --model NAME.{TAG}`; "
+                f"These weights lack the mark {mark}; in this network those of other dialects give wrong answers.",
+                fix=f"Write them with `xcit-hub convert SRC OUT --to timm --model NAME.{tag}`; "
                 "load the paper's into timm's own class.",
             )
         return super().load_state_dict(state_dict, *args, **kwargs)
 
 
+class MindcvMintXcit(MindcvXcit):
+    """The same in the dialect of MindCV's mint layers: no normalisation in XCA, the erf form of GELU."""
+
+    computes: DialectName = "mindcv-mint"
+
+
+CLASSES: dict[str, type[MindcvXcit]] = {each.computes: each for each in (MindcvXcit, MindcvMintXcit)}
+
+
+def _gelu(dialect: str) -> str:
+    """Return ``nn.GELU``'s word for a dialect's form."""
+    return "tanh" if variants.dialect(dialect).gelu == "tanh" else "none"
+
+
 def create_reference(architecture: str | Architecture, dialect: str, **kwargs: Any) -> Any:
-    """Build PyTorch's network of an architecture and dialect: timm's own for ``paper``, ours for ``mindcv``.
+    """Build PyTorch's network of an architecture and dialect: timm's own for ``paper``, ours for MindCV's.
 
     Args:
         architecture: a timm name, or an entry that is in no table.
@@ -99,17 +115,10 @@ def create_reference(architecture: str | Architecture, dialect: str, **kwargs: A
         UnknownNameError: there is no such architecture or dialect.
     """
     chosen = variants.architecture(architecture) if isinstance(architecture, str) else architecture
-    mindcv = not variants.dialect(dialect).normalize_qk
-    if (
-        chosen.name in variants.TIMM_ARCHITECTURES
-        and variants.ARCHITECTURES[chosen.name] == chosen
-        and dialect != "mindcv-mint"
-    ):
-        return timm.create_model(f"{chosen.name}.{TAG}" if mindcv else chosen.name, **kwargs)
-    form = "tanh" if variants.dialect(dialect).gelu == "tanh" else "none"
-    built = (MindcvXcit if mindcv else Xcit)(
-        **_arguments(chosen), act_layer=partial(nn.GELU, approximate=form), **kwargs
-    )
+    name = variants.dialect(dialect).name
+    if chosen.name in variants.TIMM_ARCHITECTURES and variants.ARCHITECTURES[chosen.name] == chosen:
+        return timm.create_model(f"{chosen.name}.{TIMM_TAGS[name]}" if name in TIMM_TAGS else chosen.name, **kwargs)
+    built = CLASSES.get(name, Xcit)(**_arguments(chosen), act_layer=partial(nn.GELU, approximate=_gelu(name)), **kwargs)
     for place, stride in enumerate(chosen.stem_strides):
         built.patch_embed.proj[2 * place][0].stride = (stride, stride)
     return built
@@ -189,23 +198,33 @@ def _arguments(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def _entrypoint(architecture: Architecture, own: Callable[..., Any] | None, module: ModuleType) -> Callable[..., Any]:
-    """Make the function that timm calls for a name: the tag decides which class it builds.
-
-    Args:
-        own: timm's function of that name; None for the name that the ``config.json`` of a published entry carries,
-            which means this dialect whatever the tag.
-    """
+def _tagged(architecture: Architecture, own: Callable[..., Any], module: ModuleType) -> Callable[..., Any]:
+    """Make the function that timm calls for a name of its own: the tag decides which class it builds."""
+    by_tag = {tag: _entrypoint(architecture, dialect, module) for dialect, tag in TIMM_TAGS.items()}
 
     def build(pretrained: bool = False, **kwargs: Any) -> Any:
-        if own is not None and _tag_of(kwargs.get("pretrained_cfg")) != TAG:
-            return own(pretrained=pretrained, **kwargs)
+        chosen = by_tag.get(_tag_of(kwargs.get("pretrained_cfg")) or "", own)
+        return chosen(pretrained=pretrained, **kwargs)
+
+    return _filed(build, architecture.name, module)
+
+
+def _entrypoint(architecture: Architecture, dialect: str, module: ModuleType) -> Callable[..., Any]:
+    """Make the function of the name that a published entry's ``config.json`` carries: one dialect, whatever the tag."""
+
+    def build(pretrained: bool = False, **kwargs: Any) -> Any:
         feature_cfg = {"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"}
         arguments = _arguments(architecture) | kwargs
-        return build_model_with_cfg(MindcvXcit, architecture.name, pretrained, feature_cfg=feature_cfg, **arguments)
+        return build_model_with_cfg(
+            CLASSES[dialect], architecture.name, pretrained, feature_cfg=feature_cfg, **arguments
+        )
 
+    return _filed(build, f"{architecture.name}_{dialect}", module)
+
+
+def _filed(build: Callable[..., Any], name: str, module: ModuleType) -> Callable[..., Any]:
     # timm files a function under its name and module, and takes the module's `default_cfgs` for its tags.
-    build.__name__ = build.__qualname__ = architecture.name if own is not None else f"{architecture.name}_mindcv"
+    build.__name__ = build.__qualname__ = name
     build.__module__ = module.__name__
     return build
 
@@ -218,7 +237,7 @@ def _tag_of(pretrained_cfg: object) -> str | None:
     return getattr(pretrained_cfg, "tag", None)
 
 
-def _pretrained_cfg(architecture: Architecture) -> PretrainedCfg:
+def _pretrained_cfg(architecture: Architecture, dialect: str) -> PretrainedCfg:
     preprocessing = variants.Preprocessing(image_size=architecture.image_size, crop_pct=0.875)
     return PretrainedCfg(
         input_size=(3, preprocessing.image_size, preprocessing.image_size),
@@ -230,7 +249,7 @@ def _pretrained_cfg(architecture: Architecture) -> PretrainedCfg:
         first_conv="patch_embed.proj.0.0",
         classifier="head",
         license="apache-2.0",
-        notes=("MindCV's dialect: no L2 normalisation in XCA, tanh GELU",),
+        notes=(variants.dialect(dialect).explanation,),
     )
 
 
@@ -239,15 +258,17 @@ def _register() -> None:
     for name in variants.TIMM_ARCHITECTURES:
         architecture = variants.ARCHITECTURES[name]
         known = module.default_cfgs[name]
-        if TAG in known.cfgs:
+        if not set(TIMM_TAGS.values()).isdisjoint(known.cfgs):
             continue
-        known.tags.append(TAG)
-        known.cfgs[TAG] = _pretrained_cfg(architecture)
+        for dialect, tag in TIMM_TAGS.items():
+            known.tags.append(tag)
+            known.cfgs[tag] = _pretrained_cfg(architecture, dialect)
         with warnings.catch_warnings():
             # timm warns that a name is registered again; the new function hands every other tag to the old one.
             warnings.simplefilter("ignore")
-            register_model(_entrypoint(architecture, getattr(module, name), module))
-            register_model(_entrypoint(architecture, None, module))
+            register_model(_tagged(architecture, getattr(module, name), module))
+            for dialect in TIMM_TAGS:
+                register_model(_entrypoint(architecture, dialect, module))
 
 
 _register()

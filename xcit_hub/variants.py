@@ -1,9 +1,9 @@
 """Every XCiT architecture and every published checkpoint, in one table. Pure data: imports no framework.
 
 Architectures are timm's (``timm/models/xcit.py``, 1.0.31), under timm's names, and those of the adversarially trained
-networks (github.com/dedeswim/vits-robustness-torch). Checkpoints are timm's 42, the DINO backbones of
-facebookresearch/xcit, DINO's own files, RobustBench's nine and MindSpore's three. Accuracies carry their source with
-them.
+networks (github.com/dedeswim/vits-robustness-torch). Checkpoints are timm's 42, the DINO backbones, detectors and
+segmenters of facebookresearch/xcit, DINO's own files, RobustBench's nine and five more of their authors', MMPretrain's
+42 and MindSpore's three. Figures carry their source with them; those and the files' names are in ``published.py``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
+from xcit_hub import published
 from xcit_hub.errors import InputError, UnknownNameError, closest
 
 DialectName = Literal["paper", "mindcv", "mindcv-mint"]
-Family = Literal["timm", "facebook", "mindcv", "xcit-hub"]
+Family = Literal["timm", "facebook", "mindcv", "xcit-hub", "mmpretrain", "paddlevit"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ class Shape(TypedDict, total=False):
 
 _COUNTS = ("patch_size", "embed_dim", "depth", "num_heads", "cls_attn_layers")
 _POSITIVE = ("mlp_ratio", "eta")
+_LARGEST_COUNT = 1 << 16
+_LARGEST_RATIO = 1 << 10
 _SWITCHES = ("use_pos_embed", "tokens_norm")
 
 
@@ -144,15 +147,15 @@ def reshaped(architecture: Architecture, shape: Shape) -> Architecture:
     for name, value in given.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = (
-            (name in _COUNTS and number and isinstance(value, int) and value >= 1)
-            or (name in _POSITIVE and number and 0 < value < math.inf)
+            (name in _COUNTS and number and isinstance(value, int) and 1 <= value <= _LARGEST_COUNT)
+            or (name in _POSITIVE and number and 0 < value < _LARGEST_RATIO)
             or (name in _SWITCHES and isinstance(value, bool))
             or (name == "strides" and isinstance(value, list | tuple) and all(type(stride) is int for stride in value))
         )
         if not fits:
             known = ", ".join(Shape.__annotations__)
             raise InputError(
-                f"{name} is {value!r}, which no network can have.",
+                f"{name} is {value!r:.60}, which no network can have.",
                 fix=f"Give counts of 1 or more, ratios above 0, and True or False; the fields of a shape are {known}.",
             )
     if "strides" in given or "patch_size" in given:
@@ -165,7 +168,9 @@ def reshaped(architecture: Architecture, shape: Shape) -> Architecture:
             f"{doublings} times by the stem, or leave none for an MLP of ratio {changed.mlp_ratio}.",
             fix="Choose another embed_dim, num_heads or mlp_ratio.",
         )
-    return changed
+    entry = ARCHITECTURES.get(changed.name)
+    bare = None if entry is None else without_positions(entry)
+    return bare if bare is not None and replace(changed, name=bare.name) == bare else changed
 
 
 # width, heads, tokens_norm: paper, Table 1; tokens_norm from facebookresearch/xcit's model functions.
@@ -236,6 +241,52 @@ def _robust_architectures() -> Iterator[Architecture]:
 ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (*_architectures(), *_robust_architectures())}
 TIMM_ARCHITECTURES: tuple[str, ...] = tuple(entry.name for entry in _architectures())
 
+# At the end of a table's name: the same without a positional encoding, timm's `use_pos_embed=False`.
+NO_POSITIONS = "_nopos"
+
+
+def without_positions(entry: Architecture) -> Architecture:
+    """Return an architecture without its positional encoding, under the name that says so."""
+    return replace(entry, name=f"{entry.name}{NO_POSITIONS}", use_pos_embed=False)
+
+
+def has_name(name: str) -> bool:
+    """Whether :func:`architecture` knows an architecture by that name."""
+    return name.removesuffix(NO_POSITIONS) in ARCHITECTURES
+
+
+# Fields of an architecture that are arguments of timm's ``Xcit``.
+_TIMM_ARGUMENTS = (
+    "patch_size",
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "mlp_ratio",
+    "cls_attn_layers",
+    "use_pos_embed",
+    "eta",
+    "tokens_norm",
+)
+
+
+def in_timm(entry: Architecture) -> tuple[str, dict[str, object]] | None:
+    """Return how timm builds an architecture: one of its names, and the arguments in which the two differ.
+
+    None where timm cannot: its strides follow from the size of the patch.
+    """
+    if entry.strides not in ((), (2,) * len(entry.stem_strides)):
+        return None
+
+    def differing(base: Architecture) -> dict[str, object]:
+        pairs = ((name, getattr(entry, name), getattr(base, name)) for name in _TIMM_ARGUMENTS)
+        return {name: value for name, value, other in pairs if value != other}
+
+    # The name itself, if it is timm's; else the nearest one, of the same image size where there is one.
+    bases = [ARCHITECTURES[name] for name in TIMM_ARCHITECTURES]
+    nearest = min(bases, key=lambda base: (len(differing(base)), base.image_size != entry.image_size))
+    base = ARCHITECTURES[entry.name] if entry.name in TIMM_ARCHITECTURES else nearest
+    return base.name, differing(base)
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -261,7 +312,7 @@ class Preprocessing:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input in pixels."""
-        return self.image_size, self.image_width or self.image_size
+        return self.image_size, self.image_size if self.image_width is None else self.image_width
 
 
 @dataclass(frozen=True)
@@ -273,6 +324,15 @@ class Accuracy:
 
     top1: float
     top5: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A published figure that is not an accuracy of a classifier, in per cent, and who published it."""
+
+    name: str
+    value: float
     source: str
 
 
@@ -290,6 +350,9 @@ class PublishedCheckpoint:
         num_classes: 0 for a backbone without a head.
         sha256: the published digest; a prefix where only a prefix was published.
         accuracies: every published figure, each with its source; they may disagree.
+        measures: the published figures that are not accuracies.
+        copy_of: the name of the checkpoint that has the same weights under other names.
+        aliases: what else its publisher calls it, beside the file's name.
     """
 
     name: str
@@ -303,62 +366,34 @@ class PublishedCheckpoint:
     sha256: str | None = None
     license: str = "apache-2.0"
     accuracies: tuple[Accuracy, ...] = ()
+    measures: tuple[Measure, ...] = ()
     notes: str = ""
+    copy_of: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The name of the original file; of one on Google Drive, where files have none, that of the checkpoint."""
+        return f"{self.name}.pth.tar" if self.url.startswith(_DRIVE) else self.url.rpartition("/")[2]
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Every published figure in words, with its source."""
+        told = (
+            f"top-1: {entry.top1:g}" + (f", top-5: {entry.top5:g}" if entry.top5 else "") + f" ({entry.source})"
+            for entry in self.accuracies
+        )
+        return (*told, *(f"{entry.name}: {entry.value:g} ({entry.source})" for entry in self.measures))
 
 
+_DRIVE = "https://drive.google.com/"
 _FACEBOOK = "https://dl.fbaipublicfiles.com/xcit"
 _TIMM_RESULTS = "timm results/results-imagenet.csv"
 _FACEBOOK_README = "facebookresearch/xcit README (linear probe)"
 
-# name without "xcit_": top-1, top-5 of timm's results file.
-_TIMM_ACCURACY: dict[str, tuple[float, float]] = {
-    "nano_12_p16_224.fb_in1k": (69.982, 89.780),
-    "nano_12_p16_224.fb_dist_in1k": (72.318, 90.826),
-    "nano_12_p16_384.fb_dist_in1k": (75.460, 92.672),
-    "tiny_12_p16_224.fb_in1k": (77.122, 93.728),
-    "tiny_12_p16_224.fb_dist_in1k": (78.572, 94.210),
-    "tiny_12_p16_384.fb_dist_in1k": (80.954, 95.430),
-    "tiny_24_p16_224.fb_in1k": (79.474, 94.878),
-    "tiny_24_p16_224.fb_dist_in1k": (80.462, 95.202),
-    "tiny_24_p16_384.fb_dist_in1k": (82.580, 96.254),
-    "small_12_p16_224.fb_in1k": (81.982, 95.814),
-    "small_12_p16_224.fb_dist_in1k": (83.354, 96.420),
-    "small_12_p16_384.fb_dist_in1k": (84.734, 97.136),
-    "small_24_p16_224.fb_in1k": (82.588, 95.996),
-    "small_24_p16_224.fb_dist_in1k": (83.880, 96.734),
-    "small_24_p16_384.fb_dist_in1k": (85.102, 97.318),
-    "medium_24_p16_224.fb_in1k": (82.630, 95.978),
-    "medium_24_p16_224.fb_dist_in1k": (84.292, 96.936),
-    "medium_24_p16_384.fb_dist_in1k": (85.434, 97.408),
-    "large_24_p16_224.fb_in1k": (82.886, 95.880),
-    "large_24_p16_224.fb_dist_in1k": (84.936, 97.128),
-    "large_24_p16_384.fb_dist_in1k": (85.778, 97.530),
-    "nano_12_p8_224.fb_in1k": (73.900, 92.154),
-    "nano_12_p8_224.fb_dist_in1k": (76.330, 93.070),
-    "nano_12_p8_384.fb_dist_in1k": (77.810, 94.036),
-    "tiny_12_p8_224.fb_in1k": (79.710, 95.058),
-    "tiny_12_p8_224.fb_dist_in1k": (81.214, 95.614),
-    "tiny_12_p8_384.fb_dist_in1k": (82.394, 96.222),
-    "tiny_24_p8_224.fb_in1k": (81.888, 95.978),
-    "tiny_24_p8_224.fb_dist_in1k": (82.578, 96.186),
-    "tiny_24_p8_384.fb_dist_in1k": (83.784, 96.716),
-    "small_12_p8_224.fb_in1k": (83.354, 96.472),
-    "small_12_p8_224.fb_dist_in1k": (84.252, 96.874),
-    "small_12_p8_384.fb_dist_in1k": (85.068, 97.264),
-    "small_24_p8_224.fb_in1k": (83.854, 96.636),
-    "small_24_p8_224.fb_dist_in1k": (84.878, 97.200),
-    "small_24_p8_384.fb_dist_in1k": (85.580, 97.572),
-    "medium_24_p8_224.fb_in1k": (83.744, 96.394),
-    "medium_24_p8_224.fb_dist_in1k": (85.078, 97.274),
-    "medium_24_p8_384.fb_dist_in1k": (85.842, 97.602),
-    "large_24_p8_224.fb_in1k": (84.380, 96.664),
-    "large_24_p8_224.fb_dist_in1k": (85.396, 97.418),
-    "large_24_p8_384.fb_dist_in1k": (86.024, 97.690),
-}
-
 
 def _timm_checkpoints() -> Iterator[PublishedCheckpoint]:
-    for short_name, (top1, top5) in _TIMM_ACCURACY.items():
+    for short_name, (top1, top5) in published.TIMM.items():
         name = f"xcit_{short_name}"
         architecture, _, tag = name.partition(".")
         distilled = "_dist" if tag == "fb_dist_in1k" else ""
@@ -374,17 +409,8 @@ def _timm_checkpoints() -> Iterator[PublishedCheckpoint]:
         )
 
 
-# architecture without "xcit_", the file's stem, top-1 of a linear classifier on frozen features.
-_DINO: tuple[tuple[str, str, float], ...] = (
-    ("small_12_p16_224", "xcit_small_12_cp16_dino", 77.8),
-    ("small_12_p8_224", "xcit_small_12_cp8_dino", 79.2),
-    ("medium_24_p16_224", "xcit_medium_24_cp16_dino", 78.8),
-    ("medium_24_p8_224", "xcit_medium_24_cp8_dino", 80.3),
-)
-
-
 def _dino_checkpoints() -> Iterator[PublishedCheckpoint]:
-    for short_architecture, stem, linear_top1 in _DINO:
+    for short_architecture, stem, linear_top1 in published.DINO:
         yield PublishedCheckpoint(
             name=f"xcit_{short_architecture}.fb_dino",
             architecture=f"xcit_{short_architecture}",
@@ -403,7 +429,7 @@ _DINO_README = "facebookresearch/dino README (linear probe)"
 
 
 def _dinos_own_checkpoints() -> Iterator[PublishedCheckpoint]:
-    for short_architecture, _, linear_top1 in _DINO:
+    for short_architecture, _, linear_top1 in published.DINO:
         stem = f"dino_xcit_{short_architecture.removesuffix('_224')}_pretrain"
         for tag, suffix, what in (
             ("dino", "", "the teacher's backbone, without a classifier"),
@@ -422,12 +448,6 @@ def _dinos_own_checkpoints() -> Iterator[PublishedCheckpoint]:
             )
 
 
-# size: letter of the file's name; of ImageNet, CIFAR-10, CIFAR-100: clean top-1, top-1 under AutoAttack.
-_ROBUST_ACCURACY: dict[str, tuple[tuple[float, float], ...]] = {
-    "small": ((72.34, 41.78), (90.06, 56.14), (67.34, 32.19)),
-    "medium": ((74.04, 45.24), (91.30, 57.27), (69.21, 34.21)),
-    "large": ((73.76, 47.60), (91.73, 57.58), (70.76, 35.08)),
-}
 # file's name, data set, classes, architecture's ending, perturbation, mean, deviation. RobustBench's networks for
 # ImageNet take pixels in 0…1 as they are; those for CIFAR normalise them.
 _ROBUST_DATA = (
@@ -439,7 +459,7 @@ _ROBUST_FILES = "https://github.com/RobustBench/robustbench/releases/download/v1
 
 
 def _robust_checkpoints() -> Iterator[PublishedCheckpoint]:
-    for size, figures in _ROBUST_ACCURACY.items():
+    for size, figures in published.ROBUST.items():
         for (stem, data, classes, ending, perturbation, mean, std), (clean, attacked) in zip(
             _ROBUST_DATA, figures, strict=True
         ):
@@ -454,8 +474,84 @@ def _robust_checkpoints() -> Iterator[PublishedCheckpoint]:
                 preprocessing=Preprocessing(image_size=image_size, mean=mean, std=std),
                 num_classes=classes,
                 accuracies=(Accuracy(clean, None, f"RobustBench README, {data}, clean images"),),
+                measures=(Measure(f"top-1 under AutoAttack, Linf {perturbation}", attacked, "RobustBench README"),),
                 notes=f"adversarially trained (arXiv:2209.07399): {attacked} % under AutoAttack, Linf {perturbation}",
+                aliases=(f"debenedetti2022light_xcit_{size[0]}12_{stem}_linf",),
             )
+
+
+_LIGHT_RECIPE = "dedeswim/vits-robustness-torch README"
+
+
+def _light_recipe_checkpoints() -> Iterator[PublishedCheckpoint]:
+    for short_name, file, data, classes, perturbation, clean, attacked in published.LIGHT_RECIPE:
+        name = f"xcit_{short_name}"
+        # Trained on pixels in 0…1 as they are (no_normalize), but for the fine-tuned ones (normalize_model).
+        mean, std = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) if classes == 1000 else ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        yield PublishedCheckpoint(
+            name=name,
+            architecture=name.partition(".")[0],
+            family="timm",
+            dialect="paper",
+            url=f"{_DRIVE}file/d/{file}/view",
+            preprocessing=Preprocessing(mean=mean, std=std),
+            num_classes=classes,
+            accuracies=(Accuracy(clean, None, f"{_LIGHT_RECIPE}, {data}, clean images"),),
+            measures=(Measure(f"top-1 under AutoAttack, Linf {perturbation}", attacked, _LIGHT_RECIPE),),
+            notes=f"adversarially trained (arXiv:2209.07399): {attacked} % under AutoAttack, Linf {perturbation}",
+        )
+
+
+def _dense_checkpoints() -> Iterator[PublishedCheckpoint]:
+    for short_architecture, (coco, sem_fpn, upernet) in published.DENSE.items():
+        for tag, file, side, network, source, figures in (
+            ("fb_coco_mask_rcnn", "coco/maskrcnn", 800, "Mask R-CNN on COCO", "detection", coco),
+            ("fb_ade20k_sem_fpn", "ade/sem_fpn", 512, "Semantic FPN on ADE20K", "semantic_segmentation", (sem_fpn,)),
+            ("fb_ade20k_upernet", "ade/upernet", 512, "UperNet on ADE20K", "semantic_segmentation", (upernet,)),
+        ):
+            names = ("box AP", "mask AP") if len(figures) == 2 else ("mIoU",)
+            yield PublishedCheckpoint(
+                name=f"xcit_{short_architecture}_224.{tag}",
+                architecture=f"xcit_{short_architecture}_224",
+                family="facebook",
+                dialect="paper",
+                url=f"{_FACEBOOK}/{file}_xcit_{short_architecture}.pth",
+                preprocessing=Preprocessing(image_size=side),
+                num_classes=0,
+                measures=tuple(
+                    Measure(name, value, f"facebookresearch/xcit {source}/README")
+                    for name, value in zip(names, figures, strict=True)
+                ),
+                notes=f"{network}: its backbone is taken, which has no class attention and no classifier; images keep "
+                f"their aspect, the shorter side has {side} pixels",
+            )
+
+
+_MMPRETRAIN_FILES = "https://download.openmmlab.com/mmclassification/v0/xcit"
+
+
+def _mmpretrain_checkpoints() -> Iterator[PublishedCheckpoint]:
+    for short_name, (ending, top1, top5) in published.MMPRETRAIN.items():
+        architecture, _, tag = f"xcit_{short_name}".partition(".")
+        image_size = ARCHITECTURES[architecture].image_size
+        stem = f"{architecture.rpartition('_')[0].replace('_', '-')}_3rdparty{'-dist' if 'dist' in tag else ''}_in1k"
+        stem += "-384px" if image_size == 384 else ""
+        yield PublishedCheckpoint(
+            name=f"{architecture}.{tag}",
+            architecture=architecture,
+            family="mmpretrain",
+            dialect="paper",
+            url=f"{_MMPRETRAIN_FILES}/{stem}_{ending}.pth",
+            # Its configs imagenet_bs64_swin_224 (the shorter side 256, cut to 224) and _384 (both sides resized).
+            preprocessing=Preprocessing(crop_pct=0.875)
+            if image_size == 224
+            else Preprocessing(image_size=384, crop_mode="squash"),
+            sha256=ending.partition("-")[2],
+            accuracies=(Accuracy(top1, top5, "mmpretrain configs/xcit/metafile.yml"),),
+            notes="facebook's weights under MMPretrain's names",
+            copy_of=f"{architecture}.{tag.replace('mm_', 'fb_')}",
+            aliases=(stem,),
+        )
 
 
 _MINDSPORE_OFFICIAL = PublishedCheckpoint(
@@ -511,6 +607,9 @@ CHECKPOINTS: dict[str, PublishedCheckpoint] = {
         _MINDSPORE_OFFICIAL,
         *_dinos_own_checkpoints(),
         *_robust_checkpoints(),
+        *_light_recipe_checkpoints(),
+        *_dense_checkpoints(),
+        *_mmpretrain_checkpoints(),
         *_earlier_mindspore_checkpoints(),
     )
 }
@@ -519,10 +618,14 @@ CHECKPOINTS: dict[str, PublishedCheckpoint] = {
 def architecture(name: str) -> Architecture:
     """Return the architecture called ``name``, or that of the published checkpoint called ``name``.
 
+    A name of the table with :data:`NO_POSITIONS` at its end is that architecture without a positional encoding.
+
     Raises:
         UnknownNameError: no such architecture; the message offers the closest names.
     """
     found = ARCHITECTURES.get(CHECKPOINTS[name].architecture if name in CHECKPOINTS else name)
+    if found is None and name.endswith(NO_POSITIONS) and name.removesuffix(NO_POSITIONS) in ARCHITECTURES:
+        found = without_positions(ARCHITECTURES[name.removesuffix(NO_POSITIONS)])
     if found is None:
         raise UnknownNameError(
             f"There is no XCiT architecture called {name!r}.",

@@ -385,7 +385,7 @@ def test_mmpretrains_classifier_stands_beside_its_backbone(make: Make):
         ("mindcv", Marks("ckpt", trained_by_mindcv=True), "mindcv", Evidence.TRAINER),
         ("mindcv", Marks("ckpt", published_as=("x.ms_in1k", "mindcv")), "mindcv", Evidence.PUBLISHED),
         ("mindcv", Marks("ckpt", family="mindcv"), "mindcv", Evidence.COMMAND),
-        ("timm", Marks("safetensors", mindcv_mark=True), "mindcv", Evidence.MARK),
+        ("timm", Marks("safetensors", mark="mindcv"), "mindcv", Evidence.MARK),
     ],
 )
 def test_unmistakable_marks_settle_the_dialect(naming, marks: Marks, dialect: str, evidence: Evidence):

@@ -52,10 +52,18 @@ def picture(save) -> bytes:
     return stream.getvalue()
 
 
-def tar(_=None) -> bytes:
+def tar(name: str = "weights.pth") -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("weights.pth"))
+        archive.addfile(tarfile.TarInfo(name))
+    return stream.getvalue()
+
+
+def archive(entries: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as packed:
+        for name, content in entries.items():
+            packed.writestr(name, content)
     return stream.getvalue()
 
 
@@ -82,9 +90,30 @@ NOT_CHECKPOINTS = {
     "a PaddlePaddle checkpoint": pickle.dumps(PADDLE, protocol=2),
     "a Python pickle": pickle.dumps({"w": [1, 2]}),
     "an ONNX model": onnx_like(),
+    "a Git LFS pointer ": b"\xef\xbb\xbfversion https://git-lfs.github.com/spec/v1\r\noid sha256:" + b"0" * 64,
+    "an HTML page  ": "<!DOCTYPE html><html></html>".encode("utf-16"),
+    "an HTML page   ": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+    "a JSON text .*Invalid credentials": b'{"error":"Invalid credentials"}',
+    "a text .404: Not Found": b"404: Not Found",
+    "a text .model: xcit": "model: xcit\nnote: größer ☃\n".encode() * 3000,
+    "nothing but zeros": bytes(5000),
+    "a Python pickle ": pickle.dumps({"w": [1, 2]}, protocol=0),
+    "the form of early 2017": tar("storages"),
+    "compressed with 7-Zip": b"7z\xbc\xaf'\x1c" + bytes(30),
+    "compressed with RAR": b"Rar!\x1a\x07\x01" + bytes(30),
+    "compressed with lz4": b"\x04\x22\x4d\x18" + bytes(30),
+    "a Keras model": archive({"config.json": b"{}", "model.weights.h5": b"\x89HDF\r\n\x1a\n"}),
+    "a GGUF file": b"GGUF\x03" + bytes(60),
+    "a TensorFlow Lite model": bytes([28, 0, 0, 0]) + b"TFL3" + bytes(60),
+    "a TensorFlow SavedModel": b"\x08\x01\x12\xf0\x01" + bytes(60),
+    "a msgpack file": b"\x81\xa6params\x81\xa3cls\x01\xff\x00",
+    "a compiled model for Ascend": b"IMOD" + bytes(60),
+    "an image": b"\x89PNG\r\n\x1a\n" + bytes(30),
+    "a PDF document": b"%PDF-1.7\n\xe2\xe3\xcf\xd3",
+    "a program or library": b"\x7fELF\x02\x01" + bytes(60),
     "an encrypted MindSpore checkpoint": b"\xd8\x5e\x3a\x7f" + bytes(40),
     "of no format": b"\x01\x02\x03" * 30,
-    "of no format ": bytes(100),
+    "of no format ": b"\0" * 3 + b"\xff" * 90,
 }
 
 
@@ -276,3 +305,24 @@ def test_what_was_hashed_is_what_is_read_whatever_the_name_means_by_then(files: 
 def test_every_kind_that_is_not_read_says_what_to_do():
     read = {kinds.Kind.SAFETENSORS, kinds.Kind.CKPT, kinds.Kind.ZIP, kinds.Kind.TORCH_LEGACY, kinds.Kind.SHARD_INDEX}
     assert set(kinds.Kind) - read - {kinds.Kind.PICKLE} == set(kinds.ADVICE)
+
+
+def test_a_file_of_pytorch_without_a_tensor_is_told_for_what_it_is(tmp_path: Path):
+    import torch
+
+    arrays = {name: tensor.numpy() for name, tensor in network().items()}
+    for content, words in (
+        ({"state_dict": arrays, "epoch": 3}, f"holds {len(arrays)} numpy arrays and no tensor"),
+        ({"epoch": 3}, "holds no tensor"),
+        ({}, "holds no tensor"),
+    ):
+        torch.save(content, tmp_path / "x.pth")
+        with pytest.raises(CheckpointError, match=words) as caught:
+            checkpoint.read(tmp_path / "x.pth")
+        assert "again" not in caught.value.fix
+
+
+def test_an_archive_without_its_end_was_cut_short(files: dict[str, Path], tmp_path: Path):
+    (tmp_path / "x.pth").write_bytes(files["pth"].read_bytes()[:9000])
+    with pytest.raises(CheckpointError, match="its end is missing, the file was cut short"):
+        checkpoint.read(tmp_path / "x.pth")

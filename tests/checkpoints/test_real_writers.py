@@ -97,6 +97,23 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
         "dp_world_size": 1,
         "optimizer": None,
     },
+    "names with underscores": lambda model: {f"net_{name}": value for name, value in model.state_dict().items()},
+    "VISSL": lambda model: {
+        "classy_state_dict": {
+            "base_model": {
+                "model": {
+                    "trunk": {f"_feature_blocks.{name}": value for name, value in model.state_dict().items()},
+                    "heads": {},
+                },
+                "meta": {"best": None},
+            },
+            "train_phase_idx": 3,
+        },
+        "phase_idx": 3,
+    },
+    "a table flattened by slashes": lambda model: {
+        "ckpt": {"net/" + name: value for name, value in model.state_dict().items()}
+    },
     "TimmWrapper": lambda model: {f"timm_model.{name}": value for name, value in model.state_dict().items()},
     "PEFT, merged": lambda model: {f"base_model.model.{name}": value for name, value in model.state_dict().items()},
     "Lightning": lambda model: {

@@ -227,8 +227,8 @@ def test_naming_our_class_is_the_way_from_mindcv_to_timm_and_leaves_its_mark(tmp
     source, target = tmp_path / "x.ckpt", tmp_path / "x.safetensors"
     checkpoint.write(source, make("mindcv", entry, "classifier", 1000))
     report = rewrite(source, target, to="timm", model=f"{entry.name}.ms_in1k", dialect="mindcv")
-    assert families.MINDCV_MARK in checkpoint.read(target).tensors
-    assert families.MINDCV_MARK in [made["name"] for made in report.made_up]
+    assert families.MARKS["mindcv"] in checkpoint.read(target).tensors
+    assert families.MARKS["mindcv"] in [made["name"] for made in report.made_up]
     bare = tmp_path / "bare.safetensors"
     checkpoint.write(bare, checkpoint.read(target).tensors)  # the metadata is gone, the mark is not
     assert load(bare).dialect == "mindcv"

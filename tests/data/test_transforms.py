@@ -132,6 +132,29 @@ def test_16_bit_images_are_scaled_and_not_cut_off(tmp_path, suffix: str) -> None
     assert np.abs(_plain(decode_rgb(as_bytes, "ramp")) - ramp / 65535.0).max() <= 0.5 / 255 + 1e-6
 
 
+@pytest.mark.parametrize("largest", [65535, 4095, 256])
+def test_netpbms_greys_of_more_than_8_bits_are_scaled_by_their_own_white(tmp_path, largest: int) -> None:
+    ramp = np.linspace(0, largest, 64 * 64).astype(np.uint16).reshape(64, 64)
+    (tmp_path / "ramp.pgm").write_bytes(b"P5 64 64 %d\n" % largest + ramp.astype(">u2").tobytes())
+    assert np.abs(_plain(tmp_path / "ramp.pgm") - ramp / largest).max() <= 0.5 / 255 + 1e-5
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "LAB"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_every_mode_is_converted_as_timms_reader_does_and_turned_where_asked(mode: str, orientation: int) -> None:
+    from PIL import ImageOps
+    from timm.data import create_transform
+
+    noise = Image.effect_noise((90, 70), 80).convert("RGB")
+    image = noise.quantize(16).convert(mode) if mode in ("P", "PA") else noise.convert(mode)
+    image.getexif()[0x112] = orientation
+    theirs = create_transform((3, 64, 64), crop_pct=1.0, interpolation="bicubic")
+    for exif in (False, True):
+        seen = ImageOps.exif_transpose(image) if exif else image
+        ours = EvalTransform(Preprocessing(image_size=64), exif=exif)(image)
+        assert np.abs(ours - theirs(seen.convert("RGB")).numpy()).max() <= 1e-3
+
+
 def test_float_images_between_0_and_1_are_scaled_and_others_refused(tmp_path) -> None:
     ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
     Image.fromarray(ramp).save(tmp_path / "ramp.tif")

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from xcit_hub import parity, variants
-from xcit_hub.exporters import int8, onnx_graph
+from xcit_hub.exporters import int8, onnx_file, onnx_graph, runtimes
 from xcit_hub.exporters.form import Form
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.variants import DIALECTS
@@ -30,6 +31,27 @@ def test_int8_answers_nearly_alike_from_a_third_of_the_bytes() -> None:
     assert small.ByteSize() < 0.4 * model.ByteSize()
     assert np.sqrt(np.mean((exact - rounded) ** 2)) < 0.2 * exact.std()
     assert not np.array_equal(exact, rounded)
+
+
+def test_both_runtimes_compute_alike_from_a_folded_file(tmp_path: Path) -> None:
+    """OpenVINO lost the bias of the stem's last convolution, which therefore stays in float."""
+    arrays = parity.random_weights(parameter_shapes(SHORT, num_classes=10))
+    model = onnx_graph.build(arrays, SHORT, DIALECTS["paper"], Form(num_classes=10), {})
+    images = parity.random_images(4, 3, 64, 64)
+    exact = answer(model, images)
+    (file,) = onnx_file.write(int8.quantised(model, [images]), tmp_path / "int8.onnx")
+    for runtime in ("onnxruntime", "openvino"):
+        (found,) = runtimes.run(runtime, file, [images])
+        assert np.sqrt(np.mean((exact - found["logits"]) ** 2)) < 0.04 * exact.std(), runtime
+
+
+def test_weights_have_a_scale_for_each_channel() -> None:
+    arrays = parity.random_weights(parameter_shapes(SHORT, num_classes=10))
+    model = onnx_graph.build(arrays, SHORT, DIALECTS["paper"], Form(num_classes=10), {})
+    small = int8.quantised(model, [parity.random_images(4, 3, 64, 64)])
+    scales = {tensor.name: tuple(tensor.dims) for tensor in small.graph.initializer if tensor.name.endswith("_scale")}
+    assert scales["blocks.1.mlp.fc1.weight_scale"] == (512,)
+    assert scales["blocks.1.local_mp.conv1.weight_scale"] == (128,)
 
 
 def test_attentions_products_and_named_scopes_stay_in_float() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,18 +30,24 @@ def test_large_weights_stand_beside_the_model_and_answer_alike(tmp_path: Path, m
     assert [path.name for path in whole + parts] == ["whole.onnx", "parts.onnx", "parts.onnx.data"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.onnx", "parts.onnx.data", "whole.onnx"]
     image = parity.random_images(1, 3, 32, 32)
-    first, second = (runtimes.run("onnxruntime", files[0], image)["logits"] for files in (whole, parts))
+    first, second = (runtimes.run("onnxruntime", files[0], [image])[0]["logits"] for files in (whole, parts))
     assert np.array_equal(first, second)
 
 
 def test_every_runtime_calls_the_outputs_alike(tmp_path: Path, model) -> None:
     (path,) = onnx_file.write(model, tmp_path / "short.onnx")
-    found = [runtimes.run(name, path, parity.random_images(1, 3, 32, 32)) for name in ("onnxruntime", "openvino")]
-    assert [list(outputs) for outputs in found] == [["logits"], ["logits"]]
+    images = [parity.random_images(1, 3, 32, 32)]
+    found = [runtimes.run(name, path, images) for name in ("onnxruntime", "openvino")]
+    assert [list(outputs) for (outputs,) in found] == [["logits"], ["logits"]]
 
 
 def test_a_file_that_a_runtime_cannot_read_is_an_error_with_its_words(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\x00" * 100)
     with pytest.raises(XcitHubError, match="onnxruntime could not run the file"):
-        runtimes.run("onnxruntime", broken, np.zeros((1, 3, 32, 32), np.float32))
+        runtimes.run("onnxruntime", broken, [np.zeros((1, 3, 32, 32), np.float32)])
+
+
+def test_mindspore_can_be_imported_after_onnx_was_written() -> None:
+    code = "import xcit_hub.exporters.onnx_graph, onnx, mindspore; assert onnx.ModelProto().ByteSize() == 0"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -46,6 +46,21 @@ from xcit_hub.variants import CHECKPOINTS
             "https://dl.fbaipublicfiles.com/xcit/xcit_nano_12_p16_224_dist.pth",
             Address(HUGGING_FACE, "timm/xcit_nano_12_p16_224.fb_dist_in1k"),
         ),
+        ("HF-Hub:org/name", Address(HUGGING_FACE, "org/name")),
+        ("hf-hub://org/name/", Address(HUGGING_FACE, "org/name")),
+        ('"xcit_tiny_12_p16_224"', Address(HUGGING_FACE, "timm/xcit_tiny_12_p16_224.fb_in1k")),
+        ("timm/xcit_tiny_12_p16_224", Address(HUGGING_FACE, "timm/xcit_tiny_12_p16_224.fb_in1k")),
+        ("HTTPS://HuggingFace.co/org/name/", Address(HUGGING_FACE, "org/name")),
+        ("https://hf-mirror.com/org/name", Address(HUGGING_FACE, "org/name", "https://hf-mirror.com")),
+        ("hf-mirror.com/org/name/tree/v2", Address(HUGGING_FACE, "org/name", "https://hf-mirror.com", "v2")),
+        (
+            "http://dl.fbaipublicfiles.com/xcit/xcit_nano_12_p16_224.pth?download=1",
+            Address(HUGGING_FACE, "timm/xcit_nano_12_p16_224.fb_in1k"),
+        ),
+        ("Model.CKPT", Address(LOCAL, "Model.CKPT")),
+        ("model_best.pth.tar", Address(LOCAL, "model_best.pth.tar")),
+        ("pytorch_model.bin.index.json", Address(LOCAL, "pytorch_model.bin.index.json")),
+        ("xcit_tiny_12_p16_224-bd90776e-910v2", Address(MINDSPORE_HUB, "mindspore/xcit_tiny_12_p16_224")),
         ("plain+https://host/models/org/name", Address("plain", "org/name", "https://host/models")),
     ],
 )
@@ -167,3 +182,55 @@ def test_what_is_not_a_sound_address_is_refused(link):
         parse(link)
     assert "me:pw" not in str(caught.value)
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://huggingface.co/models?search=xcit",
+        "https://huggingface.co/timm",
+        "https://huggingface.co/datasets/org/name",
+        "https://hf-mirror.com/spaces/org/name",
+        "https://github.com/facebookresearch/xcit",
+        "github.com/mindspore-lab/mindcv/tree/main/configs/xcit",
+    ],
+)
+def test_a_page_that_is_not_a_models_is_refused_without_a_request(link):
+    with pytest.raises(InputError, match=r"is not a model.s page|leads to a repository of code"):
+        parse(link)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "name", "advice"),
+    [
+        ("xcit_tiny_12_p16_best", "xcit_tiny_12_p16_224.ms_in1k_best", "Download"),
+        (
+            "https://download.mindspore.cn/toolkits/mindcv/xcit/xcit_tiny_12_p16_224-1b1c9301.ckpt",
+            "xcit_tiny_12_p16_224.ms_in1k_1b1c9301",
+            "Download",
+        ),
+        ("xcit-tiny-12-p16_3rdparty_in1k", "xcit_tiny_12_p16_224.mm_in1k", "same weights are xcit_tiny_12_p16_224.fb"),
+        ("maskrcnn_xcit_small_24_p8", "xcit_small_24_p8_224.fb_coco_mask_rcnn", "Download"),
+        ("debenedetti2022light_xcit_s12_cifar10_linf", "xcit_small_12_p4_32.linf_cifar10", "Download"),
+    ],
+)
+def test_what_is_on_no_hub_is_called_by_the_tables_name_and_never_taken_for_another(model_id, name, advice):
+    with pytest.raises(InputError, match=f"'{name}' are on no hub") as caught:
+        parse(model_id)
+    assert advice in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("written", "first"),
+    [
+        ("XCIT_TINY_12_P16_224", "xcit_tiny_12_p16_224,"),
+        ("XCiT-Tiny-12-p16-224.FB_in1k", "xcit_tiny_12_p16_224.fb_in1k,"),
+        ("xcit_tiny_12", "xcit_tiny_12_p16_224.fb_in1k,"),
+        ("xcit_small_24_p8_384.fb", "xcit_small_24_p8_384.fb_dist_in1k"),
+        ("xcit_tinny_12_p16_224", "xcit_tiny_12_p16_224"),
+    ],
+)
+def test_the_closest_name_is_the_one_that_was_meant(written, first):
+    with pytest.raises(UnknownNameError) as caught:
+        parse(written)
+    assert caught.value.fix.startswith(f"did you mean {first}")

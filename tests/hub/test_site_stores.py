@@ -311,6 +311,10 @@ def test_without_its_client_a_hub_says_what_to_install(sites, monkeypatch):
         ("https://modelscope.ai/models/org/name@v1", "modelscope://org/name@v1"),
         ("https://gitcode.com/org/name", "gitcode://org/name"),
         ("https://ai.gitcode.com/hf_mirrors/Qwen/name/tree/main", "gitcode://hf_mirrors/Qwen/name"),
+        (
+            "https://gitcode.com/mindspore/hub/blob/master/mshub_res/assets/mindspore/2.5/x.md",
+            "MindSpore Hub https://gitcode.com/mindspore/hub/blob/master/mshub_res/assets/mindspore/2.5/x.md",
+        ),
         ("modelscope+https://hub.example.com/org/name", "modelscope+https://hub.example.com/org/name"),
     ],
 )

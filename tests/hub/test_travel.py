@@ -11,7 +11,8 @@ from PIL import Image
 
 import xcit_hub
 from xcit_hub.checkpoints import checkpoint
-from xcit_hub.errors import HubError
+from xcit_hub.checkpoints.rewrite import rewrite
+from xcit_hub.errors import HubError, WeightsError
 from xcit_hub.predict import predict
 
 NANO = "xcit_nano_12_p16_224"
@@ -126,3 +127,178 @@ def test_what_a_run_evaluated_is_what_is_published(trained, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"preprocessing": SEEN, "classes": NAMES, "top1": 50.0}))
     xcit_hub.publish(trained(), "me/nano", to=tmp_path / "hub", parity=False, run=tmp_path / "run.json")
     assert is_as_trained(xcit_hub.load("me/nano", hub=tmp_path / "hub").config)
+
+
+@pytest.mark.parametrize("steps", [("a.safetensors",), ("a.pth", "b.ckpt"), ("model.safetensors", "b.safetensors")])
+def test_it_survives_conversion_through_timms_layout_and_every_format(described, tmp_path, steps):
+    source = described
+    for step, name in enumerate(steps):
+        rewrite(source, tmp_path / name, to="timm" if step == 0 else "xcit-hub")
+        source = tmp_path / name
+        assert is_as_trained(xcit_hub.load(str(source)).config)
+    if "model" in steps[0]:  # a folder's description, from which no weights are read
+        assert is_as_trained(xcit_hub.info(str(tmp_path)).config)
+
+
+def test_a_conversion_that_changes_the_network_keeps_what_still_holds(described, tmp_path):
+    fewer = rewrite(described, tmp_path / "fewer.ckpt", num_classes=6, in_chans=1)
+    config = xcit_hub.load(str(tmp_path / "fewer.ckpt")).config
+    assert (list(config.labels), config.preprocessing.size) == (NAMES[:6], (32, 48))
+    assert json.loads(checkpoint.read(tmp_path / "fewer.ckpt").metadata["xcit_hub.preprocessing"])["input_size"][0] == 1
+    assert not any("Dropped xcit_hub" in note for note in fewer.weights.notes)
+    fresh = rewrite(described, tmp_path / "fresh.ckpt", num_classes=12)
+    assert any("Dropped xcit_hub.classes" in note for note in fresh.weights.notes)
+    assert "xcit_hub.classes" not in checkpoint.read(tmp_path / "fresh.ckpt").metadata
+
+
+def test_a_string_that_does_not_hold_is_left_behind_and_listed(trained, tmp_path):
+    source = trained(**{"xcit_hub.classes": json.dumps(NAMES[:9]), "xcit_hub.preprocessing": "[]"})
+    notes = rewrite(source, tmp_path / "out.ckpt").weights.notes
+    assert [any(f"Dropped xcit_hub.{name}" in note for note in notes) for name in ("classes", "preprocessing")] == [
+        True,
+        True,
+    ]
+    assert xcit_hub.load(str(tmp_path / "out.ckpt")).config.labels == ()
+
+
+MEAN, STD = (0.25, 0.5, 0.375), (0.5, 0.25, 0.125)
+
+
+@pytest.fixture(params=[("normalize.mean", "normalize.std"), ("mu", "sigma"), ("0.mean", "0.std")])
+def wrapped(request, tmp_path, nano_timm) -> Path:
+    """A network inside a module that normalises its images, as robust models are saved."""
+    from safetensors.numpy import load, save_file
+
+    mean, std = request.param
+    prefix = "1." if mean.startswith("0.") else "model."
+    tensors = {f"{prefix}{name}": value for name, value in load(nano_timm["model.safetensors"]).items()}
+    shape = (1, 3, 1, 1)
+    tensors |= {mean: np.reshape(np.float32(MEAN), shape), std: np.reshape(np.float32(STD), shape)}
+    path = tmp_path / "robust.safetensors"
+    save_file(tensors, path, {"format": "pt"})
+    return path
+
+
+def test_the_normalisation_of_a_wrapper_becomes_the_configs(wrapped, tmp_path):
+    def levels(network_id: object, **options: object) -> tuple[object, object]:
+        seen = xcit_hub.load(str(network_id), **options).config.preprocessing
+        return seen.mean, seen.std
+
+    assert levels(wrapped) == (MEAN, STD)
+    rewrite(wrapped, tmp_path / "model.ckpt")
+    rewrite(tmp_path / "model.ckpt", tmp_path / "back.pth", to="timm")
+    assert levels(tmp_path / "model.ckpt") == levels(tmp_path / "back.pth") == (MEAN, STD)
+    xcit_hub.publish(wrapped, "me/robust", to=tmp_path / "hub", parity=False)
+    assert levels("me/robust", hub=tmp_path / "hub") == (MEAN, STD)
+    written = json.loads((tmp_path / "hub/me/robust/config.json").read_text())["pretrained_cfg"]
+    assert (tuple(written["mean"]), tuple(written["std"])) == (MEAN, STD)
+
+
+def test_it_goes_before_what_a_description_says_which_is_noted(wrapped, nano_timm, tmp_path):
+    folder = tmp_path / "beside"
+    folder.mkdir()
+    wrapped.replace(folder / "model.safetensors")
+    (folder / "config.json").write_bytes(nano_timm["config.json"])
+    config = xcit_hub.load(str(folder)).config
+    assert (config.preprocessing.mean, config.preprocessing.std) == (MEAN, STD)
+    assert any("weights' own mean" in note for note in config.provenance.notes)
+
+
+def test_a_converters_configuration_is_read_whole(described, tmp_path):
+    rewrite(described, tmp_path / "model.ckpt")
+    record = json.loads((tmp_path / "config.json").read_text())
+    for change, fault in (
+        ({"crop_mode": "cubist"}, "crop_mode"),
+        ({"label_names": NAMES[:3]}, "labels"),
+        ({"input_size": [1, 32, 48]}, "input_size"),
+        ({"mean": ["a"]}, "mean"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(record | change))
+        with pytest.raises(HubError, match=fault):
+            xcit_hub.info(str(tmp_path))
+    (tmp_path / "config.json").write_text(
+        json.dumps(record | {"gamma": 2, "xcit_hub": record["xcit_hub"] | {"hue": 1}})
+    )
+    found = xcit_hub.info(str(tmp_path))
+    assert {"gamma", "xcit_hub.hue"} <= found.unused.keys()
+    assert len([note for note in found.notes if "is not known" in note]) == 2
+
+
+@pytest.mark.parametrize("dialect", ["mindcv", "mindcv-mint"])
+def test_published_weights_of_mindcvs_dialects_open_in_timm_by_the_name_their_config_carries(
+    dialect, nano_arrays, tmp_path
+):
+    import mindspore
+    import timm
+
+    import xcit_hub.timm
+    from xcit_hub import parity
+
+    # Without normalisation of queries and keys a softmax of random weights is nearly a maximum.
+    calm = {name: value / 64 if name.endswith("temperature") else value for name, value in nano_arrays.items()}
+    checkpoint.write(tmp_path / "x.ckpt", calm, {"xcit_hub.architecture": NANO, "xcit_hub.dialect": dialect})
+    done = xcit_hub.publish(tmp_path / "x.ckpt", "me/nano", to=tmp_path / "hub", parity=False)
+    entry = tmp_path / "hub" / "me" / "nano"
+    assert json.loads((entry / "config.json").read_text())["architecture"] == f"{NANO}_{dialect}"
+    theirs = timm.create_model(f"local-dir:{entry}", pretrained=True).eval()
+    assert type(theirs) is xcit_hub.timm.CLASSES[dialect]
+    network = xcit_hub.load("me/nano", hub=tmp_path / "hub")
+    assert network.dialect.name == dialect
+    images = parity.random_images(2, 3, 64, 64)
+    assert not parity.failed_checks(network(mindspore.Tensor(images)).asnumpy(), theirs, images)
+    for card in (done.card, (entry / "README_zh.md").read_text()):
+        assert "import xcit_hub.timm" in card
+        assert 'timm.create_model("hf-hub:me/nano", pretrained=True)' in card
+    other = {"mindcv": "ms_mint", "mindcv-mint": "ms_in1k"}[dialect]
+    with pytest.raises(WeightsError, match="lack the mark"):
+        timm.create_model(f"{NANO}.{other}", num_classes=10).load_state_dict(theirs.state_dict())
+    paper = timm.create_model(NANO, num_classes=10)
+    with pytest.raises(RuntimeError, match="dialect"):
+        paper.load_state_dict(theirs.state_dict())
+
+
+def test_a_network_without_positions_goes_all_the_way_and_timm_opens_it(tmp_path, nano_arrays, run_cli):
+    import mindspore
+    import timm
+
+    from xcit_hub import parity
+
+    kept = {name: value for name, value in nano_arrays.items() if not name.startswith("pos_embeder.")}
+    checkpoint.write(tmp_path / "bare.ckpt", kept, {"xcit_hub.dialect": "paper"})
+    shown = run_cli("inspect", str(tmp_path / "bare.ckpt"))
+    assert "no positional encoding" in shown.stdout + shown.stderr  # as a file that lost it would be
+    with pytest.raises(WeightsError, match=f"--model {NANO}_nopos"):
+        rewrite(tmp_path / "bare.ckpt", tmp_path / "x.safetensors")
+    rewrite(tmp_path / "bare.ckpt", tmp_path / "x.safetensors", to="timm", model=f"{NANO}_nopos")
+    rewrite(tmp_path / "x.safetensors", tmp_path / "y.ckpt")  # the file says it of itself now
+    xcit_hub.publish(tmp_path / "y.ckpt", "me/nopos", to=tmp_path / "hub")
+    entry = tmp_path / "hub" / "me" / "nopos"
+    written = json.loads((entry / "config.json").read_text())
+    assert (written["architecture"], written["model_args"]) == (NANO, {"use_pos_embed": False})
+    images = parity.random_images(2, 3, 64, 64)
+    theirs = timm.create_model(f"local-dir:{entry}", pretrained=True).eval()
+    network = xcit_hub.load("me/nopos", hub=tmp_path / "hub")
+    assert not network.architecture.use_pos_embed
+    network.save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "xcit_hub.json").unlink()
+    for source in (entry, tmp_path / "y.ckpt", tmp_path / "saved"):
+        again = xcit_hub.load(str(source))
+        assert again.config.architecture == f"{NANO}_nopos"
+        assert not parity.failed_checks(again(mindspore.Tensor(images)).asnumpy(), theirs, images)
+    built = xcit_hub.create_model(NANO, num_classes=10, use_pos_embed=False, init=False)
+    assert built.architecture == network.architecture
+    xcit_hub.load_weights(built, str(tmp_path / "y.ckpt"))
+
+
+def test_what_looks_untrained_or_damaged_is_named_by_load_and_publish(tmp_path, nano_arrays):
+    zero, tiny, still = "blocks.3.attn.proj.weight", "blocks.5.mlp.fc1.weight", "patch_embed.proj.0.1.moving_variance"
+    variance = nano_arrays[still].copy()
+    variance[3] = 0
+    changed = {zero: 0 * nano_arrays[zero], tiny: np.full_like(nano_arrays[tiny], 1e-40), still: variance}
+    marks = {"xcit_hub.architecture": NANO, "xcit_hub.dialect": "paper"}
+    checkpoint.write(tmp_path / "x.ckpt", nano_arrays | changed, marks)
+    with pytest.warns(UserWarning, match="Untrained or damaged") as said:
+        xcit_hub.load(str(tmp_path / "x.ckpt"))
+    done = xcit_hub.publish(tmp_path / "x.ckpt", "me/x", to=tmp_path / "hub", parity=False)
+    for text in (" ".join(str(each.message) for each in said), " ".join(done.notes)):
+        assert all(f"{name}: " in text for name in (zero, tiny, still))

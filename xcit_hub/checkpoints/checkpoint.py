@@ -15,7 +15,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from xcit_hub.checkpoints.formats import Content, kinds, mindspore, pickled, pytorch, safetensors
+from xcit_hub.checkpoints.formats import Content, kinds, mindspore, pickled, pytorch, pytorch_write, safetensors
 from xcit_hub.checkpoints.formats.kinds import Format, Kind
 from xcit_hub.checkpoints.hashing import hashed
 from xcit_hub.checkpoints.mapped import MappedFile
@@ -139,12 +139,16 @@ def write(
     path: str | os.PathLike[str],
     tensors: Mapping[str, StoredTensor | npt.NDArray[np.generic]],
     metadata: Mapping[str, str] | None = None,
+    under: str = "model",
 ) -> str:
     """Write named tensors and strings to a file, whole or not at all; its suffix says in which format.
 
-    Tensors are streamed: a few megabytes of them are in memory at a time (a ``.pth`` needs PyTorch, and all of them).
-    ``.safetensors`` carries ``metadata`` in its header, ``.ckpt`` as ``append_dict`` entries, which
-    ``mindspore.load_checkpoint`` returns as strings, and ``.pth`` beside ``model``.
+    Tensors are streamed: a few megabytes of them are in memory at a time. ``.safetensors`` carries ``metadata`` in its
+    header, ``.ckpt`` as ``append_dict`` entries, which ``mindspore.load_checkpoint`` returns as strings, and ``.pth``
+    beside the tensors.
+
+    Args:
+        under: where the table of the tensors is in a ``.pth``.
 
     Returns:
         The SHA-256 of the file as 64 hex digits.
@@ -158,10 +162,12 @@ def write(
         name: tensor if isinstance(tensor, StoredTensor) else StoredTensor.of(tensor)
         for name, tensor in tensors.items()
     }
-    writer = {"safetensors": safetensors.write, "ckpt": mindspore.write, "pth": pytorch.write}[file_format]
     size = sum(tensor.nbytes for tensor in stored.values())
     with atomic_write(path, expected=size) as stream, hashed(stream) as (announced, digest):
-        writer(announced, stored, metadata or {})
+        if file_format == "pth":
+            pytorch_write.write(announced, stored, metadata or {}, under)
+        else:
+            {"safetensors": safetensors.write, "ckpt": mindspore.write}[file_format](announced, stored, metadata or {})
     return digest.result()
 
 
@@ -185,8 +191,9 @@ def _content(file: MappedFile, kind: Kind, *, packed: bool = False) -> tuple[For
     if kind is Kind.UNKNOWN and hint == "ckpt":
         return hint, mindspore.read(file)
     claimed = "a PyTorch checkpoint" if hint == "pth" else "a checkpoint"
+    says = f" ({kinds.beginning(file.view)} …)" if kind in (Kind.JSON, Kind.TEXT) else ""
     raise CheckpointError(
-        f"{file.path.name} is not {claimed}: it is {kind.value}.", where=file.path, fix=kinds.ADVICE[kind]
+        f"{file.path.name} is not {claimed}: it is {kind.value}{says}.", where=file.path, fix=kinds.ADVICE[kind]
     )
 
 
@@ -227,8 +234,10 @@ def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
                 raise CheckpointError(f"{file.path.name} is a zip in a zip.", where=file.path, fix="Unpack it.")
             inner = _unpacked(file, archive, _packed_checkpoint(file, archive))
     except (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, struct.error) as error:
+        # zipfile's words for a missing end are that it is no zip at all.
+        why = _first_line(error).replace("File is not a zip file", "its end is missing, the file was cut short")
         raise CheckpointError(
-            f"{file.path.name} is a PyTorch archive or another zip, and damaged: {_first_line(error)}.",
+            f"{file.path.name} is a PyTorch archive or another zip, and damaged: {why}.",
             where=file.path,
             fix="Fetch the file again and compare its SHA-256.",
         ) from error
@@ -237,6 +246,12 @@ def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
 
 def _packed_checkpoint(file: MappedFile, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    if any(entry.filename == "model.weights.h5" for entry in entries):
+        raise CheckpointError(
+            f"{file.path.name} is not a checkpoint: it is a Keras model.",
+            where=file.path,
+            fix="Save its weights as .safetensors from Keras.",
+        )
     if entries and all(entry.filename.endswith(".npy") for entry in entries):
         raise CheckpointError(
             f"{file.path.name} is not a checkpoint: it is an archive of numpy arrays (.npz).",

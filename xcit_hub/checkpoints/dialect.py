@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 from xcit_hub.checkpoints import sidecar
 from xcit_hub.checkpoints.checkpoint import Checkpoint
-from xcit_hub.checkpoints.families import MINDCV_MARK, Naming
+from xcit_hub.checkpoints.families import MARKS
 from xcit_hub.checkpoints.formats.kinds import Format
 from xcit_hub.checkpoints.reading import Evidence, Reading, Settled
 from xcit_hub.errors import WeightsError
@@ -26,7 +26,7 @@ class Marks:
     Args:
         metadata: the file's strings.
         sidecar: the strings of the ``config.json`` that was written for this very file.
-        mindcv_mark: whether the mark of ``xcit_hub.timm``'s class for the mindcv dialect is among the tensors.
+        mark: the dialect whose class in ``xcit_hub.timm`` left its mark among the tensors.
         trained_by_mindcv: whether the state of MindSpore's trainer is among the tensors.
         published_as: the name under which these very bytes were published, if they were, and its dialect.
         family: whose file the caller says it is.
@@ -35,7 +35,7 @@ class Marks:
     file_format: Format
     metadata: Mapping[str, str] = field(default_factory=dict)
     sidecar: Mapping[str, str] = field(default_factory=dict)
-    mindcv_mark: bool = False
+    mark: DialectName | None = None
     trained_by_mindcv: bool = False
     published_as: tuple[str, DialectName] | None = None
     family: Family | None = None
@@ -53,7 +53,7 @@ def settle(reading: Reading) -> None:
         file_format=file.format,
         metadata=file.metadata,
         sidecar=sidecar.strings(file) if silent else {},
-        mindcv_mark=found.marked,
+        mark=found.marked,
         trained_by_mindcv=file.format == "ckpt" and (found.has_optimizer or found.both),
         published_as=_published(file) if silent and naming == "mindcv" else None,
         family=reading.asked.family,
@@ -61,7 +61,7 @@ def settle(reading: Reading) -> None:
     reading.settled = of_marks(naming, marks, reading.asked.dialect)
 
 
-def of_marks(naming: Naming, marks: Marks, asked: DialectName | None = None) -> Settled:
+def of_marks(naming: Family, marks: Marks, asked: DialectName | None = None) -> Settled:
     """Return the dialect of a network and how it is known.
 
     Args:
@@ -88,12 +88,12 @@ def of_marks(naming: Naming, marks: Marks, asked: DialectName | None = None) -> 
     return known
 
 
-def _known(naming: Naming, marks: Marks) -> Settled | None:
+def _known(naming: Family, marks: Marks) -> Settled | None:
     for evidence, strings in ((Evidence.METADATA, marks.metadata), (Evidence.CONFIG, marks.sidecar)):
         if "xcit_hub.dialect" in strings:
             return _by(cast(DialectName, strings["xcit_hub.dialect"]), evidence)
-    if marks.mindcv_mark:
-        return _by("mindcv", Evidence.MARK, MINDCV_MARK)
+    if marks.mark is not None:
+        return _by(marks.mark, Evidence.MARK, MARKS[marks.mark])
     if naming == "timm":
         return _by("paper", Evidence.TIMM)
     if naming in ("mmpretrain", "paddlevit"):
@@ -112,12 +112,12 @@ def _by(dialect: DialectName, evidence: Evidence, *names: str) -> Settled:
     return Settled(dialect, evidence, evidence.value.format(*names))
 
 
-def _possible(naming: Naming) -> tuple[DialectName, ...]:
+def _possible(naming: Family) -> tuple[DialectName, ...]:
     """The dialects that a file with those names can be of, where nothing else tells."""
     return ("paper", _MINT) if naming == "facebook" else get_args(DialectName)
 
 
-def _undecided(naming: Naming, asked: DialectName | None) -> WeightsError:
+def _undecided(naming: Family, asked: DialectName | None) -> WeightsError:
     possible = _possible(naming)
     explained = "; ".join(f"--dialect {name}: {DIALECTS[name].explanation}" for name in possible)
     whose = "facebook's names in a file of MindSpore's" if naming == "facebook" else "MindSpore's names"
@@ -134,6 +134,6 @@ def _undecided(naming: Naming, asked: DialectName | None) -> WeightsError:
 
 def _published(file: Checkpoint) -> tuple[str, DialectName] | None:
     for entry in CHECKPOINTS.values():
-        if entry.sha256 is not None and file.sha256.startswith(entry.sha256):
+        if entry.family == "mindcv" and entry.sha256 is not None and file.sha256.startswith(entry.sha256):
             return entry.name, entry.dialect
     return None

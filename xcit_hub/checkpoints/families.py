@@ -17,11 +17,6 @@ from xcit_hub.variants import Architecture, DialectName, Family
 # the blocks alone, which is what timm's `features_only` is.
 Kind = Literal["classifier", "backbone", "dense", "features"]
 
-# Whose names a file's tensors have: those that are written, too, and those that are read alone. Names do not tell
-# MindCV's files from ours: both are "mindcv" here.
-Naming = Literal["timm", "facebook", "mindcv", "xcit-hub", "mmpretrain", "paddlevit"]
-
-# What can be written.
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
@@ -34,19 +29,23 @@ class Layout:
         modules: any other part of a name, ours → theirs.
         patterns: (pattern of a name of ours, theirs), tried before the parts; for what is nested otherwise.
         splits: (first part of the module's path, module, its parts): one matrix of ours is their parts stacked by rows.
-        beside: the first parts of names that stand beside the network's prefix, not below it.
+        prefix: what stands before the names in a whole file, with the dot at its end.
+        beside: the first parts of names that stand beside that prefix, not below it.
+        under: where the table of tensors is in a ``.pth`` that the family's own code reads.
         transposed: whether matrices are (in, out).
         dialects: what a network of this family can compute.
         pyramid: whether the family has a detector's backbone.
         counters: whether BatchNorm counts batches (``num_batches_tracked``).
     """
 
-    family: Naming
+    family: Family
     leaves: Mapping[str, str]
     modules: Mapping[str, str] = field(default_factory=dict)
     patterns: tuple[tuple[str, str], ...] = ()
     splits: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+    prefix: str = ""
     beside: tuple[str, ...] = ()
+    under: str = "model"
     transposed: bool = False
     dialects: tuple[DialectName, ...] = ("paper",)
     pyramid: bool = False
@@ -64,6 +63,16 @@ class Layout:
                 return tuple(".".join([*theirs[:-1], part, leaf]) for part in parts)
         return (".".join([*theirs, leaf]),)
 
+    def placed(self, theirs: str) -> str:
+        """Return what a name of the family's network is called in a whole file of it."""
+        return theirs if theirs.startswith(self.beside or "\0") else f"{self.prefix}{theirs}"
+
+    def counter(self, name: str) -> str | None:
+        """Return what the batch counter beside ``name``, one of ours, is called in a whole file, or None."""
+        if not self.counters or not name.endswith(".moving_mean"):
+            return None
+        return f"{self.placed(self.names(name)[0]).rpartition('.')[0]}.num_batches_tracked"
+
 
 _PYTORCH_LEAVES = {
     "gamma": "weight",
@@ -73,7 +82,7 @@ _PYTORCH_LEAVES = {
 }
 _ALL: tuple[DialectName, ...] = get_args(DialectName)
 
-LAYOUTS: dict[Naming, Layout] = {
+LAYOUTS: dict[Family, Layout] = {
     layout.family: layout
     for layout in (
         Layout(
@@ -102,7 +111,9 @@ LAYOUTS: dict[Naming, Layout] = {
                 (r"^head\.", "head.fc."),
             ),
             splits=(("ca_layers", "qkv", ("q", "k", "v")),),
+            prefix="backbone.",
             beside=("head.fc.",),
+            under="state_dict",
             counters=True,
         ),
         # BR-IDL/PaddleViT, image_classification/XCiT/xcit.py: facebook's modules, Paddle's leaves and matrices.
@@ -114,8 +125,10 @@ LAYOUTS: dict[Naming, Layout] = {
     )
 }
 
-# The tensor by which `xcit_hub.timm` keeps networks of the other dialect out of timm's own class, and the reverse.
-MINDCV_MARK = "mindcv_dialect"
+# The tensors by which `xcit_hub.timm` keeps networks of the other dialects out of timm's own class, and the reverse.
+MARKS: dict[DialectName, str] = {"mindcv": "mindcv_dialect", "mindcv-mint": "mindcv_mint_dialect"}
+# The tags of the names under which `xcit_hub.timm` registers its classes for them.
+TIMM_TAGS: dict[DialectName, str] = {"mindcv": "ms_in1k", "mindcv-mint": "ms_mint"}
 
 
 def shapes_of(architecture: Architecture, kind: Kind, num_classes: int, in_chans: int) -> dict[str, Shape]:

@@ -12,10 +12,13 @@ from xcit_hub.checkpoints.identity import Identity
 from xcit_hub.checkpoints.reading import Reading
 from xcit_hub.errors import WeightsError
 from xcit_hub.parameters import Shape, parameter_shapes
-from xcit_hub.variants import ARCHITECTURES, Architecture, architecture
+from xcit_hub.variants import ARCHITECTURES, NO_POSITIONS, Architecture, architecture, without_positions
 
 # In a file's strings: its architecture was the converter's assumption between two image sizes, and still is.
 ARCHITECTURE_ASSUMED = "xcit_hub.architecture_assumed"
+# Where trainers keep the name of the network that they were told to build: timm's saver, its and facebook's arguments,
+# Lightning's parameters. It decides between networks of the same tensors, as sizes and strides do not show.
+_CALLED = ("arch", "args.model", "args.arch", "model_name", "hyper_parameters.model", "hyper_parameters.model_name")
 # In a file's strings: its classifier is the random one that the converter began, and nothing has trained it since.
 HEAD_UNTRAINED = "xcit_hub.head_untrained"
 
@@ -28,7 +31,12 @@ def identify(reading: Reading) -> None:
     """
     metadata, model = reading.file.metadata, reading.asked.model
     own = None if ARCHITECTURE_ASSUMED in metadata else metadata.get("xcit_hub.architecture")
-    identity = of_shapes({name: tensor.shape for name, tensor in reading.found.tensors.items()}, model=model or own)
+    shapes = {name: tensor.shape for name, tensor in reading.found.tensors.items()}
+    identity = of_shapes(shapes, model=model or own)
+    called = next((metadata[key].partition(".")[0] for key in _CALLED if key in metadata), "")
+    if identity.assumed and called in ARCHITECTURES and _same(identity.architecture, ARCHITECTURES[called]):
+        note = f"Its trainer calls the network {called}, which decides between those of the same parameters."
+        identity = replace(of_shapes(shapes, model=called), notes=(note,))
     notes = list(identity.notes)
     if model and own and own != identity.architecture.name:
         notes.append(f"The file calls itself {own}; --model says {identity.architecture.name}.")
@@ -180,7 +188,14 @@ class _Theirs:
 
 
 def _named(measured: Architecture, model: str | None) -> tuple[Architecture, tuple[str, ...], bool]:
-    same = [entry for entry in ARCHITECTURES.values() if _has_same_parameters(entry, measured)]
+    table = ARCHITECTURES.values()
+    forms = table if measured.use_pos_embed else map(without_positions, table)
+    same = [entry for entry in forms if _has_same_parameters(entry, measured)]
+    if same and not measured.use_pos_embed and model is None:
+        raise WeightsError(
+            f"The tensors have no positional encoding, and are {same[0].name.removesuffix(NO_POSITIONS)}'s otherwise.",
+            fix=f"Fetch the whole file; if it was trained so (use_pos_embed=False), say --model {same[0].name}.",
+        )
     if model is not None and model != measured.name:
         wanted = architecture(model)
         if wanted not in same:
@@ -191,7 +206,7 @@ def _named(measured: Architecture, model: str | None) -> tuple[Architecture, tup
                 else "Leave out --model; no known architecture has this shape.",
             )
         return wanted, (), False
-    if not same:
+    if not same or model == measured.name:
         _refuse_other_depth(measured, model)
         note = (
             f"No known architecture has {_in_words(measured)}. Assumed for it: eta {measured.eta:g}, and tokens_norm "
@@ -208,6 +223,10 @@ def _named(measured: Architecture, model: str | None) -> tuple[Architecture, tup
         (f"Assumed {assumed.name}; {', '.join(others)} {have} the same parameters. --model decides.",),
         True,
     )
+
+
+def _same(left: Architecture, right: Architecture) -> bool:
+    return left.name != right.name and _has_same_parameters(right, left)
 
 
 def _has_same_parameters(entry: Architecture, measured: Architecture) -> bool:
@@ -235,9 +254,11 @@ def _refuse_other_depth(measured: Architecture, model: str | None) -> None:
 
 
 def _in_words(entry: Architecture) -> str:
+    positions = "a" if entry.use_pos_embed else "no"
     return (
         f"width {entry.embed_dim}, depth {entry.depth}, {entry.num_heads} heads, patches of {entry.patch_size} pixels, "
-        f"{entry.cls_attn_layers} class-attention layers and an MLP ratio of {entry.mlp_ratio}"
+        f"{entry.cls_attn_layers} class-attention layers, an MLP ratio of {entry.mlp_ratio} and {positions} positional "
+        "encoding"
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xcit_hub.checkpoints.families import Kind, Layout, Naming, shapes_of
+from xcit_hub.checkpoints.families import Kind, Layout, shapes_of
 from xcit_hub.parameters import Shape
-from xcit_hub.variants import Architecture
+from xcit_hub.variants import Architecture, Family
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Identity:
     head_untrained: bool = False
 
     @property
-    def naming(self) -> Naming:
+    def naming(self) -> Family:
         """Whose names these are."""
         return self.layout.family
 

@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a file holds. ``None`` stands where it cannot be told, and ``fault`` says why.
+    """What a file holds. ``None`` stands where it cannot be told, ``fault`` says why and ``advice`` what to do.
 
     Args:
         values: what stands beside the tensors: numbers, settings, states of random generators.
@@ -84,6 +84,7 @@ class Inspection:
     config: str | None
     notes: list[str]
     fault: str | None
+    advice: str | None
     entries: list[Entry]
 
     def as_dict(self) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def inspect(path: str | os.PathLike[str], *, tensors: bool = False, asked: Asked
     """
     opened = checkpoint.read(path)
     reading = Reading(opened, asked or Asked())
-    fault, translated = _through(reading)
+    fault, advice, translated = _through(reading)
     found = getattr(reading, "found", None) if translated else None
     identity: Identity | None = getattr(reading, "identity", None) if translated else None
     settled = getattr(reading, "settled", None) if translated else None
@@ -140,21 +141,22 @@ def inspect(path: str | os.PathLike[str], *, tensors: bool = False, asked: Asked
             *(_doubts(found.tensors) if found and not flawed else ()),
         ],
         fault=fault,
+        advice=advice,
         entries=_entries(opened, dropped) if tensors else [],
     )
 
 
-def _through(reading: Reading) -> tuple[str | None, bool]:
-    """Take a file through the steps; what it lacks, and whether it is one XCiT even if its dialect is not known."""
-    fault = None
+def _through(reading: Reading) -> tuple[str | None, str | None, bool]:
+    """Take a file through the steps; what it lacks, what to do, and whether it is one XCiT, of whatever dialect."""
+    fault = advice = None
     for step in STEPS:
         try:
             step(reading)
         except XcitHubError as error:
-            fault = error.what
+            fault, advice = error.what, error.fix
             if step is not settle:
-                return fault, False
-    return fault, True
+                return fault, advice, False
+    return fault, advice, True
 
 
 def _config(opened: Checkpoint) -> str | None:

@@ -45,7 +45,7 @@ class Found:
         averaged: whether these are the averaged (EMA, teacher) weights.
         both: whether plain and averaged weights were both there.
         dropped: everything else, each with its reason.
-        marked: whether the mark of ``xcit_hub.timm``'s class for the mindcv dialect is there.
+        marked: the dialect whose class in ``xcit_hub.timm`` left its mark there.
         normalization: mean and deviation of images that a wrapper around the network keeps.
         notes: what was chosen, in sentences for the user.
     """
@@ -56,7 +56,7 @@ class Found:
     averaged: bool
     both: bool
     dropped: list[Dropped]
-    marked: bool = False
+    marked: DialectName | None = None
     normalization: tuple[StoredTensor, StoredTensor] | None = None
     notes: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from xcit_hub._version import __version__
-from xcit_hub.checkpoints import checkpoint, sidecar
+from xcit_hub.checkpoints import checkpoint, sidecar, strings
 from xcit_hub.checkpoints.check import Doubts, checked
 from xcit_hub.checkpoints.checkpoint import StoredTensor
 from xcit_hub.checkpoints.dtypes import cast
-from xcit_hub.checkpoints.families import FAMILIES, LAYOUTS, MINDCV_MARK, Naming
+from xcit_hub.checkpoints.families import FAMILIES, LAYOUTS, MARKS, TIMM_TAGS
 from xcit_hub.checkpoints.identify import ARCHITECTURE_ASSUMED, HEAD_UNTRAINED
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.checkpoints.report import Report
@@ -37,9 +37,6 @@ Prove = Callable[[Path, Report], "dict[str, Any] | None"]
 
 _FRESH = "a new classifier, not trained: random numbers of seed 0 and deviation 0.02, as timm begins one, and no bias"
 
-# The tag of the names under which `xcit_hub.timm` registers its class for the mindcv dialect.
-_OUR_TAG = "ms_in1k"
-
 
 def rewrite(
     source: str | os.PathLike[str],
@@ -55,6 +52,7 @@ def rewrite(
     in_chans: int | None = None,
     dtype: str | None = None,
     family: Family | None = None,
+    described: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     prove: Prove | None = None,
 ) -> Report:
@@ -66,12 +64,14 @@ def rewrite(
     Args:
         to: the family to write; our own where it is not said.
         model, dialect, ema, select, prefix, family: as for :func:`xcit_hub.checkpoints.weights.load`. ``model`` may
-            name a checkpoint: ``ms_in1k`` is the tag of
-            ``xcit_hub.timm``'s class, which makes a mindcv network writable in timm's layout.
+            name a checkpoint: ``ms_in1k`` and ``ms_mint`` are the tags of ``xcit_hub.timm``'s classes, which make
+            networks of MindCV's dialects writable in timm's layout.
         num_classes: fewer than there are keep the classifier's first rows; more begin another, random one, as timm
             does, which is marked as untrained; 0 drops it.
         in_chans: input channels of the first convolution, adapted as timm does.
         dtype: "float32", "float16" or "bfloat16".
+        described: what the file is to say of its images and classes (:mod:`xcit_hub.checkpoints.strings`); what the
+            source says by default.
         progress: called with the bytes done and the bytes in all.
         prove: called with the written file, before it takes the target's place, and the report; returns the figures
             for :attr:`Report.parity`. Where their ``passed`` is false, nothing takes the target's place.
@@ -94,10 +94,11 @@ def rewrite(
         )
     if model is not None and not isinstance(model, str):
         raise InputError(f"A model is named by a string, not by {model!r}.", fix="See `xcit-hub list` for all names.")
-    expected = model.removesuffix(f".{_OUR_TAG}") if model is not None else None
+    expected = model.partition(".")[0] if model is not None and _names_our_class(model) else model
     opened = checkpoint.read(source)
     weights = weights_of(opened, Asked(expected, dialect, ema, select, prefix, family))
     _check_target(weights, family_out, model)
+    had = weights.num_classes
     weights = with_head(with_channels(without_pyramid(weights, family_out), in_chans), num_classes)
     doubts = Doubts()
     stored = {
@@ -106,15 +107,18 @@ def rewrite(
     }
     naming = _naming(family_out, weights.dialect)
     translated = from_ours(stored, naming)
+    layout = LAYOUTS[naming]
     made_up = _made_up(weights, family_out)
     if progress is not None:
         translated = _counted(translated, progress)
-    metadata = _metadata(weights, family_out, format_out)
-    translated |= {name: tensor for name, (tensor, _) in made_up.items()}
+    spoken = dict(described) if described is not None else strings.carried(weights, had, opened.metadata)
+    metadata = _metadata(weights, family_out, format_out) | spoken
+    whole = {layout.placed(name): tensor for name, tensor in translated.items()}
+    whole |= {name: tensor for name, (tensor, _) in made_up.items()}
     with _beside(target) as written:
         with ThreadPoolExecutor(1) as second:
             source_digest = second.submit(lambda: opened.sha256)
-            digest = checkpoint.write(written, translated, metadata)
+            digest = checkpoint.write(written, whole, metadata, layout.under)
         opened.check_unchanged()
         hold_against_config(weights, opened)
         weights.notes += doubts.notes()
@@ -125,7 +129,7 @@ def rewrite(
             tensors=[
                 {
                     "source": list(weights.sources[name]),
-                    "target": list(LAYOUTS[naming].names(name)),
+                    "target": [layout.placed(part) for part in layout.names(name)],
                     "shape": list(tensor.shape),
                     "dtype": tensor.dtype,
                 }
@@ -142,21 +146,22 @@ def rewrite(
             report.target = None
             return report
         _put_in_place(written, target)
-    _write_config(target, weights, family_out, digest)
+    _write_config(target, weights, family_out, digest, spoken)
     return report
 
 
 # ---- Writing -------------------------------------------------------------------------------------
 
 
-def _naming(to: Family, dialect: DialectName) -> Naming:
+def _naming(to: Family, dialect: DialectName) -> Family:
     """Whose names a family's file has: MindCV's network of mint layers has PyTorch's leaves, as facebook's has."""
     return "facebook" if to == "mindcv" and dialect == "mindcv-mint" else to
 
 
 def _check_target(weights: Weights, to: Family, model: str | None) -> None:
     of_mint = to == "mindcv" and weights.dialect == "mindcv-mint"
-    if of_mint or weights.dialect in LAYOUTS[to].dialects or (to == "timm" and _names_our_class(model)):
+    as_ours = to == "timm" and _names_our_class(model, weights.dialect)
+    if of_mint or as_ours or weights.dialect in LAYOUTS[to].dialects:
         return
     name = weights.architecture.name
     explained = DIALECTS[weights.dialect].explanation
@@ -170,26 +175,26 @@ def _check_target(weights: Weights, to: Family, model: str | None) -> None:
         f"{to} has no network that computes what {name} was trained as ({explained}); in its own these weights give "
         "wrong answers without any error.",
         fix="Run them in timm through this project's class: write --to timm "
-        f"--model {name}.ms_in1k, then `import xcit_hub.timm` and "
-        f"timm.create_model('{name}.ms_in1k', checkpoint_path=OUT).",
+        f"--model {name}.{TIMM_TAGS[weights.dialect]}, then `import xcit_hub.timm` and "
+        f"timm.create_model('{name}.{TIMM_TAGS[weights.dialect]}', checkpoint_path=OUT).",
     )
 
 
-def _names_our_class(model: str | None) -> bool:
-    return model is not None and model.partition(".")[2] == _OUR_TAG
+def _names_our_class(model: str | None, dialect: DialectName | None = None) -> bool:
+    """Whether a model's tag is that of one of ``xcit_hub.timm``'s classes, or of the one for a dialect."""
+    tags = TIMM_TAGS.values() if dialect is None else [TIMM_TAGS.get(dialect)]
+    return model is not None and model.partition(".")[2] in tags
 
 
 def _made_up(weights: Weights, to: Family) -> dict[str, tuple[StoredTensor, str]]:
     """Tensors that the target's files have and ours have not."""
     made_up: dict[str, tuple[StoredTensor, str]] = {}
-    if LAYOUTS[_naming(to, weights.dialect)].counters:
-        for name in weights.tensors:
-            if name.endswith(".moving_mean"):
-                counter = f"{name.removesuffix('.moving_mean')}.num_batches_tracked"
-                made_up[counter] = (StoredTensor.of(np.array(0, np.int64)), "PyTorch's batch counter, unused")
-    if to == "timm" and weights.dialect == "mindcv":
+    for name in weights.tensors:
+        if (counter := LAYOUTS[_naming(to, weights.dialect)].counter(name)) is not None:
+            made_up[counter] = (StoredTensor.of(np.array(0, np.int64)), "PyTorch's batch counter, unused")
+    if to == "timm" and weights.dialect in MARKS:
         mark = StoredTensor.of(np.array(1, np.uint8))
-        made_up[MINDCV_MARK] = (mark, "keeps timm's own class from loading the mindcv dialect")
+        made_up[MARKS[weights.dialect]] = (mark, f"keeps timm's own class from loading the {weights.dialect} dialect")
     return made_up
 
 
@@ -239,14 +244,13 @@ def _cannot_write(target: Path, error: OSError) -> XcitHubError:
     )
 
 
-def _write_config(target: Path, weights: Weights, to: Family, digest: str) -> None:
+def _write_config(target: Path, weights: Weights, to: Family, digest: str, spoken: Mapping[str, str]) -> None:
     path = config_path(target)
-    images = weights.normalization
     config = {
         "architecture": weights.architecture.name,
         "num_classes": weights.num_classes,
         "in_chans": weights.in_chans,
-        **({"mean": images[0], "std": images[1]} if images else {}),
+        **strings.described(spoken),
         "xcit_hub": {
             **({ARCHITECTURE_ASSUMED.removeprefix("xcit_hub."): "true"} if weights.assumed else {}),
             **({HEAD_UNTRAINED.removeprefix("xcit_hub."): "true"} if weights.head_untrained else {}),
@@ -276,7 +280,7 @@ def _counted(tensors: dict[str, StoredTensor], progress: Progress) -> dict[str, 
     return {name: tensor.through(count) for name, tensor in tensors.items()}
 
 
-def _file(path: Path, size: int, digest: str, family: Naming, file_format: str) -> dict[str, Any]:
+def _file(path: Path, size: int, digest: str, family: Family, file_format: str) -> dict[str, Any]:
     return {
         "path": str(path),
         "sha256": digest,

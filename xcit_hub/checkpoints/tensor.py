@@ -85,6 +85,9 @@ class Extent:
     mapping: Mapping | None = None
     offset: int = 0
 
+    def __len__(self) -> int:
+        return len(self.view)
+
     def cut(self, start: int, stop: int) -> Extent:
         """Return the bytes ``[start, stop)`` of this stretch, without a copy."""
         return Extent(self.view[start:stop], self.mapping, self.offset + start)
@@ -108,6 +111,37 @@ class Extent:
         self.mapping.madvise(mmap.MADV_DONTNEED, start, self.offset + len(self.view) - start)
 
 
+@dataclass(frozen=True)
+class Computed:
+    """A stretch of bytes that are computed anew whenever they are asked for: only one such tensor is in memory.
+
+    Args:
+        compute: returns the whole of which this is ``[start, stop)``.
+    """
+
+    compute: Callable[[], memoryview]
+    start: int
+    stop: int
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes."""
+        return self.compute()[self.start : self.stop]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def cut(self, start: int, stop: int) -> Computed:
+        """Return the bytes ``[start, stop)`` of this stretch."""
+        return Computed(self.compute, self.start + start, self.start + stop)
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Yield the bytes in order, at most :data:`PIECE_BYTES` at a time."""
+        view = self.view
+        for start in range(0, len(view), PIECE_BYTES):
+            yield view[start : start + PIECE_BYTES]
+
+
 class StoredTensor:
     """A tensor as a file holds it: dtype, shape, and little-endian bytes in C order.
 
@@ -121,7 +155,7 @@ class StoredTensor:
 
     __slots__ = ("_extents", "_storage", "_transforms", "dtype", "shape")
 
-    def __init__(self, dtype: str, shape: Iterable[int], extents: Iterable[Extent]) -> None:
+    def __init__(self, dtype: str, shape: Iterable[int], extents: Iterable[Extent | Computed]) -> None:
         self.dtype = dtype
         self.shape = tuple(shape)
         self._extents = tuple(extents)
@@ -178,14 +212,14 @@ class StoredTensor:
         """Return entries ``[start, stop)`` of the first axis, without a copy."""
         row = math.prod(self.shape[1:]) * np.dtype(self._storage).itemsize
         wanted = range(start * row, stop * row)
-        extents = []
+        extents: list[Extent | Computed] = []
         position = 0
         for extent in self._extents:
             low = max(wanted.start - position, 0)
-            high = min(wanted.stop - position, len(extent.view))
+            high = min(wanted.stop - position, len(extent))
             if low < high:
                 extents.append(extent.cut(low, high))
-            position += len(extent.view)
+            position += len(extent)
         return self._like((stop - start, *self.shape[1:]), extents)
 
     @staticmethod
@@ -206,11 +240,17 @@ class StoredTensor:
         return self._like(shape, self._extents)
 
     def transposed(self) -> StoredTensor:
-        """Return a matrix's transpose, which is a copy in memory."""
+        """Return a matrix's transpose, which is computed whenever it is read."""
         rows, columns = self.shape
-        units = np.frombuffer(self.raw(), f"V{DTYPES[self.dtype].itemsize}").reshape(rows, columns)
-        copied = np.ascontiguousarray(units.T).reshape(-1).view(np.uint8)
-        return StoredTensor(self.dtype, (columns, rows), (Extent(copied.data.toreadonly()),))
+
+        def computed() -> memoryview:
+            read = bytearray()
+            for piece in self.pieces():  # gives the file's pages back
+                read += piece
+            units = np.frombuffer(read, f"V{DTYPES[self.dtype].itemsize}").reshape(rows, columns)
+            return np.ascontiguousarray(units.T).reshape(-1).view(np.uint8).data.toreadonly()
+
+        return StoredTensor(self.dtype, (columns, rows), (Computed(computed, 0, self.nbytes),))
 
     def through(self, transform: Transform, dtype: str | None = None) -> StoredTensor:
         """Return the tensor whose elements pass through ``transform`` when they are read.
@@ -224,7 +264,7 @@ class StoredTensor:
         result._transforms = (*self._transforms, transform)
         return result
 
-    def _like(self, shape: Iterable[int], extents: Iterable[Extent]) -> StoredTensor:
+    def _like(self, shape: Iterable[int], extents: Iterable[Extent | Computed]) -> StoredTensor:
         result = StoredTensor(self.dtype, shape, extents)
         result._storage = self._storage
         result._transforms = self._transforms

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xcit_hub.checkpoints.families import LAYOUTS, Layout, Naming
+from xcit_hub.checkpoints.families import LAYOUTS, Layout
 from xcit_hub.checkpoints.reading import Reading
 from xcit_hub.checkpoints.tensor import DTYPES, StoredTensor
 from xcit_hub.errors import WeightsError
 from xcit_hub.parameters import Shape
+from xcit_hub.variants import Family
 
 
 def translate(reading: Reading) -> None:
@@ -22,7 +23,7 @@ def translate(reading: Reading) -> None:
 
 
 def to_ours(
-    tensors: Mapping[str, StoredTensor], family: Naming | Layout, expected: Mapping[str, Shape]
+    tensors: Mapping[str, StoredTensor], family: Family | Layout, expected: Mapping[str, Shape]
 ) -> dict[str, StoredTensor]:
     """Translate one family's tensors into the project's names and layout. Nothing is copied but transposed matrices.
 
@@ -51,7 +52,7 @@ def to_ours(
     return {name: _turned(tensor, layout) for name, tensor in stacked.items()}
 
 
-def from_ours(tensors: Mapping[str, StoredTensor], family: Naming) -> dict[str, StoredTensor]:
+def from_ours(tensors: Mapping[str, StoredTensor], family: Family) -> dict[str, StoredTensor]:
     """Translate the project's names and layout into another family's. Nothing is copied but transposed matrices."""
     layout = LAYOUTS[family]
     translated: dict[str, StoredTensor] = {}

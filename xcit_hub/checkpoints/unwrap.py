@@ -2,7 +2,8 @@
 
 It is found, not listed: wherever the names that only an XCiT has stand under one prefix, there is one. Copies of its
 parameters without a BatchNorm's statistics are optimizer state. Where several networks are there, plain weights are
-taken before averaged ones, DINO's files give the teacher, and anything else is asked for by name.
+taken before averaged ones, DINO's files give the teacher and mmengine's the average, which these load themselves, and
+anything else is asked for by name.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from collections.abc import Iterable, Mapping
 
 from xcit_hub.checkpoints import beside
 from xcit_hub.checkpoints.beside import Dropped, Reason
-from xcit_hub.checkpoints.families import LAYOUTS, MINDCV_MARK
+from xcit_hub.checkpoints.families import LAYOUTS, MARKS
 from xcit_hub.checkpoints.reading import Asked, Found, Reading
 from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.errors import WeightsError
 
 # Names that no other vision transformer has, in every family's form; what stands before them is a prefix.
 _OWN = re.compile(
-    r"(?:^|(?<=\.))(?:(?:blocks|xca_layers)\.\d+\.(?:attn\.temperature|local_mp\.conv1\.(?:conv\.)?weight)"
+    r"(?:^|(?<=[./:_]))(?:(?:blocks|xca_layers)\.\d+\.(?:attn\.temperature|local_mp\.conv1\.(?:conv\.)?weight)"
     r"|patch_embed\.proj\.0\.(?:0|conv)\.weight)$"
 )
 # First parts of the names inside a network: there, a single number may be a parameter.
@@ -27,6 +28,8 @@ _INSIDE = re.compile(r"cls_token|(?:blocks|cls_attn_blocks|xca_layers|ca_layers|
 _STATISTICS = (".running_mean", ".moving_mean", "._mean")
 _AVERAGED = re.compile(r"(?:.*_)?(?:ema|averaged|swa|polyak)(?:_.*)?|teacher")
 _DINO = re.compile(r"dino_loss\..*|(?:.*\.)?head\.last_layer\..*")
+# mmengine counts its average's updates here, and exchanges the two before it saves: what is called average is not.
+_MMENGINE = "ema_state_dict.steps"
 _TOP = "top"
 _LISTED = 12
 
@@ -59,28 +62,32 @@ def find(tensors: Mapping[str, StoredTensor], asked: Asked | None = None) -> Fou
             "This is not an XCiT: there is no blocks.0.attn.temperature, however it may be wrapped.",
             fix="See what is in the file: xcit-hub inspect FILE",
         )
-    chosen, notes = _choose(networks, tensors, asked or Asked())
+    averaged = {prefix for prefix in prefixes if _is_averaged(prefix, tensors)}
+    chosen, notes = _choose(networks, averaged, tensors, asked or Asked())
     names, dropped = _sorted_out(chosen, owned[chosen], tensors)
+    names |= _beside(chosen, tensors)
+    taken = set(names.values())
     for prefix in prefixes:
         if prefix != chosen:
             left, known = _sorted_out(prefix, owned[prefix], tensors)
-            reason = _reason_left(prefix, chosen, networks)
+            left |= _beside(prefix, tensors)
+            reason = _reason_left(prefix, chosen, networks, averaged)
             dropped += [*(Dropped(name, reason) for name in left.values()), *known]
-    names |= _beside(chosen, tensors)
-    outside = [name for name in owned[None] if name not in names.values()]
+            taken |= set(left.values())
+    outside = [name for name in owned[None] if name not in taken]
     images = beside.normalization({name: tensors[name] for name in (*outside, *names.values())})
     if images is not None:
         dropped += [Dropped(name, Reason.NORMALIZATION) for name in images]
         names = {name: full for name, full in names.items() if full not in images}
         outside = [name for name in outside if name not in images]
     dropped += [Dropped(name, beside.reason_of(name, tensors[name]) or Reason.OUTSIDE) for name in outside]
-    marked = names.pop(MINDCV_MARK, None) is not None
+    marked = next((dialect for dialect, mark in MARKS.items() if names.pop(mark, None) is not None), None)
     return Found(
         prefix=chosen,
         names=names,
         tensors={name: tensors[full] for name, full in names.items()},
-        averaged=_is_averaged(chosen),
-        both=len({_is_averaged(prefix) for prefix in networks}) == 2,
+        averaged=chosen in averaged,
+        both=len({prefix in averaged for prefix in networks}) == 2,
         dropped=dropped,
         marked=marked,
         normalization=None if images is None else (tensors[images[0]], tensors[images[1]]),
@@ -105,7 +112,7 @@ def _sorted_out(
     dropped: list[Dropped] = []
     for full in owned:
         name = full.removeprefix(prefix)
-        is_inside = _INSIDE.fullmatch(name) is not None or name == MINDCV_MARK
+        is_inside = _INSIDE.fullmatch(name) is not None or name in MARKS.values()
         reason = beside.reason_of(name, None if is_inside else tensors[full])
         if reason is None:
             names[name] = full
@@ -123,11 +130,13 @@ def _beside(prefix: str, tensors: Mapping[str, StoredTensor]) -> dict[str, str]:
     return {name.removeprefix(parent): name for name in tensors if starts and name.startswith(starts)}
 
 
-def _choose(networks: list[str], tensors: Mapping[str, StoredTensor], asked: Asked) -> tuple[str, tuple[str, ...]]:
+def _choose(
+    networks: list[str], averages: set[str], tensors: Mapping[str, StoredTensor], asked: Asked
+) -> tuple[str, tuple[str, ...]]:
     if asked.prefix is not None or asked.select is not None:
         return _asked_for(networks, asked), ()
-    averaged = [prefix for prefix in networks if _is_averaged(prefix)]
-    plain = [prefix for prefix in networks if prefix not in averaged]
+    averaged = [prefix for prefix in networks if prefix in averages]
+    plain = [prefix for prefix in networks if prefix not in averages]
     if asked.ema and not averaged:
         raise WeightsError("There are no averaged (EMA) weights in the file.", fix="Leave out --ema.")
     students, teachers = (_with_part(networks, part) for part in ("student", "teacher"))
@@ -137,6 +146,11 @@ def _choose(networks: list[str], tensors: Mapping[str, StoredTensor], asked: Ask
         return teachers[0], (
             "The file holds DINO's student and teacher; took the teacher, which is what DINO publishes. "
             "--select student takes the other.",
+        )
+    if _MMENGINE in tensors and len(plain) == len(averaged) == 1:
+        return averaged[0], (
+            "mmengine saves the averaged weights as state_dict and the plain ones as ema_state_dict; took the averaged "
+            "ones, which it loads itself. --select ema_state_dict takes the plain ones.",
         )
     wanted = averaged if asked.ema or not plain else plain
     if len(wanted) > 1:
@@ -151,9 +165,9 @@ def _choose(networks: list[str], tensors: Mapping[str, StoredTensor], asked: Ask
 
 def _asked_for(networks: list[str], asked: Asked) -> str:
     if asked.prefix is not None:
-        found = [prefix for prefix in networks if prefix.rstrip(".") == asked.prefix.rstrip(".")]
+        found = [prefix for prefix in networks if prefix.rstrip("./:_") == asked.prefix.rstrip("./:_")]
     else:
-        found = [prefix for prefix in networks if asked.select in (_shown(prefix), *prefix.split(".")[:-1])]
+        found = [prefix for prefix in networks if asked.select in (_shown(prefix), *prefix.split("."))]
     if len(found) == 1:
         return found[0]
     how = f"--prefix {asked.prefix}" if asked.prefix is not None else f"--select {asked.select}"
@@ -174,24 +188,26 @@ def _with_part(networks: list[str], part: str) -> list[str]:
     return [prefix for prefix in networks if part in prefix.split(".")]
 
 
-def _is_averaged(prefix: str) -> bool:
+def _is_averaged(prefix: str, tensors: Iterable[str]) -> bool:
+    if _MMENGINE in tensors and prefix.startswith(("state_dict.", "ema_state_dict.")):
+        return prefix.startswith("state_dict.")
     return any(_AVERAGED.fullmatch(part) for part in prefix.split(".")[:-1])
 
 
 def _shown(prefix: str) -> str:
-    return prefix.rstrip(".") or _TOP
+    return prefix.rstrip("./:_") or _TOP
 
 
 def _listed(networks: list[str]) -> str:
     return ", ".join(map(_shown, networks))
 
 
-def _reason_left(prefix: str, chosen: str, networks: list[str]) -> Reason:
-    if _is_averaged(prefix) and not _is_averaged(chosen):
-        return Reason.AVERAGED
-    if prefix not in networks:
-        return Reason.OPTIMIZER
-    return Reason.NOT_SELECTED if _is_averaged(prefix) == _is_averaged(chosen) else Reason.PLAIN
+def _reason_left(prefix: str, chosen: str, networks: list[str], averaged: set[str]) -> Reason:
+    if prefix in networks:
+        if (prefix in averaged) == (chosen in averaged):
+            return Reason.NOT_SELECTED
+        return Reason.AVERAGED if prefix in averaged else Reason.PLAIN
+    return Reason.AVERAGED if prefix in averaged and chosen not in averaged else Reason.OPTIMIZER
 
 
 def _notes(dropped: list[Dropped]) -> list[str]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints import checkpoint, strings
 from xcit_hub.checkpoints.beside import Dropped
 from xcit_hub.checkpoints.check import Doubts, checked
 from xcit_hub.checkpoints.checkpoint import Checkpoint, StoredTensor
 from xcit_hub.checkpoints.dialect import settle
-from xcit_hub.checkpoints.families import Kind, Naming
+from xcit_hub.checkpoints.families import Kind
 from xcit_hub.checkpoints.identify import identify
 from xcit_hub.checkpoints.reading import Asked, Evidence, Reading
 from xcit_hub.checkpoints.sidecar import check_config
@@ -42,7 +42,9 @@ class Weights:
         sources: our name → the names it had in the file; none for what a conversion made up.
         assumed: whether nothing tells the architecture from the one of the other image size.
         head_untrained: whether the classifier is random numbers.
-        normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them.
+        doubts: those of the notes that say which tensors look untrained or damaged.
+        normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them,
+            or the file it was converted from.
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -50,7 +52,7 @@ class Weights:
     num_classes: int
     in_chans: int
     dialect: DialectName
-    family: Naming
+    family: Family
     evidence: str
     evidence_kind: Evidence
     kind: Kind
@@ -59,6 +61,7 @@ class Weights:
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     assumed: bool = False
     head_untrained: bool = False
+    doubts: list[str] = field(default_factory=list)
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -102,7 +105,8 @@ def load(
     for tensor in checked(weights.tensors, weights.sources, path, doubts).values():
         for _ in tensor.pieces():
             pass
-    weights.notes += doubts.notes()
+    weights.doubts = doubts.notes()
+    weights.notes += weights.doubts
     return weights
 
 
@@ -114,7 +118,8 @@ def weights_of(opened: Checkpoint, asked: Asked) -> Weights:
             step(reading)
         return _weights(reading)
     except WeightsError as error:
-        raise WeightsError(error.what, where=opened.path, fix=error.fix) from error
+        fix = error.fix or f"See what is in the file: xcit-hub inspect {opened.path.name}"
+        raise WeightsError(error.what, where=opened.path, fix=fix) from error
 
 
 def hold_against_config(weights: Weights, opened: Checkpoint) -> None:
@@ -128,7 +133,7 @@ def hold_against_config(weights: Weights, opened: Checkpoint) -> None:
         weights.notes.append(config.sentence)
 
 
-def family_of(reading: Reading) -> Naming:
+def family_of(reading: Reading) -> Family:
     """Return whose file it is: by its names, by what it says, and by what the caller says.
 
     Raises:
@@ -169,8 +174,12 @@ def _weights(reading: Reading) -> Weights:
 
 def _normalization(reading: Reading) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     if reading.found.normalization is None:
-        return None
-    mean, std = (tuple(map(float, np.ravel(tensor.numpy()))) for tensor in reading.found.normalization)
+        told = strings.normalization(reading.file.metadata)
+        if told is None:
+            return None
+        mean, std = told
+    else:
+        mean, std = (tuple(map(float, np.ravel(tensor.numpy()))) for tensor in reading.found.normalization)
     if not np.isfinite([*mean, *std]).all() or min(std) <= 0:
         raise WeightsError(
             f"The normalisation beside the network is not one: mean {mean}, deviation {std}.",

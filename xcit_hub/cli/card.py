@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from xcit_hub.process import answer_in_json
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -101,7 +103,7 @@ def new(
 def check(
     places: Annotated[list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Cards, or folders of cards.")],
     form: Annotated[Form | None, typer.Option(help="Whose rules; default: the form that each card has.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the faults as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", callback=answer_in_json, help="Print the faults as JSON.")] = False,
 ) -> None:
     """Hold cards of any form against their hub's rules. Exits 1 if any has an error; warnings do not count.
 

@@ -129,6 +129,11 @@ def load(
     image: Annotated[Path | None, typer.Option(help="Classify this image and print the five best classes.")] = None,
     exif: Annotated[bool, typer.Option("--exif", help="Turn the image as its EXIF orientation says.")] = False,
     dialect: Dialect = None,
+    model: Annotated[
+        str | None, typer.Option(help="The architecture of a bare file, where several have its tensors.")
+    ] = None,
+    select: Annotated[str | None, typer.Option(help="Which of several networks in the file: teacher.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Under which prefix exactly the network is.")] = None,
     ignore_field: IgnoreField = None,
     as_json: AsJson = False,
 ) -> None:
@@ -154,6 +159,9 @@ def load(
             offline=offline,
             token=token_in(token_env),
             dialect=name,
+            model=model,
+            select=select,
+            prefix=prefix,
             ignore_fields=ignore_field or (),
         )
         best = predict(network, image, exif=exif) if image is not None else []
@@ -189,11 +197,12 @@ def _checkpoints(names: list[str]) -> Table:
 
     from xcit_hub.variants import CHECKPOINTS
 
-    table = Table("checkpoint", "dialect", "input", "top-1", "source", box=None)
+    table = Table("checkpoint", "dialect", "input", "figure", "source", box=None)
     for name in names:
         entry = CHECKPOINTS[name]
-        top1 = f"{entry.accuracies[0].top1:.2f}" if entry.accuracies else ""
-        table.add_row(name, entry.dialect, str(entry.preprocessing.image_size), top1, entry.repository or entry.url)
+        accuracy = [f"top-1 {figure.top1:.2f}" for figure in entry.accuracies[:1]]
+        figure = (accuracy or [f"{measure.name} {measure.value:g}" for measure in entry.measures])[0]
+        table.add_row(name, entry.dialect, str(entry.preprocessing.image_size), figure, entry.repository or entry.url)
     return table
 
 

@@ -50,7 +50,8 @@ def parity(
     """Compare logits, tokens and every block with timm on the same weights. Exits 1 if any comparison fails.
 
     The truth is PyTorch's network in double precision; ours may be twice as far from it as PyTorch's own float32.
-    With --against, compare two networks instead: tensors, preprocessing, and what they compute.
+    With --against, compare two networks instead: tensors, preprocessing, and what they compute; one of them may be an
+    exported file (.onnx, .mindir), which its own runtimes run.
 
     Examples:
 
@@ -61,6 +62,8 @@ def parity(
         xcit-hub parity converted.safetensors
 
         xcit-hub parity converted.safetensors --against timm/xcit_tiny_12_p16_224.fb_in1k
+
+        xcit-hub parity exported.onnx --against best.ckpt
     """
     from xcit_hub import variants
     from xcit_hub.errors import InputError

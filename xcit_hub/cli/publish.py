@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xcit_hub.cli.shared import AsJson, Dialect, TokenEnv, console, short, token_in, working
+from xcit_hub.cli.shared import AsJson, Dialect, TokenEnv, console, print_notes, short, token_in, working
 
 if TYPE_CHECKING:
     from xcit_hub.hub.publish import PartlyPublishedError, Publication
@@ -39,6 +39,7 @@ def publish(
     parity: Annotated[
         bool, typer.Option("--parity/--no-parity", help="Prove the weights against PyTorch (needs the timm extra).")
     ] = True,
+    also: Annotated[str | None, typer.Option(help="Exports to publish beside the weights: onnx,mindir.")] = None,
     token_env: TokenEnv = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,6 +53,8 @@ def publish(
 
         xcit-hub publish tiny.ckpt me/xcit-tiny --to modelers --to modelscope --to hugging-face
 
+        xcit-hub publish tiny.ckpt me/xcit-tiny --to ./my-hub --also onnx,mindir
+
         xcit-hub publish tiny.ckpt me/xcit_tiny --to mindspore-hub:../hub --meta card.yaml
     """
     from xcit_hub.hub.publish import PartlyPublishedError, publish_to
@@ -64,7 +67,8 @@ def publish(
                 checkpoint, name, to or [None],
                 run=run, meta=meta, private=private, revision=revision, create_pr=create_pr, dry_run=dry_run,
                 model=model, dialect=checked(dialect).name if dialect is not None else None, labels=labels, ema=ema,
-                parity=parity, token=token_in(token_env), on_stage=show,
+                parity=parity, also=[kind.strip() for kind in also.split(",")] if also is not None else (),
+                token=token_in(token_env), on_stage=show,
             )  # fmt: skip
         except PartlyPublishedError as error:
             published, failed = list(error.done), error
@@ -93,6 +97,7 @@ def _print(done: Publication) -> None:
         out.print(done.card, markup=False)
         out.print()
     out.print(table)
+    print_notes(done.notes)
     for path in done.repaired:
         out.print(f"repaired: {path} was damaged where it is kept, and is whole again", style="yellow", markup=False)
     out.print(f"{_verdict(done)}  {done.url}" + (f"  revision {done.revision}" if done.revision else ""))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xcit_hub.errors import InputError
+from xcit_hub.process import answer_in_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,7 @@ Hub = Annotated[
 ]
 CacheDir = Annotated[Path | None, typer.Option(help="Folder for fetched files; huggingface_hub's cache by default.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", callback=answer_in_json, help="Print JSON.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
 TokenEnv = Annotated[
     str | None,

@@ -163,19 +163,20 @@ def _decoded(
 
 
 def _in_mode(image: Image.Image, mode: Literal["RGB", "L"], exif: bool, name: object) -> Image.Image:
+    told = image.format  # which turning forgets
     if exif:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _in_bytes(image, name)
+        image = _in_bytes(image, told, name)
     return image if image.mode == mode else image.convert(mode)
 
 
-def _in_bytes(image: Image.Image, name: object) -> Image.Image:
+def _in_bytes(image: Image.Image, file_format: str | None, name: object) -> Image.Image:
     """Scale an image of more than 8 bits a pixel to bytes; Pillow's own conversion cuts off at 255."""
     values = np.asarray(image).astype(np.float64)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    # Older Pillow opens 16-bit PNG files in mode I.
-    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    # Older Pillow opens 16-bit PNG files in mode I, and any scales Netpbm's greys of more than 8 bits to 16 there.
+    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM"))
     if is_16_bit and low >= 0 and high <= 65535:
         values = values / 257.0
     elif image.mode == "F" and low >= 0 and high <= 1:

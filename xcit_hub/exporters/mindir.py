@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from xcit_hub.errors import InputError
+from xcit_hub.files import mode_of_new_file
 
 _FOREIGN = (b"Custom", b".so", os.fsencode(Path.home()), os.fsencode(Path(__file__).parents[1]))
 
 
 def write(
-    network: Any, target: str | os.PathLike[str], image_size: tuple[int, int], *, batch: int | None = None
+    network: Any,
+    target: str | os.PathLike[str],
+    image_size: tuple[int, int],
+    *,
+    batch: int | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write a network in evaluation mode.
 
@@ -22,9 +28,10 @@ def write(
         network: a plain :class:`xcit_hub.models.XCiT` or ``XCiTFeatures``.
         image_size: (height, width) in pixels, fixed: MindSpore decides the token grid when it compiles.
         batch: images in a batch; None leaves it to the caller.
+        metadata: what the file is to say of itself, in MINDIR's ``user_info``.
 
     Raises:
-        InputError: the network holds operations compiled for this machine.
+        InputError: the network holds operations compiled for this machine, or the file would be several.
     """
     import mindspore
     import numpy as np
@@ -36,26 +43,45 @@ def write(
     else:
         image = mindspore.Tensor(np.zeros((batch, *shape), np.float32))
     network.set_train(False)
+
+    def complete(model: Any) -> None:  # called with the graph, before the parameters' values come in
+        _refuse_foreign(model)
+        for key, value in (metadata or {}).items():
+            model.user_info.add(key=key, value=value)
+
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-        mindspore.export(network, image, file_name=str(Path(scratch) / path.stem), file_format="MINDIR")
+        stem = str(Path(scratch) / path.stem)
+        mindspore.export(network, image, file_name=stem, file_format="MINDIR", custom_func=complete)
         written = sorted(Path(scratch).iterdir())
-        _refuse_foreign(written)
         if [file.suffix for file in written] != [".mindir"]:
             raise InputError(
-                f"MindSpore split the file into {len(written)}, as it does above 1 GiB; that is not supported.",
+                f"MindSpore splits the file into {len(written)}, as it does above 1 GiB; that is not supported.",
                 where=path,
                 fix="Export ONNX, or a smaller architecture.",
             )
+        written[0].chmod(mode_of_new_file(path))  # MindSpore's is for this user's eyes only
         written[0].replace(path)
     return [path]
 
 
-def _refuse_foreign(files: Sequence[Path]) -> None:
-    for file in files:
-        content = file.read_bytes()
-        for mark in _FOREIGN:
-            if mark in content:
-                raise InputError(
-                    f"The graph names {os.fsdecode(mark)!r}, which other machines do not have.",
-                    fix="Export network.portable(), which computes by MindSpore's own operations.",
-                )
+def _refuse_foreign(model: Any) -> None:
+    graph = type(model)()
+    graph.CopyFrom(model)
+    _forget_values(graph)  # among so many bytes any three stand somewhere
+    content = graph.SerializeToString()
+    for mark in _FOREIGN:
+        if mark in content:
+            raise InputError(
+                f"The graph names {os.fsdecode(mark)!r}, which other machines do not have.",
+                fix="Export network.portable(), which computes by MindSpore's own operations.",
+            )
+
+
+def _forget_values(message: Any) -> None:
+    message_type = 11  # google.protobuf's TYPE_MESSAGE
+    for kind, value in message.ListFields():
+        if kind.name == "raw_data":
+            message.ClearField("raw_data")
+        elif kind.type == message_type:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _forget_values(part)

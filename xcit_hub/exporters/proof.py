@@ -6,8 +6,8 @@ The truth is PyTorch's network in double precision on the same weights (:mod:`xc
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xcit_hub.exporters import runtimes
 from xcit_hub.exporters.form import Form
-from xcit_hub.parity import random_images, torch_network
+from xcit_hub.parity import proof_size, random_images, torch_network
 from xcit_hub.parity.rule import Check, Reference
 from xcit_hub.variants import Architecture, DialectName
 
@@ -53,48 +53,47 @@ class FileProof:
 
 def prove(
     file: str | os.PathLike[str],
-    runtime: str,
+    chosen: Sequence[str],
     arrays: Mapping[str, Array],
     architecture: Architecture,
     dialect: DialectName,
     form: Form,
-) -> FileProof:
-    """Run a file on a few batches and judge each output.
+    stage: Callable[[str], None] = lambda _: None,
+) -> Iterator[FileProof]:
+    """Run a file on a few batches by each runtime, one after the other, and judge each output.
 
     Args:
-        runtime: a key of :data:`xcit_hub.exporters.runtimes.RUNTIMES`.
+        chosen: keys of :data:`xcit_hub.exporters.runtimes.RUNTIMES`.
         arrays: the parameters that the file was made of, by MindCV's names.
+        stage: told in a few words what is going on.
 
     Raises:
-        XcitHubError: PyTorch or the runtime is not installed, or cannot run the file.
+        XcitHubError: PyTorch or a runtime is not installed, or cannot run the file.
     """
     network = torch_network(arrays, architecture, dialect, num_classes=form.num_classes, in_chans=form.in_chans)
     if form.dtype == "float16":
         network = network.half()
-    checks: list[Check] = []
     shapes = tuple(_shapes(architecture, form))
-    for shape in shapes:
-        image, pixels = _batch(shape, form)
-        reference = Reference(network, pixels, lambda net, images: _outputs(net, images, form))
-        found = runtimes.run(runtime, file, image)
-        if set(found) != set(reference.truth) and len(found) == len(reference.truth):
-            found = dict(zip(reference.truth, found.values(), strict=True))  # MINDIR does not name its outputs
-        checks += [
-            Check(**{**asdict_shallow(check), "what": f"{check.what} at {'×'.join(map(str, shape))}"})
-            for check in reference.check(found)
-        ]
-    return FileProof(runtime, shapes, tuple(checks))
-
-
-def asdict_shallow(check: Check) -> dict[str, Any]:
-    """Return a check's fields."""
-    return {name: getattr(check, name) for name in asdict(check)}
+    images, pixels = zip(*(_batch(shape, form) for shape in shapes), strict=True)
+    stage("PyTorch's network in double precision")
+    references = [Reference(network, each, lambda net, batch: _outputs(net, batch, form)) for each in pixels]
+    for runtime in chosen:
+        stage(f"running the file with {runtime}")
+        checks: list[Check] = []
+        for shape, reference, found in zip(shapes, references, runtimes.run(runtime, file, images), strict=True):
+            if set(found) != set(reference.truth) and len(found) == len(reference.truth):
+                # MINDIR does not name its outputs, and others name theirs otherwise.
+                found = dict(zip(reference.truth, found.values(), strict=True))
+            sides = "×".join(map(str, shape))
+            checks += [replace(check, what=f"{check.what} at {sides}") for check in reference.check(found)]
+        yield FileProof(runtime, shapes, tuple(checks))
 
 
 def _shapes(architecture: Architecture, form: Form) -> Sequence[tuple[int, ...]]:
     patch = architecture.patch_size
     sides = [form.image_size] if form.image_size else [(4 * patch, 4 * patch), (3 * patch, 6 * patch)]
-    batches = [form.batch] if form.batch else [1, 2]
+    large = form.image_size is not None and max(form.image_size) > proof_size(architecture)
+    batches = [form.batch] if form.batch else [1] if large else [1, 2]
     return [(batch, form.in_chans, *side) for batch, side in zip(batches * 2, sides * 2, strict=False)][
         : max(len(sides), len(batches))
     ]

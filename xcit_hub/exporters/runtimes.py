@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +18,46 @@ from xcit_hub.errors import InputError, XcitHubError
 
 Array = NDArray[Any]
 Outputs = dict[str, Array]
+Run = Callable[[Array], Outputs]
 
 _LONGEST = 1800  # seconds
 
 
-def _onnxruntime(file: Path, image: Array) -> Outputs:
+def _onnxruntime(file: Path) -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"image": image}), strict=True))
+    given, names = session.get_inputs()[0].name, [output.name for output in session.get_outputs()]
+    return lambda image: dict(zip(names, session.run(names, {given: image}), strict=True))
 
 
-def _openvino(file: Path, image: Array) -> Outputs:
+def _openvino(file: Path) -> Run:
     import openvino
 
     # OpenVINO computes in bfloat16 where the processor can, unless it is told not to.
     compiled = openvino.compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    results = compiled({"image": image})
-    return {output.any_name: np.asarray(results[output]) for output in compiled.outputs}
+
+    def run(image: Array) -> Outputs:
+        results = compiled([image])
+        return {output.any_name: np.array(results[output]) for output in compiled.outputs}
+
+    return run
 
 
-def _mindspore(file: Path, image: Array) -> Outputs:
+def _mindspore(file: Path) -> Run:
     import mindspore
 
     network = mindspore.nn.GraphCell(mindspore.load(str(file)))
-    found = network(mindspore.Tensor(image))
-    values = found if isinstance(found, tuple) else (found,)
-    return {f"output.{index}": value.float().asnumpy() for index, value in enumerate(values)}
+
+    def run(image: Array) -> Outputs:
+        found = network(mindspore.Tensor(image))
+        values = found if isinstance(found, tuple) else (found,)
+        return {f"output.{index}": value.float().asnumpy() for index, value in enumerate(values)}
+
+    return run
 
 
-RUNTIMES: Mapping[str, Callable[[Path, Array], Outputs]] = {
+RUNTIMES: Mapping[str, Callable[[Path], Run]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "mindspore": _mindspore,
@@ -60,12 +69,12 @@ def installed(runtime: str) -> bool:
     return importlib.util.find_spec(runtime) is not None
 
 
-def run(runtime: str, file: str | os.PathLike[str], image: Array) -> Outputs:
-    """Run a file on a batch in a fresh process and return its outputs by name.
+def run(runtime: str, file: str | os.PathLike[str], images: Sequence[Array]) -> list[Outputs]:
+    """Run a file on a few batches, in one fresh process, and return the outputs of each by name.
 
     Args:
         runtime: a key of :data:`RUNTIMES`.
-        image: what the file's input ``image`` takes.
+        images: what the file's input takes.
 
     Raises:
         InputError: the runtime is not installed.
@@ -74,17 +83,10 @@ def run(runtime: str, file: str | os.PathLike[str], image: Array) -> Outputs:
     if not installed(runtime):
         raise InputError(f"{runtime} is not installed.", fix=f"pip install {runtime}")
     with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
-        given, found = Path(scratch) / "image.npy", Path(scratch) / "outputs.npz"
-        np.save(given, image)
-        command = [
-            sys.executable,
-            "-m",
-            "xcit_hub.exporters.runtimes",
-            runtime,
-            os.fspath(file),
-            str(given),
-            str(found),
-        ]
+        given, found = Path(scratch) / "images.npz", Path(scratch) / "outputs.npz"
+        np.savez(given, *images)
+        module = "xcit_hub.exporters.runtimes"
+        command = [sys.executable, "-m", module, runtime, os.fspath(file), str(given), str(found)]
         done = subprocess.run(  # noqa: S603  (our own module)
             command, capture_output=True, text=True, timeout=_LONGEST, check=False, env={**os.environ, "GLOG_v": "3"}
         )
@@ -94,11 +96,23 @@ def run(runtime: str, file: str | os.PathLike[str], image: Array) -> Outputs:
                 f"{runtime} could not run the file: {last}", where=file, fix="Report it with the command that was run."
             )
         with np.load(found) as archive:
-            return {name: archive[name] for name in archive.files}
+            outputs: list[Outputs] = [{} for _ in images]
+            for key in archive.files:
+                number, _, name = key.partition(":")
+                outputs[int(number)][name] = archive[key]
+            return outputs
+
+
+def _main(runtime: str, file: str, given: str, found: str) -> None:
+    run = RUNTIMES[runtime](Path(file))
+    with np.load(given) as images:
+        outputs = [run(images[key]) for key in images.files]
+    np.savez(
+        found, **{f"{number}:{name}": value for number, each in enumerate(outputs) for name, value in each.items()}
+    )
 
 
 if __name__ == "__main__":
-    _runtime, _file, _given, _found = sys.argv[1:]
-    np.savez(_found, **RUNTIMES[_runtime](Path(_file), np.load(_given)))
+    _main(*sys.argv[1:])
     sys.stdout.flush()
     os._exit(0)  # MindSpore prints hundreds of lines when the interpreter takes its cells down

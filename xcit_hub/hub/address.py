@@ -25,13 +25,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from xcit_hub.errors import InputError, UnknownNameError, closest
 from xcit_hub.hub.sites import SITES, Site, model_of_page, of_page
-from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, checkpoint
+from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, PublishedCheckpoint, checkpoint
 
 FOLDER = "folder"
 HUGGING_FACE = "hugging-face"
@@ -39,12 +39,16 @@ MINDSPORE_HUB = "mindspore-hub"
 LOCAL = "local"
 ANY = "any/model"  # where a hub is meant, and none of its models
 
-CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar")
+CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".th", ".pkl", ".index.json")
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+[a-z0-9]+)?://", re.IGNORECASE)
 _AUTHORITY = re.compile(r"^[^/]*://[^/]*")  # an @ in there would be a user's name, not a revision
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}$")
-_PASTED = ("huggingface.co/", "hf.co/", "www.huggingface.co/")
+_PASTED = ("huggingface.co/", "hf.co/", "www.huggingface.co/", "hf-mirror.com/", "github.com/")
+# Hosts that show what another hub holds, by its protocol.
+_MIRRORS = ("hf-mirror.com", "www.hf-mirror.com")
+# First parts of Hugging Face's pages that are not a model's owner.
+_OTHER_PAGES = ("models", "datasets", "spaces", "docs", "papers", "collections", "settings", "join", "login", "blog")
 _TORCH_HUB = re.compile(r"^facebookresearch/(?:xcit|dino)(?::[A-Za-z0-9._-]*(?=[/:]))?[/:]")
 _DINO = re.compile(r"(?:dino_xcit_|xcit_(?=.*_dino$))([a-z]+_[0-9]+)_c?p([0-9]+)(?:_224)?(?:_dino)?")
 _PAGES = ("tree", "blob", "resolve", "raw", "commit")
@@ -89,7 +93,7 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
         InputError: the id or revision has a form that no rule admits, or names two revisions.
         UnknownNameError: a bare name that is in no table; the message offers the closest.
     """
-    model_id = os.fspath(model_id).strip()
+    model_id = os.fspath(model_id).strip().strip("\"'")
     if not model_id or not model_id.isprintable():
         raise InputError(
             f"{model_id!r:.200} is not a model id.", fix="Give a name such as xcit_tiny_12_p16_224.fb_in1k, or a path."
@@ -97,12 +101,13 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
     if hub is not None:
         return _in_hub(hub, *_split_revision(model_id, revision))
     prefix, _, rest = model_id.partition(":")
+    prefix = prefix.lower()
     if prefix in ("hf-hub", "hf_hub"):
-        name, revision = _split_revision(rest, revision)
+        name, revision = _split_revision(rest.strip("/"), revision)
         return Address(HUGGING_FACE, _checked_name(name), revision=revision)
     if prefix == "local-dir":
         return _local(rest, revision)
-    if model_id.startswith(_PASTED):
+    if model_id.lower().startswith(_PASTED):
         model_id = f"https://{model_id}"
     scheme = _SCHEME.match(model_id)
     if scheme is not None:
@@ -112,7 +117,7 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
     name, revision = _split_revision(model_id, revision)
     if name.startswith("mindspore/"):
         return Address(MINDSPORE_HUB, _checked_name(name), revision=revision)
-    published = published_name(name)
+    published = published_name(name.removeprefix("timm/") if name.removeprefix("timm/") in ARCHITECTURES else name)
     if published is not None:
         return _by_table(published, revision)
     if name.startswith("timm/"):
@@ -136,11 +141,15 @@ def published_name(name: str) -> str | None:
     """Return the table's name for weights under any name that their publishers give them, or None.
 
     Known are timm's, with or without its repository, facebook's (``xcit_tiny_12_p16``, ``…_224_dist``,
-    ``xcit_small_12_cp16_dino``) and torch.hub's (``dino_xcit_small_12_p16``, ``facebookresearch/xcit:main/…``).
+    ``xcit_small_12_cp16_dino``), torch.hub's (``dino_xcit_small_12_p16``, ``facebookresearch/xcit:main/…``),
+    MMPretrain's (``xcit-nano-12-p16_3rdparty_in1k``), RobustBench's and every published file's own.
     """
     name = _TORCH_HUB.sub("", name)
     if name in CHECKPOINTS or name in ARCHITECTURES:
         return name
+    called = next((entry.name for entry in CHECKPOINTS.values() if name in _called(entry)), None)
+    if called is not None:
+        return called
     dino = _DINO.fullmatch(name)
     if dino is not None:
         name = f"xcit_{dino.group(1)}_p{dino.group(2)}_224.fb_dino"
@@ -150,6 +159,10 @@ def published_name(name: str) -> str | None:
             stem += "_224"
         name = f"{stem}.{'fb_dist_in1k' if name.endswith('_dist') else 'fb_in1k'}"
     return name if name in CHECKPOINTS else None
+
+
+def _called(entry: PublishedCheckpoint) -> tuple[str, ...]:
+    return (entry.file.removesuffix(".tar").rpartition(".")[0], *entry.aliases)
 
 
 def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str | None = None) -> Address:
@@ -246,15 +259,24 @@ def _by_scheme(scheme: str, model_id: str, revision: str | None) -> Address:
 
 def _by_web_address(link: str, revision: str | None) -> Address:
     parts = parsed(without_secret(link))
-    known = next((entry.name for entry in CHECKPOINTS.values() if entry.url == link.partition("?")[0]), None)
+    host = parts.netloc.lower()
+    address = f"https://{host}{parts.path}"  # its publishers serve either scheme
+    known = next((entry.name for entry in CHECKPOINTS.values() if entry.url == address), None)
     if known is not None:
         return _by_table(known, revision)
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    if parts.netloc in ("huggingface.co", "hf.co", "www.huggingface.co", urlsplit(endpoint).netloc):
-        return _by_page([unquote(part) for part in parts.path.strip("/").split("/")], link, revision)
+    if host in ("huggingface.co", "hf.co", "www.huggingface.co", urlsplit(endpoint).netloc, *_MIRRORS):
+        found = _by_page([unquote(part) for part in parts.path.strip("/").split("/")], link, revision)
+        return replace(found, location=f"https://{_MIRRORS[0]}") if host in _MIRRORS else found
+    is_card = "/assets/" in parts.path and parts.path.endswith(".md")  # MindSpore Hub's are on GitCode too
     site = of_page(parts)
-    if site is not None:
+    if site is not None and not is_card:
         return _by_site_page(site, parts, link, revision)
+    if host in ("github.com", "www.github.com") and not parts.path.endswith(".md"):
+        raise InputError(
+            f"The link {link!r} leads to a repository of code.",
+            fix="Link to a card (….md), or download the checkpoint and give its path.",
+        )
     if not parts.path.endswith(".md") and "/assets/" not in parts.path and "hub" not in parts.netloc:
         raise InputError(
             f"The link {link!r} is neither a MindSpore Hub card nor a page of {endpoint} or of another known hub.",
@@ -265,6 +287,10 @@ def _by_web_address(link: str, revision: str | None) -> Address:
 
 def _by_page(parts: list[str], link: str, revision: str | None) -> Address:
     """Read a page of a Hugging Face endpoint: a repository, one revision of it (``tree``), or a file (``blob`` …)."""
+    if len(parts) < 2 or parts[0] in _OTHER_PAGES:
+        raise InputError(
+            f"The link {link!r} is not a model's page.", fix="Link to the model's own page: https://HOST/org/name."
+        )
     name, revision = _split_revision("/".join(parts[:2]), revision)
     kind, rest = (parts[2], parts[3:]) if len(parts) > 2 else ("", [])
     if kind not in _PAGES or not rest:
@@ -327,12 +353,13 @@ def _by_table(name: str, revision: str | None) -> Address:
     published = checkpoint(name)
     if published.repository is not None:
         return Address(HUGGING_FACE, published.repository, revision=revision)
-    if published.family == "mindcv":
+    if published.name == f"{published.architecture}.ms_in1k":  # the one that its card links to
         return Address(MINDSPORE_HUB, f"mindspore/{published.architecture}", revision=revision)
+    same = f" The same weights are {published.copy_of}, which is on a hub." if published.copy_of else ""
     raise InputError(
         f"The weights {name!r} are on no hub.",
         where=published.url,
-        fix="Download that file and give its path.",
+        fix=f"Download that file and give its path.{same}",
     )
 
 
@@ -353,7 +380,7 @@ def _is_spelled_as_path(model_id: str) -> bool:
     return (
         model_id in (".", "..", "~")
         or model_id.startswith(("/", "./", "../", "~/"))
-        or model_id.endswith(CHECKPOINT_SUFFIXES)
+        or model_id.lower().endswith(CHECKPOINT_SUFFIXES)
     )
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
-from xcit_hub.checkpoints.families import Naming
+from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.variants import (
     ARCHITECTURES,
@@ -22,10 +22,12 @@ from xcit_hub.variants import (
     DIALECTS,
     Architecture,
     DialectName,
+    Family,
     Preprocessing,
     PublishedCheckpoint,
     Shape,
     architecture,
+    has_name,
     reshaped,
 )
 
@@ -33,16 +35,11 @@ FILE_NAME = "xcit_hub.json"
 # The second is written where the first one's readers would prepare images wrongly: other crop modes, other shapes.
 _FORMATS = ("xcit-hub/1", "xcit-hub/2")
 
-# Strings of a checkpoint file that travel with its weights.
-PREPROCESSING = "xcit_hub.preprocessing"
-CLASSES = "xcit_hub.classes"
-
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
 IMAGENET_MEAN = Preprocessing.mean
 IMAGENET_STD = Preprocessing.std
 
-_FAMILIES = ("timm", "facebook", "mindcv", "xcit-hub", "mmpretrain", "paddlevit")
 _MOST_CLASSES = 1_000_000
 _MOST_CHANNELS = 1024
 _LARGEST_SIDE = 4096
@@ -68,7 +65,7 @@ class Provenance:
     source: str = ""
     revision: str | None = None
     sha256: str | None = None
-    family: Naming | None = None
+    family: Family | None = None
     verified: Literal["full", "prefix", "none"] = "none"
     notes: tuple[str, ...] = ()
 
@@ -104,6 +101,14 @@ class ModelConfig:
         """The architecture's dimensions: its entry in the variant table, or its own."""
         return self.custom or architecture(self.architecture)
 
+    @property
+    def stored_as(self) -> str:
+        """The name by which a checkpoint's reader calls the architecture; in one of no table, strides do not show."""
+        shape = self.shape
+        if has_name(self.architecture) and architecture(self.architecture) == shape:
+            return self.architecture
+        return f"xcit_custom_{shape.embed_dim}x{shape.depth}_h{shape.num_heads}_p{2 ** len(shape.stem_strides)}_224"
+
     def to_json(self, weights: Mapping[str, str] | None = None) -> str:
         """Write ``xcit_hub.json``: this record and the SHA-256 of each weights file beside it."""
         seen = self.preprocessing
@@ -118,7 +123,6 @@ class ModelConfig:
 
 _FIELDS = frozenset(each.name for each in fields_of(ModelConfig))
 _SHAPE_FIELDS = frozenset(each.name for each in fields_of(Preprocessing))
-_CUSTOM_FIELDS = frozenset(each.name for each in fields_of(Architecture))
 _SOURCE_FIELDS = frozenset(each.name for each in fields_of(Provenance))
 
 
@@ -149,26 +153,62 @@ def from_json(text: str, *, where: object = None, ignore: frozenset[str] = froze
         HubError: it is not such a file, or a field has a value that no model can have.
     """
     record = parsed(text, where)
-    ignored = [name for name in record if name in ignore]
-    for name in ignored:
-        del record[name]
+    inner = {f"{name}.": dict(value) for name, value in record.items() if isinstance(value, dict) and name != "weights"}
+    ignored = drop_ignored({"": record, **inner}, ignore)
+    record |= {level.removesuffix("."): value for level, value in inner.items() if level.removesuffix(".") in record}
     if record.pop("format", None) not in _FORMATS:
         raise malformed(f"its format is not {_FORMATS[0]!r} or {_FORMATS[1]!r}; a later version wrote it", where)
     weights = record.pop("weights", {})
     if not isinstance(weights, dict) or not all(_is_digest(value) for value in weights.values()):
         raise malformed("'weights' does not map files to SHA-256 digests", where)
     unknown = [name for name in record if name not in _FIELDS]
-    notes = [f"the description's {name} was ignored, as was asked for" for name in ignored]
+    notes = [ignored_note(name) for name in ignored]
     notes += [f"the description's field {name} is not known, and was not used" for name in unknown]
-    for level, known in (("preprocessing", _SHAPE_FIELDS), ("custom", _CUSTOM_FIELDS), ("provenance", _SOURCE_FIELDS)):
+    for level, known in (("preprocessing", _SHAPE_FIELDS), ("provenance", _SOURCE_FIELDS)):
         inside = record.get(level)
         if isinstance(inside, dict):
             names = [f"{level}.{name}" for name in inside if name not in known]
             notes += [f"the description's field {name} is not known, and was not used" for name in names]
             unknown += names
-    return Description(
-        validated(record, where), weights, dict.fromkeys(unknown, "unknown; of a later version?"), tuple(notes)
-    )
+    unused = dict.fromkeys(ignored, IGNORED) | dict.fromkeys(unknown, "unknown; of a later version?")
+    told = record.get("provenance")
+    for name, kinds in _OF_THE_READ_FILE.items():
+        value = told.get(name) if isinstance(told, dict) else None
+        if value not in kinds and not (isinstance(value, str) and str in kinds):
+            raise malformed(f"provenance.{name}: {value!r:.40} is not one of its kind", where)
+        if value not in (None, "none"):
+            unused[f"provenance.{name}"] = "of the file that was published; load says it of the one that it reads"
+    return Description(validated(record, where), weights, unused, tuple(notes))
+
+
+# Fields of a description's provenance that load finds out itself → what they may be.
+_OF_THE_READ_FILE: dict[str, tuple[object, ...]] = {
+    "revision": (None, str),
+    "sha256": (None, str),
+    "verified": (None, "full", "prefix", "none"),
+}
+
+IGNORED = "ignored, as was asked for"
+
+
+def drop_ignored(levels: Mapping[str, dict[str, Any]], ignore: frozenset[str]) -> list[str]:
+    """Delete the fields that are to be ignored, and return their full names.
+
+    Args:
+        levels: prefix of the fields' names → fields.
+        ignore: names, with their prefix or without.
+    """
+    dropped = []
+    for prefix, fields in levels.items():
+        for name in [name for name in fields if name in ignore or f"{prefix}{name}" in ignore]:
+            del fields[name]
+            dropped.append(f"{prefix}{name}")
+    return dropped
+
+
+def ignored_note(name: str) -> str:
+    """Say that a field was not read."""
+    return f"the description's {name} was ignored, as was asked for"
 
 
 def of_published(entry: PublishedCheckpoint) -> ModelConfig:
@@ -244,6 +284,12 @@ def preprocessing_to_metadata(preprocessing: Preprocessing, in_chans: int) -> st
         "crop_mode": preprocessing.crop_mode,
     }
     return json.dumps(record)
+
+
+def to_metadata(described: ModelConfig) -> dict[str, str]:
+    """Write the strings that :func:`with_metadata` reads."""
+    classes = {CLASSES: json.dumps(described.labels)} if described.labels else {}
+    return {PREPROCESSING: preprocessing_to_metadata(described.preprocessing, described.in_chans), **classes}
 
 
 def classes_from_metadata(text: str, num_classes: int, where: object) -> tuple[str, ...]:
@@ -372,7 +418,7 @@ def validated(fields: Mapping[str, object], where: object, *, custom: Architectu
         labels=tuple(_each(fields, "labels", str, where)),
         provenance=Provenance(
             source=_typed(provenance, "source", str, "", where),
-            family=_one_of(provenance, "family", (*get_args(Naming), None), where),
+            family=_one_of(provenance, "family", (*get_args(Family), None), where),
             notes=tuple(_each(provenance, "notes", str, where)),
         ),
         custom=custom or _custom(fields, where),
@@ -383,6 +429,10 @@ def validated(fields: Mapping[str, object], where: object, *, custom: Architectu
         _check_dimensions(config.custom, where)
     if not 0 <= config.num_classes <= _MOST_CLASSES or not 0 < config.in_chans <= _MOST_CHANNELS:
         raise malformed(f"{config.num_classes} classes and {config.in_chans} channels", where)
+    for name in ("mean", "std"):
+        levels = getattr(config.preprocessing, name)
+        if config.in_chans == 3 and len(levels) not in (1, 3):
+            raise malformed(f"{name}: {len(levels)} numbers for 3 channels", where)
     if len(config.labels) not in (0, config.num_classes):
         raise malformed(f"{len(config.labels)} labels for {config.num_classes} classes", where)
     return config
@@ -414,6 +464,8 @@ def _custom(fields: Mapping[str, object], where: object) -> Architecture | None:
         return None
     record = _typed(fields, "custom", dict, {}, where)
     shape = {name: value for name, value in record.items() if name not in ("name", "image_size")}
+    if record.get("name", fields.get("architecture")) != fields.get("architecture"):
+        raise malformed(f"'custom' is called {record['name']!r:.60}, the architecture otherwise", where)
     lacking = {"patch_size", "embed_dim", "depth", "num_heads", "tokens_norm", "image_size"} - record.keys()
     if lacking:
         raise malformed(f"'custom' lacks {', '.join(sorted(lacking))}", where)
@@ -433,7 +485,7 @@ def _check_dimensions(shape: Architecture, where: object) -> None:
         reshaped(shape, cast(Shape, {name: getattr(shape, name) for name in Shape.__annotations__}))
     except InputError as error:
         raise malformed(f"it has dimensions that no XCiT has: {error.what}", where) from error
-    if shape.image_size < 1:
+    if not 0 < shape.image_size <= _LARGEST_SIDE:
         raise malformed(f"it is of images of {shape.image_size} pixels", where)
 
 

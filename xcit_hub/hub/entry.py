@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.families import TIMM_TAGS
 from xcit_hub.files import sha256_of, write_text
 from xcit_hub.hub import config, timm_config
 from xcit_hub.hub.config import ModelConfig
@@ -34,14 +34,11 @@ def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], descr
     with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
         ours = Path(scratch) / "ours.safetensors"
         marks = {
+            "xcit_hub.architecture": description.stored_as,
             "xcit_hub.dialect": description.dialect,
             "xcit_hub.family": "xcit-hub",
-            config.PREPROCESSING: config.preprocessing_to_metadata(description.preprocessing, description.in_chans),
+            **config.to_metadata(description),
         }
-        if description.labels:
-            marks[config.CLASSES] = json.dumps(description.labels)
-        if description.custom is None:
-            marks["xcit_hub.architecture"] = description.architecture
         checkpoint.write(ours, arrays, marks)
         return write_from(folder, ours, description)
 
@@ -67,12 +64,19 @@ def converted(
     from xcit_hub.checkpoints.rewrite import rewrite
 
     # timm's layout holds the other dialect only under the name of this project's class for it.
-    tag = ".ms_in1k" if family == "timm" and description.dialect == "mindcv" else ""
-    model = description.architecture + tag if description.custom is None else None
+    tag = f".{TIMM_TAGS[description.dialect]}" if family == "timm" and description.dialect in TIMM_TAGS else ""
     with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as aside:
         # The converter describes what it writes in a file of its own; an entry has better descriptions.
         written = Path(aside) / target.name
-        report = rewrite(source, written, to=family, model=model, dialect=description.dialect, ema=ema).as_dict()
+        report = rewrite(
+            source,
+            written,
+            to=family,
+            model=description.stored_as + tag,
+            dialect=description.dialect,
+            ema=ema,
+            described=config.to_metadata(description),
+        ).as_dict()
         written.replace(target)
     report.pop("seconds")
     report["versions"] = {"xcit-hub": report["versions"]["xcit-hub"]}

@@ -7,8 +7,10 @@ cost nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import WeightsError
 from xcit_hub.hub.config import ModelConfig
@@ -40,6 +42,9 @@ def load(
     dtype: Dtype | None = None,
     mode: Mode | None = None,
     dialect: DialectName | None = None,
+    model: str | None = None,
+    select: str | None = None,
+    prefix: str | None = None,
     token: str | bool | None = None,
     force_download: bool = False,
     ignore_fields: Sequence[str] = (),
@@ -61,13 +66,16 @@ def load(
         dtype: what parameters are held in; float32 by default.
         mode: switch MindSpore to graph or PyNative mode for the whole process; unchanged by default.
         dialect: what network a bare file was trained in, where the file does not say; see ``xcit_hub.variants``.
+        model: which architecture a bare file is of, where several have the same tensors.
+        select, prefix: which of several networks in the file, by a part of its prefix or by the whole of it.
         token: overrides huggingface_hub's login and ``HF_TOKEN``; False sends none.
         force_download: fetch again what the cache holds.
         ignore_fields: fields of the model's description to read as if they were not there, such as
             ``"model_args.use_pos_embed"``; the network's provenance records it.
 
     Warns:
-        UserWarning: the classifier or the first convolution is not the file's.
+        UserWarning: the classifier or the first convolution is not the file's, a tensor looks untrained or damaged
+            (nothing but zeros or denormal numbers), or something of the description was not used.
 
     Raises:
         HubError: the model is in no place that was looked in, cannot be fetched, or is not what was published.
@@ -84,6 +92,7 @@ def load(
         id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, force=force_download,
         ignore_fields=ignore_fields,
     )  # fmt: skip
+    located = replace(located, asked=Asked(model=model, select=select, prefix=prefix))
     fetched = begin(located.fetch)
     from xcit_hub.hub.network import XCiT, checked_rates
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xcit_hub.checkpoints.checkpoint import shard_index_of
+from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.errors import HubError, InputError, XcitHubError
 from xcit_hub.files import sha256_of
 from xcit_hub.hub import address, cache, config, timm_config
@@ -24,7 +26,10 @@ PathLike = str | os.PathLike[str]
 _LARGEST_DESCRIPTION = 16 << 20
 
 # What a folder or repository may call its weights, best first: mapped files before copied ones, pickles last.
-_WEIGHTS = ("model.safetensors", "*.safetensors", "model.ckpt", "*.ckpt", "pytorch_model.bin", "*.pth", "*.pt", "*.bin")
+_WEIGHTS = (
+    *("model.safetensors", "*.safetensors.index.json", "*.safetensors", "model.ckpt", "*.ckpt"),
+    *("pytorch_model.bin", "*.bin.index.json", "*.pth", "*.pth.tar", "*.pt", "*.bin", "*.th"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Located:
     Args:
         description: what the files beside the weights say.
         weights: the path of its weights within the snapshot.
+        asked: what the caller says of the weights file, or wants of it.
     """
 
     address: address.Address
@@ -41,6 +47,7 @@ class Located:
     snapshot: Snapshot
     description: Description
     weights: str
+    asked: Asked = field(default_factory=Asked)
 
     @property
     def config(self) -> ModelConfig | None:
@@ -58,6 +65,9 @@ class Located:
         Raises:
             HubError: the bytes are not the ones the hub or the description promises.
         """
+        for name in self.snapshot.files:
+            if shard_index_of(Path(name)) == Path(self.weights):  # the index alone is no weights
+                self.store.fetch(self.snapshot, name)
         path = self.store.fetch(self.snapshot, self.weights)
         promised = self.snapshot.files[self.weights].digest
         # The store has just hashed a file whose whole SHA-256 is known.
@@ -93,7 +103,9 @@ def locate(
     store = open_store(where, context)
     snapshot = store.resolve(where.name, where.revision)
     described = _describe(store, snapshot, frozenset(ignore_fields))
-    weights = where.file or _weights_file(snapshot, described.digests)
+    _check_ignored(ignore_fields, described, snapshot)
+    is_file = where.store == address.LOCAL and Path(where.name).is_file()
+    weights = Path(where.name).name if is_file else where.file or _weights_file(snapshot, described.digests)
     if weights not in snapshot.files:
         raise HubError(f"There is no file {weights!r} there.", where=snapshot.origin, fix="Check the address.")
     return Located(where, store, snapshot, described, weights)
@@ -194,9 +206,15 @@ def _from_table(model_id: str, error: XcitHubError) -> ModelInfo | None:
         origin="the table of published checkpoints",
         revision=None,
         config=config.of_published(known),
-        weights=known.url.rpartition("/")[2],
-        files={known.url.rpartition("/")[2]: (None, known.sha256)},
-        notes=(f"no hub was asked: {error.what}", f"the file was published at {known.url}"),
+        weights=known.file,
+        files={known.file: (None, known.sha256)},
+        notes=(
+            f"no hub was asked: {error.what}",
+            f"the file was published at {known.url}",
+            *((known.notes,) if known.notes else ()),
+            *known.figures,
+            *((f"the same weights are {known.copy_of}",) if known.copy_of else ()),
+        ),
     )
 
 
@@ -235,6 +253,17 @@ def _describe(store: Store, snapshot: Snapshot, ignore: frozenset[str]) -> Descr
     return Description()
 
 
+def _check_ignored(names: Sequence[str], described: Description, snapshot: Snapshot) -> None:
+    ignored = [name for name, reason in described.unused.items() if reason == config.IGNORED]
+    for name in names:
+        if not any(full == name or full.endswith(f".{name}") for full in ignored):
+            raise InputError(
+                f"The model's description has no field {name!r} that could be ignored.",
+                where=snapshot.origin,
+                fix="`xcit-hub info ID` shows the description; leave out ignore_fields (--ignore-field).",
+            )
+
+
 def _text(store: Store, snapshot: Snapshot, path: str) -> str:
     size = snapshot.files[path].size
     if size is not None and size > _LARGEST_DESCRIPTION:
@@ -255,7 +284,7 @@ def _weights_file(snapshot: Snapshot, digests: Mapping[str, str]) -> str:
 
     candidates = digests or snapshot.files
     for pattern in _WEIGHTS:
-        found = sorted(path for path in candidates if fnmatchcase(path, pattern) and "/" not in path)
+        found = sorted(path for path in candidates if fnmatchcase(path.lower(), pattern) and "/" not in path)
         if len(found) > 1:
             raise HubError(
                 f"There are {len(found)} checkpoints here: {', '.join(found)}.",
@@ -265,7 +294,7 @@ def _weights_file(snapshot: Snapshot, digests: Mapping[str, str]) -> str:
         if found and found[0] in snapshot.files:
             return found[0]
     raise HubError(
-        "There are no weights here: no .safetensors, .ckpt, .bin or .pth file.",
+        "There are no weights here: no .safetensors, .ckpt, .bin, .pth or .pth.tar file.",
         where=snapshot.origin,
         fix="Check the id; `xcit-hub info ID` lists the files.",
     )

@@ -214,7 +214,7 @@ class XCiT(
         provenance = replace(described.provenance, notes=(*described.provenance.notes, *notes))
         network.config = replace(described, provenance=provenance)
         _prepare(network, dtype, mode)
-        for note in (*located.description.notes, *notes):
+        for note in (*located.description.notes, *weights.doubts, *notes):
             warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=3)
         return accelerated.accelerate(network)
 
@@ -373,7 +373,8 @@ def create_model(
             ``use_pos_embed``, ``eta``, ``tokens_norm``, as timm's ``Xcit`` takes them, and ``strides``.
 
     Warns:
-        UserWarning: the classifier or the first convolution is not the pretrained file's.
+        UserWarning: the classifier or the first convolution is not the pretrained file's, or a tensor of it looks
+            untrained or damaged.
 
     Raises:
         UnknownNameError: no such architecture, checkpoint or dialect.

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
 from xcit_hub.files import sha256_of, write_text
 from xcit_hub.hub import address, cache, config, entry
+from xcit_hub.hub import also as exports
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.read import of_weights
 from xcit_hub.hub.sites import SITES
 from xcit_hub.hub.stores import Checking, Context, Receipt, Snapshot, Store, open_store
-from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, DialectName
+from xcit_hub.variants import CHECKPOINTS, DialectName, has_name
 
 if TYPE_CHECKING:
     from cards.facts import CardYaml, Facts
@@ -64,6 +65,7 @@ class Publication:
         parity: the comparison's figures; ``None`` where it was left out.
         todo: what is left to a person, in order.
         repaired: files that were damaged where they are kept, and are whole again.
+        notes: which tensors look untrained or damaged.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Publication:
     parity: Mapping[str, Any] | None
     todo: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -92,6 +95,7 @@ class Publication:
             "parity": dict(self.parity) if self.parity is not None else None,
             "todo": list(self.todo),
             "repaired": list(self.repaired),
+            "notes": list(self.notes),
             "card": self.card,
         }
 
@@ -112,6 +116,7 @@ def publish(
     labels: PathLike | None = None,
     ema: bool = False,
     parity: bool = True,
+    also: Sequence[str] = (),
     token: str | bool | None = None,
     on_stage: OnStage = lambda _: None,
 ) -> Publication:
@@ -137,6 +142,8 @@ def publish(
         labels: the classes' names, one on each line; ImageNet's for weights trained there.
         ema: take the averaged weights of a training checkpoint.
         parity: False leaves the proof out (it needs PyTorch and timm), and the card says so.
+        also: exports that the entry is to have, ``"onnx"`` and ``"mindir"``: ``model.onnx`` of any batch and size,
+            ``model.mindir`` of the model's own size; run by their runtimes and judged, unless ``parity`` is False.
         on_stage: told the name of each stage as it begins.
 
     Raises:
@@ -148,8 +155,8 @@ def publish(
     _check_paths(checkpoint=checkpoint, name=name, run=run, meta=meta, labels=labels)
     (done,) = publish_to(
         checkpoint, name, [to], run=run, meta=meta, private=private, revision=revision, create_pr=create_pr,
-        dry_run=dry_run, model=model, dialect=dialect, labels=labels, ema=ema, parity=parity, token=token,
-        on_stage=on_stage,
+        dry_run=dry_run, model=model, dialect=dialect, labels=labels, ema=ema, parity=parity, also=also,
+        token=token, on_stage=on_stage,
     )  # fmt: skip
     return done
 
@@ -188,6 +195,7 @@ def publish_to(
     labels: PathLike | None = None,
     ema: bool = False,
     parity: bool = True,
+    also: Sequence[str] = (),
     token: str | bool | None = None,
     on_stage: OnStage = lambda _: None,
 ) -> list[Publication]:
@@ -208,6 +216,9 @@ def publish_to(
             "One token was given for several hubs, and each has its own.",
             fix="Put each hub's token into its own variable: HF_TOKEN, MODELERS_TOKEN, MODELSCOPE_API_TOKEN …",
         )
+    kinds = exports.checked(also)
+    if kinds and any(target.store == address.MINDSPORE_HUB for target in targets):
+        raise InputError("MindSpore Hub keeps cards, not files.", where="--also", fix="Leave it out for this hub.")
     context = Context(cache=cache.default_folder(), offline=address.offline_by_environment(), token=token)
     stores = [open_store(target, context) for target in targets]
     for target, store in zip(targets, stores, strict=True):
@@ -225,8 +236,8 @@ def publish_to(
             entries.append(
                 _prepare(
                     Path(checkpoint), target, folder, run=run, meta=meta, model=model, dialect=dialect, labels=labels,
-                    ema=ema, parity=parity, proven=entries[0].parity if entries else None,
-                    known=partial(_known_figures, store, target),
+                    ema=ema, parity=parity, proven=entries[0].parity if entries else None, also=kinds,
+                    held=partial(_held_or_made, store, target, entries[0].files if entries else {}),
                     elsewhere={title: page for title, page in pages.items() if title != own}, on_stage=on_stage,
                 )
             )  # fmt: skip
@@ -295,6 +306,7 @@ def _send(
         parity=prepared.parity,
         todo=receipt.todo,
         repaired=receipt.repaired,
+        notes=prepared.notes,
     )
 
 
@@ -325,6 +337,7 @@ class _Entry:
     config: ModelConfig
     card: str
     parity: dict[str, Any] | None
+    notes: tuple[str, ...]
 
 
 def _prepare(
@@ -340,8 +353,9 @@ def _prepare(
     ema: bool,
     parity: bool,
     proven: dict[str, Any] | None,
-    known: Callable[[Path], dict[str, Any] | None],
     elsewhere: Mapping[str, str],
+    also: Sequence[str],
+    held: Callable[[Path, str], Path | None],
     on_stage: OnStage,
 ) -> _Entry:
     on_stage("read")
@@ -367,7 +381,7 @@ def _prepare(
     files = entry.write_from(folder, source, description, ema=ema)
     files["model.ckpt"] = folder / "model.ckpt"
     report = entry.converted(source, files["model.ckpt"], "xcit-hub", description, ema=ema)
-    figures = figures and (known(files["model.safetensors"]) or figures)
+    figures = figures and (_known_figures(held(files["model.safetensors"], "parity.json")) or figures)
     report["parity"] = figures
     digest = sha256_of(files["model.ckpt"])
     files["model.ckpt.sha256"] = _text(folder / "model.ckpt.sha256", f"{digest}  model.ckpt\n")
@@ -375,18 +389,37 @@ def _prepare(
     if figures is not None:
         files["parity.json"] = _text(folder / "parity.json", _json(figures))
 
+    exported = []
+    for kind in also:
+        on_stage(kind)
+        exported.append(
+            exports.write(
+                kind, folder, arrays, description, target.name,
+                held=held(files["model.safetensors"], exports.FILES[kind]), proof=parity, stage=lambda words, kind=kind: on_stage(f"{kind}: {words}"),  # type: ignore[misc]
+            )
+        )  # fmt: skip
+        files[exported[-1].path] = exported[-1].file
+
     on_stage("card")
     texts = _cards(
-        files["model.ckpt"], source, target, description, report, run=measured, meta=meta, elsewhere=elsewhere
+        files["model.ckpt"],
+        source,
+        target,
+        description,
+        report,
+        run=measured,
+        meta=meta,
+        elsewhere=elsewhere,
+        exported=exported,
     )
     for path, text in texts.items():
         files[path] = _text(folder / path, text)
-    return _Entry(dict(sorted(files.items())), description, texts["README.md"], figures)
+    return _Entry(dict(sorted(files.items())), description, texts["README.md"], figures, tuple(weights.doubts))
 
 
 def _description(weights: Weights, source: Path, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
     architecture = weights.architecture.name
-    if architecture not in ARCHITECTURES:
+    if not has_name(architecture):
         raise WeightsError(
             f"These weights are of no architecture with a name ({architecture}), and a hub entry needs one.",
             where=source,
@@ -445,7 +478,7 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnSta
         ) from None
     result = verify_weights(
         arrays,
-        description.architecture,
+        description.shape,
         description.dialect,
         num_classes=description.num_classes,
         in_chans=description.in_chans,
@@ -477,8 +510,9 @@ def _cards(
     run: RunRecord | None,
     meta: PathLike | None,
     elsewhere: Mapping[str, str],
+    exported: Sequence[exports.Export],
 ) -> dict[str, str]:
-    from cards.facts import CardYaml
+    from cards.facts import CardYaml, ExportedFile
     from cards.gather import of_checkpoint
 
     form, name = _FORMS.get(target.store, "hugging-face"), target.name
@@ -505,7 +539,17 @@ def _cards(
         preprocessing=description.preprocessing,
         name=name.rpartition("/")[2],
     )
-    return _checked(facts.model_copy(update={"elsewhere": dict(elsewhere)}), form)
+    listed = [
+        ExportedFile(
+            name=each.path,
+            size=each.file.stat().st_size,
+            sha256=sha256_of(each.file),
+            takes=list(each.takes),
+            proven=list(each.proven),
+        )
+        for each in exported
+    ]
+    return _checked(facts.model_copy(update={"exports": listed, "elsewhere": dict(elsewhere)}), form)
 
 
 def _hub_fields(said: CardYaml, name: str, weights: Path, meta: PathLike | None) -> dict[str, Any]:
@@ -548,18 +592,33 @@ def _checked(facts: Facts, form: Any) -> dict[str, str]:
     return texts
 
 
-def _known_figures(store: Store, target: address.Address, weights: Path) -> dict[str, Any] | None:
+def _held(store: Store, target: address.Address, weights: Path, path: str) -> Path | None:
+    """Return a file that the hub holds beside these very weights, if it does."""
+    try:
+        snapshot = store.resolve(target.name, target.revision)
+        held = snapshot.files.get("model.safetensors")
+        if held is None or held.digest != sha256_of(weights) or path not in snapshot.files:
+            return None
+        return store.fetch(snapshot, path)
+    except (XcitHubError, OSError, ValueError):
+        return None
+
+
+def _held_or_made(
+    store: Store, target: address.Address, made: Mapping[str, Path], weights: Path, path: str
+) -> Path | None:
+    """Return a file that a hub holds for these weights, or what was exported for the hub before it."""
+    return _held(store, target, weights, path) or (made.get(path) if path != "parity.json" else None)
+
+
+def _known_figures(held: Path | None) -> dict[str, Any] | None:
     """Return the parity figures that the hub holds for these very weights.
 
     Another machine measures a little differently, and that is no reason for a commit.
     """
     try:
-        snapshot = store.resolve(target.name, target.revision)
-        held = snapshot.files.get("model.safetensors")
-        if held is None or held.digest != sha256_of(weights) or "parity.json" not in snapshot.files:
-            return None
-        figures = json.loads(store.fetch(snapshot, "parity.json").read_text(encoding="utf-8"))
-    except (XcitHubError, OSError, ValueError):
+        figures = None if held is None else json.loads(held.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
     return figures if isinstance(figures, dict) and figures.get("passed") is True else None
 

@@ -12,17 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from xcit_hub.errors import HubError, InputError, UnknownNameError
+from xcit_hub.errors import HubError, InputError, UnknownNameError, WeightsError
 from xcit_hub.hub import config
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.locate import Located
-from xcit_hub.variants import Architecture, DialectName
+from xcit_hub.variants import Architecture, DialectName, Preprocessing
 
 if TYPE_CHECKING:
     from xcit_hub.checkpoints.weights import Weights
 
 T = TypeVar("T")
 Fetched = Callable[[], tuple[Path, str]]
+
+_SAME_LEVEL = 5e-4  # means and deviations are published with three or four digits
 
 
 def begin(work: Callable[[], T]) -> Callable[[], T]:
@@ -62,18 +64,28 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
             fix="Leave the dialect out: the model's description says it.",
         )
     path, digest = fetched()
-    custom = None if known is None else known.custom
+    custom, asked = None if known is None else known.custom, located.asked
     try:
         weights = read_checkpoint(
             path,
-            model=None if known is None else known.architecture if custom is None else _measured_name(custom),
+            model=asked.model if known is None else known.stored_as,
             dialect=known.dialect if known else dialect,
+            select=asked.select,
+            prefix=asked.prefix,
         )
     except UnknownNameError:
         if custom is None:
             raise
         raise _of_another(custom, "one of other dimensions", located) from None
-    described = known or of_weights(weights, path)
+    if weights.kind in ("dense", "features"):
+        raise WeightsError(
+            f"{path.name} is the backbone of a detector or segmenter: blocks without class attention and classifier, "
+            "of which no whole network can be made.",
+            where=located.snapshot.origin,
+            fix="See what is in it: xcit-hub inspect FILE; xcit-hub convert writes it for timm's features_only and for "
+            "facebook's detectors.",
+        )
+    described, notes = _normalized(known, weights) if known else (of_weights(weights, path), ())
     if custom is not None:
         _check_custom(custom, weights, located)
         if weights.architecture.use_pos_embed and not custom.use_pos_embed:
@@ -98,6 +110,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         notes=(
             *located.snapshot.notes,
             *located.description.notes,
+            *notes,
             *(weights.notes if custom is None else ()),
         ),
     )
@@ -121,6 +134,30 @@ def of_weights(weights: Weights, path: Path) -> ModelConfig:
     return config.with_metadata(described, checkpoint.read(path).metadata, path)
 
 
+def _normalized(described: ModelConfig, weights: Weights) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Return a description with the mean and deviation that a wrapper around the weights kept; and what to say."""
+    if weights.normalization is None:
+        return described, ()
+    seen = described.preprocessing
+    mean, std = weights.normalization
+    taken = replace(seen, mean=mean, std=std)
+    if all(
+        abs(one - other) <= _SAME_LEVEL
+        for one, other in zip(_levels(seen, len(mean)), _levels(taken, len(mean)), strict=False)
+    ):
+        return described, ()
+    note = (
+        f"images are normalised by the weights' own mean {mean} and deviation {std}, which stood in a wrapper around "
+        f"them; the description says {seen.mean} and {seen.std}"
+    )
+    return replace(described, preprocessing=taken), (note,)
+
+
+def _levels(seen: Preprocessing, channels: int) -> tuple[float, ...]:
+    """Mean and deviation of each channel; one number is every channel's."""
+    return tuple(value for each in (seen.mean, seen.std) for value in (each if len(each) > 1 else each * channels))
+
+
 def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> None:
     # What tensors cannot tell may differ; all else is held against them before a network of that size is built.
     found = weights.architecture
@@ -136,12 +173,6 @@ def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> 
         told = replace(told, patch_size=claimed.patch_size, strides=claimed.strides)
     if told != claimed:
         raise _of_another(claimed, found.name, located)
-
-
-def _measured_name(custom: Architecture) -> str:
-    """Return the name by which a checkpoint's reader calls an architecture that is in no table; strides do not show."""
-    patch_size = 2 ** len(custom.stem_strides)
-    return f"xcit_custom_{custom.embed_dim}x{custom.depth}_h{custom.num_heads}_p{patch_size}_224"
 
 
 def _of_another(claimed: Architecture, found: str, located: Located) -> HubError:

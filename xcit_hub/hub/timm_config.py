@@ -12,13 +12,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from xcit_hub.errors import HubError
 from xcit_hub.hub import config as ours
 from xcit_hub.hub.config import Description, ModelConfig, Reader, malformed
-from xcit_hub.variants import ARCHITECTURES, DIALECTS, Architecture, DialectName
+from xcit_hub.variants import (
+    ARCHITECTURES,
+    DIALECTS,
+    Architecture,
+    DialectName,
+    has_name,
+    in_timm,
+    without_positions,
+)
+from xcit_hub.variants import architecture as architecture_of
 
 FILE_NAME = "config.json"
 
@@ -110,7 +119,7 @@ def read(text: str, *, where: object = None, ignore: frozenset[str] = frozenset(
     """
     record = ours.parsed(text, where)
     if isinstance(record.get("xcit_hub"), dict):
-        return Description(_of_converter(record, where))
+        return _of_converter(record, where, ignore)
     return _Reading(record, where, ignore).description()
 
 
@@ -120,8 +129,9 @@ def write(config: ModelConfig) -> str:
     A network that timm's own class does not compute gets an architecture name that timm knows only after
     ``import xcit_hub.timm``, so that timm alone refuses it instead of giving other logits.
     """
-    shape, seen = config.shape, config.preprocessing
-    model_args: dict[str, object] = {}
+    seen = config.preprocessing
+    _, differing = in_timm(config.shape) or ("", {})
+    model_args = dict(differing)
     if config.in_chans != 3:
         model_args["in_chans"] = config.in_chans
     if config.global_pool != "token":
@@ -129,7 +139,7 @@ def write(config: ModelConfig) -> str:
     record: dict[str, object] = {
         "architecture": architecture_name(config),
         "num_classes": config.num_classes,
-        "num_features": shape.embed_dim,
+        "num_features": config.shape.embed_dim,
         "global_pool": config.global_pool,
     }
     if model_args:
@@ -152,8 +162,9 @@ def write(config: ModelConfig) -> str:
 
 
 def architecture_name(config: ModelConfig) -> str:
-    """Return the name that ``config.json`` gives: timm's own for the paper's network, another for any other."""
-    return config.architecture if config.dialect == "paper" else f"{config.architecture}_{config.dialect}"
+    """Return the name that ``config.json`` gives: timm's own for what its class computes, another for all else."""
+    name, _ = in_timm(config.shape) or (config.architecture, {})
+    return name if config.dialect == "paper" else f"{name}_{config.dialect}"
 
 
 @dataclass
@@ -168,10 +179,11 @@ class _Reading:
 
     def description(self) -> Description:
         root = dict(self.record)
+        self._drop_ignored({"": root})
         is_nested = "pretrained_cfg" in root
         pretrained = self._object(root, "pretrained_cfg") if is_nested else {}
         arguments = self._object(root, "model_args")
-        self._drop_ignored(root, pretrained, arguments)
+        self._drop_ignored({"pretrained_cfg.": pretrained, "model_args.": arguments})
         if not is_nested:
             pretrained = {name: root.pop(name) for name in list(root) if name not in _ROOT_ONLY}
         args = Reader(arguments, "model_args.", self.where)
@@ -181,9 +193,9 @@ class _Reading:
         shape, dialect = self._architecture(top.take("architecture"))
         in_chans = args.whole("in_chans", None, least=1)
         num_classes = self._num_classes(top, cfg, args)
+        self._refuse(cfg, args)
         shape = self._shape(shape, args)
         size = self._input_size(cfg, args, in_chans, shape)
-        self._refuse(cfg, args)
         preprocessing = {
             "image_size": size[1],
             "image_width": None if size[1] == size[2] else size[2],
@@ -229,12 +241,10 @@ class _Reading:
             raise malformed(f"{name!r} is not an object", self.where)
         return dict(value)
 
-    def _drop_ignored(self, *levels: dict[str, Any]) -> None:
-        for prefix, level in zip(("", "pretrained_cfg.", "model_args."), levels, strict=True):
-            for name in [name for name in level if name in self.ignore or f"{prefix}{name}" in self.ignore]:
-                del level[name]
-                self.unused[f"{prefix}{name}"] = "ignored, as was asked for"
-                self.notes.append(f"the configuration's {prefix}{name} was ignored, as was asked for")
+    def _drop_ignored(self, levels: Mapping[str, dict[str, Any]]) -> None:
+        for name in ours.drop_ignored(levels, self.ignore):
+            self.unused[name] = ours.IGNORED
+            self.notes.append(ours.ignored_note(name))
 
     def _architecture(self, given: object) -> tuple[Architecture, DialectName]:
         # A tag, and timm's older "_dist", say which weights; the network is the same.
@@ -287,7 +297,8 @@ class _Reading:
         if replace(shape, eta=table.eta) == table:
             return table
         same = next((entry for entry in ARCHITECTURES.values() if replace(shape, name=entry.name) == entry), None)
-        return same or replace(shape, name=f"{table.name}_custom")
+        bare = without_positions(table)
+        return same or (bare if replace(shape, name=bare.name) == bare else replace(shape, name=f"{table.name}_custom"))
 
     def _input_size(self, cfg: Reader, args: Reader, in_chans: int | None, shape: Architecture) -> tuple[int, int, int]:
         size = cfg.wholes("input_size", 3) or (3, 224, 224)
@@ -315,6 +326,9 @@ class _Reading:
         file_name = cfg.take("hf_hub_filename")
         if file_name not in (None, *_WEIGHTS_NAMES):
             raise self._refused("hf_hub_filename", f"the weights would be another file: {file_name!r:.60}")
+        for name, value in args.fields.items():
+            if value is None and name not in _FIXED:
+                raise self._refused(f"model_args.{name}", "timm would build with null, not with a default")
         for name, (only, reason) in _FIXED.items():
             if name in args.fields and args.take(name) is not only:
                 raise self._refused(f"model_args.{name}", reason)
@@ -385,12 +399,52 @@ def _label_list(value: object, num_classes: int) -> tuple[str, ...] | None:
     return tuple(value) if all(isinstance(name, str) for name in value) else None
 
 
-def _of_converter(record: Mapping[str, Any], where: object) -> ModelConfig | None:
-    if record.get("architecture") not in ARCHITECTURES:
-        return None
-    fields = {name: record[name] for name in ("architecture", "num_classes", "in_chans") if name in record}
-    read = ours.validated(fields | {"dialect": record["xcit_hub"].get("dialect")}, where)
-    described = ours.of_architecture(
-        read.architecture, read.dialect, num_classes=read.num_classes, in_chans=read.in_chans
-    )
-    return replace(described, labels=ours.imagenet_labels() if read.num_classes == 1000 else ())
+# What the converter's own part says, and who reads it.
+_CONVERTER = {
+    "family": "the weights' names show it",
+    "version": "of the xcit-hub that wrote it",
+    "file": "held against the weights beside it",
+    "sha256": "held against the weights beside it",
+    "architecture_assumed": "the weights' own string says it, too",
+    "head_untrained": "the weights' own string says it, too",
+}
+
+
+_BY_TENSORS = "the architecture is in no table: the weights' own shapes and strings say it"
+
+
+def _of_converter(record: Mapping[str, Any], where: object, ignore: frozenset[str]) -> Description:
+    level = {"": {k: v for k, v in record.items() if k != "xcit_hub"}, "xcit_hub.": dict(record["xcit_hub"])}
+    ignored = ours.drop_ignored(level, ignore)
+    unused = dict.fromkeys(ignored, ours.IGNORED)
+    notes = [ours.ignored_note(name) for name in ignored]
+    top, own = (Reader(written, prefix, where) for prefix, written in level.items())
+    architecture, dialect = top.take("architecture"), own.take("dialect")
+    given: dict[str, Any] = {name: top.take(name) for name in ("num_classes", "in_chans") if name in top.fields}
+    size = top.wholes("input_size", 3)
+    seen = {name: top.take(name) for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
+    labels = top.take("label_names")
+    for reader in (top, own):
+        for name in reader.rest():
+            is_known = reader is own and name in _CONVERTER
+            unused[f"{reader.prefix}{name}"] = _CONVERTER[name] if is_known else "unknown; of a later version?"
+            if not is_known:
+                notes.append(f"the configuration's field {reader.prefix}{name} is not known, and was not used")
+    if not isinstance(architecture, str) or not (has_name(architecture) or architecture.startswith("xcit_custom_")):
+        raise malformed(f"architecture {architecture!r:.60} is in no table", where)
+    if not has_name(architecture):
+        told = {name for name in top.fields if name in top.taken}
+        return Description(unused=unused | dict.fromkeys(sorted(told), _BY_TENSORS), notes=tuple(notes))
+    shape = architecture_of(architecture)
+    custom = None if architecture in ARCHITECTURES else shape
+    read = ours.validated({**given, "architecture": architecture, "dialect": dialect}, where, custom=custom)
+    described = ours.of_architecture(shape, read.dialect, num_classes=read.num_classes, in_chans=read.in_chans)
+    fields = asdict(described.preprocessing) | {name: value for name, value in seen.items() if value is not None}
+    if size is not None:
+        if size[0] != read.in_chans:
+            raise malformed(f"input_size has {size[0]} channels, in_chans is {read.in_chans}", where)
+        fields |= {"image_size": size[1], "image_width": None if size[1] == size[2] else size[2]}
+    if labels is None:
+        labels = ours.imagenet_labels() if read.num_classes == 1000 else ()
+    config = {**given, "architecture": architecture, "dialect": dialect, "preprocessing": fields, "labels": labels}
+    return Description(ours.validated(config, where, custom=custom), unused=unused, notes=tuple(notes))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from xcit_hub import variants
-from xcit_hub.checkpoints.families import LAYOUTS, MINDCV_MARK
+from xcit_hub.checkpoints.families import LAYOUTS, MARKS
 from xcit_hub.errors import XcitHubError
 from xcit_hub.parameters import Shape, parameter_shapes, trainable
 from xcit_hub.parity.result import Departure, ParityResult
@@ -187,8 +187,8 @@ def torch_network(
         for part, piece in _in_timms_parts(name, array).items()
     }
     for name in network.state_dict():
-        # PyTorch's batch counters, and the mark of the mindcv class: neither is a number of the network's.
-        if name.endswith(("num_batches_tracked", MINDCV_MARK)):
+        # PyTorch's batch counters, and the marks of MindCV's dialects: none is a number of the network's.
+        if name.endswith(("num_batches_tracked", *MARKS.values())):
             state[name] = torch.tensor(0)
     network.load_state_dict(state, strict=True, assign=True)
     for parameter in network.parameters():

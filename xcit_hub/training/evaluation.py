@@ -17,6 +17,7 @@ from xcit_hub.data.batches import EvalBatches, Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, write_text
+from xcit_hub.run_record import FEWEST_FOR_TOP5
 from xcit_hub.training.device import gather, mean, total
 from xcit_hub.training.meters import unreadable
 
@@ -74,9 +75,10 @@ class Evaluation:
     def __str__(self) -> str:
         low1, high1 = self.interval1
         low5, high5 = self.interval5
+        is_telling = len(self.classes) >= FEWEST_FOR_TOP5
+        top5 = f"top-5 {self.top5:.3f}% ({low5:.2f}–{high5:.2f}), " if is_telling else ""
         return (
-            f"top-1 {self.top1:.3f}% (95%: {low1:.2f}–{high1:.2f}), top-5 {self.top5:.3f}% "
-            f"({low5:.2f}–{high5:.2f}), loss {self.loss:.4f}, {self.samples} images"
+            f"top-1 {self.top1:.3f}% (95%: {low1:.2f}–{high1:.2f}), {top5}loss {self.loss:.4f}, {self.samples} images"
         )
 
 

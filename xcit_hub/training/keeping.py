@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from xcit_hub._version import __version__
 from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.resume import Kept, average_name
-
-CLASSES = "xcit_hub.classes"
-PREPROCESSING = "xcit_hub.preprocessing"
 
 
 def save_checkpoint(

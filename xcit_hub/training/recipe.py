@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from xcit_hub.deprecated import moved_names
+from xcit_hub.errors import InputError
 from xcit_hub.run_record import SeenImages
 from xcit_hub.variants import DialectName, Preprocessing, architecture
 
@@ -242,6 +243,32 @@ class Recipe(BaseModel):
             raise ValueError("must be two positive numbers, the smaller first")
         return value
 
+    @field_validator("multi_step_decay_milestones")
+    @classmethod
+    def _in_order(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(one < 0 for one in value) or list(value) != sorted(set(value)):
+            raise ValueError("must be epochs, each later than the one before")
+        return value
+
+    @field_validator("std", mode="after")
+    @classmethod
+    def _of_bytes(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if value and max(value) < 1:
+            raise ValueError("is of pixels in 0…255, as in MindCV's recipes: multiply timm's numbers by 255, mean too")
+        return value
+
+    @field_validator("auto_augment")
+    @classmethod
+    def _policy(cls, value: str | None) -> str | None:
+        if value:
+            from xcit_hub.data.augment import RandAugment
+
+            try:
+                RandAugment.parse(value)
+            except InputError as error:
+                raise ValueError(f"{error.what.rstrip('.')}: {error.fix}".removesuffix(": None")) from None
+        return value
+
     @field_validator("color_jitter")
     @classmethod
     def _not_negative(cls, value: float | tuple[float, ...] | None) -> float | tuple[float, ...] | None:
@@ -329,7 +356,7 @@ class Recipe(BaseModel):
             input_size=(self.in_channels, seen.image_size, seen.image_size),
             mean=seen.mean,
             std=seen.std,
-            interpolation=seen.interpolation,
+            interpolation=self.interpolation,
             crop_pct=seen.crop_pct,
         )
 

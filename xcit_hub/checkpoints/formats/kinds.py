@@ -28,38 +28,69 @@ class Kind(Enum):
     SHARD_INDEX = "the index of a checkpoint in several files"
     PICKLE = "a Python pickle"
     LFS_POINTER = "a Git LFS pointer, not the file itself"
-    HTML = "an HTML page, not a checkpoint"
-    JSON = "a JSON text, not a checkpoint"
+    HTML = "an HTML page"
+    JSON = "a JSON text"
+    TEXT = "a text"
+    ZEROS = "nothing but zeros at its beginning: a download that did not finish"
     GZIP = "compressed with gzip"
     BZIP2 = "compressed with bzip2"
     XZ = "compressed with xz"
     ZSTD = "compressed with zstd"
+    SEVEN_ZIP = "compressed with 7-Zip"
+    RAR = "compressed with RAR"
+    LZ4 = "compressed with lz4"
     TAR = "a tar archive"
+    TORCH_TAR = "a PyTorch checkpoint of the form of early 2017, a tar archive"
     HDF5 = "an HDF5 file (Keras, h5py)"
     NUMPY = "a numpy array"
     MINDIR = "a MindIR graph (mindspore.export), which holds no named parameters of a checkpoint"
     ONNX = "an ONNX model"
+    GGUF = "a GGUF file (llama.cpp)"
+    TFLITE = "a TensorFlow Lite model"
+    SAVED_MODEL = "a TensorFlow SavedModel"
+    MSGPACK = "a msgpack file (Flax)"
+    OM = "a compiled model for Ascend (.om)"
+    IMAGE = "an image"
+    PDF = "a PDF document"
+    PROGRAM = "a program or library"
     ENCRYPTED = "an encrypted MindSpore checkpoint"
     UNKNOWN = "of no format that is known here"
 
 
 _FETCH = "Fetch the file again, from the address of the file itself, and compare its SHA-256."
 _UNPACK = "Unpack it, and give the checkpoint that is in it."
+_SAVE = "Save the weights as .safetensors from the framework that wrote it."
+_EXPORTED = "Give the checkpoint that it was exported from."
+_OTHER = "Check that it is the file that is meant."
 
 # What to do about each kind that is not a checkpoint.
 ADVICE: dict[Kind, str] = {
     Kind.LFS_POINTER: "Fetch the file itself: git lfs pull, or the hub's download address (…/resolve/…, not …/raw/…).",
     Kind.HTML: _FETCH,
     Kind.JSON: _FETCH,
+    Kind.TEXT: _FETCH,
+    Kind.ZEROS: _FETCH,
     Kind.GZIP: _UNPACK,
     Kind.BZIP2: _UNPACK,
     Kind.XZ: _UNPACK,
     Kind.ZSTD: _UNPACK,
+    Kind.SEVEN_ZIP: _UNPACK,
+    Kind.RAR: _UNPACK,
+    Kind.LZ4: _UNPACK,
     Kind.TAR: _UNPACK,
-    Kind.HDF5: "Save the weights as .safetensors from the framework that wrote it.",
+    Kind.TORCH_TAR: "Load it with PyTorch, which still reads that form, and save it again: torch.save(content, OUT).",
+    Kind.HDF5: _SAVE,
+    Kind.GGUF: _EXPORTED,
+    Kind.TFLITE: _EXPORTED,
+    Kind.SAVED_MODEL: _SAVE,
+    Kind.MSGPACK: _SAVE,
+    Kind.OM: _EXPORTED,
+    Kind.IMAGE: _OTHER,
+    Kind.PDF: _OTHER,
+    Kind.PROGRAM: _OTHER,
     Kind.NUMPY: "Save all parameters by their names as .safetensors.",
     Kind.MINDIR: "Give the .ckpt that it was exported from.",
-    Kind.ONNX: "Give the checkpoint that it was exported from.",
+    Kind.ONNX: _EXPORTED,
     Kind.ENCRYPTED: "Decrypt it with MindSpore first: load_checkpoint(PATH, dec_key=…), then save_checkpoint.",
     Kind.UNKNOWN: "Check that it is the file that is meant, and fetch it again.",
 }
@@ -92,8 +123,39 @@ def _is_mindir(head: bytes, _: int) -> bool:
     return re.match(rb"\n.[0-9.]+\x12.MindSpore", head, re.DOTALL) is not None
 
 
+def _decoded(head: bytes) -> bytes:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
+        head = head[: len(head) & ~1].decode("utf-16", "replace").encode()
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()
+
+
 def _text(head: bytes) -> bytes:
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return _decoded(head).lower()
+
+
+def _is_plain_text(head: bytes, _: int) -> bool:
+    try:
+        text = _text(head).decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4 or not error.start:  # not only a character that the head cuts
+            return False
+        text = _text(head)[: error.start].decode("utf-8")
+    return bool(text) and all(character.isprintable() or character in "\n\r\t\f" for character in text)
+
+
+def _is_lfs_pointer(head: bytes, _: int) -> bool:
+    return _text(head).startswith(b"version https://git-lfs.github.com/spec/")
+
+
+def _is_torch_tar(head: bytes, size: int) -> bool:
+    return _is_tar(head, size) and head[:100].rstrip(b"\0") in (b"storages", b"sys_info", b"pickle", b"tensors")
+
+
+def _is_msgpack(head: bytes, _: int) -> bool:
+    # A table whose first key is a short text of letters.
+    skipped = {0xDE: 3, 0xDF: 5}.get(head[0], 1 if 0x81 <= head[0] <= 0x8F else 0) if head else 0
+    length = head[skipped] - 0xA0 if skipped and len(head) > skipped else 0
+    return 0 < length < 32 and re.fullmatch(rb"[\w./-]+", head[skipped + 1 : skipped + 1 + length]) is not None
 
 
 def _is_html(head: bytes, _: int) -> bool:
@@ -110,15 +172,15 @@ def _is_tar(head: bytes, _: int) -> bool:
 
 def _is_onnx(head: bytes, _: int) -> bool:
     # ir_version, a small number, then the producer's name or the next field.
-    return head[:1] == b"\x08" and head[1:2] < b"\x20" and head[2:3] in (b"\x12", b"\x1a", b":", b"B")
+    return head[:1] == b"\x08" and b"\x01" < head[1:2] < b"\x20" and head[2:3] in (b"\x12", b"\x1a", b":", b"B")
 
 
 _MARKS = (
     _Mark(Kind.ZIP, _starts(b"PK\x03\x04", b"PK\x05\x06")),
     _Mark(Kind.SAFETENSORS, _is_safetensors),
     _Mark(Kind.TORCH_LEGACY, lambda head, _: head.startswith(_PICKLES) and _TORCH_MAGIC in head[:32]),
-    _Mark(Kind.PICKLE, _starts(*_PICKLES)),
-    _Mark(Kind.LFS_POINTER, _starts(b"version https://git-lfs.github.com/spec/")),
+    _Mark(Kind.PICKLE, _starts(*_PICKLES, b"(dp0\n", b"(lp0\n", b"ccollections\n", b"cnumpy")),
+    _Mark(Kind.LFS_POINTER, _is_lfs_pointer),
     _Mark(Kind.MINDIR, _is_mindir),
     _Mark(Kind.HTML, _is_html),
     _Mark(Kind.JSON, _is_json),
@@ -130,8 +192,22 @@ _MARKS = (
     _Mark(Kind.ZSTD, _starts(b"\x28\xb5\x2f\xfd")),
     _Mark(Kind.HDF5, _starts(b"\x89HDF\r\n")),
     _Mark(Kind.NUMPY, _starts(b"\x93NUMPY")),
+    _Mark(Kind.SEVEN_ZIP, _starts(b"7z\xbc\xaf'\x1c")),
+    _Mark(Kind.RAR, _starts(b"Rar!\x1a\x07")),
+    _Mark(Kind.LZ4, _starts(b"\x04\x22\x4d\x18")),
+    _Mark(Kind.TORCH_TAR, _is_torch_tar),
     _Mark(Kind.TAR, _is_tar),
     _Mark(Kind.ONNX, _is_onnx),
+    _Mark(Kind.SAVED_MODEL, _starts(b"\x08\x01\x12")),
+    _Mark(Kind.GGUF, _starts(b"GGUF", b"GGML", b"ggjt")),
+    _Mark(Kind.TFLITE, lambda head, _: head[4:8] == b"TFL3"),
+    _Mark(Kind.OM, _starts(b"IMOD")),
+    _Mark(Kind.IMAGE, _starts(b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")),
+    _Mark(Kind.PDF, _starts(b"%PDF-")),
+    _Mark(Kind.PROGRAM, _starts(b"\x7fELF", b"MZ\x90", b"\xcf\xfa\xed\xfe")),
+    _Mark(Kind.MSGPACK, _is_msgpack),
+    _Mark(Kind.ZEROS, lambda head, _: not any(head[:4096])),
+    _Mark(Kind.TEXT, _is_plain_text),
 )
 
 
@@ -142,6 +218,12 @@ def kind_of(content: memoryview) -> Kind:
     if kind is Kind.JSON and shard_index(content) is not None:
         return Kind.SHARD_INDEX
     return kind
+
+
+def beginning(content: memoryview) -> str:
+    """Return how a text begins, at most 60 characters of its first line."""
+    line = next(iter(_decoded(bytes(content[:400])).decode("utf-8", "replace").splitlines()), "")
+    return "".join(character for character in line if character.isprintable())[:60]
 
 
 def shard_index(content: memoryview) -> dict[str, str] | None:

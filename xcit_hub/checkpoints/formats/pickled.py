@@ -81,7 +81,9 @@ _TABLES = frozenset(
         "fvcore.common.config.CfgNode",
         "easydict.EasyDict",
         "addict.addict.Dict",
+        "mmcv.utils.config.ConfigDict",
         "mmengine.config.config.ConfigDict",
+        "mmengine.config.config.Config",
         "mmengine.logging.history_buffer.HistoryBuffer",
         "vissl.utils.hydra_config.AttrDict",
     }
@@ -102,6 +104,7 @@ _VALUES = frozenset(
         "builtins.float",
         "builtins.bool",
         "builtins.str",
+        "builtins.getattr",  # of the tables above alone: mmengine's histories list their own methods
         "_codecs.encode",
         "collections.deque",
         "datetime.date",
@@ -356,6 +359,10 @@ def _made(name: str, arguments: tuple[Any, ...]) -> Any:
             ):
                 table.update({_key(key, place): value for place, (key, value) in enumerate(argument)})
         return table
+    if name == "builtins.getattr" and not (
+        len(arguments) == 2 and isinstance(arguments[0], Name) and arguments[0].text in _TABLES
+    ):
+        raise CodeError(name)
     if name == "_codecs.encode" and len(arguments) == 2 and arguments[1] == "latin1":
         return str(arguments[0]).encode("latin1")
     if name in ("builtins.set", "builtins.frozenset") and arguments and isinstance(arguments[0], list):

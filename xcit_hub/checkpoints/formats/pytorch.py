@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -97,13 +96,6 @@ def read_legacy(file: MappedFile) -> Content:
     return _content(file.path, content, storages)
 
 
-def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> None:
-    """Write ``{"model": tensors}``, which timm and facebookresearch/xcit both unwrap, beside the metadata."""
-    torch = _torch()
-    content: dict[str, Any] = {"model": {name: _tensor(stored, torch) for name, stored in tensors.items()}}
-    torch.save({**content, **metadata}, stream)
-
-
 # ---- The archive ---------------------------------------------------------------------------------
 
 
@@ -169,7 +161,15 @@ def _content(path: Path, root: Any, storages: Mapping[str, Extent]) -> Content:
         else:
             content.values.append(name)
     if not content.tensors:
-        raise _broken(path, "it holds no tensor")
+        arrays = sum(isinstance(leaf, Made) and leaf.name.endswith("._reconstruct") for _, leaf in _leaves(root))
+        held = f"{arrays} numpy arrays and no tensor" if arrays else "no tensor"
+        raise CheckpointError(
+            f"{path.name} is a PyTorch file that holds {held}.",
+            where=path,
+            fix="Save tensors in PyTorch: torch.save({name: torch.from_numpy(array) for name, array in …}, OUT)."
+            if arrays
+            else "Check that it is the file that is meant.",
+        )
     return content
 
 
@@ -333,29 +333,6 @@ def _strided(
     )
     copied = np.ascontiguousarray(units).reshape(-1)
     return StoredTensor(dtype, shape, (Extent(copied.data.toreadonly()),))
-
-
-# ---- Writing -------------------------------------------------------------------------------------
-
-
-def _tensor(stored: StoredTensor, torch: Any) -> Any:
-    dtype = getattr(torch, DTYPES[stored.dtype].torch)
-    if not stored.size:
-        return torch.empty(stored.shape, dtype=dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the buffer is read-only, and so is our use of it
-        return torch.frombuffer(stored.raw(), dtype=dtype).reshape(stored.shape)
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise CheckpointError(
-            "PyTorch's own files can only be written with PyTorch, which is not installed.",
-            fix="pip install 'xcit-hub[timm]', or write a .safetensors file.",
-        ) from error
-    return torch
 
 
 def _broken(path: Path, why: str) -> CheckpointError:

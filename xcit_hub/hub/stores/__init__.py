@@ -33,6 +33,8 @@ PUBLISHED = (
     "model.safetensors",
     "model.ckpt",
     "model.ckpt.sha256",
+    "model.onnx",
+    "model.mindir",
     "README.md",
     "README_zh.md",
     "conversion.json",

@@ -1,0 +1,105 @@
+"""A checkpoint on this machine, loaded under whatever name it has; and what cannot be loaded, said in one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import xcit_hub
+from xcit_hub.checkpoints import checkpoint, families, translate
+from xcit_hub.checkpoints.checkpoint import StoredTensor
+from xcit_hub.checkpoints.weights import load as read
+from xcit_hub.errors import WeightsError
+from xcit_hub.models import create_model
+from xcit_hub.variants import architecture
+
+NANO = architecture("xcit_nano_12_p16_224")
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, StoredTensor]:
+    """timm's tensors of a nano network with three classes."""
+    network = create_model(NANO.name, num_classes=3, seed=0)
+    ours = {name: StoredTensor.of(value.asnumpy()) for name, value in network.parameters_dict().items()}
+    return translate.from_ours(ours, "timm")
+
+
+@pytest.fixture(scope="module")
+def file(tensors: dict[str, StoredTensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("file") / "x.pth"
+    checkpoint.write(path, tensors)
+    return path
+
+
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "weights.pkl", "0a1b2c3d", "X.PTH", "x.ckpt", "x.th"])
+def test_a_file_is_loaded_by_its_path_whatever_it_is_called(file: Path, tmp_path: Path, name: str):
+    shutil.copy(file, tmp_path / name)
+    assert xcit_hub.load(tmp_path / name).config.num_classes == 3
+
+
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "X.PTH", "x.th"])
+def test_a_folder_that_holds_one_checkpoint_is_loaded_whatever_that_is_called(file: Path, tmp_path: Path, name: str):
+    shutil.copy(file, tmp_path / name)
+    assert xcit_hub.load(tmp_path).config.num_classes == 3
+
+
+def test_a_folder_of_shards_is_loaded_by_its_index(tensors: dict[str, StoredTensor], tmp_path: Path):
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    table = {name: names[index % 2] for index, name in enumerate(tensors)}
+    for shard in names:
+        held = {name: tensors[name] for name, holder in table.items() if holder == shard}
+        checkpoint.write(tmp_path / shard, held, {"format": "pt"})
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+    assert xcit_hub.load(tmp_path).config.num_classes == 3
+    assert xcit_hub.load(tmp_path / names[1]).config.num_classes == 3
+
+
+def test_several_networks_are_asked_for_by_name_and_the_size_by_the_model(
+    tensors: dict[str, StoredTensor], tmp_path: Path
+):
+    both = {f"{part}.{name}": tensor for part in ("gen", "disc") for name, tensor in tensors.items()}
+    checkpoint.write(tmp_path / "x.pth", both)
+    with pytest.raises(WeightsError, match=r"model\.gen, model\.disc") as caught:
+        xcit_hub.load(tmp_path / "x.pth")
+    assert "--select" in caught.value.fix
+    network = xcit_hub.load(tmp_path / "x.pth", select="disc", model="xcit_nano_12_p16_384")
+    assert network.config.architecture == "xcit_nano_12_p16_384"
+    assert network.config.preprocessing.image_size == 384
+
+
+def test_what_its_trainer_calls_a_network_decides_between_those_of_the_same_tensors(
+    tensors: dict[str, StoredTensor], tmp_path: Path
+):
+    checkpoint.write(tmp_path / "x.pth", tensors, {"arch": "xcit_nano_12_p16_384"}, under="state_dict")
+    weights = read(tmp_path / "x.pth")
+    assert weights.architecture.name == "xcit_nano_12_p16_384" and not weights.assumed
+    assert any("Its trainer calls the network xcit_nano_12_p16_384" in note for note in weights.notes)
+    assert read(tmp_path / "x.pth", model=NANO.name).architecture is NANO
+    checkpoint.write(tmp_path / "y.pth", tensors, {"arch": "xcit_tiny_12_p16_384"}, under="state_dict")
+    assert read(tmp_path / "y.pth").architecture is NANO and read(tmp_path / "y.pth").assumed
+
+
+@pytest.mark.parametrize("kind", ["dense", "features"])
+def test_a_detectors_backbone_is_not_loaded_as_a_classifier_and_that_is_said(tmp_path: Path, kind: families.Kind):
+    import numpy as np
+
+    shapes = families.shapes_of(NANO, kind, 0, 3)
+    ours = {name: StoredTensor.of(np.ones(shape, np.float32)) for name, shape in shapes.items()}
+    theirs = translate.from_ours(ours, "facebook")
+    checkpoint.write(tmp_path / "x.pth", {f"backbone.{name}": tensor for name, tensor in theirs.items()})
+    with pytest.raises(WeightsError, match="backbone of a detector or segmenter: blocks without class attention"):
+        xcit_hub.load(tmp_path / "x.pth")
+
+
+def test_an_error_of_a_command_that_was_asked_for_json_is_json(run_cli, tmp_path: Path):
+    (tmp_path / "x.ckpt").write_text("404: Not Found")
+    for command in ("inspect", "load"):
+        done = run_cli(command, str(tmp_path / "x.ckpt"), "--json")
+        assert done.returncode == 2, done.stderr
+        error = json.loads(done.stdout)["error"]
+        assert error["what"] == "x.ckpt is not a checkpoint: it is a text (404: Not Found …)."
+        assert error["where"] == str(tmp_path / "x.ckpt") and error["fix"]
+        assert error["what"] in done.stderr

@@ -1,0 +1,81 @@
+"""The strings of a checkpoint that speak of its images and classes, and what becomes of them in a conversion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xcit_hub.checkpoints.weights import Weights
+
+PREPROCESSING = "xcit_hub.preprocessing"  # JSON: how evaluation prepared an image, in timm's words
+CLASSES = "xcit_hub.classes"  # JSON: what the classifier's rows are called, in their order
+NORMALIZATION = "xcit_hub.normalization"  # JSON: [mean, deviation] of each channel, found in a wrapper
+
+_LEVELS = 4  # channels at most
+
+
+def carried(weights: Weights, had: int, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the strings that hold of weights after a conversion as well; a note says which are left behind.
+
+    Args:
+        weights: as they are to be written.
+        had: classes of the source.
+        metadata: the source's strings.
+    """
+    kept, notes, num_classes = {}, weights.notes, weights.num_classes
+    if weights.normalization is not None:
+        kept[NORMALIZATION] = json.dumps(weights.normalization)
+    if CLASSES in metadata and num_classes:
+        names = _parsed(metadata[CLASSES])
+        if not isinstance(names, list) or len(names) != had:
+            notes.append(f"Dropped {CLASSES}: it does not name the {had} classes of the file.")
+        elif num_classes > had:
+            notes.append(f"Dropped {CLASSES}: the new classifier's classes are others.")
+        else:
+            kept[CLASSES] = metadata[CLASSES] if num_classes == had else json.dumps(names[:num_classes])
+    if PREPROCESSING in metadata:
+        seen = _parsed(metadata[PREPROCESSING])
+        size = seen.get("input_size") if isinstance(seen, dict) else None
+        if isinstance(seen, dict) and isinstance(size, list) and len(size) == 3:
+            same = size[0] == weights.in_chans
+            moved = {**seen, "input_size": [weights.in_chans, *size[1:]]}
+            kept[PREPROCESSING] = metadata[PREPROCESSING] if same else json.dumps(moved)
+        else:
+            notes.append(f"Dropped {PREPROCESSING}: it does not say how an image is prepared.")
+    return kept
+
+
+def described(strings: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the strings say as fields of a timm-like configuration."""
+    found: dict[str, Any] = {}
+    if NORMALIZATION in strings:
+        found["mean"], found["std"] = _parsed(strings[NORMALIZATION])
+    if PREPROCESSING in strings:
+        found |= _parsed(strings[PREPROCESSING])
+    if CLASSES in strings:
+        found["label_names"] = _parsed(strings[CLASSES])
+    return found
+
+
+def normalization(metadata: Mapping[str, str]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Read :data:`NORMALIZATION`; None where it is absent or is not two lists of as many numbers."""
+    pair = _parsed(metadata.get(NORMALIZATION, "null"))
+    if not isinstance(pair, list) or len(pair) != 2 or not all(_are_levels(levels) for levels in pair):
+        return None
+    mean, std = (tuple(map(float, levels)) for levels in pair)
+    return (mean, std) if len(mean) == len(std) else None
+
+
+def _are_levels(levels: object) -> bool:
+    if not isinstance(levels, list) or not 0 < len(levels) <= _LEVELS:
+        return False
+    return all(type(each) in (int, float) for each in levels)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,173 @@
+"""What an exported file takes, gives and says of itself, read without running it; of whatever exporter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xcit_hub.errors import InputError
+from xcit_hub.exporters.form import Form
+
+RUNTIMES: Mapping[str, tuple[str, ...]] = {".onnx": ("onnxruntime", "openvino"), ".mindir": ("mindspore",)}
+"""What runs a file, by its suffix."""
+
+_REDO = "Export it again: xcit-hub export ID {name}."
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a file takes and gives.
+
+    Args:
+        shape: of its input; None for a side that is left to the caller.
+        uint8: whether the input is bytes, (B, H, W, C), to be scaled and normalised in the graph.
+        outputs: names in their order; a MINDIR has none that mean anything.
+        widths: last side of each output; None where it is left to the caller.
+        half, int8: whether the graph computes in float16, or in int8 for some part.
+        metadata: what it says of itself.
+    """
+
+    shape: tuple[int | None, ...]
+    uint8: bool
+    outputs: tuple[str, ...]
+    widths: tuple[int | None, ...]
+    half: bool = False
+    int8: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def form(
+        self,
+        *,
+        num_classes: int,
+        in_chans: int,
+        global_pool: str,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        image_size: int | None,
+        where: object,
+    ) -> Form:
+        """Return which graph of such a network the file should be.
+
+        Args:
+            image_size: side of the images that are wanted; None takes the file's own, or any.
+
+        Raises:
+            InputError: it takes other images, or nothing tells what its outputs are.
+        """
+        batch, height, width, channels = (self.shape[axis] for axis in ((0, 1, 2, 3) if self.uint8 else (0, 2, 3, 1)))
+        if channels not in (None, in_chans):
+            raise InputError(f"The file takes {channels} channels, the network {in_chans}.", where=where)
+        asked = (image_size, image_size) if image_size else None
+        own = (height or (asked or (width,))[0], width or (asked or (height,))[0])
+        if asked and own != asked:
+            raise InputError(
+                f"The file takes images of {own[0]}×{own[1]} pixels alone.", where=where, fix="Leave out --image-size."
+            )
+        return Form(
+            num_classes=num_classes if self._has_logits(num_classes) else 0,
+            in_chans=in_chans,
+            global_pool=global_pool,
+            features=self._features(where),
+            dtype="float16" if self.half else "float32",
+            batch=batch,
+            image_size=None if None in own else (int(own[0] or 0), int(own[1] or 0)),
+            mean=mean if self.uint8 else None,
+            std=std if self.uint8 else None,
+        )
+
+    def _has_logits(self, num_classes: int) -> bool:
+        return self.outputs[0] == "logits" or (self.outputs[0] != "features" and self.widths[0] in (None, num_classes))
+
+    def _features(self, where: object) -> tuple[int, ...]:
+        blocks = [name.removeprefix("features.") for name in self.outputs]
+        if all(name.startswith("features.") for name in self.outputs) and all(map(str.isdecimal, blocks)):
+            return tuple(sorted(map(int, blocks)))
+        if len(self.outputs) > 1:
+            raise InputError(
+                f"The file has {len(self.outputs)} outputs, and nothing says which blocks they are of.",
+                where=where,
+                fix="Export the maps as ONNX, which names them.",
+            )
+        return ()
+
+
+def read(path: str | os.PathLike[str]) -> Interface:
+    """Read the interface of a .onnx or .mindir file.
+
+    Raises:
+        InputError: the file is missing or damaged, or takes something else than one batch of images.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError("There is no such file.", where=file, fix="Check the path.")
+    found = {".onnx": _of_onnx, ".mindir": _of_mindir}[file.suffix](file)
+    if len(found.shape) != 4:
+        raise InputError(
+            f"It takes an input of {len(found.shape)} sides, and a batch of images has 4.",
+            where=file,
+            fix=_REDO.format(name=file.name),
+        )
+    return found
+
+
+def _of_onnx(file: Path) -> Interface:
+    import onnx
+
+    model = _parsed(onnx.ModelProto(), file, "an ONNX model")
+    known = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in known]
+    _check_one(len(inputs), len(model.graph.output), file)
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    return Interface(
+        shape=_sides(inputs[0]),
+        uint8=inputs[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8,
+        outputs=tuple(value.name for value in model.graph.output),
+        widths=tuple((_sides(value) or (None,))[-1] for value in model.graph.output),
+        half=onnx.TensorProto.FLOAT16 in kinds,
+        int8=any(node.op_type == "DequantizeLinear" for node in model.graph.node),
+        metadata={entry.key: entry.value for entry in model.metadata_props},
+    )
+
+
+def _of_mindir(file: Path) -> Interface:
+    from mindspore.train.mind_ir_pb2 import ModelProto
+
+    model = _parsed(ModelProto(), file, "a MINDIR")
+    _check_one(len(model.graph.input), len(model.graph.output), file)
+    image, *outputs = (
+        tuple(None if side < 0 else int(side) for side in value.tensor[0].dims) if value.tensor else ()
+        for value in (*model.graph.input, *model.graph.output)
+    )
+    return Interface(
+        shape=image,
+        uint8=False,
+        outputs=tuple(f"output.{index}" for index in range(len(outputs))),
+        widths=tuple((sides or (None,))[-1] for sides in outputs),
+        metadata={entry.key: entry.value for entry in model.user_info},
+    )
+
+
+def _parsed(model: Any, file: Path, kind: str) -> Any:
+    from google.protobuf.message import DecodeError
+
+    try:
+        model.ParseFromString(file.read_bytes())
+    except (DecodeError, RuntimeError, OSError) as error:
+        raise InputError(f"This is not {kind}: {error}.", where=file, fix=_REDO.format(name=file.name)) from error
+    return model
+
+
+def _check_one(inputs: int, outputs: int, file: Path) -> None:
+    if inputs != 1 or not outputs:
+        raise InputError(
+            f"The graph has {inputs} inputs and {outputs} outputs, and a network has one input.",
+            where=file,
+            fix=_REDO.format(name=file.name),
+        )
+
+
+def _sides(value: Any) -> tuple[int | None, ...]:
+    return tuple(side.dim_value or None for side in value.type.tensor_type.shape.dim)

@@ -1,0 +1,115 @@
+"""A model's description → which graph is wanted of it, and what the exported file says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from xcit_hub._version import __version__
+from xcit_hub.errors import InputError
+from xcit_hub.exporters.form import OPSETS, Form
+from xcit_hub.hub.config import PREPROCESSING, ModelConfig, preprocessing_to_metadata
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+FORMAT = "xcit-hub-export/1"
+"""Version of what a file says of itself, and of the report."""
+
+
+def form_of(
+    config: ModelConfig,
+    features: Sequence[int],
+    headless: bool,
+    dtype: Dtype,
+    with_preprocessing: bool,
+    image_size: int | tuple[int, int] | None,
+    batch: int | None,
+    opset: int,
+    fuse: bool,
+) -> Form:
+    """Return the graph that is wanted of a model; the options are those of :func:`xcit_hub.export`.
+
+    Raises:
+        InputError: an option is impossible for this model.
+    """
+    if opset not in OPSETS:
+        raise InputError(f"Opset {opset} is not one that is written.", fix=f"Use {OPSETS.start} to {OPSETS.stop - 1}.")
+    if dtype not in ("float32", "float16"):
+        sentence = (
+            "bfloat16 is not exported: no runtime here runs it."
+            if dtype == "bfloat16"
+            else f"There is no dtype {dtype!r}."
+        )
+        raise InputError(sentence, fix="Use float32 or float16.")
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if (size and min(size) < 1) or (batch is not None and batch < 1):
+        raise InputError(f"A batch of {batch} images of {size} pixels cannot be.", fix="Give 1 or more.")
+    depth = config.shape.depth
+    blocks = tuple(sorted({index + depth if index < 0 else index for index in features}))
+    if any(not 0 <= index < depth for index in blocks):
+        raise InputError(
+            f"There are blocks 0 to {depth - 1}, and {', '.join(map(str, features))} were asked for.",
+            fix=f"Use {-depth} to {depth - 1}.",
+        )
+    prepared = config.preprocessing if with_preprocessing else None
+    if prepared and len(prepared.mean) not in (1, config.in_chans):
+        raise InputError(
+            f"The preprocessing has {len(prepared.mean)} means for {config.in_chans} channels.",
+            fix="Leave out --with-preprocessing.",
+        )
+    return Form(
+        num_classes=0 if headless else config.num_classes,
+        in_chans=config.in_chans,
+        global_pool=config.global_pool,
+        features=blocks,
+        opset=opset,
+        dtype=dtype,
+        fuse=fuse,
+        batch=batch,
+        image_size=size,
+        mean=tuple(prepared.mean) if prepared else None,
+        std=tuple(prepared.std) if prepared else None,
+    )
+
+
+def for_mindir(form: Form, *, int8: bool = False) -> Form:
+    """Return the form as MINDIR can have it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if form.image_size is None:
+        raise InputError(
+            "MINDIR needs a fixed image size: MindSpore settles the grid of tokens when it compiles.",
+            fix="Give --image-size, or export ONNX, which takes any size.",
+        )
+    impossible = {
+        "--int8": int8,
+        "--with-preprocessing": form.mean is not None,
+        "--dtype float16": form.dtype != "float32",
+    }
+    for option, asked in impossible.items():
+        if asked:
+            raise InputError(f"{option} is written to ONNX alone.", fix="Name the target .onnx.")
+    return replace(form, fuse=False)
+
+
+def metadata_of(config: ModelConfig, source: object, *, int8: bool = False) -> dict[str, str]:
+    """Return what an exported file says of itself.
+
+    Args:
+        source: where the weights are, as their users find them.
+    """
+    return {
+        "xcit_hub.format": FORMAT,
+        "xcit_hub.version": __version__,
+        "xcit_hub.architecture": config.architecture,
+        "xcit_hub.dialect": config.dialect,
+        PREPROCESSING: preprocessing_to_metadata(config.preprocessing, config.in_chans),
+        "xcit_hub.labels": json.dumps(list(config.labels)),  # in ASCII: any string of JSON passes
+        "xcit_hub.source": str(source),
+        "xcit_hub.source_sha256": config.provenance.sha256 or "",
+        **({"xcit_hub.quantised": "int8"} if int8 else {}),
+    }

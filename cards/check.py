@@ -170,7 +170,8 @@ def _check_renamed(text: str, form: ModuleType) -> Iterator[Fault]:
     yield from faults
     metadata = metadata_from(values)
     yield from form.faults(parts, metadata)
-    yield from advice.warnings(metadata, parts.fields.lines)
+    found = advice.warnings(metadata, parts.fields.lines)
+    yield from (fault for fault in found if fault.field not in form.OWN)
     yield from disagreements(metadata, parts.prose, parts.prose_line, parts.fields.lines)
 
 

@@ -17,6 +17,7 @@ from cards.hugging_face import Parts
 from cards.metadata import CardMetadata
 
 FRAMEWORKS = {"mindspore": "MindSpore", "pytorch": "PyTorch", "timm": "PyTorch"}
+OWN = frozenset({"frameworks", "hardwares"})
 HARDWARES = frozenset({"NPU", "CPU", "GPU"})
 _LISTS = frozenset({"frameworks", "hardwares", "tags", "datasets", "metrics", "base_model", "language", "license"})
 

@@ -36,6 +36,7 @@ LICENSES = {
     "unlicense": "Unlicense",
     "other": "other",
 }
+OWN = frozenset({"tasks", "frameworks", "domain", "model-type", "backbone"})
 _IDS = {shown: known for known, shown in LICENSES.items()}
 _LISTS = frozenset(
     {"tasks", "frameworks", "license", "language", "domain", "model-type", "backbone", "metrics", "base_model", "tags"}

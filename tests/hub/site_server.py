@@ -343,6 +343,8 @@ class _SiteHandler(_Handler):
         name = f"{asked['Path']}/{asked['Name']}"
         if name in self.hub.sites["modelscope"]:
             raise _Answer(400, {"Code": 10010101001, "Message": "exists already", "Success": False})
+        if asked["License"] != asked["License"].lower():
+            raise _Answer(400, {"Code": 400, "Message": "not a licence's identifier", "Success": False})
         repository = Repository(asked["Visibility"] == 1, {}, {})
         self.hub.sites["modelscope"][name] = repository
         self.hub.commit(

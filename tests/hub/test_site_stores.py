@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from site_server import OTHER_TOKEN, TOKEN
+from typer.testing import CliRunner
 
 import xcit_hub
-from xcit_hub.errors import HubError, InputError, XcitHubError
+from xcit_hub.errors import CardError, HubError, InputError, XcitHubError
 from xcit_hub.hub import address, cache
 from xcit_hub.hub.locate import info, list_hub, locate
 from xcit_hub.hub.stores import Context, open_store
@@ -119,6 +120,17 @@ def test_what_a_hub_lists_is_fetched_whole_and_kept_under_its_own_name(sites, si
         offline.fetch(snapshot, "config.json")
 
 
+def test_names_of_three_parts_are_gitcodes(sites, opened, small):
+    name = "hf_mirrors/Qwen/xcit-nano"
+    store = opened("gitcode")
+    assert store.publish(name, small, message="Publish").changed
+    assert store.fetch(store.resolve(name), "model.safetensors").read_bytes() == WEIGHTS
+    assert set(sites.sites["gitcode"]) == {name}
+    assert all("hf_mirrors%2FQwen" in path for said, path, _ in sites.requests if "xcit-nano" in said)
+    with pytest.raises(InputError, match="not the name of a model"):
+        opened("modelers").resolve(name)
+
+
 def test_an_organisation_is_listed_and_info_fetches_no_weights(sites, site, tmp_path):
     sites.put(site, "org/xcit-a", FILES)
     sites.put(site, "org/b", FILES)
@@ -186,6 +198,7 @@ def test_publishing_sends_what_differs_removes_what_is_an_earlier_publications_a
     assert set(held.files) == {*small, "notes.txt"}
     assert held.title == "Publish"
     assert sent.changed
+    assert sent.url.endswith(f"/{NAME}")
     assert not [said for said in sites.requests if said[0].split(" ")[1] == "PUT"]  # the weights were there
     assert not store.publish(NAME, small, message="Publish").changed
 
@@ -197,7 +210,9 @@ def test_a_private_model_needs_its_token_and_a_reader_may_not_write(sites, site,
     with pytest.raises(HubError, match="no such model"):
         opened(site, token=False).resolve(NAME)
     with pytest.raises(HubError, match="not allowed"):
-        opened(site, token=OTHER_TOKEN).publish(NAME, {**small, "README.md": small["config.json"]}, message="Publish")
+        opened(site, token=OTHER_TOKEN).publish(
+            NAME, {**small, "xcit_hub.json": small["config.json"]}, message="Publish"
+        )
 
 
 def test_the_token_stays_with_its_hub_and_no_other_hubs_reaches_it(sites, site, opened, small, monkeypatch):
@@ -336,3 +351,46 @@ def test_ids_as_the_sites_show_them(written, meant):
 def test_pages_that_show_no_model_are_refused(written):
     with pytest.raises(InputError):
         address.parse(written)
+
+
+def test_a_card_that_the_client_cannot_read_is_refused_before_anything_is_sent(sites, opened, small, tmp_path):
+    small["README.md"].write_text("---\nlicense: mit\nmodel-index: [{name: x, results: [{}]}]\n---\n# nano\n")
+    with pytest.raises(CardError, match="cannot read the card"):
+        opened("modelers").publish(NAME, small, message="Publish")
+    assert not sites.connected
+
+
+@pytest.mark.slow
+def test_the_command_shows_what_went_where_and_fails_if_a_hub_refused(sites, nano_ckpt, tmp_path):
+    from hub_server import Fault
+
+    from xcit_hub.cli.app import app
+
+    def run(*arguments, error=None) -> str:
+        done = CliRunner().invoke(app, [str(each) for each in arguments])
+        assert (type(done.exception) if done.exception is not None else None) is error, done.exception
+        return done.stdout
+
+    command = ["publish", nano_ckpt, "org/nano", "--no-parity", "--to", tmp_path / "a", "--to", "modelscope"]
+    shown = run(*command, "--dry-run")
+    assert "license: Apache License 2.0" in shown
+    assert "not published: --dry-run" in shown
+    assert not sites.sites["modelscope"]
+    sites.faults = [Fault("POST /api/v1/models$", "status", 403, 99)]
+    shown = run(*command, error=xcit_hub.hub.publish.PartlyPublishedError)
+    assert f"{tmp_path / 'a'}/org/nano" in shown
+    assert "failed" in shown
+    sites.faults.clear()
+    first, second = json.loads(run(*command, "--json"))
+    assert (first["changed"], second["changed"]) == (False, True)
+    assert second["url"] == "https://modelscope.cn/models/org/nano"
+    assert run("list", "--hub", "modelscope://org") == "org/nano\n"
+    found = json.loads(run("info", "https://modelscope.cn/models/org/nano", "--json"))
+    assert found["address"] == "modelscope://org/nano"
+    assert "modelscope.cn/org/nano" in run("cache", "list")
+
+
+def test_one_token_is_not_given_to_several_hubs(sites, nano_ckpt):
+    with pytest.raises(InputError, match="One token"):
+        xcit_hub.publish_to(nano_ckpt, "org/nano", ["modelers", "modelscope"], token=TOKEN)
+    assert not sites.connected

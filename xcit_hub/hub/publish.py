@@ -395,7 +395,8 @@ def _prepare(
         exported.append(
             exports.write(
                 kind, folder, arrays, description, target.name,
-                held=held(files["model.safetensors"], exports.FILES[kind]), proof=parity, stage=lambda words, kind=kind: on_stage(f"{kind}: {words}"),  # type: ignore[misc]
+                held=held(files["model.safetensors"], exports.FILES[kind]), proof=parity,
+                stage=lambda words, kind=kind: on_stage(f"{kind}: {words}"),  # type: ignore[misc]
             )
         )  # fmt: skip
         files[exported[-1].path] = exported[-1].file

@@ -139,7 +139,7 @@ class Client:
             stderr=subprocess.DEVNULL,  # a client's words may hold addresses with signatures
             env={**kept, **self._environment, "PYTHONDONTWRITEBYTECODE": "1"},
         )
-        self._stop = weakref.finalize(self, _end, self._process)
+        self._stop = weakref.finalize(self, _end, self._process, os.getpid())
         self._pending = b""
         settings = {
             "endpoint": self.endpoint,
@@ -267,7 +267,9 @@ class Client:
         return clean(text)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a fork of the process that started it
     process.kill()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:

@@ -51,14 +51,15 @@ class OpenMind:
             self.client.http_get(url, Counting(file, self.channel), headers=headers, expected_size=size)
         return target
 
-    def check_card(self, text: str) -> None:
-        """Read a card's head as the client's own class for it does."""
+    def check_card(self, text: str) -> str | None:
+        """Read a card's head as the client's own class for it does; return what it says against it."""
         cards: Any = importlib.import_module("openmind_hub.plugins.openmind.repocard_data")
         yaml: Any = importlib.import_module("yaml")
         try:
             cards.ModelCardData(**yaml.safe_load(text.split("---", 2)[1]))
         except Exception as error:  # whatever it raises, it does not take the card
-            raise Refused(f"has a client that cannot read the card: {error}") from None
+            return f"{type(error).__name__}: {error}"
+        return None
 
     def create(self, name: str, private: bool, license: str) -> None:  # noqa: A002
         """Create a repository, if there is none."""

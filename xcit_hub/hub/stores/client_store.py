@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 from urllib.parse import urlsplit
 
-from xcit_hub.errors import HubError, InputError
+from xcit_hub.errors import CardError, HubError, InputError
 from xcit_hub.files import sha256_of
-from xcit_hub.hub import answers, cache, guard
+from xcit_hub.hub import answers, cache, guard, transport
 from xcit_hub.hub.clients import client as clients
 from xcit_hub.hub.clients.client import Client, MissingError, WrongBytesError
 from xcit_hub.hub.sites import Site
@@ -32,7 +32,7 @@ from xcit_hub.hub.transport import TRIES, UnreachableError, retrying
 _SLACK = 1 << 20
 # What a reader looks at first comes last, where a hub makes more than one commit of a publication.
 _LAST = ("config.json", "xcit_hub.json", "README_zh.md", "README.md")
-_LICENSE = re.compile(r"^license: *['\"]?([A-Za-z0-9.+-]+)", re.MULTILINE)
+_LICENSE = re.compile(r"^license: *['\"]?([^'\"\n]+)", re.MULTILINE)
 
 
 class ClientStore:
@@ -86,9 +86,10 @@ class ClientStore:
             offline=self.context.offline,
         )
         found = obtain(force=self.context.force)
-        if not self._is_right(found, file.digest) and not self.context.offline:
-            found = obtain(force=True)
-        if not self._is_right(found, file.digest):
+        # It has just been held against the SHA-256 that it is kept by.
+        if repository.digest(found) != file.digest and not self._is_right(found, file.digest):
+            found = found if self.context.offline else obtain(force=True)
+        if repository.digest(found) != file.digest and not self._is_right(found, file.digest):
             raise cache.wrong_bytes(f"{snapshot.name}/{path}", file.digest or "", sha256_of(found))
         if path not in DESCRIPTIONS:
             # Offline, a branch means the last revision whose weights arrived whole.
@@ -145,34 +146,46 @@ class ClientStore:
         self.check_publish(name, revision=revision, private=private, create_pr=create_pr)
         branch = revision or self.site.branch
         card = files["README.md"].read_text(encoding="utf-8") if "README.md" in files else ""
-        if card:
-            self._once("check_card", "", text=card)
+        fault = self._once("check_card", "", text=card) if card else None
+        if fault is not None:
+            raise CardError(
+                f"{self.site.title}'s client cannot read the card: {fault}.",
+                where="README.md",
+                fix="Write it with `xcit-hub card new`. Nothing was published.",
+            )
         found = _LICENSE.search(card)
         self._call("create", name, private=private, license=found.group(1) if found else "other")
         if revision not in (None, self.site.branch) and self.site.makes_branches:
             self._call("branch", name, branch=revision)
-        url = f"{self.site.page if self.endpoint == self.site.endpoint else self.endpoint}/{name}"
-        changed = False
+        page = self.site.page.replace(self.site.endpoint, self.endpoint) if self.endpoint != self.site.endpoint else ""
+        url = f"{page or self.site.page}/{name}"
         for attempt in range(TRIES):
             present = self._present(name, revision)
             add, delete = _difference(present, files)
             if not add and not delete:
                 # Also the end of an attempt whose answer was lost: what was sent is there.
-                return Receipt(present.revision, url, changed, branch=branch)
-            if changed and attempt == TRIES - 1:
-                break
-            changed = True
+                return self._receipt(present, url, branch, changed=attempt > 0)
             try:
                 self._upload(name, branch, add, delete, message)
+                break
             except UnreachableError as error:
                 if attempt == TRIES - 1 or not error.is_transient:
                     raise
                 time.sleep(error.wait(attempt))
+        for attempt in range(TRIES):  # a hub may need a moment to list what it has
+            present = self._present(name, revision)
+            add, delete = _difference(present, files)
+            if not add and not delete:
+                return self._receipt(present, url, branch, changed=True)
+            time.sleep(transport.FIRST_WAIT * 2**attempt)
         raise HubError(
             f"The hub does not list what it was sent: {', '.join([*add, *delete])}.",
             where=url,
             fix="Publish again: what is there already is not sent again.",
         )
+
+    def _receipt(self, present: Snapshot, url: str, branch: str, *, changed: bool) -> Receipt:
+        return Receipt(present.revision, url, changed, branch=None if self.site.has_commits else branch)
 
     def list(self) -> builtins.list[str]:
         """Name an owner's models, or what is called XCiT there."""

@@ -23,7 +23,7 @@ from benchmarks import clock
 from benchmarks.case import Case, Contender, NotHereError, Step
 from benchmarks.suites import SUITES
 
-_REPORTED = ("mindspore", "torch", "timm", "mindcv", "numpy", "pillow")
+_REPORTED = ("mindspore", "torch", "timm", "mindcv", "onnxruntime", "openvino", "numpy", "pillow")
 _MODULE = {"pillow": "PIL"}  # where a distribution is called otherwise than its module
 
 
@@ -92,6 +92,8 @@ def _threads() -> int:
         return int(sys.modules["torch"].get_num_threads())
     if "mindspore" in sys.modules:
         return int(sys.modules["mindspore"].get_context("runtime_num_threads"))
+    if {"onnxruntime", "openvino"} & set(sys.modules):
+        return len(os.sched_getaffinity(0))  # what :mod:`benchmarks.deploying` gives them
     return 1
 
 

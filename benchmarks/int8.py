@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import machine
+from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.files import write_text
 
 MODEL = "xcit_nano_12_p8_224"
@@ -155,7 +156,7 @@ def train(images: Images, labels: Labels, target: Path, *, seed: int, epochs: in
     marks = {
         "xcit_hub.architecture": MODEL,
         "xcit_hub.dialect": "paper",
-        config.PREPROCESSING: config.preprocessing_to_metadata(preprocessing, 3),
+        PREPROCESSING: config.preprocessing_to_metadata(preprocessing, 3),
     }
     save_file(network.state_dict(), target, marks)
 

@@ -40,7 +40,7 @@ def timm_network(case: Case, *, layout: str = "", compiled: bool = False) -> Ste
     if compiled and not any(map(shutil.which, ("g++", "clang++"))):
         raise NotHereError("torch.compile needs a C++ compiler (g++ or clang++), and there is none")
     network = timm.create_model(case.model).train(case.work == "training")
-    images, labels = (torch.from_numpy(array) for array in _batch(case))
+    images, labels = (torch.from_numpy(array) for array in random_batch(case))
     if layout:
         network, images = (each.to(memory_format=getattr(torch, layout)) for each in (network, images))
     run = torch.compile(network) if compiled else network
@@ -76,7 +76,7 @@ def mindcv_network(case: Case, *, graph: bool) -> Step:
         network = create_model(case.model)
     except RuntimeError as error:
         raise NotHereError(f"MindCV has no {case.model}") from error
-    images, labels = (mindspore.Tensor(array) for array in _batch(case))
+    images, labels = (mindspore.Tensor(array) for array in random_batch(case))
     if case.work == "training":
         optimizer = nn.AdamWeightDecay(network.trainable_params(), _RATE)
         step = nn.TrainOneStepCell(nn.WithLossCell(network, nn.CrossEntropyLoss()), optimizer).set_train()
@@ -98,7 +98,7 @@ def our_network(case: Case, *, graph: bool, fused: bool = False, native: bool = 
 
     mindspore.set_context(mode=mindspore.GRAPH_MODE if graph else mindspore.PYNATIVE_MODE)
     network = xcit_hub.create_model(case.model, seed=0)
-    images, labels = _batch(case)
+    images, labels = random_batch(case)
     if case.work == "training":
         from xcit_hub.training.recipe import Recipe
         from xcit_hub.training.step import TrainStep
@@ -153,7 +153,8 @@ def _reading(compute: Callable[[], Any], case: Case) -> Step:
     return step
 
 
-def _batch(case: Case) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def random_batch(case: Case) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the images that every network sees, (batch, 3, height, width), and labels."""
     images = np.random.default_rng(0).standard_normal((case.batch, 3, case.height, case.width), np.float32)
     return images, np.arange(case.batch) % _CLASSES
 
@@ -164,7 +165,8 @@ def _matrices() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return left, right
 
 
-def _network_flops(case: Case) -> int:
+def network_flops(case: Case) -> int:
+    """Return the floating-point operations that the paper's network needs for a case."""
     architecture = variants.architecture(case.model)
     training = case.work == "training"
     return 2 * multiply_adds(architecture, case.height, case.width, batch=case.batch, training=training)
@@ -175,15 +177,15 @@ def _product_flops(_: Case) -> int:
 
 
 NETWORKS: dict[str, Contender] = {
-    TIMM: Contender(timm_network, _network_flops),
-    "timm, channels_last": Contender(partial(timm_network, layout="channels_last"), _network_flops),
-    TIMM_COMPILED: Contender(partial(timm_network, compiled=True), _network_flops),
-    MINDCV: Contender(partial(mindcv_network, graph=True), _network_flops),
-    "MindCV, PyNative": Contender(partial(mindcv_network, graph=False), _network_flops),
-    OURS: Contender(partial(our_network, graph=True), _network_flops),
-    FUSED: Contender(partial(our_network, graph=True, fused=True), _network_flops),
-    UNCOMPILED: Contender(partial(our_network, graph=True, native=False), _network_flops),
-    PYNATIVE: Contender(partial(our_network, graph=False), _network_flops),
+    TIMM: Contender(timm_network, network_flops),
+    "timm, channels_last": Contender(partial(timm_network, layout="channels_last"), network_flops),
+    TIMM_COMPILED: Contender(partial(timm_network, compiled=True), network_flops),
+    MINDCV: Contender(partial(mindcv_network, graph=True), network_flops),
+    "MindCV, PyNative": Contender(partial(mindcv_network, graph=False), network_flops),
+    OURS: Contender(partial(our_network, graph=True), network_flops),
+    FUSED: Contender(partial(our_network, graph=True, fused=True), network_flops),
+    UNCOMPILED: Contender(partial(our_network, graph=True, native=False), network_flops),
+    PYNATIVE: Contender(partial(our_network, graph=False), network_flops),
 }
 LIMITS: dict[str, Contender] = {
     TORCH_LIMIT: Contender(torch_product, _product_flops),

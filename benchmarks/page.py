@@ -45,6 +45,7 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "convert": (["xcit_large_24_p8_224"], ["convert", "--rounds", "5"]),
     "start": (_TINY, ["start", "--rounds", "7"]),
     "input": (_TINY, ["input", "--rounds", "7"]),
+    "deployment": (_TINY, ["deployment", "--rounds", "7"]),
     "scaling": (["xcit_tiny_12_p16_224"], ["scaling", "--rounds", "3"]),
     "photograph": (
         ["xcit_nano_12_p16_224"],

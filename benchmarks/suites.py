@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks import converting, feeding, loading, starting
+from benchmarks import converting, deploying, feeding, loading, starting
 from benchmarks.case import Case, Contender, Work
 from benchmarks.converting import CONVERTERS, COPY_AND_HASH, MINDSPORE_FILES
+from benchmarks.deploying import EXPORTED
 from benchmarks.feeding import FEEDERS, TIMM_LOADER
 from benchmarks.loading import LOADERS, MINDSPORE_LOAD, TIMM_LOAD
 from benchmarks.networks import FUSED, LIMITS, MINDCV, NETWORKS, OURS, PYNATIVE, TIMM, TIMM_COMPILED, UNCOMPILED
@@ -187,6 +188,13 @@ SUITES: dict[str, Suite] = {
         works=("evaluation", "training"),
         unit=RATE,
         prepare=feeding.prepare,
+    ),
+    "deployment": Suite(
+        "logits from an exported file, by the runtimes it is deployed with",
+        {**_some(TIMM, TIMM_COMPILED, FUSED), **EXPORTED, **LIMITS},
+        (TIMM, TIMM_COMPILED, FUSED),
+        batches=(1, 16),
+        prepare=deploying.prepare,
     ),
     "scaling": Suite(
         "time and memory against the number of tokens",

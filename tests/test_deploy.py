@@ -14,10 +14,10 @@ from xcit_hub import parity
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.deploy import export
-from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface
 from xcit_hub.parameters import parameter_shapes
-from xcit_hub.predict import predict
+from xcit_hub.prediction import predict
 from xcit_hub.variants import architecture
 
 pytest.importorskip("onnxruntime")
@@ -105,7 +105,12 @@ def test_neither_framework_is_imported_to_write_onnx(source: Path, tmp_path: Pat
         ("a.onnx", {"opset": 9}, "Opset 9"),
         ("a.onnx", {"dtype": "bfloat16"}, "no runtime here runs it"),
         ("a.onnx", {"features": (12,)}, "blocks 0 to 11"),
-        ("a.onnx", {"batch": 0}, "cannot be"),
+        ("a.onnx", {"batch": 0}, "--batch 0 cannot be"),
+        ("a.onnx", {"batch": 1 << 40}, "cannot be"),
+        ("a.onnx", {"image_size": (224, -1)}, "--image-size -1 cannot be"),
+        ("a.onnx", {"opset": 99}, "Opset 99"),
+        ("a.onnx", {"int8": "empty", "dtype": "float16"}, "exclude each other"),
+        ("folder.onnx", {}, "not a file"),
         ("a.onnx", {"int8": "empty"}, "not one image"),
         ("a.mindir", {}, "fixed image size"),
         ("a.mindir", {"image_size": 224, "dtype": "float16"}, "ONNX alone"),
@@ -116,26 +121,52 @@ def test_what_cannot_be_written_is_one_sentence_and_no_file(
 ) -> None:
     if options.get("int8"):
         (tmp_path / "empty").mkdir()
-        options = {"int8": tmp_path / "empty"}
+        options = {**options, "int8": tmp_path / "empty"}
+    (tmp_path / "folder.onnx").mkdir()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(InputError, match=said):
         export(source, tmp_path / name, **options)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_file_that_computes_something_else_does_not_stay(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("options", [{"with_preprocessing": True}, {"batch": 3, "image_size": (48, 32)}])
+def test_int8_is_calibrated_in_every_form_of_the_input(source: Path, tmp_path: Path, options: dict) -> None:
+    folder = tmp_path / "calibration"
+    folder.mkdir()
+    for seed in range(4):
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{seed}.png")
+    done = export(source, tmp_path / "small.onnx", int8=folder, **options)
+    told = interface.read(done.files[0])
+    assert told.int8 and told.uint8 == ("with_preprocessing" in options)
+    (folder / "4.png").write_bytes(b"cut short")
+    with pytest.raises(InputError, match=r"4\.png"):
+        export(source, tmp_path / "other.onnx", int8=folder, **options)
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def test_weights_that_float16_does_not_have_are_named(source: Path, tmp_path: Path) -> None:
+    large = dict(checkpoint.read(source).tensors)
+    large["norm.beta"] = StoredTensor.of(np.full(128, 1e6, np.float32))
+    marks = {"xcit_hub.architecture": NAME, "xcit_hub.dialect": "paper", "xcit_hub.family": "xcit-hub"}
+    checkpoint.write(tmp_path / "large.safetensors", large, marks)
+    with pytest.raises(InputError, match=r"norm\.beta holds values beyond 65504"):
+        export(tmp_path / "large.safetensors", tmp_path / "half.onnx", dtype="float16")
+    assert not (tmp_path / "half.onnx").exists()
+
+
+def test_a_file_that_computes_something_else_does_not_stay_and_the_command_exits_1(
+    source: Path, tmp_path: Path
 ) -> None:
-    from xcit_hub.exporters import onnx_graph
-
-    right = onnx_graph.build
-
-    def wrong(arrays, *arguments):
-        return right({**arrays, "norm.beta": arrays["norm.beta"] + 0.01}, *arguments)
-
-    monkeypatch.setattr(onnx_graph, "build", wrong)
-    with pytest.raises(XcitHubError, match="onnxruntime does not compute"):
-        export(source, tmp_path / "wrong.onnx")
+    code = (
+        "from xcit_hub.exporters import onnx_graph; right = onnx_graph.build; "
+        "onnx_graph.build = lambda arrays, *a: right({**arrays, 'norm.beta': arrays['norm.beta'] + 0.01}, *a); "
+        "from xcit_hub.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "export", str(source), str(tmp_path / "wrong.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "onnxruntime does not compute" in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 

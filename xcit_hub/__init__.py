@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xcit_hub.hub.locate import info
     from xcit_hub.hub.network import XCiT, create_model
     from xcit_hub.hub.publish import publish, publish_to
-    from xcit_hub.predict import preprocess
+    from xcit_hub.prediction import predict, preprocess
     from xcit_hub.variants import list_models
 
 # public name → the room it stands in
@@ -35,7 +35,8 @@ _ROOMS = {
     "list_models": "xcit_hub.variants",
     "load": "xcit_hub.hub.load",
     "load_weights": "xcit_hub.hub.load",
-    "preprocess": "xcit_hub.predict",
+    "predict": "xcit_hub.prediction",
+    "preprocess": "xcit_hub.prediction",
     "publish": "xcit_hub.hub.publish",
     "publish_to": "xcit_hub.hub.publish",
     "XCiT": "xcit_hub.hub.network",
@@ -53,6 +54,7 @@ __all__ = [
     "list_models",
     "load",
     "load_weights",
+    "predict",
     "preprocess",
     "publish",
     "publish_to",

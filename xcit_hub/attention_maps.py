@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcit_hub.errors import InputError
-from xcit_hub.predict import preprocess
+from xcit_hub.prediction import preprocess
 
 if TYPE_CHECKING:
     from PIL import Image

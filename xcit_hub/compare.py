@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcit_hub import parity
+from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface, runtimes
 from xcit_hub.hub import config
@@ -207,7 +208,7 @@ def _told(metadata: Mapping[str, str], described: ModelConfig, file: Path) -> It
         and not _names(told, described.labels)
     ):
         yield Difference("description", "labels", "other names, or in another order")
-    if (told := metadata.get(config.PREPROCESSING)) is not None:
+    if (told := metadata.get(PREPROCESSING)) is not None:
         ours = config.preprocessing_from_metadata(told, file)
         for field in fields(ours):
             values = (getattr(each, field.name) for each in (ours, described.preprocessing))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ from xcit_hub.hub.read import read
 from xcit_hub.variants import DIALECTS, DialectName
 
 if TYPE_CHECKING:
+    from xcit_hub.exporters.form import Form
     from xcit_hub.hub.config import ModelConfig
 
 PathLike = str | os.PathLike[str]
@@ -105,7 +106,7 @@ def export(
     Raises:
         InputError: an option is impossible for this model, format or installation; nothing is written.
         HubError, WeightsError, CheckpointError: see :func:`xcit_hub.load`.
-        XcitHubError: the file does not compute what its source does; nothing is written.
+        DifferenceError: the file does not compute what its source does; nothing is written.
     """
     path = Path(target)
     check_target(path)
@@ -124,6 +125,8 @@ def export(
             where=source,
             fix="Export a classifier, or a backbone with class attention.",
         )
+    if int8 is not None and dtype != "float32":
+        raise InputError(f"int8 and {dtype} exclude each other.", fix="Give one of them.")
     form = form_of(config, features, headless, dtype, with_preprocessing, image_size, batch, opset, fuse)
     if path.suffix == ".mindir":
         form = for_mindir(form, int8=int8 is not None)
@@ -137,7 +140,7 @@ def export(
         config.dialect,
         form,
         metadata,
-        calibration=None if int8 is None else list(_calibration(Path(int8), config)),
+        calibration=None if int8 is None else _calibration(Path(int8), config, form),
         proof=proof,
         stage=stage,
     )
@@ -153,13 +156,25 @@ def export(
     )
 
 
-def _calibration(folder: Path, config: ModelConfig) -> Iterator[Array]:
+def _calibration(folder: Path, config: ModelConfig, form: Form) -> Iterator[Array]:
     """Batches of a folder's images, as the graph's input takes them; a file that is not an image is refused by name."""
-    from xcit_hub.data.transforms import EvalTransform
+    from xcit_hub.data.transforms import EvalTransform, open_image
 
-    transform = EvalTransform(config.preprocessing)
+    height, width = form.image_size or config.preprocessing.size
+    preprocessing = replace(config.preprocessing, image_size=height, image_width=width)
+    transform = EvalTransform(preprocessing, in_chans=config.in_chans)
+
+    def prepared(path: Path) -> Array:
+        if form.mean is None:
+            return transform(path)
+        return np.asarray(transform.cut(open_image(path, transform.mode))).reshape(height, width, config.in_chans)
+
     found = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     if not found:
         raise InputError("There is not one image to calibrate on.", where=folder, fix="Name a folder of images.")
-    for first in range(0, len(found), _CALIBRATION_BATCH):
-        yield np.stack([transform(path) for path in found[first : first + _CALIBRATION_BATCH]])
+    size = form.batch or _CALIBRATION_BATCH
+    for first in range(0, len(found), size):
+        chosen = found[first : first + size]
+        if form.batch is not None:  # filled up with the first ones again
+            chosen += [found[index % len(found)] for index in range(size - len(chosen))]
+        yield np.stack([prepared(path) for path in chosen])

@@ -64,7 +64,7 @@ NAMES: dict[str, dict[str, str]] = {
     "xcit_hub.hub.load": {
         "info": "xcit_hub.hub.locate",
         "ModelInfo": "xcit_hub.hub.locate",
-        "preprocess": "xcit_hub.predict",
+        "preprocess": "xcit_hub.prediction",
     },
     "xcit_hub.training.recipe": {
         "load_recipe": "xcit_hub.training.recipe_file",

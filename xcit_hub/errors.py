@@ -50,6 +50,10 @@ class CardError(XcitHubError, ValueError):
     """A model card that cannot be read or may not be published."""
 
 
+class DifferenceError(XcitHubError):
+    """A file that was written and does not compute what it should; it is gone again. ``xcit-hub export`` exits 1."""
+
+
 class HubError(XcitHubError):
     """A hub that lacks what was asked for, cannot be reached, or gave something else than it promised."""
 

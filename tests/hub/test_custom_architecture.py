@@ -83,6 +83,21 @@ def test_a_saved_custom_network_comes_back_with_what_tensors_cannot_tell(arrays,
     assert xcit_hub.info(str(tmp_path / "saved")).config.shape == OURS
 
 
+def test_timm_opens_a_custom_network_by_its_nearest_architecture_and_the_arguments_that_differ(arrays, tmp_path):
+    timm = pytest.importorskip("timm")
+    from xcit_hub.hub.config import of_architecture
+    from xcit_hub.parity import failed_checks
+
+    network = xcit_hub.XCiT.of_config(of_architecture(OURS, "paper", num_classes=5), arrays)
+    network.save_pretrained(tmp_path / "saved")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()
+    images = random_images(2, 3, 64, 64)
+    assert not failed_checks(network(mindspore.Tensor(images)).asnumpy(), theirs, images)
+    (tmp_path / "saved" / "xcit_hub.json").unlink()  # timm's description is enough for us, too
+    again = xcit_hub.load(str(tmp_path / "saved"))
+    assert not failed_checks(again(mindspore.Tensor(images)).asnumpy(), theirs, images)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"depth": 10**9}, {"num_heads": 3}, {"patch_size": 4}, {"embed_dim": -64}, {"tokens_norm": 1}, {"depth": "2"}],

@@ -437,3 +437,21 @@ def test_what_is_written_reads_back_and_timm_agrees(folder) -> None:
 
     assert from_json(read.to_json()).config == read
     assert json.loads(read.to_json())["format"] == "xcit-hub/2"
+
+
+@pytest.mark.parametrize("dialect", ["paper", "mindcv", "mindcv-mint"])
+def test_every_architecture_is_written_so_that_it_reads_back_and_timm_knows_its_name(dialect) -> None:
+    import xcit_hub.timm  # noqa: F401  (registers the names of the other dialects)
+    from xcit_hub.hub.config import of_architecture
+    from xcit_hub.variants import ARCHITECTURES, in_timm, without_positions
+
+    for entry in [*ARCHITECTURES.values(), without_positions(ARCHITECTURES["xcit_tiny_12_p8_384"])]:
+        described = of_architecture(entry, dialect, num_classes=10)
+        record = json.loads(timm_config.write(described))
+        read = timm_config.read(json.dumps(record)).config
+        # eta is an initial value, and a name may stand for two image sizes: preprocessing says which.
+        same = dataclasses.replace(read.shape, name=entry.name, eta=entry.eta, image_size=entry.image_size)
+        assert (same, read.dialect, read.preprocessing) == (entry, dialect, described.preprocessing)
+        assert timm.is_model(record["architecture"]) == (in_timm(entry) is not None)
+    assert in_timm(ARCHITECTURES["xcit_small_12_p4_32"]) is None
+    assert in_timm(ARCHITECTURES["xcit_medium_12_p16_224"]) == ("xcit_small_12_p16_224", {"embed_dim": 512})

@@ -13,7 +13,7 @@ import xcit_hub
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.errors import HubError, WeightsError
-from xcit_hub.predict import predict
+from xcit_hub.prediction import predict
 
 NANO = "xcit_nano_12_p16_224"
 NAMES = [f"digit {index}" for index in range(10)]

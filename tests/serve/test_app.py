@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import json
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ import pytest
 from PIL import Image
 
 import xcit_hub
-from xcit_hub.predict import predict
+from xcit_hub.prediction import predict
 from xcit_hub.serve.app import LARGEST_BODY
 
 pytest.importorskip("uvicorn")
@@ -80,6 +83,38 @@ def test_what_is_not_an_image_is_one_sentence(address: str, body: bytes, status:
     found, text = ask(f"{address}/classify", body)
     assert found == status
     assert said in json.loads(text)["error"]
+
+
+def header_of_png(width: int, height: int) -> bytes:
+    """The beginning of a PNG, which says how many pixels would follow."""
+    parts = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b""))
+    chunks = (struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each)) for each in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (header_of_png(9000, 9000), "81,000,000 pixels"),
+        (header_of_png(100_000, 100_000), "Cannot read the image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "EPS is not accepted"),
+    ],
+    ids=["many pixels", "a bomb", "a program"],
+)
+def test_what_would_grow_or_run_when_it_is_decoded_is_refused(address: str, body: bytes, said: str) -> None:
+    status, text = ask(f"{address}/classify", body)
+    assert status == 400
+    assert said in json.loads(text)["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("HEAD", "/", 200), ("OPTIONS", "/classify", 405), ("GET", "/classify", 405), ("GET", "/nowhere", 404)],
+)
+def test_other_methods_and_paths_are_answered_as_http_has_it(address: str, method: str, path: str, status: int) -> None:
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    connection.request(method, path)
+    assert connection.getresponse().status == status
 
 
 @pytest.mark.parametrize(("length", "status"), [(str(LARGEST_BODY + 1), b" 413 "), ("many", b" 400 ")])

@@ -100,7 +100,7 @@ def check_same_answers(tmp_path: Path, name: str, dialect: str, *, train_images:
 
     import xcit_hub
     import xcit_hub.timm  # MindCV's dialects are not timm's own
-    from xcit_hub.predict import predict
+    from xcit_hub.prediction import predict
     from xcit_hub.training.engine import RUN, train
     from xcit_hub.training.recipe_file import load_recipe
     from xcit_hub.training.scoring import score, stored_network

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from xcit_hub.checkpoints.weights import Weights
+from typing import Any, Protocol
 
 PREPROCESSING = "xcit_hub.preprocessing"  # JSON: how evaluation prepared an image, in timm's words
 CLASSES = "xcit_hub.classes"  # JSON: what the classifier's rows are called, in their order
@@ -15,8 +12,26 @@ NORMALIZATION = "xcit_hub.normalization"  # JSON: [mean, deviation] of each chan
 
 _LEVELS = 4  # channels at most
 
+Levels = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation of each channel."""
 
-def carried(weights: Weights, had: int, metadata: Mapping[str, str]) -> dict[str, str]:
+
+class Converted(Protocol):
+    """What is asked of weights (:class:`xcit_hub.checkpoints.weights.Weights`, which reads these strings itself)."""
+
+    notes: list[str]
+    normalization: Levels | None
+
+    @property
+    def num_classes(self) -> int:
+        """Rows of the classifier."""
+
+    @property
+    def in_chans(self) -> int:
+        """Input channels of the first convolution."""
+
+
+def carried(weights: Converted, had: int, metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the strings that hold of weights after a conversion as well; a note says which are left behind.
 
     Args:
@@ -59,7 +74,7 @@ def described(strings: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def normalization(metadata: Mapping[str, str]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def normalization(metadata: Mapping[str, str]) -> Levels | None:
     """Read :data:`NORMALIZATION`; None where it is absent or is not two lists of as many numbers."""
     pair = _parsed(metadata.get(NORMALIZATION, "null"))
     if not isinstance(pair, list) or len(pair) != 2 or not all(_are_levels(levels) for levels in pair):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xcit_hub._version import __version__
-from xcit_hub.cli import bench, cache, card, convert, export, models, parity, publish, serve, train
+from xcit_hub.cli import bench, cache, card, convert, export, models, parity, predict, publish, serve, train
 
 app = typer.Typer(
     name="xcit-hub",
@@ -37,6 +37,7 @@ def _options(
 app.command("list")(models.list_models)
 app.command()(models.info)
 app.command()(models.load)
+app.command()(predict.predict)
 app.command()(convert.convert)
 app.command()(convert.inspect)
 app.command()(parity.parity)

@@ -60,6 +60,8 @@ def export(
 ) -> None:
     """Write a model as ONNX or MINDIR, run the file, and keep it if it computes what the model does.
 
+    Exits 1 where it does not, and leaves no file.
+
     Examples:
 
         xcit-hub export timm/xcit_tiny_12_p16_224.fb_in1k xcit.onnx
@@ -69,31 +71,38 @@ def export(
         xcit-hub export best.ckpt small.onnx --int8 ./calibration --report small.json
     """
     from xcit_hub.deploy import export as write
+    from xcit_hub.errors import DifferenceError, InputError
     from xcit_hub.files import write_text
     from xcit_hub.variants import dialect as checked
 
     blocks, size = _indices(features), _size(image_size)
-    with working("exporting") as show:
-        done = write(
-            source,
-            target,
-            revision=revision,
-            hub=hub,
-            cache_dir=cache_dir,
-            offline=offline,
-            dialect=checked(dialect).name if dialect is not None else None,
-            features=blocks,
-            headless=headless,
-            dtype=dtype,  # type: ignore[arg-type]  # checked there
-            int8=int8,
-            with_preprocessing=with_preprocessing,
-            image_size=size,
-            batch=batch,
-            opset=opset,
-            fuse=fuse,
-            proof=proof,
-            stage=show,
-        )
+    if report is not None and (report.resolve() == target.resolve() or not report.parent.is_dir()):
+        raise InputError("The report cannot be written there.", where=report, fix="Name a file of its own in a folder.")
+    try:
+        with working("exporting") as show:
+            done = write(
+                source,
+                target,
+                revision=revision,
+                hub=hub,
+                cache_dir=cache_dir,
+                offline=offline,
+                dialect=checked(dialect).name if dialect is not None else None,
+                features=blocks,
+                headless=headless,
+                dtype=dtype,  # type: ignore[arg-type]  # checked there
+                int8=int8,
+                with_preprocessing=with_preprocessing,
+                image_size=size,
+                batch=batch,
+                opset=opset,
+                fuse=fuse,
+                proof=proof,
+                stage=show,
+            )
+    except DifferenceError as error:
+        console(stderr=True).print(f"error: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
     record = json.dumps(done.as_dict(), ensure_ascii=False, indent=2, default=str)
     if report is not None:
         write_text(report, record + "\n")

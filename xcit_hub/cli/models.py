@@ -146,7 +146,7 @@ def load(
         xcit-hub load org/name --hub ./my-hub --json
     """
     from xcit_hub.hub.load import load as load_model
-    from xcit_hub.predict import predict
+    from xcit_hub.prediction import predict
     from xcit_hub.variants import dialect as checked
 
     name = checked(dialect).name if dialect is not None else None

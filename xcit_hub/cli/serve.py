@@ -9,6 +9,8 @@ import typer
 
 from xcit_hub.cli.shared import CacheDir, Dialect, Hub, Offline, Revision, working
 
+_MOST_CONNECTIONS = 1024  # one more is answered with 503
+
 
 def serve(
     model_id: Annotated[str, typer.Argument(metavar="ID", help="What `xcit-hub load` takes.")],
@@ -47,4 +49,4 @@ def serve(
         if network.num_classes == 0:
             raise InputError("These weights have no classifier.", where=model_id, fix="Serve a classifier.")
         app = application(served(model_id, network, top=top), largest_batch=batch)
-    uvicorn.run(app, host=host, port=port, log_level="info")
+    uvicorn.run(app, host=host, port=port, log_level="info", limit_concurrency=_MOST_CONNECTIONS)

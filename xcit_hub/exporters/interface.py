@@ -135,6 +135,8 @@ def _of_onnx(file: Path) -> Interface:
 def _of_mindir(file: Path) -> Interface:
     from mindspore.train.mind_ir_pb2 import ModelProto
 
+    from xcit_hub.exporters.mindir import told
+
     model = _parsed(ModelProto(), file, "a MINDIR")
     _check_one(len(model.graph.input), len(model.graph.output), file)
     image, *outputs = (
@@ -146,7 +148,7 @@ def _of_mindir(file: Path) -> Interface:
         uint8=False,
         outputs=tuple(f"output.{index}" for index in range(len(outputs))),
         widths=tuple((sides or (None,))[-1] for sides in outputs),
-        metadata={entry.key: entry.value for entry in model.user_info},
+        metadata=told(model),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,7 @@ def write(
 
     def complete(model: Any) -> None:  # called with the graph, before the parameters' values come in
         _refuse_foreign(model)
-        for key, value in (metadata or {}).items():
-            model.user_info.add(key=key, value=value)
+        tell(model, metadata or {})
 
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
         stem = str(Path(scratch) / path.stem)
@@ -62,6 +61,22 @@ def write(
         written[0].chmod(mode_of_new_file(path))  # MindSpore's is for this user's eyes only
         written[0].replace(path)
     return [path]
+
+
+def tell(model: Any, metadata: Mapping[str, str]) -> None:
+    """Write what a MINDIR is to say of itself; its generated code makes a list of MindSpore 2.7's and 2.8's map."""
+    for key, value in metadata.items():
+        if isinstance(model.user_info, MutableMapping):
+            model.user_info[key] = value
+        else:
+            model.user_info.add(key=key, value=value)
+
+
+def told(model: Any) -> dict[str, str]:
+    """Return what a MINDIR says of itself."""
+    if isinstance(model.user_info, MutableMapping):
+        return dict(model.user_info)
+    return {entry.key: entry.value for entry in model.user_info}
 
 
 def _refuse_foreign(model: Any) -> None:

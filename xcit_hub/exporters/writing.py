@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.errors import DifferenceError, InputError
 from xcit_hub.exporters.form import Form
 from xcit_hub.exporters.interface import RUNTIMES
 from xcit_hub.variants import DIALECTS, Architecture, DialectName
@@ -66,20 +67,22 @@ def write(
 
     Raises:
         InputError: what writes this format is not installed, or the target cannot be written.
-        XcitHubError: the file does not compute what the network does; nothing is left of it.
+        DifferenceError: the file does not compute what the network does; nothing is left of it.
     """
     check_target(target)
+    _check_range(arrays, form)
     with _beside(target) as written:
         stage(f"writing {target.name}")
         if target.suffix == ".onnx":
             files = _write_onnx(written, arrays, architecture, dialect, form, metadata, calibration)
         else:
             files = _write_mindir(written, arrays, architecture, dialect, form, metadata)
+        proofs: list[FileProof] = []
         if not proof:
-            proofs, not_proven = [], dict.fromkeys(RUNTIMES[target.suffix], "the proof was left out (--no-proof)")
+            not_proven = dict.fromkeys(RUNTIMES[target.suffix], "the proof was left out (--no-proof)")
         elif calibration is not None:
             reason = "int8 rounds by intention: judge it by accuracy on labelled images"
-            proofs, not_proven = [], dict.fromkeys(RUNTIMES[target.suffix], reason)
+            not_proven = dict.fromkeys(RUNTIMES[target.suffix], reason)
         else:
             proofs, not_proven = proved(files[0], arrays, architecture, dialect, form, stage)
         for file in reversed(files):  # the model last: whoever sees it has its weights
@@ -109,6 +112,15 @@ def check_target(path: Path) -> None:
         raise InputError(f"{module} is not installed.", where=path, fix=f"pip install '{package}'")
 
 
+def _check_range(arrays: Arrays, form: Form) -> None:
+    largest = float(np.finfo(np.float16).max)
+    for name, array in arrays.items() if form.dtype == "float16" else ():
+        if not np.abs(array).max(initial=0.0) <= largest:
+            raise InputError(
+                f"{name} holds values beyond {largest:g}, which float16 does not have.", fix="Export it in float32."
+            )
+
+
 def proved(
     file: Path,
     arrays: Arrays,
@@ -120,7 +132,8 @@ def proved(
     """Run a file by each runtime that is installed; return what they found, and why others did not run.
 
     Raises:
-        XcitHubError: the file does not compute what the network does, or a runtime cannot run it.
+        DifferenceError: the file does not compute what the network does.
+        XcitHubError: a runtime cannot run it.
     """
     runtimes = RUNTIMES[file.suffix]
     missing = [module for module in ("torch", "timm") if importlib.util.find_spec(module) is None]
@@ -134,9 +147,9 @@ def proved(
     for found in prove(file, chosen, arrays, architecture, dialect, form, stage):
         if not found.passed:
             worst = max((check for check in found.checks if not check.passed), key=lambda check: check.of_tolerance)
-            raise XcitHubError(
-                f"{found.runtime} does not compute from {file.name} what the network does: {worst.what} is "
-                f"{worst.of_tolerance:.1f} times its tolerance away.",
+            how = worst.remark or f"is {worst.of_tolerance:.1f} times its tolerance away"
+            raise DifferenceError(
+                f"{found.runtime} does not compute from {file.name} what the network does: {worst.what} {how}.",
                 fix="Nothing was written. Report it with the command that was run.",
             )
         proofs.append(found)

@@ -100,7 +100,8 @@ def _kept(
         target.write_bytes(held.read_bytes())
         if interface.read(target).metadata != metadata:
             return None
-        proofs = writing.proved(target, *network, stage)[0] if proof else []
+        arrays, architecture, dialect, form = network
+        proofs = writing.proved(target, arrays, architecture, dialect, form, stage)[0] if proof else []
     except (XcitHubError, OSError):
         return None
     return tuple(found.runtime for found in proofs)

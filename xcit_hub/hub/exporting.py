@@ -8,11 +8,14 @@ from dataclasses import replace
 from typing import Literal
 
 from xcit_hub._version import __version__
+from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.exporters.form import OPSETS, Form
-from xcit_hub.hub.config import PREPROCESSING, ModelConfig, preprocessing_to_metadata
+from xcit_hub.hub.config import ModelConfig, preprocessing_to_metadata
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+
+_LARGEST = 1 << 16  # images in a batch, and pixels of a side
 
 FORMAT = "xcit-hub-export/1"
 """Version of what a file says of itself, and of the report."""
@@ -44,8 +47,9 @@ def form_of(
         )
         raise InputError(sentence, fix="Use float32 or float16.")
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if (size and min(size) < 1) or (batch is not None and batch < 1):
-        raise InputError(f"A batch of {batch} images of {size} pixels cannot be.", fix="Give 1 or more.")
+    for option, number in (("--batch", batch), *(("--image-size", side) for side in size or ())):
+        if number is not None and not 1 <= number <= _LARGEST:
+            raise InputError(f"{option} {number} cannot be.", fix=f"Give 1 to {_LARGEST}.")
     depth = config.shape.depth
     blocks = tuple(sorted({index + depth if index < 0 else index for index in features}))
     if any(not 0 <= index < depth for index in blocks):

@@ -5,33 +5,45 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import html
+import io
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from xcit_hub.data.transforms import decode_rgb
-from xcit_hub.errors import InputError
-from xcit_hub.predict import classify, preprocess
+from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.prediction import classify, preprocess
 from xcit_hub.serve.batching import Batcher, BusyError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xcit_hub.hub.network import XCiT
-    from xcit_hub.predict import Prediction
+    from xcit_hub.prediction import Prediction
 
     Waiting = Batcher[NDArray[np.float32], Sequence[Prediction]]
 
 LARGEST_BODY = 20 << 20
 """Bytes of an image that are accepted."""
+
+LARGEST_BODIES = 256 << 20
+"""Bytes of all images together that may be held before they are decoded; one more is answered with 503."""
+
+MOST_PIXELS = 64_000_000
+"""Pixels of an image that is decoded: 192 MB as RGB."""
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded; Pillow would start another program for some others."""
 
 LONGEST_BODY = 30.0
 """Seconds in which a body has to arrive."""
@@ -62,13 +74,32 @@ def served(name: str, network: XCiT, *, top: int = 5) -> Served:
     return Served(
         name,
         facts,
-        lambda body: prepare(decode_rgb(body, "the image")),
+        lambda body: prepare(decode_rgb(_bounded(body), "the image")),
         lambda pixels: classify(fused, pixels, top=top),
     )
 
 
+def _bounded(body: bytes) -> bytes:
+    """Return an image's bytes unless they would decode to too much; what is not an image is left to the decoder."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # bounded here
+            with Image.open(io.BytesIO(body)) as image:
+                pixels, kind = image.width * image.height, image.format
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return body
+    if kind not in FORMATS:
+        raise InputError(f"Cannot read the image: {kind} is not accepted.", fix=f"Send one of {', '.join(FORMATS)}.")
+    if pixels > MOST_PIXELS:
+        raise InputError(
+            f"The image has {pixels:,} pixels, and {MOST_PIXELS:,} are accepted.", fix="Send a smaller one."
+        )
+    return body
+
+
 @dataclass
 class _Counters:
+    held: int = 0  # bytes of bodies that are not decoded yet
     answers: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -89,7 +120,7 @@ def application(model: Served, *, largest_batch: int = 16) -> Starlette:
 
     async def classify(request: Request) -> Response:
         started = time.perf_counter()
-        response = await _answer(request, model, batcher)
+        response = await _answer(request, model, batcher, counters)
         counters.count(response.status_code, time.perf_counter() - started)
         return response
 
@@ -118,40 +149,52 @@ def application(model: Served, *, largest_batch: int = 16) -> Starlette:
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
 
 
-async def _answer(request: Request, model: Served, batcher: Waiting) -> Response:
+async def _answer(request: Request, model: Served, batcher: Waiting, counters: _Counters) -> Response:
+    body = bytearray()
     try:
-        body = await asyncio.wait_for(_body(request), LONGEST_BODY)
-    except (TimeoutError, asyncio.TimeoutError):
-        return _error(408, f"The image did not arrive within {LONGEST_BODY:.0f} seconds.")
-    except ClientDisconnect:
-        return _error(400, "The connection was closed before the whole image had arrived.")
-    if body is None:
-        return _error(413, f"The image is larger than {LARGEST_BODY >> 20} MiB.")
-    if not body:
-        return _error(400, "The request has no body: send the bytes of an image file.")
-    try:
-        pixels = await asyncio.to_thread(model.prepare, body)
+        try:
+            fits = await asyncio.wait_for(_arrive(request, body, counters), LONGEST_BODY)
+        except (TimeoutError, asyncio.TimeoutError):
+            return _error(408, f"The image did not arrive within {LONGEST_BODY:.0f} seconds.")
+        except ClientDisconnect:
+            return _error(400, "The connection was closed before the whole image had arrived.")
+        if not fits:
+            return _error(413, f"The image is larger than {LARGEST_BODY >> 20} MiB.")
+        if not body:
+            return _error(400, "The request has no body: send the bytes of an image file.")
+        pixels = await asyncio.to_thread(model.prepare, bytes(body))
     except InputError as error:
         return _error(400, error.what)
+    except BusyError:
+        return _error(503, "Too many images are arriving; try again in a moment.", {"Retry-After": "1"})
+    finally:
+        counters.held -= len(body)
     try:
         found = await batcher.submit(pixels)
     except BusyError:
         return _error(503, "Too many images are waiting; try again in a moment.", {"Retry-After": "1"})
+    except XcitHubError as error:
+        return _error(500, error.what)
     classes = [{"class": entry.label, "probability": entry.probability} for entry in found]
     return JSONResponse({"model": model.name, "classes": classes})
 
 
-async def _body(request: Request) -> bytes | None:
-    """Read a body; None if it is too large, which is known before it has all arrived."""
+async def _arrive(request: Request, body: bytearray, counters: _Counters) -> bool:
+    """Read a body; False if it is too large, which is known before it has all arrived.
+
+    Raises:
+        BusyError: all bodies together are too many.
+    """
     if int(request.headers.get("content-length") or 0) > LARGEST_BODY:
-        return None
-    chunks, size = [], 0
+        return False
     async for chunk in request.stream():
-        size += len(chunk)
-        if size > LARGEST_BODY:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
+        if len(body) + len(chunk) > LARGEST_BODY:
+            return False
+        if counters.held + len(chunk) > LARGEST_BODIES:
+            raise BusyError
+        body += chunk
+        counters.held += len(chunk)
+    return True
 
 
 def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:

@@ -394,6 +394,9 @@ def _notes(recipe: Recipe, source: ImageSource, network: XCiT) -> list[str]:
     notes = [f"{key} has no effect: {reason}" for key, reason in recipe.without_effect().items()]
     if len(source.classes) != network.num_classes:
         notes.append(f"the data set has {len(source.classes)} classes, the network {network.num_classes}")
+    idle = [name for label, name in enumerate(source.classes) if not (source.labels == label).any()]
+    if idle:
+        notes.append(f"not trained, as there is no image of them: {_some(idle)}")
     if source.others:
         notes.append(f"{source.others} files are not images by their names or places, and were left out")
     if recipe.dataset_sink_mode and not device.has_queue():

@@ -1,0 +1,107 @@
+"""The exported file under the runtimes that users deploy it with, timm's own export of its network beside it.
+
+float32 or int8 as the file says, on the processors that this process may use; OpenVINO is told not to compute in
+bfloat16. Weights are random, as everywhere in the benchmarks; int8 is calibrated on noise, which costs no speed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.case import Case, Contender, NotHereError, Step
+from benchmarks.networks import network_flops, random_batch
+
+ONNXRUNTIME = "onnxruntime"
+OPENVINO = "OpenVINO"
+
+_OURS, _INT8, _TIMMS = "ours.onnx", "int8.onnx", "timm.onnx"
+
+
+def prepare(case: Case) -> None:
+    """Write our file in float32 and int8, and timm's; what cannot be written here is left out."""
+    from xcit_hub import parity, variants
+    from xcit_hub.exporters import onnx_file, onnx_graph
+    from xcit_hub.exporters.form import Form
+    from xcit_hub.exporters.int8 import quantised
+    from xcit_hub.parameters import parameter_shapes
+
+    folder = Path(case.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    architecture = variants.architecture(case.model)
+    arrays = parity.random_weights(parameter_shapes(architecture))
+    model = onnx_graph.build(arrays, architecture, variants.DIALECTS["paper"], Form(), {})
+    onnx_file.write(model, folder / _OURS)
+    noise = [parity.random_images(4, 3, case.height, case.width)]
+    onnx_file.write(quantised(model, noise), folder / _INT8)
+    _write_timms(case, folder / _TIMMS)
+
+
+def _write_timms(case: Case, target: Path) -> None:
+    import warnings
+
+    try:
+        import timm
+        import torch
+    except ImportError:
+        return
+    image = torch.zeros(case.batch, 3, case.height, case.width)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is traced stays as it is for this size
+        torch.onnx.export(
+            timm.create_model(case.model).eval(), (image,), str(target), dynamo=False, opset_version=18,
+            input_names=["image"], dynamic_axes={"image": {0: "batch"}},
+        )  # fmt: skip
+
+
+def in_onnxruntime(case: Case, *, file: str) -> Step:
+    """Run a file with onnxruntime."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise NotHereError("not installed (pip install 'xcit-hub[onnx]')") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    session = onnxruntime.InferenceSession(_path(case, file), options, providers=["CPUExecutionProvider"])
+    image, _ = random_batch(case)
+    return _step(case, lambda: session.run(None, {"image": image}))
+
+
+def in_openvino(case: Case, *, file: str) -> Step:
+    """Run a file with OpenVINO."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise NotHereError("not installed (pip install 'xcit-hub[onnx]')") from error
+    told = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0))}
+    compiled = openvino.compile_model(_path(case, file), "CPU", told)
+    image, _ = random_batch(case)
+    return _step(case, lambda: compiled([image])[0])
+
+
+def _path(case: Case, file: str) -> str:
+    path = Path(case.folder) / file
+    if not path.exists():
+        raise NotHereError("could not be exported here (pip install 'xcit-hub[timm]')")
+    return str(path)
+
+
+def _step(case: Case, run: Callable[[], Any]) -> Step:
+    def step() -> int:
+        run()
+        return case.batch
+
+    return step
+
+
+EXPORTED: dict[str, Contender] = {
+    ONNXRUNTIME: Contender(partial(in_onnxruntime, file=_OURS), network_flops),
+    OPENVINO: Contender(partial(in_openvino, file=_OURS), network_flops),
+    f"{ONNXRUNTIME}, int8": Contender(partial(in_onnxruntime, file=_INT8), network_flops),
+    f"{OPENVINO}, int8": Contender(partial(in_openvino, file=_INT8), network_flops),
+    f"{ONNXRUNTIME}, timm's export": Contender(partial(in_onnxruntime, file=_TIMMS), network_flops),
+    f"{OPENVINO}, timm's export": Contender(partial(in_openvino, file=_TIMMS), network_flops),
+}

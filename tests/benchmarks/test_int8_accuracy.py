@@ -1,0 +1,39 @@
+"""``python -m benchmarks.int8``: its images, its interval, its table. What it measures takes minutes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import int8
+
+pytest.importorskip("sklearn")
+pytest.importorskip("skimage")
+
+
+def test_every_image_is_a_test_image_once_and_there_are_enough_of_them() -> None:
+    for name, least in (("digits", 1500), ("tiles", 1000)):
+        images, labels = int8.DATA[name]()
+        assert images.shape == (len(labels), int8.SIDE, int8.SIDE) and images.dtype == np.uint8
+        assert len(labels) >= least and set(labels) == set(range(10))
+        unseen = np.concatenate([test for _, test in int8.folds(images, labels, 5)])
+        assert sorted(unseen) == list(range(len(labels)))
+
+
+def test_the_interval_of_a_loss_has_a_width_even_where_nothing_was_lost() -> None:
+    same = [True] * 990 + [False] * 10
+    loss, low, high = int8.loss_interval(same, same)
+    assert loss == 0 and low == pytest.approx(-high) and 0.1 < high < 0.3
+    lost = [False] * 20 + [True] * 970 + [False] * 10
+    loss, low, high = int8.loss_interval(same, lost)
+    assert loss == pytest.approx(2.0) and 1.0 < low < 2.0 < high < 3.0
+
+
+def test_the_table_names_images_runtimes_and_losses() -> None:
+    outcome = int8.Outcome("digits", {"float32": 4000, "int8": 1000})
+    for runtime in int8.RUNTIMES:
+        outcome.right[runtime, "float32"] = [True] * 100
+        outcome.right[runtime, "int8"] = [True] * 99 + [False]
+    rows = int8.table([outcome]).splitlines()
+    assert rows[2].startswith("| digits, 100 | onnxruntime | 100.00 | 99.00 | 1.00 (")
+    assert rows[3].endswith("| 4,000 | 1,000 |")

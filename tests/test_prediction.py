@@ -1,0 +1,136 @@
+"""Images in, classes out: one image or many, and what cannot be read is named."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import xcit_hub
+from xcit_hub.errors import InputError
+from xcit_hub.prediction import predict, sources
+
+_NAMES = [f"<b>kind {number}</b>" for number in range(4)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    from dataclasses import replace
+
+    folder = tmp_path_factory.mktemp("model") / "nano"
+    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=4, seed=0)
+    network.config = replace(network.description(), labels=tuple(_NAMES))
+    network.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for number in range(5):
+        pixels = generator.integers(0, 255, (40 + number, 60, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"photo {number}.png")
+    (folder / "torn.jpg").write_bytes(b"\xff\xd8\xff")
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(model: Path) -> Any:
+    return xcit_hub.load(str(model))
+
+
+def test_many_images_are_answered_as_each_alone(network: Any, images: Path) -> None:
+    paths = sorted(images.glob("*.png"))
+    many = predict(network, paths, top=3, batch=2)
+    assert [each.image for each in many] == [str(path) for path in paths]
+    for path, answer in zip(paths, many, strict=True):
+        alone = predict(network, path, top=3)
+        assert [each.label for each in answer.classes] == [each.label for each in alone]
+        assert np.allclose([each.probability for each in answer.classes], [each.probability for each in alone])
+    assert xcit_hub.predict is predict
+    opened = [Image.open(path) for path in paths[:2]]
+    assert [each.image for each in predict(network, iter(opened))] == ["image 0", "image 1"]
+    assert predict(network, []) == []
+
+
+def test_what_cannot_be_read_is_answered_by_its_problem(network: Any, images: Path) -> None:
+    answers = predict(network, [images / "torn.jpg", images / "photo 0.png", images / "missing.png"], batch=1)
+    assert [bool(each.problem) for each in answers] == [True, False, True]
+    assert [len(each.classes) for each in answers] == [0, 4, 0]
+    with pytest.raises(InputError):
+        predict(network, images / "torn.jpg")
+
+
+@pytest.mark.parametrize("numbers", [{"top": 0}, {"top": True}, {"batch": 0}, {"batch": 1.5}])
+def test_numbers_that_are_none_are_refused(network: Any, images: Path, numbers: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        predict(network, [images / "photo 0.png"], **numbers)
+
+
+def test_files_folders_patterns_and_lists_name_images(images: Path, monkeypatch) -> None:
+    everything = [images / f"photo {number}.png" for number in range(5)]
+    assert sources([str(images)]).images == (*everything, images / "torn.jpg")
+    assert sources([f"{images}/*.png"]).images == tuple(everything)
+    assert sources([f"{images}/**/photo [12].png"]).images == tuple(everything[1:3])
+    assert sources(["-"], [f"{everything[3]}\n", "\n", f"{everything[0]}\r\n"]).images == (everything[3], everything[0])
+    assert sources([str(everything[2]), str(images / "gone.png")]).images == (everything[2], images / "gone.png")
+    monkeypatch.chdir(images)
+    Path("a[1].png").symlink_to("photo 1.png")
+    assert sources(["a[1].png"]).images == (Path("a[1].png"),)
+    Path("a[1].png").unlink()
+    Path("pipe").mkdir()
+    for nothing in (["pipe"], ["*.gif"], ["-"], []):
+        with pytest.raises(InputError, match=r"(no|No) image"):
+            sources(nothing)
+    Path("pipe").rmdir()
+
+
+def test_the_command_prints_writes_and_exits_by_what_failed(
+    model: Path, images: Path, network: Any, tmp_path: Path, run_cli
+) -> None:
+    done = run_cli("predict", str(model), str(images / "photo 0.png"), "--top", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(images / "photo 0.png") and len(lines) == 3
+    first = predict(network, images / "photo 0.png")[0]
+    assert lines[1].split(None, 1) == [f"{first.probability:.1%}", first.label]
+
+    command = ("predict", str(model), "-", "--csv", "a.csv", "--html", "a.html", "--attention", "maps/of", "--json")
+    done = run_cli(*command, cwd=tmp_path, input=f"{images / 'photo 1.png'}\n{images / 'torn.jpg'}\n")
+    assert done.returncode == 1
+    assert "torn.jpg" in done.stderr and "Traceback" not in done.stderr
+    records = json.loads(done.stdout)
+    assert len(records[0]["classes"]) == 4 and records[1]["problem"]
+    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4", ""] and rows[4]["problem"]
+    assert rows[0]["class"] == records[0]["classes"][0]["class"] and rows[0]["class"] in _NAMES
+    page = (tmp_path / "a.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 2  # the image, and what the network looked at
+    assert "&lt;b&gt;kind" in page and "<b>kind" not in page
+    (drawn,) = (tmp_path / "maps" / "of").iterdir()
+    assert drawn.name == "0-photo 1.png" and Image.open(drawn).size == (224, 224)
+
+
+def test_the_command_refuses_in_a_sentence_and_writes_nothing(
+    model: Path, images: Path, tmp_path: Path, run_cli
+) -> None:
+    (tmp_path / "file").write_text("")
+    photo = str(images / "photo 0.png")
+    for arguments, words in (
+        ((str(images / "torn.jpg"),), "torn.jpg"),
+        (("nothing*.png",), "There is no image"),
+        ((photo, "--attention", "file/maps"), "Cannot write"),
+        ((photo, "--top", "0"), "--top"),
+        ((photo, "--csv", "no/where.csv"), "Cannot write"),
+    ):
+        done = run_cli("predict", str(model), *arguments, cwd=tmp_path)
+        assert done.returncode == 2, arguments
+        assert words in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,59 @@
+"""Answers as one HTML page: each image, its most probable classes as bars, and what the network looked at."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xcit_hub.errors import InputError
+from xcit_hub.prediction import Answer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_SIDE = 224  # of the images on the page, pixels
+
+
+def contact_sheet(
+    title: str, answers: Iterable[Answer], drawings: dict[str, Image.Image] | None = None, *, exif: bool = False
+) -> str:
+    """Return a page that needs no other file.
+
+    Args:
+        title: its heading.
+        answers: what :func:`xcit_hub.prediction.answers` yields of files.
+        drawings: by an image's path, what is shown beside it.
+        exif: turn images as their EXIF orientation says.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+        Path(__file__).with_name("contact_sheet.html").read_text("utf-8")
+    )
+    return page.render(title=title, rows=[_row(answer, drawings or {}, exif) for answer in answers])
+
+
+def _row(answer: Answer, drawings: dict[str, Image.Image], exif: bool) -> dict[str, Any]:
+    from xcit_hub.data.transforms import open_image
+
+    row: dict[str, Any] = {"answer": answer, "image": "", "drawing": ""}
+    if not answer.problem:
+        try:
+            shown = open_image(answer.image, "RGB", exif=exif)
+        except InputError:  # it was replaced since it was answered
+            return row
+        row["image"] = _embedded(shown)
+    if answer.image in drawings:
+        row["drawing"] = _embedded(drawings[answer.image])
+    return row
+
+
+def _embedded(image: Image.Image) -> str:
+    small = image.copy()
+    small.thumbnail((_SIDE, _SIDE))
+    written = io.BytesIO()
+    small.save(written, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode()}"

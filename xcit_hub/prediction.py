@@ -1,0 +1,242 @@
+"""A loaded network at work: images become its input, its answers become classes with their probabilities."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from xcit_hub.data.folders import find_images, is_image, readable
+from xcit_hub.errors import InputError, WeightsError
+from xcit_hub.hub.config import ModelConfig
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xcit_hub.data.transforms import ImageLike
+    from xcit_hub.hub.network import XCiT
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of an answer.
+
+    Args:
+        index: the classifier's row.
+        label: the class's name, or ``class N`` where nobody named it.
+        probability: softmax of the logits, 0 to 1.
+    """
+
+    index: int
+    label: str
+    probability: float
+
+
+def preprocess(description: ModelConfig | XCiT, *, exif: bool = False) -> Callable[[ImageLike], NDArray[np.float32]]:
+    """Return the function that turns an image (PIL image or path) into the network's input (C, H, W), float32.
+
+    Args:
+        description: a loaded network, or its ``config``.
+        exif: turn images as their EXIF orientation says; timm, whose pixels these otherwise are, does not.
+
+    Raises:
+        InputError: it is neither; or, when the function is called, its argument is not a readable image.
+    """
+    from PIL import Image
+
+    from xcit_hub.data.transforms import EvalTransform
+
+    described = getattr(description, "config", description)
+    if not isinstance(described, ModelConfig):
+        raise InputError(
+            f"preprocess needs what a network was loaded with, and {type(description).__name__} has no description.",
+            fix="Give it the network that xcit_hub.load returned, or that network's config.",
+        )
+    transform = EvalTransform(described.preprocessing, in_chans=described.in_chans, exif=exif)
+
+    def prepare(image: ImageLike) -> NDArray[np.float32]:
+        if not isinstance(image, Image.Image | str | os.PathLike):
+            raise InputError(
+                f"{type(image).__name__} is not an image.",
+                fix="Give a PIL image (Image.fromarray makes one) or a path.",
+            )
+        return transform(image)
+
+    return prepare
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network says of one image of several.
+
+    Args:
+        image: its path; ``image N`` for one that came without.
+        classes: the most probable first; none where there is a problem.
+        problem: why the image could not be read.
+    """
+
+    image: str
+    classes: tuple[Prediction, ...]
+    problem: str = ""
+
+
+@overload
+def predict(  # type: ignore[overload-overlap]  # a str is the path of one image, not several
+    network: XCiT, images: ImageLike, *, top: int = ..., batch: int = ..., exif: bool = ...
+) -> list[Prediction]:
+    pass
+
+
+@overload
+def predict(
+    network: XCiT, images: Iterable[ImageLike], *, top: int = ..., batch: int = ..., exif: bool = ...
+) -> list[Answer]:
+    pass
+
+
+def predict(
+    network: XCiT, images: ImageLike | Iterable[ImageLike], *, top: int = 5, batch: int = 16, exif: bool = False
+) -> list[Prediction] | list[Answer]:
+    """Classify one image or several, prepared as the network's description says.
+
+    Args:
+        network: a loaded classifier, in eval mode.
+        images: a PIL image or the path of one; or several.
+        top: how many classes.
+        batch: how many images go through the network at once.
+        exif: turn images as their EXIF orientation says.
+
+    Returns:
+        Of one image its ``top`` most probable classes, the first one first; of several an :class:`Answer` each, in
+        their order, those that cannot be read among them.
+
+    Raises:
+        InputError: the network has no classifier, there are no such numbers, or the one image cannot be read.
+        WeightsError: the logits are not finite.
+    """
+    from PIL import Image
+
+    if isinstance(images, str | os.PathLike | Image.Image):
+        _refuse_unless_positive(top, "top")
+        return classify(network, preprocess(network, exif=exif)(images)[None], top=top)[0]
+    return list(answers(network, images, top=top, batch=batch, exif=exif))
+
+
+def answers(
+    network: XCiT, images: Iterable[ImageLike], *, top: int = 5, batch: int = 16, exif: bool = False
+) -> Iterator[Answer]:
+    """Yield what :func:`predict` returns of several images, while the rest is still to come."""
+    _refuse_unless_positive(top, "top")
+    _refuse_unless_positive(batch, "batch")
+    prepare = preprocess(network, exif=exif)
+
+    def prepared(numbered: tuple[int, ImageLike]) -> tuple[str, NDArray[np.float32] | None, str]:
+        number, image = numbered
+        name = readable(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+        try:
+            return name, prepare(image), ""
+        except InputError as error:
+            return name, None, error.what
+
+    waiting = iter(enumerate(images))
+    # The next batch is decoded while the network computes; Pillow lets other threads run meanwhile.
+    with ThreadPoolExecutor(1) as second:
+        coming = second.submit(lambda: [prepared(each) for each in islice(waiting, batch)])
+        while group := coming.result():
+            coming = second.submit(lambda: [prepared(each) for each in islice(waiting, batch)])
+            pixels = [found for _, found, _ in group if found is not None]
+            classes = iter(classify(network, np.stack(pixels), top=top) if pixels else ())
+            for name, found, problem in group:
+                yield Answer(name, () if found is None else tuple(next(classes)), problem)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The images that somebody named.
+
+    Args:
+        images: files, in the order in which they were named; those of a folder by name.
+        problems: what was named, or lies in a folder, and cannot be an image's file: path and reason.
+    """
+
+    images: tuple[Path, ...]
+    problems: tuple[str, ...]
+
+
+def sources(named: Iterable[str], lines: Iterable[str] = ()) -> Sources:
+    """Find the images that files, folders, shell patterns and ``-`` name.
+
+    Args:
+        named: paths; a folder stands for the images below it, a pattern for what it matches, ``-`` for ``lines``.
+        lines: a path each; empty ones are passed over.
+
+    Raises:
+        InputError: nothing is named by one of them, or nothing at all is an image.
+    """
+    images: list[Path] = []
+    problems: list[str] = []
+    for name in named:
+        if name == "-":
+            found = [Path(line) for line in (line.strip("\r\n") for line in lines) if line]
+        elif Path(name).is_dir():
+            below = find_images(Path(name))
+            problems += below.unreadable
+            found = below.images
+        elif glob.has_magic(name) and not Path(name).exists():
+            matched = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
+            found = [Path(each) for each in matched if is_image(each)]
+        else:
+            found = [Path(name)]
+        if not found:
+            raise InputError("There is no image.", where=readable(name), fix="Name images, or a folder of images.")
+        images += found
+    if not images:
+        raise InputError(
+            "No image was named.", fix="Name images, folders, patterns, or - for a list on standard input."
+        )
+    return Sources(tuple(images), tuple(problems))
+
+
+def _refuse_unless_positive(number: int, what: str) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InputError(f"{what}={number!r} is not a number of at least 1.", fix=f"Choose {what}=5, say.")
+
+
+def classify(network: XCiT, pixels: NDArray[np.float32], *, top: int = 5) -> list[list[Prediction]]:
+    """Classify a batch of prepared images: the ``top`` most probable classes of each, the first one first.
+
+    Args:
+        pixels: (B, C, H, W) float32, as :func:`preprocess` makes them.
+
+    Raises:
+        InputError: the network has no classifier.
+        WeightsError: the logits are not finite.
+    """
+    import mindspore
+
+    source = network.config.provenance.source
+    if network.num_classes == 0:
+        raise InputError(
+            "These weights have no classifier, and a backbone names no classes.",
+            where=source,
+            fix="Load a classifier; leave --image out on the command line.",
+        )
+    logits = network(mindspore.Tensor(pixels)).asnumpy().astype(np.float64)
+    if not np.isfinite(logits).all():
+        raise WeightsError(
+            f"The network's outputs are not finite: {int((~np.isfinite(logits)).sum())} of {logits.size} logits are "
+            "NaN or infinite.",
+            where=source,
+            fix="The weights are damaged, or of another dialect; see where they come from.",
+        )
+    probabilities = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities /= probabilities.sum(-1, keepdims=True)
+    labels = network.config.labels or [f"class {index}" for index in range(logits.shape[-1])]
+    return [[Prediction(int(i), labels[i], float(row[i])) for i in np.argsort(-row)[:top]] for row in probabilities]

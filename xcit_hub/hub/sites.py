@@ -60,6 +60,11 @@ class Site:
         """The endpoint, as the environment or the client has it."""
         return (os.environ.get(self.endpoint_variable, "").strip() or self.endpoint).rstrip("/")
 
+    @property
+    def own(self) -> str:
+        """Its name, as an owner's: ``Modelers'``."""
+        return f"{self.title}'" if self.title.endswith("s") else f"{self.title}'s"
+
     def admits(self, host: str) -> bool:
         """Whether the client takes an endpoint on this host."""
         own = any(host == domain or host.endswith(f".{domain}") for domain in self.domains)

@@ -198,7 +198,7 @@ class Client:
 
     def _ended(self, how: str) -> HubError:
         return HubError(
-            f"{self.site.title}'s client was run in a process of its own, and {how}.",
+            f"{self.site.own} client was run in a process of its own, and {how}.",
             where=self.endpoint,
             fix=f"Check the installation of {self.site.package}, and the memory of this machine; then try again.",
         )

@@ -115,10 +115,10 @@ class ClientStore:
             raise HubError("Offline mode forbids publishing.", where=self.endpoint, fix="Unset HF_HUB_OFFLINE.")
         if create_pr:
             raise InputError(
-                f"{title}'s client opens no pull requests.",
-                fix=f"Use --revision for a branch of its own, and open it on {title}'s page."
+                f"{self.site.own} client opens no pull requests.",
+                fix=f"Use --revision for a branch of its own, and open it on {self.site.own} page."
                 if self.site.makes_branches
-                else f"Open it on {title}'s page.",
+                else f"Open it on {self.site.own} page.",
             )
         if revision is not None and cache.is_commit(revision):
             raise InputError(f"{revision} is a commit, and commits cannot be published to.", fix="Name a branch.")
@@ -149,7 +149,7 @@ class ClientStore:
         fault = self._once("check_card", "", text=card) if card else None
         if fault is not None:
             raise CardError(
-                f"{self.site.title}'s client cannot read the card: {fault}.",
+                f"{self.site.own} client cannot read the card: {fault}.",
                 where="README.md",
                 fix="Write it with `xcit-hub card new`. Nothing was published.",
             )
@@ -322,7 +322,7 @@ class ClientStore:
             )
         if revision is not None and not self.site.revision.fullmatch(revision):
             raise InputError(
-                f"{self.site.title}'s client takes no revision {revision!r}.", fix=f"There: {self.site.rules}."
+                f"{self.site.own} client takes no revision {revision!r}.", fix=f"There: {self.site.rules}."
             )
 
     def _checked(self, endpoint: str) -> str:
@@ -334,7 +334,7 @@ class ClientStore:
             raise InputError(f"{endpoint!r:.200} is not the address of a hub.", fix="Write https://HOST.")
         if not self.site.admits(host) or (parts.scheme != "https" and not self.site.takes_any_endpoint):
             raise InputError(
-                f"{self.site.title}'s client goes to no endpoint {endpoint!r:.200}; nothing was sent.",
+                f"{self.site.own} client goes to no endpoint {endpoint!r:.200}; nothing was sent.",
                 fix=f"It takes https addresses of {', '.join(self.site.domains)} alone: set "
                 f"{self.site.endpoint_variable} to one of them. A mirror that speaks Hugging Face's protocol is "
                 "given by its address: --hub https://HOST.",

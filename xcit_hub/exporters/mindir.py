@@ -10,7 +10,8 @@ from typing import Any
 from xcit_hub.errors import InputError
 from xcit_hub.files import mode_of_new_file, scratch_folder
 
-_FOREIGN = (b"Custom", b".so", os.fsencode(Path.home()), os.fsencode(Path(__file__).parents[1]))
+# A compiled operation, its library, and the folders of this machine; "/" is the home of some containers.
+_FOREIGN = (b"Custom", b".so", *(os.fsencode(path) for path in (Path.home(), Path(__file__).parents[1]) if path.name))
 
 
 def write(

@@ -55,6 +55,21 @@ class Revision(_Answer):
     siblings: Annotated[list[Sibling], Field(max_length=_MOST_FILES)] = []
 
 
+class Listed(_Answer):
+    """One file of a revision, as a hub's own client lists it."""
+
+    path: Annotated[str, Field(min_length=1, max_length=1024)]
+    size: Size | None = None
+    digest: Sha1 | Sha256 | None = None
+
+
+class Listing(_Answer):
+    """A revision, as a hub's own client lists it."""
+
+    commit: Sha1 | None
+    files: Annotated[list[Listed], Field(max_length=_MOST_FILES)]
+
+
 class AccessToken(_Answer):
     """What a token may do."""
 

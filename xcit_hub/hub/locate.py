@@ -251,13 +251,14 @@ def list_hub(hub: PathLike, *, cache_dir: PathLike | None = None, offline: bool 
     """Name the models that a hub holds, sorted.
 
     Args:
-        hub: a folder, ``"hugging-face"``, ``"mindspore-hub"``, an endpoint's address.
+        hub: a folder, ``"hugging-face"``, ``"modelscope"``, ``"modelscope://ORG"`` and the like for ``modelers`` and
+            ``gitcode``, ``"mindspore-hub"``, an endpoint's address.
 
     Raises:
         HubError: it cannot be asked.
     """
     context = _context(cache_dir, offline=offline)
-    return open_store(address.parse("any/model", hub=hub), context).list()
+    return open_store(address.parse(address.ANY, hub=hub), context).list()
 
 
 def _context(

@@ -21,7 +21,7 @@ T = TypeVar("T")
 HttpError: type[Exception] = HfHubHTTPError.__mro__[1]
 
 TRIES = 5
-_TRANSIENT = (408, 429, 500, 502, 503, 504)
+TRANSIENT = (408, 429, 500, 502, 503, 504)
 FIRST_WAIT = 0.5  # seconds, doubled at each try
 _LONGEST_WAIT = 30.0
 # A connection that broke may hold now; one that was refused or timed out has been waited for long enough.
@@ -206,7 +206,7 @@ def _answered(error: HfHubHTTPError, place: str, where: str) -> HubError:
             where=where,
             fix="Look at the repository, then publish again. Nothing was published.",
         )
-    if status in _TRANSIENT:
+    if status in TRANSIENT:
         waits = error.response.headers.get("Retry-After")
         return UnreachableError(place, where, f"HTTP {status}", is_transient=True, retry_after=waits)
     return HubError(

@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import machine
-from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.files import write_text
 
 MODEL = "xcit_nano_12_p8_224"
@@ -133,6 +132,7 @@ def train(images: Images, labels: Labels, target: Path, *, seed: int, epochs: in
     import torch
     from safetensors.torch import save_file
 
+    from xcit_hub.checkpoints.strings import PREPROCESSING
     from xcit_hub.hub import config
     from xcit_hub.variants import Preprocessing
 

@@ -105,6 +105,8 @@ def test_neither_framework_is_imported_to_write_onnx(source: Path, tmp_path: Pat
         ("a.onnx", {"opset": 9}, "Opset 9"),
         ("a.onnx", {"dtype": "bfloat16"}, "no runtime here runs it"),
         ("a.onnx", {"features": (12,)}, "blocks 0 to 11"),
+        ("a.onnx", {"features": (3,), "headless": True}, "exclude each other"),
+        ("a.mindir", {"image_size": 224, "opset": 20}, "--opset 20 is written to ONNX alone"),
         ("a.onnx", {"batch": 0}, "--batch 0 cannot be"),
         ("a.onnx", {"batch": 1 << 40}, "cannot be"),
         ("a.onnx", {"image_size": (224, -1)}, "--image-size -1 cannot be"),

@@ -22,7 +22,7 @@ from xcit_hub.hub.address import LOCAL
 from xcit_hub.hub.exporting import FORMAT, Dtype, for_mindir, form_of, metadata_of
 from xcit_hub.hub.locate import locate
 from xcit_hub.hub.read import read
-from xcit_hub.variants import DIALECTS, DialectName
+from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
     from xcit_hub.exporters.form import Form
@@ -112,13 +112,7 @@ def export(
     check_target(path)
     stage("reading the source")
     located = locate(os.fspath(source), revision, hub=hub, cache_dir=cache_dir, offline=offline)
-    weights, config = read(located, located.fetch, dialect)
-    if DIALECTS[config.dialect].statistics == "batch":
-        raise InputError(
-            f"The {config.dialect} dialect divides by the statistics of each batch, which no exported file does.",
-            where=source,
-            fix="Run it with xcit-hub's own network.",
-        )
+    weights, config = read(located, located.open, dialect)
     if weights.kind in ("dense", "features"):
         raise InputError(
             "This backbone has no class attention, and only whole networks are exported.",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import io
@@ -18,9 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import Request
 
 import xcit_hub
 from xcit_hub.prediction import predict
+from xcit_hub.serve import app
 from xcit_hub.serve.app import LARGEST_BODY
 
 pytest.importorskip("uvicorn")
@@ -155,3 +158,14 @@ def test_a_server_that_is_told_to_stop_ends(source: Path) -> None:
     time.sleep(3)
     process.terminate()
     assert process.wait(60) is not None
+
+
+def test_more_than_may_arrive_at_once_is_told_to_come_again() -> None:
+    async def receive() -> dict:
+        return {"type": "http.request", "body": b"the first bytes", "more_body": False}
+
+    request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+    counters = app._Counters(held=app.LARGEST_BODIES)
+    answer = asyncio.run(app._answer(request, None, None, counters))  # type: ignore[arg-type]  # it gets no further
+    assert answer.status_code == 503 and answer.headers["Retry-After"] == "1"
+    assert counters.held == app.LARGEST_BODIES

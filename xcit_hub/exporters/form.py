@@ -7,6 +7,8 @@ from dataclasses import dataclass
 OPSETS = range(17, 24)
 """Opsets that are written: 17 brought LayerNormalization; 20 brought Gelu."""
 
+DEFAULT_OPSET = 18
+
 
 @dataclass(frozen=True)
 class Form:
@@ -28,7 +30,7 @@ class Form:
     in_chans: int = 3
     global_pool: str = "token"
     features: tuple[int, ...] = ()
-    opset: int = 18
+    opset: int = DEFAULT_OPSET
     dtype: str = "float32"
     fuse: bool = True
     batch: int | None = None

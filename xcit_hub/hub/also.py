@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ import numpy as np
 
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.exporters import interface, writing
+from xcit_hub.exporters.form import DEFAULT_OPSET
 from xcit_hub.hub.exporting import for_mindir, form_of, metadata_of
 
 if TYPE_CHECKING:
+    from xcit_hub.exporters.proof import FileProof
     from xcit_hub.hub.config import ModelConfig
 
 FILES = {"onnx": "model.onnx", "mindir": "model.mindir"}
@@ -80,28 +83,28 @@ def write(
     """
     target = folder / FILES[kind]
     size = description.preprocessing.size if kind == "mindir" else None
-    form = form_of(description, (), False, "float32", False, size, None, 18, True)
+    form = form_of(description, (), False, "float32", False, size, None, DEFAULT_OPSET, True)
     form = for_mindir(form) if kind == "mindir" else form
     metadata = metadata_of(description, name)
     whole = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-    network = (whole, description.shape, description.dialect, form)
-    kept = None if held is None else _kept(held, target, network, metadata, proof, stage)
+    prove = partial(writing.proved, target, whole, description.shape, description.dialect, form, stage)
+    kept = None if held is None else _kept(held, target, metadata, prove if proof else lambda: ([], {}))
     if kept is None:
-        written = writing.write(target, *network, metadata, proof=proof, stage=stage)
+        written = writing.write(
+            target, whole, description.shape, description.dialect, form, metadata, proof=proof, stage=stage
+        )
         kept = tuple(found.runtime for found in written.proofs)
     return Export(target.name, target, interface.read(target).shape, kept)
 
 
 def _kept(
-    held: Path, target: Path, network: Any, metadata: Mapping[str, str], proof: bool, stage: Callable[[str], None]
+    held: Path, target: Path, metadata: Mapping[str, str], prove: Callable[[], tuple[list[FileProof], object]]
 ) -> tuple[str, ...] | None:
     """Copy what the hub holds and prove it; None where it is not what would be written."""
     try:
         target.write_bytes(held.read_bytes())
         if interface.read(target).metadata != metadata:
             return None
-        arrays, architecture, dialect, form = network
-        proofs = writing.proved(target, arrays, architecture, dialect, form, stage)[0] if proof else []
+        return tuple(found.runtime for found in prove()[0])
     except (XcitHubError, OSError):
         return None
-    return tuple(found.runtime for found in proofs)

@@ -10,8 +10,9 @@ from typing import Literal
 from xcit_hub._version import __version__
 from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import InputError
-from xcit_hub.exporters.form import OPSETS, Form
+from xcit_hub.exporters.form import DEFAULT_OPSET, OPSETS, Form
 from xcit_hub.hub.config import ModelConfig, preprocessing_to_metadata
+from xcit_hub.variants import DIALECTS
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -37,6 +38,13 @@ def form_of(
     Raises:
         InputError: an option is impossible for this model.
     """
+    if DIALECTS[config.dialect].statistics == "batch":
+        raise InputError(
+            f"The {config.dialect} dialect divides by the statistics of each batch, which no exported file does.",
+            fix="Run it with xcit-hub's own network.",
+        )
+    if features and headless:
+        raise InputError("--features and --headless exclude each other.", fix="Give one of them.")
     if opset not in OPSETS:
         raise InputError(f"Opset {opset} is not one that is written.", fix=f"Use {OPSETS.start} to {OPSETS.stop - 1}.")
     if dtype not in ("float32", "float16"):
@@ -91,6 +99,7 @@ def for_mindir(form: Form, *, int8: bool = False) -> Form:
         )
     impossible = {
         "--int8": int8,
+        f"--opset {form.opset}": form.opset != DEFAULT_OPSET,
         "--with-preprocessing": form.mean is not None,
         "--dtype float16": form.dtype != "float32",
     }

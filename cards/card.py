@@ -12,10 +12,10 @@ from cards.metadata import CardMetadata
 from xcit_hub.errors import CardError, InputError
 from xcit_hub.files import read_bounded
 
-Form = Literal["mindspore-hub", "hugging-face"]
+Form = Literal["mindspore-hub", "hugging-face", "modelers", "modelscope"]
 Language = Literal["en", "zh"]
 
-FORMS: tuple[Form, ...] = ("mindspore-hub", "hugging-face")
+FORMS: tuple[Form, ...] = ("mindspore-hub", "hugging-face", "modelers", "modelscope")
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 # The Hub's own convention for a card in Chinese is a file name that ends in _cn.

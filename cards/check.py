@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
-from cards import advice, hugging_face, hugging_face_rules, mindspore_hub, mindspore_hub_rules
+from cards import advice, hugging_face, hugging_face_rules, mindspore_hub, mindspore_hub_rules, modelers, modelscope
 from cards.agreement import disagreements
 from cards.card import Card, Form, normalized, read_text
 from cards.faults import Fault, UnreadableCardError
@@ -16,11 +18,18 @@ from cards.metadata import MINDSPORE_HUB_FIELDS
 from cards.reading import canonical, metadata_from
 from xcit_hub.errors import CardError
 
-_READERS = {"mindspore-hub": mindspore_hub.read, "hugging-face": hugging_face.read}
+_READERS = {
+    "mindspore-hub": mindspore_hub.read,
+    "hugging-face": hugging_face.read,
+    "modelers": modelers.read,
+    "modelscope": modelscope.read,
+}
+_OF_MODELSCOPE = re.compile(r"^(?:tasks|domain|model-type)[ \t]*:", re.MULTILINE)
+_OF_MODELERS = re.compile(r"^(?:frameworks|hardwares)[ \t]*:", re.MULTILINE)
 _HUB_FIELD = re.compile(r"^(?:backbone-name|module-type|repo-link|mindspore-version)[ \t]*:", re.MULTILINE)
 
 
-def check(card: str | Path) -> list[Fault]:
+def check(card: str | Path, form: Form | None = None) -> list[Fault]:
     """Return everything that is wrong with a card, in the order of its lines.
 
     An error is what the card's hub refuses, or what is not safe to read; everything else is a warning. In place of a
@@ -28,6 +37,7 @@ def check(card: str | Path) -> list[Fault]:
 
     Args:
         card: a file, or the text of a card. A ``str`` without a line break is a path.
+        form: whose rules; by default the form that it has.
 
     Raises:
         CardError: there is no such file.
@@ -36,7 +46,7 @@ def check(card: str | Path) -> list[Fault]:
         text = _text(card)
     except UnreadableCardError as error:
         return error.faults
-    form = form_of(text)
+    form = form or form_of(text)
     faults = list(_CHECKS[form](text))
     path = Path(card) if isinstance(card, Path) or "\n" not in card else None
     english = mindspore_hub_rules.english_card(path) if path is not None and form == "mindspore-hub" else None
@@ -74,12 +84,18 @@ def read(card: str | Path) -> Card:
 
 
 def form_of(text: str) -> Form:
-    """Say which form a card has: Hugging Face's begins with its metadata, MindSpore Hub's with a heading.
+    """Say which form a card has: MindSpore Hub's begins with a heading, the others with their metadata.
 
+    ModelScope's names its ``tasks``, Modelers' its ``frameworks`` or ``hardwares``; else it is Hugging Face's.
     A card that lost its heading is still MindSpore Hub's if that hub's fields stand at the left margin.
     """
     begins_with_metadata = normalized(text).lstrip().startswith("---")
-    return "hugging-face" if begins_with_metadata and not _HUB_FIELD.search(text) else "mindspore-hub"
+    if not begins_with_metadata or _HUB_FIELD.search(text):
+        return "mindspore-hub"
+    head = normalized(text).lstrip().partition("\n---")[0]
+    if _OF_MODELSCOPE.search(head):
+        return "modelscope"
+    return "modelers" if _OF_MODELERS.search(head) else "hugging-face"
 
 
 def cards_in(places: list[Path]) -> list[Path]:
@@ -145,8 +161,27 @@ def _check_hugging_face(text: str) -> Iterator[Fault]:
     yield from disagreements(metadata, parts.prose, parts.prose_line, lines)
 
 
+def _check_renamed(text: str, form: ModuleType) -> Iterator[Fault]:
+    parts = hugging_face.split(text)
+    yield from parts.fields.faults
+    if not parts.fields.readable:
+        return
+    values, faults = hugging_face.values_of(form.named(parts.fields))
+    yield from faults
+    metadata = metadata_from(values)
+    yield from form.faults(parts, metadata)
+    found = advice.warnings(metadata, parts.fields.lines)
+    yield from (fault for fault in found if fault.field not in form.OWN)
+    yield from disagreements(metadata, parts.prose, parts.prose_line, parts.fields.lines)
+
+
 def _warning(fault: Fault) -> Fault:
     return replace(fault, severity="warning")
 
 
-_CHECKS = {"mindspore-hub": _check_mindspore_hub, "hugging-face": _check_hugging_face}
+_CHECKS: dict[Form, Callable[[str], Iterator[Fault]]] = {
+    "mindspore-hub": _check_mindspore_hub,
+    "hugging-face": _check_hugging_face,
+    "modelers": partial(_check_renamed, form=modelers),
+    "modelscope": partial(_check_renamed, form=modelscope),
+}

@@ -150,6 +150,7 @@ class Facts(_Strict):
         preprocessing: how the evaluation that was measured prepared its images; ``image_size``, ``crop_pct`` and
             ``interpolation`` say it where nobody measured.
         conversion: where converted weights came from.
+        elsewhere: each other hub that has the same files, and the address there.
         assumed: what the file left open and was assumed, in sentences.
         exports: what the entry has beside the weights for other runtimes.
         crop_pct: the share of the shorter side that evaluation keeps; None where nobody said.
@@ -173,6 +174,7 @@ class Facts(_Strict):
     versions: Versions = Versions()
     versions_source: str | None = None
     conversion: Conversion | None = None
+    elsewhere: dict[str, str] = {}
     assumed: list[str] = []
     exports: list[ExportedFile] = []
     meta: CardYaml = CardYaml()
@@ -194,7 +196,8 @@ class Facts(_Strict):
     @property
     def timm_repository(self) -> str | None:
         """The repository that ``timm.create_model("hf-hub:…")`` takes; None where timm cannot hold the weights."""
-        return self.meta.repository if self.dialect == "paper" and self.named_in_timm else None
+        is_there = self.dialect == "paper" and self.named_in_timm and "://" not in (self.meta.repository or "")
+        return self.meta.repository if is_there else None
 
     @property
     def named_in_timm(self) -> bool:
@@ -282,12 +285,23 @@ class Facts(_Strict):
         ]
         return next((figure for figure in fitting if figure.origin == "measured"), fitting[0] if fitting else None)
 
-    def metadata(self, form: Literal["mindspore-hub", "hugging-face"], lang: Literal["en", "zh"]) -> CardMetadata:
+    def metadata(
+        self, form: Literal["mindspore-hub", "hugging-face", "modelers", "modelscope"], lang: Literal["en", "zh"]
+    ) -> CardMetadata:
         """Return the fields that the card of ``form`` in ``lang`` has at its head."""
         hub = self._mindspore_hub_fields()
         if form == "mindspore-hub":
             return CardMetadata.model_validate(public_values(hub))
-        return CardMetadata.model_validate(public_values(hub | self._hugging_face_fields(lang)))
+        fields = hub | self._hugging_face_fields(lang)
+        if form == "modelers":
+            fields["hardwares"] = self._hardwares()
+        return CardMetadata.model_validate(public_values(fields))
+
+    def _hardwares(self) -> list[str]:
+        """Return what the figures were measured on, in Modelers' words; parity is measured on a CPU."""
+        devices = " ".join(str(row.record.device or "") for row in self.performance).lower()
+        found = [name for name, mark in (("NPU", "ascend"), ("NPU", "npu"), ("GPU", "gpu")) if mark in devices]
+        return list(dict.fromkeys([*found, "CPU"]))
 
     def _mindspore_hub_fields(self) -> dict[str, Any]:
         said = self.meta.model_dump(include=set(MindSporeHubFields.model_fields) - {"accuracy"})

@@ -13,7 +13,7 @@ _VALUE = r"(?P<value>[0-9]{1,3}(?:\.[0-9]{1,15})?) ?%?"
 _FIGURE = re.compile(
     rf"top[\s@_-]?(?P<rank>[1-9][0-9]{{0,3}})(?:[\s_-]?acc(?:uracy)?[\s=:]*|[\s=:]+){_VALUE}", re.IGNORECASE
 )
-_LOOKS_LIKE_ONE = re.compile(r"top[\s@_-]?[0-9]", re.IGNORECASE)
+_LOOKS_LIKE_ONE = re.compile(r"top[\s@_-]?[0-9]|acc(?:uracy)?\s?@", re.IGNORECASE)
 _RANK = re.compile(r"(?<![A-Za-z])top[\s@_-]?(?P<rank>[1-9][0-9]{0,3})(?![0-9.])", re.IGNORECASE)
 _NUMBER = re.compile(rf"[*_`]*{_VALUE}[*_`]*")
 

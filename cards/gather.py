@@ -13,9 +13,9 @@ from cards.metadata import Asset
 from cards.provenance import Conversion
 from cards.vocabulary import SOURCE_LINKS
 from xcit_hub import variants
+from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.weights import load
 from xcit_hub.errors import InputError
-from xcit_hub.files import sha256_of
 from xcit_hub.parameters import parameter_count
 from xcit_hub.run_record import FEWEST_FOR_TOP5, RunRecord, SeenImages
 
@@ -88,18 +88,18 @@ def of_checkpoint(
         InputError: the run record speaks of another file, or of another network.
         XcitHubError: the file cannot be read.
     """
-    path = Path(path)
+    path, opened = Path(path), checkpoint.opened(path)
     assumed: list[str] = []
     if run is not None:
         architecture, dialect = architecture or run.model, dialect or _dialect(run.dialect)
     if architecture is None or dialect is None or num_classes is None:
-        weights = load(path, model=architecture, dialect=dialect)
+        weights = load(opened, model=architecture, dialect=dialect)
         architecture, num_classes = weights.architecture.name, weights.num_classes
         dialect = variants.dialect(weights.dialect or "").name
         assumed = list(weights.notes)
     known = variants.architecture(architecture)
     meta = meta or CardYaml()
-    digest = sha256_of(path)
+    digest = opened.sha256
     if isinstance(conversion, (str, Path)):
         told: Conversion | None = read_json(conversion, Conversion)
     else:
@@ -128,7 +128,7 @@ def of_checkpoint(
         weights=WeightsFile(
             name=path.name,
             format=_format_of(path.name),
-            size=path.stat().st_size,
+            size=len(opened),
             sha256=digest,
             link=meta.asset[0].asset_link if meta.asset else None,
         ),

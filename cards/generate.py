@@ -8,12 +8,17 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from cards import hugging_face, measured, mindspore_hub
+from cards import hugging_face, measured, mindspore_hub, modelers, modelscope
 from cards.card import Card, Form, Language
 from cards.facts import Facts
 from cards.public import public
 
-_WRITERS = {"mindspore-hub": mindspore_hub.write, "hugging-face": hugging_face.write}
+_WRITERS = {
+    "mindspore-hub": mindspore_hub.write,
+    "hugging-face": hugging_face.write,
+    "modelers": modelers.write,
+    "modelscope": modelscope.write,
+}
 _ORIGINS = {
     "en": {True: "published", False: "measured here"},
     "zh": {True: "发布方", False: "本项目实测"},
@@ -26,7 +31,7 @@ def render(facts: Facts, *, form: Form, lang: Language) -> str:
     """Return the whole card as text.
 
     Args:
-        form: ``mindspore-hub`` or ``hugging-face``.
+        form: ``mindspore-hub``, ``hugging-face``, ``modelers`` or ``modelscope``.
         lang: ``en`` or ``zh``, of the prose; the names of the fields are English in both.
     """
     return _WRITERS[form](card(facts, form=form, lang=lang))

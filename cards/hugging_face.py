@@ -65,7 +65,7 @@ def read(text: str) -> Card:
     if not parts.fields.readable:
         raise UnreadableCardError(parts.fields.faults)
     values, _ = values_of(parts.fields)
-    title, prose = _titled(parts.prose)
+    title, prose = titled(parts.prose)
     return Card(title, metadata_from(values), prose)
 
 
@@ -151,7 +151,8 @@ def _measurement(result: Result) -> dict[str, Any]:
     return {field: told[field] for field in told if not field.startswith(("metric_", "verif"))}
 
 
-def _titled(prose: str) -> tuple[str, str]:
+def titled(prose: str) -> tuple[str, str]:
+    """Take the first heading off the prose; empty where it begins with none."""
     stripped = prose.strip("\n")
     first, _, rest = stripped.partition("\n")
     title = first.removeprefix("# ").strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cards import check, hugging_face, index, mindspore_hub
+from cards import check, hugging_face, index, mindspore_hub, modelers, modelscope
 from cards.card import Card, Form, Language, language_of, read_text
 from cards.facts import Facts
 from cards.generate import render
@@ -12,6 +12,7 @@ from cards.public import public
 from xcit_hub.errors import CardError
 
 FACTS = "facts.json"
+_WRITERS = {"hugging-face": hugging_face.write, "modelers": modelers.write, "modelscope": modelscope.write}
 
 
 def translate(
@@ -38,7 +39,7 @@ def translate(
         return render(published.facts if published else _facts(Path(card), facts), form=form, lang=lang)
     if form == "mindspore-hub":
         return public(mindspore_hub.write(Card(read.title, read.metadata.for_mindspore_hub(), read.prose)))
-    return public(hugging_face.write(Card(read.title, read.metadata.for_hugging_face(), read.prose)))
+    return public(_WRITERS[form](Card(read.title, read.metadata.for_hugging_face(), read.prose)))
 
 
 def opened(card: str | Path) -> Card:

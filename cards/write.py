@@ -19,7 +19,7 @@ _HUGGING_FACE_NAMES: dict[Language, str] = {"en": "README.md", "zh": "README_zh.
 
 def file_name(facts: Facts, form: Form, lang: Language) -> str:
     """Return what a hub calls the file of this card."""
-    if form == "hugging-face":
+    if form != "mindspore-hub":
         return _HUGGING_FACE_NAMES[lang]
     dataset = (facts.meta.train_dataset or "").lower()
     stem = (facts.meta.uid or "").rpartition("/")[2] or "_".join(part for part in (facts.name.lower(), dataset) if part)
@@ -38,8 +38,17 @@ def write(
         CardError: a file exists already and ``force`` was not given; nothing has been written then.
     """
     langs = list(langs)
+    forms = list(forms)
+    # Three hubs call their cards README.md; beside Hugging Face's, the others stand in folders of their own.
+    apart = (
+        [form for form in forms if form in ("modelers", "modelscope")]
+        if len(set(forms) - {"mindspore-hub"}) > 1
+        else []
+    )
     texts = {
-        folder / file_name(facts, form, lang): render(facts, form=form, lang=lang) for form in forms for lang in langs
+        folder / (form if form in apart else "") / file_name(facts, form, lang): render(facts, form=form, lang=lang)
+        for form in forms
+        for lang in langs
     }
     present = [path.name for path in (*texts, folder / FACTS) if path.exists()]
     if present and not force:
@@ -50,6 +59,7 @@ def write(
         )
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
         write_text(path, text)
     known = {"format": facts.format, **facts.model_dump(mode="json", exclude_defaults=True)}
     write_text(folder / FACTS, public(json.dumps(known, indent=2, ensure_ascii=False)) + "\n")

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from xcit_hub.errors import HubError
+from xcit_hub.errors import HubError, XcitHubError
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, checkpoint
 
 
@@ -27,14 +27,14 @@ def source_file(source: str | os.PathLike[str]) -> tuple[Path, str | None]:
             where=entry.url,
             fix="Download it, and give the file as the source.",
         )
-    from huggingface_hub import hf_hub_download
+    from xcit_hub.hub.locate import locate
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's business
     try:
-        return Path(hf_hub_download(entry.repository, "model.safetensors")), entry.name
-    except OSError as error:
+        return locate(f"hf://{entry.repository}").fetch()[0], entry.name
+    except XcitHubError as error:
         raise HubError(
-            f"{entry.name} could not be fetched: {str(error).splitlines()[0]}",
+            f"{entry.name} could not be fetched: {error.what}",
             where=f"https://huggingface.co/{entry.repository}",
             fix="Check the network and HF_ENDPOINT, or download model.safetensors and give it as the source.",
         ) from error

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +88,76 @@ def test_paths_that_leave_their_folder_are_refused(tmp_path, relative: str) -> N
 
 def test_a_path_inside_is_resolved(tmp_path) -> None:
     assert files.contained(tmp_path, "a/b.txt") == tmp_path.resolve() / "a/b.txt"
+
+
+# ---- one look at a file
+
+
+def test_a_link_is_refused_where_none_is_allowed(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("file")
+    with files.open_regular(tmp_path / "link") as stream:
+        assert stream.read() == b"x"
+    with pytest.raises(OSError, match="it is a symbolic link"):
+        files.open_regular(tmp_path / "link", follow=False)
+
+
+def test_the_digest_of_an_open_file_is_of_what_it_was_opened_as(tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_bytes(b"first")
+    with files.open_regular(path) as stream:
+        (tmp_path / "other").write_bytes(b"second")
+        (tmp_path / "other").replace(path)
+        assert files.sha256_in(stream) == hashlib.sha256(b"first").hexdigest()
+        assert stream.read() == b"first"
+
+
+@pytest.mark.parametrize("name", ["loop/x", "a" * 300, "a\0b"])
+def test_a_path_that_leads_nowhere_is_named(tmp_path: Path, name: str):
+    (tmp_path / "loop").symlink_to("loop")
+    try:
+        files.contained(tmp_path, name)
+    except XcitHubError as error:
+        assert error.fix
+
+
+# ---- what killed processes leave
+
+
+def test_the_next_write_removes_what_killed_ones_left_and_no_more(tmp_path: Path):
+    left = [tmp_path / ".target.abcd1234.tmp", tmp_path / ".target.efgh5678.tmp"]
+    left[0].write_bytes(b"half")
+    left[1].mkdir()
+    (left[1] / "inside").write_bytes(b"half")
+    stays = [tmp_path / ".target.tmp", tmp_path / ".other.abcd1234.tmp", tmp_path / "target.abcd1234.tmp"]
+    for path in stays:
+        path.write_bytes(b"somebody else's")
+    (tmp_path / ".target.linklink.tmp").symlink_to(stays[0])
+    files.write_text(tmp_path / "target", "whole")
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in stays)
+    assert (tmp_path / ".target.linklink.tmp").is_symlink()
+
+
+def test_what_somebody_is_writing_stays(tmp_path: Path):
+    with files.atomic_write(tmp_path / "target") as first:
+        first.write(b"first")
+        files.write_text(tmp_path / "target", "second")
+        assert (tmp_path / "target").read_text() == "second"
+    assert (tmp_path / "target").read_text() == "first"
+    with files.scratch_folder(tmp_path) as folder:
+        assert files.remove_stale(tmp_path) == []
+        (folder / "x").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_the_folder_of_a_killed_process_goes(tmp_path: Path):
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom xcit_hub.files import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'x').write_text('x')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert len(files.remove_stale(tmp_path)) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xcit_hub.hub.load import load, load_weights
     from xcit_hub.hub.locate import info
     from xcit_hub.hub.network import XCiT, create_model
-    from xcit_hub.hub.publish import publish
+    from xcit_hub.hub.publish import publish, publish_to
     from xcit_hub.prediction import predict, preprocess
     from xcit_hub.variants import list_models
 
@@ -38,6 +38,7 @@ _ROOMS = {
     "predict": "xcit_hub.prediction",
     "preprocess": "xcit_hub.prediction",
     "publish": "xcit_hub.hub.publish",
+    "publish_to": "xcit_hub.hub.publish",
     "XCiT": "xcit_hub.hub.network",
 }
 
@@ -56,6 +57,7 @@ __all__ = [
     "predict",
     "preprocess",
     "publish",
+    "publish_to",
 ]
 
 

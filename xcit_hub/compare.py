@@ -133,7 +133,7 @@ def compare(
     for name in (first, second):
         stage(f"reading {name}")
         located = locate(name)
-        weights, described = read(located, located.fetch, dialect)
+        weights, described = read(located, located.open, dialect)
         sides.append((weights.arrays(), described))
     (ours, one), (theirs, other) = sides
     stage("tensors")
@@ -166,7 +166,7 @@ def _of_file(
     network = second if Path(first) == file else first
     stage(f"reading {network}")
     located = locate(network)
-    weights, described = read(located, located.fetch, dialect)
+    weights, described = read(located, located.open, dialect)
     preprocessing = described.preprocessing
     form = found.form(
         num_classes=described.num_classes,

@@ -112,7 +112,7 @@ def export(
     check_target(path)
     stage("reading the source")
     located = locate(os.fspath(source), revision, hub=hub, cache_dir=cache_dir, offline=offline)
-    weights, config = read(located, located.fetch, dialect)
+    weights, config = read(located, located.open, dialect)
     if weights.kind in ("dense", "features"):
         raise InputError(
             "This backbone has no class attention, and only whole networks are exported.",

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -14,14 +15,21 @@ from typing import BinaryIO
 
 from xcit_hub.errors import InputError, XcitHubError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 _CHUNK = 1 << 20
+SCRATCH = "xcit-hub.scratch-"
 
 
 @contextlib.contextmanager
 def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``target``; on a clean exit sync it and rename it over ``target``.
 
-    Whatever interrupts the block, ``target`` is afterwards either what it was or wholly the new content.
+    Whatever interrupts the block, ``target`` is afterwards either what it was or wholly the new content. What killed
+    processes left of earlier ones goes first.
 
     Args:
         expected: bytes that the content will have, roughly. They are reserved at once: a full disk is told before any
@@ -33,10 +41,10 @@ def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterat
     path = Path(target)
     try:
         mode = mode_of_new_file(path)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        remove_stale(path.parent, f".{path.name}.", ".tmp")
+        handle, temporary = _locked_file(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
-    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
             _reserve(handle, expected)
@@ -56,6 +64,84 @@ def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterat
         raise
 
 
+@contextlib.contextmanager
+def scratch_folder(parent: Path | None = None, prefix: str = SCRATCH, suffix: str = "") -> Iterator[Path]:
+    """Make a folder that is gone afterwards, with all that is left in it.
+
+    What killed processes left of earlier ones goes first: a folder is in use while its maker holds its lock.
+
+    Args:
+        parent: where; by default where temporary files are kept.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    parent = parent or Path(tempfile.gettempdir())
+    remove_stale(parent, prefix, suffix)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
+        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        _lock(handle)
+        if folder.exists():  # else it was taken for a stale one before it was locked
+            break
+        os.close(handle)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def remove_stale(parent: Path, prefix: str = SCRATCH, suffix: str = "") -> list[Path]:
+    """Remove this user's temporary files and folders of that name which nobody holds; return what is gone."""
+    removed = []
+    for path in _named(parent, prefix, suffix):
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                state = os.fstat(handle)
+                if state.st_uid != os.geteuid() or not _lock(handle, wait=False):
+                    continue
+                if stat.S_ISDIR(state.st_mode):
+                    shutil.rmtree(path)
+                elif stat.S_ISREG(state.st_mode):
+                    path.unlink()
+                removed.append(path)
+            finally:
+                os.close(handle)
+    return removed
+
+
+def _named(parent: Path, prefix: str, suffix: str) -> list[Path]:
+    random = 8  # letters that tempfile puts between
+    length = len(prefix) + random + len(suffix)
+    with contextlib.suppress(OSError), os.scandir(parent) as entries:
+        names = [entry.name for entry in entries]
+        return [
+            parent / name for name in names if len(name) == length and name.startswith(prefix) and name.endswith(suffix)
+        ]
+    return []
+
+
+def _locked_file(path: Path) -> tuple[int, Path]:
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        _lock(handle)
+        if os.fstat(handle).st_nlink:  # else it was taken for a stale one before it was locked
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool = True) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # somebody holds it, or this file system has no locks
+        return False
+    return True
+
+
 def write_text(target: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all (:func:`atomic_write`)."""
     with atomic_write(target) as stream:
@@ -71,20 +157,27 @@ _KINDS = {
 }
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BinaryIO:
     """Open a regular file for reading, without waiting for whatever else may stand under its name.
+
+    Whoever checks a file and then uses it does both through this one stream: under its name another may stand by then.
+
+    Args:
+        follow: whether the name may be a symbolic link's.
 
     Raises:
         OSError: there is no such file, or it is a FIFO, a device, a socket, a folder or a loop of links; ``strerror``
             says which.
     """
+    flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        handle = os.open(path, flags)
     except ValueError as error:  # a NUL inside the name
         raise OSError(errno.EINVAL, f"no file can have this name ({error})", str(path)) from None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, "it is a loop of symbolic links", str(path)) from None
+            what = "it is a loop of symbolic links" if follow else "it is a symbolic link"
+            raise OSError(errno.ELOOP, what, str(path)) from None
         if error.errno == errno.ENXIO:
             raise OSError(errno.ENXIO, f"it is {_KINDS[stat.S_IFSOCK]}, not a file", str(path)) from None
         raise
@@ -102,31 +195,33 @@ def read_bounded(path: str | os.PathLike[str], limit: int) -> bytes:
         InputError: it is missing, larger, or not a regular file: reading a pipe or a device would never end.
     """
     try:
-        # Without O_NONBLOCK opening a pipe waits for its writer.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise InputError("This is not a regular file.", where=path, fix="Give the path of a file.")
+        with open_regular(path) as stream:
             content = stream.read(limit + 1)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"Cannot read the file: {reason}.", where=path, fix="Check the path.") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"Cannot read the file: {reason}.", where=path, fix="Give the path of a file.") from error
     if len(content) > limit:
         raise InputError(f"The file is larger than {limit:,} bytes.", where=path, fix="Give another file.")
     return content
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
+def sha256_of(path: str | os.PathLike[str], *, follow: bool = True) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits.
 
     Raises:
         OSError: see :func:`open_regular`.
     """
+    with open_regular(path, follow=follow) as stream:
+        return sha256_in(stream)
+
+
+def sha256_in(stream: BinaryIO) -> str:
+    """Return the SHA-256 of an open file's bytes, all of them, as 64 hex digits; it stands at its beginning again."""
     digest = hashlib.sha256()
-    with open_regular(path) as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
+    stream.seek(0)
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+    stream.seek(0)
     return digest.hexdigest()
 
 
@@ -136,8 +231,15 @@ def contained(folder: str | os.PathLike[str], relative: str) -> Path:
     Raises:
         InputError: ``relative`` is absolute, climbs out with ``..``, or goes through a link that leaves.
     """
-    root = Path(folder).resolve()
-    path = (root / relative).resolve()
+    try:
+        root = Path(folder).resolve()
+        path = (root / relative).resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop; a name that is too long, or holds a zero byte
+        raise InputError(
+            f"The path {relative!r:.200} leads nowhere: a loop of links, or no file can have that name.",
+            where=folder,
+            fix="Remove that entry, or use another path.",
+        ) from None
     if Path(relative).is_absolute() or not path.is_relative_to(root):
         raise InputError(
             f"The path {relative!r} leaves its folder.",

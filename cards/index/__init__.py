@@ -18,7 +18,7 @@ from cards.gather import of_published
 from cards.generate import render
 from xcit_hub import variants
 
-_MINDSPORE_HUB, _HUGGING_FACE = FORMS
+_MINDSPORE_HUB, _HUGGING_FACE = FORMS[:2]
 _OFFICIAL = "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012"
 _OFFICIAL_CHECKPOINT = "xcit_tiny_12_p16_224.ms_in1k"
 

@@ -31,6 +31,7 @@ def test_an_accuracy_is_read_whole(evaluation, ranked):
     [
         ("top1acc77,27", {}, "top1acc77,27"),
         ("laptop1 77", {}, "laptop1 77"),
+        ("acc@1 77", {}, "acc@1 77"),
         ("top1pem88.0", {}, "top1pem88.0"),
         ("top1caa79.38 | top5acc93", {5: 93.0}, "top1caa79.38"),
         ("top1acc69.73 | top1acc89.35", {}, "top-1 is given 2 times (69.73, 89.35)"),

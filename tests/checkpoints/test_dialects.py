@@ -41,6 +41,20 @@ def test_every_pair_of_families_round_trips_bit_for_bit_on_every_architecture(na
             assert same(back, theirs)
 
 
+@pytest.mark.parametrize("name", ARCHITECTURE_NAMES)
+def test_every_familys_whole_file_is_found_named_and_of_the_right_shapes_for_every_architecture(name: str):
+    """Those with transposed matrices and with names beside the prefix, too: names and shapes alone."""
+    entry = architecture(name)
+    ours = network(entry, "classifier", 1000)
+    expected = families.shapes_of(entry, "classifier", 1000, 3)
+    for family in FAMILIES:
+        theirs = translate.from_ours(ours, family)
+        found = find({LAYOUTS[family].placed(part): tensor for part, tensor in theirs.items()})
+        identity = of_shapes(shapes(found.tensors), model=name)
+        assert (identity.architecture, identity.naming) == (entry, "mindcv" if family == "xcit-hub" else family)
+        assert shapes(translate.to_ours(found.tensors, family, expected)) == expected
+
+
 @pytest.mark.parametrize("name", TIMM_ARCHITECTURES)
 def test_timms_names_and_shapes_are_timms(name: str):
     import timm

@@ -14,8 +14,10 @@ from tiny_networks import TINY, network, same
 from xcit_hub.checkpoints import checkpoint, translate
 from xcit_hub.checkpoints.beside import Reason
 from xcit_hub.checkpoints.checkpoint import StoredTensor
+from xcit_hub.checkpoints.families import LAYOUTS
 from xcit_hub.checkpoints.weights import Weights, load
 from xcit_hub.errors import WeightsError
+from xcit_hub.variants import Family
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
@@ -302,6 +304,106 @@ def test_mindspores_safetensors(folder: Path):
     weights = load(folder / "x.safetensors", dialect="paper")
     assert same(weights.tensors, OURS)
     assert weights.architecture.embed_dim == TINY.embed_dim
+
+
+def test_mindspores_own_training_loop_with_its_callback_and_loss_scale(folder: Path):
+    """What `Model.train` leaves with a ModelCheckpoint, a momentum optimizer and a loss scale."""
+    import mindspore
+    from mindspore import nn
+    from mindspore.train import CheckpointConfig, FixedLossScaleManager, Model, ModelCheckpoint
+
+    from xcit_hub.models import create_model
+
+    class Loop(nn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            shape = {"embed_dim": 16, "depth": 2, "num_heads": 2}
+            self.network = create_model("xcit_tiny_12_p8_224", num_classes=7, **shape)
+            for name, parameter in self.network.parameters_and_names():
+                parameter.set_data(mindspore.Tensor(OURS[name].numpy().copy()))
+            self.rate = mindspore.Parameter(mindspore.Tensor(1.0), name="rate")
+
+        def construct(self, images: Any, labels: Any) -> Any:
+            return (images.mean() - labels.mean()) * self.rate
+
+    loop = Loop()
+    data = mindspore.dataset.NumpySlicesDataset((np.ones((2, 3), np.float32), np.zeros((2, 1), np.float32))).batch(2)
+    optimizer = nn.Momentum([*loop.network.trainable_params(), loop.rate], 0.0, 0.9)
+    config = CheckpointConfig(append_info=["epoch_num", "step_num", {"lr": 0.1}], keep_checkpoint_max=1)
+    model = Model(loop, None, optimizer, loss_scale_manager=FixedLossScaleManager(1024, drop_overflow_update=False))
+    model.train(1, data, callbacks=ModelCheckpoint("xcit", str(folder), config), dataset_sink_mode=False)
+    saved = next(folder.glob("*.ckpt"))
+    weights = load(saved)
+    assert same(weights.tensors, OURS)
+    assert weights.dialect == "mindcv"
+    assert reasons(weights) <= {Reason.OPTIMIZER, Reason.COUNTER}
+    assert len(weights.dropped) > len(OURS) // 2
+
+
+# ---- The matrix: what wraps a network × whose names it has × who wrote it
+
+PREFIXES = [
+    "",
+    "module.",
+    "model.",
+    "network.",
+    "_backbone.",
+    "_network.",
+    "encoder.",
+    "0.",
+    "base_model.model.",
+    "timm_model.",
+    "_forward_module.",
+    "model._orig_mod.module.",
+    "student.backbone.",
+    "trunk._feature_blocks.",
+    "net_",
+]
+
+
+def _torch_zip(path: Path, state: dict[str, np.ndarray]) -> None:
+    torch.save({"state_dict": {name: torch.from_numpy(array) for name, array in state.items()}}, path)
+
+
+def _torch_legacy(path: Path, state: dict[str, np.ndarray]) -> None:
+    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    torch.save([tensors], path, _use_new_zipfile_serialization=False)
+
+
+def _safetensors(path: Path, state: dict[str, np.ndarray]) -> None:
+    import safetensors.numpy
+
+    safetensors.numpy.save_file(state, path, {"format": "pt"})
+
+
+def _mindspore(path: Path, state: dict[str, np.ndarray]) -> None:
+    import mindspore
+
+    entries = [{"name": name, "data": mindspore.Tensor(array)} for name, array in state.items()]
+    mindspore.save_checkpoint(entries, str(path))
+
+
+WRITERS = {"x.pth": _torch_zip, "x.th": _torch_legacy, "x.safetensors": _safetensors, "x.ckpt": _mindspore}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("family", list(LAYOUTS))
+def test_every_wrapper_in_every_familys_names_by_every_writer_is_read_bit_for_bit(
+    folder: Path, family: Family, writer: str
+):
+    layout = LAYOUTS[family]
+    theirs = translate.from_ours(OURS, family)
+    for prefix in PREFIXES:
+        state = {f"{prefix}{layout.placed(name)}": tensor.numpy().copy() for name, tensor in theirs.items()}
+        WRITERS[writer](folder / writer, state)
+        # MindSpore's names tell no dialect, and facebook's in MindSpore's files do not either.
+        asked = "paper" if family in ("mindcv", "xcit-hub") or (family == "facebook" and writer == "x.ckpt") else None
+        weights = load(folder / writer, dialect=asked)
+        assert same(weights.tensors, OURS), prefix
+        assert weights.family == ("mindcv" if family == "xcit-hub" else family), prefix
+        assert not weights.dropped, prefix
+        (folder / writer).chmod(0o600)
+        (folder / writer).unlink()
 
 
 # ---- Numbers that no training leaves

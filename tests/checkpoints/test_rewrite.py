@@ -629,3 +629,41 @@ def test_source_and_target_must_differ_and_formats_be_known(paper: Path, tmp_pat
     with pytest.raises(CheckpointError, match="not a checkpoint format's"):
         rewrite(paper, tmp_path / "x.onnx")
     assert paper.read_bytes() == before
+
+
+# ---- Memory
+
+_PEAK = """
+import sys
+from xcit_hub.checkpoints.rewrite import rewrite
+rewrite(sys.argv[1], sys.argv[2], to=sys.argv[3])
+status = open("/proc/self/status").read()
+print(next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "to"),
+    [
+        ("x.safetensors", "y.ckpt", "xcit-hub"),
+        ("x.pth", "y.safetensors", "timm"),
+        ("x.ckpt", "y.pth", "facebook"),
+        ("x.safetensors", "y.pth", "mmpretrain"),
+        ("x.pth", "y.ckpt", "xcit-hub"),
+        ("x.safetensors", "z.safetensors", "paddlevit"),
+    ],
+)
+def test_a_conversion_takes_less_memory_than_100_megabytes_whatever_the_files_size(
+    tmp_path: Path, make: Make, source: str, target: str, to: str
+):
+    """The whole process, its interpreter and imports included, of a file of 190 MB."""
+    import subprocess
+    import sys
+
+    family = "xcit-hub" if source.endswith(".ckpt") else "timm"
+    tensors = make(family, architecture("xcit_small_24_p16_224"), "classifier", 1000)
+    checkpoint.write(tmp_path / source, tensors, {"xcit_hub.dialect": "paper"})
+    assert (tmp_path / source).stat().st_size > 180e6
+    command = [sys.executable, "-c", _PEAK, str(tmp_path / source), str(tmp_path / target), to]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100_000, "kilobytes"

@@ -124,28 +124,28 @@ def test_a_report_that_would_overwrite_something_or_cannot_be_written_is_refused
 
 
 def test_a_published_name_is_fetched_as_that_model(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import huggingface_hub
+    from xcit_hub.hub.stores import File, Snapshot
+    from xcit_hub.hub.stores.hugging_face import HuggingFaceStore
 
     fetched: list[tuple[str, str]] = []
 
-    def download(repository: str, name: str) -> str:
-        fetched.append((repository, name))
-        return str(source)
+    def fetch(_: HuggingFaceStore, snapshot: Snapshot, path: str) -> Path:
+        fetched.append((snapshot.name, path))
+        return source
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    held = {"model.safetensors": File()}
+    monkeypatch.setattr(HuggingFaceStore, "resolve", lambda _, name, revision: Snapshot(name, revision, held, "a hub"))
+    monkeypatch.setattr(HuggingFaceStore, "fetch", fetch)
     report = convert("xcit_nano_12_p16_384.fb_dist_in1k", tmp_path / "x.ckpt", verify=False)
     assert fetched == [("timm/xcit_nano_12_p16_384.fb_dist_in1k", "model.safetensors")]
     assert report.weights.architecture.name == "xcit_nano_12_p16_384"
 
 
 def test_what_cannot_be_fetched_says_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    def fail(*_: object) -> str:
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    with pytest.raises(HubError, match="no route") as caught:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    with pytest.raises(HubError, match="cannot be reached") as caught:
         convert("xcit_nano_12_p16_224.fb_in1k", tmp_path / "x.ckpt")
     assert "huggingface.co/timm/xcit_nano_12_p16_224.fb_in1k" in str(caught.value)
     with pytest.raises(HubError, match="plain file") as caught:

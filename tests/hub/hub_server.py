@@ -7,12 +7,13 @@ that follows the redirect is seen. Facts of the protocol: huggingface_hub's clie
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -58,7 +59,8 @@ class Fault:
     headers), ``bytes`` (one is flipped), ``short`` (the announced length is too large by value), ``digest`` (a wrong
     digest is announced), ``size`` (so is a wrong size), ``hang`` (until the server is told to go on), ``names`` (the
     given headers replace the answer's own), ``answer`` (status value, the given headers, and ``body``), ``drip`` (one
-    byte of the body each value seconds), ``endless`` (zeros after the body, until nobody listens).
+    byte of the body each value seconds), ``endless`` (zeros after the body, until nobody listens), ``raw`` (``body``
+    and nothing else goes over the wire), ``trickle`` (so it does, one byte each value seconds).
     """
 
     where: str
@@ -84,6 +86,9 @@ class HubServer:
         self.storage_requests: list[tuple[str, str, str | None]] = []
         self.faults: list[Fault] = []
         self.go_on = threading.Event()
+        # Told "before" and "after" each request's work, with its number; may end whoever asks.
+        self.on_request: Callable[[str, int], None] = lambda moment, number: None
+        self._numbers = count(1)
         self.listing_extra: list[str] = []
         self.pages: dict[str, bytes] = {}
         self._oids = count(1)
@@ -106,6 +111,8 @@ class HubServer:
         self.listing_extra.clear()
         self.pages.clear()
         self.go_on.clear()
+        self.on_request = lambda moment, number: None
+        self._numbers = count(1)
 
     def add(self, name: str, files: dict[str, bytes], *, private: bool = False, branch: str = "main") -> str:
         """Put files into a repository as if they had been pushed; return the commit."""
@@ -185,6 +192,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.route, self.query = unquote(parts.path), parse_qs(parts.query)
         seen = self.hub.storage_requests if self.is_storage else self.hub.requests
         seen.append((self.command, self.path, self.headers.get("Authorization")))
+        number = next(self.hub._numbers)
+        try:
+            self.hub.on_request("before", number)
+        except ConnectionAbortedError:  # nobody is there to be served any more
+            self.close_connection = True
+            return
         fault = self.hub.fault(f"{self.command} {self.route}")
         if fault is not None and fault.kind == "hang":
             self.hub.go_on.wait(60)
@@ -194,13 +207,30 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.kind == "answer":
             self._send(_Answer(int(fault.value or 200), fault.body, **fault.headers), None)
             return
+        if fault is not None and fault.kind in ("raw", "trickle"):
+            self._send_raw(fault)
+            return
         try:
             with self.hub._lock:
                 self._storage(content) if self.is_storage else self._route(content)
             answer = _Answer(404, {"error": f"no route {self.command} {self.route}"})
         except _Answer as given:
             answer = given
+        with contextlib.suppress(ConnectionAbortedError):
+            self.hub.on_request("after", number)
         self._send(answer, fault)
+
+    def _send_raw(self, fault: Fault) -> None:
+        self.close_connection = True
+        step = 1 if fault.kind == "trickle" else 1 << 16
+        try:
+            for start in range(0, len(fault.body), step):
+                self.wfile.write(fault.body[start : start + step])
+                self.wfile.flush()
+                if fault.value and self.hub.go_on.wait(fault.value):
+                    return
+        except OSError:
+            pass
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":

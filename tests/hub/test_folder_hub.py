@@ -6,9 +6,6 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -181,23 +178,6 @@ def test_without_a_hub_publishing_and_loading_use_this_machines(nano_ckpt, nano_
     done = xcit_hub.publish(nano_ckpt, "org/nano", parity=False)
     assert done.url.startswith(os.environ["XCIT_HUB_HOME"])
     assert same(xcit_hub.load("org/nano"), nano_arrays)
-
-
-def test_a_killed_publication_shows_the_old_revision_or_the_new_one(hub, publish, nano_mindcv):
-    first = publish()
-    code = (
-        "import os, signal, xcit_hub.hub.cache as c\n"
-        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "c.Repository.{step} = die\n"
-        f"import xcit_hub; xcit_hub.publish({str(nano_mindcv)!r}, 'org/nano', to={str(hub)!r}, parity=False)"
-    )
-    for step in ("add_blob", "add_snapshot", "set_branch"):
-        done = subprocess.run([sys.executable, "-c", code.format(step=step)], capture_output=True, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        assert xcit_hub.info("org/nano", hub=hub).revision == first.revision
-        assert xcit_hub.load("org/nano", hub=hub).config.dialect == "paper"
-    assert publish(checkpoint=nano_mindcv).changed
-    assert xcit_hub.load("org/nano", hub=hub).config.dialect == "mindcv"
 
 
 def test_what_cannot_be_written_is_one_clear_error(nano_ckpt, tmp_path):

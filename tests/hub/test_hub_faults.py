@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 from hub_server import TOKEN, Fault, git_sha1, wait_for
 
@@ -247,18 +246,3 @@ def test_a_hub_that_gives_back_other_bytes_is_found_out(server, publish):
     server.faults = [Fault("GET .*/resolve/.*README.md", "bytes", times=99)]
     with pytest.raises(HubError, match="not the ones"):
         publish()
-
-
-def test_a_killed_publication_publishes_nothing_and_the_next_one_everything(server, publish, nano_ckpt, folder):
-    server.faults = [Fault("PUT /put/", "hang")]
-    body = f"import xcit_hub; xcit_hub.publish({str(nano_ckpt)!r}, 'org/nano', to=server, parity=False)"
-    process = in_a_process(server, folder, body)
-    wait_for(lambda: server.storage_requests, 60)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
-    server.go_on.set()
-    assert set(server.repositories["org/nano"].at("main").files) == {".gitattributes"}
-    publish()
-    network = xcit_hub.load("org/nano", hub=server.url, cache_dir=folder)
-    assert np.isfinite(network.head.weight.asnumpy()).all()

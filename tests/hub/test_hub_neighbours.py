@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -176,34 +173,3 @@ def test_loading_takes_no_lock_so_a_read_only_hub_loads(hub):
     before = {path: path.lstat().st_mtime_ns for path in hub.rglob("*")}
     assert xcit_hub.load("org/nano", hub=hub).num_classes == 10
     assert {path: path.lstat().st_mtime_ns for path in hub.rglob("*")} == before
-
-
-@pytest.mark.slow
-def test_publishers_loaders_and_a_pruner_disturb_each_other_in_nothing(tmp_path, nano_ckpt, nano_mindcv):
-    hub = tmp_path / "hub"
-    xcit_hub.publish(nano_ckpt, "org/nano", to=hub, parity=False)
-    publishing = (
-        "import sys, xcit_hub\n"
-        "for round in range(4):\n"
-        "    for path in sys.argv[2:]:\n"
-        "        done = xcit_hub.publish(path, 'org/nano', to=sys.argv[1], parity=False)\n"
-        "        assert done.revision\n"
-    )
-    loading = (
-        "import sys\nfrom xcit_hub.hub.locate import locate\n"
-        "for round in range(60):\n    path, digest = locate('org/nano', hub=sys.argv[1]).fetch()\n"
-        "    assert len(path.read_bytes()) > 10_000_000\n"
-    )
-    pruning = (
-        "import sys\nfrom pathlib import Path\nfrom xcit_hub.hub import cache\n"
-        "for round in range(200):\n    cache.prune(Path(sys.argv[1]))\n"
-    )
-    commands = [(publishing, str(nano_ckpt), str(nano_mindcv))] * 2 + [(loading,)] * 2 + [(pruning,)]
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(hub), *given], stderr=subprocess.PIPE, text=True)
-        for code, *given in commands
-    ]
-    said = [process.communicate(timeout=500)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), said
-    assert xcit_hub.info("org/nano", hub=hub).damaged == ()
-    assert json.loads((hub / "org" / "nano" / "xcit_hub.json").read_text())["architecture"]

@@ -58,12 +58,12 @@ def test_large_files_go_up_in_parts_and_small_ones_in_the_commit(server, publish
     assert any(path.startswith("/complete/") for _, path, _ in server.requests)
 
 
-def test_an_endpoint_without_xet_is_noticed_and_the_setting_put_back(server, publish):
+def test_uploads_go_by_lfs_and_the_setting_is_put_back(server, publish):
     from huggingface_hub import constants
 
     assert constants.HF_HUB_DISABLE_XET is False
     publish()
-    assert any("xet-write-token" in path for _, path, _ in server.requests)
+    assert not any("xet" in path for _, path, _ in server.requests)
     assert constants.HF_HUB_DISABLE_XET is False
 
 

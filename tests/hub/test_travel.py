@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 import xcit_hub
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.rewrite import rewrite
-from xcit_hub.errors import HubError, WeightsError
+from xcit_hub.errors import HubError, WeightsError, XcitHubError
 from xcit_hub.prediction import predict
 
 NANO = "xcit_nano_12_p16_224"
@@ -302,3 +303,41 @@ def test_what_looks_untrained_or_damaged_is_named_by_load_and_publish(tmp_path, 
     done = xcit_hub.publish(tmp_path / "x.ckpt", "me/x", to=tmp_path / "hub", parity=False)
     for text in (" ".join(str(each.message) for each in said), " ".join(done.notes)):
         assert all(f"{name}: " in text for name in (zero, tiny, still))
+
+
+def test_imagenets_words_are_not_written_as_the_names_of_class_folders(tmp_path):
+    from xcit_hub.hub.config import of_published, to_metadata
+    from xcit_hub.variants import checkpoint as published
+
+    described = of_published(published(f"{NANO}.fb_in1k"))
+    assert (len(described.labels), len(set(described.labels))) == (1000, 999)  # two kinds of crane
+    assert to_metadata(described).keys() == {"xcit_hub.preprocessing"}
+    own = tuple(f"own {index}" for index in range(1000))
+    assert json.loads(to_metadata(replace(described, labels=own))["xcit_hub.classes"])[999] == "own 999"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"1\n2\n", "2 labels for 10 classes"),
+        (b"\n".join(b"%d" % i for i in range(11)), "11 labels for 10 classes"),
+        (b"1\n\n" + b"\n".join(b"%d" % i for i in range(8)), "Line 2 of the labels is empty"),
+        (b"\xff", "utf-8"),
+        (None, "not a regular file"),
+    ],
+)
+def test_labels_that_do_not_name_every_class_once_are_refused(described, tmp_path, content, said):
+    (tmp_path / "labels.txt").write_bytes(content or b"")
+    labels = tmp_path / "labels.txt" if content is not None else Path("/dev/zero")
+    with pytest.raises(XcitHubError, match=said):
+        xcit_hub.publish(described, "me/nano", to=tmp_path / "hub", parity=False, labels=labels, dry_run=True)
+
+
+def test_a_byte_order_mark_is_not_a_part_of_a_name_and_one_name_for_two_classes_is_said(described, tmp_path):
+    names = ["one", "one", *map(str, range(8))]
+    (tmp_path / "labels.txt").write_text("\ufeff" + "\r\n".join(names), encoding="utf-8")
+    done = xcit_hub.publish(
+        described, "me/nano", to=tmp_path / "hub", parity=False, labels=tmp_path / "labels.txt", dry_run=True
+    )
+    assert list(done.config.labels) == names
+    assert done.notes == ("several classes have one name: one",)

@@ -33,5 +33,5 @@ def test_class_names_that_are_none_are_refused(tmp_path: Path, text: str) -> Non
 
     path = tmp_path / "x.safetensors"
     checkpoint.write(path, {"head.bias": np.zeros(2, np.float32)}, {CLASSES: text})
-    with pytest.raises(InputError, match="not a list of different names"):
-        stored_classes(path)
+    with pytest.raises(InputError, match="not a list of different names"), checkpoint.read(path) as stored:
+        stored_classes(stored)

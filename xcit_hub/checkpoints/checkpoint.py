@@ -109,14 +109,11 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     return SUFFIXES[suffix]
 
 
-def read(path: str | os.PathLike[str]) -> Checkpoint:
-    """Open a checkpoint; its first bytes say in which format, whatever it is called.
-
-    Only the names, shapes and dtypes are read, and nothing in it is executed. A zip that holds one checkpoint is
-    opened; of a checkpoint in several files, its index or any of them opens all.
+def opened(path: str | os.PathLike[str]) -> MappedFile:
+    """Open the file that a name stands for: itself, or the index of the several files of which it is one.
 
     Raises:
-        CheckpointError: there is no such file, or it is not a whole checkpoint; what it is instead is said.
+        CheckpointError: there is no such file, or it is not a regular one.
     """
     source = Path(path)
     if source.is_dir():
@@ -125,13 +122,29 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             where=source,
             fix="Name a file in it, or convert all of them: xcit-hub convert --all FOLDER OUT.",
         )
-    index = _index_of_shard(source)
-    file = MappedFile.open(index or source)
+    return MappedFile.open(_index_of_shard(source) or source)
+
+
+def read(path: str | os.PathLike[str] | MappedFile) -> Checkpoint:
+    """Open a checkpoint; its first bytes say in which format, whatever it is called.
+
+    Only the names, shapes and dtypes are read, and nothing in it is executed. A zip that holds one checkpoint is
+    opened; of a checkpoint in several files, its index or any of them opens all.
+
+    Args:
+        path: the file, or what :func:`opened` made of it: then it is not opened again.
+
+    Raises:
+        CheckpointError: there is no such file, or it is not a whole checkpoint; what it is instead is said.
+    """
+    file = path if isinstance(path, MappedFile) else opened(path)
     kind = kinds.kind_of(file.view)
     if kind is Kind.SHARD_INDEX:
         return _read_shards(file)
-    if index is not None:
-        raise CheckpointError(f"{index.name} is not the index of a checkpoint.", where=index, fix="Fetch it again.")
+    if file.path.name.endswith(".index.json"):
+        raise CheckpointError(
+            f"{file.path.name} is not the index of a checkpoint.", where=file.path, fix="Fetch it again."
+        )
     return Checkpoint([file], *_content(file, kind))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from xcit_hub.checkpoints.checkpoint import StoredTensor
 from xcit_hub.checkpoints.dtypes import cast
 from xcit_hub.checkpoints.families import FAMILIES, LAYOUTS, MARKS, TIMM_TAGS
 from xcit_hub.checkpoints.identify import ARCHITECTURE_ASSUMED, HEAD_UNTRAINED
+from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.reshape import with_channels, with_head, without_pyramid
@@ -29,7 +29,7 @@ from xcit_hub.checkpoints.sidecar import config_path
 from xcit_hub.checkpoints.translate import from_ours
 from xcit_hub.checkpoints.weights import Weights, hold_against_config, weights_of
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError, XcitHubError, closest
-from xcit_hub.files import write_text
+from xcit_hub.files import scratch_folder, write_text
 from xcit_hub.variants import DIALECTS, DialectName, Family
 
 Progress = Callable[[int, int], None]
@@ -39,7 +39,7 @@ _FRESH = "a new classifier, not trained: random numbers of seed 0 and deviation 
 
 
 def rewrite(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | MappedFile,
     target: str | os.PathLike[str],
     *,
     to: Family | None = None,
@@ -62,6 +62,7 @@ def rewrite(
     ``config.json`` is written (:func:`config_path`).
 
     Args:
+        source: the file, or what :func:`xcit_hub.checkpoints.checkpoint.opened` made of it.
         to: the family to write; our own where it is not said.
         model, dialect, ema, select, prefix, family: as for :func:`xcit_hub.checkpoints.weights.load`. ``model`` may
             name a checkpoint: ``ms_in1k`` and ``ms_mint`` are the tags of ``xcit_hub.timm``'s classes, which make
@@ -82,7 +83,8 @@ def rewrite(
         InputError: the options ask for what cannot be.
     """
     started = time.perf_counter()
-    source, target = Path(source), Path(target)
+    opened_once, target = source, Path(target)
+    source = source.path if isinstance(source, MappedFile) else Path(source)
     if source.resolve() == target.resolve():
         raise InputError("Source and target are the same file.", where=target, fix="Choose another target.")
     format_out = checkpoint.format_of(target)
@@ -95,7 +97,7 @@ def rewrite(
     if model is not None and not isinstance(model, str):
         raise InputError(f"A model is named by a string, not by {model!r}.", fix="See `xcit-hub list` for all names.")
     expected = model.partition(".")[0] if model is not None and _names_our_class(model) else model
-    opened = checkpoint.read(source)
+    opened = checkpoint.read(opened_once)
     weights = weights_of(opened, Asked(expected, dialect, ema, select, prefix, family))
     _check_target(weights, family_out, model)
     had = weights.num_classes
@@ -215,12 +217,12 @@ def _metadata(weights: Weights, to: Family, file_format: str) -> dict[str, str]:
 @contextlib.contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A path of the target's own name in a folder beside it, which is gone afterwards with all that is left in it."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    with folder as name:
-        yield Path(name) / target.name
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder(target.parent, f".{target.name}.", ".tmp"))
+        except OSError as error:
+            raise _cannot_write(target, error) from error
+        yield folder / target.name
 
 
 def _put_in_place(written: Path, target: Path) -> None:

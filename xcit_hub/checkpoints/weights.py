@@ -16,6 +16,7 @@ from xcit_hub.checkpoints.checkpoint import Checkpoint, StoredTensor
 from xcit_hub.checkpoints.dialect import settle
 from xcit_hub.checkpoints.families import Kind
 from xcit_hub.checkpoints.identify import identify
+from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.checkpoints.reading import Asked, Evidence, Reading
 from xcit_hub.checkpoints.sidecar import check_config
 from xcit_hub.checkpoints.translate import translate
@@ -45,6 +46,7 @@ class Weights:
         doubts: those of the notes that say which tensors look untrained or damaged.
         normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them,
             or the file it was converted from.
+        file: the open file, with its digest and strings: what is said of it is said of the bytes that were read.
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -56,6 +58,7 @@ class Weights:
     evidence: str
     evidence_kind: Evidence
     kind: Kind
+    file: Checkpoint
     notes: list[str] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -70,7 +73,7 @@ class Weights:
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | MappedFile,
     *,
     model: str | None = None,
     dialect: DialectName | None = None,
@@ -84,6 +87,7 @@ def load(
     Numbers and dtypes are the file's own, and stay in the mapped file until they are used.
 
     Args:
+        path: the file, or what :func:`xcit_hub.checkpoints.checkpoint.opened` made of it.
         model: the architecture it must be; decides between 224 and 384, which have the same parameters.
         dialect: which network it belongs to, for files that do not tell.
         ema: take the averaged weights rather than the plain ones.
@@ -102,7 +106,7 @@ def load(
     weights = weights_of(opened, Asked(model, dialect, ema, select, prefix, family))
     hold_against_config(weights, opened)
     doubts = Doubts()
-    for tensor in checked(weights.tensors, weights.sources, path, doubts).values():
+    for tensor in checked(weights.tensors, weights.sources, opened.path, doubts).values():
         for _ in tensor.pieces():
             pass
     weights.doubts = doubts.notes()
@@ -163,6 +167,7 @@ def _weights(reading: Reading) -> Weights:
         evidence=reading.settled.sentence,
         evidence_kind=reading.settled.evidence,
         kind=identity.kind,
+        file=reading.file,
         notes=[*found.notes, *identity.notes],
         dropped=found.dropped,
         sources={name: tuple(found.names[part] for part in identity.layout.names(name)) for name in reading.tensors},

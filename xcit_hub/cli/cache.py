@@ -98,5 +98,5 @@ def cache_prune(
     for path, size in removed:
         typer.echo(f"{size:>14,}  {path}")
     for name in spared:
-        typer.echo(f"spared: {name}: somebody is writing to it")
+        typer.echo(f"spared: {name}: somebody is writing to it, or it cannot be locked")
     typer.echo(f"{'would free' if dry_run else 'freed'} {total:,} bytes")

@@ -24,6 +24,8 @@ class Form(str, Enum):
 
     mindspore_hub = "mindspore-hub"
     hugging_face = "hugging-face"
+    modelers = "modelers"
+    modelscope = "modelscope"
 
 
 class Lang(str, Enum):
@@ -47,7 +49,7 @@ def new(
     conversion: Annotated[Path | None, typer.Option(help="The report of the converter.")] = None,
     lang: Annotated[str, typer.Option(help="Languages, separated by commas: en, zh.")] = "en",
     form: Annotated[
-        str, typer.Option(help="Forms, separated by commas: hugging-face, mindspore-hub.")
+        str, typer.Option(help="Forms, separated by commas: hugging-face, mindspore-hub, modelers, modelscope.")
     ] = "hugging-face",
     model: Annotated[str | None, typer.Option(help="The architecture, where the file leaves a choice.")] = None,
     dialect: Annotated[str | None, typer.Option(help="paper or mindcv, for files that do not tell.")] = None,
@@ -100,21 +102,24 @@ def new(
 @app.command()
 def check(
     places: Annotated[list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Cards, or folders of cards.")],
+    form: Annotated[Form | None, typer.Option(help="Whose rules; default: the form that each card has.")] = None,
     as_json: Annotated[bool, typer.Option("--json", callback=answer_in_json, help="Print the faults as JSON.")] = False,
 ) -> None:
-    """Hold cards of either form against their hub's rules. Exits 1 if any has an error; warnings do not count.
+    """Hold cards of any form against their hub's rules. Exits 1 if any has an error; warnings do not count.
 
     Examples:
 
         xcit-hub card check README.md
 
         xcit-hub card check cards --json
+
+        xcit-hub card check README.md --form modelscope
     """
     from rich.console import Console
 
     from cards import check as checker
 
-    found = {path: checker.check(path) for path in checker.cards_in(places)}
+    found = {path: checker.check(path, None if form is None else form.value) for path in checker.cards_in(places)}
     errors = sum(fault.severity == "error" for faults in found.values() for fault in faults)
     if as_json:
         listed = [

@@ -45,6 +45,8 @@ def list_models(
         xcit-hub list 'xcit_tiny*' --pretrained
 
         xcit-hub list --hub ./my-hub
+
+        xcit-hub list --hub modelscope://my-org
     """
     from fnmatch import fnmatchcase
 

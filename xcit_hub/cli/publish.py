@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xcit_hub.cli.shared import AsJson, Dialect, TokenEnv, console, print_notes, short, token_in, working
+
+if TYPE_CHECKING:
+    from xcit_hub.hub.publish import PartlyPublishedError, Publication
 
 
 def publish(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of any family and format.")],
     name: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Both: the organisation or user, and the model.")],
     to: Annotated[
-        str | None,
-        typer.Option(help="hugging-face, FOLDER or mindspore-hub:FOLDER; by default this machine's folder hub."),
+        list[str] | None,
+        typer.Option(
+            help="hugging-face, modelers, modelscope, gitcode, FOLDER or mindspore-hub:FOLDER; by default this "
+            "machine's folder hub. Given again: several hubs at once, from one proof."
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="run.json: what training and evaluation measured.")] = None,
     meta: Annotated[Path | None, typer.Option(help="card.yaml: what nobody can measure.")] = None,
@@ -45,55 +51,78 @@ def publish(
 
         xcit-hub publish tiny.ckpt me/xcit-tiny --to hugging-face --run run.json --meta card.yaml --dry-run
 
+        xcit-hub publish tiny.ckpt me/xcit-tiny --to modelers --to modelscope --to hugging-face
+
         xcit-hub publish tiny.ckpt me/xcit-tiny --to ./my-hub --also onnx,mindir
 
         xcit-hub publish tiny.ckpt me/xcit_tiny --to mindspore-hub:../hub --meta card.yaml
     """
-    from xcit_hub.hub.publish import publish as publish_model
+    from xcit_hub.hub.publish import PartlyPublishedError, publish_to
     from xcit_hub.variants import dialect as checked
 
+    failed: PartlyPublishedError | None = None
     with working("publishing") as show:
-        done = publish_model(
-            checkpoint,
-            name,
-            to=to,
-            run=run,
-            meta=meta,
-            private=private,
-            revision=revision,
-            create_pr=create_pr,
-            dry_run=dry_run,
-            model=model,
-            dialect=checked(dialect).name if dialect is not None else None,
-            labels=labels,
-            ema=ema,
-            parity=parity,
-            also=[kind.strip() for kind in also.split(",")] if also is not None else (),
-            token=token_in(token_env),
-            on_stage=show,
-        )
+        try:
+            published = publish_to(
+                checkpoint, name, to or [None],
+                run=run, meta=meta, private=private, revision=revision, create_pr=create_pr, dry_run=dry_run,
+                model=model, dialect=checked(dialect).name if dialect is not None else None, labels=labels, ema=ema,
+                parity=parity, also=[kind.strip() for kind in also.split(",")] if also is not None else (),
+                token=token_in(token_env), on_stage=show,
+            )  # fmt: skip
+        except PartlyPublishedError as error:
+            published, failed = list(error.done), error
     if as_json:
-        typer.echo(json.dumps(done.as_dict(), ensure_ascii=False, indent=2))
-        return
+        records = [each.as_dict() for each in published]
+        if failed is not None:
+            records += [{"address": place, "error": error.what} for place, error in failed.failed.items()]
+        typer.echo(json.dumps(records[0] if len(to or ()) < 2 else records, ensure_ascii=False, indent=2))
+    else:
+        for done in published:
+            _print(done)
+        if len(to or ()) > 1:
+            _print_table(published, failed)
+    if failed is not None:
+        raise failed
+
+
+def _print(done: Publication) -> None:
     from rich.table import Table
 
     out = console()
     table = Table("file", "bytes", "sha256", box=None)
     for file in done.files:
         table.add_row(file.path, f"{file.size:,}", short(file.sha256))
-    if dry_run:
+    if done.dry_run:
         out.print(done.card, markup=False)
         out.print()
     out.print(table)
-    verdict = "not published: --dry-run" if dry_run else "published" if done.changed else "unchanged: no commit made"
     print_notes(done.notes)
     for path in done.repaired:
         out.print(f"repaired: {path} was damaged where it is kept, and is whole again", style="yellow", markup=False)
-    out.print(f"{verdict}  {done.url}" + (f"  revision {done.revision}" if done.revision else ""))
+    out.print(f"{_verdict(done)}  {done.url}" + (f"  revision {done.revision}" if done.revision else ""))
     if done.parity is None:
         out.print("[yellow]not proven against PyTorch; the card says so[/]")
     for number, step in enumerate(done.todo, 1):
         out.print(f"{number}. {step}", markup=False)
+
+
+def _print_table(published: list[Publication], failed: PartlyPublishedError | None) -> None:
+    from rich.table import Table
+
+    table = Table("hub", "what happened", "revision", "files", "bytes", "page", box=None)
+    for done in published:
+        size = sum(file.size for file in done.files)
+        table.add_row(done.address, _verdict(done), short(done.revision), str(len(done.files)), f"{size:,}", done.url)
+    for place in failed.failed if failed is not None else ():
+        table.add_row(place, "failed", "", "", "", "")
+    console().print(table)
+
+
+def _verdict(done: Publication) -> str:
+    if done.dry_run:
+        return "not published: --dry-run"
+    return "published" if done.changed else "unchanged: no commit made"
 
 
 def whoami(

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 Hub = Annotated[
     str | None,
-    typer.Option(help="Look only there: a folder, hugging-face, an endpoint's address, mindspore-hub[:FOLDER]."),
+    typer.Option(
+        help="Look only there: a folder, hugging-face, modelers, modelscope, gitcode (or modelscope://ORG), an "
+        "endpoint's address, mindspore-hub[:FOLDER]."
+    ),
 ]
 CacheDir = Annotated[Path | None, typer.Option(help="Folder for fetched files; huggingface_hub's cache by default.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
+
+from xcit_hub.files import scratch_folder
 
 # The products of attention have no weights, and their operands are what int8 rounds worst (a softmax, unit vectors).
 # The stem stays in float, too: its rounding costs most of the accuracy that int8 loses, and OpenVINO (2026.4) drops the
@@ -37,9 +37,9 @@ def quantised(model: onnx.ModelProto, images: Iterable[NDArray[Any]], in_float: 
     logging.getLogger().setLevel(
         logging.ERROR
     )  # it advises to run its preprocessing first, which our graphs do not need
-    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
+    with scratch_folder() as scratch:
         # By files: handed a model in memory, it moves the weights of that very model to a file and forgets them.
-        source, target = Path(scratch) / "float.onnx", Path(scratch) / "int8.onnx"
+        source, target = scratch / "float.onnx", scratch / "int8.onnx"
         onnx.save(model, str(source))
         quantize_static(
             str(source),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
 from xcit_hub.errors import InputError
-from xcit_hub.files import mode_of_new_file
+from xcit_hub.files import mode_of_new_file, scratch_folder
 
 # A compiled operation, its library, and the folders of this machine; "/" is the home of some containers.
 _FOREIGN = (b"Custom", b".so", *(os.fsencode(path) for path in (Path.home(), Path(__file__).parents[1]) if path.name))
@@ -49,10 +48,10 @@ def write(
         _refuse_foreign(model)
         tell(model, metadata or {})
 
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-        stem = str(Path(scratch) / path.stem)
+    with scratch_folder(path.parent, f".{path.name}.", ".tmp") as scratch:
+        stem = str(scratch / path.stem)
         mindspore.export(network, image, file_name=stem, file_format="MINDIR", custom_func=complete)
-        written = sorted(Path(scratch).iterdir())
+        written = sorted(scratch.iterdir())
         if [file.suffix for file in written] != [".mindir"]:
             raise InputError(
                 f"MindSpore splits the file into {len(written)}, as it does above 1 GiB; that is not supported.",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import onnx
 
 from xcit_hub.errors import InputError
-from xcit_hub.files import atomic_write
+from xcit_hub.files import atomic_write, scratch_folder
 
 # protobuf refuses messages of 2 GiB; what surrounds the weights has to fit as well.
 LARGEST_SINGLE_FILE = (1 << 31) - (1 << 24)
@@ -32,8 +31,8 @@ def write(model: onnx.ModelProto, target: str | os.PathLike[str], *, largest: in
             stream.write(model.SerializeToString())
         return [path]
     data = path.with_name(f"{path.name}.data")
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-        written = Path(scratch) / path.name
+    with scratch_folder(path.parent, f".{path.name}.", ".tmp") as scratch:
+        written = scratch / path.name
         moved = onnx.ModelProto()  # saving moves the weights out of the very model
         moved.CopyFrom(model)
         onnx.save_model(

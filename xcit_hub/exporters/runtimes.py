@@ -6,7 +6,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.files import scratch_folder
 
 Array = NDArray[Any]
 Outputs = dict[str, Array]
@@ -82,8 +82,8 @@ def run(runtime: str, file: str | os.PathLike[str], images: Sequence[Array]) -> 
     """
     if not installed(runtime):
         raise InputError(f"{runtime} is not installed.", fix=f"pip install {runtime}")
-    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
-        given, found = Path(scratch) / "images.npz", Path(scratch) / "outputs.npz"
+    with scratch_folder() as scratch:
+        given, found = scratch / "images.npz", scratch / "outputs.npz"
         np.savez(given, *images)
         module = "xcit_hub.exporters.runtimes"
         command = [sys.executable, "-m", module, runtime, os.fspath(file), str(given), str(found)]

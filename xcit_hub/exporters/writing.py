@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from xcit_hub.errors import DifferenceError, InputError
 from xcit_hub.exporters.form import Form
 from xcit_hub.exporters.interface import RUNTIMES
+from xcit_hub.files import scratch_folder
 from xcit_hub.variants import DIALECTS, Architecture, DialectName
 
 if TYPE_CHECKING:
@@ -159,14 +159,16 @@ def proved(
 @contextlib.contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A path of the target's name in a folder beside it, which is gone afterwards with all that is left in it."""
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise InputError(
-            f"Cannot write {target.name}: {error.strerror}.", where=target, fix="Choose a folder that may be written."
-        ) from error
-    with scratch as folder:
-        yield Path(folder) / target.name
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder(target.parent, f".{target.name}.", ".tmp"))
+        except OSError as error:
+            raise InputError(
+                f"Cannot write {target.name}: {error.strerror}.",
+                where=target,
+                fix="Choose a folder that may be written.",
+            ) from error
+        yield folder / target.name
 
 
 def _write_onnx(

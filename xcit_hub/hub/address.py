@@ -4,8 +4,9 @@ The first rule that fits decides, whatever exists elsewhere:
 
 1.  ``hub=`` was given: the id is a name in that hub and nowhere else.
 2.  The id is written as timm and huggingface write one, ``hf-hub:org/name`` or ``local-dir:/folder``, or begins with a
-    scheme: ``hf://org/name``, ``file:///path``, ``https://…`` (a MindSpore Hub card, or a page of
-    the Hugging Face endpoint), or a scheme that an installed store registered (``web+https://…``).
+    scheme: ``hf://org/name``, ``modelers://``, ``modelscope://`` and ``gitcode://org/name``, ``file:///path``,
+    ``https://…`` (a MindSpore Hub card, a model's page on the Hugging Face endpoint, Modelers, ModelScope, GitCode), or
+    a scheme that an installed store registered (``web+https://…``).
 3.  It is spelled as a path: it begins with ``/``, ``./``, ``../`` or ``~``, or ends like a checkpoint (``.ckpt`` …).
 4.  ``mindspore/…``: MindSpore Hub, by card uid or by model name.
 5.  ``timm/…``, or a bare name from the variant table: timm's own repository on Hugging Face; the official MindSpore
@@ -26,21 +27,23 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from xcit_hub.errors import InputError, UnknownNameError, closest
+from xcit_hub.hub.sites import SITES, Site, model_of_page, of_page
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, PublishedCheckpoint, checkpoint
 
 FOLDER = "folder"
 HUGGING_FACE = "hugging-face"
 MINDSPORE_HUB = "mindspore-hub"
 LOCAL = "local"
+ANY = "any/model"  # where a hub is meant, and none of its models
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".th", ".pkl", ".index.json")
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+[a-z0-9]+)?://", re.IGNORECASE)
 _AUTHORITY = re.compile(r"^[^/]*://[^/]*")  # an @ in there would be a user's name, not a revision
-_REPOSITORY = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}$")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}")
 _PASTED = ("huggingface.co/", "hf.co/", "www.huggingface.co/", "hf-mirror.com/", "github.com/")
 # Hosts that show what another hub holds, by its protocol.
 _MIRRORS = ("hf-mirror.com", "www.hf-mirror.com")
@@ -49,7 +52,7 @@ _OTHER_PAGES = ("models", "datasets", "spaces", "docs", "papers", "collections",
 _TORCH_HUB = re.compile(r"^facebookresearch/(?:xcit|dino)(?::[A-Za-z0-9._-]*(?=[/:]))?[/:]")
 _DINO = re.compile(r"(?:dino_xcit_|xcit_(?=.*_dino$))([a-z]+_[0-9]+)_c?p([0-9]+)(?:_224)?(?:_dino)?")
 _PAGES = ("tree", "blob", "resolve", "raw", "commit")
-_REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Address:
     """Where one model is looked for.
 
     Args:
-        store: ``folder``, ``hugging-face``, ``mindspore-hub``, ``local``, or the scheme of an installed store.
+        store: ``folder``, ``hugging-face``, ``mindspore-hub``, ``local``, ``modelers``, ``modelscope``, ``gitcode``, or
+            the scheme of an installed store.
         name: the model's name in that store; for ``local`` the path.
         location: the hub's folder or endpoint; ``None`` is the store's default.
         revision: a branch, tag or commit; ``None`` is the default branch.
@@ -77,6 +81,8 @@ class Address:
             MINDSPORE_HUB: f"MindSpore Hub {self.name}",
             LOCAL: self.name,
         }.get(self.store, f"{self.store}+{self.location}/{self.name}")
+        if self.store in SITES and not (self.location or "").startswith("http"):
+            place = f"{self.store}://{self.name}"
         return place if self.revision is None else f"{place}@{self.revision}"
 
 
@@ -166,11 +172,14 @@ def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str
         InputError: the name or target has no valid form.
     """
     name, revision = _split_revision(name, revision)
-    if "/" not in name:
+    if "/" not in name and _owner_in(target) is None:
         raise InputError(
             f"{name!r} lacks its organisation or user: models are published as ORG/NAME.",
             fix=f"Write me/{name}, with your own name before the slash.",
         )
+    owned = _owner_in(target)
+    if owned is not None:
+        name = f"{owned[1]}/{name.rpartition('/')[2]}"
     return _in_hub(machine_hub() if target is None else target, name, revision)
 
 
@@ -193,9 +202,26 @@ def holds(folder: Path, name: str) -> bool:
     return (folder / f"models--{name.replace('/', '--')}" / "refs").is_dir() or (folder / name).is_dir()
 
 
+def _owner_in(hub: str | os.PathLike[str] | None) -> tuple[str, str] | None:
+    """Return the scheme and the owner of ``modelscope://OWNER``."""
+    scheme, _, owner = os.fspath(hub or "").partition("://")
+    return (scheme.lower(), owner.strip("/")) if scheme.lower() in SITES and owner.strip("/") else None
+
+
 def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Address:
-    name = _checked_name(name)
     place = os.fspath(hub)
+    site, _, rest = place.partition("://")
+    if site.lower() in SITES:
+        # An owner's models: the name may leave him out, and no other owner's is looked for there.
+        owned = _owner_in(hub)
+        if owned is not None and name != ANY:
+            name = f"{owned[1]}/{name}" if "/" not in name else name
+            if name.rpartition("/")[0] != owned[1]:
+                raise InputError(
+                    f"{name} is not a model of {owned[1]}.", fix=f"Write {site}://{name}, or --hub {site}."
+                )
+        return Address(site.lower(), _checked_name(name), location=place if owned else None, revision=revision)
+    name = _checked_name(name)
     if place in (HUGGING_FACE, "hf"):
         return Address(HUGGING_FACE, name, revision=revision)
     kind, _, rest = place.partition(":")
@@ -220,6 +246,9 @@ def _by_scheme(scheme: str, model_id: str, revision: str | None) -> Address:
         return Address(HUGGING_FACE, _checked_name(name), revision=revision)
     if scheme in ("http", "https"):
         return _by_web_address(model_id, revision)
+    if scheme in SITES and "+" not in model_id.partition("://")[0]:
+        name, revision = _split_revision(model_id.partition("://")[2].rstrip("/"), revision)
+        return Address(scheme, _checked_name(name), revision=revision)
     # An installed store: everything up to the last two parts of the path is the hub, the rest the name.
     link, revision = _split_revision(model_id, revision)
     parts = (link.partition("+")[2] or link).rstrip("/").rsplit("/", 2)
@@ -239,6 +268,10 @@ def _by_web_address(link: str, revision: str | None) -> Address:
     if host in ("huggingface.co", "hf.co", "www.huggingface.co", urlsplit(endpoint).netloc, *_MIRRORS):
         found = _by_page([unquote(part) for part in parts.path.strip("/").split("/")], link, revision)
         return replace(found, location=f"https://{_MIRRORS[0]}") if host in _MIRRORS else found
+    is_card = "/assets/" in parts.path and parts.path.endswith(".md")  # MindSpore Hub's are on GitCode too
+    site = of_page(parts)
+    if site is not None and not is_card:
+        return _by_site_page(site, parts, link, revision)
     if host in ("github.com", "www.github.com") and not parts.path.endswith(".md"):
         raise InputError(
             f"The link {link!r} leads to a repository of code.",
@@ -246,7 +279,7 @@ def _by_web_address(link: str, revision: str | None) -> Address:
         )
     if not parts.path.endswith(".md") and "/assets/" not in parts.path and "hub" not in parts.netloc:
         raise InputError(
-            f"The link {link!r} is neither a MindSpore Hub card nor a page of {endpoint}.",
+            f"The link {link!r} is neither a MindSpore Hub card nor a page of {endpoint} or of another known hub.",
             fix="Link to a card (….md), or download the checkpoint and give its path.",
         )
     return Address(MINDSPORE_HUB, link, revision=revision)
@@ -275,6 +308,30 @@ def _by_page(parts: list[str], link: str, revision: str | None) -> Address:
             )
         return Address(HUGGING_FACE, _checked_name(name), revision=revision, file=file)
     return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+
+
+def _by_site_page(site: Site, parts: SplitResult, link: str, revision: str | None) -> Address:
+    path = [unquote(part) for part in parts.path.strip("/").split("/")]
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    inside: str | None = None
+    if path and "@" in path[-1]:
+        path[-1], _, inside = path[-1].partition("@")
+    found = model_of_page(site, path, query)
+    if found is None:
+        raise InputError(
+            f"The link {link!r:.200} shows no model of {site.title}.", fix=f"Write {site.scheme}://org/name."
+        )
+    name, shown, file = found
+    name, revision = _one_revision(name, inside or shown, revision)
+    if file is not None and file.endswith(CHECKPOINT_SUFFIXES):
+        if "/" in file:
+            raise InputError(
+                f"The file {file!r:.200} stands in a folder of its repository.",
+                where=link,
+                fix="Download it and give its path.",
+            )
+        return Address(site.scheme, _checked_name(name), revision=revision, file=file)
+    return Address(site.scheme, _checked_name(name), revision=revision)
 
 
 def without_secret(place: str) -> str:
@@ -367,7 +424,7 @@ def _one_revision(name: str, inside: str | None, given: str | None) -> tuple[str
             fix="Give one of them.",
         )
     revision = inside if inside is not None else given
-    if revision is not None and (not _REVISION.match(revision) or ".." in revision or revision.endswith("/")):
+    if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision or revision.endswith("/")):
         raise InputError(
             f"{revision!r} is not a revision.",
             where=name,
@@ -376,8 +433,13 @@ def _one_revision(name: str, inside: str | None, given: str | None) -> tuple[str
     return name, revision
 
 
+def is_name(name: str) -> bool:
+    """Whether a string can name a model in a hub."""
+    return _REPOSITORY.fullmatch(name) is not None and ".." not in name and "--" not in name
+
+
 def _checked_name(name: str) -> str:
-    if not _REPOSITORY.match(name) or ".." in name or "--" in name:
+    if not is_name(name):
         raise InputError(
             f"{name!r} is not the name of a model in a hub.",
             fix="Write org/name: letters, digits, '.', '_' and '-', no '..' and no '--'.",

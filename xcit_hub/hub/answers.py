@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from xcit_hub.errors import HubError
 
 _MOST_FILES = 10_000
 _LARGEST = 1 << 50
 
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds characters that are not for printing")
+    return text
+
+
 Sha1 = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=0, le=_LARGEST)]
-Words = Annotated[str, Field(max_length=200)]
+Words = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 
 
 class _Answer(BaseModel):
@@ -30,7 +37,7 @@ class LargeFile(_Answer):
 class Sibling(_Answer):
     """One file of a revision."""
 
-    rfilename: Annotated[str, Field(min_length=1, max_length=1024)]
+    rfilename: Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_printable)]
     size: Size | None = None
     blobId: Sha1 | None = None  # noqa: N815  (the protocol's name)
     lfs: LargeFile | None = None
@@ -46,6 +53,21 @@ class Revision(_Answer):
 
     sha: Sha1
     siblings: Annotated[list[Sibling], Field(max_length=_MOST_FILES)] = []
+
+
+class Listed(_Answer):
+    """One file of a revision, as a hub's own client lists it."""
+
+    path: Annotated[str, Field(min_length=1, max_length=1024)]
+    size: Size | None = None
+    digest: Sha1 | Sha256 | None = None
+
+
+class Listing(_Answer):
+    """A revision, as a hub's own client lists it."""
+
+    commit: Sha1 | None
+    files: Annotated[list[Listed], Field(max_length=_MOST_FILES)]
 
 
 class AccessToken(_Answer):

@@ -36,9 +36,10 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from xcit_hub.errors import HubError
-from xcit_hub.files import contained, sha256_of, write_text
+from xcit_hub.files import contained, open_regular, remove_stale, sha256_in, sha256_of, write_text
 
-_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = (".incomplete", ".tmp")
 _ASIDE = re.compile(r"\..*\.tmp")
 _LONGEST_REF = 100
@@ -57,20 +58,38 @@ def default_folder() -> Path:
 
 def is_commit(revision: str) -> bool:
     """Whether ``revision`` is a commit's full name rather than a branch or tag."""
-    return _COMMIT.match(revision) is not None
+    return _COMMIT.fullmatch(revision) is not None
 
 
 def digest_like(name: str) -> Callable[[Path], str] | None:
     """Return the function that gives the digest a blob is named by: SHA-256, or git's SHA-1 of a small file."""
-    if re.fullmatch(r"[0-9a-f]{64}", name):
+    if _SHA256.fullmatch(name):
         return sha256_of
-    return git_sha1_of if _COMMIT.match(name) else None
+    return git_sha1_of if is_commit(name) else None
+
+
+def digest_in(stream: BinaryIO, like: str) -> str:
+    """Return the digest of an open file's bytes, of the kind that ``like`` is: SHA-256, or git's SHA-1."""
+    return git_sha1_in(stream) if is_commit(like) else sha256_in(stream)
 
 
 def git_sha1_of(path: str | os.PathLike[str]) -> str:
-    """Return the name git gives a file's bytes, which is the ETag of a small file on Hugging Face."""
-    content = Path(path).read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    """Return the name git gives a file's bytes, which is the ETag of a small file on Hugging Face.
+
+    Raises:
+        OSError: see :func:`xcit_hub.files.open_regular`.
+    """
+    with open_regular(path) as stream:
+        return git_sha1_in(stream)
+
+
+def git_sha1_in(stream: BinaryIO) -> str:
+    """Return the name git gives an open file's bytes."""
+    digest = hashlib.sha1(b"blob %d\0" % stream.seek(0, os.SEEK_END), usedforsecurity=False)
+    stream.seek(0)
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def revision_of(digests: Mapping[str, str]) -> str:
@@ -121,18 +140,24 @@ class Repository:
         """
         self.check_inside()
         self.locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.locks / f"{name}.lock"):
+        lock = self.locks / f"{name}.lock"
+        if lock.is_symlink():  # older filelocks would empty what it leads to
+            raise _leaves(lock)
+        with FileLock(lock):
             yield
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Hold all of this model's locks, if nobody has one; the value says whether they are held."""
+        """Hold all of this model's locks, if nobody has one and they stand in its cache; the value says whether."""
         with ExitStack() as stack:
             try:
+                self.check_inside()
                 self.locks.mkdir(parents=True, exist_ok=True)
                 for path in sorted({self.locks / "repository.lock", *self.locks.glob("*.lock")}):
+                    if path.is_symlink():
+                        raise _leaves(path)
                     stack.enter_context(FileLock(path, timeout=0))
-            except (Timeout, OSError):
+            except (Timeout, OSError, HubError):
                 yield False
                 return
             yield True
@@ -144,7 +169,7 @@ class Repository:
             HubError: following links, the folder, one of its parts, or the file is elsewhere.
         """
         root = _resolved(self.folder.parent)
-        parts = [self.folder, *(self.folder / part for part in ("blobs", "refs", "snapshots"))]
+        parts = [self.folder, *(self.folder / part for part in ("blobs", "refs", "snapshots", ".no_exist"))]
         if commit:
             parts.append(self.folder / "snapshots" / commit)
         for part in [*parts, self.locks]:
@@ -176,6 +201,12 @@ class Repository:
         for path in sorted(snapshot.rglob("*")):
             if path.is_dir() and not path.is_symlink():
                 continue
+            if not str(path.relative_to(snapshot)).isprintable():
+                raise HubError(
+                    f"A file's name holds what is not for printing: {os.fsencode(path.name)!r:.100}.",
+                    where=self.folder,
+                    fix="Remove that entry.",
+                )
             self._check_file(path)
             if path.exists() and not path.is_file():
                 raise HubError(
@@ -207,14 +238,14 @@ class Repository:
         handle, name = tempfile.mkstemp(prefix=".", suffix=".incomplete", dir=blobs)
         aside = Path(name)
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with os.fdopen(handle, "w+b") as stream:
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            digest = sha256_of(aside)
+                os.fchmod(stream.fileno(), 0o644)
+                digest = sha256_in(stream)
             if sha256 is not None and not digest.startswith(sha256):
                 raise wrong_bytes(self.name, sha256, digest)
-            aside.chmod(0o644)
             aside.replace(blobs / digest)
         finally:
             aside.unlink(missing_ok=True)
@@ -249,8 +280,9 @@ class Repository:
         mended = []
         for relative, digest in blobs.items():
             path = snapshot / relative
-            if path.resolve() == (self.folder / "blobs" / digest).resolve():
-                continue
+            with suppress(HubError):  # a circle is mended as well
+                if _resolved(path) == _resolved(self.folder / "blobs" / digest):
+                    continue
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=snapshot.parent) as aside:
                 fresh = Path(aside) / path.name
@@ -356,7 +388,7 @@ def copy_into(source: Path) -> Callable[[BinaryIO], None]:
     """Return a writer for :meth:`Repository.add_blob` that copies a file."""
 
     def write(target: BinaryIO) -> None:
-        with source.open("rb") as stream:
+        with open_regular(source) as stream:
             shutil.copyfileobj(stream, target, _CHUNK)
 
     return write
@@ -445,12 +477,14 @@ def prune(
 
     Args:
         age: seconds for which a revision must have been without a branch.
-        on_spared: told the name of each model that somebody is writing to; nothing of it is touched.
+        on_spared: told the name of each model that is not touched: somebody writes to it, or it cannot be locked.
 
     Returns:
         Each removed file or folder and its bytes.
     """
     removed: list[tuple[Path, int]] = []
+    if not dry_run:
+        remove_stale(Path(tempfile.gettempdir()))  # what killed publications left, which is not of this folder
     for repository in _repositories(root):
         seen = repository.unneeded(age)
         if dry_run:
@@ -502,10 +536,9 @@ def _listed(folder: Path) -> list[Path]:
 def _commit_in(ref: Path) -> str | None:
     """Read a branch's file; None for a pipe, a link that leads nowhere, other text than a commit."""
     try:
-        if not ref.is_file() or ref.stat().st_size > _LONGEST_REF:
-            return None
-        commit = ref.read_bytes().decode("ascii").strip()
-    except (OSError, RuntimeError, UnicodeDecodeError):
+        with open_regular(ref) as stream:
+            commit = stream.read(_LONGEST_REF).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError):
         return None
     return commit if is_commit(commit) else None
 
@@ -544,8 +577,8 @@ def _is_xcit(folder: Path) -> bool:
 
 def _describes_xcit(path: Path) -> bool:
     try:
-        if not path.is_file() or path.stat().st_size > _LARGEST_CONFIG:
-            return False
-        return str(json.loads(path.read_text(encoding="utf-8"))["architecture"]).startswith("xcit_")
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError):
+        with open_regular(path) as stream:
+            described = json.loads(stream.read(_LARGEST_CONFIG).decode("utf-8"))
+        return str(described["architecture"]).startswith("xcit_")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False

@@ -287,8 +287,12 @@ def preprocessing_to_metadata(preprocessing: Preprocessing, in_chans: int) -> st
 
 
 def to_metadata(described: ModelConfig) -> dict[str, str]:
-    """Write the strings that :func:`with_metadata` reads."""
-    classes = {CLASSES: json.dumps(described.labels)} if described.labels else {}
+    """Write the strings that :func:`with_metadata` reads.
+
+    ImageNet's names are not among them: data is matched by these, and ImageNet's folders are called otherwise.
+    """
+    is_own = described.labels not in ((), imagenet_labels())
+    classes = {CLASSES: json.dumps(described.labels)} if is_own else {}
     return {PREPROCESSING: preprocessing_to_metadata(described.preprocessing, described.in_chans), **classes}
 
 

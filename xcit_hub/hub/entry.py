@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.families import TIMM_TAGS
-from xcit_hub.files import sha256_of, write_text
+from xcit_hub.checkpoints.mapped import MappedFile
+from xcit_hub.files import scratch_folder, sha256_of, write_text
 from xcit_hub.hub import config, timm_config
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.variants import Family
@@ -31,8 +31,8 @@ def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], descr
     Returns:
         Each file by its path in the entry.
     """
-    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
-        ours = Path(scratch) / "ours.safetensors"
+    with scratch_folder() as scratch:
+        ours = scratch / "ours.safetensors"
         marks = {
             "xcit_hub.architecture": description.stored_as,
             "xcit_hub.dialect": description.dialect,
@@ -43,7 +43,9 @@ def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], descr
         return write_from(folder, ours, description)
 
 
-def write_from(folder: Path, source: Path, description: ModelConfig, *, ema: bool = False) -> dict[str, Path]:
+def write_from(
+    folder: Path, source: Path | MappedFile, description: ModelConfig, *, ema: bool = False
+) -> dict[str, Path]:
     """Write what :func:`write_weights` writes, of a checkpoint of any family.
 
     Args:
@@ -58,16 +60,16 @@ def write_from(folder: Path, source: Path, description: ModelConfig, *, ema: boo
 
 
 def converted(
-    source: Path, target: Path, family: Family, description: ModelConfig, *, ema: bool = False
+    source: Path | MappedFile, target: Path, family: Family, description: ModelConfig, *, ema: bool = False
 ) -> dict[str, Any]:
     """Convert ``source`` into ``family`` at ``target``, and return the report without what differs from run to run."""
     from xcit_hub.checkpoints.rewrite import rewrite
 
     # timm's layout holds the other dialect only under the name of this project's class for it.
     tag = f".{TIMM_TAGS[description.dialect]}" if family == "timm" and description.dialect in TIMM_TAGS else ""
-    with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as aside:
+    with scratch_folder(target.parent, f".{target.name}.", ".tmp") as aside:
         # The converter describes what it writes in a file of its own; an entry has better descriptions.
-        written = Path(aside) / target.name
+        written = aside / target.name
         report = rewrite(
             source,
             written,

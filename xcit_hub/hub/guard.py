@@ -1,7 +1,9 @@
 """Bounds on every exchange with a server: where it may lead, how large its answers are, how long it takes.
 
-Requests of huggingface_hub's client that run inside :func:`guarded` pass through two hooks. Whatever a server does,
-an exchange ends: after so many requests, seconds, or bytes (counted after decompression), or when it is too slow.
+Requests of huggingface_hub's client that run inside :func:`guarded` pass through two hooks, and its connections ask at
+every read. Whatever a server does, an exchange ends: after so many requests, seconds, or bytes (counted after
+decompression), or when it is too slow. Xet, huggingface_hub's other way to move bytes, knows none of these bounds: its
+headers are taken off the answers, and files come as they come without it, by HTTP.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import re
 import socket
 import threading
 import time
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +29,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import _http
 
 from xcit_hub.errors import HubError
+from xcit_hub.hub import connections
 
 JSON_BYTES = 8 << 20
 CARD_BYTES = 1 << 20
@@ -37,8 +41,9 @@ PATIENCE = 60.0  # seconds before the rate is asked for
 REQUESTS = 200
 
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_HASH = re.compile(r"[0-9a-f]{64}")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOCAL_NAMES = (".localhost", ".local", ".internal", ".home.arpa")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 # huggingface_hub 1 builds on httpx, 2 on httpx2; streams have to be of its own kind.
 _httpx: Any = importlib.import_module(HfHubHTTPError.__mro__[1].__module__.partition(".")[0])
@@ -55,7 +60,9 @@ class Exchange:
         seconds: the most it may take as a whole.
         rate: the least bytes a second, after a while; 0 asks for none.
         commit: that every file's headers must name; digests in them must then be hexadecimal.
-        trusted: ``host:port`` of servers that may be on this machine or in a private network; None trusts all.
+        trusted: ``host:port`` of servers that may be on this machine or in a private network.
+        home: the hub that the user named. It may be anywhere, and may lead to its neighbours: one in a private network
+            to all of that network, a public one to public servers alone, and by https if it was named so.
     """
 
     place: str
@@ -64,7 +71,8 @@ class Exchange:
     seconds: float = SECONDS
     rate: float = 0.0
     commit: str | None = None
-    trusted: frozenset[str] | None = None
+    trusted: frozenset[str] = frozenset()
+    home: str | None = None
     requests: int = 0
     began: float = field(default_factory=time.monotonic)
 
@@ -75,7 +83,7 @@ class Exchange:
     def check_time(self, received: int = 0) -> None:
         """Raise once the exchange has taken too long, or what was received came too slowly."""
         elapsed = time.monotonic() - self.began
-        if elapsed > self.seconds:
+        if elapsed >= self.seconds:
             raise self.fault(f"took longer than {self.seconds:g} seconds")
         if self.rate and elapsed > PATIENCE and received < self.rate * elapsed:
             raise self.fault(f"sends too slowly: {received} bytes in {elapsed:.0f} seconds")
@@ -113,27 +121,24 @@ def check_destination(url: str, exchange: Exchange) -> None:
     Raises:
         HubError: another scheme, or a loopback, private or link-local address that nobody named.
     """
-    parts = urlsplit(url)
-    if exchange.trusted is None:
-        return
-    is_trusted = netloc(parts) in exchange.trusted
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts) and is_trusted):
-        raise exchange.fault(f"leads to {parts.scheme}://{parts.hostname}, which is not an https address")
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname, parts.port
+    except ValueError:
+        raise exchange.fault("leads to what is not an address") from None
     if parts.username is not None or parts.password is not None:
         raise exchange.fault("leads to an address with a password in it")
-    if is_trusted:
-        return
-    host = parts.hostname or ""
-    if host in _LOOPBACK or host.endswith((".localhost", ".local", ".internal")):
-        raise exchange.fault(f"leads to {host}, which is not a public address")
-    if _is_proxied(parts.scheme, host) and not _is_literal(host):
-        return
-    try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except (OSError, UnicodeError):
-        return  # the connection will say so
-    if not all(_is_public(str(each)) for each in found):
-        raise exchange.fault(f"leads to {host}, which is not a public address")
+    home = None if exchange.home is None else urlsplit(exchange.home)
+    if home is not None and parts.scheme in ("http", "https"):
+        if (parts.scheme, netloc(parts)) == (home.scheme, netloc(home)):
+            return
+        if parts.scheme in ("https", home.scheme) and not _is_public_host(home):
+            return
+    is_trusted = netloc(parts) in exchange.trusted
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts) and is_trusted):
+        raise exchange.fault(f"leads to {parts.scheme:.20}://{parts.hostname}, which is not an https address")
+    if not is_trusted and not _is_public_host(parts):
+        raise exchange.fault(f"leads to {parts.hostname}, which is not a public address")
 
 
 def _on_request(request: Any) -> None:
@@ -152,13 +157,13 @@ def _on_response(response: Any) -> None:
     exchange = _EXCHANGE.get()
     if exchange is None:
         return
-    _check_peer(response, exchange)
+    _take_xet_off(response)
     if exchange.commit is not None:
         _check_names(response, exchange, exchange.commit)
     if response.request.method == "HEAD":
         return
     length = response.headers.get("Content-Length", "")
-    if length.isdigit() and int(length[:20]) > exchange.body and not response.is_redirect:
+    if length.isascii() and length.isdigit() and int(length[:20]) > exchange.body and not response.is_redirect:
         raise exchange.fault(f"announces {length[:20]} bytes where {exchange.body} are the most")
     encoding = response.headers.pop("Content-Encoding", "identity").strip().lower()
     if encoding not in _DECODERS:
@@ -166,31 +171,44 @@ def _on_response(response: Any) -> None:
     response.stream = _Body(response.stream, _DECODERS[encoding], exchange)
 
 
-def _check_peer(response: Any, exchange: Exchange) -> None:
+def _on_connection(host: str, port: int, address: str) -> None:
     """Look at the address that was really connected to: a name may resolve to another one a moment later."""
-    parts = urlsplit(str(response.request.url))
-    if exchange.trusted is None or netloc(parts) in exchange.trusted or _is_proxied(parts.scheme, parts.hostname or ""):
+    exchange = _EXCHANGE.get()
+    if exchange is None or _is_public(address):
         return
-    stream = response.extensions.get("network_stream")
-    peer = stream.get_extra_info("server_addr") if stream is not None else None
-    if isinstance(peer, tuple) and not _is_public(str(peer[0])):
-        raise exchange.fault(f"leads to {parts.hostname}, which is not a public address")
+    named = {*exchange.trusted, netloc(urlsplit(exchange.home))} if exchange.home else exchange.trusted
+    if f"{host}:{port}" in named or (exchange.home and not _is_public_host(urlsplit(exchange.home))):
+        return
+    raise exchange.fault(f"leads to {host}, which is not a public address")
+
+
+def _seconds_left() -> float | None:
+    exchange = _EXCHANGE.get()
+    if exchange is None:
+        return None
+    exchange.check_time()
+    return max(0.01, exchange.seconds - (time.monotonic() - exchange.began))
+
+
+def _take_xet_off(response: Any) -> None:
+    for name in [name for name in response.headers if name.lower().startswith("x-xet-")]:
+        del response.headers[name]
 
 
 def _check_names(response: Any, exchange: Exchange, commit: str) -> None:
     """What a hub calls a file and its revision becomes a path in the cache: it has to be hexadecimal, and as asked."""
     headers = response.headers
-    linked = headers.get("X-Linked-Etag")
-    if response.request.method == "HEAD" and (linked is not None or response.is_success):
-        digest = (linked or headers.get("ETag") or "").strip().removeprefix("W/").strip('"')
+    told = [headers[name] for name in ("X-Linked-Etag", "ETag") if name in headers]
+    # The client takes a redirect to another server for an answer, and goes on itself where it leads on this one.
+    leads_on = response.is_redirect and urlsplit(headers.get("Location", "")).netloc != ""
+    is_named = response.is_success or (leads_on and told)
+    if response.request.method == "HEAD" and is_named:
+        digest = (next(filter(None, told), "")).strip().removeprefix("W/").strip('"')
         if not _DIGEST.fullmatch(digest):
             raise exchange.fault(f"calls a file by {digest!r:.60}, which is not a digest")
     named = headers.get("X-Repo-Commit")
     if named is not None and named != commit:
         raise exchange.fault(f"answers for revision {named!r:.60} where {commit} was asked for")
-    stored = headers.get("X-Xet-Hash")
-    if stored is not None and not _HASH.fullmatch(stored):
-        raise exchange.fault(f"names storage by {stored!r:.60}, which is not a digest")
 
 
 class _Body(_httpx.SyncByteStream):
@@ -254,12 +272,27 @@ def _is_proxied(scheme: str, host: str) -> bool:
     return bool(proxies.get(scheme) or proxies.get("all")) and not proxy_bypass(host)
 
 
-def _is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
+def _is_public_host(parts: SplitResult) -> bool:
+    """Whether an address leads into the public network, as far as can be told before connecting."""
+    host = unicodedata.normalize("NFKC", parts.hostname or "").rstrip(".").lower()
+    if not host or host in _LOOPBACK or host.endswith(_LOCAL_NAMES):
         return False
-    return True
+    if _is_proxied(parts.scheme, host) and not _is_literal(host):
+        return True  # the proxy looks the name up
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return not _is_literal(host)  # the connection will say that there is no such server
+    return all(_is_public(str(each)) for each in found)
+
+
+def _is_literal(host: str) -> bool:
+    """Whether a host is written as an address: also as one decimal, octal or hexadecimal number, which libc takes."""
+    for read in (ipaddress.ip_address, socket.inet_aton):
+        with suppress(ValueError, OSError):
+            read(host)
+            return True
+    return False
 
 
 def _is_public(address: str) -> bool:
@@ -267,11 +300,19 @@ def _is_public(address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_global
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.is_site_local:
+            return False
+        if found in _NAT64:
+            return _is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
+        inside = found.ipv4_mapped or found.sixtofour or (found.teredo and found.teredo[1])
+        if inside:
+            return _is_public(str(inside))
+    return found.is_global and not found.is_multicast and not found.is_reserved
 
 
 def _install(client: Any) -> Any:
+    connections.watch(client, _seconds_left, _on_connection)
     hooks = client.event_hooks
     if _on_request not in hooks.get("request", ()):
         client.event_hooks = {

@@ -93,7 +93,7 @@ def load(
         ignore_fields=ignore_fields,
     )  # fmt: skip
     located = replace(located, asked=Asked(model=model, select=select, prefix=prefix))
-    fetched = begin(located.fetch)
+    fetched = begin(located.open)
     from xcit_hub.hub.network import XCiT, checked_rates
 
     rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
@@ -126,7 +126,7 @@ def load_weights(
     from xcit_hub.models import load_weights as fill
 
     located = locate(id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token)
-    weights, described = read(located, located.fetch, dialect)
+    weights, described = read(located, located.open, dialect)
     if network.dialect.name != described.dialect:
         raise WeightsError(
             f"These weights are of the {described.dialect} dialect, the network computes the "

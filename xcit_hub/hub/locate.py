@@ -5,21 +5,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xcit_hub.checkpoints.checkpoint import shard_index_of
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.errors import HubError, InputError, XcitHubError
-from xcit_hub.files import sha256_of
+from xcit_hub.files import open_regular
 from xcit_hub.hub import address, cache, config, timm_config
 from xcit_hub.hub.config import Description, ModelConfig
 from xcit_hub.hub.stores import Context, Snapshot, Store, open_store
 from xcit_hub.hub.stores.folder import FolderStore
 from xcit_hub.variants import checkpoint
+
+if TYPE_CHECKING:
+    from xcit_hub.checkpoints.mapped import MappedFile
 
 PathLike = str | os.PathLike[str]
 
@@ -59,22 +63,33 @@ class Located:
         """What the description says of the weights file, where it says anything."""
         return self.description.digests.get(self.weights)
 
-    def fetch(self) -> tuple[Path, str]:
-        """Fetch the weights and return them with their SHA-256.
+    def open(self) -> MappedFile:
+        """Fetch the weights and open them, once: what is hashed here is what is read of it.
 
         Raises:
             HubError: the bytes are not the ones the hub or the description promises.
+            CheckpointError: it is not a file that can be opened.
         """
+        from xcit_hub.checkpoints import checkpoint as checkpoints
+
         for name in self.snapshot.files:
             if shard_index_of(Path(name)) == Path(self.weights):  # the index alone is no weights
                 self.store.fetch(self.snapshot, name)
-        path = self.store.fetch(self.snapshot, self.weights)
-        promised = self.snapshot.files[self.weights].digest
-        # The store has just hashed a file whose whole SHA-256 is known.
-        digest = promised if promised and len(promised) == 64 else sha256_of(path)
-        if self.sha256 is not None and digest != self.sha256:
-            raise cache.wrong_bytes(f"{self.snapshot.name}/{self.weights}", self.sha256, digest)
-        return path, digest
+        opened = checkpoints.opened(self.store.fetch(self.snapshot, self.weights))
+        for promised in (self.snapshot.files[self.weights].digest, self.sha256):
+            if promised is not None:
+                found = cache.git_sha1_in(opened.stream()) if cache.is_commit(promised) else opened.sha256
+                _check_digest(f"{self.snapshot.name}/{self.weights}", promised, found)
+        return opened
+
+    def fetch(self) -> tuple[Path, str]:
+        """Fetch the weights and return their path and SHA-256; :meth:`open` is for reading them.
+
+        Raises:
+            HubError, CheckpointError: as in :meth:`open`.
+        """
+        opened = self.open()
+        return opened.path, opened.sha256
 
 
 def locate(
@@ -222,13 +237,14 @@ def list_hub(hub: PathLike, *, cache_dir: PathLike | None = None, offline: bool 
     """Name the models that a hub holds, sorted.
 
     Args:
-        hub: a folder, ``"hugging-face"``, ``"mindspore-hub"``, an endpoint's address.
+        hub: a folder, ``"hugging-face"``, ``"modelscope"``, ``"modelscope://ORG"`` and the like for ``modelers`` and
+            ``gitcode``, ``"mindspore-hub"``, an endpoint's address.
 
     Raises:
         HubError: it cannot be asked.
     """
     context = _context(cache_dir, offline=offline)
-    return open_store(address.parse("any/model", hub=hub), context).list()
+    return open_store(address.parse(address.ANY, hub=hub), context).list()
 
 
 def _context(
@@ -266,16 +282,29 @@ def _check_ignored(names: Sequence[str], described: Description, snapshot: Snaps
 def _text(store: Store, snapshot: Snapshot, path: str) -> str:
     size = snapshot.files[path].size
     if size is not None and size > _LARGEST_DESCRIPTION:
-        raise HubError(
-            f"{path} has {size:,} bytes, which no description needs.",
-            where=snapshot.origin,
-            fix="Do not use this model.",
-        )
+        raise _needless(path, size, snapshot)
     file = store.fetch(snapshot, path)
     try:
-        return file.read_text(encoding="utf-8")
+        with open_regular(file) as stream:
+            content = stream.read(_LARGEST_DESCRIPTION + 1)
+        if len(content) > _LARGEST_DESCRIPTION:
+            raise _needless(path, len(content), snapshot)
+        if (promised := snapshot.files[path].digest) is not None:
+            _check_digest(f"{snapshot.name}/{path}", promised, cache.digest_in(io.BytesIO(content), promised))
+        return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise HubError(f"Cannot read {path}: {error}.", where=file, fix="Publish the model again.") from error
+
+
+def _check_digest(name: str, promised: str, found: str) -> None:
+    if not found.startswith(promised):
+        raise cache.wrong_bytes(name, promised, found)
+
+
+def _needless(path: str, size: int, snapshot: Snapshot) -> HubError:
+    return HubError(
+        f"{path} has {size:,} bytes, which no description needs.", where=snapshot.origin, fix="Do not use this model."
+    )
 
 
 def _weights_file(snapshot: Snapshot, digests: Mapping[str, str]) -> str:

@@ -166,7 +166,7 @@ class XCiT(
         )  # fmt: skip
         rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
         return cls.of_located(
-            located, located.fetch, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, rates=rates,
+            located, located.open, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, rates=rates,
             dtype=dtype, mode=mode, dialect=dialect,
         )  # fmt: skip
 
@@ -188,7 +188,7 @@ class XCiT(
         """Build the network that was located; warns the caller's caller of what is not the file's.
 
         Args:
-            fetched: gives the weights' path and SHA-256, see :func:`xcit_hub.hub.read.read`.
+            fetched: gives the open file of weights, see :func:`xcit_hub.hub.read.read`.
             seed: makes a replaced classifier's values reproducible.
         """
         _check_count(num_classes, "num_classes", least=0)
@@ -245,9 +245,9 @@ class XCiT(
         Args:
             options: as for ``ModelHubMixin.push_to_hub`` (``commit_message``, ``private``, ``token`` …).
         """
-        from xcit_hub.hub.stores.hugging_face import without_xet_where_unknown
+        from xcit_hub.hub.stores.hugging_face import without_xet
 
-        with without_xet_where_unknown(repo_id, token=options.get("token")):
+        with without_xet():
             return str(super().push_to_hub(repo_id, **options))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -410,7 +410,7 @@ def create_model(
     else:
         located = locate(_pretrained_id(name, pretrained), cache_dir=cache_dir)
         network = XCiT.of_located(
-            located, located.fetch, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, rates=rates,
+            located, located.open, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, rates=rates,
             dialect=dialect, seed=seed,
         )  # fmt: skip
         if not isinstance(pretrained, bool):

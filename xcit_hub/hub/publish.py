@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,21 +16,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
-from xcit_hub.files import sha256_of, write_text
+from xcit_hub.files import read_bounded, scratch_folder, sha256_of, write_text
 from xcit_hub.hub import address, cache, config, entry
 from xcit_hub.hub import also as exports
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.read import of_weights
-from xcit_hub.hub.stores import Context, Receipt, Snapshot, Store, open_store
+from xcit_hub.hub.sites import SITES
+from xcit_hub.hub.stores import Checking, Context, Receipt, Snapshot, Store, open_store
 from xcit_hub.variants import CHECKPOINTS, DialectName, has_name
 
 if TYPE_CHECKING:
     from cards.facts import CardYaml, Facts
+    from xcit_hub.checkpoints.checkpoint import Checkpoint
     from xcit_hub.checkpoints.weights import Weights
     from xcit_hub.run_record import RunRecord
 
+_LARGEST_LABELS = 64 << 20
+_LISTED = 5
+
 PathLike = str | os.PathLike[str]
+_HUGGING_FACE = "https://huggingface.co"
+
+# store → the form of its cards; where it is none of these, Hugging Face's.
+_FORMS = {address.MINDSPORE_HUB: "mindspore-hub", "modelers": "modelers", "gitcode": "modelers",
+          "modelscope": "modelscope"}  # fmt: skip
 OnStage = Callable[[str], None]
+
+_LARGEST_RECORD = 8 << 20
+_MOST_TIMES = 8  # an export is not larger than so many times its weights
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class Publication:
         parity: the comparison's figures; ``None`` where it was left out.
         todo: what is left to a person, in order.
         repaired: files that were damaged where they are kept, and are whole again.
-        notes: which tensors look untrained or damaged.
+        notes: which tensors look untrained or damaged, and which names several classes have.
     """
 
     name: str
@@ -122,8 +135,9 @@ def publish(
     Args:
         checkpoint: a file of any family and format.
         name: ``org/name``; a name without an organisation is refused.
-        to: a folder, ``"hugging-face"`` (or an endpoint's address), ``"mindspore-hub:FOLDER"`` (a checkout of MindSpore
-            Hub); by default the folder hub of this machine.
+        to: a folder, ``"hugging-face"`` (or an endpoint's address), ``"modelers"``, ``"modelscope"``, ``"gitcode"``,
+            ``"mindspore-hub:FOLDER"`` (a checkout of MindSpore Hub); by default the folder hub of this machine. Several
+            hubs at once: :func:`publish_to`.
         run: ``run.json``, what training and evaluation measured.
         meta: ``card.yaml``, what nobody can measure.
         private: create a private repository.
@@ -146,34 +160,146 @@ def publish(
         HubError: the hub refuses, or gives back something else than was published.
     """
     _check_paths(checkpoint=checkpoint, name=name, run=run, meta=meta, labels=labels)
-    target = address.parse_target(to, name, revision)
-    context = Context(cache=cache.default_folder(), offline=address.offline_by_environment(), token=token)
-    store = open_store(target, context)
-    form = "mindspore-hub" if target.store == address.MINDSPORE_HUB else "hugging-face"
-    kinds = exports.checked(also)
-    if kinds and form == "mindspore-hub":
-        raise InputError("MindSpore Hub keeps cards, not files.", where="--also", fix="Leave it out for this hub.")
-    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
-        prepared = _prepare(
-            Path(checkpoint), target.name, Path(scratch), form=form, run=run, meta=meta, model=model, dialect=dialect,
-            labels=labels, ema=ema, parity=parity, also=kinds, held=partial(_held, store, target), on_stage=on_stage,
-        )  # fmt: skip
-        listed = tuple(
-            PublishedFile(path, file.stat().st_size, sha256_of(file)) for path, file in prepared.files.items()
+    (done,) = publish_to(
+        checkpoint, name, [to], run=run, meta=meta, private=private, revision=revision, create_pr=create_pr,
+        dry_run=dry_run, model=model, dialect=dialect, labels=labels, ema=ema, parity=parity, also=also,
+        token=token, on_stage=on_stage,
+    )  # fmt: skip
+    return done
+
+
+class PartlyPublishedError(HubError):
+    """Some hubs have it and some have not.
+
+    Args:
+        done: what was published.
+        failed: where it was not, and why.
+    """
+
+    def __init__(self, done: Sequence[Publication], failed: Mapping[str, XcitHubError]) -> None:
+        self.done, self.failed = tuple(done), dict(failed)
+        there = ", ".join(each.address for each in done) or "nowhere"
+        reasons = "\n    ".join(f"{place}: {' '.join(str(error).split())}" for place, error in failed.items())
+        super().__init__(
+            f"Published {there}, and not everywhere:\n    {reasons}",
+            fix="Run the same command again: what is there already is not sent again.",
         )
-        receipt = Receipt(None, str(target), changed=False)
-        if not dry_run:
-            on_stage("send")
-            receipt = store.publish(
-                target.name,
-                prepared.files,
-                message=f"Publish {target.name.rpartition('/')[2]} with xcit-hub",
-                revision=target.revision,
-                private=private,
-                create_pr=create_pr,
-            )
-            on_stage("read back")
-            _read_back(target, context, receipt, listed)
+
+
+def publish_to(
+    checkpoint: PathLike,
+    name: str,
+    to: Sequence[PathLike | None],
+    *,
+    run: PathLike | None = None,
+    meta: PathLike | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    dry_run: bool = False,
+    model: str | None = None,
+    dialect: DialectName | None = None,
+    labels: PathLike | None = None,
+    ema: bool = False,
+    parity: bool = True,
+    also: Sequence[str] = (),
+    token: str | bool | None = None,
+    on_stage: OnStage = lambda _: None,
+) -> list[Publication]:
+    """Publish a checkpoint on several hubs: proven once, and every card leads to the other hubs.
+
+    Args:
+        to: the hubs, in the order in which they are sent to; the other arguments are :func:`publish`'s.
+            ``SCHEME://OWNER`` takes the model's name below another owner there.
+
+    Raises:
+        PartlyPublishedError: a hub of several refused; the others have it. Running again finishes it.
+        HubError, InputError: as in :func:`publish`; where a hub cannot do what is asked, nothing was sent to any.
+    """
+    _check_paths(checkpoint=checkpoint, name=name, run=run, meta=meta, labels=labels)
+    targets = list({str(each): each for each in (address.parse_target(hub, name, revision) for hub in to)}.values())
+    if isinstance(token, str) and len(targets) > 1:
+        raise InputError(
+            "One token was given for several hubs, and each has its own.",
+            fix="Put each hub's token into its own variable: HF_TOKEN, MODELERS_TOKEN, MODELSCOPE_API_TOKEN …",
+        )
+    kinds = exports.checked(also)
+    if kinds and any(target.store == address.MINDSPORE_HUB for target in targets):
+        raise InputError("MindSpore Hub keeps cards, not files.", where="--also", fix="Leave it out for this hub.")
+    context = Context(cache=cache.default_folder(), offline=address.offline_by_environment(), token=token)
+    stores = [open_store(target, context) for target in targets]
+    for target, store in zip(targets, stores, strict=True):
+        if not dry_run and isinstance(store, Checking):
+            store.check_publish(target.name, revision=target.revision, private=private, create_pr=create_pr)
+    pages = {title: page for title, page in map(_page_of, targets) if page is not None}
+    done: list[Publication] = []
+    failed: dict[str, XcitHubError] = {}
+    with scratch_folder() as scratch:
+        entries: list[_Entry] = []
+        for number, (target, store) in enumerate(zip(targets, stores, strict=True)):
+            folder = scratch / str(number)
+            folder.mkdir()
+            own = _page_of(target)[0]
+            entries.append(
+                _prepare(
+                    Path(checkpoint), target, folder, run=run, meta=meta, model=model, dialect=dialect, labels=labels,
+                    ema=ema, parity=parity, proven=entries[0].parity if entries else None, also=kinds,
+                    held=partial(_held_or_made, store, target, entries[0].files if entries else {}),
+                    elsewhere={title: page for title, page in pages.items() if title != own}, on_stage=on_stage,
+                )
+            )  # fmt: skip
+        for target, store, prepared in zip(targets, stores, entries, strict=True):
+            try:
+                done.append(
+                    _send(target, store, context, prepared, private=private, create_pr=create_pr, dry_run=dry_run,
+                          on_stage=on_stage)
+                )  # fmt: skip
+            except XcitHubError as error:
+                if len(targets) == 1:
+                    raise
+                failed[str(target)] = error
+    if failed:
+        raise PartlyPublishedError(done, failed)
+    return done
+
+
+def _page_of(target: address.Address) -> tuple[str, str | None]:
+    """Return a hub's name and the address of a model's page there, where it has one that others can open."""
+    if target.store in SITES:
+        site = SITES[target.store]
+        known = not (target.location or "").startswith("http") and site.configured == site.endpoint
+        return site.title, f"{site.page}/{target.name}" if known else None
+    if target.store == address.HUGGING_FACE:
+        endpoint = (target.location or os.environ.get("HF_ENDPOINT") or _HUGGING_FACE).rstrip("/")
+        return "Hugging Face", f"{_HUGGING_FACE}/{target.name}" if endpoint == _HUGGING_FACE else None
+    return str(target), None
+
+
+def _send(
+    target: address.Address,
+    store: Store,
+    context: Context,
+    prepared: _Entry,
+    *,
+    private: bool,
+    create_pr: bool,
+    dry_run: bool,
+    on_stage: OnStage,
+) -> Publication:
+    listed = tuple(PublishedFile(path, file.stat().st_size, sha256_of(file)) for path, file in prepared.files.items())
+    receipt = Receipt(None, str(target), changed=False)
+    if not dry_run:
+        on_stage(f"send to {target}")
+        receipt = store.publish(
+            target.name,
+            prepared.files,
+            message=f"Publish {target.name.rpartition('/')[2]} with xcit-hub",
+            revision=target.revision,
+            private=private,
+            create_pr=create_pr,
+        )
+        on_stage("read back")
+        _read_back(target, context, receipt, listed)
     return Publication(
         name=target.name,
         address=str(target),
@@ -223,10 +349,9 @@ class _Entry:
 
 def _prepare(
     source: Path,
-    name: str,
+    target: address.Address,
     folder: Path,
     *,
-    form: str,
     run: PathLike | None,
     meta: PathLike | None,
     model: str | None,
@@ -234,17 +359,21 @@ def _prepare(
     labels: PathLike | None,
     ema: bool,
     parity: bool,
+    proven: dict[str, Any] | None,
+    elsewhere: Mapping[str, str],
     also: Sequence[str],
     held: Callable[[Path, str], Path | None],
     on_stage: OnStage,
 ) -> _Entry:
     on_stage("read")
+    from xcit_hub.checkpoints.checkpoint import opened as opened_once
     from xcit_hub.checkpoints.weights import load as read_checkpoint
     from xcit_hub.run_record import RunRecord
 
-    weights = read_checkpoint(source, model=model, dialect=dialect, ema=ema)
+    opened = opened_once(source)
+    weights = read_checkpoint(opened, model=model, dialect=dialect, ema=ema)
     measured = RunRecord.read(Path(run)) if run is not None else None
-    description = _description(weights, source, labels, measured)
+    description = _description(weights, labels, measured)
     arrays = weights.arrays()
 
     on_stage("load")
@@ -252,15 +381,15 @@ def _prepare(
 
     XCiT.of_config(description, arrays)
 
-    figures = None
-    if parity:
+    figures = proven
+    if parity and proven is None:
         on_stage("parity")
         figures = _proved(arrays, description, on_stage)
 
     on_stage("write")
-    files = entry.write_from(folder, source, description, ema=ema)
+    files = entry.write_from(folder, opened, description, ema=ema)
     files["model.ckpt"] = folder / "model.ckpt"
-    report = entry.converted(source, files["model.ckpt"], "xcit-hub", description, ema=ema)
+    report = entry.converted(opened, files["model.ckpt"], "xcit-hub", description, ema=ema)
     figures = figures and (_known_figures(held(files["model.safetensors"], "parity.json")) or figures)
     report["parity"] = figures
     digest = sha256_of(files["model.ckpt"])
@@ -274,23 +403,38 @@ def _prepare(
         on_stage(kind)
         exported.append(
             exports.write(
-                kind, folder, arrays, description, name, held=held(files["model.safetensors"], exports.FILES[kind]),
-                proof=parity, stage=lambda words, kind=kind: on_stage(f"{kind}: {words}"),  # type: ignore[misc]
+                kind, folder, arrays, description, target.name,
+                held=held(files["model.safetensors"], exports.FILES[kind]), proof=parity,
+                stage=lambda words, kind=kind: on_stage(f"{kind}: {words}"),  # type: ignore[misc]
             )
         )  # fmt: skip
         files[exported[-1].path] = exported[-1].file
 
     on_stage("card")
     texts = _cards(
-        files["model.ckpt"], source, name, description, report, form=form, run=measured, meta=meta, exported=exported
+        files["model.ckpt"],
+        weights.file,
+        target,
+        description,
+        report,
+        run=measured,
+        meta=meta,
+        elsewhere=elsewhere,
+        exported=exported,
     )
     for path, text in texts.items():
         files[path] = _text(folder / path, text)
-    return _Entry(dict(sorted(files.items())), description, texts["README.md"], figures, tuple(weights.doubts))
+    return _Entry(
+        dict(sorted(files.items())),
+        description,
+        texts["README.md"],
+        figures,
+        (*weights.doubts, *_alike(description.labels)),
+    )
 
 
-def _description(weights: Weights, source: Path, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
-    architecture = weights.architecture.name
+def _description(weights: Weights, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
+    architecture, source = weights.architecture.name, weights.file.path
     if not has_name(architecture):
         raise WeightsError(
             f"These weights are of no architecture with a name ({architecture}), and a hub entry needs one.",
@@ -309,7 +453,7 @@ def _description(weights: Weights, source: Path, labels: PathLike | None, run: R
             where=source,
             fix="Train it, or publish the backbone: xcit-hub convert SRC OUT --num-classes 0.",
         )
-    described = of_weights(weights, source)
+    described = of_weights(weights)
     if run is not None and run.preprocessing is not None:
         # What was evaluated is what the published network does, whatever the file says of itself.
         told = config.preprocessing_from_metadata(run.preprocessing.model_dump_json(), "run.json")
@@ -318,7 +462,7 @@ def _description(weights: Weights, source: Path, labels: PathLike | None, run: R
         described = replace(described, labels=tuple(run.classes or ()))
     if labels is not None or not described.labels:
         described = replace(described, labels=_labels(labels, weights.num_classes, source))
-    return replace(described, provenance=Provenance(family=weights.family, sha256=sha256_of(source)))
+    return replace(described, provenance=Provenance(family=weights.family, sha256=weights.file.sha256))
 
 
 def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[str, ...]:
@@ -329,14 +473,27 @@ def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[st
         named = config.imagenet_labels()
     else:
         try:
-            named = tuple(line.strip() for line in Path(labels).read_text(encoding="utf-8").splitlines())
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_bounded(labels, _LARGEST_LABELS).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
             raise InputError(f"Cannot read the labels: {error}.", where=labels, fix="Give a UTF-8 file.") from error
-    if len(named) != num_classes or not all(named):
+        named = tuple(line.strip() for line in text.splitlines())
+        if "" in named:
+            raise InputError(
+                f"Line {named.index('') + 1} of the labels is empty.", where=labels, fix="Name each class."
+            )
+    if len(named) != num_classes:
         raise InputError(
             f"There are {len(named)} labels for {num_classes} classes.", where=labels, fix="Give one a line for each."
         )
     return named
+
+
+def _alike(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Say which names several classes have."""
+    several = sorted(name for name, count in Counter(labels).items() if count > 1)
+    if labels == config.imagenet_labels():  # which has two kinds of crane
+        return ()
+    return (f"several classes have one name: {', '.join(several[:_LISTED])}",) if several else ()
 
 
 def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnStage) -> dict[str, Any]:
@@ -374,27 +531,30 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnSta
 
 def _cards(
     weights: Path,
-    source: Path,
-    name: str,
+    source: Checkpoint,
+    target: address.Address,
     description: ModelConfig,
     report: dict[str, Any],
     *,
-    form: str,
     run: RunRecord | None,
     meta: PathLike | None,
+    elsewhere: Mapping[str, str],
     exported: Sequence[exports.Export],
 ) -> dict[str, str]:
     from cards.facts import CardYaml, ExportedFile
     from cards.gather import of_checkpoint
 
+    form, name = _FORMS.get(target.store, "hugging-face"), target.name
     said = CardYaml.read(Path(meta)) if meta is not None else CardYaml()
-    said = said.model_copy(
-        update={"repository": name} if form == "hugging-face" else _hub_fields(said, name, weights, meta)
-    )
-    if run is not None and run.checkpoint_sha256 not in (None, sha256_of(source)):
+    if form == "mindspore-hub":
+        said = said.model_copy(update=_hub_fields(said, name, weights, meta))
+    else:
+        # How it is loaded from there; Hugging Face is where a name alone is looked for.
+        said = said.model_copy(update={"repository": f"{target.store}://{name}" if target.store in SITES else name})
+    if run is not None and run.checkpoint_sha256 not in (None, source.sha256):
         raise InputError(
             "The run record was made with another checkpoint.",
-            where=source,
+            where=source.path,
             fix="Give the run.json of this checkpoint.",
         )
     facts = of_checkpoint(
@@ -418,7 +578,7 @@ def _cards(
         )
         for each in exported
     ]
-    return _checked(facts.model_copy(update={"exports": listed}), form)
+    return _checked(facts.model_copy(update={"exports": listed, "elsewhere": dict(elsewhere)}), form)
 
 
 def _hub_fields(said: CardYaml, name: str, weights: Path, meta: PathLike | None) -> dict[str, Any]:
@@ -449,9 +609,9 @@ def _checked(facts: Facts, form: Any) -> dict[str, str]:
     from cards.generate import render
 
     texts = {"README.md": render(facts, form=form, lang="en")}
-    if form == "hugging-face":
+    if form != "mindspore-hub":
         texts["README_zh.md"] = render(facts, form=form, lang="zh")
-    found = ((path, fault) for path, text in texts.items() for fault in check(text))
+    found = ((path, fault) for path, text in texts.items() for fault in check(text, form))
     faults = [f"{path}: {fault}" for path, fault in found if fault.severity == "error"]
     if faults:
         raise CardError(
@@ -468,9 +628,18 @@ def _held(store: Store, target: address.Address, weights: Path, path: str) -> Pa
         held = snapshot.files.get("model.safetensors")
         if held is None or held.digest != sha256_of(weights) or path not in snapshot.files:
             return None
+        if (snapshot.files[path].size or 0) > _MOST_TIMES * weights.stat().st_size:
+            return None
         return store.fetch(snapshot, path)
     except (XcitHubError, OSError, ValueError):
         return None
+
+
+def _held_or_made(
+    store: Store, target: address.Address, made: Mapping[str, Path], weights: Path, path: str
+) -> Path | None:
+    """Return a file that a hub holds for these weights, or what was exported for the hub before it."""
+    return _held(store, target, weights, path) or (made.get(path) if path != "parity.json" else None)
 
 
 def _known_figures(held: Path | None) -> dict[str, Any] | None:
@@ -479,17 +648,23 @@ def _known_figures(held: Path | None) -> dict[str, Any] | None:
     Another machine measures a little differently, and that is no reason for a commit.
     """
     try:
-        figures = None if held is None else json.loads(held.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        figures = None if held is None else json.loads(read_bounded(held, _LARGEST_RECORD))
+    except (XcitHubError, ValueError, RecursionError):
         return None
     return figures if isinstance(figures, dict) and figures.get("passed") is True else None
 
 
 def _read_back(target: address.Address, context: Context, receipt: Receipt, listed: tuple[PublishedFile, ...]) -> None:
     """Fetch the revision into an empty cache and compare every hash."""
-    with tempfile.TemporaryDirectory(prefix="xcit-hub-") as scratch:
-        fresh = open_store(target, replace(context, cache=Path(scratch)))
-        snapshot = fresh.resolve(target.name, receipt.revision)
+    with scratch_folder() as scratch:
+        fresh = open_store(target, replace(context, cache=scratch))
+        snapshot = fresh.resolve(target.name, receipt.branch or receipt.revision)
+        if receipt.branch is not None and snapshot.revision != receipt.revision:
+            raise HubError(
+                "The hub shows another revision than the one that was just published.",
+                where=receipt.url,
+                fix="Somebody may have published at the same time: look at the repository, then publish again.",
+            )
         if receipt.revision is None:
             _read_back_card(fresh, snapshot, receipt, listed)
             return

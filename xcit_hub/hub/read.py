@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from xcit_hub.errors import HubError, InputError, UnknownNameError, WeightsError
@@ -19,10 +18,11 @@ from xcit_hub.hub.locate import Located
 from xcit_hub.variants import Architecture, DialectName, Preprocessing
 
 if TYPE_CHECKING:
+    from xcit_hub.checkpoints.mapped import MappedFile
     from xcit_hub.checkpoints.weights import Weights
 
 T = TypeVar("T")
-Fetched = Callable[[], tuple[Path, str]]
+Fetched = Callable[[], "MappedFile"]
 
 _SAME_LEVEL = 5e-4  # means and deviations are published with three or four digits
 
@@ -46,7 +46,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
     """Return the parameters of a located model and its description, provenance included.
 
     Args:
-        fetched: gives the weights' path and SHA-256: ``located.fetch``, or what :func:`begin` made of it.
+        fetched: gives the open file of weights: ``located.open``, or what :func:`begin` made of it.
         dialect: for bare files that do not say theirs.
 
     Raises:
@@ -63,11 +63,11 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
             where=located.snapshot.origin,
             fix="Leave the dialect out: the model's description says it.",
         )
-    path, digest = fetched()
+    opened = fetched()
     custom, asked = None if known is None else known.custom, located.asked
     try:
         weights = read_checkpoint(
-            path,
+            opened,
             model=asked.model if known is None else known.stored_as,
             dialect=known.dialect if known else dialect,
             select=asked.select,
@@ -79,13 +79,13 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         raise _of_another(custom, "one of other dimensions", located) from None
     if weights.kind in ("dense", "features"):
         raise WeightsError(
-            f"{path.name} is the backbone of a detector or segmenter: blocks without class attention and classifier, "
-            "of which no whole network can be made.",
+            f"{opened.path.name} is the backbone of a detector or segmenter: blocks without class attention and "
+            "classifier, of which no whole network can be made.",
             where=located.snapshot.origin,
             fix="See what is in it: xcit-hub inspect FILE; xcit-hub convert writes it for timm's features_only and for "
             "facebook's detectors.",
         )
-    described, notes = _normalized(known, weights) if known else (of_weights(weights, path), ())
+    described, notes = _normalized(known, weights) if known else (of_weights(weights), ())
     if custom is not None:
         _check_custom(custom, weights, located)
         if weights.architecture.use_pos_embed and not custom.use_pos_embed:
@@ -103,7 +103,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
     provenance = Provenance(
         source=located.snapshot.origin,
         revision=located.snapshot.revision,
-        sha256=digest,
+        sha256=weights.file.sha256,
         family=weights.family,
         verified="none" if promised is None else "full" if len(promised) in (40, 64) else "prefix",
         # What the converter had to assume of a custom architecture, its description says.
@@ -117,21 +117,19 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
     return weights, replace(described, provenance=provenance)
 
 
-def of_weights(weights: Weights, path: Path) -> ModelConfig:
+def of_weights(weights: Weights) -> ModelConfig:
     """Return what a bare checkpoint file says of its model: its tensors, and the strings that travel with them.
 
     Raises:
         HubError: a string of it is malformed.
     """
-    from xcit_hub.checkpoints import checkpoint
-
     described = config.of_architecture(
         weights.architecture, weights.dialect, num_classes=weights.num_classes, in_chans=weights.in_chans
     )
     if weights.normalization is not None:
         mean, std = weights.normalization
         described = replace(described, preprocessing=replace(described.preprocessing, mean=mean, std=std))
-    return config.with_metadata(described, checkpoint.read(path).metadata, path)
+    return config.with_metadata(described, weights.file.metadata, weights.file.path)
 
 
 def _normalized(described: ModelConfig, weights: Weights) -> tuple[ModelConfig, tuple[str, ...]]:

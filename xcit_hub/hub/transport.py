@@ -21,7 +21,7 @@ T = TypeVar("T")
 HttpError: type[Exception] = HfHubHTTPError.__mro__[1]
 
 TRIES = 5
-_TRANSIENT = (408, 429, 500, 502, 503, 504)
+TRANSIENT = (408, 429, 500, 502, 503, 504)
 FIRST_WAIT = 0.5  # seconds, doubled at each try
 _LONGEST_WAIT = 30.0
 # A connection that broke may hold now; one that was refused or timed out has been waited for long enough.
@@ -29,6 +29,11 @@ _BROKEN = ("RemoteProtocolError", "ReadError", "WriteError", "ConnectionResetErr
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")  # a signed address is a secret too
 _PASSWORD = re.compile(r"(https?://)[^\s/@'\"]+@")
+# What the client's own code ends in where an answer is not what it counts on.
+_CONFUSED = (
+    RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, NameError, AssertionError,
+    EOFError,
+)  # fmt: skip
 _LOGIN = "Check the token: `hf auth login`, or HF_TOKEN; it needs the right to do this."
 
 
@@ -53,8 +58,9 @@ class UnreachableError(HubError):
 
     def wait(self, attempt: int) -> float:
         """Seconds to wait before the next try: what the server asked for, else a doubling time."""
-        if self._retry_after is not None and self._retry_after.isdigit():
-            return min(float(self._retry_after), _LONGEST_WAIT)
+        told = self._retry_after or ""
+        if told.isascii() and told.isdigit():
+            return min(float(told[:9]), _LONGEST_WAIT)
         return min(FIRST_WAIT * 2.0**attempt, _LONGEST_WAIT)
 
 
@@ -150,7 +156,7 @@ def said(error: BaseException, *, place: str, where: str, kept_in: object) -> Ba
             where=root.filename or kept_in,
             fix="Make room, or give cache_dir a folder that may be written. Nothing half-written is left.",
         )
-    if isinstance(error, RuntimeError | ValueError | LookupError | TypeError | AttributeError | ArithmeticError):
+    if isinstance(error, _CONFUSED):
         return HubError(
             f"{place} and its client do not understand each other: {clean(str(error))}.",
             where=where,
@@ -200,7 +206,7 @@ def _answered(error: HfHubHTTPError, place: str, where: str) -> HubError:
             where=where,
             fix="Look at the repository, then publish again. Nothing was published.",
         )
-    if status in _TRANSIENT:
+    if status in TRANSIENT:
         waits = error.response.headers.get("Retry-After")
         return UnreachableError(place, where, f"HTTP {status}", is_transient=True, retry_after=waits)
     return HubError(

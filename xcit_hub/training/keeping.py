@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xcit_hub._version import __version__
 from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.checkpoint import Checkpoint
 from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.training.recipe import Recipe
@@ -57,15 +58,13 @@ def output_names(classes: Sequence[str], outputs: int) -> list[str]:
     return [*classes, *(f"(unused {number})" for number in range(len(classes), outputs))]
 
 
-def stored_classes(path: str | Path) -> list[str] | None:
+def stored_classes(stored: Checkpoint) -> list[str] | None:
     """Return what a checkpoint calls its outputs; None where it does not say.
 
     Raises:
         InputError: what it says is not a list of different names.
-        CheckpointError: the file is not a checkpoint.
     """
-    with checkpoint.read(path) as stored:
-        text = stored.metadata.get(CLASSES)
+    text = stored.metadata.get(CLASSES)
     if text is None:
         return None
     try:
@@ -73,7 +72,7 @@ def stored_classes(path: str | Path) -> list[str] | None:
     except (ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise InputError(f"{CLASSES} of the checkpoint is not a list of different names.", where=path)
+        raise InputError(f"{CLASSES} of the checkpoint is not a list of different names.", where=stored.path)
     return names
 
 

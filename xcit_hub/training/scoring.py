@@ -14,7 +14,7 @@ from xcit_hub.checkpoints import weights as stored_weights
 from xcit_hub.data.batches import EvalBatches, Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.errors import InputError
-from xcit_hub.files import sha256_of, write_text
+from xcit_hub.files import write_text
 from xcit_hub.models import XCiT, load_weights
 from xcit_hub.models.functions import device_target
 from xcit_hub.parameters import parameter_count
@@ -121,7 +121,7 @@ def stored_network(recipe: Recipe) -> Stored:
         )
     network = evaluation_network(recipe.model, loaded.num_classes, dialect_of(recipe, loaded.dialect), "O0")
     load_weights(network, loaded.arrays())
-    return Stored(network, sha256_of(recipe.ckpt_path), stored_classes(recipe.ckpt_path))
+    return Stored(network, loaded.file.sha256, stored_classes(loaded.file))
 
 
 def settings_of(network: XCiT, preprocessing: Preprocessing) -> dict[str, Any]:

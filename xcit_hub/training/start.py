@@ -116,7 +116,7 @@ def dialect_of(recipe: Recipe, stored: str | None) -> str:
 
 def _stored(recipe: Recipe) -> Initial:
     loaded = stored_weights.load(recipe.ckpt_path, dialect=recipe.dialect)
-    return Initial(loaded.arrays(), loaded.dialect, recipe.ckpt_path, stored_classes(recipe.ckpt_path))
+    return Initial(loaded.arrays(), loaded.dialect, recipe.ckpt_path, stored_classes(loaded.file))
 
 
 def copy_of(network: XCiT) -> XCiT:

@@ -181,7 +181,9 @@ class _Machine:
 
     def step(self, instruction: str, argument: Any) -> bool:
         """Do one instruction; whether it was the last."""
-        if instruction in _PUSHES:
+        if instruction in ("STRING", "BINSTRING", "SHORT_BINSTRING"):  # Python 2's, which PyTorch reads as UTF-8
+            self.stack.append(argument.encode("latin-1").decode("utf-8"))
+        elif instruction in _PUSHES:
             self.stack.append(argument)
         elif instruction in _CONSTANTS:
             self.stack.append(_CONSTANTS[instruction]())

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +28,9 @@ from xcit_hub.errors import CheckpointError
 
 _LARGEST_PICKLE = 256 << 20
 _LOCAL_HEADER = 30
+_ENTRY, _END = 46, 22  # bytes of an entry in the archive's directory, before its name; of the directory's end
+_LEGACY_VERSION = 1001
+_LATEST = 10  # the versions of the archive's format that PyTorch reads
 _FLAGS = 0x0808  # a record's sizes after its bytes, its name in UTF-8: all that PyTorch's writer sets
 
 _DTYPE_OF = {f"torch.{entry.torch}": entry.name for entry in DTYPES.values()}
@@ -54,6 +59,19 @@ def read_archive(file: MappedFile, archive: zipfile.ZipFile) -> Content:
     """
     records = _records(file, archive)
     root = next(name for name in records if name.endswith("/data.pkl")).removesuffix("data.pkl")
+    elsewhere = next((name for name in records if not name.startswith(root)), None)
+    if elsewhere is not None:
+        raise _broken(file.path, f"its record {elsewhere!r} does not stand in {root}")
+    told = records.get(f"{root}version")
+    version = b"" if told is None else bytes(told.view[:20]).strip()
+    if not version.isdigit() or not 1 <= int(version) <= _LATEST:
+        raise _broken(file.path, "the version of PyTorch's format in which it is written is not known")
+    identity = records.get(f"{root}.data/serialization_id")
+    if identity is not None and not bytes(identity.view[:4096]).isalnum():
+        raise _broken(file.path, "its identity is not a word")
+    aligned = records.get(f"{root}.storage_alignment")
+    if aligned is not None and not bytes(aligned.view[:20]).isdigit():
+        raise _broken(file.path, "how its storages are aligned is not a number")
     order = records.get(f"{root}byteorder")
     if order is not None and bytes(order.view) != b"little":
         raise _broken(file.path, "its numbers are big-endian")
@@ -71,8 +89,9 @@ def read_legacy(file: MappedFile) -> Content:
         CheckpointError: the file is damaged, or asks for more than plain data.
     """
     stream = file.stream()
-    pickled.read(stream)  # the magic number, which told the format
-    _unpickled(file.path, stream)
+    _unpickled(file.path, stream)  # the magic number, which told the format
+    if _unpickled(file.path, stream) != _LEGACY_VERSION:
+        raise _broken(file.path, "it is of a version that PyTorch never wrote")
     system = _unpickled(file.path, stream)
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise _broken(file.path, "its numbers are big-endian")
@@ -101,6 +120,8 @@ def read_legacy(file: MappedFile) -> Content:
 
 def _records(file: MappedFile, archive: zipfile.ZipFile) -> dict[str, Extent]:
     records: dict[str, Extent] = {}
+    if not _is_whole_directory(file, archive):
+        raise _broken(file.path, "its directory does not end where its entries do")
     for entry in archive.infolist():
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise _broken(file.path, "its records are compressed, which PyTorch's never are")
@@ -110,12 +131,49 @@ def _records(file: MappedFile, archive: zipfile.ZipFile) -> dict[str, Extent]:
         if start is None or start + entry.file_size > len(file):
             raise _broken(file.path, f"its record {entry.filename!r} is not where its entry says")
         records[entry.filename] = file.extent(start, start + entry.file_size)
-        checksum = 0
-        for piece in records[entry.filename].pieces():
-            checksum = zlib.crc32(piece, checksum)
+    with ThreadPoolExecutor(2) as pool:  # zlib lets go of the interpreter
+        checksums = list(pool.map(_checksum, records.values()))
+    for entry, checksum in zip(archive.infolist(), checksums, strict=True):
         if checksum != entry.CRC:
             raise _broken(file.path, f"its record {entry.filename!r} fails its checksum")
     return records
+
+
+def _is_whole_directory(file: MappedFile, archive: zipfile.ZipFile) -> bool:
+    """Whether the entries fill the directory, and nothing but its end marks follows: zipfile asks less."""
+    begin = position = archive.start_dir
+    count = len(archive.infolist())
+    for _ in range(count):
+        header = bytes(file.view[position : position + _ENTRY])
+        if len(header) != _ENTRY or not header.startswith(b"PK\x01\x02"):
+            return False
+        position += _ENTRY + sum(int.from_bytes(header[at : at + 2], "little") for at in (28, 30, 32))
+    size, rest = position - begin, bytes(file.view[position : position + 98])
+    if rest.startswith(b"PK\x06\x06"):
+        wide, locator = rest[:56], rest[56:76]
+        if wide[4:16] != struct.pack("<QHH", 44, *struct.unpack("<HH", wide[12:16])) or wide[16:56] != struct.pack(
+            "<IIQQQQ", 0, 0, count, count, size, begin
+        ):
+            return False
+        if locator != struct.pack("<4sIQI", b"PK\x06\x07", 0, position, 1):
+            return False
+        rest = rest[76:]
+    if len(rest) != _END or len(file) != position + _END + (76 if file.view[position + 2] == 6 else 0):
+        return False
+    mark, *disks, here, whole, told_size, told_begin, comment = struct.unpack("<4sHHHHIIH", rest)
+    return (
+        (mark, disks, comment) == (b"PK\x05\x06", [0, 0], 0)
+        and {here, whole} <= {count, 0xFFFF}
+        and told_size in (size, 0xFFFFFFFF)
+        and told_begin in (begin, 0xFFFFFFFF)
+    )
+
+
+def _checksum(record: Extent) -> int:
+    checksum = 0
+    for piece in record.pieces():
+        checksum = zlib.crc32(piece, checksum)
+    return checksum
 
 
 def _start_of(file: MappedFile, entry: zipfile.ZipInfo) -> int | None:
@@ -241,11 +299,7 @@ def _array(path: Path, name: str, leaf: Any, storages: Mapping[str, Extent]) -> 
         leaf = _AROUND[leaf.name](leaf)
     if not isinstance(leaf, Made) or not leaf.name.startswith("torch."):
         return None
-    if leaf.name in (
-        "torch._utils._rebuild_tensor_v2",
-        "torch._utils._rebuild_tensor_v3",
-        "torch._utils._rebuild_tensor",
-    ):
+    if leaf.name in _ARGUMENTS:
         return _rebuilt(path, name, leaf, storages)
     if not leaf.name.startswith(("torch._utils._rebuild_", "torch._tensor")):
         return None
@@ -264,6 +318,13 @@ def _of_type(made: Made) -> Any:
     return Made(function.text, inner) if isinstance(function, Name) and isinstance(inner, tuple) else None
 
 
+# What makes a tensor, and of how many arguments.
+_ARGUMENTS = {
+    "torch._utils._rebuild_tensor": (4,),
+    "torch._utils._rebuild_tensor_v2": (6, 7),
+    "torch._utils._rebuild_tensor_v3": (7, 8),
+}
+
 # What stands around a tensor and does not change it: a parameter, a subclass.
 _AROUND = {
     "torch._utils._rebuild_parameter": lambda made: made.arguments[0],
@@ -275,7 +336,7 @@ _AROUND = {
 
 def _rebuilt(path: Path, name: str, made: Made, storages: Mapping[str, Extent]) -> StoredTensor:
     arguments: tuple[Any, ...] = made.arguments
-    if len(arguments) < 4:
+    if len(arguments) not in _ARGUMENTS[made.name]:
         raise _broken(path, f"the description of {name!r} is not a tensor's")
     reference, offset, shape, strides, *rest = arguments
     plain = [entry for entry in rest if isinstance(entry, dict) and not isinstance(entry, pickled.Table)]

@@ -29,7 +29,8 @@ def read(file: MappedFile) -> Content:
         CheckpointError: the file breaks one of them, is cut short, or holds a dtype without a meaning here.
     """
     header, begin = _header(file.path, file.view)
-    metadata = header.pop("__metadata__", None) or {}
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _broken(file.path, "its __metadata__ is not a table of strings")
     position = 0

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from xcit_hub.errors import InputError
 from xcit_hub.hub import timm_config
 from xcit_hub.hub.address import FOLDER, HUGGING_FACE, LOCAL, MINDSPORE_HUB, Address
 from xcit_hub.hub.config import FILE_NAME, ModelConfig
+from xcit_hub.hub.sites import SITES
 
 ENTRY_POINTS = "xcit_hub.stores"
 
@@ -87,6 +88,7 @@ class Receipt:
         changed: whether there was anything to commit.
         todo: what the store leaves to a person, in order.
         repaired: the files that were stored with other bytes than they were published with, and are right again.
+        branch: what ``revision`` is read back by, where the hub itself does not know it by its name.
     """
 
     revision: str | None
@@ -94,6 +96,7 @@ class Receipt:
     changed: bool
     todo: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
+    branch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -138,11 +141,24 @@ class Store(Protocol):
         """Name the models it holds, sorted."""
 
 
+@runtime_checkable
+class Checking(Protocol):
+    """A store that says, before anything is sent, what it cannot do."""
+
+    def check_publish(
+        self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
+    ) -> None:
+        """Raise :class:`~xcit_hub.errors.XcitHubError` where publishing so cannot succeed."""
+
+
 _BUILT_IN = {
     FOLDER: "xcit_hub.hub.stores.folder:FolderStore",
     HUGGING_FACE: "xcit_hub.hub.stores.hugging_face:HuggingFaceStore",
     LOCAL: "xcit_hub.hub.stores.local:LocalStore",
     MINDSPORE_HUB: "xcit_hub.hub.stores.mindspore_hub:MindSporeHubStore",
+    "modelers": "xcit_hub.hub.stores.openmind:ModelersStore",
+    "gitcode": "xcit_hub.hub.stores.openmind:GitCodeStore",
+    "modelscope": "xcit_hub.hub.stores.modelscope:ModelScopeStore",
 }
 
 
@@ -163,7 +179,7 @@ def open_store(address: Address, context: Context) -> Store:
 def _installed(scheme: str) -> object:
     found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if scheme not in found:
-        known = ", ".join(sorted([*found, "hf", "file", "https"]))
+        known = ", ".join(sorted([*found, *SITES, "hf", "file", "https"]))
         raise InputError(
             f"There is no store for addresses that begin {scheme}://.",
             fix=f"Known: {known}. Others come with a package that registers one under {ENTRY_POINTS!r}.",

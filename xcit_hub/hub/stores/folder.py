@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xcit_hub.errors import HubError, InputError, closest
-from xcit_hub.files import contained, sha256_of
+from xcit_hub.files import contained, open_regular, sha256_of
 from xcit_hub.hub import cache
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
 from xcit_hub.hub.stores.local import file_inside, snapshot_of_folder
@@ -85,10 +85,11 @@ class FolderStore:
 
     @staticmethod
     def _digest_now(file: Path, expected: str | None) -> str | None:
-        if not file.is_file():
+        try:
+            with open_regular(file) as stream:
+                return cache.digest_in(stream, expected) if expected else expected
+        except OSError:
             return None
-        digest_of = cache.digest_like(expected) if expected else None
-        return digest_of(file) if digest_of is not None else expected
 
     def publish(
         self,
@@ -114,6 +115,7 @@ class FolderStore:
             with repository.locked():
                 changed = repository.commit_of(branch) != commit
                 repaired = self._store(repository, commit, files, digests)
+                repository.files(commit)  # nothing else stands among them that would keep it from loading
                 if changed:
                     repository.set_branch(branch, commit)
                 is_published = True
@@ -140,7 +142,7 @@ class FolderStore:
         for path, file in files.items():
             stored = repository.folder / "blobs" / digests[path]
             # A blob damaged since is replaced by publishing again.
-            if stored.is_symlink() or not stored.is_file() or sha256_of(stored) != digests[path]:
+            if not _is_whole(stored, digests[path]):
                 if stored.exists() or was_complete:
                     repaired.append(path)
                 repository.add_blob(cache.copy_into(file), digests[path])
@@ -181,3 +183,10 @@ class FolderStore:
         aside = Path(tempfile.mktemp(prefix=".", suffix=".tmp", dir=view.parent))  # noqa: S306  (a link, not opened)
         aside.symlink_to(target)
         aside.replace(view)
+
+
+def _is_whole(blob: Path, digest: str) -> bool:
+    try:
+        return sha256_of(blob, follow=False) == digest
+    except OSError:  # not there, a link, not a file
+        return False

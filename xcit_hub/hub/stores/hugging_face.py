@@ -7,6 +7,7 @@ second fetch of a damaged one, errors that say what to do, and uploads to endpoi
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -35,11 +36,12 @@ from xcit_hub.files import sha256_of
 from xcit_hub.hub import address, answers, cache, guard
 from xcit_hub.hub.address import machine_hub
 from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot
-from xcit_hub.hub.transport import TRIES, HttpError, UnreachableError, retrying, root_of, said
+from xcit_hub.hub.transport import TRIES, UnreachableError, retrying, root_of, said
 from xcit_hub.variants import CHECKPOINTS
 
 T = TypeVar("T")
 
+_XET = threading.RLock()
 _PATIENCE = 10  # seconds without a byte
 _SLACK = 1 << 20  # bytes more than listed that are an accident, and told apart from a flood
 
@@ -71,7 +73,10 @@ class HuggingFaceStore:
             raise
         files = {}
         for sibling in found.siblings:
-            files[_safe(sibling.rfilename, name)] = File(sibling.size, sibling.digest)
+            path = _safe(sibling.rfilename, name)
+            if path in files:
+                raise HubError(f"{self.endpoint} lists {path!r} twice.", where=name, fix="Do not use this repository.")
+            files[path] = File(sibling.size, sibling.digest)
         self._branches[found.sha] = revision or constants.DEFAULT_REVISION
         return Snapshot(name, found.sha, files, origin=f"{self.endpoint}/{name}")
 
@@ -123,14 +128,19 @@ class HuggingFaceStore:
         """Create the repository if need be, upload, and commit everything at once; the commit is the last request."""
         if self.context.offline:
             raise HubError("Offline mode forbids publishing.", where=self.endpoint, fix="Unset HF_HUB_OFFLINE.")
-        name = self._call(
-            name, None, lambda: self.api.create_repo(name, private=private or None, exist_ok=True)
-        ).repo_id
+        created = self._call(name, None, lambda: self.api.create_repo(name, private=private or None, exist_ok=True))
+        if created.repo_id.casefold() != name.casefold():
+            raise HubError(
+                f"{self.endpoint} made {created.repo_id!r:.100} where {name} was asked for.",
+                where=self.endpoint,
+                fix="Do not use this hub. Nothing was published.",
+            )
+        name = created.repo_id
         if revision is not None and not create_pr:
             self._call(name, revision, lambda: self.api.create_branch(name, branch=revision, exist_ok=True))
         branch = revision or constants.DEFAULT_REVISION
         url = f"{self.endpoint}/{name}"
-        with without_xet_where_unknown(name, endpoint=self.endpoint, token=self.token):
+        with without_xet():
             for attempt in range(TRIES):
                 present = self.resolve(name, revision)
                 operations = _difference(present, files)
@@ -160,7 +170,7 @@ class HuggingFaceStore:
     def list(self) -> list[str]:
         """Name the XCiT models for MindSpore there, as the tags of their cards say."""
         found = self._call("", None, lambda: list(self.api.list_models(filter=["xcit", "mindspore"], limit=1000)))
-        return sorted(model.id for model in found)
+        return sorted(model.id for model in found if address.is_name(model.id))
 
     def _download(self, name: str, commit: str, path: str, size: int | None, force: bool) -> Path:
         if self.context.offline:
@@ -248,7 +258,7 @@ class HuggingFaceStore:
             raise self._said(name, revision, error) from None
 
     def _exchange(self, name: str, **bounds: Any) -> guard.Exchange:
-        return guard.Exchange(self.endpoint, f"{self.endpoint}/{name}", **bounds)
+        return guard.Exchange(self.endpoint, f"{self.endpoint}/{name}", home=self.endpoint, **bounds)
 
     def _said(self, name: str, revision: str | None, error: BaseException) -> BaseException:
         where = f"{self.endpoint}/{name}" if name else self.endpoint
@@ -279,26 +289,18 @@ class HuggingFaceStore:
 
 
 @contextlib.contextmanager
-def without_xet_where_unknown(
-    name: str, *, endpoint: str | None = None, token: str | bool | None = None
-) -> Iterator[None]:
-    """Upload through LFS while this is open, where the endpoint has no Xet storage.
+def without_xet() -> Iterator[None]:
+    """Upload by LFS while this is open, as with ``HF_HUB_DISABLE_XET=1``.
 
-    huggingface_hub takes Xet whenever hf_xet is installed, and an endpoint without it answers 404 in mid-upload.
+    Xet moves bytes past :mod:`xcit_hub.hub.guard`, and an endpoint without it answers 404 in mid-upload. The setting is
+    the process's, so uploads of other threads meanwhile go by LFS as well.
     """
-    place = (endpoint or constants.ENDPOINT).rstrip("/")
-    configured = constants.HF_HUB_DISABLE_XET
-    secret = token_for(place, token)
-    if not configured and place not in ("https://huggingface.co", "https://hf.co"):
-        link = f"{place}/api/models/{name}/xet-write-token/main"
-        headers = {"authorization": f"Bearer {secret}"} if secret else {}
-        with contextlib.suppress(HttpError):  # the upload itself will say that nobody answers
-            answer = get_session().get(link, headers=headers, timeout=10)
-            constants.HF_HUB_DISABLE_XET = answer.status_code == 404
-    try:
-        yield
-    finally:
-        constants.HF_HUB_DISABLE_XET = configured
+    with _XET:
+        configured, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
+        try:
+            yield
+        finally:
+            constants.HF_HUB_DISABLE_XET = configured
 
 
 def whoami(endpoint: str | None = None, token: str | bool | None = None) -> dict[str, Any]:

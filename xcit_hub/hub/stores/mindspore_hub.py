@@ -20,7 +20,7 @@ from cards import index
 from cards.card import Card
 from cards.check import read as read_card
 from xcit_hub.errors import HubError, InputError, closest
-from xcit_hub.files import contained, sha256_of, write_text
+from xcit_hub.files import contained, read_bounded, sha256_of, write_text
 from xcit_hub.hub import address, cache, config, guard
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
@@ -30,7 +30,8 @@ from xcit_hub.variants import CHECKPOINTS
 ASSETS = "mshub_res/assets"
 _CARD = "README.md"
 _BRANCH = "main"
-_VERSIONED = re.compile(r"^[A-Za-z0-9._-]+/[0-9][0-9.]*/[A-Za-z0-9._-]+$")
+_LARGEST_TEXT = 8 << 20  # of a file in a checkout
+_VERSIONED = re.compile(r"[A-Za-z0-9._-]+/[0-9][0-9.]*/[A-Za-z0-9._-]+")
 
 # The Hub's client imports this file by its path and calls create_network with the card's model-name in lower case, and
 # with what else its own caller gave. Cards whose repo-link ends alike share one file.
@@ -168,7 +169,7 @@ class MindSporeHubStore:
         try:
             for relative, text in written.items():
                 path = contained(assets, relative)
-                if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                if not path.exists() or read_bounded(path, _LARGEST_TEXT) != text.encode():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_text(path, text)
                     changed = True
@@ -210,7 +211,7 @@ class MindSporeHubStore:
     def _in_checkout(self, name: str) -> _Found:
         assets = contained(self.root or Path(), ASSETS)
         publisher, _, rest = name.partition("/")
-        if _VERSIONED.match(name):
+        if _VERSIONED.fullmatch(name):
             candidates = [contained(assets, f"{name}.md")]
         else:
             candidates = sorted(contained(assets, publisher).glob(f"*/{rest}*.md"), key=_version_of)
@@ -256,7 +257,7 @@ def uid_of(name: str, card: Card) -> str:
     Raises:
         InputError: neither the name nor the card says the MindSpore version.
     """
-    if _VERSIONED.match(name):
+    if _VERSIONED.fullmatch(name):
         return name
     publisher, _, model = name.partition("/")
     version = card.metadata.mindspore_version
@@ -304,7 +305,7 @@ def _conf_with(path: Path, called: str, uid: str, described: ModelConfig) -> str
 def _networks_in(path: Path) -> dict[str, dict[str, object]]:
     # Parsed, never run.
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(read_bounded(path, _LARGEST_TEXT).decode("utf-8"))
         table = next(
             each.value
             for each in tree.body
@@ -327,7 +328,7 @@ def _check_asset(folder: Path, own: str, target: Path, files: Mapping[str, Path]
     if not target.is_file() or sha256_of(target) == sha256_of(files["model.ckpt"]):
         return
     for path in sorted(folder.glob("*.md")):
-        if path.name != own and f"/{target.name}" in path.read_text(encoding="utf-8", errors="replace"):
+        if path.name != own and f"/{target.name}".encode() in read_bounded(path, _LARGEST_TEXT):
             raise InputError(
                 f"The card {path.name} already has a checkpoint called {target.name}, with other bytes.",
                 where=target,

@@ -95,7 +95,7 @@ def export(
         features: blocks whose maps (B, C, Hp, Wp) are wanted in place of logits; negative ones count from the end.
         headless: leave the classifier out; the output is the pooled features (B, C).
         dtype: in which the graph computes; inputs and outputs are float32.
-        int8: a folder of images to calibrate int8 on; affine maps and convolutions then compute in int8.
+        int8: a folder of images to calibrate int8 on; affine maps and convolutions behind the stem compute in int8.
         with_preprocessing: take uint8 (B, H, W, C) images and scale and normalise them in the graph.
         image_size, batch: fix the sizes; by default batch, height and width are dynamic (MINDIR: the batch alone).
         opset: of ONNX's operators, 17 or later.

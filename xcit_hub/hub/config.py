@@ -107,6 +107,12 @@ class ModelConfig:
         shape = self.shape
         if has_name(self.architecture) and architecture(self.architecture) == shape:
             return self.architecture
+        return self.measured_as
+
+    @property
+    def measured_as(self) -> str:
+        """The name that tensors alone give the architecture."""
+        shape = self.shape
         return f"xcit_custom_{shape.embed_dim}x{shape.depth}_h{shape.num_heads}_p{2 ** len(shape.stem_strides)}_224"
 
     def to_json(self, weights: Mapping[str, str] | None = None) -> str:

@@ -68,7 +68,9 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
     try:
         weights = read_checkpoint(
             opened,
-            model=asked.model if known is None else known.stored_as,
+            model=asked.model
+            if known is None
+            else (known.stored_as if known.shape.use_pos_embed else known.measured_as),
             dialect=known.dialect if known else dialect,
             select=asked.select,
             prefix=asked.prefix,

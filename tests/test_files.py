@@ -161,3 +161,16 @@ def test_the_folder_of_a_killed_process_goes(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 1
     assert len(files.remove_stale(tmp_path)) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_writers_left_goes_and_nothing_else(tmp_path: Path):
+    (tmp_path / ".target.abcdefgh.tmp").write_text("half")
+    spared = [tmp_path / name for name in (".target.ABCDEFGH.tmp", "target.abcdefgh.tmp", ".tmp", ".target.tmp")]
+    for path in spared:
+        path.write_text("mine")
+    (tmp_path / ".link.abcdefgh.tmp").symlink_to(spared[0])
+    with files.atomic_write(tmp_path / "written") as stream:
+        stream.write(b"x")
+        assert files.remove_unfinished(tmp_path) == [tmp_path / ".target.abcdefgh.tmp"]
+    assert (tmp_path / "written").read_text() == "x" and all(path.exists() for path in spared)
+    assert files.remove_unfinished(tmp_path / "nowhere") == []

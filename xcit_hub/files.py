@@ -6,10 +6,11 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,7 @@ except ImportError:  # not on Windows
 _CHUNK = 1 << 20
 LARGEST = 64 << 30  # bytes of a file that is hashed or read
 SCRATCH = "xcit-hub.scratch-"
+_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # as tempfile names them for atomic_write
 
 
 @contextlib.contextmanager
@@ -95,8 +97,19 @@ def scratch_folder(parent: Path | None = None, prefix: str = SCRATCH, suffix: st
 
 def remove_stale(parent: Path, prefix: str = SCRATCH, suffix: str = "") -> list[Path]:
     """Remove this user's temporary files and folders of that name which nobody holds; return what is gone."""
+    return _remove_unheld(_named(parent, prefix, suffix))
+
+
+def remove_unfinished(folder: Path) -> list[Path]:
+    """Remove what killed processes left of files that :func:`atomic_write` was writing there; return what is gone."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return _remove_unheld([folder / entry.name for entry in entries if _UNFINISHED.fullmatch(entry.name)])
+    return []
+
+
+def _remove_unheld(paths: Iterable[Path]) -> list[Path]:
     removed = []
-    for path in _named(parent, prefix, suffix):
+    for path in paths:
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:

@@ -379,6 +379,7 @@ def _kill_training(seed: int, number: int, folder: Path) -> int:
     from image_folder import write_images
 
     from xcit_hub.checkpoints import checkpoint
+    from xcit_hub.files import remove_unfinished
     from xcit_hub.training.resume import STATE
 
     _nursery()
@@ -397,9 +398,8 @@ def _kill_training(seed: int, number: int, folder: Path) -> int:
                 now = int(json.loads(held.metadata["progress"])["epochs_done"])
             expect(now >= done, f"it had done {done} epochs, and now {now}")
             done = now
-    stale = [path.name for path in run.rglob("*.tmp")]
-    # A last one, killed where it begins its second epoch: what the others left is gone then.
-    if len(stale) > 1:
+    remove_unfinished(run)  # as the next run begins
+    if stale := [path.name for path in run.rglob("*.tmp")]:
         raise LeftoverError(str(stale))
     return _RUNS
 

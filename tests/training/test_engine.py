@@ -66,8 +66,11 @@ def test_a_run_leaves_checkpoints_curves_and_a_record_that_agree(
     recipe_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of(val_while_train=True, ema=True, ema_decay=0.5, keep_checkpoint_max=1)
-    record = train(recipe, recipe_name="a recipe")
     folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".somebody.ckpt.a1b2_3c4.tmp").write_bytes(b"half")  # as a killed run leaves it
+    record = train(recipe, recipe_name="a recipe")
+    assert not list(folder.glob(".*.tmp"))
     written = RunRecord.read(folder / "run.json")
     assert written == record
     assert (record.cards, record.batch_size, record.epochs, record.eval_samples) == (1, 8, 2, 9)

@@ -23,7 +23,7 @@ from xcit_hub.data.batches import TrainBatches, Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.data.sources import ImageSource
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.files import write_text
+from xcit_hub.files import remove_unfinished, write_text
 from xcit_hub.models import XCiT, load_weights
 from xcit_hub.models.functions import device_target
 from xcit_hub.parameters import parameter_count
@@ -125,6 +125,7 @@ def _folder(recipe: Recipe, continued: bool) -> Path:
     folder = Path(recipe.ckpt_save_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder)
     except OSError as error:
         raise InputError(
             f"The folder for checkpoints cannot be made: {error.strerror}.", where=folder, fix="Give --ckpt_save_dir."

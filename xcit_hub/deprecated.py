@@ -30,7 +30,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "converters.formats": ("xcit_hub.checkpoints.formats",),
     "converters.formats.mindspore": ("xcit_hub.checkpoints.formats.mindspore",),
-    "converters.formats.pytorch": ("xcit_hub.checkpoints.formats.pytorch", "xcit_hub.checkpoints.formats.pickled"),
+    "converters.formats.pytorch": (
+        "xcit_hub.checkpoints.formats.pytorch",
+        "xcit_hub.checkpoints.formats.pytorch_write",
+        "xcit_hub.checkpoints.formats.pickled",
+    ),
     "converters.formats.safetensors": ("xcit_hub.checkpoints.formats.safetensors",),
     "converters.hashing": ("xcit_hub.checkpoints.hashing",),
     "converters.inspection": ("xcit_hub.checkpoints.inspection",),

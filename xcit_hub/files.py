@@ -21,6 +21,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 _CHUNK = 1 << 20
+LARGEST = 64 << 30  # bytes of a file that is hashed or read
 SCRATCH = "xcit-hub.scratch-"
 
 
@@ -216,8 +217,14 @@ def sha256_of(path: str | os.PathLike[str], *, follow: bool = True) -> str:
 
 
 def sha256_in(stream: BinaryIO) -> str:
-    """Return the SHA-256 of an open file's bytes, all of them, as 64 hex digits; it stands at its beginning again."""
+    """Return the SHA-256 of an open file's bytes, all of them, as 64 hex digits; it stands at its beginning again.
+
+    Raises:
+        OSError: it is larger than :data:`LARGEST`: a few bytes on a disk can claim to be a terabyte of zeros.
+    """
     digest = hashlib.sha256()
+    if stream.seek(0, os.SEEK_END) > LARGEST:
+        raise OSError(errno.EFBIG, "it is larger than any checkpoint")
     stream.seek(0)
     while chunk := stream.read(_CHUNK):
         digest.update(chunk)

@@ -28,7 +28,7 @@ def run(command: Callable[[], object]) -> NoReturn:
 
     Exit codes: 0 done, 1 a check failed or the user interrupted, 2 the user can mend something, 70 a fault of ours (the
     only case with a traceback). Frameworks' noise is kept away. Where a command was asked for JSON
-    (:func:`answer_in_json`), what was wrong is ``{"error": {"what", "where", "fix"}}`` on the output, too.
+    (:func:`answer_in_json`), what was wrong is ``{"error": {"what", "where", "fix"}}``, on the error output, too.
 
     Args:
         command: a Typer application, or anything else that parses ``sys.argv`` and does what it says.
@@ -56,7 +56,8 @@ def _exit_code(command: Callable[[], object]) -> int:
     except XcitHubError as error:
         if _Answers.are_json:
             answer = {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
-            sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            sys.stderr.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            return 2
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         return 2
     except OSError as error:

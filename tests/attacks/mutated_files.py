@@ -141,7 +141,7 @@ def _by_safetensors(content: bytes) -> Tensors:
 _NUMPY = {
     "Int8": np.int8, "UInt8": np.uint8, "Int16": np.int16, "Int32": np.int32, "Int64": np.int64, "Bool": np.bool_,
     "UInt16": np.uint16, "UInt32": np.uint32, "UInt64": np.uint64,
-    "Float16": np.float16, "Float32": np.float32, "Float64": np.float64,
+    "Float16": np.float16, "Float32": np.float32, "Float64": np.float64, "BFloat16": np.uint16,
 }  # fmt: skip
 
 

@@ -29,5 +29,5 @@ def sites(shared_sites, monkeypatch) -> SiteServer:
         monkeypatch.setenv(name, TOKEN)
     for name in ("OPENMIND_HUB_ENDPOINT", "MODELSCOPE_ENDPOINT", "GITCODE_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(client, "SOCKET_SECONDS", 2)
+    monkeypatch.setattr(client, "SOCKET_SECONDS", 10)
     return shared_sites

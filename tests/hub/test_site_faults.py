@@ -51,6 +51,11 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
+def impatient(sites, monkeypatch) -> None:
+    monkeypatch.setattr(client, "SOCKET_SECONDS", 2)
+
+
+@pytest.fixture
 def store(sites, site, folder):
     sites.put(site, NAME, FILES)
     made = open_store(address.parse(address.ANY, hub=site), Context(folder))
@@ -100,7 +105,7 @@ def test_a_passing_fault_is_overcome(sites, site, store, folder, where, kind, va
     assert cache.verify(folder)[1] == []
 
 
-def test_a_stalled_body_is_asked_for_again(sites, site, store, folder):
+def test_a_stalled_body_is_asked_for_again(impatient, sites, site, store, folder):
     sites.faults = [Fault(BODY[site], "stall", 30)]
     assert fetch(store) == WEIGHTS
     assert not leftovers(folder)
@@ -226,7 +231,7 @@ def test_a_commit_that_is_none_is_refused(sites, folder):
     store.client.stop()
 
 
-def test_a_hub_that_says_nothing_and_one_that_drips_are_left(sites, site, store, monkeypatch):
+def test_a_hub_that_says_nothing_and_one_that_drips_are_left(impatient, sites, site, store, monkeypatch):
     monkeypatch.setattr(client, "SILENCE", 4.0)
     sites.faults = [Fault(LISTING[site], "hang", times=99)]
     began = time.monotonic()

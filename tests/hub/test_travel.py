@@ -117,6 +117,10 @@ def test_given_labels_come_before_the_files_own(described, tmp_path):
         {"xcit_hub.preprocessing": json.dumps(SEEN | {"crop_mode": "cubist"})},
         {"xcit_hub.preprocessing": json.dumps(SEEN | {"gamma": 2.2})},
         {"xcit_hub.preprocessing": json.dumps(SEEN | {"input_size": [3, 0, 4]})},
+        {"xcit_hub.preprocessing": json.dumps(SEEN | {"input_size": [1, 32, 48]})},
+        {"xcit_hub.preprocessing": json.dumps(SEEN | {"mean": [0.5, 0.5]})},
+        {"xcit_hub.preprocessing": json.dumps(SEEN | {"std": [0.5] * 4})},
+        {"xcit_hub.normalization": "[[0.5, 0.5], [0.5, 0.5]]"},
     ],
 )
 def test_strings_that_say_nothing_sound_are_refused(trained, strings):
@@ -160,6 +164,18 @@ def test_a_string_that_does_not_hold_is_left_behind_and_listed(trained, tmp_path
         True,
     ]
     assert xcit_hub.load(str(tmp_path / "out.ckpt")).config.labels == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "[]", "[[0.5]]", "[[0.5], [0.5, 0.5]]", "[[true], [1]]", '{"mean": [1]}', "[[1e400], [1]]",
+             f"[[{10**400}], [1]]", "[" * 100_000, "[[0.5], [0]]", "[[0.5], [-1]]", "[[NaN], [1]]"],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_a_normalisation_that_is_none_is_refused_by_its_name(trained, tmp_path, text):
+    source = trained(**{"xcit_hub.normalization": text})
+    for read in (lambda: xcit_hub.load(str(source)), lambda: rewrite(source, tmp_path / "out.ckpt")):
+        with pytest.raises(WeightsError, match=r"xcit_hub\.normalization|normalisation"):
+            read()
 
 
 MEAN, STD = (0.25, 0.5, 0.375), (0.5, 0.25, 0.125)

@@ -75,6 +75,11 @@ class Checkpoint:
             return self._files[0].sha256
         return hashlib.sha256("\n".join(file.sha256 for file in self._files).encode()).hexdigest()
 
+    @property
+    def parts(self) -> tuple[MappedFile, ...]:
+        """The files that an index names, open; none of a whole checkpoint."""
+        return tuple(self._files[1:])
+
     def check_unchanged(self) -> None:
         """Make sure that the tensors and the digest that were read are those of one and the same file.
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from xcit_hub.checkpoints.tensor import Extent
 from xcit_hub.errors import CheckpointError
-from xcit_hub.files import open_regular
+from xcit_hub.files import LARGEST, open_regular
 
 
 class MappedFile:
@@ -40,7 +40,14 @@ class MappedFile:
         """
         try:
             with open_regular(path) as stream:
-                if not os.fstat(stream.fileno()).st_size:
+                size = os.fstat(stream.fileno()).st_size
+                if size > LARGEST:
+                    raise CheckpointError(
+                        f"{path.name} has {size:,} bytes, more than any checkpoint.",
+                        where=path,
+                        fix="Do not use this file.",
+                    )
+                if not size:
                     raise CheckpointError(f"{path.name} is empty.", where=path, fix="Fetch the file again.")
                 return cls(path, stream)
         except OSError as error:

@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from xcit_hub.errors import WeightsError
+
 PREPROCESSING = "xcit_hub.preprocessing"  # JSON: how evaluation prepared an image, in timm's words
 CLASSES = "xcit_hub.classes"  # JSON: what the classifier's rows are called, in their order
 NORMALIZATION = "xcit_hub.normalization"  # JSON: [mean, deviation] of each channel, found in a wrapper
 
 _LEVELS = 4  # channels at most
+_LARGEST = 1 << 16
 
 Levels = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation of each channel."""
@@ -44,7 +47,7 @@ def carried(weights: Converted, had: int, metadata: Mapping[str, str]) -> dict[s
         kept[NORMALIZATION] = json.dumps(weights.normalization)
     if CLASSES in metadata and num_classes:
         names = _parsed(metadata[CLASSES])
-        if not isinstance(names, list) or len(names) != had:
+        if not isinstance(names, list) or len(names) != had or not all(isinstance(name, str) for name in names):
             notes.append(f"Dropped {CLASSES}: it does not name the {had} classes of the file.")
         elif num_classes > had:
             notes.append(f"Dropped {CLASSES}: the new classifier's classes are others.")
@@ -75,18 +78,28 @@ def described(strings: Mapping[str, str]) -> dict[str, Any]:
 
 
 def normalization(metadata: Mapping[str, str]) -> Levels | None:
-    """Read :data:`NORMALIZATION`; None where it is absent or is not two lists of as many numbers."""
-    pair = _parsed(metadata.get(NORMALIZATION, "null"))
-    if not isinstance(pair, list) or len(pair) != 2 or not all(_are_levels(levels) for levels in pair):
+    """Read :data:`NORMALIZATION`; None where it is absent.
+
+    Raises:
+        WeightsError: it is not two lists of as many numbers.
+    """
+    if NORMALIZATION not in metadata:
         return None
-    mean, std = (tuple(map(float, levels)) for levels in pair)
-    return (mean, std) if len(mean) == len(std) else None
+    pair = _parsed(metadata[NORMALIZATION])
+    if isinstance(pair, list) and len(pair) == 2 and all(_are_levels(levels) for levels in pair):
+        mean, std = (tuple(map(float, levels)) for levels in pair)
+        if len(mean) == len(std):
+            return mean, std
+    raise WeightsError(
+        f"{NORMALIZATION} of the file is not a mean and a deviation: {metadata[NORMALIZATION]:.60}.",
+        fix="Take the file from where it was written.",
+    )
 
 
 def _are_levels(levels: object) -> bool:
     if not isinstance(levels, list) or not 0 < len(levels) <= _LEVELS:
         return False
-    return all(type(each) in (int, float) for each in levels)
+    return all(type(each) in (int, float) and abs(each) < _LARGEST for each in levels)
 
 
 def _parsed(text: str) -> Any:

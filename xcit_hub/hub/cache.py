@@ -20,6 +20,7 @@ deletion takes a commit from every model that has it, and equal files under two 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -36,7 +37,7 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from xcit_hub.errors import HubError
-from xcit_hub.files import contained, open_regular, remove_stale, sha256_in, sha256_of, write_text
+from xcit_hub.files import LARGEST, contained, open_regular, remove_stale, sha256_in, sha256_of, write_text
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -85,7 +86,10 @@ def git_sha1_of(path: str | os.PathLike[str]) -> str:
 
 def git_sha1_in(stream: BinaryIO) -> str:
     """Return the name git gives an open file's bytes."""
-    digest = hashlib.sha1(b"blob %d\0" % stream.seek(0, os.SEEK_END), usedforsecurity=False)
+    size = stream.seek(0, os.SEEK_END)
+    if size > LARGEST:
+        raise OSError(errno.EFBIG, "it is larger than any checkpoint")
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     stream.seek(0)
     while chunk := stream.read(_CHUNK):
         digest.update(chunk)
@@ -460,7 +464,10 @@ def verify(root: Path) -> tuple[int, list[Damage]]:
             if digest_of is None or not blob.is_file():
                 continue
             count += 1
-            found = digest_of(blob)
+            try:
+                found = digest_of(blob)
+            except OSError as error:
+                found = error.strerror or "it cannot be read"
             if found != blob.name:
                 damaged.append(Damage(repository.name, blob, blob.name, found))
     return count, damaged

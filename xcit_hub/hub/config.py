@@ -256,16 +256,21 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
-def preprocessing_from_metadata(text: str, where: object) -> Preprocessing:
+def preprocessing_from_metadata(text: str, where: object, in_chans: int | None = None) -> Preprocessing:
     """Read the string ``xcit_hub.preprocessing`` of a checkpoint: JSON of all :func:`preprocessing_to_metadata` writes.
 
+    Args:
+        in_chans: of the network, where that is known.
+
     Raises:
-        HubError: it is malformed, or has a field that is not known.
+        HubError: it is malformed, has a field that is not known, or is of other channels.
     """
     reader = Reader(parsed(text, where), "xcit_hub.preprocessing.", where)
     size = reader.wholes("input_size", 3)
     if size is None:
         raise malformed("xcit_hub.preprocessing lacks input_size", where)
+    if in_chans not in (None, size[0]):
+        raise malformed(f"xcit_hub.preprocessing.input_size has {size[0]} channels, the network {in_chans}", where)
     shape = {name: reader.take(name) for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
     if unknown := reader.rest():
         raise malformed(f"xcit_hub.preprocessing has the unknown field {unknown[0]!r}", where)
@@ -318,11 +323,12 @@ def with_metadata(described: ModelConfig, metadata: Mapping[str, str], where: ob
         HubError: one of them is malformed.
     """
     if PREPROCESSING in metadata:
-        told = preprocessing_from_metadata(metadata[PREPROCESSING], where)
+        told = preprocessing_from_metadata(metadata[PREPROCESSING], where, described.in_chans)
         described = replace(described, preprocessing=told)
     if CLASSES in metadata and described.num_classes:
         labels = classes_from_metadata(metadata[CLASSES], described.num_classes, where)
         described = replace(described, labels=labels)
+    _check_levels(described, where)
     return described
 
 
@@ -433,13 +439,18 @@ def validated(fields: Mapping[str, object], where: object, *, custom: Architectu
         _check_dimensions(config.custom, where)
     if not 0 <= config.num_classes <= _MOST_CLASSES or not 0 < config.in_chans <= _MOST_CHANNELS:
         raise malformed(f"{config.num_classes} classes and {config.in_chans} channels", where)
+    _check_levels(config, where)
+    if len(config.labels) not in (0, config.num_classes):
+        raise malformed(f"{len(config.labels)} labels for {config.num_classes} classes", where)
+    return config
+
+
+def _check_levels(config: ModelConfig, where: object) -> None:
+    # Of a grey image timm takes the mean of what is said of each channel; what has other channels is not a file's.
     for name in ("mean", "std"):
         levels = getattr(config.preprocessing, name)
         if config.in_chans == 3 and len(levels) not in (1, 3):
             raise malformed(f"{name}: {len(levels)} numbers for 3 channels", where)
-    if len(config.labels) not in (0, config.num_classes):
-        raise malformed(f"{len(config.labels)} labels for {config.num_classes} classes", where)
-    return config
 
 
 def _preprocessing(fields: Mapping[str, object], where: object) -> Preprocessing:

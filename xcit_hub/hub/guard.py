@@ -29,11 +29,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import _http
 
 from xcit_hub.errors import HubError
+from xcit_hub.files import LARGEST
 from xcit_hub.hub import connections
 
 JSON_BYTES = 8 << 20
 CARD_BYTES = 1 << 20
-FILE_BYTES = 64 << 30  # where no listing says how large a file is
+FILE_BYTES = LARGEST  # where no listing says how large a file is
 SECONDS = 120.0  # of an exchange of descriptions
 FILE_SECONDS = 24 * 3600.0
 RATE = 1024.0  # bytes a second that a file has to come with, on average

@@ -23,6 +23,7 @@ from xcit_hub.hub.stores.folder import FolderStore
 from xcit_hub.variants import checkpoint
 
 if TYPE_CHECKING:
+    from xcit_hub.checkpoints.checkpoint import Checkpoint
     from xcit_hub.checkpoints.mapped import MappedFile
 
 PathLike = str | os.PathLike[str]
@@ -76,11 +77,24 @@ class Located:
             if shard_index_of(Path(name)) == Path(self.weights):  # the index alone is no weights
                 self.store.fetch(self.snapshot, name)
         opened = checkpoints.opened(self.store.fetch(self.snapshot, self.weights))
-        for promised in (self.snapshot.files[self.weights].digest, self.sha256):
+        self._check(self.weights, opened, self.sha256)
+        return opened
+
+    def check_parts(self, held: Checkpoint) -> None:
+        """Hold the open files that an index names against what the hub promises of them.
+
+        Raises:
+            HubError: the bytes of one are others.
+        """
+        for part in held.parts:
+            if part.path.name in self.snapshot.files:
+                self._check(part.path.name, part, self.description.digests.get(part.path.name))
+
+    def _check(self, name: str, opened: MappedFile, described: str | None) -> None:
+        for promised in (self.snapshot.files[name].digest, described):
             if promised is not None:
                 found = cache.git_sha1_in(opened.stream()) if cache.is_commit(promised) else opened.sha256
-                _check_digest(f"{self.snapshot.name}/{self.weights}", promised, found)
-        return opened
+                _check_digest(f"{self.snapshot.name}/{name}", promised, found)
 
     def fetch(self) -> tuple[Path, str]:
         """Fetch the weights and return their path and SHA-256; :meth:`open` is for reading them.

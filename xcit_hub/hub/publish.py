@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
 from xcit_hub.files import read_bounded, scratch_folder, sha256_of, write_text
 from xcit_hub.hub import address, cache, config, entry
@@ -456,8 +457,8 @@ def _description(weights: Weights, labels: PathLike | None, run: RunRecord | Non
     described = of_weights(weights)
     if run is not None and run.preprocessing is not None:
         # What was evaluated is what the published network does, whatever the file says of itself.
-        told = config.preprocessing_from_metadata(run.preprocessing.model_dump_json(), "run.json")
-        described = replace(described, preprocessing=told)
+        told = run.preprocessing.model_dump_json()
+        described = config.with_metadata(described, {PREPROCESSING: told}, "run.json")
     if run is not None and not described.labels and len(run.classes or ()) == weights.num_classes:
         described = replace(described, labels=tuple(run.classes or ()))
     if labels is not None or not described.labels:

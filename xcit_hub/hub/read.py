@@ -77,6 +77,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         if custom is None:
             raise
         raise _of_another(custom, "one of other dimensions", located) from None
+    located.check_parts(weights.file)
     if weights.kind in ("dense", "features"):
         raise WeightsError(
             f"{opened.path.name} is the backbone of a detector or segmenter: blocks without class attention and "

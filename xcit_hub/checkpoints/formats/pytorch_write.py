@@ -32,7 +32,9 @@ _STORAGES = {
 }
 
 
-def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str], under: str) -> None:
+def write(
+    stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str], under: str = "model"
+) -> None:
     """Write ``{under: tensors, **metadata}``.
 
     Args:

@@ -66,11 +66,8 @@ def _memory_of_one_file() -> Iterator[None]:
 
 
 def hand_memory_back() -> None:
-    """Free what nobody holds: networks live in circles, MindSpore keeps their graphs, malloc what they leave."""
+    """Free what nobody holds: networks live in circles, and malloc keeps what they leave."""
     gc.collect()
-    recycle = getattr(sys.modules.get("mindspore"), "ms_memory_recycle", None)  # not in every version
-    if recycle is not None:
-        recycle()
     with contextlib.suppress(OSError, AttributeError):  # glibc's own
         ctypes.CDLL(None).malloc_trim(0)
 

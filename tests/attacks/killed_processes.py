@@ -27,7 +27,7 @@ from typing import Any
 from ledger import Attack, Case, LeftoverError, expect
 from victims import NAME, nano, nano_mindcv, nobodys_machine, own_server, repository, workshop
 
-KILLS = 60
+KILLS = 66  # a few of them come to their end before
 _ALIVE = 900  # seconds after which a child that nobody killed counts as hung
 _CHANGES = {
     "open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate",

@@ -63,6 +63,7 @@ def test_a_dynamic_file_is_proven_by_both_runtimes_folded_and_plain(name: str, d
 
 
 @pytest.mark.campaign
+@pytest.mark.gigabytes(8)  # the largest networks, their graphs and both runtimes
 @pytest.mark.parametrize("dialect", list(DIALECTS))
 @pytest.mark.parametrize("name", list(variants.ARCHITECTURES))
 def test_every_architecture_is_proven_by_both_runtimes(

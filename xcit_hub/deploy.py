@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from xcit_hub.errors import InputError
 from xcit_hub.exporters.writing import check_target, write
-from xcit_hub.files import sha256_of
 from xcit_hub.hub.address import LOCAL
 from xcit_hub.hub.exporting import FORMAT, Dtype, for_mindir, form_of, metadata_of
 from xcit_hub.hub.locate import locate
@@ -141,7 +140,7 @@ def export(
     return Exported(
         source=str(located.address),
         files=written.files,
-        sha256=sha256_of(path),
+        sha256=written.sha256,
         format="onnx" if path.suffix == ".onnx" else "mindir",
         form=asdict(form),
         metadata=metadata,

@@ -109,6 +109,18 @@ def test_the_cache_is_listed_verified_and_pruned(run, server, nano_timm, tmp_pat
     assert "damaged" in run("cache", "verify", code=1)
 
 
+def test_what_a_killed_run_left_is_pruned_where_it_was_written(run, tmp_path):
+    left = tmp_path / "runs" / "first" / ".epoch-3.ckpt.abcdefgh.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    named = [str(tmp_path / "runs"), "--cache-dir", str(tmp_path / "cache")]
+    assert json.loads(run("cache", "prune", *named, "--dry-run", "--json"))["removed"] == [str(left)]
+    assert str(left) in run("cache", "prune", *named)
+    assert list(left.parent.iterdir()) == []
+    with pytest.raises(InputError, match="not a folder"):
+        run("cache", "prune", str(tmp_path / "nowhere"))
+
+
 def test_mistakes_exit_2_with_one_message_and_no_traceback(run_cli, tmp_path):
     for arguments in (
         ["load", "xcit_tinny_12_p16_224"],

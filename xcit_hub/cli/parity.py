@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from xcit_hub.cli.shared import console, working
+from xcit_hub.cli.shared import IgnoreField, console, working
 from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def parity(
         int | None,
         typer.Option(min=8, help="Side of the input in pixels; default 64 for names, a file's own for files."),
     ] = None,
+    ignore_field: IgnoreField = None,
     gradients: Annotated[bool, typer.Option(help="Also compare every parameter's gradient, in training mode.")] = False,
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="In which both frameworks compute.")
@@ -77,8 +78,14 @@ def parity(
                 "--against compares two networks, in float32 and without gradients.",
                 fix="Give one network before it, and neither --gradients nor --dtype.",
             )
-        _against(wanted[0], against, dialect, image_size, json_file)
+        _against(wanted[0], against, dialect, image_size, ignore_field or (), json_file)
         return
+    if ignore_field:
+        raise InputError(
+            "A file beside its own copy is compared without any description.",
+            where="--ignore-field",
+            fix="Leave it out, or compare two networks: --against.",
+        )
     from xcit_hub.parity import require_timm
 
     require_timm()
@@ -122,12 +129,17 @@ def _compare(
 
 
 def _against(
-    first: str, second: str, dialect: DialectName | None, image_size: int | None, json_file: Path | None
+    first: str,
+    second: str,
+    dialect: DialectName | None,
+    image_size: int | None,
+    ignore_fields: Sequence[str],
+    json_file: Path | None,
 ) -> None:
     from xcit_hub.compare import compare
 
     with working("comparing") as show:
-        found = compare(first, second, dialect=dialect, image_size=image_size, stage=show)
+        found = compare(first, second, dialect=dialect, image_size=image_size, ignore_fields=ignore_fields, stage=show)
     out = console()
     out.print(_outputs(found))
     for difference in found.differences:

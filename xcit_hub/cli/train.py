@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xcit_hub.cli.shared import IgnoreField, print_notes
+
 if TYPE_CHECKING:
     from xcit_hub.models import XCiT
 
@@ -92,6 +94,7 @@ def evaluate(
     compare: Annotated[
         Reference | None, typer.Option(help="Evaluate timm's network with the same weights on the same images.")
     ] = None,
+    ignore_field: IgnoreField = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="Write run.json, per_class.csv and confusion.png there.")
     ] = None,
@@ -112,6 +115,7 @@ def evaluate(
     words = list(context.args)
     if model is not None and model.startswith("-"):
         words, model = [model, *words], None
+    from xcit_hub.errors import InputError
     from xcit_hub.training.device import leave
     from xcit_hub.training.recipe_file import load_recipe, parse_flags
     from xcit_hub.training.scoring import score, settings_of, stored_network
@@ -122,12 +126,19 @@ def evaluate(
     classes: Sequence[str] | None
     if model is None:
         recipe = load_recipe(config, flags)
+        if ignore_field:
+            raise InputError(
+                "A checkpoint of a recipe has no description.",
+                where="--ignore-field",
+                fix="Leave it out, or name a model: xcit-hub eval ID.",
+            )
         stored = stored_network(recipe)
         network, digest, classes = stored.network, stored.digest, stored.classes
     else:
         from xcit_hub.hub.load import load
 
-        loaded = load(model, dialect=flags.get("dialect"))
+        loaded = load(model, dialect=flags.get("dialect"), ignore_fields=ignore_field or ())
+        print_notes(loaded.config.provenance.notes, stderr=True)
         network, digest, classes = loaded, loaded.config.provenance.sha256, loaded.config.labels
         recipe = load_recipe(config, {**settings_of(loaded, loaded.config.preprocessing), **flags})
     report = score(

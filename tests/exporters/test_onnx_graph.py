@@ -71,6 +71,13 @@ def test_the_graph_computes_what_pytorch_does_at_any_batch_and_size(
         assert all(check.passed for check in checks), checks
 
 
+@pytest.mark.parametrize("fuse", [True, False], ids=["folded", "plain"])
+@pytest.mark.parametrize(("batch", "size"), [(1, (64, 64)), (3, (48, 96)), (None, (64, 64)), (1, None)])
+def test_sizes_may_be_fixed_one_by_one_and_all_together(batch, size, fuse: bool) -> None:
+    checks = judged(SHORT, "paper", Form(batch=batch, image_size=size, fuse=fuse), (batch or 2, 3, *(size or (48, 64))))
+    assert all(check.passed for check in checks), checks
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["paper", "mindcv"])
 @pytest.mark.parametrize("name", ["xcit_tiny_24_p8_224", "xcit_small_12_p16_224"])

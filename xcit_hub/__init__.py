@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from converters.convert import convert
     from xcit_hub.attention_maps import attention, draw_attention
     from xcit_hub.deploy import export
+    from xcit_hub.hub.dense import create_segmenter, load_segmenter
     from xcit_hub.hub.load import load, load_weights
     from xcit_hub.hub.locate import info
     from xcit_hub.hub.network import XCiT, create_model
@@ -29,11 +30,13 @@ _ROOMS = {
     "attention": "xcit_hub.attention_maps",
     "convert": "converters.convert",
     "create_model": "xcit_hub.hub.network",
+    "create_segmenter": "xcit_hub.hub.dense",
     "draw_attention": "xcit_hub.attention_maps",
     "export": "xcit_hub.deploy",
     "info": "xcit_hub.hub.locate",
     "list_models": "xcit_hub.variants",
     "load": "xcit_hub.hub.load",
+    "load_segmenter": "xcit_hub.hub.dense",
     "load_weights": "xcit_hub.hub.load",
     "predict": "xcit_hub.prediction",
     "preprocess": "xcit_hub.prediction",
@@ -48,11 +51,13 @@ __all__ = [
     "attention",
     "convert",
     "create_model",
+    "create_segmenter",
     "draw_attention",
     "export",
     "info",
     "list_models",
     "load",
+    "load_segmenter",
     "load_weights",
     "predict",
     "preprocess",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xcit_hub.hub.network import XCiT, create_model
     from xcit_hub.hub.publish import publish, publish_to
     from xcit_hub.prediction import predict, preprocess
+    from xcit_hub.segmentation import segment
     from xcit_hub.variants import list_models
 
 # public name → the room it stands in
@@ -42,6 +43,7 @@ _ROOMS = {
     "preprocess": "xcit_hub.prediction",
     "publish": "xcit_hub.hub.publish",
     "publish_to": "xcit_hub.hub.publish",
+    "segment": "xcit_hub.segmentation",
     "XCiT": "xcit_hub.hub.network",
 }
 
@@ -63,6 +65,7 @@ __all__ = [
     "preprocess",
     "publish",
     "publish_to",
+    "segment",
 ]
 
 

@@ -32,8 +32,8 @@ STRIDES = (4, 8, 16, 32)
 SHORTER_SIDE, LONGER_SIDE = 512, 2048
 """Pixels of an image at evaluation: the shorter side becomes the first, unless the longer would exceed the second."""
 
-IGNORED = 255
-"""The label of what is of no class."""
+NO_CLASS = -1
+"""The label of a pixel that is of no class: it neither teaches nor counts."""
 
 
 @dataclass(frozen=True)

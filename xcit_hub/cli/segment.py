@@ -1,0 +1,94 @@
+"""``xcit-hub predict --segment``: the classes of all pixels of many images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from xcit_hub.cli.shared import Address, console, print_notes, token_in, working
+
+if TYPE_CHECKING:
+    from xcit_hub.hub.dense import XCiTSegmenter
+    from xcit_hub.segmentation import Segmented
+
+_SHOWN = 5
+
+
+def load(address: Address, names: Path | None = None) -> XCiTSegmenter:
+    """Load the segmenter that the options mean, and print what has to be known of it.
+
+    Args:
+        names: a file of the classes' names, one a line.
+    """
+    from xcit_hub.hub.dense import load_segmenter
+    from xcit_hub.segmentation import read_names
+    from xcit_hub.variants import dialect as checked
+
+    network = load_segmenter(
+        address.model_id,
+        address.revision,
+        hub=address.hub,
+        cache_dir=address.cache_dir,
+        offline=address.offline,
+        token=token_in(address.token_env),
+        dialect=checked(address.dialect).name if address.dialect is not None else None,
+        classes=() if names is None else read_names(names),
+    )
+    print_notes(network.config.provenance.notes, stderr=True)
+    return network
+
+
+def segment_images(
+    address: Address,
+    named: Sequence[str],
+    painted: Path,
+    *,
+    masks: Path | None,
+    window: str | None,
+    stride: str | None,
+    names: Path | None,
+    exif: bool,
+    as_json: bool,
+) -> None:
+    """Segment images; those that cannot be are named, and the exit code is then 1, or 2 where none could."""
+    from xcit_hub.prediction import sources
+    from xcit_hub.segmentation import parse_window, segment_all
+
+    slides = parse_window(window, stride)
+    found = sources(named, sys.stdin if "-" in named else ())
+    with working("loading") as show:
+        network = load(address, names)
+        answered = segment_all(
+            network, found.images, painted=painted, masks=masks, window=slides, exif=exif, stage=show
+        )
+    if as_json:
+        typer.echo(json.dumps([_record(each) for each in answered], ensure_ascii=False, indent=2))
+    else:
+        _print(answered)
+    problems = (*found.problems, *(f"{each.image}: {each.problem}" for each in answered if each.problem))
+    print_notes(problems, stderr=True)
+    if problems:
+        raise typer.Exit(1 if any(not each.problem for each in answered) else 2)
+
+
+def _record(answer: Segmented) -> dict[str, object]:
+    if answer.problem:
+        return {"image": answer.image, "problem": answer.problem}
+    return {
+        "image": answer.image,
+        "classes": [{"class": name, "index": index, "share": share} for index, name, share in answer.shares],
+    }
+
+
+def _print(answered: Sequence[Segmented]) -> None:
+    out = console()
+    for answer in answered:
+        if answer.shares:
+            out.print(answer.image, markup=False)
+        for _, name, share in answer.shares[:_SHOWN]:
+            out.print(f"{share:7.1%}  {name}", markup=False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from xcit_hub.cli.shared import Address, console, print_notes, token_in, working
+from xcit_hub.errors import InputError
 
 if TYPE_CHECKING:
     from xcit_hub.hub.dense import XCiTSegmenter
@@ -74,6 +75,60 @@ def segment_images(
     print_notes(problems, stderr=True)
     if problems:
         raise typer.Exit(1 if any(not each.problem for each in answered) else 2)
+
+
+# Keys of a recipe that mean something for a segmenter's evaluation.
+_KEYS = ("data_dir", "val_split", "max_corrupt", "dialect")
+
+
+def evaluate_segmenter(
+    model: str | None,
+    words: Sequence[str],
+    *,
+    window: str | None,
+    stride: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the mean intersection over union on ADE20K's folders, and write ``miou.json`` and ``per_class.csv``.
+
+    Args:
+        words: flags of the command line: ``--data_dir``, ``--val_split``, ``--max_corrupt``, ``--dialect``.
+    """
+    from xcit_hub.data.scenes import annotated
+    from xcit_hub.files import write_text
+    from xcit_hub.segmentation import parse_window
+    from xcit_hub.training.miou import evaluate, write_per_class
+    from xcit_hub.training.recipe_file import parse_flags
+
+    flags = parse_flags(words)
+    strange = [key for key in flags if key not in _KEYS]
+    if strange:
+        raise InputError(
+            f"--{strange[0]} is not a flag of a segmenter's evaluation.", fix=f"Flags are --{', --'.join(_KEYS)}."
+        )
+    if model is None or not flags.get("data_dir"):
+        raise InputError(
+            "Nothing says which segmenter to evaluate, or on which data.", fix="Give its ID and --data_dir DIR."
+        )
+    slides = parse_window(window, stride)
+    pairs = annotated(Path(flags["data_dir"]), flags.get("val_split", "validation"))
+    with working("loading") as show:
+        network = load(Address(model, None, None, None, False, None, flags.get("dialect")))
+        found = evaluate(
+            network,
+            pairs,
+            network.config.preprocessing,
+            window=network.window if slides is None else None if slides == "whole" else slides,
+            max_corrupt=flags.get("max_corrupt", 0),
+            step=lambda done: show(f"{done:,} of {len(pairs.images):,} images"),
+        )
+    print_notes(tuple(f"cannot be used, not evaluated: {name}" for name in found.unreadable), stderr=True)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / "miou.json", json.dumps(found.as_dict(), indent=2) + "\n")
+        write_per_class(output / "per_class.csv", found, network.config.labels)
+    typer.echo(json.dumps(found.as_dict()) if as_json else str(found))
 
 
 def _record(answer: Segmented) -> dict[str, object]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xcit_hub.errors import InputError
+
 if TYPE_CHECKING:
     from xcit_hub.models import XCiT
 
@@ -19,6 +21,13 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The recipe, a YAML file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a progress bar.")]
 Keys = Annotated[bool, typer.Option("--keys", help="List every key of a recipe with its default, and exit.")]
+
+
+class Task(str, Enum):
+    """What a network is evaluated at."""
+
+    classify = "classify"
+    segment = "segment"
 
 
 class Reference(str, Enum):
@@ -93,8 +102,18 @@ def evaluate(
         Reference | None, typer.Option(help="Evaluate timm's network with the same weights on the same images.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write run.json, per_class.csv and confusion.png there.")
+        Path | None,
+        typer.Option(
+            "--output", help="Write run.json, per_class.csv and confusion.png there; of segmenters miou.json."
+        ),
     ] = None,
+    task: Annotated[
+        Task, typer.Option(help="segment: mIoU of a segmenter on ADE20K's folders, images/SPLIT and annotations/SPLIT.")
+    ] = Task.classify,
+    window: Annotated[
+        str | None, typer.Option(help="With --task segment: a window that slides, 512 or 512x683, or whole.")
+    ] = None,
+    stride: Annotated[str | None, typer.Option(help="How far the window moves; two thirds of it by default.")] = None,
     as_json: AsJson = False,
     keys: Keys = False,
 ) -> None:
@@ -105,6 +124,8 @@ def evaluate(
         xcit-hub eval -c configs/xcit/xcit_tiny_12_p16_224_ascend.yaml --data_dir DIR --ckpt_path FILE
 
         xcit-hub eval timm/xcit_nano_12_p16_224.fb_in1k --data_dir DIR --compare timm
+
+        xcit-hub eval sem_fpn_xcit_tiny_12_p16.pth --task segment --data_dir ADEChallengeData2016
     """
     if keys:
         _print_keys()
@@ -112,6 +133,17 @@ def evaluate(
     words = list(context.args)
     if model is not None and model.startswith("-"):
         words, model = [model, *words], None
+    if task is Task.segment:
+        if config is not None or compare is not None:
+            raise InputError(
+                "--config and --compare are of classifiers.", where="--task segment", fix="Leave them out."
+            )
+        from xcit_hub.cli.segment import evaluate_segmenter
+
+        evaluate_segmenter(model, words, window=window, stride=stride, output=output, as_json=as_json)
+        return
+    if window is not None or stride is not None:
+        raise InputError("--window and --stride are of segmenters.", fix="Say --task segment, too.")
     from xcit_hub.training.device import leave
     from xcit_hub.training.recipe_file import load_recipe, parse_flags
     from xcit_hub.training.scoring import score, settings_of, stored_network

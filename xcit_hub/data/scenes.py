@@ -100,7 +100,7 @@ def annotated(folder: Path, split: str) -> Annotated:
     found = {}
     for part in ("images", "annotations"):
         below = folder / part / split
-        if Path(split).name != split or not below.is_dir():
+        if split in ("", "..") or Path(split).name != split or not below.is_dir():
             splits = (
                 sorted(each.name for each in (folder / part).iterdir() if each.is_dir())
                 if (folder / part).is_dir()

@@ -26,9 +26,7 @@ def matrix(kind: Kind, length: int, wanted: int) -> NDArray[np.float32]:
     rows = np.zeros((wanted, length), np.float64)
     places = np.arange(wanted)
     if kind == "nearest":
-        # In float32, as PyTorch finds the place that it copies.
-        found = np.floor(places.astype(np.float32) * (np.float32(length) / np.float32(wanted))).astype(int)
-        rows[places, np.minimum(found, length - 1)] = 1.0
+        rows[places, nearest(length, wanted)] = 1.0
     elif kind == "bilinear":
         below, above, share = neighbours(length, wanted)
         rows[places, below] += 1.0 - share
@@ -40,6 +38,12 @@ def matrix(kind: Kind, length: int, wanted: int) -> NDArray[np.float32]:
     made = rows.astype(np.float32)
     made.flags.writeable = False
     return made
+
+
+def nearest(length: int, wanted: int) -> NDArray[np.int64]:
+    """Return of each of ``wanted`` places the one of ``length`` that it copies, found in float32 as PyTorch does."""
+    found = np.floor(np.arange(wanted, dtype=np.float32) * (np.float32(length) / np.float32(wanted)))
+    return np.minimum(found.astype(np.int64), length - 1)
 
 
 def neighbours(length: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:

@@ -131,6 +131,24 @@ def evaluate_segmenter(
     typer.echo(json.dumps(found.as_dict()) if as_json else str(found))
 
 
+def train_segmenter(config: Path | None, words: Sequence[str], *, head: str, names: Path | None, as_json: bool) -> None:
+    """Train a segmenter as a recipe and flags say, evaluate it, and write it with its figures into ``ckpt_save_dir``.
+
+    Args:
+        words: flags of the command line, keys of a recipe.
+        names: a file of the classes' names, one a line.
+    """
+    from xcit_hub.segmentation import read_names
+    from xcit_hub.segmenter_training import train
+    from xcit_hub.training.recipe_file import parse_flags
+
+    with working("training") as show:
+        trained = train(
+            config, parse_flags(words), head=head, classes=() if names is None else read_names(names), stage=show
+        )
+    typer.echo(json.dumps(trained.as_dict()) if as_json else str(trained))
+
+
 def _record(answer: Segmented) -> dict[str, object]:
     if answer.problem:
         return {"image": answer.image, "problem": answer.problem}

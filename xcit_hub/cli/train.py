@@ -24,7 +24,7 @@ Keys = Annotated[bool, typer.Option("--keys", help="List every key of a recipe w
 
 
 class Task(str, Enum):
-    """What a network is evaluated at."""
+    """What a network is trained for, or evaluated at."""
 
     classify = "classify"
     segment = "segment"
@@ -40,6 +40,11 @@ def train(
     context: typer.Context,
     config: Config = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in ckpt_save_dir.")] = False,
+    task: Annotated[
+        Task, typer.Option(help="segment: a segmenter, on ADE20K's folders, images/SPLIT and annotations/SPLIT.")
+    ] = Task.classify,
+    head: Annotated[str | None, typer.Option(help="With --task segment: sem_fpn, the default, or upernet.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="With --task segment: names of the classes, one a line.")] = None,
     as_json: AsJson = False,
     keys: Keys = False,
 ) -> None:
@@ -57,10 +62,21 @@ def train(
 
         msrun --bind_core=True --worker_num 8 python train.py --config configs/xcit/xcit_tiny_12_p16_ascend.yaml
         --data_dir DIR
+
+        xcit-hub train --task segment --model xcit_tiny_12_p16_224 --classes names.txt --data_dir DIR --epoch_size 30
     """
     if keys:
         _print_keys()
         return
+    if task is Task.segment:
+        if resume:
+            raise InputError("A segmenter's training cannot be resumed.", where="--resume", fix="Leave it out.")
+        from xcit_hub.cli.segment import train_segmenter
+
+        train_segmenter(config, context.args, head=head or "sem_fpn", names=classes, as_json=as_json)
+        return
+    if head is not None or classes is not None:
+        raise InputError("--head and --classes are of segmenters.", fix="Say --task segment, too.")
     from xcit_hub.training.recipe_file import load_recipe, parse_flags
 
     flags = parse_flags(context.args)

@@ -27,12 +27,16 @@ from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import locate, locate_each
 from xcit_hub.hub.network import XCiT
 from xcit_hub.hub.read import read
+from xcit_hub.junit import Case
 from xcit_hub.parity import Distance
 from xcit_hub.parity.networks import our_outputs
 from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
     from xcit_hub.exporters.proof import FileProof
+
+KINDS = ("description", "preprocessing", "tensor", "output")
+"""What two networks can differ in."""
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -44,7 +48,7 @@ class Difference:
     """One thing in which two networks differ.
 
     Args:
-        kind: ``description``, ``preprocessing``, ``tensor`` or ``output``.
+        kind: one of :data:`KINDS`.
         what: the field, tensor, block or output.
         how: in a few words, the first network's side before the second's.
     """
@@ -92,6 +96,17 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison as plain JSON values."""
         return {"format": 1, "equal": self.equal, **asdict(self)}
+
+    def cases(self) -> tuple[Case, ...]:
+        """Return a case of a JUnit report for each kind of thing that two networks can differ in."""
+        left_out = {}
+        if any(Path(name).suffix in interface.RUNTIMES for name in (self.first, self.second)):
+            left_out["tensor"] = "an exported file has no tensors to hold against the network's"
+        if not self.outputs:
+            left_out["output"] = "the tensors have other names or shapes, so nothing was computed"
+        of = f"{self.first} against {self.second}"
+        failures = {kind: "\n".join(str(each) for each in self.differences if each.kind == kind) for kind in KINDS}
+        return tuple(Case(of, kind, failures[kind], skipped=left_out.get(kind, "")) for kind in KINDS)
 
     def __str__(self) -> str:
         if self.equal:
@@ -245,7 +260,7 @@ def _described(one: ModelConfig, other: ModelConfig) -> Iterator[Difference]:
             )
     for name in ("dialect", "num_classes", "in_chans", "global_pool"):
         yield from _field("description", name, getattr(one, name), getattr(other, name))
-    if one.labels != other.labels:
+    if one.labels and other.labels and one.labels != other.labels:  # a bare file names none
         at = next((i for i, pair in enumerate(zip(one.labels, other.labels, strict=False)) if len({*pair}) > 1), None)
         how = f"{len(one.labels)} and {len(other.labels)} names"
         yield Difference("description", "labels", how + (f", the first to differ is {at}" if at is not None else ""))

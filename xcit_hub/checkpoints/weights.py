@@ -50,6 +50,7 @@ class Weights:
         doubts: those of the notes that say which tensors look untrained or damaged.
         normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them,
             or the file it was converted from.
+        prefix: what stands before the network's names in the file.
         file: the open file, with its digest and strings: what is said of it is said of the bytes that were read.
     """
 
@@ -70,6 +71,7 @@ class Weights:
     head_untrained: bool = False
     doubts: list[str] = field(default_factory=list)
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    prefix: str = ""
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the tensors as read-only arrays, views of the file where they can be; bfloat16 becomes float32."""
@@ -191,6 +193,7 @@ def _weights(reading: Reading) -> Weights:
         assumed=identity.assumed,
         head_untrained=identity.head_untrained,
         normalization=_normalization(reading),
+        prefix=found.prefix,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
     from xcit_hub.compare import Comparison
+    from xcit_hub.junit import Case
     from xcit_hub.parity import ParityResult
 
 _BLIND = (
@@ -47,6 +49,9 @@ def parity(
         Literal["float32", "float16", "bfloat16"], typer.Option(help="In which both frameworks compute.")
     ] = "float32",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a JUnit report, which CI services show.")
+    ] = None,
 ) -> None:
     """Compare logits, tokens and every block with timm on the same weights. Exits 1 if any comparison fails.
 
@@ -65,6 +70,8 @@ def parity(
         xcit-hub parity converted.safetensors --against timm/xcit_tiny_12_p16_224.fb_in1k
 
         xcit-hub parity exported.onnx --against best.ckpt
+
+        xcit-hub parity released.safetensors --against ORG/NAME --junit parity.xml --json parity.json
     """
     from xcit_hub import variants
     from xcit_hub.errors import InputError
@@ -78,7 +85,8 @@ def parity(
                 "--against compares two networks, in float32 and without gradients.",
                 fix="Give one network before it, and neither --gradients nor --dtype.",
             )
-        _against(wanted[0], against, dialect, image_size, ignore_field or (), json_file)
+        with _reporting(junit, f"{wanted[0]} against {against}"):
+            _against(wanted[0], against, dialect, image_size, ignore_field or (), json_file, junit)
         return
     if ignore_field:
         raise InputError(
@@ -88,9 +96,9 @@ def parity(
         )
     from xcit_hub.parity import require_timm
 
-    require_timm()
     options = {"image_size": image_size, "gradients": gradients, "dtype": dtype}
-    with working("comparing") as show:
+    with _reporting(junit, ", ".join(wanted)), working("comparing") as show:
+        require_timm()
         results = [_compare(name, dialect, options, _naming(name, show)) for name in wanted]
     out = console()
     out.print(_table(results))
@@ -101,6 +109,7 @@ def parity(
         out.print(str(result), style="red", markup=False)
     out.print(f"{len(results) - len(failed)} of {len(results)} equal")
     _write(json_file, [result.as_dict() for result in results])
+    _write_junit(junit, [case for name, result in zip(wanted, results, strict=True) for case in _cases(name, result)])
     if failed:
         raise typer.Exit(1)
 
@@ -135,6 +144,7 @@ def _against(
     image_size: int | None,
     ignore_fields: Sequence[str],
     json_file: Path | None,
+    junit: Path | None,
 ) -> None:
     from xcit_hub.compare import compare
 
@@ -146,8 +156,30 @@ def _against(
         out.print(str(difference), style="red", markup=False)
     out.print(str(found), style=None if found.equal else "red", markup=False)
     _write(json_file, found.as_dict())
+    _write_junit(junit, found.cases())
     if not found.equal:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _reporting(junit: Path | None, what: str) -> Iterator[None]:
+    """Write into the JUnit report, too, why nothing could be compared."""
+    from xcit_hub.errors import XcitHubError
+    from xcit_hub.junit import Case
+
+    try:
+        yield
+    except XcitHubError as error:
+        _write_junit(junit, [Case(what, "comparison", error=str(error))])
+        raise
+
+
+def _cases(name: str, result: ParityResult) -> list[Case]:
+    from xcit_hub.junit import Case
+
+    of = f"{name} ({result.dialect}, {result.dtype})"
+    failed = {check.what for check in result.failed}
+    return [Case(of, check.what, failure=str(result) if check.what in failed else "") for check in result.checks]
 
 
 def _is_file(name: str) -> bool:
@@ -165,6 +197,14 @@ def _write(json_file: Path | None, figures: object) -> None:
 
     if json_file is not None:
         files.write_text(json_file, json.dumps(figures, indent=2) + "\n")
+
+
+def _write_junit(junit: Path | None, cases: Sequence[Case]) -> None:
+    from xcit_hub import files
+    from xcit_hub.junit import text
+
+    if junit is not None:
+        files.write_text(junit, text("xcit-hub parity", cases))
 
 
 def _table(results: Sequence[ParityResult]) -> object:

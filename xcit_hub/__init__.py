@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xcit_hub.hub.network import XCiT, create_model
     from xcit_hub.hub.publish import publish, publish_to
     from xcit_hub.prediction import predict, preprocess
+    from xcit_hub.predictor import Predictor
     from xcit_hub.variants import list_models
 
 # public name → the room it stands in
@@ -36,6 +37,7 @@ _ROOMS = {
     "load": "xcit_hub.hub.load",
     "load_weights": "xcit_hub.hub.load",
     "predict": "xcit_hub.prediction",
+    "Predictor": "xcit_hub.predictor",
     "preprocess": "xcit_hub.prediction",
     "publish": "xcit_hub.hub.publish",
     "publish_to": "xcit_hub.hub.publish",
@@ -43,6 +45,7 @@ _ROOMS = {
 }
 
 __all__ = [
+    "Predictor",
     "XCiT",
     "__version__",
     "attention",

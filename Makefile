@@ -11,10 +11,10 @@ demo: $(VENV)/installed
 
 environment: $(VENV)/installed
 
-# Files of tests are shared out among this many processes; 0 is this one alone.
+# Tests are shared out among this many processes; 0 is this one alone.
 WORKERS ?= 2
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --durations=10 -n $(WORKERS) --dist loadfile -m "not campaign"
+	$(BIN)/python -m pytest --durations=10 -n $(WORKERS) --dist worksteal -m "not campaign"
 
 # What the tests only sample; takes half an hour more.
 campaigns: $(VENV)/installed

@@ -6,6 +6,7 @@ held against it before a framework is imported.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from xcit_hub.variants import Architecture
@@ -28,7 +29,7 @@ def parameter_shapes(architecture: Architecture, *, num_classes: int = 1000, in_
         Names in MindSpore's order of registration. BatchNorm statistics (``moving_mean``, ``moving_variance``) are
         included; matrices are (out, in), convolutions (out, in / groups, height, width).
     """
-    return dict(_parameters(architecture, num_classes, in_chans))
+    return dict(_listed(architecture, num_classes, in_chans))
 
 
 def trainable(name: str) -> bool:
@@ -39,12 +40,17 @@ def trainable(name: str) -> bool:
 def parameter_count(architecture: Architecture, *, num_classes: int = 1000, in_chans: int = 3) -> int:
     """Count the trainable parameters of ``architecture``, as the published tables do."""
     total = 0
-    for name, shape in _parameters(architecture, num_classes, in_chans):
+    for name, shape in _listed(architecture, num_classes, in_chans):
         size = 1
         for length in shape:
             size *= length
         total += size if trainable(name) else 0
     return total
+
+
+@functools.lru_cache(64)  # a conversion asks for the same nine times
+def _listed(architecture: Architecture, num_classes: int, in_chans: int) -> tuple[tuple[str, Shape], ...]:
+    return tuple(_parameters(architecture, num_classes, in_chans))
 
 
 def _parameters(architecture: Architecture, num_classes: int, in_chans: int) -> Iterator[tuple[str, Shape]]:

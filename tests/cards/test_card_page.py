@@ -47,7 +47,7 @@ def screenshot(browser: str, page: str, folder: Path) -> np.ndarray:
             "--force-device-scale-factor=1", f"--user-data-dir={folder / 'profile'}",
             f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={folder / 'page.png'}", (folder / "page.html").as_uri(),
         ],
-        check=True, capture_output=True, timeout=120,
+        check=True, capture_output=True, timeout=600,
     )  # fmt: skip
     with Image.open(folder / "page.png") as image:
         return np.asarray(image.convert("RGB")).astype(int)

@@ -222,14 +222,30 @@ def mistake(good: dict[str, StoredTensor], kind: str, chance: random.Random) -> 
 
 # ---- Killed in the middle
 
-_LOOP = """
-import sys
+# Converts once for each line that it reads, in a process that is killed at that call into C; 0 is never.
+_CONVERTS = """
+import itertools, os, signal, sys, threading
 from xcit_hub.checkpoints.rewrite import rewrite
-print("ready", flush=True)
-sys.stdin.readline()
-rewrite(sys.argv[1], sys.argv[2])
-print("done", flush=True)
+
+def convert(last):
+    calls = itertools.count(1)
+    def count(frame, event, argument):
+        if event == "c_call" and next(calls) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+    threading.setprofile(count)
+    sys.setprofile(count)
+    rewrite(sys.argv[1], sys.argv[2])
+    sys.setprofile(None)
+    return next(calls)
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        print(convert(int(line)), flush=True)
+        os._exit(0)
+    print("ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+_KILLS = 50
 
 
 @pytest.mark.slow
@@ -237,39 +253,34 @@ def test_kill_minus_nine_at_any_moment_leaves_no_target_or_a_whole_one(tmp_path:
     from xcit_hub.files import sha256_of
     from xcit_hub.variants import architecture
 
-    source = tmp_path / "source.safetensors"
+    source, target = tmp_path / "source.safetensors", tmp_path / "target.ckpt"
     entry = architecture("xcit_tiny_24_p16_224")
     checkpoint.write(source, translate.from_ours(network(entry, "classifier", 1000), "timm"))
-    target = tmp_path / "target.ckpt"
-    report = rewrite(source, target)
-    whole, duration = sha256_of(target), report.seconds
-    target.unlink()
-    chance = random.Random(0)
-    interrupted = 0
-    for index in range(50):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _LOOP, str(source), str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+    command = [sys.executable, "-c", _CONVERTS, str(source), str(target)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin and process.stdout
-        assert process.stdout.readline() == b"ready\n"
-        process.stdin.write(b"go\n")
-        process.stdin.flush()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0, 1.2 * duration))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        left = list(tmp_path.glob(".target.ckpt.*.tmp"))
-        interrupted += bool(left)
-        for path in left:
-            shutil.rmtree(path)
-        if target.exists():
-            assert sha256_of(target) == whole
-            # The next rounds replace a whole file, or, every other time, make one anew.
-            if index % 2:
-                target.unlink()
-        config = tmp_path / "target.config.json"
-        if config.exists():
-            assert json.loads(config.read_text())["xcit_hub"]["sha256"] == whole
-    assert interrupted >= 10, "the kills came too late to prove anything"
+        print(0, file=process.stdin, flush=True)
+        calls = int(process.stdout.readline())
+        assert process.stdout.readline() == "ended with 0\n"
+        whole = sha256_of(target)
+        target.unlink()
+        interrupted = 0
+        for index in range(_KILLS):
+            print(1 + index * calls // _KILLS, file=process.stdin, flush=True)
+            assert process.stdout.readline() == f"ended with {-signal.SIGKILL}\n"
+            left = list(tmp_path.glob(".target.ckpt.*.tmp"))
+            interrupted += bool(left)
+            for path in left:
+                shutil.rmtree(path)
+            if target.exists():
+                assert sha256_of(target) == whole
+                # The next rounds replace a whole file, or, every other time, make one anew.
+                if index % 2:
+                    target.unlink()
+            config = tmp_path / "target.config.json"
+            if config.exists():
+                assert json.loads(config.read_text())["xcit_hub"]["sha256"] == whole
+        process.stdin.close()
+    assert interrupted >= _KILLS // 5, "the kills came too early or too late to prove anything"
     rewrite(source, target)
     assert sha256_of(target) == whole

@@ -534,7 +534,7 @@ _ROUTES = [
 ]
 
 
-def wait_for(condition, seconds: float = 20.0) -> None:
+def wait_for(condition, seconds: float = 600.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -45,7 +45,7 @@ def timm_logits(server, tmp_path, images, *names, check=True, ours=None):
         np.save(tmp_path / "logits0.ours.npy", ours)
     environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "timm-home")}
     command = [sys.executable, "-c", _TIMM, str(tmp_path / "images.npy"), str(tmp_path / "logits"), *names]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if not check:
         return done
     assert done.returncode == 0, done.stderr

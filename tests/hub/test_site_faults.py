@@ -216,7 +216,7 @@ def test_a_listing_that_no_hub_gives_is_one_clear_error(sites, site, store, fold
     else:  # ModelScope's client takes an answer without files for an empty model
         assert site == "modelscope"
         assert not found.files
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 600
     assert not [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
@@ -238,7 +238,7 @@ def test_a_hub_that_says_nothing_and_one_that_drips_are_left(impatient, sites, s
     with pytest.raises(HubError, match=r"cannot be reached|sent nothing"):
         store.resolve(NAME)
     sites.go_on.set()
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 600
     sites.go_on.clear()
     monkeypatch.setattr(client.guard, "PATIENCE", 1.0)
     sites.faults = [Fault(BODY[site], "drip", 0.5, 99)]
@@ -294,7 +294,7 @@ def test_a_killed_download_leaves_no_process_and_a_cache_that_the_next_one_compl
 
     sites.faults = [Fault(BODY[site], "stall", 60)]
     process = in_a_process(site, folder, FETCH)
-    wait_for(lambda: any(BODY[site].split(" ")[0] in said for said, _, _ in sites.requests), 60)
+    wait_for(lambda: any(BODY[site].split(" ")[0] in said for said, _, _ in sites.requests))
     clients = descendants_of(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -316,7 +316,7 @@ def test_a_full_disk_is_one_clear_error(sites, site, store, folder):
 
     body = f"try:\n    {FETCH}\nexcept HubError as e:\n    raise SystemExit(str(e))"
     process = in_a_process(site, folder, body, preexec_fn=limit)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "Cannot keep the file: File too large" in said
     assert "Traceback" not in said
@@ -397,7 +397,7 @@ def test_a_killed_publication_publishes_nothing_and_the_next_one_everything(site
     sites.faults = [Fault(PUT[site], "hang")]
     files = "{" + ", ".join(f"{path!r}: Path({str(file)!r})" for path, file in small.items()) + "}"
     process = in_a_process(site, folder, f"store.publish({NAME!r}, {files}, message='Publish')")
-    wait_for(lambda: any(" PUT " in said for said, _, _ in sites.requests), 60)
+    wait_for(lambda: any(" PUT " in said for said, _, _ in sites.requests))
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()

@@ -49,4 +49,4 @@ def address(source: Path) -> Iterator[str]:
         yield re.search(r"http://[\d.:]+", next(line for line in lines if "running on" in line))[0]
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(600)

@@ -23,7 +23,7 @@ _FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"),
 )
-_PATIENCE = 120  # seconds
+_PATIENCE = 600  # seconds
 
 
 class Browser:
@@ -81,7 +81,7 @@ class Browser:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(60)
+        self.process.wait(600)
         os.close(self.to_browser)
         os.close(self.from_browser)
 

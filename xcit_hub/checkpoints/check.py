@@ -30,6 +30,8 @@ class Doubts:
 
     def look(self, name: str, values: Array, *, variance: bool, smallest: float) -> None:
         """See some of a tensor's numbers; ``smallest`` is its dtype's smallest normal one."""
+        if values.size and abs(values.flat[0]) >= smallest:  # one ordinary number is enough
+            self._zeros[name] = self._denormal[name] = False
         if self._zeros.get(name, True):
             self._zeros[name] = not values.any()
         if self._denormal.get(name, True):
@@ -137,7 +139,9 @@ def all_finite(stored: Array, dtype: str) -> bool:
     """Whether stored numbers are neither NaN nor infinite."""
     if dtype == "bfloat16":
         return bool(((stored & np.uint16(0x7F80)) != 0x7F80).all())
-    return bool(np.isfinite(stored).all())
+    with np.errstate(all="ignore"):
+        total = stored.sum()  # finite only if every number is; the other way it may have overflowed
+    return bool(np.isfinite(total) or np.isfinite(stored).all())
 
 
 def _smallest_normal(dtype: str) -> float:

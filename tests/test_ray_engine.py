@@ -70,9 +70,7 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[None]:
     """The cluster that the engine starts by itself: of this machine, on loopback."""
-    with ray_engine._cluster(None, lambda _: None):
-        if int(ray.cluster_resources()["CPU"]) < 2:
-            pytest.skip("two workers take two cores")
+    with ray_engine.cluster(workers=2):
         yield
     assert not ray.is_initialized()
 

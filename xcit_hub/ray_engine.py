@@ -66,7 +66,7 @@ def answers_on_ray(
         predictor: what every worker computes with; its ``threads`` become a worker's share of the cluster's cores.
         images: files and images in shards; every worker reads them under the same absolute path.
         address: of a cluster, ``HOST:PORT`` or ``auto``; :data:`LOCAL` or None starts one of this machine alone.
-        workers: processes; by default one for two cores.
+        workers: processes; by default one for two cores of the cluster.
         stage: told in a few words what is going on.
 
     Raises:
@@ -77,7 +77,7 @@ def answers_on_ray(
         raise InputError("Ray is not installed.", where="--engine ray", fix="pip install 'xcit-hub[ray]'")
     absolute = [image if isinstance(image, Stored) else Path(os.path.abspath(image)) for image in images]  # noqa: PTH100
     names = [name_of(image, number) for number, image in enumerate(images)]
-    with _cluster(address, stage):
+    with cluster(address, workers or 1, stage):
         for position, answer in enumerate(_answers(predictor, absolute, workers, stage)):
             yield replace(answer, image=names[position])
 
@@ -231,8 +231,16 @@ def _shares(cores: int, workers: int | None) -> tuple[int, int]:
 
 
 @contextmanager
-def _cluster(address: str | None, stage: Stage) -> Iterator[None]:
-    """Join a cluster, or start one; what was started ends. Who has joined one already keeps it."""
+def cluster(address: str | None = None, workers: int = 1, stage: Stage = lambda _: None) -> Iterator[None]:
+    """Join a cluster, or start one; what was started ends. Who has joined one already keeps it.
+
+    Args:
+        address, stage: see :func:`answers_on_ray`.
+        workers: for which one of this machine has cores, even if they have to share those that there are.
+
+    Raises:
+        InputError, XcitHubError: see :func:`answers_on_ray`.
+    """
     # Both are read when Ray is imported: nothing is sent to its makers, and a cluster of our own listens on loopback.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = address in (None, LOCAL)
@@ -255,7 +263,7 @@ def _cluster(address: str | None, stage: Stage) -> Iterator[None]:
         stage("starting a cluster of this machine")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in the user's home
         with scratch_folder() as folder:
-            cores = len(os.sched_getaffinity(0))
+            cores = max(len(os.sched_getaffinity(0)), workers)
             machine = {"num_cpus": cores, "object_store_memory": _STORE, "_temp_dir": str(folder)}
             _started(address=LOCAL, include_dashboard=False, **machine, **quiet)
             try:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import typer
 from dense_twin import NAMES, SMALL, Files, Twins
 from mindspore import Tensor
 from PIL import Image
 from torch.nn import functional
+from typer.testing import CliRunner
 
 import xcit_hub
 from xcit_hub import ade20k, parity, resampling
@@ -230,16 +233,29 @@ def test_the_command_paints_what_it_can_and_says_what_it_cannot(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"0-a.png", "1-b.png"}
 
 
+def test_images_in_an_archive_are_painted_too(run_cli, file: Files, tmp_path: Path) -> None:
+    network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
+    network.save(tmp_path / "mine.safetensors")
+    Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(tmp_path / "a.png")
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(tmp_path / "a.png", "deep/a.png")
+    done = run_cli("predict", "mine.safetensors", "all.tar", "--segment", "out", "--window", "32", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["0-a.png"]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"segment": Path("out"), "csv": Path("x.csv")}, "--csv, --html and --attention are of classifiers"),
-        ({"window": "5"}, "are of segmenters"),
-        ({"segment": Path("out"), "window": "none"}, "is not a size in pixels"),
+        (["--segment", "out", "--csv", "x.csv", "--top", "3"], "--top, --csv: only of classifiers"),
+        (["--window", "5"], "--window: only of segmenters"),
+        (["--segment", "out", "--window", "none"], "is not a size in pixels"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused_before_anything_is_loaded(options: dict, says: str) -> None:
+def test_options_that_do_not_go_together_are_refused_before_anything_is_loaded(options: list[str], says: str) -> None:
     from xcit_hub.cli.predict import predict
 
+    app = typer.Typer()
+    app.command()(predict)
     with pytest.raises(InputError, match=says):
-        predict("mine.safetensors", ["a.png"], **options)
+        CliRunner().invoke(app, ["mine.safetensors", "a.png", *options], catch_exceptions=False)

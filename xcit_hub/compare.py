@@ -24,7 +24,7 @@ from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface, runtimes
 from xcit_hub.hub import config
 from xcit_hub.hub.config import ModelConfig
-from xcit_hub.hub.locate import locate
+from xcit_hub.hub.locate import locate, locate_each
 from xcit_hub.hub.network import XCiT
 from xcit_hub.hub.read import read
 from xcit_hub.junit import Case
@@ -121,6 +121,7 @@ def compare(
     *,
     dialect: DialectName | None = None,
     image_size: int | None = None,
+    ignore_fields: Sequence[str] = (),
     stage: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Compare two networks by whatever :func:`xcit_hub.load` takes: a file, a folder, an id, a timm name.
@@ -130,6 +131,7 @@ def compare(
     Args:
         dialect: for files that do not say theirs.
         image_size: side of the images both are run on; :func:`xcit_hub.parity.proof_size` of the first by default.
+        ignore_fields: fields of either's description to read as if they were not there.
         stage: told in a few words what is going on.
 
     Raises:
@@ -143,11 +145,10 @@ def compare(
             fix="Compare each of them with what it was exported from.",
         )
     if files:
-        return _of_file(first, second, Path(files[0]), dialect, image_size, stage)
+        return _of_file(first, second, Path(files[0]), dialect, image_size, ignore_fields, stage)
     sides: list[tuple[Arrays, ModelConfig]] = []
-    for name in (first, second):
-        stage(f"reading {name}")
-        located = locate(name)
+    for located in locate_each((first, second), ignore_fields=ignore_fields):
+        stage(f"reading {located.address}")
         weights, described = read(located, located.open, dialect)
         sides.append((weights.arrays(), described))
     (ours, one), (theirs, other) = sides
@@ -172,6 +173,7 @@ def _of_file(
     file: Path,
     dialect: DialectName | None,
     image_size: int | None,
+    ignore_fields: Sequence[str],
     stage: Callable[[str], None],
 ) -> Comparison:
     """Hold an exported file against a network: what it says of itself, and what each of its runtimes computes."""
@@ -180,7 +182,7 @@ def _of_file(
     found = interface.read(file)
     network = second if Path(first) == file else first
     stage(f"reading {network}")
-    located = locate(network)
+    located = locate(network, ignore_fields=ignore_fields)
     weights, described = read(located, located.open, dialect)
     preprocessing = described.preprocessing
     form = found.form(

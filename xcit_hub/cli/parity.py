@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from xcit_hub.cli.shared import console, working
+from xcit_hub.cli.shared import IgnoreField, console, working
 from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def parity(
         int | None,
         typer.Option(min=8, help="Side of the input in pixels; default 64 for names, a file's own for files."),
     ] = None,
+    ignore_field: IgnoreField = None,
     gradients: Annotated[bool, typer.Option(help="Also compare every parameter's gradient, in training mode.")] = False,
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="In which both frameworks compute.")
@@ -85,8 +86,14 @@ def parity(
                 fix="Give one network before it, and neither --gradients nor --dtype.",
             )
         with _reporting(junit, f"{wanted[0]} against {against}"):
-            _against(wanted[0], against, dialect, image_size, json_file, junit)
+            _against(wanted[0], against, dialect, image_size, ignore_field or (), json_file, junit)
         return
+    if ignore_field:
+        raise InputError(
+            "A file beside its own copy is compared without any description.",
+            where="--ignore-field",
+            fix="Leave it out, or compare two networks: --against.",
+        )
     from xcit_hub.parity import require_timm
 
     options = {"image_size": image_size, "gradients": gradients, "dtype": dtype}
@@ -135,13 +142,14 @@ def _against(
     second: str,
     dialect: DialectName | None,
     image_size: int | None,
+    ignore_fields: Sequence[str],
     json_file: Path | None,
     junit: Path | None,
 ) -> None:
     from xcit_hub.compare import compare
 
     with working("comparing") as show:
-        found = compare(first, second, dialect=dialect, image_size=image_size, stage=show)
+        found = compare(first, second, dialect=dialect, image_size=image_size, ignore_fields=ignore_fields, stage=show)
     out = console()
     out.print(_outputs(found))
     for difference in found.differences:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xcit_hub.cli.shared import (
+    Address,
     AsJson,
     CacheDir,
     Dialect,
@@ -23,6 +24,7 @@ from xcit_hub.cli.shared import (
     token_in,
     working,
 )
+from xcit_hub.errors import InputError
 
 if TYPE_CHECKING:
     from xcit_hub.prediction import Answer
@@ -48,6 +50,19 @@ def predict(
     attention: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Draw the class attention over each image, as PNG files.")
     ] = None,
+    segment: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="ID is a segmenter: paint the classes of all pixels, with a legend."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --segment: write the classes as PNG of one value a pixel."),
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="With --segment: a window that slides, 512 or 512x683, or whole.")
+    ] = None,
+    stride: Annotated[str | None, typer.Option(help="How far the window moves; two thirds of it by default.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="With --segment: names of the classes, one a line.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify images. Those that cannot be read are named; the exit code is then 1.
@@ -57,7 +72,33 @@ def predict(
         xcit-hub predict timm/xcit_tiny_12_p16_224.fb_in1k photographs/ --csv classes.csv
 
         find . -name '*.jpg' | xcit-hub predict ./mine.ckpt - --html sheet.html --attention maps
+
+        xcit-hub predict ./sem_fpn_xcit_tiny_12_p16.pth photographs/ --segment painted
     """
+    if segment is not None:
+        from xcit_hub.cli.segment import segment_images
+
+        if csv is not None or html is not None or attention is not None:
+            raise InputError(
+                "--csv, --html and --attention are of classifiers.", where="--segment", fix="Leave them out."
+            )
+        address = Address(model_id, revision, hub, cache_dir, offline, token_env, dialect)
+        segment_images(
+            address,
+            images,
+            segment,
+            masks=masks,
+            window=window,
+            stride=stride,
+            names=classes,
+            exif=exif,
+            as_json=as_json,
+        )
+        return
+    if any(option is not None for option in (masks, window, stride, classes)):
+        raise InputError(
+            "--masks, --window, --stride and --classes are of segmenters.", fix="Give --segment FOLDER, too."
+        )
     from xcit_hub.answering import Wanted, answer_all
     from xcit_hub.hub.load import load
     from xcit_hub.prediction import sources

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -36,6 +36,18 @@ IgnoreField = Annotated[
     typer.Option(help="A field of the model's description to read as if it were not there; may be given again."),
 ]
 Dialect = Annotated[str | None, typer.Option(help="paper or mindcv, where the file does not say.")]
+
+
+class Address(NamedTuple):
+    """Which model is meant, as the options say it."""
+
+    model_id: str
+    revision: str | None
+    hub: str | None
+    cache_dir: Path | None
+    offline: bool
+    token_env: str | None
+    dialect: str | None
 
 
 def token_in(variable: str | None) -> str | None:

@@ -23,7 +23,9 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on; this machine alone by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
     batch: Annotated[int, typer.Option(min=1, max=256, help="Images computed together, at most.")] = 16,
-    top: Annotated[int, typer.Option(min=1, help="Classes in an answer.")] = 5,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Classes in an answer; 5, or all where there are fewer.")
+    ] = None,
 ) -> None:
     """Answer images sent by POST to /classify; / is a page to drop one on, /health and /metrics tell how it is.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from xcit_hub import first_import  # noqa: F401  (before all else of MindSpore)
+
+# isort: split
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 

@@ -10,6 +10,7 @@ import warnings
 
 import mindspore
 import pytest
+import torch
 from dense_twin import NAMES, SMALL, Files, Twins
 from mindspore import Tensor
 
@@ -51,6 +52,16 @@ def test_a_pyramid_of_a_published_backbone_has_facebooks_maps(patch: int, twin: 
     found = [each.asnumpy() for each in network(Tensor(images))]
     theirs = twin(patch, "sem_fpn")
     assert not parity.failed_checks(found, theirs, images, lambda each, batch: each.backbone(batch))
+
+
+def test_a_published_detectors_backbone_is_a_pyramid_and_its_heads_are_left(twin: Twins, tmp_path) -> None:
+    state = {name: value for name, value in twin(16, "sem_fpn").state_dict().items() if name.startswith("backbone.")}
+    heads = ("neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight", "roi_head.mask_head.convs.0.conv.bias")
+    torch.save({"meta": {}, "state_dict": {**state, **{name: torch.ones(3) for name in heads}}}, tmp_path / "x.pth")
+    network = xcit_hub.create_model(SMALL[16], pyramid=True, pretrained=str(tmp_path / "x.pth"))
+    assert any("of another head" in note for note in network.config.provenance.notes)
+    with pytest.raises(WeightsError, match="detector's or segmenter's backbone, without a decode_head"):
+        xcit_hub.load_segmenter(str(tmp_path / "x.pth"), model=SMALL[16].name)
 
 
 def test_a_fresh_pyramid_is_reproducible_and_takes_facebooks_blocks() -> None:

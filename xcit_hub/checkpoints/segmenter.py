@@ -116,6 +116,8 @@ def _of_file(backbone: Weights) -> SegmenterWeights:
             fix="xcit_hub.load takes classifiers, and xcit_hub.create_model(…, pretrained=ID, pyramid=True) the "
             "backbones of detectors and segmenters.",
         )
+    if backbone.assumed:  # between two image sizes, which are one network here
+        backbone.notes = [note for note in backbone.notes if not note.startswith("Assumed ")]
     told = backbone.file.metadata
     head: HeadKind = "upernet" if any(name.startswith("decode_head.psp_modules.") for name in beside) else "sem_fpn"
     segmenter = Segmenter(

@@ -4,21 +4,25 @@ BIN := $(VENV)/bin
 # MindSpore logs every import otherwise.
 export GLOG_v ?= 3
 
-.PHONY: demo environment test campaigns lint types clean
+.PHONY: demo environment test campaigns docs lint types clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
 
 environment: $(VENV)/installed
 
-# Files of tests are shared out among this many processes; 0 is this one alone.
+# Tests are shared out among this many processes; 0 is this one alone.
 WORKERS ?= 2
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --durations=10 -n $(WORKERS) --dist loadfile -m "not campaign"
+	$(BIN)/python -m pytest --durations=10 -n $(WORKERS) --dist worksteal -m "not campaign"
 
 # What the tests only sample; takes half an hour more.
 campaigns: $(VENV)/installed
 	$(BIN)/python -m pytest --durations=10 -n $(WORKERS) --dist load -m campaign
+
+# The site, in site/.
+docs: $(VENV)/installed
+	DISABLE_MKDOCS_2_WARNING=true PYTHONPATH=$(CURDIR) $(BIN)/python -m mkdocs build --strict --quiet
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -34,4 +38,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-* dist build
+	rm -rf $(VENV) $(VENV)-* dist build site

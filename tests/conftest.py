@@ -15,6 +15,15 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("GLOG_v", "3")  # before MindSpore is imported, or it logs every import
+# Or MindSpore cannot be imported after onnx, see xcit_hub.exporters.
+os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # A core for each worker: threads that wait for each other on shared ones cost a third more. Tests of threads and
+    # of processes that need all cores take them, see tests/accelerated/test_cores.py.
+    cores = sorted(os.sched_getaffinity(0))
+    if 1 < len(cores) <= int(os.environ["PYTEST_XDIST_WORKER_COUNT"]):
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -58,16 +67,30 @@ def _mode_of_one_test() -> Iterator[None]:
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _memory_of_one_file() -> Iterator[None]:
-    """Hand back what a file of tests held."""
+_LEFT_MB = 300  # what tests may leave behind before it is handed back
+_held = 0
+
+
+@pytest.fixture(autouse=True)
+def _memory_of_some_tests() -> Iterator[None]:
+    """Hand back what tests held, whenever that has become much."""
+    global _held
     yield
-    hand_memory_back()
+    _held = _held or _resident_mb()
+    if _resident_mb() > _held + _LEFT_MB:
+        hand_memory_back()
+        _held = _resident_mb()
+
+
+def _resident_mb() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
 def hand_memory_back() -> None:
-    """Free what nobody holds: networks live in circles, and malloc keeps what they leave."""
+    """Free what nobody holds: networks live in circles, malloc keeps what they leave, and MindSpore its graphs."""
     gc.collect()
+    if recycle := getattr(sys.modules.get("mindspore"), "ms_memory_recycle", None):
+        recycle()
     with contextlib.suppress(OSError, AttributeError):  # glibc's own
         ctypes.CDLL(None).malloc_trim(0)
 

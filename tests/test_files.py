@@ -164,13 +164,29 @@ def test_the_folder_of_a_killed_process_goes(tmp_path: Path):
 
 
 def test_what_killed_writers_left_goes_and_nothing_else(tmp_path: Path):
-    (tmp_path / ".target.abcdefgh.tmp").write_text("half")
+    left = tmp_path / ".target.abcdefgh.tmp"
+    left.write_text("half")
     spared = [tmp_path / name for name in (".target.ABCDEFGH.tmp", "target.abcdefgh.tmp", ".tmp", ".target.tmp")]
     for path in spared:
         path.write_text("mine")
     (tmp_path / ".link.abcdefgh.tmp").symlink_to(spared[0])
     with files.atomic_write(tmp_path / "written") as stream:
         stream.write(b"x")
-        assert files.remove_unfinished(tmp_path) == [tmp_path / ".target.abcdefgh.tmp"]
+        assert files.remove_unfinished(tmp_path, dry_run=True) == [(left, 4)]
+        assert left.exists()
+        assert files.remove_unfinished(tmp_path) == [(left, 4)]
     assert (tmp_path / "written").read_text() == "x" and all(path.exists() for path in spared)
     assert files.remove_unfinished(tmp_path / "nowhere") == []
+
+
+def test_below_a_folder_it_goes_as_well_and_links_are_not_followed(tmp_path: Path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    for folder in (run / "a" / "b", elsewhere, run / ".model.onnx.abcdefgh.tmp"):
+        folder.mkdir(parents=True)
+    for file in (run / "a" / "b" / ".x.abcdefgh.tmp", elsewhere / ".y.abcdefgh.tmp"):
+        file.write_text("half")
+    (run / ".model.onnx.abcdefgh.tmp" / "model.onnx").write_text("half")
+    (run / "linked").symlink_to(elsewhere)
+    assert files.remove_unfinished(run) == [(run / ".model.onnx.abcdefgh.tmp", 4)]
+    assert files.remove_unfinished(run, below=True) == [(run / "a" / "b" / ".x.abcdefgh.tmp", 4)]
+    assert (elsewhere / ".y.abcdefgh.tmp").exists()

@@ -92,6 +92,21 @@ def test_files_folders_patterns_and_lists_name_images(images: Path, monkeypatch)
     Path("pipe").rmdir()
 
 
+def test_a_folder_stands_for_its_shards_too_and_what_is_none_is_a_problem(images: Path, tmp_path: Path) -> None:
+    import tarfile
+
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:
+        archive.add(images / "photo 3.png", "x/photo 3.png")
+    (tmp_path / "a.png").write_bytes((images / "photo 1.png").read_bytes())
+    (tmp_path / "c.tar").write_bytes(b"torn")
+    (tmp_path / "d.tgz").write_bytes(b"torn")
+    found = sources([str(tmp_path)])
+    assert [str(image) for image in found.images] == [f"{tmp_path}/a.png", f"{tmp_path}/b.tar!x/photo 3.png"]
+    assert [problem.partition(":")[0] for problem in found.problems] == [f"{tmp_path}/c.tar", f"{tmp_path}/d.tgz"]
+    assert sources([f"{tmp_path}/?.tar"]).images == found.images[1:]
+    assert sources([str(tmp_path / "c.tar")]).images == ()
+
+
 def test_the_command_prints_writes_and_exits_by_what_failed(
     model: Path, images: Path, network: Any, tmp_path: Path, run_cli
 ) -> None:
@@ -128,6 +143,8 @@ def test_the_command_refuses_in_a_sentence_and_writes_nothing(
         (("nothing*.png",), "There is no image"),
         ((photo, "--attention", "file/maps"), "Cannot write"),
         ((photo, "--top", "0"), "--top"),
+        ((photo, "--top", "99999"), "has 4 classes, and top=99999"),
+        ((photo, "--top", "5", "--attention", "maps"), "has 4 classes"),
         ((photo, "--csv", "no/where.csv"), "Cannot write"),
     ):
         done = run_cli("predict", str(model), *arguments, cwd=tmp_path)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xcit_hub.hub.network import XCiT, create_model
     from xcit_hub.hub.publish import publish, publish_to
     from xcit_hub.prediction import predict, preprocess
+    from xcit_hub.predictor import Predictor
     from xcit_hub.segmentation import segment
     from xcit_hub.variants import list_models
 
@@ -40,6 +41,7 @@ _ROOMS = {
     "load_segmenter": "xcit_hub.hub.dense",
     "load_weights": "xcit_hub.hub.load",
     "predict": "xcit_hub.prediction",
+    "Predictor": "xcit_hub.predictor",
     "preprocess": "xcit_hub.prediction",
     "publish": "xcit_hub.hub.publish",
     "publish_to": "xcit_hub.hub.publish",
@@ -48,6 +50,7 @@ _ROOMS = {
 }
 
 __all__ = [
+    "Predictor",
     "XCiT",
     "__version__",
     "attention",

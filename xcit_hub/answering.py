@@ -1,51 +1,86 @@
-"""Many images answered at once, and what is written of it: a table, a page, drawings of the attention."""
+"""Many images answered at once, and what is written of it: tables, a page, drawings of the attention."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xcit_hub._version import __version__
+from xcit_hub.data.shards import need_pyarrow
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, write_text
-from xcit_hub.prediction import Answer, answers
+from xcit_hub.prediction import Answer
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from xcit_hub.data.shards import Stored
+    from xcit_hub.exported import ExportedNetwork
     from xcit_hub.hub.network import XCiT
+    from xcit_hub.predictor import Predictor
+
+_GROUP = 4096  # answers in a row group of a Parquet table
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a network about images.
+    """What is written of answers.
 
     Args:
-        top, batch, exif: as for :func:`xcit_hub.prediction.predict`.
         csv: where a table goes: a row an image and class, one with the problem for what cannot be read.
+        parquet: where a table goes that is not there yet: a row an image, with lists of its classes.
         html: where a page goes, see :mod:`xcit_hub.contact_sheet`.
         attention: the folder for a drawing of each image, ``NUMBER-NAME.png``.
     """
 
-    top: int = 5
-    batch: int = 16
-    exif: bool = False
     csv: Path | None = None
+    parquet: Path | None = None
     html: Path | None = None
     attention: Path | None = None
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What computes the answers.
+
+    Args:
+        name: ``local``, this process; or ``ray``, the workers of a Ray cluster.
+        address, workers: see :func:`xcit_hub.ray_engine.answers_on_ray`.
+    """
+
+    name: str = "local"
+    address: str | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What :func:`answer_all` did.
+
+    Args:
+        answers: in the images' order.
+        problems: what could not be done beside the images' own problems.
+    """
+
+    answers: list[Answer]
+    problems: tuple[str, ...] = ()
+
+
 def answer_all(
-    network: XCiT,
-    images: Sequence[Path],
+    predictor: Predictor,
+    images: Sequence[Path | Stored],
     wanted: Wanted,
+    engine: Engine | None = None,
     *,
     title: str = "",
     stage: Callable[[str], None] = lambda _: None,
-) -> list[Answer]:
+) -> Answered:
     """Classify images and write what is wanted of it.
 
     Args:
@@ -53,34 +88,93 @@ def answer_all(
         stage: told how far it is.
 
     Raises:
-        InputError: the network has no classifier, or what is wanted cannot be written.
+        InputError: the engine is not one or cannot do it, the network has no classifier, or what is wanted cannot be
+            written.
+        XcitHubError: see :class:`xcit_hub.Predictor` and :func:`xcit_hub.ray_engine.answers_on_ray`.
     """
+    engine = engine or Engine()
+    _check(engine, wanted)
     drawing = wanted.html is not None or wanted.attention is not None
-    if wanted.attention is not None:
-        _make(wanted.attention)
     answered: list[Answer] = []
     drawings: dict[str, Image.Image] = {}
-    for number, answer in enumerate(answers(network, images, top=wanted.top, batch=wanted.batch, exif=wanted.exif)):
-        answered.append(answer)
-        stage(f"{number + 1:,} of {len(images):,} images")
-        if drawing and not answer.problem:
-            drawn = drawings[answer.image] = _drawn(network, images[number], wanted.exif)
-            if wanted.attention is not None:
-                with atomic_write(wanted.attention / f"{number}-{images[number].stem}.png") as target:
-                    drawn.save(target, "PNG")
+    problems: list[str] = []
+    with ExitStack() as stack:
+        add = stack.enter_context(_parquet(wanted.parquet, predictor.model)) if wanted.parquet is not None else None
+        for number, answer in enumerate(_answers(predictor, images, engine, stage)):
+            if not number and wanted.attention is not None:
+                _make(wanted.attention)
+            answered.append(answer)
+            stage(f"{number + 1:,} of {len(images):,} images")
+            if add is not None:
+                add(answer)
+            if drawing and not answer.problem:
+                try:
+                    drawn = drawings[answer.image] = _drawn(predictor.network, images[number], predictor.exif)
+                except InputError as error:  # a file that was exported without its attention, or another image by now
+                    drawing = not _is_exported(predictor)
+                    problems.append(_sentence(error))
+                    continue
+                if wanted.attention is not None:
+                    with atomic_write(wanted.attention / f"{number}-{_stem(images[number])}.png") as target:
+                        drawn.save(target, "PNG")
     if wanted.csv is not None:
         write_text(wanted.csv, _table(answered))
     if wanted.html is not None:
         from xcit_hub.contact_sheet import contact_sheet
 
-        write_text(wanted.html, contact_sheet(title, answered, drawings, exif=wanted.exif))
-    return answered
+        write_text(wanted.html, contact_sheet(title, answered, images, drawings, exif=predictor.exif))
+    return Answered(answered, tuple(problems))
 
 
-def _drawn(network: XCiT, image: Path, exif: bool) -> Image.Image:
+def _check(engine: Engine, wanted: Wanted) -> None:
+    if engine.name not in ("local", "ray"):
+        raise InputError(f"There is no engine {engine.name!r}.", where="--engine", fix="Choose local or ray.")
+    if engine.name == "local":
+        for option, value in (("--address", engine.address), ("--workers", engine.workers)):
+            if value is not None:
+                raise InputError(f"{option} is the ray engine's.", where=option, fix="Add --engine ray.")
+    elif wanted.html is not None or wanted.attention is not None:
+        raise InputError(
+            "The ray engine draws nothing.",
+            where="--html, --attention",
+            fix="Leave them out, or draw some images here.",
+        )
+    if wanted.parquet is not None:
+        need_pyarrow(wanted.parquet)
+        if os.path.lexists(wanted.parquet):
+            raise InputError(
+                "There is something already.", where=wanted.parquet, fix="Name another file, or remove it."
+            )
+
+
+def _answers(
+    predictor: Predictor, images: Sequence[Path | Stored], engine: Engine, stage: Callable[[str], None]
+) -> Iterator[Answer]:
+    if engine.name == "local":
+        return predictor.answers(images)
+    from xcit_hub.ray_engine import answers_on_ray
+
+    return answers_on_ray(predictor, images, address=engine.address, workers=engine.workers, stage=stage)
+
+
+def _drawn(network: XCiT | ExportedNetwork, image: Path | Stored, exif: bool) -> Image.Image:
     from xcit_hub.attention_maps import attention, draw_attention, seen
 
     return draw_attention(seen(network, image, exif=exif), attention(network, image, exif=exif).map())
+
+
+def _is_exported(predictor: Predictor) -> bool:
+    from xcit_hub.exported import is_exported
+
+    return is_exported(predictor.model)
+
+
+def _sentence(error: InputError) -> str:
+    return " ".join(filter(None, (error.what, error.fix, f"({error.where})" if error.where else "")))
+
+
+def _stem(image: Path | Stored) -> str:
+    return Path(str(image).replace("!", "/").replace("#", "/")).stem if not isinstance(image, Path) else image.stem
 
 
 def _table(answered: Sequence[Answer]) -> str:
@@ -93,6 +187,46 @@ def _table(answered: Sequence[Answer]) -> str:
         for rank, each in enumerate(answer.classes, 1):
             rows.writerow((answer.image, rank, each.index, each.label, f"{each.probability:.6g}", ""))
     return written.getvalue()
+
+
+@contextmanager
+def _parquet(target: Path, model: str) -> Iterator[Callable[[Answer], None]]:
+    """Give what adds an answer to a table, which stands there whole at the end, or not at all."""
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema(
+        {
+            "image": pyarrow.string(),
+            "class": pyarrow.list_(pyarrow.string()),
+            "index": pyarrow.list_(pyarrow.int64()),
+            "share": pyarrow.list_(pyarrow.float64()),
+            "problem": pyarrow.string(),
+        },
+        {"xcit_hub.version": __version__, "xcit_hub.model": Path(model).name if Path(model).is_absolute() else model},
+    )
+    waiting: list[Answer] = []
+    with atomic_write(target) as stream, pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as table:
+
+        def write() -> None:
+            columns = [
+                [answer.image for answer in waiting],
+                [[each.label for each in answer.classes] for answer in waiting],
+                [[each.index for each in answer.classes] for answer in waiting],
+                [[each.probability for each in answer.classes] for answer in waiting],
+                [answer.problem or None for answer in waiting],
+            ]
+            arrays = [pyarrow.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+            table.write_table(pyarrow.table(arrays, schema))
+            waiting.clear()
+
+        def add(answer: Answer) -> None:
+            waiting.append(answer)
+            if len(waiting) == _GROUP:
+                write()
+
+        yield add
+        write()
 
 
 def _make(folder: Path) -> None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xcit_hub.data.shards import Stored
 from xcit_hub.errors import InputError
+from xcit_hub.exported import ExportedNetwork
 from xcit_hub.prediction import preprocess
 
 if TYPE_CHECKING:
@@ -59,28 +61,28 @@ class Attention:
         return chosen
 
 
-def attention(network: XCiT, image: ImageLike | Array, *, exif: bool = False) -> Attention:
+def attention(network: XCiT | ExportedNetwork, image: ImageLike | Array, *, exif: bool = False) -> Attention:
     """Run one image through a network and return what it attends to.
 
     The network computes step by step meanwhile, in PyNative mode; it and MindSpore's mode are left as they were.
 
     Args:
-        network: a loaded network in evaluation, not a fused one.
+        network: a loaded network in evaluation, not a fused one; or a file that was exported with its attention.
         image: a PIL image or a path, prepared as the network's description says; or what is prepared already,
             (C, H, W) float32.
         exif: turn the image as its EXIF orientation says.
 
     Raises:
         InputError: the image cannot be read or does not fit the network; the network is fused, trains, or has no class
-            attention.
+            attention; the file was exported without it.
     """
-    import mindspore
-
     pixels = image if isinstance(image, np.ndarray) else preprocess(network, exif=exif)(image)
     if pixels.ndim != 3:
         raise InputError(
             f"An image of shape {pixels.shape} is not (channels, height, width).", fix="Give one image at a time."
         )
+    if isinstance(network, ExportedNetwork):
+        return Attention(*(values[0] for values in network.attention(pixels[None])))
     if network.training:
         raise InputError("The network is in training mode.", fix="Call network.set_train(False) first.")
     if not hasattr(network, "cls_attn_blocks"):
@@ -88,6 +90,8 @@ def attention(network: XCiT, image: ImageLike | Array, *, exif: bool = False) ->
             "These weights have no class attention, and a backbone attends with its channels alone.",
             fix="Load a network that classifies.",
         )
+    import mindspore
+
     plain = network.portable()
     grid: list[tuple[int, int]] = []
     with _in_pynative_mode(), ExitStack() as hooks:
@@ -133,7 +137,7 @@ def draw_attention(image: Image.Image, attention_map: Array, *, strength: float 
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def seen(network: XCiT, image: ImageLike, *, exif: bool = False) -> Image.Image:
+def seen(network: XCiT | ExportedNetwork, image: ImageLike, *, exif: bool = False) -> Image.Image:
     """Return an image as the network sees it: resized and cut, not normalised.
 
     Raises:
@@ -141,7 +145,7 @@ def seen(network: XCiT, image: ImageLike, *, exif: bool = False) -> Image.Image:
     """
     from xcit_hub.data.transforms import EvalTransform, open_image
 
-    if not hasattr(image, "convert") and not isinstance(image, str | os.PathLike):
+    if not hasattr(image, "convert") and not isinstance(image, str | os.PathLike | Stored):
         raise InputError(f"{type(image).__name__} is not an image.", fix="Give a PIL image or a path.")
     transform = EvalTransform(network.config.preprocessing, in_chans=network.config.in_chans, exif=exif)
     return transform.cut(open_image(image, transform.mode, exif=exif))

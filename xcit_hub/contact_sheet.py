@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +14,25 @@ from xcit_hub.prediction import Answer
 if TYPE_CHECKING:
     from PIL import Image
 
+    from xcit_hub.data.transforms import ImageLike
+
 _SIDE = 224  # of the images on the page, pixels
 
 
 def contact_sheet(
-    title: str, answers: Iterable[Answer], drawings: dict[str, Image.Image] | None = None, *, exif: bool = False
+    title: str,
+    answers: Iterable[Answer],
+    images: Sequence[ImageLike],
+    drawings: dict[str, Image.Image] | None = None,
+    *,
+    exif: bool = False,
 ) -> str:
     """Return a page that needs no other file.
 
     Args:
         title: its heading.
-        answers: what :func:`xcit_hub.prediction.answers` yields of files.
+        answers: what :func:`xcit_hub.prediction.answers` yields.
+        images: what they are of, in the same order.
         drawings: by an image's path, what is shown beside it.
         exif: turn images as their EXIF orientation says.
     """
@@ -33,16 +41,17 @@ def contact_sheet(
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
         Path(__file__).with_name("contact_sheet.html").read_text("utf-8")
     )
-    return page.render(title=title, rows=[_row(answer, drawings or {}, exif) for answer in answers])
+    rows = [_row(answer, image, drawings or {}, exif) for answer, image in zip(answers, images, strict=True)]
+    return page.render(title=title, rows=rows)
 
 
-def _row(answer: Answer, drawings: dict[str, Image.Image], exif: bool) -> dict[str, Any]:
+def _row(answer: Answer, image: ImageLike, drawings: dict[str, Image.Image], exif: bool) -> dict[str, Any]:
     from xcit_hub.data.transforms import open_image
 
     row: dict[str, Any] = {"answer": answer, "image": "", "drawing": ""}
     if not answer.problem:
         try:
-            shown = open_image(answer.image, "RGB", exif=exif)
+            shown = open_image(image, "RGB", exif=exif)
         except InputError:  # it was replaced since it was answered
             return row
         row["image"] = _embedded(shown)

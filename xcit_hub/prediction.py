@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from xcit_hub.data.folders import find_images, is_image, readable
+from xcit_hub.data.folders import entries, find_images, is_image, readable
+from xcit_hub.data.shards import Stored, is_shard, list_shard
 from xcit_hub.errors import InputError, WeightsError
+from xcit_hub.exported import ExportedNetwork
 from xcit_hub.hub.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from xcit_hub.data.transforms import ImageLike
     from xcit_hub.hub.network import XCiT
+
+_TOP = 5
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,13 @@ class Prediction:
     probability: float
 
 
-def preprocess(description: ModelConfig | XCiT, *, exif: bool = False) -> Callable[[ImageLike], NDArray[np.float32]]:
+def preprocess(
+    description: ModelConfig | XCiT | ExportedNetwork, *, exif: bool = False
+) -> Callable[[ImageLike], NDArray[np.float32]]:
     """Return the function that turns an image (PIL image or path) into the network's input (C, H, W), float32.
 
     Args:
-        description: a loaded network, or its ``config``.
+        description: a loaded network, or its ``config``; an exported file that takes bytes gets (H, W, C), uint8.
         exif: turn images as their EXIF orientation says; timm, whose pixels these otherwise are, does not.
 
     Raises:
@@ -59,10 +65,14 @@ def preprocess(description: ModelConfig | XCiT, *, exif: bool = False) -> Callab
             f"preprocess needs what a network was loaded with, and {type(description).__name__} has no description.",
             fix="Give it the network that xcit_hub.load returned, or that network's config.",
         )
-    transform = EvalTransform(described.preprocessing, in_chans=described.in_chans, exif=exif)
+    transform = (
+        description.preprocess(exif=exif)
+        if isinstance(description, ExportedNetwork)
+        else EvalTransform(described.preprocessing, in_chans=described.in_chans, exif=exif)
+    )
 
     def prepare(image: ImageLike) -> NDArray[np.float32]:
-        if not isinstance(image, Image.Image | str | os.PathLike):
+        if not isinstance(image, Image.Image | str | os.PathLike | Stored):
             raise InputError(
                 f"{type(image).__name__} is not an image.",
                 fix="Give a PIL image (Image.fromarray makes one) or a path.",
@@ -89,27 +99,37 @@ class Answer:
 
 @overload
 def predict(  # type: ignore[overload-overlap]  # a str is the path of one image, not several
-    network: XCiT, images: ImageLike, *, top: int = ..., batch: int = ..., exif: bool = ...
+    network: XCiT | ExportedNetwork, images: ImageLike, *, top: int | None = ..., batch: int = ..., exif: bool = ...
 ) -> list[Prediction]:
     pass
 
 
 @overload
 def predict(
-    network: XCiT, images: Iterable[ImageLike], *, top: int = ..., batch: int = ..., exif: bool = ...
+    network: XCiT | ExportedNetwork,
+    images: Iterable[ImageLike],
+    *,
+    top: int | None = ...,
+    batch: int = ...,
+    exif: bool = ...,
 ) -> list[Answer]:
     pass
 
 
 def predict(
-    network: XCiT, images: ImageLike | Iterable[ImageLike], *, top: int = 5, batch: int = 16, exif: bool = False
+    network: XCiT | ExportedNetwork,
+    images: ImageLike | Iterable[ImageLike],
+    *,
+    top: int | None = None,
+    batch: int = 16,
+    exif: bool = False,
 ) -> list[Prediction] | list[Answer]:
     """Classify one image or several, prepared as the network's description says.
 
     Args:
-        network: a loaded classifier, in eval mode.
+        network: a loaded classifier, in eval mode, or an exported one.
         images: a PIL image or the path of one; or several.
-        top: how many classes.
+        top: how many classes; 5 by default, or all where there are fewer.
         batch: how many images go through the network at once.
         exif: turn images as their EXIF orientation says.
 
@@ -123,27 +143,30 @@ def predict(
     """
     from PIL import Image
 
-    if isinstance(images, str | os.PathLike | Image.Image):
-        _refuse_unless_positive(top, "top")
+    if isinstance(images, str | os.PathLike | Image.Image | Stored):
         return classify(network, preprocess(network, exif=exif)(images)[None], top=top)[0]
     return list(answers(network, images, top=top, batch=batch, exif=exif))
 
 
 def answers(
-    network: XCiT, images: Iterable[ImageLike], *, top: int = 5, batch: int = 16, exif: bool = False
+    network: XCiT | ExportedNetwork,
+    images: Iterable[ImageLike],
+    *,
+    top: int | None = None,
+    batch: int = 16,
+    exif: bool = False,
 ) -> Iterator[Answer]:
     """Yield what :func:`predict` returns of several images, while the rest is still to come."""
-    _refuse_unless_positive(top, "top")
-    _refuse_unless_positive(batch, "batch")
+    count_of_classes(network, top)
+    refuse_unless_positive(batch, "batch")
     prepare = preprocess(network, exif=exif)
 
     def prepared(numbered: tuple[int, ImageLike]) -> tuple[str, NDArray[np.float32] | None, str]:
         number, image = numbered
-        name = readable(image) if isinstance(image, str | os.PathLike) else f"image {number}"
         try:
-            return name, prepare(image), ""
+            return name_of(image, number), prepare(image), ""
         except InputError as error:
-            return name, None, error.what
+            return name_of(image, number), None, error.what
 
     waiting = iter(enumerate(images))
     # The next batch is decoded while the network computes; Pillow lets other threads run meanwhile.
@@ -157,30 +180,39 @@ def answers(
                 yield Answer(name, () if found is None else tuple(next(classes)), problem)
 
 
+def name_of(image: ImageLike, number: int) -> str:
+    """Return what an image is called in answers: its path, or ``image N``."""
+    if isinstance(image, Stored):
+        return str(image)
+    return readable(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+
+
 @dataclass(frozen=True)
 class Sources:
     """The images that somebody named.
 
     Args:
-        images: files, in the order in which they were named; those of a folder by name.
-        problems: what was named, or lies in a folder, and cannot be an image's file: path and reason.
+        images: files and images in shards, in the order in which they were named; those of a folder by name.
+        problems: what was named, or lies in a folder, and cannot be an image's file or a shard: path and reason.
     """
 
-    images: tuple[Path, ...]
+    images: tuple[Path | Stored, ...]
     problems: tuple[str, ...]
 
 
-def sources(named: Iterable[str], lines: Iterable[str] = ()) -> Sources:
-    """Find the images that files, folders, shell patterns and ``-`` name.
+def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | None = None) -> Sources:
+    """Find the images that files, folders, shell patterns and ``-`` name, in tar archives and Parquet tables, too.
 
     Args:
-        named: paths; a folder stands for the images below it, a pattern for what it matches, ``-`` for ``lines``.
+        named: paths; a folder stands for the images below it and the shards in it, a pattern for what it matches,
+            ``-`` for ``lines``.
         lines: a path each; empty ones are passed over.
+        column: of Parquet tables, that holds the images; see :func:`xcit_hub.data.shards.list_shard`.
 
     Raises:
-        InputError: nothing is named by one of them, or nothing at all is an image.
+        InputError: nothing is named by one of them, or nothing at all is an image; or Parquet is not installed.
     """
-    images: list[Path] = []
+    images: list[Path | Stored] = []
     problems: list[str] = []
     for name in named:
         if name == "-":
@@ -188,55 +220,89 @@ def sources(named: Iterable[str], lines: Iterable[str] = ()) -> Sources:
         elif Path(name).is_dir():
             below = find_images(Path(name))
             problems += below.unreadable
-            found = below.images
+            shards = [Path(name) / entry.name for entry in entries(Path(name)) if is_shard(entry.name)]
+            found = sorted([*below.images, *shards])
         elif glob.has_magic(name) and not Path(name).exists():
             matched = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
-            found = [Path(each) for each in matched if is_image(each)]
+            found = [Path(each) for each in matched if is_image(each) or is_shard(each)]
         else:
             found = [Path(name)]
         if not found:
             raise InputError("There is no image.", where=readable(name), fix="Name images, or a folder of images.")
-        images += found
-    if not images:
+        for path in found:
+            if is_shard(path.name) and path.is_file():
+                shard = list_shard(path, column)
+                images += shard.images
+                problems += shard.problems
+            else:
+                images.append(path)
+    if not images and not problems:
         raise InputError(
-            "No image was named.", fix="Name images, folders, patterns, or - for a list on standard input."
+            "No image was named.", fix="Name images, folders, shards, patterns, or - for a list on standard input."
         )
     return Sources(tuple(images), tuple(problems))
 
 
-def _refuse_unless_positive(number: int, what: str) -> None:
+def refuse_unless_positive(number: int, what: str) -> None:
+    """Raise InputError unless a number counts something."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise InputError(f"{what}={number!r} is not a number of at least 1.", fix=f"Choose {what}=5, say.")
 
 
-def classify(network: XCiT, pixels: NDArray[np.float32], *, top: int = 5) -> list[list[Prediction]]:
+def count_of_classes(network: XCiT | ExportedNetwork, top: int | None) -> int:
+    """Return how many classes an answer has.
+
+    Raises:
+        InputError: the network has no classifier, or not so many classes.
+    """
+    if top is not None:
+        refuse_unless_positive(top, "top")
+    if network.num_classes == 0:
+        raise InputError(
+            "These weights have no classifier, and a backbone names no classes.",
+            where=network.config.provenance.source,
+            fix="Load a classifier; leave --image out on the command line.",
+        )
+    if top is not None and top > network.num_classes:
+        raise InputError(
+            f"The network has {network.num_classes:,} classes, and top={top} asks for more.",
+            where=network.config.provenance.source,
+            fix=f"Choose 1 to {network.num_classes}.",
+        )
+    return min(_TOP, network.num_classes) if top is None else top
+
+
+def classify(
+    network: XCiT | ExportedNetwork, pixels: NDArray[np.float32], *, top: int | None = None
+) -> list[list[Prediction]]:
     """Classify a batch of prepared images: the ``top`` most probable classes of each, the first one first.
 
     Args:
         pixels: (B, C, H, W) float32, as :func:`preprocess` makes them.
+        top: 5 by default, or all where there are fewer.
 
     Raises:
-        InputError: the network has no classifier.
+        InputError: the network has no classifier, or not so many classes.
         WeightsError: the logits are not finite.
     """
-    import mindspore
-
-    source = network.config.provenance.source
-    if network.num_classes == 0:
-        raise InputError(
-            "These weights have no classifier, and a backbone names no classes.",
-            where=source,
-            fix="Load a classifier; leave --image out on the command line.",
-        )
-    logits = network(mindspore.Tensor(pixels)).asnumpy().astype(np.float64)
+    count = count_of_classes(network, top)
+    logits = _logits(network, pixels).astype(np.float64)
     if not np.isfinite(logits).all():
         raise WeightsError(
             f"The network's outputs are not finite: {int((~np.isfinite(logits)).sum())} of {logits.size} logits are "
             "NaN or infinite.",
-            where=source,
+            where=network.config.provenance.source,
             fix="The weights are damaged, or of another dialect; see where they come from.",
         )
     probabilities = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities /= probabilities.sum(-1, keepdims=True)
     labels = network.config.labels or [f"class {index}" for index in range(logits.shape[-1])]
-    return [[Prediction(int(i), labels[i], float(row[i])) for i in np.argsort(-row)[:top]] for row in probabilities]
+    return [[Prediction(int(i), labels[i], float(row[i])) for i in np.argsort(-row)[:count]] for row in probabilities]
+
+
+def _logits(network: XCiT | ExportedNetwork, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    if isinstance(network, ExportedNetwork):
+        return network(pixels)
+    import mindspore
+
+    return network(mindspore.Tensor(pixels)).asnumpy()

@@ -98,7 +98,7 @@ def test_decoding_threads_change_nothing() -> None:
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core decodes one image at a time")
 def test_threads_make_images_at_the_same_time() -> None:
-    both_here = threading.Barrier(2, timeout=20)  # breaks unless two are at work at once
+    both_here = threading.Barrier(2, timeout=600)  # breaks unless two are at work at once
 
     class WaitingView(EvalView):
         def cut(self, image: Image.Image) -> Image.Image:

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from dense_twin import NAMES, SMALL, Files, Twins
 from mindspore import Tensor
 from PIL import Image
 from torch.nn import functional
+from typer.testing import CliRunner
 
 import xcit_hub
 from xcit_hub import ade20k, parity, resampling
@@ -233,13 +235,15 @@ def test_the_command_paints_what_it_can_and_says_what_it_cannot(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"segment": Path("out"), "csv": Path("x.csv")}, "--csv, --html and --attention are of classifiers"),
-        ({"window": "5"}, "are of segmenters"),
-        ({"segment": Path("out"), "window": "none"}, "is not a size in pixels"),
+        (["--segment", "out", "--csv", "x.csv", "--top", "3"], "--top, --csv: only of classifiers"),
+        (["--window", "5"], "--window: only of segmenters"),
+        (["--segment", "out", "--window", "none"], "is not a size in pixels"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused_before_anything_is_loaded(options: dict, says: str) -> None:
+def test_options_that_do_not_go_together_are_refused_before_anything_is_loaded(options: list[str], says: str) -> None:
     from xcit_hub.cli.predict import predict
 
+    app = typer.Typer()
+    app.command()(predict)
     with pytest.raises(InputError, match=says):
-        predict("mine.safetensors", ["a.png"], **options)
+        CliRunner().invoke(app, ["mine.safetensors", "a.png", *options], catch_exceptions=False)

@@ -21,7 +21,6 @@ from xcit_hub.cli.shared import (
     TokenEnv,
     console,
     print_notes,
-    token_in,
     working,
 )
 from xcit_hub.errors import InputError
@@ -29,11 +28,23 @@ from xcit_hub.errors import InputError
 if TYPE_CHECKING:
     from xcit_hub.prediction import Answer
 
+_OF_CLASSIFIERS = (
+    "top", "batch", "csv", "parquet", "html", "attention", "column", "engine", "address", "workers", "ignore_field",
+)  # fmt: skip
+_OF_SEGMENTERS = ("masks", "window", "stride", "classes")
+
 
 def predict(
-    model_id: Annotated[str, typer.Argument(metavar="ID", help="What `xcit-hub load` takes.")],
+    context: typer.Context,
+    model_id: Annotated[
+        str, typer.Argument(metavar="ID", help="What `xcit-hub load` takes, or an exported .onnx file.")
+    ],
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, shell patterns; - reads a list of files.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Files, folders, shell patterns, tar archives, Parquet tables; - reads a list of files.",
+        ),
     ],
     revision: Revision = None,
     hub: Hub = None,
@@ -42,14 +53,25 @@ def predict(
     token_env: TokenEnv = None,
     dialect: Dialect = None,
     ignore_field: IgnoreField = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes an image.")] = 5,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many classes an image; 5, or all where there are fewer.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="How many images at once.")] = 16,
     exif: Annotated[bool, typer.Option("--exif", help="Turn images as their EXIF orientation says.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write a row an image and class.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write a new table: a row an image.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page: images, bars, class attention.")] = None,
     attention: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Draw the class attention over each image, as PNG files.")
     ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Of Parquet tables: where the images are; image, bytes, jpg, jpeg, png or webp.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: the workers of a Ray cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The cluster; by default one of this machine is started.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Of the cluster; one for two cores by default.")] = None,
     segment: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="ID is a segmenter: paint the classes of all pixels, with a legend."),
@@ -73,18 +95,17 @@ def predict(
 
         find . -name '*.jpg' | xcit-hub predict ./mine.ckpt - --html sheet.html --attention maps
 
+        xcit-hub predict xcit.onnx shards/*.tar table.parquet --engine ray --address HOST:6379 --parquet classes.parquet
+
         xcit-hub predict ./sem_fpn_xcit_tiny_12_p16.pth photographs/ --segment painted
     """
+    _of_one_task(context, segments=segment is not None)
     if segment is not None:
         from xcit_hub.cli.segment import segment_images
 
-        if csv is not None or html is not None or attention is not None:
-            raise InputError(
-                "--csv, --html and --attention are of classifiers.", where="--segment", fix="Leave them out."
-            )
-        address = Address(model_id, revision, hub, cache_dir, offline, token_env, dialect)
+        segmenter = Address(model_id, revision, hub, cache_dir, offline, token_env, dialect)
         segment_images(
-            address,
+            segmenter,
             images,
             segment,
             masks=masks,
@@ -95,39 +116,56 @@ def predict(
             as_json=as_json,
         )
         return
-    if any(option is not None for option in (masks, window, stride, classes)):
-        raise InputError(
-            "--masks, --window, --stride and --classes are of segmenters.", fix="Give --segment FOLDER, too."
-        )
-    from xcit_hub.answering import Wanted, answer_all
-    from xcit_hub.hub.load import load
+    from xcit_hub.answering import Engine, Wanted, answer_all
     from xcit_hub.prediction import sources
+    from xcit_hub.predictor import Predictor
     from xcit_hub.variants import dialect as checked
 
-    wanted = Wanted(top=top, batch=batch, exif=exif, csv=csv, html=html, attention=attention)
-    found = sources(images, sys.stdin if "-" in images else ())
+    wanted = Wanted(csv=csv, parquet=parquet, html=html, attention=attention)
+    predictor = Predictor(
+        model_id,
+        top=top,
+        batch=batch,
+        exif=exif,
+        revision=revision,
+        hub=hub,
+        cache_dir=None if cache_dir is None else str(cache_dir),
+        offline=offline,
+        dialect=checked(dialect).name if dialect is not None else None,
+        ignore_fields=tuple(ignore_field or ()),
+        token_env=token_env,
+    )
+    found = sources(images, sys.stdin if "-" in images else (), column=column)
     with working("loading") as show:
-        network = load(
-            model_id,
-            revision,
-            hub=hub,
-            cache_dir=cache_dir,
-            offline=offline,
-            token=token_in(token_env),
-            dialect=checked(dialect).name if dialect is not None else None,
-            ignore_fields=ignore_field or (),
-        )
         answered = answer_all(
-            network, found.images, wanted, title=f"{model_id}, {len(found.images)} images", stage=show
+            predictor,
+            found.images,
+            wanted,
+            Engine(engine, address, workers),
+            title=f"{model_id}, {len(found.images)} images",
+            stage=show,
         )
     if as_json:
-        typer.echo(json.dumps([_record(each) for each in answered], ensure_ascii=False, indent=2))
-    elif csv is None and html is None:
-        _print(answered)
-    problems = (*found.problems, *(f"{each.image}: {each.problem}" for each in answered if each.problem))
+        typer.echo(json.dumps([_record(each) for each in answered.answers], ensure_ascii=False, indent=2))
+    elif csv is None and html is None and parquet is None:
+        _print(answered.answers)
+    unread = [f"{each.image}: {each.problem}" for each in answered.answers if each.problem]
+    problems = (*found.problems, *unread, *answered.problems)
     print_notes(problems, stderr=True)
     if problems:
-        raise typer.Exit(1 if any(not each.problem for each in answered) else 2)
+        count = len(found.problems) + len(unread)
+        if count:
+            console(stderr=True).print(f"{count:,} not answered, {len(answered.answers) - len(unread):,} answered")
+        raise typer.Exit(1 if any(not each.problem for each in answered.answers) else 2)
+
+
+def _of_one_task(context: typer.Context, *, segments: bool) -> None:
+    """Refuse the options of the other task."""
+    sources = {name: context.get_parameter_source(name) for name in (_OF_CLASSIFIERS if segments else _OF_SEGMENTERS)}
+    refused = [f"--{name.replace('_', '-')}" for name, source in sources.items() if source and source.name != "DEFAULT"]
+    if refused:
+        whose, fix = ("classifiers", "Leave it out.") if segments else ("segmenters", "Give --segment FOLDER, too.")
+        raise InputError(f"{', '.join(refused)}: only of {whose}.", where="xcit-hub predict", fix=fix)
 
 
 def _record(answer: Answer) -> dict[str, object]:

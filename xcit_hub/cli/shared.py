@@ -70,7 +70,7 @@ def console(*, stderr: bool = False) -> Console:
 
     made = Console(stderr=stderr, highlight=False, soft_wrap=True)
     if not made.is_terminal:
-        made.width = 240  # a pipe has no edge to cut names at
+        made.width = 1 << 16  # a pipe has no edge to cut a table at
     return made
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xcit_hub.cli.shared import IgnoreField, print_notes
 from xcit_hub.errors import InputError
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def evaluate(
     compare: Annotated[
         Reference | None, typer.Option(help="Evaluate timm's network with the same weights on the same images.")
     ] = None,
+    ignore_field: IgnoreField = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -150,9 +152,11 @@ def evaluate(
     if model is not None and model.startswith("-"):
         words, model = [model, *words], None
     if task is Task.segment:
-        if config is not None or compare is not None:
+        if config is not None or compare is not None or ignore_field:
             raise InputError(
-                "--config and --compare are of classifiers.", where="--task segment", fix="Leave them out."
+                "--config, --compare and --ignore-field are of classifiers.",
+                where="--task segment",
+                fix="Leave them out.",
             )
         from xcit_hub.cli.segment import evaluate_segmenter
 
@@ -170,12 +174,19 @@ def evaluate(
     classes: Sequence[str] | None
     if model is None:
         recipe = load_recipe(config, flags)
+        if ignore_field:
+            raise InputError(
+                "A checkpoint of a recipe has no description.",
+                where="--ignore-field",
+                fix="Leave it out, or name a model: xcit-hub eval ID.",
+            )
         stored = stored_network(recipe)
         network, digest, classes = stored.network, stored.digest, stored.classes
     else:
         from xcit_hub.hub.load import load
 
-        loaded = load(model, dialect=flags.get("dialect"))
+        loaded = load(model, dialect=flags.get("dialect"), ignore_fields=ignore_field or ())
+        print_notes(loaded.config.provenance.notes, stderr=True)
         network, digest, classes = loaded, loaded.config.provenance.sha256, loaded.config.labels
         recipe = load_recipe(config, {**settings_of(loaded, loaded.config.preprocessing), **flags})
     report = score(

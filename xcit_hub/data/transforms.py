@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from xcit_hub.data.shards import Stored
 from xcit_hub.errors import InputError
 from xcit_hub.variants import Preprocessing
 
@@ -27,7 +28,7 @@ _RESAMPLING = {
 _CROP_MODES = ("center", "squash", "border")
 _MOST_PIXELS = 178_956_970  # where Pillow, too, takes an image for an attack
 
-ImageLike = Image.Image | str | os.PathLike[str]
+ImageLike = Image.Image | str | os.PathLike[str] | Stored
 
 
 class EvalTransform:
@@ -130,6 +131,8 @@ def open_image(image: ImageLike, mode: Literal["RGB", "L"], *, exif: bool = Fals
     """
     if isinstance(image, Image.Image):
         return _in_mode(image, mode, exif, "the image")
+    if isinstance(image, Stored):
+        return _decoded(io.BytesIO(image.read()), str(image), mode, exif)
     return _decoded(image, image, mode, exif)
 
 
@@ -157,8 +160,9 @@ def _decoded(
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         if isinstance(error, InputError):
             raise
+        said = str(error).partition(" <_io.BytesIO")[0]  # which is an address
         raise InputError(
-            f"Cannot read the image: {error}.", where=name, fix="Give a whole JPEG, PNG, WebP or similar file."
+            f"Cannot read the image: {said}.", where=name, fix="Give a whole JPEG, PNG, WebP or similar file."
         ) from error
 
 

@@ -74,7 +74,7 @@ class _Graph:
 
     def _initializer(self, name: str, array: Array) -> str:
         if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def rename(self, old: str, new: str) -> None:
@@ -207,8 +207,13 @@ class _Builder:
         """Positions 1 … side → sines and cosines (side, channels), in float32."""
         graph = self.graph
         frequencies = np.float32(10000.0) ** (2.0 * np.arange(channels // 2) / channels).astype(np.float32)
-        one, scalar = graph.number(1, "int64"), graph.node("Squeeze", side, name=f"{axis}/side")
-        count = graph.node("Range", one, graph.node("Add", scalar, one, name=f"{axis}/end"), one, name=f"{axis}/range")
+        if self.form.image_size is None:
+            one, scalar = graph.number(1, "int64"), graph.node("Squeeze", side, name=f"{axis}/side")
+            end = graph.node("Add", scalar, one, name=f"{axis}/end")
+            count = graph.node("Range", one, end, one, name=f"{axis}/range")
+        else:  # onnxruntime (1.32) refuses the range where the batch is fixed as well
+            known = _grid(self.form, self.architecture)["yx".index(axis)]
+            count = graph.integers(*range(1, known + 1))
         place = graph.node("Cast", count, name=f"{axis}/place", to=TensorProto.FLOAT)
         length = graph.node("Cast", side, name=f"{axis}/length", to=TensorProto.FLOAT)
         length = graph.node("Add", length, graph.number(_POSITION_EPSILON, "float32"), name=f"{axis}/length_epsilon")

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from xcit_hub.data.transforms import decode_rgb
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.prediction import classify, preprocess
+from xcit_hub.prediction import classify, count_of_classes, preprocess
 from xcit_hub.serve.batching import Batcher, BusyError
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ class Served:
     classify: Callable[[NDArray[np.float32]], Sequence[Sequence[Prediction]]]
 
 
-def served(name: str, network: XCiT, *, top: int = 5) -> Served:
+def served(name: str, network: XCiT, *, top: int | None = None) -> Served:
     """Describe a loaded network to :func:`application`; it is fused, and computes nothing else afterwards."""
+    count = count_of_classes(network, top)
     prepare, fused = preprocess(network), network.fuse()
     config = network.config
     facts = {"architecture": config.architecture, "dialect": config.dialect, "classes": config.num_classes}
@@ -75,7 +76,7 @@ def served(name: str, network: XCiT, *, top: int = 5) -> Served:
         name,
         facts,
         lambda body: prepare(decode_rgb(_bounded(body), "the image")),
-        lambda pixels: classify(fused, pixels, top=top),
+        lambda pixels: classify(fused, pixels, top=count),
     )
 
 

@@ -1,0 +1,174 @@
+"""An exported ONNX file at work: onnxruntime computes, and all else is read from what the file says of itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xcit_hub.checkpoints.strings import PREPROCESSING
+from xcit_hub.data.transforms import EvalTransform, ImageLike, open_image
+from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.hub.config import ModelConfig, Provenance, preprocessing_from_metadata
+from xcit_hub.variants import DIALECTS
+
+Array = NDArray[Any]
+
+SUFFIX = ".onnx"
+ATTENTION = ("attention.classes", "attention.class_token", "attention.channels")
+"""Outputs of a file that was exported with its attention, see :class:`xcit_hub.attention_maps.Attention`."""
+
+_REDO = "Export it again: xcit-hub export ID {name}."
+
+
+class ExportedNetwork:
+    """A classifier in an ONNX file of ``xcit-hub export``, for prediction alone.
+
+    Args:
+        path: the file.
+        threads: with which onnxruntime computes; as many as cores by default.
+
+    Attributes:
+        config: what the file says of itself.
+        num_classes: columns of its logits.
+
+    Raises:
+        InputError: there is no such file, it does not classify, does not say how it wants its images, or onnxruntime is
+            not installed or cannot read it.
+    """
+
+    training = False
+
+    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError("There is no such file.", where=path, fix="Check the path.")
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise InputError("onnxruntime is not installed.", where=path, fix="pip install 'xcit-hub[onnx]'")
+        self._session = _session(self.path, threads)
+        facts = self._session.get_modelmeta().custom_metadata_map
+        inputs, outputs = self._session.get_inputs(), {each.name: each for each in self._session.get_outputs()}
+        if "logits" not in outputs or len(outputs["logits"].shape) != 2:
+            raise self._unfit(f"The file does not classify images: its outputs are {', '.join(outputs)}")
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise self._unfit("The file does not take a batch of images")
+        if PREPROCESSING not in facts:
+            raise self._unfit(f"The file does not say how it wants its images: it has no {PREPROCESSING}")
+        self.outputs = tuple(outputs)
+        self._input = inputs[0].name
+        self._uint8 = inputs[0].type == "tensor(uint8)"
+        sides = [side if isinstance(side, int) else None for side in inputs[0].shape]
+        self._batch = sides[0]
+        height, width, channels = (sides[axis] for axis in ((1, 2, 3) if self._uint8 else (2, 3, 1)))
+        preprocessing = preprocessing_from_metadata(facts[PREPROCESSING], path, channels)
+        own = preprocessing.size
+        preprocessing = replace(preprocessing, image_size=height or own[0], image_width=width or own[1])
+        labels = _labels(facts, path)
+        columns = outputs["logits"].shape[1]
+        self.num_classes = columns if isinstance(columns, int) else len(labels)
+        if labels and len(labels) != self.num_classes:
+            raise self._unfit(f"The file names {len(labels)} classes and has {self.num_classes}")
+        dialect = facts.get("xcit_hub.dialect")
+        if dialect not in DIALECTS:
+            raise self._unfit(f"The file's dialect is {dialect!r}, which is not one of them")
+        self.config = ModelConfig(
+            architecture=facts.get("xcit_hub.architecture", "unknown"),
+            dialect=dialect,
+            num_classes=self.num_classes,
+            in_chans=channels or 3,
+            preprocessing=preprocessing,
+            labels=labels,
+            provenance=Provenance(source=str(path)),
+        )
+
+    def _unfit(self, sentence: str) -> InputError:
+        return InputError(f"{sentence}.", where=self.path, fix=_REDO.format(name=self.path.name))
+
+    def preprocess(self, *, exif: bool = False) -> Callable[[ImageLike], Array]:
+        """Return what turns an image into the file's input: (C, H, W) float32, or (H, W, C) uint8."""
+        transform = EvalTransform(self.config.preprocessing, in_chans=self.config.in_chans, exif=exif)
+        if not self._uint8:
+            return transform
+        height, width = self.config.preprocessing.size
+
+        def cut(image: ImageLike) -> Array:
+            pixels = transform.cut(open_image(image, transform.mode, exif=exif))
+            return np.asarray(pixels).reshape(height, width, self.config.in_chans)
+
+        return cut
+
+    def __call__(self, pixels: Array) -> NDArray[np.float32]:
+        """Map a batch of inputs to logits (B, classes)."""
+        return self.run(pixels, ("logits",))[0]
+
+    def attention(self, pixels: Array) -> tuple[NDArray[np.float32], ...]:
+        """Map a batch of inputs to :data:`ATTENTION`: (B, L, h, Hp, Wp), (B, L, h) and (B, D, h, d, d).
+
+        Raises:
+            InputError: the file was exported without it.
+        """
+        if not set(ATTENTION) <= set(self.outputs):
+            raise InputError(
+                "The file was exported without its attention.",
+                where=self.path,
+                fix=f"Export it with it: xcit-hub export ID {self.path.name} --attention.",
+            )
+        return tuple(self.run(pixels, ATTENTION))
+
+    def run(self, pixels: Array, outputs: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Compute some outputs of any number of images; a file of a fixed batch is filled up.
+
+        Raises:
+            InputError: onnxruntime refuses the images.
+        """
+        size = self._batch or len(pixels)
+        found: list[list[Array]] = []
+        for first in range(0, len(pixels), size):
+            part = pixels[first : first + size]
+            filled = np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])
+            try:
+                values = self._session.run(list(outputs), {self._input: np.ascontiguousarray(filled)})
+            except Exception as error:  # onnxruntime's own classes have no common one
+                raise InputError(f"onnxruntime refuses the images: {_first_line(error)}", where=self.path) from error
+            found.append([value[: len(part)] for value in values])
+        return [np.concatenate(values) for values in zip(*found, strict=True)]
+
+
+def is_exported(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of an exported file, and not of a checkpoint or an id."""
+    return os.fspath(name).endswith(SUFFIX)
+
+
+def _session(path: Path, threads: int | None) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.log_severity_level = 4  # what is wrong is raised as well
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes have no common one
+        raise XcitHubError(
+            f"onnxruntime cannot read the file: {_first_line(error)}", where=path, fix=_REDO.format(name=path.name)
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["it said nothing"])[0]
+
+
+def _labels(facts: Mapping[str, str], where: object) -> tuple[str, ...]:
+    try:
+        labels = json.loads(facts.get("xcit_hub.labels", "[]"))
+    except (ValueError, RecursionError):
+        labels = None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise InputError("xcit_hub.labels of the file is not a list of names.", where=where)
+    return tuple(labels)

@@ -1,0 +1,232 @@
+"""A classifier that travels: what every worker of a cluster is given, and what ``xcit-hub predict`` runs on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from xcit_hub.data.shards import COLUMNS, Encoded
+from xcit_hub.errors import InputError
+from xcit_hub.exported import ExportedNetwork, is_exported
+from xcit_hub.hub import address
+from xcit_hub.prediction import Answer, answers, refuse_unless_positive
+from xcit_hub.variants import DialectName, dialect
+
+if TYPE_CHECKING:
+    from xcit_hub.data.transforms import ImageLike
+    from xcit_hub.hub.network import XCiT
+
+_PATHS = ("path", "file", "filename")
+_ADDED = ("class", "index", "share", "problem")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Classifies columns of images.
+
+    It holds where a network is, not a network, and can therefore be pickled; the network is built at first use, once a
+    process. Ray Data takes it as it is, as an instance or as a class::
+
+        dataset.map_batches(xcit_hub.Predictor("timm/xcit_tiny_12_p16_224.fb_in1k"))
+        dataset.map_batches(xcit_hub.Predictor, fn_constructor_kwargs={"model": "xcit.onnx"}, compute=…)
+
+    Args:
+        model: what :func:`xcit_hub.load` takes, or an ONNX file of ``xcit-hub export``. Paths become absolute.
+        top: classes of an answer; 5 by default, or all where there are fewer.
+        batch: how many images go through the network at once.
+        exif: turn images as their EXIF orientation says.
+        column: where the images are; by default the first of image, bytes, jpg, jpeg, png, webp, path, file, filename.
+        revision, hub, cache_dir, offline, dialect, ignore_fields: as for :func:`xcit_hub.load`.
+        token_env: the environment variable that holds the hub's token, in the process that loads.
+        threads: with which it computes; as many as cores by default.
+
+    Raises:
+        InputError, UnknownNameError: an option has no meaning.
+    """
+
+    model: str
+    top: int | None = None
+    batch: int = 16
+    exif: bool = False
+    column: str | None = None
+    revision: str | None = None
+    hub: str | None = None
+    cache_dir: str | None = None
+    offline: bool = False
+    dialect: DialectName | None = None
+    ignore_fields: tuple[str, ...] = ()
+    token_env: str | None = None
+    threads: int | None = None
+
+    _LOADING: ClassVar = (
+        "model", "revision", "hub", "cache_dir", "offline", "dialect", "ignore_fields", "token_env", "threads",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for name in ("top", "threads"):
+            if (number := getattr(self, name)) is not None:
+                refuse_unless_positive(number, name)
+        refuse_unless_positive(self.batch, "batch")
+        if self.dialect is not None:
+            dialect(self.dialect)
+        # Workers stand in folders of their own.
+        settled = {"model": _settled(os.fspath(self.model), self.hub), "ignore_fields": tuple(self.ignore_fields)}
+        for name in ("hub", "cache_dir"):
+            if (place := getattr(self, name)) is not None:
+                settled[name] = str(Path(place).absolute()) if Path(place).exists() else os.fspath(place)
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def network(self) -> XCiT | ExportedNetwork:
+        """The network, in eval mode; one for all predictors of the process that name it alike.
+
+        Raises:
+            HubError, WeightsError, InputError: see :func:`xcit_hub.load`; it is raised again at the next use.
+        """
+        key = (os.getpid(), *(getattr(self, name) for name in self._LOADING))  # a fork's threads are not there
+        with _lock:
+            if key not in _networks:
+                _networks[key] = self._build()
+            return _networks[key]
+
+    def _build(self) -> XCiT | ExportedNetwork:
+        if is_exported(self.model):
+            for name in ("revision", "hub", "dialect"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"An exported file has no {name}.", where=self.model, fix=f"Leave out --{name}.")
+            return ExportedNetwork(self.model, threads=self.threads)
+        from xcit_hub.hub.load import load
+
+        with _cores(self.threads):
+            network = load(
+                self.model,
+                self.revision,
+                hub=self.hub,
+                cache_dir=self.cache_dir,
+                offline=self.offline,
+                token=_token(self.token_env),
+                dialect=self.dialect,
+                ignore_fields=self.ignore_fields,
+            )
+            if self.threads is not None:  # threads are counted when they are first needed
+                side = network.architecture.patch_size
+                answer = network(_tensor(np.zeros((2, network.in_chans, side, side), np.float32)))
+                answer.asnumpy()
+        return network
+
+    def answers(self, images: Iterable[ImageLike]) -> Iterator[Answer]:
+        """Yield an answer an image, in their order, those that cannot be read among them.
+
+        Raises:
+            InputError, WeightsError: see :func:`xcit_hub.predict` and :attr:`network`.
+        """
+        return answers(self.network, images, top=self.top, batch=self.batch, exif=self.exif)
+
+    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Map columns to columns: what came in without the images' bytes and pixels, and an answer a row.
+
+        Args:
+            columns: of equal lengths, lists or arrays. An image is a path, the bytes of a file, ``{"bytes": …}`` as in
+                Hugging Face's data sets, a PIL image, or uint8 pixels (H, W) or (H, W, C).
+
+        Returns:
+            The columns that came in, but for the images unless they are paths; ``class``, ``index`` and ``share``, the
+            most probable class first, an array each (str, int64, float64; empty where there is a problem); ``problem``.
+
+        Raises:
+            InputError: there is no column of images, or one of the answers' names is taken; and as :meth:`answers`.
+        """
+        column = self._column(columns)
+        taken = [name for name in _ADDED if name in columns]
+        if taken:
+            raise InputError(f"There is a column {taken[0]!r} already.", fix="Rename it.")
+        values = list(columns[column])
+        are_paths = all(isinstance(value, str | os.PathLike) for value in values)
+        found = list(self.answers([_image(value, number) for number, value in enumerate(values)]))
+        kept = {name: values for name, values in columns.items() if name != column or are_paths}
+        return {
+            **kept,
+            "class": [np.array([each.label for each in answer.classes], str) for answer in found],
+            "index": [np.array([each.index for each in answer.classes], np.int64) for answer in found],
+            "share": [np.array([each.probability for each in answer.classes], np.float64) for answer in found],
+            "problem": np.array([answer.problem for answer in found], object),
+        }
+
+    def _column(self, columns: Mapping[str, Any]) -> str:
+        wanted = (*COLUMNS, *_PATHS) if self.column is None else (self.column,)
+        for name in wanted:
+            if name in columns:
+                return name
+        raise InputError(
+            f"There is no column of images: {', '.join(columns) or 'no column at all'}.",
+            fix=f"Name it: column=…; by itself one of {', '.join(wanted)} is taken.",
+        )
+
+
+_networks: dict[tuple[Any, ...], XCiT | ExportedNetwork] = {}
+_lock = Lock()
+
+
+def _settled(model: str, hub: object) -> str:
+    """Return an id as it was given, and a path as an absolute one."""
+    if is_exported(model):
+        return str(Path(model).expanduser().absolute())
+    if hub is None:
+        found = address.parse(model)
+        if found.store == address.LOCAL:
+            return str(Path(found.name).absolute())
+    return model
+
+
+def _token(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise InputError(f"The variable {variable} is not set.", where="token_env", fix="Export it.")
+    return os.environ[variable]
+
+
+def _tensor(values: Any) -> Any:
+    import mindspore
+
+    return mindspore.Tensor(values)
+
+
+def _image(value: Any, number: int) -> ImageLike:
+    from PIL import Image
+
+    if isinstance(value, Mapping):
+        value = value.get("bytes")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return Encoded(f"image {number}", bytes(value))
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.size:
+        pixels = value[..., 0] if value.ndim == len("HWC") and value.shape[-1] == 1 else value
+        if pixels.ndim == len("HW") or (pixels.ndim == len("HWC") and pixels.shape[-1] in (3, 4)):
+            return Image.fromarray(np.ascontiguousarray(pixels))
+    return value  # what is not an image is answered so
+
+
+@contextmanager
+def _cores(threads: int | None) -> Iterator[None]:
+    """Let what counts the cores count so many; the threads that it makes may run on all of them afterwards."""
+    cores: set[int] | None = os.sched_getaffinity(0) if threads is not None else None
+    if cores is None or threads is None or threads >= len(cores):
+        yield
+        return
+    os.sched_setaffinity(0, sorted(cores)[:threads])
+    try:
+        yield
+    finally:
+        for task in os.listdir("/proc/self/task"):  # noqa: PTH208  (names alone)
+            try:
+                os.sched_setaffinity(int(task), cores)
+            except OSError:  # it has ended since
+                continue

@@ -15,7 +15,7 @@ from xcit_hub._version import __version__
 from xcit_hub.data.shards import need_pyarrow
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, write_text
-from xcit_hub.prediction import Answer
+from xcit_hub.prediction import Answer, stem_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -115,7 +115,7 @@ def answer_all(
                     problems.append(_sentence(error))
                     continue
                 if wanted.attention is not None:
-                    with atomic_write(wanted.attention / f"{number}-{_stem(images[number])}.png") as target:
+                    with atomic_write(wanted.attention / f"{number}-{stem_of(images[number])}.png") as target:
                         drawn.save(target, "PNG")
     if wanted.csv is not None:
         write_text(wanted.csv, _table(answered))
@@ -171,10 +171,6 @@ def _is_exported(predictor: Predictor) -> bool:
 
 def _sentence(error: InputError) -> str:
     return " ".join(filter(None, (error.what, error.fix, f"({error.where})" if error.where else "")))
-
-
-def _stem(image: Path | Stored) -> str:
-    return Path(str(image).replace("!", "/").replace("#", "/")).stem if not isinstance(image, Path) else image.stem
 
 
 def _table(answered: Sequence[Answer]) -> str:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from xcit_hub.data.folders import readable
+from xcit_hub.data.shards import Stored
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, read_bounded
+from xcit_hub.prediction import name_of, stem_of
 from xcit_hub.segmenters import Window
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class Segmented:
 
 def segment_all(
     network: XCiTSegmenter,
-    images: Sequence[Path],
+    images: Sequence[Path | Stored],
     *,
     painted: Path | None = None,
     masks: Path | None = None,
@@ -90,14 +92,14 @@ def segment_all(
             _make(folder)
     colours = palette(network.config.labels, network.num_classes)
     answered: list[Segmented] = []
-    for number, path in enumerate(images):
+    for number, source in enumerate(images):
         try:
-            image, classes = _segmented(network, path, window, exif)
+            image, classes = _segmented(network, source, window, exif)
         except InputError as error:
-            answered.append(Segmented(readable(path), (), error.what))
+            answered.append(Segmented(name_of(source, number), (), error.what))
         else:
-            answered.append(Segmented(readable(path), _shares(network, classes)))
-            name = f"{number}-{path.stem}.png"
+            answered.append(Segmented(name_of(source, number), _shares(network, classes)))
+            name = f"{number}-{stem_of(source)}.png"
             if painted is not None:
                 _save(with_legend(paint(image, classes, colours), answered[-1].shares, colours), painted / name)
             if masks is not None:
@@ -159,7 +161,7 @@ def _segmented(
     from xcit_hub.data.scenes import scene
     from xcit_hub.models import windows
 
-    if not isinstance(image, Image.Image | str | os.PathLike):
+    if not isinstance(image, Image.Image | str | os.PathLike | Stored):
         raise InputError(f"{type(image).__name__} is not an image.", fix="Give a PIL image or a path.")
     slides = network.window if window is None else None if window == "whole" else window
     opened = scene(image, network.config.preprocessing, in_chans=network.in_chans, exif=exif)

@@ -207,6 +207,22 @@ def test_images_that_cannot_be_segmented_are_named_and_the_rest_is_done(file: Fi
     assert (xcit_hub.segment(network, image) != xcit_hub.segment(network, image, window="whole")).any()
 
 
+def test_images_of_an_archive_are_segmented_too(file: Files, tmp_path: Path) -> None:
+    import tarfile
+
+    from xcit_hub.prediction import sources
+
+    network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
+    network.config = replace(network.config, preprocessing=replace(network.config.preprocessing, image_size=48))
+    image = _images(tmp_path / "in")[0]
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        shard.add(image, "deep/a.png")
+    (found,) = segment_all(network, sources([str(tmp_path / "shard.tar")]).images, masks=tmp_path / "masks")
+    (mask,) = (tmp_path / "masks").iterdir()
+    assert mask.name == "0-a.png" and "shard.tar" in found.image
+    assert (np.asarray(Image.open(mask)) == xcit_hub.segment(network, image)).all()
+
+
 def test_outputs_that_are_not_finite_are_not_painted(file: Files) -> None:
     network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
     network.parameters_dict()["decode_head.conv_seg.bias"].set_data(Tensor(np.full(7, np.inf, np.float32)))

@@ -6,6 +6,7 @@ import hashlib
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,36 @@ def test_what_somebody_is_writing_stays(tmp_path: Path):
         assert files.remove_stale(tmp_path) == []
         (folder / "x").write_text("x")
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_a_file_is_held_until_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Another process looks for stale ones at the worst moment."""
+    replace = Path.replace
+    removed: list[object] = []
+
+    def late(self: Path, target: Path) -> Path:
+        removed.extend(files.remove_stale(tmp_path, ".target.", ".tmp"))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    files.write_text(tmp_path / "target", "whole")
+    assert removed == []
+    assert (tmp_path / "target").read_text() == "whole"
+
+
+def test_a_folder_that_is_gone_before_it_is_held_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make, made = tempfile.mkdtemp, []
+
+    def robbed(*args: object, **options: object) -> str:
+        made.append(make(*args, **options))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", robbed)
+    with files.scratch_folder(tmp_path) as folder:
+        assert folder == Path(made[1]) and folder.is_dir()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_folder_of_a_killed_process_goes(tmp_path: Path):

@@ -56,8 +56,11 @@ def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterat
                 stream.truncate()
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(mode)
-        temporary.replace(path)
+            temporary.chmod(mode)
+            if fcntl is not None:  # while it is locked: another process would take it for a stale one
+                temporary.replace(path)
+        if fcntl is None:  # Windows renames no open file
+            temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -83,7 +86,10 @@ def scratch_folder(parent: Path | None = None, prefix: str = SCRATCH, suffix: st
     remove_stale(parent, prefix, suffix)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
-        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # it was taken for a stale one
+            continue
         _lock(handle)
         if folder.exists():  # else it was taken for a stale one before it was locked
             break

@@ -187,11 +187,6 @@ def name_of(image: ImageLike, number: int) -> str:
     return readable(image) if isinstance(image, str | os.PathLike) else f"image {number}"
 
 
-def stem_of(image: Path | Stored) -> str:
-    """Return what a file made of an image is called after: its name without folders, shard and suffix."""
-    return image.stem if isinstance(image, Path) else Path(str(image).replace("!", "/").replace("#", "/")).stem
-
-
 @dataclass(frozen=True)
 class Sources:
     """The images that somebody named.

@@ -14,7 +14,6 @@ from xcit_hub.data.folders import readable
 from xcit_hub.data.shards import Stored
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, read_bounded
-from xcit_hub.prediction import name_of, stem_of
 from xcit_hub.segmenters import Window
 
 if TYPE_CHECKING:
@@ -92,14 +91,15 @@ def segment_all(
             _make(folder)
     colours = palette(network.config.labels, network.num_classes)
     answered: list[Segmented] = []
-    for number, source in enumerate(images):
+    for number, given in enumerate(images):
+        called = str(given) if isinstance(given, Stored) else readable(given)
         try:
-            image, classes = _segmented(network, source, window, exif)
+            image, classes = _segmented(network, given, window, exif)
         except InputError as error:
-            answered.append(Segmented(name_of(source, number), (), error.what))
+            answered.append(Segmented(called, (), error.what))
         else:
-            answered.append(Segmented(name_of(source, number), _shares(network, classes)))
-            name = f"{number}-{stem_of(source)}.png"
+            answered.append(Segmented(called, _shares(network, classes)))
+            name = f"{number}-{given.stem}.png"
             if painted is not None:
                 _save(with_legend(paint(image, classes, colours), answered[-1].shares, colours), painted / name)
             if masks is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -246,6 +247,17 @@ def test_the_command_paints_what_it_can_and_says_what_it_cannot(
     assert [Path(each["image"]).stem for each in told if "problem" in each] == ["broken", "c"]
     assert "7 classes have no names" in done.stderr and told[0]["classes"][0]["class"].startswith("class ")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"0-a.png", "1-b.png"}
+
+
+def test_images_in_an_archive_are_painted_too(run_cli, file: Files, tmp_path: Path) -> None:
+    network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
+    network.save(tmp_path / "mine.safetensors")
+    Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(tmp_path / "a.png")
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(tmp_path / "a.png", "deep/a.png")
+    done = run_cli("predict", "mine.safetensors", "all.tar", "--segment", "out", "--window", "32", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["0-a.png"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The site builds strictly, fetches nothing from elsewhere, leads only to what is there, and tells every public name."""
+"""The site builds strictly, fetches nothing from elsewhere, leads only to what is there, and tells all public names."""
 
 from __future__ import annotations
 

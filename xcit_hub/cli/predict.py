@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from xcit_hub.prediction import Answer
 
 _OF_CLASSIFIERS = (
-    "top", "batch", "csv", "parquet", "html", "attention", "column", "engine", "address", "workers", "ignore_field",
+    "top", "batch", "csv", "parquet", "html", "attention", "engine", "address", "workers", "ignore_field",
 )  # fmt: skip
 _OF_SEGMENTERS = ("masks", "window", "stride", "classes")
 
@@ -112,6 +112,7 @@ def predict(
             window=window,
             stride=stride,
             names=classes,
+            column=column,
             exif=exif,
             as_json=as_json,
         )

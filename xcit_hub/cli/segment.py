@@ -53,6 +53,7 @@ def segment_images(
     window: str | None,
     stride: str | None,
     names: Path | None,
+    column: str | None,
     exif: bool,
     as_json: bool,
 ) -> None:
@@ -61,7 +62,7 @@ def segment_images(
     from xcit_hub.segmentation import parse_window, segment_all
 
     slides = parse_window(window, stride)
-    found = sources(named, sys.stdin if "-" in named else ())
+    found = sources(named, sys.stdin if "-" in named else (), column=column)
     with working("loading") as show:
         network = load(address, names)
         answered = segment_all(

@@ -107,6 +107,7 @@ def test_an_image_without_a_cell_of_stride_32_is_refused_in_one_sentence(size, p
         ({"out_indices": (0, 1, 1, 3)}, "four blocks"),
         ({"depth": 3}, "3 blocks"),
         ({"patch_size": 4, "strides": (1, 2, 2)}, "patches of 16 or 8"),
+        ({"patch_size": 8, "strides": (1, 2, 2, 2)}, "by strides of 2"),
         ({"features_only": True}, "neither a classifier"),
         ({"num_classes": 5}, "neither a classifier"),
         ({"global_pool": "avg"}, "neither a classifier"),

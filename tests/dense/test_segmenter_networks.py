@@ -25,7 +25,7 @@ _HEADS: tuple[HeadKind, ...] = ("sem_fpn", "upernet")
 @pytest.mark.parametrize("head", _HEADS)
 @pytest.mark.parametrize("patch", [16, 8])
 def test_a_published_segmenters_file_gives_mmsegmentations_values(
-    patch: int, head: HeadKind, twin: Twins, file: Files, operations: None
+    patch: int, head: HeadKind, twin: Twins, file: Files
 ) -> None:
     network = xcit_hub.load_segmenter(str(file(patch, head)), model=SMALL[patch].name)
     images = parity.random_images(1, 3, 81, 112)  # sides that no level halves evenly
@@ -36,7 +36,9 @@ def test_a_published_segmenters_file_gives_mmsegmentations_values(
 
 
 @pytest.mark.parametrize("form", ["portable", "fuse"])
-def test_other_forms_and_graph_mode_give_the_same_values(form: str, twin: Twins, file: Files) -> None:
+def test_forms_without_compiled_code_and_folded_and_graph_mode_give_the_same_values(
+    form: str, twin: Twins, file: Files
+) -> None:
     network = xcit_hub.load_segmenter(str(file(16, "upernet")), model=SMALL[16].name)
     images = parity.random_images(1, 3, 48, 64)
     mindspore.set_context(mode=mindspore.GRAPH_MODE)

@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # MindSpore logs every import otherwise.
 export GLOG_v ?= 3
 
-.PHONY: demo environment test campaigns lint types clean
+.PHONY: demo environment test campaigns docs lint types clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -20,6 +20,10 @@ test: $(VENV)/installed
 campaigns: $(VENV)/installed
 	$(BIN)/python -m pytest --durations=10 -n $(WORKERS) --dist load -m campaign
 
+# The site, in site/.
+docs: $(VENV)/installed
+	DISABLE_MKDOCS_2_WARNING=true PYTHONPATH=$(CURDIR) $(BIN)/python -m mkdocs build --strict --quiet
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,4 +38,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-* dist build
+	rm -rf $(VENV) $(VENV)-* dist build site

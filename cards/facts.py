@@ -136,6 +136,11 @@ class CardYaml(MindSporeHubFields, _Strict):
         """
         return read_yaml(path, cls)
 
+    @staticmethod
+    def template() -> str:
+        """Return a ``card.yaml`` to fill in: every field, with an example."""
+        return Path(__file__).with_name("templates").joinpath("card.yaml").read_text(encoding="utf-8")
+
 
 class Facts(_Strict):
     """Everything one card says.

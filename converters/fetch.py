@@ -9,6 +9,8 @@ from pathlib import Path
 from xcit_hub.errors import HubError, XcitHubError
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, checkpoint
 
+_TIMM = "timm/"
+
 
 def source_file(source: str | os.PathLike[str]) -> tuple[Path, str | None]:
     """Return the file that a source means, fetching it if it is a published name, and the model it must then be.
@@ -17,7 +19,7 @@ def source_file(source: str | os.PathLike[str]) -> tuple[Path, str | None]:
         HubError: it cannot be fetched, or is published in no place a program may fetch from.
     """
     path = Path(source)
-    name = os.fspath(source)
+    name = os.fspath(source).removeprefix(_TIMM)  # as `xcit-hub load` takes it, too
     if path.exists() or (name not in CHECKPOINTS and name not in ARCHITECTURES):
         return path, None
     entry = checkpoint(name)

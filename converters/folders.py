@@ -13,7 +13,7 @@ from xcit_hub.checkpoints.checkpoint import SUFFIXES, shard_index_of
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.rewrite import Progress
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.files import sha256_of
+from xcit_hub.files import read_bounded, sha256_of
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def convert_all(
 # Suffixes that some writers use for, or put behind, those of the formats.
 _OTHERS = (".th", ".pkl", ".tar")
 _INDEX = ".index.json"
+_LARGEST_REPORT = 64 << 20
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -107,13 +108,14 @@ def _report_path(target: Path) -> Path:
 
 
 def _done_before(source: Path, target: Path, options: Options) -> bool:
+    # Decides only whether there is work: a conversion hashes what it reads itself.
     try:
-        report = json.loads(_report_path(target).read_text("utf-8"))
+        report = json.loads(read_bounded(_report_path(target), _LARGEST_REPORT))
         return bool(
             report["options"] == asdict(options)
             and report["source"]["sha256"] == sha256_of(source)
             and report["target"]["sha256"] == sha256_of(target)
             and (report["parity"] is None or report["parity"]["passed"])
         )
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, XcitHubError):
         return False

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("GLOG_v", "3")  # before MindSpore is imported, or it logs every import
+# Or MindSpore cannot be imported after onnx, see xcit_hub.exporters.
+os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # A core for each worker: threads that wait for each other on shared ones cost a third more. Tests of threads and

@@ -6,6 +6,7 @@ import hashlib
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,36 @@ def test_what_somebody_is_writing_stays(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
+def test_a_file_is_held_until_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Another process looks for stale ones at the worst moment."""
+    replace = Path.replace
+    removed: list[object] = []
+
+    def late(self: Path, target: Path) -> Path:
+        removed.extend(files.remove_stale(tmp_path, ".target.", ".tmp"))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    files.write_text(tmp_path / "target", "whole")
+    assert removed == []
+    assert (tmp_path / "target").read_text() == "whole"
+
+
+def test_a_folder_that_is_gone_before_it_is_held_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make, made = tempfile.mkdtemp, []
+
+    def robbed(*args: object, **options: object) -> str:
+        made.append(make(*args, **options))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", robbed)
+    with files.scratch_folder(tmp_path) as folder:
+        assert folder == Path(made[1]) and folder.is_dir()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_folder_of_a_killed_process_goes(tmp_path: Path):
     code = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom xcit_hub.files import scratch_folder\n"
@@ -164,13 +195,29 @@ def test_the_folder_of_a_killed_process_goes(tmp_path: Path):
 
 
 def test_what_killed_writers_left_goes_and_nothing_else(tmp_path: Path):
-    (tmp_path / ".target.abcdefgh.tmp").write_text("half")
+    left = tmp_path / ".target.abcdefgh.tmp"
+    left.write_text("half")
     spared = [tmp_path / name for name in (".target.ABCDEFGH.tmp", "target.abcdefgh.tmp", ".tmp", ".target.tmp")]
     for path in spared:
         path.write_text("mine")
     (tmp_path / ".link.abcdefgh.tmp").symlink_to(spared[0])
     with files.atomic_write(tmp_path / "written") as stream:
         stream.write(b"x")
-        assert files.remove_unfinished(tmp_path) == [tmp_path / ".target.abcdefgh.tmp"]
+        assert files.remove_unfinished(tmp_path, dry_run=True) == [(left, 4)]
+        assert left.exists()
+        assert files.remove_unfinished(tmp_path) == [(left, 4)]
     assert (tmp_path / "written").read_text() == "x" and all(path.exists() for path in spared)
     assert files.remove_unfinished(tmp_path / "nowhere") == []
+
+
+def test_below_a_folder_it_goes_as_well_and_links_are_not_followed(tmp_path: Path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    for folder in (run / "a" / "b", elsewhere, run / ".model.onnx.abcdefgh.tmp"):
+        folder.mkdir(parents=True)
+    for file in (run / "a" / "b" / ".x.abcdefgh.tmp", elsewhere / ".y.abcdefgh.tmp"):
+        file.write_text("half")
+    (run / ".model.onnx.abcdefgh.tmp" / "model.onnx").write_text("half")
+    (run / "linked").symlink_to(elsewhere)
+    assert files.remove_unfinished(run) == [(run / ".model.onnx.abcdefgh.tmp", 4)]
+    assert files.remove_unfinished(run, below=True) == [(run / "a" / "b" / ".x.abcdefgh.tmp", 4)]
+    assert (elsewhere / ".y.abcdefgh.tmp").exists()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -122,6 +125,14 @@ def test_a_bare_architecture_means_the_first_tag_as_in_timm() -> None:
 
     for name in variants.TIMM_ARCHITECTURES:
         assert variants.checkpoint(name).name == f"{name}.{get_pretrained_cfg(name).tag}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_closest_of_a_set_are_the_same_in_every_run(seed: int) -> None:
+    code = "from xcit_hub.errors import closest; print(closest('ImageNet2021', {'imagenet2012', 'ImageNet2012'}))"
+    environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "did you mean ImageNet2012?\n"
 
 
 def test_unknown_names_are_answered_with_the_closest() -> None:

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from converters.convert import convert
     from xcit_hub.attention_maps import attention, draw_attention
     from xcit_hub.deploy import export
+    from xcit_hub.hub.dense import create_segmenter, load_segmenter
     from xcit_hub.hub.load import load, load_weights
     from xcit_hub.hub.locate import info
     from xcit_hub.hub.network import XCiT, create_model
     from xcit_hub.hub.publish import publish, publish_to
     from xcit_hub.prediction import predict, preprocess
     from xcit_hub.predictor import Predictor
+    from xcit_hub.segmentation import segment
     from xcit_hub.variants import list_models
 
 # public name → the room it stands in
@@ -30,17 +32,20 @@ _ROOMS = {
     "attention": "xcit_hub.attention_maps",
     "convert": "converters.convert",
     "create_model": "xcit_hub.hub.network",
+    "create_segmenter": "xcit_hub.hub.dense",
     "draw_attention": "xcit_hub.attention_maps",
     "export": "xcit_hub.deploy",
     "info": "xcit_hub.hub.locate",
     "list_models": "xcit_hub.variants",
     "load": "xcit_hub.hub.load",
+    "load_segmenter": "xcit_hub.hub.dense",
     "load_weights": "xcit_hub.hub.load",
     "predict": "xcit_hub.prediction",
     "Predictor": "xcit_hub.predictor",
     "preprocess": "xcit_hub.prediction",
     "publish": "xcit_hub.hub.publish",
     "publish_to": "xcit_hub.hub.publish",
+    "segment": "xcit_hub.segmentation",
     "XCiT": "xcit_hub.hub.network",
 }
 
@@ -51,16 +56,19 @@ __all__ = [
     "attention",
     "convert",
     "create_model",
+    "create_segmenter",
     "draw_attention",
     "export",
     "info",
     "list_models",
     "load",
+    "load_segmenter",
     "load_weights",
     "predict",
     "preprocess",
     "publish",
     "publish_to",
+    "segment",
 ]
 
 

@@ -115,7 +115,7 @@ def answer_all(
                     problems.append(_sentence(error))
                     continue
                 if wanted.attention is not None:
-                    with atomic_write(wanted.attention / f"{number}-{_stem(images[number])}.png") as target:
+                    with atomic_write(wanted.attention / f"{number}-{images[number].stem}.png") as target:
                         drawn.save(target, "PNG")
     if wanted.csv is not None:
         write_text(wanted.csv, _table(answered))
@@ -171,10 +171,6 @@ def _is_exported(predictor: Predictor) -> bool:
 
 def _sentence(error: InputError) -> str:
     return " ".join(filter(None, (error.what, error.fix, f"({error.where})" if error.where else "")))
-
-
-def _stem(image: Path | Stored) -> str:
-    return Path(str(image).replace("!", "/").replace("#", "/")).stem if not isinstance(image, Path) else image.stem
 
 
 def _table(answered: Sequence[Answer]) -> str:

@@ -24,15 +24,19 @@ from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface, runtimes
 from xcit_hub.hub import config
 from xcit_hub.hub.config import ModelConfig
-from xcit_hub.hub.locate import locate
+from xcit_hub.hub.locate import locate, locate_each
 from xcit_hub.hub.network import XCiT
 from xcit_hub.hub.read import read
+from xcit_hub.junit import Case
 from xcit_hub.parity import Distance
 from xcit_hub.parity.networks import our_outputs
 from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
     from xcit_hub.exporters.proof import FileProof
+
+KINDS = ("description", "preprocessing", "tensor", "output")
+"""What two networks can differ in."""
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -44,7 +48,7 @@ class Difference:
     """One thing in which two networks differ.
 
     Args:
-        kind: ``description``, ``preprocessing``, ``tensor`` or ``output``.
+        kind: one of :data:`KINDS`.
         what: the field, tensor, block or output.
         how: in a few words, the first network's side before the second's.
     """
@@ -93,6 +97,17 @@ class Comparison:
         """Return the comparison as plain JSON values."""
         return {"format": 1, "equal": self.equal, **asdict(self)}
 
+    def cases(self) -> tuple[Case, ...]:
+        """Return a case of a JUnit report for each kind of thing that two networks can differ in."""
+        left_out = {}
+        if any(Path(name).suffix in interface.RUNTIMES for name in (self.first, self.second)):
+            left_out["tensor"] = "an exported file has no tensors to hold against the network's"
+        if not self.outputs:
+            left_out["output"] = "the tensors have other names or shapes, so nothing was computed"
+        of = f"{self.first} against {self.second}"
+        failures = {kind: "\n".join(str(each) for each in self.differences if each.kind == kind) for kind in KINDS}
+        return tuple(Case(of, kind, failures[kind], skipped=left_out.get(kind, "")) for kind in KINDS)
+
     def __str__(self) -> str:
         if self.equal:
             return f"{self.first} and {self.second} are equal"
@@ -106,6 +121,7 @@ def compare(
     *,
     dialect: DialectName | None = None,
     image_size: int | None = None,
+    ignore_fields: Sequence[str] = (),
     stage: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Compare two networks by whatever :func:`xcit_hub.load` takes: a file, a folder, an id, a timm name.
@@ -115,6 +131,7 @@ def compare(
     Args:
         dialect: for files that do not say theirs.
         image_size: side of the images both are run on; :func:`xcit_hub.parity.proof_size` of the first by default.
+        ignore_fields: fields of either's description to read as if they were not there.
         stage: told in a few words what is going on.
 
     Raises:
@@ -128,11 +145,10 @@ def compare(
             fix="Compare each of them with what it was exported from.",
         )
     if files:
-        return _of_file(first, second, Path(files[0]), dialect, image_size, stage)
+        return _of_file(first, second, Path(files[0]), dialect, image_size, ignore_fields, stage)
     sides: list[tuple[Arrays, ModelConfig]] = []
-    for name in (first, second):
-        stage(f"reading {name}")
-        located = locate(name)
+    for located in locate_each((first, second), ignore_fields=ignore_fields):
+        stage(f"reading {located.address}")
         weights, described = read(located, located.open, dialect)
         sides.append((weights.arrays(), described))
     (ours, one), (theirs, other) = sides
@@ -157,6 +173,7 @@ def _of_file(
     file: Path,
     dialect: DialectName | None,
     image_size: int | None,
+    ignore_fields: Sequence[str],
     stage: Callable[[str], None],
 ) -> Comparison:
     """Hold an exported file against a network: what it says of itself, and what each of its runtimes computes."""
@@ -165,7 +182,7 @@ def _of_file(
     found = interface.read(file)
     network = second if Path(first) == file else first
     stage(f"reading {network}")
-    located = locate(network)
+    located = locate(network, ignore_fields=ignore_fields)
     weights, described = read(located, located.open, dialect)
     preprocessing = described.preprocessing
     form = found.form(
@@ -243,7 +260,7 @@ def _described(one: ModelConfig, other: ModelConfig) -> Iterator[Difference]:
             )
     for name in ("dialect", "num_classes", "in_chans", "global_pool"):
         yield from _field("description", name, getattr(one, name), getattr(other, name))
-    if one.labels != other.labels:
+    if one.labels and other.labels and one.labels != other.labels:  # a bare file names none
         at = next((i for i, pair in enumerate(zip(one.labels, other.labels, strict=False)) if len({*pair}) > 1), None)
         how = f"{len(one.labels)} and {len(other.labels)} names"
         yield Difference("description", "labels", how + (f", the first to differ is {at}" if at is not None else ""))

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from xcit_hub.errors import InputError
 from xcit_hub.exporters.writing import check_target, write
-from xcit_hub.files import sha256_of
 from xcit_hub.hub.address import LOCAL
 from xcit_hub.hub.exporting import FORMAT, Dtype, for_mindir, form_of, metadata_of
 from xcit_hub.hub.locate import locate
@@ -49,6 +48,7 @@ class Exported:
         metadata: what the file says of itself.
         proofs: what each runtime found, as plain JSON values.
         not_proven: why there is no proof by a runtime, by its name.
+        notes: what was not used of the source, and whatever else its reader has to know.
     """
 
     source: str
@@ -59,6 +59,7 @@ class Exported:
     metadata: dict[str, str]
     proofs: tuple[dict[str, Any], ...]
     not_proven: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; labels stay in the file."""
@@ -75,6 +76,7 @@ def export(
     cache_dir: PathLike | None = None,
     offline: bool = False,
     dialect: DialectName | None = None,
+    ignore_fields: Sequence[str] = (),
     features: Sequence[int] = (),
     headless: bool = False,
     attention: bool = False,
@@ -92,7 +94,7 @@ def export(
 
     Args:
         source: any id, address, folder or file that :func:`xcit_hub.load` takes.
-        revision, hub, cache_dir, offline, dialect: as for :func:`xcit_hub.load`.
+        revision, hub, cache_dir, offline, dialect, ignore_fields: as for :func:`xcit_hub.load`.
         features: blocks whose maps (B, C, Hp, Wp) are wanted in place of logits; negative ones count from the end.
         headless: leave the classifier out; the output is the pooled features (B, C).
         attention: give what :func:`xcit_hub.attention` does as well, of every image of a batch; the outputs are
@@ -114,7 +116,9 @@ def export(
     path = Path(target)
     check_target(path)
     stage("reading the source")
-    located = locate(os.fspath(source), revision, hub=hub, cache_dir=cache_dir, offline=offline)
+    located = locate(
+        os.fspath(source), revision, hub=hub, cache_dir=cache_dir, offline=offline, ignore_fields=ignore_fields
+    )
     weights, config = read(located, located.open, dialect)
     if weights.kind in ("dense", "features"):
         raise InputError(
@@ -144,12 +148,13 @@ def export(
     return Exported(
         source=str(located.address),
         files=written.files,
-        sha256=sha256_of(path),
+        sha256=written.sha256,
         format="onnx" if path.suffix == ".onnx" else "mindir",
         form=asdict(form),
         metadata=metadata,
         proofs=tuple(found.as_dict() for found in written.proofs),
         not_proven=written.not_proven,
+        notes=config.provenance.notes,
     )
 
 

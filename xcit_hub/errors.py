@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 
 class XcitHubError(Exception):
@@ -68,7 +68,7 @@ def closest(name: str, known: Iterable[str], count: int = 3) -> str:
     Case and the kind of dash do not count. The same name comes first, then those that go on where ``name`` ends.
     """
     plain: dict[str, str] = {}
-    for entry in known:
+    for entry in sorted(known) if isinstance(known, Set) else known:  # a set's order differs from run to run
         plain.setdefault(_plain(entry), entry)
     meant = _plain(name)
     begun = [entry for entry in plain if entry.startswith(meant) and len(meant) > 2]

@@ -56,8 +56,11 @@ def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterat
                 stream.truncate()
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(mode)
-        temporary.replace(path)
+            temporary.chmod(mode)
+            if fcntl is not None:  # while it is locked: another process would take it for a stale one
+                temporary.replace(path)
+        if fcntl is None:  # Windows renames no open file
+            temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -83,7 +86,10 @@ def scratch_folder(parent: Path | None = None, prefix: str = SCRATCH, suffix: st
     remove_stale(parent, prefix, suffix)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
-        handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # it was taken for a stale one
+            continue
         _lock(handle)
         if folder.exists():  # else it was taken for a stale one before it was locked
             break
@@ -95,32 +101,46 @@ def scratch_folder(parent: Path | None = None, prefix: str = SCRATCH, suffix: st
         os.close(handle)
 
 
-def remove_stale(parent: Path, prefix: str = SCRATCH, suffix: str = "") -> list[Path]:
-    """Remove this user's temporary files and folders of that name which nobody holds; return what is gone."""
+def remove_stale(parent: Path, prefix: str = SCRATCH, suffix: str = "") -> list[tuple[Path, int]]:
+    """Remove this user's temporary files and folders of that name which nobody holds; return what, and its bytes."""
     return _remove_unheld(_named(parent, prefix, suffix))
 
 
-def remove_unfinished(folder: Path) -> list[Path]:
-    """Remove what killed processes left of files that :func:`atomic_write` was writing there; return what is gone."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        return _remove_unheld([folder / entry.name for entry in entries if _UNFINISHED.fullmatch(entry.name)])
-    return []
+def remove_unfinished(folder: Path, *, below: bool = False, dry_run: bool = False) -> list[tuple[Path, int]]:
+    """Remove what killed processes left of files that they were writing there (:func:`atomic_write`, exports).
+
+    Args:
+        below: in every folder below it, too; links are not followed.
+        dry_run: remove nothing.
+
+    Returns:
+        What is gone, or would be, and its bytes.
+    """
+    found = []
+    for place, folders, names in os.walk(folder):
+        left = [name for name in (*folders, *names) if _UNFINISHED.fullmatch(name)]
+        found += [Path(place, name) for name in left]
+        folders[:] = [name for name in folders if name not in left] if below else []
+    return _remove_unheld(found, dry_run=dry_run)
 
 
-def _remove_unheld(paths: Iterable[Path]) -> list[Path]:
+def _remove_unheld(paths: Iterable[Path], *, dry_run: bool = False) -> list[tuple[Path, int]]:
     removed = []
     for path in paths:
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
                 state = os.fstat(handle)
-                if state.st_uid != os.geteuid() or not _lock(handle, wait=False):
+                is_folder = stat.S_ISDIR(state.st_mode)
+                is_left = is_folder or stat.S_ISREG(state.st_mode)
+                if not is_left or state.st_uid != os.geteuid() or not _lock(handle, wait=False):
                     continue
-                if stat.S_ISDIR(state.st_mode):
+                inside = [each.lstat().st_size for each in path.rglob("*")] if is_folder else [state.st_size]
+                if is_folder and not dry_run:
                     shutil.rmtree(path)
-                elif stat.S_ISREG(state.st_mode):
+                elif not dry_run:
                     path.unlink()
-                removed.append(path)
+                removed.append((path, sum(inside)))
             finally:
                 os.close(handle)
     return removed

@@ -5,12 +5,24 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
 from xcit_hub.errors import XcitHubError
+
+# What a function's argument is called in a piece of advice → what its option is.
+_OPTIONS = (
+    (r"ignore_fields=\[[^\]]*\], (?=--ignore-field)", ""),
+    (r"ignore_fields \((--ignore-field)\)", r"\1"),
+    (r"token=,? or (?=--token-env)", ""),
+    (r"\boffline=True\b", "--offline"),
+    (r"\bcache_dir\b", "--cache-dir"),
+    (r"\bdialect='([\w-]+)'", r"--dialect \1"),
+    (r"\bhub=(?=FOLDER\b)", "--hub "),
+)
 
 
 class _Answers:
@@ -54,6 +66,7 @@ def _exit_code(command: Callable[[], object]) -> int:
         # Typer ends every command this way, after it has printed what was wrong with the arguments.
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except XcitHubError as error:
+        error.fix = None if error.fix is None else in_options(error.fix)
         if _Answers.are_json:
             answer = {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
             sys.stderr.write(json.dumps(answer, ensure_ascii=False) + "\n")
@@ -70,6 +83,13 @@ def _exit_code(command: Callable[[], object]) -> int:
         traceback.print_exc()
         return 70
     return 0
+
+
+def in_options(advice: str) -> str:
+    """Return a piece of advice in the words of the command line, where it has a function's."""
+    for argument, option in _OPTIONS:
+        advice = re.sub(argument, option, advice)
+    return advice
 
 
 def _silence_frameworks() -> None:

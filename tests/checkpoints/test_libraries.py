@@ -1,4 +1,4 @@
-"""Files that the libraries of the families wrote (fixtures/write_with_libraries.py): read, and computed as they do."""
+"""Files that the libraries of the families wrote (fixtures/write_with_*.py): read, and computed as they do."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.beside import Reason
 from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.checkpoints.weights import load
+from xcit_hub.errors import CheckpointError
 
 FIXTURES = Path(__file__).with_name("fixtures")
 FAMILIES = {
@@ -24,6 +25,7 @@ FAMILIES = {
     "lightning.ckpt": "timm",
     "old_timm.pth.tar": "timm",
     "transformers.safetensors": "timm",
+    "paddlevit.safetensors": "paddlevit",
 }
 
 
@@ -79,6 +81,13 @@ def test_robustbenchs_normalisation_and_strides_give_its_own_logits():
 def test_lightnings_and_timms_first_files_give_their_logits():
     for name in ("lightning.ckpt", "old_timm.pth.tar"):
         assert_computes(xcit_hub.load(FIXTURES / name), image(64), facts(name)["logits"])
+
+
+def test_paddlevits_network_gives_its_logits_and_paddles_own_file_is_refused_by_its_name():
+    assert_computes(xcit_hub.load(FIXTURES / "paddlevit.safetensors"), image(64), facts("paddlevit")["logits"])
+    with pytest.raises(CheckpointError, match="not a checkpoint: it is a PaddlePaddle") as caught:
+        checkpoint.read(FIXTURES / "paddlevit.pdparams")
+    assert "as .safetensors with Paddle" in caught.value.fix
 
 
 def test_what_transformers_saves_is_read_with_its_configuration(tmp_path: Path):

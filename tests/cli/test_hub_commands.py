@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import xcit_hub
 from xcit_hub.cli.app import app
-from xcit_hub.errors import HubError
+from xcit_hub.errors import HubError, InputError
 from xcit_hub.variants import list_models
 
 
@@ -109,6 +109,18 @@ def test_the_cache_is_listed_verified_and_pruned(run, server, nano_timm, tmp_pat
     assert "damaged" in run("cache", "verify", code=1)
 
 
+def test_what_a_killed_run_left_is_pruned_where_it_was_written(run, tmp_path):
+    left = tmp_path / "runs" / "first" / ".epoch-3.ckpt.abcdefgh.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_text("half")
+    named = [str(tmp_path / "runs"), "--cache-dir", str(tmp_path / "cache")]
+    assert json.loads(run("cache", "prune", *named, "--dry-run", "--json"))["removed"] == [str(left)]
+    assert str(left) in run("cache", "prune", *named)
+    assert list(left.parent.iterdir()) == []
+    with pytest.raises(InputError, match="not a folder"):
+        run("cache", "prune", str(tmp_path / "nowhere"))
+
+
 def test_mistakes_exit_2_with_one_message_and_no_traceback(run_cli, tmp_path):
     for arguments in (
         ["load", "xcit_tinny_12_p16_224"],
@@ -120,3 +132,17 @@ def test_mistakes_exit_2_with_one_message_and_no_traceback(run_cli, tmp_path):
         assert "Traceback" not in done.stderr
         assert "do:" in done.stderr
     assert not (tmp_path / "hub").exists()
+
+
+def test_a_list_without_a_match_says_so(run, tmp_path):
+    (tmp_path / "hub").mkdir()
+    for arguments, said in (
+        (["xcit_tinny*"], "no architecture matches 'xcit_tinny*'; did you mean xcit_tiny"),
+        (["zzz", "--pretrained"], "no published checkpoint matches 'zzz'"),
+        (["--hub", str(tmp_path / "hub")], "there is no XCiT model in"),
+        (["a*", "--hub", str(tmp_path / "hub")], "no XCiT model in"),
+    ):
+        done = CliRunner().invoke(app, ["list", *arguments], env={"COLUMNS": "200"})
+        assert (done.exit_code, done.stdout) == (0, "")
+        assert said in done.stderr
+        assert json.loads(run("list", *arguments, "--json")) == []

@@ -10,8 +10,9 @@ import pytest
 
 from xcit_hub import parity, variants
 from xcit_hub.errors import XcitHubError
-from xcit_hub.exporters import onnx_file, onnx_graph, runtimes
+from xcit_hub.exporters import onnx_file, onnx_graph, runtimes, writing
 from xcit_hub.exporters.form import Form
+from xcit_hub.files import sha256_of
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.variants import DIALECTS
 
@@ -32,6 +33,28 @@ def test_large_weights_stand_beside_the_model_and_answer_alike(tmp_path: Path, m
     image = parity.random_images(1, 3, 32, 32)
     first, second = (runtimes.run("onnxruntime", files[0], [image])[0]["logits"] for files in (whole, parts))
     assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_weights_beside_a_model_of_ours_go_with_it_and_strangers_stay(tmp_path: Path, is_ours) -> None:
+    target, arrays = tmp_path / "x.onnx", parity.random_weights(parameter_shapes(SHORT))
+    told = {"xcit_hub.architecture": "short"} if is_ours else {}
+    former = onnx_graph.build(arrays, SHORT, DIALECTS["paper"], Form(), told)
+    assert len(onnx_file.write(former, target, largest=1000)) == 2
+    done = writing.write(target, arrays, SHORT, "paper", Form(), {}, proof=False)
+    assert [path.name for path in done.files] == ["x.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.onnx"] + (["x.onnx.data"] * (not is_ours))
+    assert done.sha256 == sha256_of(target)
+
+
+def test_what_is_called_like_the_weights_of_no_model_stays(tmp_path: Path) -> None:
+    target, arrays = tmp_path / "x.onnx", parity.random_weights(parameter_shapes(SHORT))
+    for former in (None, b"not a model", b""):
+        (tmp_path / "x.onnx.data").write_bytes(b"a stranger's")
+        if former is not None:
+            target.write_bytes(former)
+        writing.write(target, arrays, SHORT, "paper", Form(), {}, proof=False)
+        assert (tmp_path / "x.onnx.data").read_bytes() == b"a stranger's"
 
 
 def test_every_runtime_calls_the_outputs_alike(tmp_path: Path, model) -> None:

@@ -231,3 +231,78 @@ def test_what_a_description_says_of_the_published_file_is_listed() -> None:
     assert {f"provenance.{name}" for name in ("revision", "sha256", "verified")} == set(
         config.from_json(json.dumps(record)).unused
     )
+
+
+def _entry(folder: Path, nano_timm: dict[str, bytes], **apart: object) -> Path:
+    """An entry with both descriptions, where config.json says something else at ``apart``'s places."""
+    described = config.of_architecture(NANO, "paper", num_classes=10)
+    record = json.loads(timm_config.write(described))
+    for place, value in apart.items():
+        inner = record
+        *outer, name = place.split("__")
+        for step in outer:
+            inner = inner.setdefault(step, {})
+        inner[name] = value
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(record))
+    (folder / "xcit_hub.json").write_text(described.to_json())
+    (folder / "model.safetensors").write_bytes(nano_timm["model.safetensors"])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("architecture", "xcit_nano_12_p8_224", "patch_size is 16 and 8"),
+        ("architecture", f"{NANO}_mindcv", "dialect is paper and mindcv"),
+        ("num_classes", 1000, "num_classes is 10 and 1000"),
+        ("label_names", [str(index) for index in range(10)], "labels"),
+        ("model_args__global_pool", "avg", "global_pool is token and avg"),
+        ("model_args__tokens_norm", True, "tokens_norm is False and True"),
+        ("pretrained_cfg__input_size", [3, 256, 256], "preprocessing.image_size is 224 and 256"),
+        ("pretrained_cfg__crop_pct", 0.5, "preprocessing.crop_pct is 1.0 and 0.5"),
+        ("pretrained_cfg__crop_mode", "squash", "preprocessing.crop_mode is center and squash"),
+        ("pretrained_cfg__interpolation", "bilinear", "preprocessing.interpolation is bicubic and bilinear"),
+        ("pretrained_cfg__mean", [0.5, 0.5, 0.5], "preprocessing.mean is"),
+        ("pretrained_cfg__std", [0.5, 0.5, 0.5], "preprocessing.std is"),
+    ],
+)
+def test_two_descriptions_that_contradict_each_other_are_refused_by_field(
+    place, value, said, tmp_path, nano_timm
+) -> None:
+    entry = _entry(tmp_path / "entry", nano_timm, **{place: value})
+    with pytest.raises(XcitHubError, match="contradict each other") as caught:
+        xcit_hub.info(str(entry))
+    assert said in str(caught.value)
+    ours_alone = xcit_hub.info(str(entry), ignore_fields=["config.json"])
+    assert ours_alone.config == config.of_architecture(NANO, "paper", num_classes=10)
+    assert any("config.json was ignored" in note for note in ours_alone.notes)
+    if place != "model_args__tokens_norm":  # of which there is no network of this name
+        assert xcit_hub.info(str(entry), ignore_fields=["xcit_hub.json"]).config != ours_alone.config
+
+
+def test_a_description_beside_ours_is_listed_with_what_it_says_beyond(tmp_path, nano_timm) -> None:
+    found = xcit_hub.info(str(_entry(tmp_path / "same", nano_timm)))
+    assert "says the same" in found.unused["config.json"]
+    assert found.notes == ()
+    unknown = xcit_hub.info(str(_entry(tmp_path / "unknown", nano_timm, zz_new=5)))
+    assert "unknown" in unknown.unused["zz_new"]
+    for name, text in (("broken", "{"), ("other", '{"architecture": "resnet50"}'), ("list", "[]")):
+        entry = _entry(tmp_path / name, nano_timm)
+        (entry / "config.json").write_text(text)
+        (note,) = xcit_hub.info(str(entry)).notes
+        assert "config.json was not used" in note
+
+
+def test_what_timms_form_cannot_say_is_no_contradiction(tmp_path, nano_timm) -> None:
+    """Strides of one's own, and 1000 classes without names, which timm's readers give ImageNet's."""
+    strided = config.of_architecture("xcit_medium_12_p4_32", "paper")
+    unnamed = config.of_architecture(NANO, "paper")
+    for number, described in enumerate((strided, unnamed)):
+        entry = _entry(tmp_path / str(number), nano_timm)
+        (entry / "config.json").write_text(timm_config.write(described))
+        (entry / "xcit_hub.json").write_text(described.to_json())
+        found = xcit_hub.info(str(entry))
+        assert found.config == described
+        assert found.notes == ()
+        assert "config.json" in found.unused

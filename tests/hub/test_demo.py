@@ -13,8 +13,8 @@ DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
 
 @pytest.mark.slow
-def test_the_demo_goes_from_timm_to_a_classified_photograph():
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+def test_the_demo_goes_from_timm_to_a_classified_photograph(tmp_path):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")}
     done = subprocess.run(
         [sys.executable, str(DEMO)], env=environment, capture_output=True, text=True, timeout=600, check=False
     )

@@ -62,6 +62,30 @@ from xcit_hub.variants import CHECKPOINTS
         ("pytorch_model.bin.index.json", Address(LOCAL, "pytorch_model.bin.index.json")),
         ("xcit_tiny_12_p16_224-bd90776e-910v2", Address(MINDSPORE_HUB, "mindspore/xcit_tiny_12_p16_224")),
         ("plain+https://host/models/org/name", Address("plain", "org/name", "https://host/models")),
+        ("timm/xcit_tiny_12_p16_224/", Address(HUGGING_FACE, "timm/xcit_tiny_12_p16_224.fb_in1k")),
+        ("org/name/", Address(HUGGING_FACE, "org/name")),
+        ("`org/name`", Address(HUGGING_FACE, "org/name")),
+        ("<https://huggingface.co/org/name>", Address(HUGGING_FACE, "org/name")),
+        ("https://huggingface.co/org/name.git", Address(HUGGING_FACE, "org/name")),
+        ("git@hf.co:org/name", Address(HUGGING_FACE, "org/name")),
+        ("ssh://git@hf.co/org/name.git", Address(HUGGING_FACE, "org/name")),
+        ("https://www.modelscope.cn/org/name.git", Address("modelscope", "org/name")),
+        ("https://modelers.cn/organ/name.git", Address("modelers", "organ/name")),
+        ("https://gitcode.com/organ/name.git", Address("gitcode", "organ/name")),
+        ("www.modelscope.cn/models/org/name", Address("modelscope", "org/name")),
+        ("modelers.cn/models/organ/name", Address("modelers", "organ/name")),
+        (
+            "dl.fbaipublicfiles.com/xcit/xcit_nano_12_p16_224.pth",
+            Address(HUGGING_FACE, "timm/xcit_nano_12_p16_224.fb_in1k"),
+        ),
+        (
+            "https://www.mindspore.cn/resources/hub/details?MindSpore/2.5/xcit_tiny_12_p16_224_imagenet2012",
+            Address(MINDSPORE_HUB, "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012"),
+        ),
+        (
+            "https://mindspore.cn/resources/hub/details/en?2505/MindSpore/ascend/0.7/googlenet_v1.0_cifar10",
+            Address(MINDSPORE_HUB, "mindspore/ascend/0.7/googlenet_v1.0_cifar10"),
+        ),
     ],
 )
 def test_an_id_has_one_meaning(model_id, meant):
@@ -161,8 +185,39 @@ def test_any_text_is_an_address_or_one_clear_error(tmp_path, model_id, hub):
 def test_a_files_page_means_that_file():
     found = parse("https://huggingface.co/org/name/resolve/main/pytorch_model.bin?download=true")
     assert found == Address(HUGGING_FACE, "org/name", file="pytorch_model.bin")
-    with pytest.raises(InputError, match="in a folder of its repository"):
-        parse("https://huggingface.co/org/name/blob/main/onnx/model.safetensors")
+    for folder in ("https://huggingface.co/org/name/blob/main/onnx/model.safetensors", "hf://org/name/a/b.ckpt"):
+        with pytest.raises(InputError, match="in a folder of its repository"):
+            parse(folder)
+
+
+@pytest.mark.parametrize(
+    ("written", "revision"),
+    [
+        ("hf://org/name/model.safetensors", None),
+        ("hf-hub:org/name/model.safetensors", None),
+        ("hf://org/name@v1/model.safetensors", "v1"),
+        ("hf://org/name@refs/pr/1/model.safetensors", "refs/pr/1"),
+        ("hf://org/name/model.safetensors@v1", "v1"),
+        ("https://huggingface.co/org/name/tree/main?show_file_info=model.safetensors", None),
+    ],
+)
+def test_one_file_of_a_model_is_written_with_its_hub(written, revision):
+    assert parse(written) == Address(HUGGING_FACE, "org/name", revision=revision, file="model.safetensors")
+    assert parse("modelscope://org/name/a.CKPT") == Address("modelscope", "org/name", file="a.CKPT")
+
+
+def test_a_path_that_looks_like_a_file_of_a_hub_is_a_path_and_the_hubs_spelling_is_told(tmp_path, monkeypatch):
+    import xcit_hub
+
+    monkeypatch.chdir(tmp_path)
+    for written in ("org/name/model.safetensors", "org/name@v1/model.safetensors"):
+        with pytest.raises(XcitHubError, match="no such file") as caught:
+            xcit_hub.info(written)
+        assert f"hf://{written}" in caught.value.fix
+    for path in ("runs/best.ckpt", "/org/name/model.safetensors", "a/b/c/d.ckpt"):
+        with pytest.raises(XcitHubError, match="no such file") as caught:
+            xcit_hub.info(path)
+        assert "hf://" not in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -191,6 +246,7 @@ def test_what_is_not_a_sound_address_is_refused(link):
         "https://huggingface.co/timm",
         "https://huggingface.co/datasets/org/name",
         "https://hf-mirror.com/spaces/org/name",
+        "https://huggingface.co/api/models/org/name",
         "https://github.com/facebookresearch/xcit",
         "github.com/mindspore-lab/mindcv/tree/main/configs/xcit",
     ],

@@ -239,7 +239,7 @@ def test_mindspore_is_asked_for_a_graph_once_and_again_when_it_would_be_another(
         return ask(self, cell, *args, **options)
 
     monkeypatch.setattr(_CellGraphExecutor, "compile", record)
-    network = form(create_model(_SMALL, seed=0).set_train(False))
+    network = form(create_model(replace(_SMALL, depth=1, cls_attn_layers=1), seed=0).set_train(False))
     image = Tensor(_images())
     expected = network(image).asnumpy()
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
@@ -454,3 +454,17 @@ def test_an_official_style_checkpoint_loads_strictly_with_mindspores_own_loader(
     missing, unexpected = mindspore.load_param_into_net(network, mindspore.load_checkpoint(path), strict_load=True)
     assert not missing
     assert not unexpected
+
+
+def test_weights_of_another_network_are_told_in_one_sentence_with_its_name():
+    network = create_model("xcit_nano_12_p16_224", init=False)
+    tiny = {
+        name: np.zeros(shape, np.float32)
+        for name, shape in parameter_shapes(variants.architecture("xcit_tiny_12_p16_224"), num_classes=7).items()
+    }
+    with pytest.raises(WeightsError, match="likely those of xcit_tiny_12_p16_224 with 7 classes") as caught:
+        load_weights(network, tiny)
+    assert "\n" not in caught.value.what
+    assert caught.value.fix.endswith("--model xcit_tiny_12_p16_224.")
+    with pytest.raises(WeightsError, match=r"missing: .* and no XCiT's whole"):
+        load_weights(network, {"conv.weight": np.zeros((3, 3), np.float32)})

@@ -21,6 +21,7 @@ class Reason(Enum):
     METRIC = "the state of a metric or loss of the training run"
     RANDOM_STATE = "the state of a random generator"
     OTHER_HEAD = "a head of the detector, segmenter or self-supervised objective around the backbone"
+    AUXILIARY_HEAD = "the auxiliary head of a segmenter, which serves its training and not its answers"
     NORMALIZATION = "the normalisation of images, which the configuration carries"
     PLAIN = "the plain weights, which were not asked for"
     AVERAGED = "the averaged weights, which were not asked for"

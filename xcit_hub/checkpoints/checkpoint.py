@@ -35,6 +35,7 @@ SUFFIXES: dict[str, Format] = {
 }
 
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
+_PADDLES = (".pdparams", ".pdopt", ".pdema")
 _MOST_SHARDS = 1000
 _LARGEST_UNPACKED = 16 << 30
 
@@ -226,7 +227,7 @@ def _with_tensors(file: MappedFile, kind: Kind, content: Content) -> Content:
 def _of_pickle(file: MappedFile) -> CheckpointError:
     names = pickled.names_in(file.stream())
     what, fix = "a Python pickle, which is not read: a pickle can run any code", "Save the weights as .safetensors."
-    if "StructuredToParameterName@@" in names:
+    if "StructuredToParameterName@@" in names or file.path.suffix.lower() in _PADDLES:
         what = "a PaddlePaddle checkpoint (a pickle), which is not read: a pickle can run any code"
         fix = "Save its state as .safetensors with Paddle; the layout of PaddleViT's XCiT is read from there."
     elif any(name.startswith("numpy.") for name in names):

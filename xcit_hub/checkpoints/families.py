@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from xcit_hub.parameters import Shape, parameter_shapes
+from xcit_hub.segmenters import pyramid_shapes
 from xcit_hub.variants import Architecture, DialectName, Family
 
 # A whole classifier; the same without its head; a detector's backbone, with a pyramid in place of class attention; and
@@ -138,17 +139,4 @@ def shapes_of(architecture: Architecture, kind: Kind, num_classes: int, in_chans
         return shapes
     absent = ("cls_token", "cls_attn_blocks.", "norm.", "head.")
     shapes = {name: shape for name, shape in shapes.items() if not name.startswith(absent)}
-    return shapes | _pyramid(architecture) if kind == "dense" else shapes
-
-
-def _pyramid(architecture: Architecture) -> dict[str, Shape]:
-    # facebookresearch/xcit, detection/backbone/xcit.py: transposed convolutions (in, out, 2, 2), same in MindSpore.
-    dim = architecture.embed_dim
-    weight, vector = (dim, dim, 2, 2), (dim,)
-    shapes: dict[str, Shape] = {"fpn1.0.weight": weight, "fpn1.0.bias": vector}
-    if architecture.patch_size == 16:
-        norm = ("moving_mean", "moving_variance", "gamma", "beta")
-        shapes |= {f"fpn1.1.{leaf}": vector for leaf in norm}
-        shapes |= {"fpn1.3.weight": weight, "fpn1.3.bias": vector}
-        shapes |= {"fpn2.0.weight": weight, "fpn2.0.bias": vector}
-    return shapes
+    return shapes | pyramid_shapes(architecture) if kind == "dense" else shapes

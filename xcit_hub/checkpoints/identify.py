@@ -263,6 +263,4 @@ def _in_words(entry: Architecture) -> str:
 
 
 def _not_an_xcit(why: str) -> WeightsError:
-    return WeightsError(
-        f"These are not the weights of an XCiT: {why}.", fix="See what is in the file: xcit-hub inspect FILE"
-    )
+    return WeightsError(f"These are not the weights of an XCiT: {why}.")

@@ -27,7 +27,7 @@ from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.reshape import with_channels, with_head, without_pyramid
 from xcit_hub.checkpoints.sidecar import config_path
 from xcit_hub.checkpoints.translate import from_ours
-from xcit_hub.checkpoints.weights import Weights, hold_against_config, weights_of
+from xcit_hub.checkpoints.weights import Weights, hold_against_config, recommending_inspection, weights_of
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError, XcitHubError, closest
 from xcit_hub.files import scratch_folder, write_text
 from xcit_hub.variants import DIALECTS, DialectName, Family
@@ -97,8 +97,9 @@ def rewrite(
     if model is not None and not isinstance(model, str):
         raise InputError(f"A model is named by a string, not by {model!r}.", fix="See `xcit-hub list` for all names.")
     expected = model.partition(".")[0] if model is not None and _names_our_class(model) else model
-    opened = checkpoint.read(opened_once)
-    weights = weights_of(opened, Asked(expected, dialect, ema, select, prefix, family))
+    with recommending_inspection(opened_once):
+        opened = checkpoint.read(opened_once)
+        weights = weights_of(opened, Asked(expected, dialect, ema, select, prefix, family))
     _check_target(weights, family_out, model)
     had = weights.num_classes
     weights = with_head(with_channels(without_pyramid(weights, family_out), in_chans), num_classes)
@@ -118,7 +119,7 @@ def rewrite(
     whole = {layout.placed(name): tensor for name, tensor in translated.items()}
     whole |= {name: tensor for name, (tensor, _) in made_up.items()}
     with _beside(target) as written:
-        with ThreadPoolExecutor(1) as second:
+        with ThreadPoolExecutor(1) as second, recommending_inspection(opened_once):
             source_digest = second.submit(lambda: opened.sha256)
             digest = checkpoint.write(written, whole, metadata, layout.under)
         opened.check_unchanged()

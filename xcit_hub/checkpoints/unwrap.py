@@ -58,10 +58,7 @@ def find(tensors: Mapping[str, StoredTensor], asked: Asked | None = None) -> Fou
     ]
     networks = complete or prefixes
     if not networks:
-        raise WeightsError(
-            "This is not an XCiT: there is no blocks.0.attn.temperature, however it may be wrapped.",
-            fix="See what is in the file: xcit-hub inspect FILE",
-        )
+        raise WeightsError("This is not an XCiT: there is no blocks.0.attn.temperature, however it may be wrapped.")
     averaged = {prefix for prefix in prefixes if _is_averaged(prefix, tensors)}
     chosen, notes = _choose(networks, averaged, tensors, asked or Asked())
     names, dropped = _sorted_out(chosen, owned[chosen], tensors)

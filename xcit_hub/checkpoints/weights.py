@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +24,12 @@ from xcit_hub.checkpoints.reading import Asked, Evidence, Reading
 from xcit_hub.checkpoints.sidecar import check_config
 from xcit_hub.checkpoints.translate import translate
 from xcit_hub.checkpoints.unwrap import unwrap
-from xcit_hub.errors import WeightsError
+from xcit_hub.errors import CheckpointError, WeightsError
 from xcit_hub.variants import Architecture, DialectName, Family
 
 # The steps between an open file and numbers to be checked, in their order.
 STEPS = (unwrap, identify, settle, translate)
+_INSPECT = "xcit-hub inspect"
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Weights:
         doubts: those of the notes that say which tensors look untrained or damaged.
         normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them,
             or the file it was converted from.
+        prefix: what stands before the network's names in the file.
         file: the open file, with its digest and strings: what is said of it is said of the bytes that were read.
     """
 
@@ -66,6 +71,7 @@ class Weights:
     head_untrained: bool = False
     doubts: list[str] = field(default_factory=list)
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    prefix: str = ""
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the tensors as read-only arrays, views of the file where they can be; bfloat16 becomes float32."""
@@ -102,13 +108,14 @@ def load(
             for other bytes or contradicts it.
         UnknownNameError: there is no such model or dialect.
     """
-    opened = checkpoint.read(path)
-    weights = weights_of(opened, Asked(model, dialect, ema, select, prefix, family))
-    hold_against_config(weights, opened)
-    doubts = Doubts()
-    for tensor in checked(weights.tensors, weights.sources, opened.path, doubts).values():
-        for _ in tensor.pieces():
-            pass
+    with recommending_inspection(path):
+        opened = checkpoint.read(path)
+        weights = weights_of(opened, Asked(model, dialect, ema, select, prefix, family))
+        hold_against_config(weights, opened)
+        doubts = Doubts()
+        for tensor in checked(weights.tensors, weights.sources, opened.path, doubts).values():
+            for _ in tensor.pieces():
+                pass
     weights.doubts = doubts.notes()
     weights.notes += weights.doubts
     return weights
@@ -122,8 +129,20 @@ def weights_of(opened: Checkpoint, asked: Asked) -> Weights:
             step(reading)
         return _weights(reading)
     except WeightsError as error:
-        fix = error.fix or f"See what is in the file: xcit-hub inspect {opened.path.name}"
-        raise WeightsError(error.what, where=opened.path, fix=fix) from error
+        raise WeightsError(error.what, where=opened.path, fix=error.fix) from error
+
+
+@contextmanager
+def recommending_inspection(path: str | os.PathLike[str] | MappedFile) -> Iterator[None]:
+    """Have every error about a file that is there recommend first to look what is in it."""
+    try:
+        yield
+    except (CheckpointError, WeightsError) as error:
+        file = path.path if isinstance(path, MappedFile) else Path(path)
+        if error.where == str(file) and file.is_file() and _INSPECT not in (error.fix or ""):
+            look = f"See what is in the file: {_INSPECT} {shlex.quote(str(file))}"
+            error.fix = f"{look}. {error.fix}" if error.fix else look
+        raise
 
 
 def hold_against_config(weights: Weights, opened: Checkpoint) -> None:
@@ -174,6 +193,7 @@ def _weights(reading: Reading) -> Weights:
         assumed=identity.assumed,
         head_untrained=identity.head_untrained,
         normalization=_normalization(reading),
+        prefix=found.prefix,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -69,22 +70,31 @@ def cache_verify(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
 
 @app.command("prune")
 def cache_prune(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Folders of trainings, conversions or exports to clear as well."),
+    ] = None,
     cache_dir: CacheDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove revisions that no branch names, blobs that no revision needs, and what killed processes left.
 
-    A revision that lost its branch within the hour stays, as somebody may be reading it.
+    A revision that lost its branch within the hour stays, as somebody may be reading it. In other FOLDERs, and below
+    them, hidden unfinished files go that nobody is writing any more.
 
     Examples:
 
         xcit-hub cache prune --dry-run
+
+        xcit-hub cache prune runs converted
     """
     from xcit_hub.hub import cache
 
     spared: list[str] = []
-    removed = cache.prune(cache_dir or cache.default_folder(), dry_run=dry_run, on_spared=spared.append)
+    removed = cache.prune(
+        cache_dir or cache.default_folder(), dry_run=dry_run, folders=folders or (), on_spared=spared.append
+    )
     total = sum(size for _, size in removed)
     if as_json:
         record: dict[str, Any] = {

@@ -43,7 +43,9 @@ _CardFile = Annotated[
 
 @app.command()
 def new(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The weights the card is about.")],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(metavar="CHECKPOINT", help="The weights the card is about.")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="The run.json of training or evaluation.")] = None,
     meta: Annotated[Path | None, typer.Option(help="card.yaml: author, licence, links.")] = None,
     conversion: Annotated[Path | None, typer.Option(help="The report of the converter.")] = None,
@@ -56,19 +58,28 @@ def new(
     name: Annotated[str | None, typer.Option(help="The card's title; default: the architecture.")] = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace cards that exist.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print a card.yaml to fill in, and exit.")] = False,
 ) -> None:
     """Write cards from what was measured. Exits 1 if a hub would refuse one of them; it then says why.
 
     Examples:
 
+        xcit-hub card new --template > card.yaml
+
         xcit-hub card new model.ckpt --run run.json --meta card.yaml
 
         xcit-hub card new model.safetensors --lang en,zh --form hugging-face,mindspore-hub --out cards
     """
+    from cards.facts import CardYaml
+
+    if template:
+        typer.echo(CardYaml.template(), nl=False)
+        return
+    if checkpoint is None:
+        raise typer.BadParameter("name the checkpoint that the card is about", param_hint="CHECKPOINT")
     from rich.console import Console
 
     from cards.check import check
-    from cards.facts import CardYaml
     from cards.gather import of_checkpoint
     from cards.write import write
     from xcit_hub.run_record import RunRecord

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from xcit_hub.cli.shared import AsJson, CacheDir, Dialect, Hub, Offline, Revision, console, print_notes, working
+from xcit_hub.cli.shared import (
+    AsJson,
+    CacheDir,
+    Dialect,
+    Hub,
+    IgnoreField,
+    Offline,
+    Revision,
+    console,
+    print_notes,
+    working,
+)
 
 
 def _indices(text: str | None) -> tuple[int, ...]:
@@ -41,6 +52,7 @@ def export(
     cache_dir: CacheDir = None,
     offline: Offline = False,
     dialect: Dialect = None,
+    ignore_field: IgnoreField = None,
     features: Annotated[str | None, typer.Option(help="Maps of these blocks instead of logits: 3,5,7,11.")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Pooled features instead of logits.")] = False,
     attention: Annotated[
@@ -91,6 +103,7 @@ def export(
                 cache_dir=cache_dir,
                 offline=offline,
                 dialect=checked(dialect).name if dialect is not None else None,
+                ignore_fields=ignore_field or (),
                 features=blocks,
                 headless=headless,
                 attention=attention,
@@ -120,4 +133,5 @@ def export(
     for found in done.proofs:
         shapes = ", ".join("×".join(map(str, shape)) for shape in found["shapes"])
         out.print(f"proven with {found['runtime']} at {shapes}", markup=False)
+    print_notes(done.notes)
     print_notes(tuple(f"not proven with {runtime}: {reason}" for runtime, reason in done.not_proven.items()))

@@ -59,6 +59,8 @@ def list_models(
         names = variants.list_models(pattern, pretrained=pretrained)
     if as_json:
         typer.echo(json.dumps(names))
+    elif not names:
+        print_notes((_none(pattern, hub, pretrained),), stderr=True)
     elif hub is None and pretrained:
         console().print(_checkpoints(names))
     else:
@@ -190,6 +192,19 @@ def load(
     print_notes(source.notes)
     for each in best:
         out.print(f"{each.probability:7.1%}  {each.label}")
+
+
+def _none(pattern: str, hub: str | None, pretrained: bool) -> str:
+    from xcit_hub import variants
+    from xcit_hub.errors import closest
+
+    kind = "XCiT model" if hub is not None else "published checkpoint" if pretrained else "architecture"
+    place = f" in {hub}" if hub is not None else ""
+    if pattern == "*":
+        return f"there is no {kind}{place}"
+    known = variants.list_models(pretrained=pretrained) if hub is None else []
+    meant = closest(pattern.strip("*"), known)
+    return f"no {kind}{place} matches {pattern!r}" + (f"; {meant}" if meant else "")
 
 
 def _checkpoints(names: list[str]) -> Table:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from xcit_hub.cli.shared import console, working
+from xcit_hub.cli.shared import IgnoreField, console, working
 from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
     from xcit_hub.compare import Comparison
+    from xcit_hub.junit import Case
     from xcit_hub.parity import ParityResult
 
 _BLIND = (
@@ -41,11 +43,15 @@ def parity(
         int | None,
         typer.Option(min=8, help="Side of the input in pixels; default 64 for names, a file's own for files."),
     ] = None,
+    ignore_field: IgnoreField = None,
     gradients: Annotated[bool, typer.Option(help="Also compare every parameter's gradient, in training mode.")] = False,
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="In which both frameworks compute.")
     ] = "float32",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a JUnit report, which CI services show.")
+    ] = None,
 ) -> None:
     """Compare logits, tokens and every block with timm on the same weights. Exits 1 if any comparison fails.
 
@@ -64,6 +70,8 @@ def parity(
         xcit-hub parity converted.safetensors --against timm/xcit_tiny_12_p16_224.fb_in1k
 
         xcit-hub parity exported.onnx --against best.ckpt
+
+        xcit-hub parity released.safetensors --against ORG/NAME --junit parity.xml --json parity.json
     """
     from xcit_hub import variants
     from xcit_hub.errors import InputError
@@ -77,13 +85,20 @@ def parity(
                 "--against compares two networks, in float32 and without gradients.",
                 fix="Give one network before it, and neither --gradients nor --dtype.",
             )
-        _against(wanted[0], against, dialect, image_size, json_file)
+        with _reporting(junit, f"{wanted[0]} against {against}"):
+            _against(wanted[0], against, dialect, image_size, ignore_field or (), json_file, junit)
         return
+    if ignore_field:
+        raise InputError(
+            "A file beside its own copy is compared without any description.",
+            where="--ignore-field",
+            fix="Leave it out, or compare two networks: --against.",
+        )
     from xcit_hub.parity import require_timm
 
-    require_timm()
     options = {"image_size": image_size, "gradients": gradients, "dtype": dtype}
-    with working("comparing") as show:
+    with _reporting(junit, ", ".join(wanted)), working("comparing") as show:
+        require_timm()
         results = [_compare(name, dialect, options, _naming(name, show)) for name in wanted]
     out = console()
     out.print(_table(results))
@@ -94,6 +109,7 @@ def parity(
         out.print(str(result), style="red", markup=False)
     out.print(f"{len(results) - len(failed)} of {len(results)} equal")
     _write(json_file, [result.as_dict() for result in results])
+    _write_junit(junit, [case for name, result in zip(wanted, results, strict=True) for case in _cases(name, result)])
     if failed:
         raise typer.Exit(1)
 
@@ -122,20 +138,48 @@ def _compare(
 
 
 def _against(
-    first: str, second: str, dialect: DialectName | None, image_size: int | None, json_file: Path | None
+    first: str,
+    second: str,
+    dialect: DialectName | None,
+    image_size: int | None,
+    ignore_fields: Sequence[str],
+    json_file: Path | None,
+    junit: Path | None,
 ) -> None:
     from xcit_hub.compare import compare
 
     with working("comparing") as show:
-        found = compare(first, second, dialect=dialect, image_size=image_size, stage=show)
+        found = compare(first, second, dialect=dialect, image_size=image_size, ignore_fields=ignore_fields, stage=show)
     out = console()
     out.print(_outputs(found))
     for difference in found.differences:
         out.print(str(difference), style="red", markup=False)
     out.print(str(found), style=None if found.equal else "red", markup=False)
     _write(json_file, found.as_dict())
+    _write_junit(junit, found.cases())
     if not found.equal:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _reporting(junit: Path | None, what: str) -> Iterator[None]:
+    """Write into the JUnit report, too, why nothing could be compared."""
+    from xcit_hub.errors import XcitHubError
+    from xcit_hub.junit import Case
+
+    try:
+        yield
+    except XcitHubError as error:
+        _write_junit(junit, [Case(what, "comparison", error=str(error))])
+        raise
+
+
+def _cases(name: str, result: ParityResult) -> list[Case]:
+    from xcit_hub.junit import Case
+
+    of = f"{name} ({result.dialect}, {result.dtype})"
+    failed = {check.what for check in result.failed}
+    return [Case(of, check.what, failure=str(result) if check.what in failed else "") for check in result.checks]
 
 
 def _is_file(name: str) -> bool:
@@ -153,6 +197,14 @@ def _write(json_file: Path | None, figures: object) -> None:
 
     if json_file is not None:
         files.write_text(json_file, json.dumps(figures, indent=2) + "\n")
+
+
+def _write_junit(junit: Path | None, cases: Sequence[Case]) -> None:
+    from xcit_hub import files
+    from xcit_hub.junit import text
+
+    if junit is not None:
+        files.write_text(junit, text("xcit-hub parity", cases))
 
 
 def _table(results: Sequence[ParityResult]) -> object:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xcit_hub.cli.shared import (
+    Address,
     AsJson,
     CacheDir,
     Dialect,
@@ -22,12 +23,19 @@ from xcit_hub.cli.shared import (
     print_notes,
     working,
 )
+from xcit_hub.errors import InputError
 
 if TYPE_CHECKING:
     from xcit_hub.prediction import Answer
 
+_OF_CLASSIFIERS = (
+    "top", "batch", "csv", "parquet", "html", "attention", "engine", "address", "workers", "ignore_field",
+)  # fmt: skip
+_OF_SEGMENTERS = ("masks", "window", "stride", "classes")
+
 
 def predict(
+    context: typer.Context,
     model_id: Annotated[
         str, typer.Argument(metavar="ID", help="What `xcit-hub load` takes, or an exported .onnx file.")
     ],
@@ -64,6 +72,19 @@ def predict(
         str | None, typer.Option(metavar="HOST:PORT", help="The cluster; by default one of this machine is started.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Of the cluster; one for two cores by default.")] = None,
+    segment: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="ID is a segmenter: paint the classes of all pixels, with a legend."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --segment: write the classes as PNG of one value a pixel."),
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="With --segment: a window that slides, 512 or 512x683, or whole.")
+    ] = None,
+    stride: Annotated[str | None, typer.Option(help="How far the window moves; two thirds of it by default.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="With --segment: names of the classes, one a line.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify images. Those that cannot be read are named; the exit code is then 1.
@@ -75,7 +96,27 @@ def predict(
         find . -name '*.jpg' | xcit-hub predict ./mine.ckpt - --html sheet.html --attention maps
 
         xcit-hub predict xcit.onnx shards/*.tar table.parquet --engine ray --address HOST:6379 --parquet classes.parquet
+
+        xcit-hub predict ./sem_fpn_xcit_tiny_12_p16.pth photographs/ --segment painted
     """
+    _of_one_task(context, segments=segment is not None)
+    if segment is not None:
+        from xcit_hub.cli.segment import segment_images
+
+        segmenter = Address(model_id, revision, hub, cache_dir, offline, token_env, dialect)
+        segment_images(
+            segmenter,
+            images,
+            segment,
+            masks=masks,
+            window=window,
+            stride=stride,
+            names=classes,
+            column=column,
+            exif=exif,
+            as_json=as_json,
+        )
+        return
     from xcit_hub.answering import Engine, Wanted, answer_all
     from xcit_hub.prediction import sources
     from xcit_hub.predictor import Predictor
@@ -117,6 +158,15 @@ def predict(
         if count:
             console(stderr=True).print(f"{count:,} not answered, {len(answered.answers) - len(unread):,} answered")
         raise typer.Exit(1 if any(not each.problem for each in answered.answers) else 2)
+
+
+def _of_one_task(context: typer.Context, *, segments: bool) -> None:
+    """Refuse the options of the other task."""
+    sources = {name: context.get_parameter_source(name) for name in (_OF_CLASSIFIERS if segments else _OF_SEGMENTERS)}
+    refused = [f"--{name.replace('_', '-')}" for name, source in sources.items() if source and source.name != "DEFAULT"]
+    if refused:
+        whose, fix = ("classifiers", "Leave it out.") if segments else ("segmenters", "Give --segment FOLDER, too.")
+        raise InputError(f"{', '.join(refused)}: only of {whose}.", where="xcit-hub predict", fix=fix)
 
 
 def _record(answer: Answer) -> dict[str, object]:

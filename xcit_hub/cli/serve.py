@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xcit_hub.cli.shared import CacheDir, Dialect, Hub, Offline, Revision, working
+from xcit_hub.cli.shared import CacheDir, Dialect, Hub, IgnoreField, Offline, Revision, print_notes, working
 
 _MOST_CONNECTIONS = 1024  # one more is answered with 503
 
@@ -19,6 +19,7 @@ def serve(
     cache_dir: CacheDir = None,
     offline: Offline = False,
     dialect: Dialect = None,
+    ignore_field: IgnoreField = None,
     host: Annotated[str, typer.Option(help="The address to listen on; this machine alone by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
     batch: Annotated[int, typer.Option(min=1, max=256, help="Images computed together, at most.")] = 16,
@@ -47,8 +48,17 @@ def serve(
 
     name = checked(dialect).name if dialect is not None else None
     with working("loading"):
-        network = load(model_id, revision, hub=hub, cache_dir=cache_dir, offline=offline, dialect=name)
+        network = load(
+            model_id,
+            revision,
+            hub=hub,
+            cache_dir=cache_dir,
+            offline=offline,
+            dialect=name,
+            ignore_fields=ignore_field or (),
+        )
         if network.num_classes == 0:
             raise InputError("These weights have no classifier.", where=model_id, fix="Serve a classifier.")
         app = application(served(model_id, network, top=top), largest_batch=batch)
+    print_notes(network.config.provenance.notes, stderr=True)
     uvicorn.run(app, host=host, port=port, log_level="info", limit_concurrency=_MOST_CONNECTIONS)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -38,6 +38,18 @@ IgnoreField = Annotated[
 Dialect = Annotated[str | None, typer.Option(help="paper or mindcv, where the file does not say.")]
 
 
+class Address(NamedTuple):
+    """Which model is meant, as the options say it."""
+
+    model_id: str
+    revision: str | None
+    hub: str | None
+    cache_dir: Path | None
+    offline: bool
+    token_env: str | None
+    dialect: str | None
+
+
 def token_in(variable: str | None) -> str | None:
     """Return the token that an environment variable holds; None where none was named.
 
@@ -58,7 +70,7 @@ def console(*, stderr: bool = False) -> Console:
 
     made = Console(stderr=stderr, highlight=False, soft_wrap=True)
     if not made.is_terminal:
-        made.width = 240  # a pipe has no edge to cut names at
+        made.width = 1 << 16  # a pipe has no edge to cut a table at
     return made
 
 

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xcit_hub.cli.shared import IgnoreField, print_notes
+from xcit_hub.errors import InputError
+
 if TYPE_CHECKING:
     from xcit_hub.models import XCiT
 
@@ -19,6 +22,13 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The recipe, a YAML file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a progress bar.")]
 Keys = Annotated[bool, typer.Option("--keys", help="List every key of a recipe with its default, and exit.")]
+
+
+class Task(str, Enum):
+    """What a network is trained for, or evaluated at."""
+
+    classify = "classify"
+    segment = "segment"
 
 
 class Reference(str, Enum):
@@ -31,6 +41,11 @@ def train(
     context: typer.Context,
     config: Config = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in ckpt_save_dir.")] = False,
+    task: Annotated[
+        Task, typer.Option(help="segment: a segmenter, on ADE20K's folders, images/SPLIT and annotations/SPLIT.")
+    ] = Task.classify,
+    head: Annotated[str | None, typer.Option(help="With --task segment: sem_fpn, the default, or upernet.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="With --task segment: names of the classes, one a line.")] = None,
     as_json: AsJson = False,
     keys: Keys = False,
 ) -> None:
@@ -48,10 +63,21 @@ def train(
 
         msrun --bind_core=True --worker_num 8 python train.py --config configs/xcit/xcit_tiny_12_p16_ascend.yaml
         --data_dir DIR
+
+        xcit-hub train --task segment --model xcit_tiny_12_p16_224 --classes names.txt --data_dir DIR --epoch_size 30
     """
     if keys:
         _print_keys()
         return
+    if task is Task.segment:
+        if resume:
+            raise InputError("A segmenter's training cannot be resumed.", where="--resume", fix="Leave it out.")
+        from xcit_hub.cli.segment import train_segmenter
+
+        train_segmenter(config, context.args, head=head or "sem_fpn", names=classes, as_json=as_json)
+        return
+    if head is not None or classes is not None:
+        raise InputError("--head and --classes are of segmenters.", fix="Say --task segment, too.")
     from xcit_hub.training.recipe_file import load_recipe, parse_flags
 
     flags = parse_flags(context.args)
@@ -92,9 +118,20 @@ def evaluate(
     compare: Annotated[
         Reference | None, typer.Option(help="Evaluate timm's network with the same weights on the same images.")
     ] = None,
+    ignore_field: IgnoreField = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Write run.json, per_class.csv and confusion.png there.")
+        Path | None,
+        typer.Option(
+            "--output", help="Write run.json, per_class.csv and confusion.png there; of segmenters miou.json."
+        ),
     ] = None,
+    task: Annotated[
+        Task, typer.Option(help="segment: mIoU of a segmenter on ADE20K's folders, images/SPLIT and annotations/SPLIT.")
+    ] = Task.classify,
+    window: Annotated[
+        str | None, typer.Option(help="With --task segment: a window that slides, 512 or 512x683, or whole.")
+    ] = None,
+    stride: Annotated[str | None, typer.Option(help="How far the window moves; two thirds of it by default.")] = None,
     as_json: AsJson = False,
     keys: Keys = False,
 ) -> None:
@@ -105,6 +142,8 @@ def evaluate(
         xcit-hub eval -c configs/xcit/xcit_tiny_12_p16_224_ascend.yaml --data_dir DIR --ckpt_path FILE
 
         xcit-hub eval timm/xcit_nano_12_p16_224.fb_in1k --data_dir DIR --compare timm
+
+        xcit-hub eval sem_fpn_xcit_tiny_12_p16.pth --task segment --data_dir ADEChallengeData2016
     """
     if keys:
         _print_keys()
@@ -112,6 +151,19 @@ def evaluate(
     words = list(context.args)
     if model is not None and model.startswith("-"):
         words, model = [model, *words], None
+    if task is Task.segment:
+        if config is not None or compare is not None or ignore_field:
+            raise InputError(
+                "--config, --compare and --ignore-field are of classifiers.",
+                where="--task segment",
+                fix="Leave them out.",
+            )
+        from xcit_hub.cli.segment import evaluate_segmenter
+
+        evaluate_segmenter(model, words, window=window, stride=stride, output=output, as_json=as_json)
+        return
+    if window is not None or stride is not None:
+        raise InputError("--window and --stride are of segmenters.", fix="Say --task segment, too.")
     from xcit_hub.training.device import leave
     from xcit_hub.training.recipe_file import load_recipe, parse_flags
     from xcit_hub.training.scoring import score, settings_of, stored_network
@@ -122,12 +174,19 @@ def evaluate(
     classes: Sequence[str] | None
     if model is None:
         recipe = load_recipe(config, flags)
+        if ignore_field:
+            raise InputError(
+                "A checkpoint of a recipe has no description.",
+                where="--ignore-field",
+                fix="Leave it out, or name a model: xcit-hub eval ID.",
+            )
         stored = stored_network(recipe)
         network, digest, classes = stored.network, stored.digest, stored.classes
     else:
         from xcit_hub.hub.load import load
 
-        loaded = load(model, dialect=flags.get("dialect"))
+        loaded = load(model, dialect=flags.get("dialect"), ignore_fields=ignore_field or ())
+        print_notes(loaded.config.provenance.notes, stderr=True)
         network, digest, classes = loaded, loaded.config.provenance.sha256, loaded.config.labels
         recipe = load_recipe(config, {**settings_of(loaded, loaded.config.preprocessing), **flags})
     report = score(

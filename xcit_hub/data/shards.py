@@ -36,6 +36,11 @@ class Stored:
         """
         raise NotImplementedError
 
+    @property
+    def stem(self) -> str:
+        """Its name alone, as of a path: neither what holds it nor a suffix."""
+        return Path(str(self).replace("!", "/").replace("#", "/")).stem
+
 
 @dataclass(frozen=True)
 class Encoded(Stored):

@@ -115,10 +115,21 @@ def read(path: str | os.PathLike[str]) -> Interface:
     return found
 
 
+def onnx_model(file: Path) -> Any:
+    """Parse a .onnx file, without the weights that stand beside it.
+
+    Raises:
+        InputError: it cannot be read, or is something else.
+    """
+    import onnx
+
+    return _parsed(onnx.ModelProto(), file, "an ONNX model")
+
+
 def _of_onnx(file: Path) -> Interface:
     import onnx
 
-    model = _parsed(onnx.ModelProto(), file, "an ONNX model")
+    model = onnx_model(file)
     known = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in known]
     _check_one(len(inputs), len(model.graph.output), file)

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from xcit_hub.errors import InputError
+from xcit_hub.exporters import interface
 from xcit_hub.files import atomic_write, scratch_folder
 
 # protobuf refuses messages of 2 GiB; what surrounds the weights has to fit as well.
@@ -30,7 +31,7 @@ def write(model: onnx.ModelProto, target: str | os.PathLike[str], *, largest: in
         with atomic_write(path) as stream:
             stream.write(model.SerializeToString())
         return [path]
-    data = path.with_name(f"{path.name}.data")
+    data = data_of(path)
     with scratch_folder(path.parent, f".{path.name}.", ".tmp") as scratch:
         written = scratch / path.name
         moved = onnx.ModelProto()  # saving moves the weights out of the very model
@@ -43,6 +44,24 @@ def write(model: onnx.ModelProto, target: str | os.PathLike[str], *, largest: in
         for source, final in ((written.with_name(data.name), data), (written, path)):
             source.replace(final)
     return [path, data]
+
+
+def data_of(path: Path) -> Path:
+    """Return where a model's weights stand if they stand beside it."""
+    return path.with_name(f"{path.name}.data")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a model was exported here, and has its weights in :func:`data_of`.
+
+    Raises:
+        InputError: it is not an ONNX model.
+    """
+    model = interface.onnx_model(path)
+    beside = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    return data_of(path).name in beside and any(each.key.startswith("xcit_hub.") for each in model.metadata_props)
 
 
 def _check(model: onnx.ModelProto | str) -> None:

@@ -74,7 +74,7 @@ class _Graph:
 
     def _initializer(self, name: str, array: Array) -> str:
         if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def rename(self, old: str, new: str) -> None:

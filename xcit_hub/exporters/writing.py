@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xcit_hub.errors import DifferenceError, InputError
 from xcit_hub.exporters.form import Form
 from xcit_hub.exporters.interface import RUNTIMES
-from xcit_hub.files import scratch_folder
+from xcit_hub.files import scratch_folder, sha256_of
 from xcit_hub.variants import DIALECTS, Architecture, DialectName
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ class Written:
 
     Args:
         files: what was written, the model first.
+        sha256: of the model that was written and run, 64 hex digits.
         proofs: what each runtime found.
         not_proven: why there is no proof by a runtime, by its name.
     """
 
     files: tuple[Path, ...]
+    sha256: str
     proofs: tuple[FileProof, ...]
     not_proven: dict[str, str]
 
@@ -85,9 +87,26 @@ def write(
             not_proven = dict.fromkeys(RUNTIMES[target.suffix], reason)
         else:
             proofs, not_proven = proved(files[0], arrays, architecture, dialect, form, stage)
+        digest = sha256_of(files[0])  # here, where nobody puts another file under the name
+        former = _weights_beside(target) if len(files) == 1 else None
         for file in reversed(files):  # the model last: whoever sees it has its weights
             file.replace(target.with_name(file.name))
-    return Written(tuple(target.with_name(file.name) for file in files), tuple(proofs), not_proven)
+        if former is not None:
+            former.unlink(missing_ok=True)
+    return Written(tuple(target.with_name(file.name) for file in files), digest, tuple(proofs), not_proven)
+
+
+def _weights_beside(target: Path) -> Path | None:
+    """Return the weights beside a model that an earlier export wrote here; None if there are none, or not of ours."""
+    if target.suffix != ".onnx":
+        return None
+    from xcit_hub.exporters import onnx_file
+
+    data = onnx_file.data_of(target)
+    try:
+        return data if data.is_file() and onnx_file.is_ours(target) else None
+    except InputError:
+        return None
 
 
 def check_target(path: Path) -> None:

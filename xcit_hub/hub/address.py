@@ -8,6 +8,7 @@ The first rule that fits decides, whatever exists elsewhere:
     ``https://…`` (a MindSpore Hub card, a model's page on the Hugging Face endpoint, Modelers, ModelScope, GitCode), or
     a scheme that an installed store registered (``web+https://…``).
 3.  It is spelled as a path: it begins with ``/``, ``./``, ``../`` or ``~``, or ends like a checkpoint (``.ckpt`` …).
+    One file of a hub's model is written with the hub: ``hf://org/name/model.safetensors``.
 4.  ``mindspore/…``: MindSpore Hub, by card uid or by model name.
 5.  ``timm/…``, or a bare name from the variant table: timm's own repository on Hugging Face; the official MindSpore
     checkpoint's name means its MindSpore Hub card. Facebook's and torch.hub's names of the same weights
@@ -44,11 +45,18 @@ CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar
 _SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+[a-z0-9]+)?://", re.IGNORECASE)
 _AUTHORITY = re.compile(r"^[^/]*://[^/]*")  # an @ in there would be a user's name, not a revision
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}")
-_PASTED = ("huggingface.co/", "hf.co/", "www.huggingface.co/", "hf-mirror.com/", "github.com/")
+_HUGGING_FACES = ("huggingface.co", "hf.co", "www.huggingface.co")
 # Hosts that show what another hub holds, by its protocol.
 _MIRRORS = ("hf-mirror.com", "www.hf-mirror.com")
 # First parts of Hugging Face's pages that are not a model's owner.
-_OTHER_PAGES = ("models", "datasets", "spaces", "docs", "papers", "collections", "settings", "join", "login", "blog")
+_OTHER_PAGES = (
+    *("models", "datasets", "spaces", "docs", "papers", "collections", "settings", "join", "login", "blog", "api"),
+    *("organizations", "new", "posts", "tasks", "learn", "pricing", "chat", "enterprise", "notifications", "kernels"),
+)
+# A page of MindSpore Hub's own site, https://www.mindspore.cn/resources/hub/details?MindSpore/2.5/…, by its query.
+_CARD_HOSTS = ("www.mindspore.cn", "mindspore.cn")
+_CARD_PAGE = re.compile(r"(?:[0-9]+/)?(?P<publisher>[A-Za-z-]+)/(?P<rest>[A-Za-z0-9._/-]+)")
+_SSH = re.compile(r"^(?:ssh://)?git@([a-z.]+)[:/]", re.IGNORECASE)
 _TORCH_HUB = re.compile(r"^facebookresearch/(?:xcit|dino)(?::[A-Za-z0-9._-]*(?=[/:]))?[/:]")
 _DINO = re.compile(r"(?:dino_xcit_|xcit_(?=.*_dino$))([a-z]+_[0-9]+)_c?p([0-9]+)(?:_224)?(?:_dino)?")
 _PAGES = ("tree", "blob", "resolve", "raw", "commit")
@@ -93,7 +101,7 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
         InputError: the id or revision has a form that no rule admits, or names two revisions.
         UnknownNameError: a bare name that is in no table; the message offers the closest.
     """
-    model_id = os.fspath(model_id).strip().strip("\"'")
+    model_id = os.fspath(model_id).strip().strip("\"'`<>")
     if not model_id or not model_id.isprintable():
         raise InputError(
             f"{model_id!r:.200} is not a model id.", fix="Give a name such as xcit_tiny_12_p16_224.fb_in1k, or a path."
@@ -103,17 +111,21 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
     prefix, _, rest = model_id.partition(":")
     prefix = prefix.lower()
     if prefix in ("hf-hub", "hf_hub"):
-        name, revision = _split_revision(rest.strip("/"), revision)
-        return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+        return _by_written(HUGGING_FACE, rest, revision)
     if prefix == "local-dir":
         return _local(rest, revision)
-    if model_id.lower().startswith(_PASTED):
+    model_id = _SSH.sub(r"https://\1/", model_id)
+    if model_id.partition("/")[0].lower() in _hosts() and "/" in model_id:
         model_id = f"https://{model_id}"
     scheme = _SCHEME.match(model_id)
     if scheme is not None:
         return _by_scheme(scheme.group(1).lower(), model_id, revision)
     if _is_spelled_as_path(model_id):
         return _local(model_id, revision)
+    if os.path.exists(model_id):  # noqa: PTH110  (Path.exists raises for names that are too long)
+        is_here = True
+    else:
+        is_here, model_id = False, model_id if "@" in model_id else model_id.rstrip("/") or model_id
     name, revision = _split_revision(model_id, revision)
     if name.startswith("mindspore/"):
         return Address(MINDSPORE_HUB, _checked_name(name), revision=revision)
@@ -122,7 +134,7 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
         return _by_table(published, revision)
     if name.startswith("timm/"):
         return Address(HUGGING_FACE, _checked_name(name), revision=revision)
-    if os.path.exists(model_id):  # noqa: PTH110  (Path.exists raises for names that are too long)
+    if is_here:
         return _local(model_id, revision)
     if "/" not in name:
         raise UnknownNameError(
@@ -135,6 +147,37 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
     if holds(home, name):
         return Address(FOLDER, _checked_name(name), location=str(home), revision=revision)
     return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+
+
+def _hosts() -> frozenset[str]:
+    """Hosts whose addresses people paste without https://."""
+    files = (urlsplit(entry.url).netloc for entry in CHECKPOINTS.values())
+    sites = (host for site in SITES.values() for host in site.hosts)
+    return frozenset((*_HUGGING_FACES, *_MIRRORS, *_CARD_HOSTS, "github.com", "www.github.com", *files, *sites))
+
+
+def _by_written(store: str, written: str, revision: str | None) -> Address:
+    """Read ``org/name``, ``org/name@revision``, and either with one file of it behind, as people write them."""
+    name, revision = _split_revision(written.strip("/"), revision)
+    owner, _, rest = name.partition("/")
+    model, _, file = rest.partition("/")
+    # The revision may stand behind the model, before the file: hf://org/name@v1/model.safetensors.
+    if "@" in written and not file and revision is not None and revision.lower().endswith(CHECKPOINT_SUFFIXES):
+        inside, _, file = revision.rpartition("/")
+        name, revision = _one_revision(name, inside or None, None)
+    if file.lower().endswith(CHECKPOINT_SUFFIXES):
+        return Address(store, _checked_name(f"{owner}/{model}"), revision=revision, file=_one_file(file, written))
+    return Address(store, _checked_name(name), revision=revision)
+
+
+def _one_file(file: str, where: str) -> str:
+    if "/" in file:
+        raise InputError(
+            f"The file {file!r:.200} stands in a folder of its repository.",
+            where=where,
+            fix="Download it and give its path.",
+        )
+    return file
 
 
 def published_name(name: str) -> str | None:
@@ -242,13 +285,11 @@ def _by_scheme(scheme: str, model_id: str, revision: str | None) -> Address:
     if scheme == "file":
         return _local(_path_of_url(model_id), revision)
     if scheme == "hf":
-        name, revision = _split_revision(model_id.partition("://")[2].rstrip("/"), revision)
-        return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+        return _by_written(HUGGING_FACE, model_id.partition("://")[2], revision)
     if scheme in ("http", "https"):
         return _by_web_address(model_id, revision)
     if scheme in SITES and "+" not in model_id.partition("://")[0]:
-        name, revision = _split_revision(model_id.partition("://")[2].rstrip("/"), revision)
-        return Address(scheme, _checked_name(name), revision=revision)
+        return _by_written(scheme, model_id.partition("://")[2], revision)
     # An installed store: everything up to the last two parts of the path is the hub, the rest the name.
     link, revision = _split_revision(model_id, revision)
     parts = (link.partition("+")[2] or link).rstrip("/").rsplit("/", 2)
@@ -265,9 +306,16 @@ def _by_web_address(link: str, revision: str | None) -> Address:
     if known is not None:
         return _by_table(known, revision)
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    if host in ("huggingface.co", "hf.co", "www.huggingface.co", urlsplit(endpoint).netloc, *_MIRRORS):
+    if host in (*_HUGGING_FACES, urlsplit(endpoint).netloc, *_MIRRORS):
         found = _by_page([unquote(part) for part in parts.path.strip("/").split("/")], link, revision)
+        shown = parse_qs(parts.query).get("show_file_info", [""])[-1]  # the page's panel on one file
+        if found.file is None and shown.lower().endswith(CHECKPOINT_SUFFIXES):
+            found = replace(found, file=_one_file(shown, link))
         return replace(found, location=f"https://{_MIRRORS[0]}") if host in _MIRRORS else found
+    card = _CARD_PAGE.fullmatch(unquote(parts.query)) if host in _CARD_HOSTS and "/hub/details" in parts.path else None
+    if card is not None:
+        uid = f"{card['publisher'].lower()}/{card['rest'].strip('/')}"
+        return Address(MINDSPORE_HUB, _checked_name(uid), revision=revision)
     is_card = "/assets/" in parts.path and parts.path.endswith(".md")  # MindSpore Hub's are on GitCode too
     site = of_page(parts)
     if site is not None and not is_card:
@@ -291,7 +339,7 @@ def _by_page(parts: list[str], link: str, revision: str | None) -> Address:
         raise InputError(
             f"The link {link!r} is not a model's page.", fix="Link to the model's own page: https://HOST/org/name."
         )
-    name, revision = _split_revision("/".join(parts[:2]), revision)
+    name, revision = _split_revision("/".join(parts[:2]).removesuffix(".git"), revision)
     kind, rest = (parts[2], parts[3:]) if len(parts) > 2 else ("", [])
     if kind not in _PAGES or not rest:
         return Address(HUGGING_FACE, _checked_name(name), revision=revision)
@@ -299,14 +347,8 @@ def _by_page(parts: list[str], link: str, revision: str | None) -> Address:
     shown = "/".join(rest[:length])
     name, revision = _one_revision(name, None if shown == "main" else shown, revision)
     file = "/".join(rest[length:]) or None
-    if kind != "tree" and file is not None and file.endswith(CHECKPOINT_SUFFIXES):
-        if "/" in file:
-            raise InputError(
-                f"The file {file!r:.200} stands in a folder of its repository.",
-                where=link,
-                fix="Download it and give its path.",
-            )
-        return Address(HUGGING_FACE, _checked_name(name), revision=revision, file=file)
+    if kind != "tree" and file is not None and file.lower().endswith(CHECKPOINT_SUFFIXES):
+        return Address(HUGGING_FACE, _checked_name(name), revision=revision, file=_one_file(file, link))
     return Address(HUGGING_FACE, _checked_name(name), revision=revision)
 
 
@@ -323,14 +365,8 @@ def _by_site_page(site: Site, parts: SplitResult, link: str, revision: str | Non
         )
     name, shown, file = found
     name, revision = _one_revision(name, inside or shown, revision)
-    if file is not None and file.endswith(CHECKPOINT_SUFFIXES):
-        if "/" in file:
-            raise InputError(
-                f"The file {file!r:.200} stands in a folder of its repository.",
-                where=link,
-                fix="Download it and give its path.",
-            )
-        return Address(site.scheme, _checked_name(name), revision=revision, file=file)
+    if file is not None and file.lower().endswith(CHECKPOINT_SUFFIXES):
+        return Address(site.scheme, _checked_name(name), revision=revision, file=_one_file(file, link))
     return Address(site.scheme, _checked_name(name), revision=revision)
 
 

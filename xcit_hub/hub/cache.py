@@ -28,7 +28,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +36,17 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from xcit_hub.errors import HubError
-from xcit_hub.files import LARGEST, contained, open_regular, remove_stale, sha256_in, sha256_of, write_text
+from xcit_hub.errors import HubError, InputError
+from xcit_hub.files import (
+    LARGEST,
+    contained,
+    open_regular,
+    remove_stale,
+    remove_unfinished,
+    sha256_in,
+    sha256_of,
+    write_text,
+)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -478,20 +487,31 @@ def prune(
     *,
     dry_run: bool = False,
     age: float = HOUR,
+    folders: Iterable[Path] = (),
     on_spared: Callable[[str], None] = lambda _: None,
 ) -> list[tuple[Path, int]]:
     """Remove what no branch of an XCiT model needs: old revisions, blobs without links, what a killed process left.
 
     Args:
+        folders: where trainings, conversions and exports wrote. What killed ones left in them and below goes as well:
+            hidden files and folders that nobody holds; the next one that writes there would remove them, too.
         age: seconds for which a revision must have been without a branch.
         on_spared: told the name of each model that is not touched: somebody writes to it, or it cannot be locked.
 
     Returns:
         Each removed file or folder and its bytes.
+
+    Raises:
+        InputError: one of ``folders`` is not a folder; nothing was removed.
     """
-    removed: list[tuple[Path, int]] = []
+    for folder in (folders := list(folders)):
+        if not folder.is_dir():
+            raise InputError("That is not a folder.", where=folder, fix="Name the folder that was written to.")
     if not dry_run:
         remove_stale(Path(tempfile.gettempdir()))  # what killed publications left, which is not of this folder
+    removed: list[tuple[Path, int]] = []
+    for folder in folders:
+        removed += remove_unfinished(folder, below=True, dry_run=dry_run)
     for repository in _repositories(root):
         seen = repository.unneeded(age)
         if dry_run:

@@ -4,6 +4,9 @@ Requests of huggingface_hub's client that run inside :func:`guarded` pass throug
 every read. Whatever a server does, an exchange ends: after so many requests, seconds, or bytes (counted after
 decompression), or when it is too slow. Xet, huggingface_hub's other way to move bytes, knows none of these bounds: its
 headers are taken off the answers, and files come as they come without it, by HTTP.
+
+Answers of a hub that describe something, and those that refuse, reach the client only as :mod:`xcit_hub.hub.answers`
+knows them.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from huggingface_hub.utils import _http
 
 from xcit_hub.errors import HubError
 from xcit_hub.files import LARGEST
-from xcit_hub.hub import connections
+from xcit_hub.hub import answers, connections
 
 JSON_BYTES = 8 << 20
 CARD_BYTES = 1 << 20
@@ -163,13 +166,34 @@ def _on_response(response: Any) -> None:
         _check_names(response, exchange, exchange.commit)
     if response.request.method == "HEAD":
         return
+    # Whatever is not a file is kept in memory by the client.
+    limit = exchange.body if response.is_success else min(exchange.body, JSON_BYTES)
     length = response.headers.get("Content-Length", "")
-    if length.isascii() and length.isdigit() and int(length[:20]) > exchange.body and not response.is_redirect:
-        raise exchange.fault(f"announces {length[:20]} bytes where {exchange.body} are the most")
+    if length.isascii() and length.isdigit() and int(length[:20]) > limit and not response.is_redirect:
+        raise exchange.fault(f"announces {length[:20]} bytes where {limit} are the most")
     encoding = response.headers.pop("Content-Encoding", "identity").strip().lower()
     if encoding not in _DECODERS:
         raise exchange.fault(f"sends an encoding that was not asked for: {encoding!r:.40}")
-    response.stream = _Body(response.stream, _DECODERS[encoding], exchange)
+    response.stream = _Body(response.stream, _DECODERS[encoding], exchange, limit)
+    if not response.is_redirect:
+        _check_content(response, exchange)
+
+
+def _check_content(response: Any, exchange: Exchange) -> None:
+    """Put what was understood of an answer in the place of what came, see :mod:`xcit_hub.hub.answers`."""
+    asked = response.request
+    kind = None if exchange.home is None else answers.kind_of(asked.method, asked.url.path)
+    if response.is_success and kind is None:
+        return
+    try:
+        content = b"".join(response.stream)
+    finally:
+        response.stream.close()
+    if response.is_success and kind is not None:
+        content = answers.checked(kind, content, place=exchange.place, where=exchange.where)
+    else:
+        content = answers.refusal(content)
+    response.stream = _httpx.ByteStream(content)
 
 
 def _on_connection(host: str, port: int, address: str) -> None:
@@ -215,10 +239,11 @@ def _check_names(response: Any, exchange: Exchange, commit: str) -> None:
 class _Body(_httpx.SyncByteStream):
     """An answer's body, decompressed and counted as it comes."""
 
-    def __init__(self, stream: Any, decoder: Callable[[], _Decoder], exchange: Exchange) -> None:
+    def __init__(self, stream: Any, decoder: Callable[[], _Decoder], exchange: Exchange, limit: int) -> None:
         self._stream = stream
         self._decoder = decoder()
         self._exchange = exchange
+        self._limit = limit
 
     def __iter__(self) -> Iterator[bytes]:
         received = decoded = 0
@@ -227,8 +252,8 @@ class _Body(_httpx.SyncByteStream):
             self._exchange.check_time(received)
             for part in self._decoder(piece):
                 decoded += len(part)
-                if decoded > self._exchange.body:
-                    raise self._exchange.fault(f"sends more than {self._exchange.body} bytes")
+                if decoded > self._limit:
+                    raise self._exchange.fault(f"sends more than {self._limit} bytes")
                 yield part
 
     def close(self) -> None:

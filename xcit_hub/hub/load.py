@@ -113,11 +113,13 @@ def load_weights(
     offline: bool = False,
     dialect: DialectName | None = None,
     token: str | bool | None = None,
+    ignore_fields: Sequence[str] = (),
 ) -> ModelConfig:
     """Fill a network of one's own with the weights that ``id`` names, strictly; return what they are.
 
     Args:
         network: of the same architecture, dialect, classes and channels as the weights.
+        id, revision, hub, cache_dir, offline, dialect, token, ignore_fields: as for :func:`load`.
 
     Raises:
         WeightsError: the weights are another network's: architecture, dialect or shapes.
@@ -125,7 +127,9 @@ def load_weights(
     """
     from xcit_hub.models import load_weights as fill
 
-    located = locate(id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token)
+    located = locate(
+        id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, ignore_fields=ignore_fields
+    )
     weights, described = read(located, located.open, dialect)
     if network.dialect.name != described.dialect:
         raise WeightsError(

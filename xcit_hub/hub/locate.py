@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,12 +127,27 @@ def locate(
     Raises:
         HubError: it is not there, is no XCiT, or its description is malformed.
     """
-    where = address.parse(id, hub=hub, revision=revision)
     context = _context(cache_dir, offline=offline, token=token, force=force)
+    located = _located(address.parse(id, hub=hub, revision=revision), context, frozenset(ignore_fields))
+    _check_ignored(ignore_fields, [located])
+    return located
+
+
+def locate_each(ids: Sequence[str], *, ignore_fields: Sequence[str] = ()) -> list[Located]:
+    """Find several models; a field that is to be ignored has to be in the description of one of them.
+
+    Raises:
+        HubError, InputError: as in :func:`locate`.
+    """
+    found = [_located(address.parse(each), _context(None), frozenset(ignore_fields)) for each in ids]
+    _check_ignored(ignore_fields, found)
+    return found
+
+
+def _located(where: address.Address, context: Context, ignore: frozenset[str]) -> Located:
     store = open_store(where, context)
     snapshot = store.resolve(where.name, where.revision)
-    described = _describe(store, snapshot, frozenset(ignore_fields))
-    _check_ignored(ignore_fields, described, snapshot)
+    described = _describe(store, snapshot, ignore)
     is_file = where.store == address.LOCAL and Path(where.name).is_file()
     weights = Path(where.name).name if is_file else where.file or _weights_file(snapshot, described.digests)
     if weights not in snapshot.files:
@@ -273,22 +288,43 @@ def _context(
 
 
 def _describe(store: Store, snapshot: Snapshot, ignore: frozenset[str]) -> Description:
-    readers = {config.FILE_NAME: config.from_json, timm_config.FILE_NAME: timm_config.read}
     if snapshot.config is not None and config.FILE_NAME not in snapshot.files:
         return Description(snapshot.config)
-    for name, read in readers.items():
-        if name in snapshot.files:
-            return read(_text(store, snapshot, name), where=f"{snapshot.origin}: {name}", ignore=ignore)
-    return Description()
+    there = [name for name in (config.FILE_NAME, timm_config.FILE_NAME) if name in snapshot.files]
+    ignored = [name for name in there if name in ignore]
+    texts = {name: _text(store, snapshot, name) for name in there if name not in ignored}
+    if config.FILE_NAME in texts:
+        described = config.from_json(
+            texts[config.FILE_NAME], where=f"{snapshot.origin}: {config.FILE_NAME}", ignore=ignore
+        )
+        if timm_config.FILE_NAME in texts:
+            described = timm_config.held_against(
+                texts[timm_config.FILE_NAME],
+                described,
+                where=f"{snapshot.origin}: {timm_config.FILE_NAME}",
+                ignore=ignore,
+            )
+    elif timm_config.FILE_NAME in texts:
+        described = timm_config.read(
+            texts[timm_config.FILE_NAME], where=f"{snapshot.origin}: {timm_config.FILE_NAME}", ignore=ignore
+        )
+    else:
+        described = Description()
+    return replace(
+        described,
+        unused={**described.unused, **dict.fromkeys(ignored, config.IGNORED)},
+        notes=(*described.notes, *map(config.ignored_note, ignored)),
+    )
 
 
-def _check_ignored(names: Sequence[str], described: Description, snapshot: Snapshot) -> None:
-    ignored = [name for name, reason in described.unused.items() if reason == config.IGNORED]
+def _check_ignored(names: Sequence[str], located: Sequence[Located]) -> None:
+    unused = [entry for each in located for entry in each.description.unused.items()]
+    ignored = [name for name, reason in unused if reason == config.IGNORED]
     for name in names:
         if not any(full == name or full.endswith(f".{name}") for full in ignored):
             raise InputError(
                 f"The model's description has no field {name!r} that could be ignored.",
-                where=snapshot.origin,
+                where=", ".join(each.snapshot.origin for each in located),
                 fix="`xcit-hub info ID` shows the description; leave out ignore_fields (--ignore-field).",
             )
 

@@ -19,6 +19,7 @@ from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.hub import config as descriptions
 from xcit_hub.hub import entry
 from xcit_hub.hub.config import ModelConfig
+from xcit_hub.hub.dense import XCiTPyramid, create_pyramid
 from xcit_hub.hub.locate import Located, PathLike, locate
 from xcit_hub.hub.read import Fetched, read
 from xcit_hub.models.private import no_init_parameters
@@ -292,6 +293,7 @@ def create_model(
     drop_path_rate: float = ...,
     dialect: variants.DialectName | None = ...,
     features_only: Literal[False] = ...,
+    pyramid: Literal[False] = ...,
     out_indices: Indices = ...,
     seed: int | None = ...,
     init: bool = ...,
@@ -315,12 +317,33 @@ def create_model(
     drop_path_rate: float = ...,
     dialect: variants.DialectName | None = ...,
     features_only: Literal[True],
+    pyramid: Literal[False] = ...,
     out_indices: Indices = ...,
     seed: int | None = ...,
     init: bool = ...,
     cache_dir: PathLike | None = ...,
     **shape: Unpack[variants.Shape],
 ) -> XCiTFeatures: ...
+
+
+@overload
+def create_model(
+    name: str | variants.Architecture,
+    *,
+    pretrained: bool | str = ...,
+    in_chans: int | None = ...,
+    pos_drop_rate: float = ...,
+    proj_drop_rate: float = ...,
+    attn_drop_rate: float = ...,
+    drop_path_rate: float = ...,
+    dialect: variants.DialectName | None = ...,
+    pyramid: Literal[True],
+    out_indices: Indices = ...,
+    seed: int | None = ...,
+    init: bool = ...,
+    cache_dir: PathLike | None = ...,
+    **shape: Unpack[variants.Shape],
+) -> XCiTPyramid: ...
 
 
 def create_model(
@@ -337,12 +360,13 @@ def create_model(
     drop_path_rate: float = 0.0,
     dialect: variants.DialectName | None = None,
     features_only: bool = False,
+    pyramid: bool = False,
     out_indices: Indices = 3,
     seed: int | None = None,
     init: bool = True,
     cache_dir: PathLike | None = None,
     **shape: Unpack[variants.Shape],
-) -> XCiT | XCiTFeatures:
+) -> XCiT | XCiTFeatures | XCiTPyramid:
     """Build an XCiT, as ``timm.create_model`` does for PyTorch: with fresh weights in training mode, or pretrained.
 
     Args:
@@ -364,7 +388,10 @@ def create_model(
         dialect: ``"paper"`` (facebook, timm) or ``"mindcv"`` (MindSpore's checkpoints): two different networks. By
             default the one of the published checkpoint that ``name`` means, and the paper's where it means none.
         features_only: return the backbone of a feature pyramid instead, see :class:`XCiTFeatures`.
-        out_indices: the blocks whose maps ``features_only`` returns.
+        pyramid: return the backbone of facebook's detectors and segmenters instead: four maps of strides 4, 8, 16 and
+            32, see :class:`xcit_hub.models.pyramid.XCiTPyramid`.
+        out_indices: the blocks whose maps ``features_only`` returns, or the four of ``pyramid``, which has facebook's
+            by default.
         seed: makes the fresh weights reproducible.
         init: False leaves the weights unset, for a caller who loads some next.
         cache_dir: where fetched files are kept; huggingface_hub's cache by default.
@@ -387,8 +414,19 @@ def create_model(
         >>> network = xcit_hub.create_model("xcit_small_24_p8_384", num_classes=10, drop_path_rate=0.1)
         >>> network = xcit_hub.create_model("xcit_tiny_12_p16_224", pretrained=True)
         >>> backbone = xcit_hub.create_model("xcit_tiny_12_p16_224", features_only=True, out_indices=(3, 5, 7, 11))
+        >>> backbone = xcit_hub.create_model("xcit_tiny_12_p16_224", pyramid=True)
     """
     rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
+    if pyramid:
+        if features_only or num_classes or global_pool is not None:
+            raise InputError(
+                "A pyramid has neither a classifier nor other features.",
+                fix="Leave out features_only, num_classes and global_pool.",
+            )
+        return create_pyramid(
+            name, pretrained=pretrained, out_indices=None if out_indices == 3 else out_indices,
+            in_chans=in_chans, rates=rates, dialect=dialect, seed=seed, init=init, cache_dir=cache_dir, shape=shape,
+        )  # fmt: skip
     if pretrained is False or pretrained is None:
         network = models.create_model(
             name,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -85,8 +86,9 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
             f"{opened.path.name} is the backbone of a detector or segmenter: blocks without class attention and "
             "classifier, of which no whole network can be made.",
             where=located.snapshot.origin,
-            fix="See what is in it: xcit-hub inspect FILE; xcit-hub convert writes it for timm's features_only and for "
-            "facebook's detectors.",
+            fix=f"See what is in it: xcit-hub inspect {shlex.quote(str(opened.path))}; "
+            "xcit_hub.create_model(…, pretrained=ID, pyramid=True) takes it, xcit_hub.load_segmenter a segmenter "
+            "whole (xcit-hub predict --segment); xcit-hub convert writes it for timm's features_only.",
         )
     described, notes = _normalized(known, weights) if known else (of_weights(weights), ())
     if custom is not None:

@@ -166,7 +166,10 @@ def model_of_page(site: Site, path: list[str], query: dict[str, str]) -> tuple[s
         path: the parts of the address's path.
         query: its query; ModelScope's pages name a revision there.
     """
-    if site.page.endswith("/models"):
+    is_clone = len(path) > 1 and path[-1].endswith(".git")  # the address that git clone takes has no /models/
+    if is_clone:
+        path = [*path[:-1], path[-1].removesuffix(".git")]
+    if site.page.endswith("/models") and not (is_clone and path[0] != "models"):
         if path[:1] != ["models"]:
             return None
         path = path[1:]

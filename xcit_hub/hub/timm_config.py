@@ -11,8 +11,8 @@ Every field is used, refused by name, or unused for a reason that can be listed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from xcit_hub.errors import HubError
@@ -100,6 +100,7 @@ _FIXED: dict[str, tuple[object, str]] = {
     "device": (None, "choose the device in MindSpore's context"),
     "dtype": (None, "give load dtype= instead"),
 }
+_UNKNOWN = "unknown; timm does not read it"
 _POOLS = ("token", "avg", "")
 _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -121,6 +122,64 @@ def read(text: str, *, where: object = None, ignore: frozenset[str] = frozenset(
     if isinstance(record.get("xcit_hub"), dict):
         return _of_converter(record, where, ignore)
     return _Reading(record, where, ignore).description()
+
+
+def held_against(
+    text: str, described: Description, *, where: object = None, ignore: frozenset[str] = frozenset()
+) -> Description:
+    """Hold the ``config.json`` beside an ``xcit_hub.json`` against it; timm reads the one, and this package the other.
+
+    Args:
+        described: what the ``xcit_hub.json`` says; its ``config`` is used.
+        ignore: as for :func:`read`.
+
+    Returns:
+        The same, with a word on the other file.
+
+    Raises:
+        HubError: the two contradict each other.
+    """
+    try:
+        told = read(text, where=where, ignore=ignore)
+    except HubError as error:
+        note = f"{FILE_NAME} was not used, and timm will not read it either: {error.what}"
+        is_foreign = described.config is None or in_timm(described.config.shape) is None
+        return replace(
+            described,
+            unused={**described.unused, FILE_NAME: f"{ours.FILE_NAME} describes the model; {error.what}"},
+            notes=described.notes if is_foreign else (*described.notes, note),
+        )
+    unused = {**described.unused, FILE_NAME: f"{ours.FILE_NAME} describes the model, and says the same"}
+    listed = (ours.IGNORED, _UNKNOWN)
+    there = {name: reason for name, reason in told.unused.items() if reason in listed}
+    if described.config is not None and told.config is not None:
+        # As the same reader would read what would be written now: what timm's form cannot say is no contradiction.
+        try:
+            expected = read(write(described.config)).config
+        except HubError:
+            expected = None
+        apart = [] if expected is None else list(_apart(expected, told.config))
+        if apart:
+            raise HubError(
+                f"{ours.FILE_NAME} and {FILE_NAME} contradict each other: {'; '.join(apart)}.",
+                where=where,
+                fix=f"Correct one of them, or read the model without one: ignore_fields=[{FILE_NAME!r}], "
+                f"--ignore-field {FILE_NAME} (or {ours.FILE_NAME}).",
+            )
+    return replace(described, unused=unused | there)
+
+
+def _apart(ours_said: ModelConfig, said: ModelConfig) -> Iterator[str]:
+    for kind, one, other in (
+        ("", replace(ours_said.shape, name="", image_size=0), replace(said.shape, name="", image_size=0)),
+        ("", ours_said, said),
+        ("preprocessing.", ours_said.preprocessing, said.preprocessing),
+    ):
+        for each in fields(one):
+            values = [getattr(side, each.name) for side in (one, other)]
+            if each.name not in ("architecture", "custom", "provenance", "preprocessing") and values[0] != values[1]:
+                is_long = each.name == "labels"
+                yield f"{kind}{each.name}" + ("" if is_long else f" is {values[0]} and {values[1]}")
 
 
 def write(config: ModelConfig) -> str:
@@ -357,7 +416,7 @@ class _Reading:
                 if reader.fields[name] is not None:
                     self.unused[f"{prefix}{name}"] = reasons[name]
                 continue
-            self.unused[f"{prefix}{name}"] = "unknown; timm does not read it"
+            self.unused[f"{prefix}{name}"] = _UNKNOWN
             self.notes.append(f"the configuration's field {prefix}{name} is not known, and was not used")
 
     def _account_arguments(self, args: Reader) -> None:

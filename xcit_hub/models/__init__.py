@@ -13,6 +13,7 @@ from mindspore import Tensor
 from numpy.typing import NDArray
 
 from xcit_hub import variants
+from xcit_hub.checkpoints.identify import of_shapes
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.private import no_init_parameters
@@ -133,7 +134,7 @@ def load_weights(network: XCiT | XCiTFeatures, arrays: Mapping[str, NDArray[Any]
             rounded to the parameter's dtype where that is narrower.
 
     Raises:
-        WeightsError: a name is missing or unexpected, or a shape differs; all faults are listed.
+        WeightsError: a name is missing or unexpected, or a shape differs; it says which network they fit.
     """
     parameters = network.parameters_dict()
     faults = [f"missing: {name} {parameters[name].shape}" for name in parameters if name not in arrays]
@@ -144,13 +145,21 @@ def load_weights(network: XCiT | XCiTFeatures, arrays: Mapping[str, NDArray[Any]
         if name in arrays and tuple(arrays[name].shape) != tuple(parameter.shape)
     ]
     if faults:
-        raise WeightsError(
-            f"{len(faults)} tensors do not fit {network.architecture.name}:\n    "
-            + "\n    ".join(faults[:20])
-            + (f"\n    … and {len(faults) - 20} more" if len(faults) > 20 else ""),
-            fix="Check the architecture, the number of classes and the input channels the weights were made for.",
-        )
+        raise _misfit(network, {name: tuple(array.shape) for name, array in arrays.items()}, faults)
     for name, parameter in parameters.items():
         # A private, writable copy: the source may be a read-only view of a file.
         values = Tensor.from_numpy(np.array(arrays[name], dtype=np.float32, order="C"))
         parameter.set_data(values.astype(parameter.dtype))
+
+
+def _misfit(network: XCiT | XCiTFeatures, shapes: Mapping[str, tuple[int, ...]], faults: list[str]) -> WeightsError:
+    """Say in a sentence that weights are not a network's, and whose they are likely to be."""
+    more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+    what = f"The weights do not fit {network.architecture.name} ({faults[0]}{more})"
+    try:
+        found = of_shapes(shapes)
+    except WeightsError:
+        return WeightsError(f"{what}, and no XCiT's whole.", fix="See what is in their file: xcit-hub inspect FILE.")
+    told = (found.architecture.name, found.num_classes, found.in_chans)
+    likely = f"{told[0]} with {told[1]} classes and {told[2]} channels"
+    return WeightsError(f"{what}: they are likely those of {likely}.", fix=f"Build that one: --model {told[0]}.")

@@ -56,7 +56,8 @@ def _layer_norm(dim: int) -> nn.LayerNorm:
     return nn.LayerNorm((dim,), epsilon=LAYER_NORM_EPSILON)
 
 
-def _batch_norm(dim: int, dialect: Dialect) -> nn.BatchNorm2d:
+def batch_norm(dim: int, dialect: Dialect) -> nn.BatchNorm2d:
+    """Batch norm of PyTorch's epsilon and momentum, by the statistics that the dialect says."""
     always = True if dialect.statistics == "batch" else None  # None: in training only
     return nn.BatchNorm2d(dim, BATCH_NORM_EPSILON, _BATCH_NORM_MOMENTUM, use_batch_statistics=always)
 
@@ -88,7 +89,7 @@ class ConvPatchEmbed(nn.Cell):
             if cells:
                 cells.append(Gelu(dialect.gelu))
             convolution = conv3x3(channels, width, stride=stride, bias=False)
-            cells.append(nn.SequentialCell([convolution, _batch_norm(width, dialect)]))
+            cells.append(nn.SequentialCell([convolution, batch_norm(width, dialect)]))
             channels = width
         self.proj = nn.SequentialCell(cells)
 
@@ -183,7 +184,7 @@ class LPI(nn.Cell):
         super().__init__()
         self.conv1 = conv3x3(dim, dim, group=dim, bias=True)
         self.act = Gelu(dialect.gelu)
-        self.bn = _batch_norm(dim, dialect)
+        self.bn = batch_norm(dim, dialect)
         self.conv2 = conv3x3(dim, dim, group=dim, bias=True)
 
     def construct(self, x: Tensor, height: int, width: int) -> Tensor:

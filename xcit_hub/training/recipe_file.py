@@ -43,21 +43,23 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
-def load_recipe(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(
+    path: str | Path | None, overrides: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None
+) -> Recipe:
     """Read a YAML recipe and lay ``overrides`` (typed values, as :func:`parse_flags` returns them) over it.
 
     Args:
         path: the YAML file, the name of a recipe that ships with the library (``cpu_smoke``), or None for the
             defaults alone.
         overrides: key → value, as from ``--epoch_size 2``.
+        defaults: other values than the recipe's own for what neither says.
 
     Raises:
         InputError: the file is not a recipe, or a key or value is unknown; the message names the nearest key.
         UnknownNameError: there is no such model.
     """
     settings = {} if path is None else _read(_find(Path(path)))
-    settings.update(overrides or {})
-    return _build(settings, where=path)
+    return _build({**(defaults or {}), **settings, **(overrides or {})}, where=path)
 
 
 def parse_flags(words: Sequence[str]) -> dict[str, Any]:

@@ -24,11 +24,7 @@ class LocalStore:
         if path.exists() and not path.is_file():
             raise HubError("This is not a file: a pipe or a device.", where=path, fix="Give a file or a folder.")
         if not path.is_file():
-            raise HubError(
-                "There is no such file or folder.",
-                where=path.absolute(),
-                fix="Check the path. A model of a hub is written org/name, without ./ before it.",
-            )
+            raise HubError("There is no such file or folder.", where=path.absolute(), fix=_elsewhere(name))
         return Snapshot(name, None, {path.name: File(path.stat().st_size)}, origin=str(path))
 
     def fetch(self, snapshot: Snapshot, path: str) -> Path:
@@ -53,6 +49,13 @@ class LocalStore:
     def list(self) -> list[str]:
         """Name nothing: there is no hub to list."""
         return []
+
+
+def _elsewhere(name: str) -> str:
+    parts = name.split("/")
+    if len(parts) == 3 and all(parts) and parts[0] not in (".", "..", "~"):
+        return f"Check the path. A file of a hub's model is written with the hub: hf://{name}."
+    return "Check the path. A model of a hub is written org/name, without ./ before it."
 
 
 def snapshot_of_folder(folder: Path, name: str) -> Snapshot:

@@ -1,0 +1,131 @@
+"""A whole training of a segmenter: a recipe and a folder become a file that segments, and its figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.data.scenes import annotated
+from xcit_hub.errors import InputError
+from xcit_hub.files import write_text
+from xcit_hub.hub.dense import XCiTSegmenter, create_segmenter, load_segmenter
+from xcit_hub.segmenters import HEADS, HeadKind
+from xcit_hub.training import device, miou, segmentation
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_file import load_recipe
+
+FILE = "segmenter.safetensors"
+FIGURES = "miou.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave.
+
+    Args:
+        path: the segmenter's file.
+        losses: mean loss of every epoch.
+        figures: on the evaluation split.
+    """
+
+    path: Path
+    losses: tuple[float, ...]
+    figures: miou.Segmentation
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {**self.figures.as_dict(), "losses": list(self.losses), "checkpoint": str(self.path)}
+
+    def __str__(self) -> str:
+        return f"{self.figures}; written to {self.path}"
+
+
+def train(
+    config: Path | None,
+    flags: Mapping[str, Any],
+    *,
+    head: str = "sem_fpn",
+    classes: Sequence[str] = (),
+    stage: Callable[[str], None] = lambda _: None,
+) -> Trained:
+    """Train a segmenter and evaluate it.
+
+    It begins with ``ckpt_path``: a segmenter, whose training goes on, or a classifier or backbone, whose blocks are
+    taken; without one, with fresh weights.
+
+    Args:
+        config: a recipe, or None.
+        flags: keys laid over it; :data:`xcit_hub.training.segmentation.KEYS` are those that mean something.
+        head: ``sem_fpn`` or ``upernet``.
+        classes: the classes' names.
+        stage: told how far it is.
+
+    Raises:
+        InputError: a key means nothing here, the data does not fit, or nothing says how many classes there are.
+        XcitHubError: the loss is not finite any more.
+    """
+    given = load_recipe(config, flags).model_fields_set
+    segmentation.check(given)
+    recipe = load_recipe(config, flags, segmentation.DEFAULTS)
+    if head not in HEADS:
+        raise InputError(f"There is no head {head!r:.40}.", where="--head", fix=f"Choose one of {', '.join(HEADS)}.")
+    folder = Path(recipe.data_dir)
+    pairs, held_out = (annotated(folder, split) for split in (recipe.train_split, recipe.val_split))
+    device.prepare(recipe, distribute=False)
+    network = _network(recipe, given, head, classes)
+    seen = network.config.preprocessing
+    steps = len(pairs.images) // recipe.batch_size
+
+    def tell(epoch: int, step: int, loss: float) -> None:
+        stage(f"epoch {epoch + 1} of {recipe.epoch_size}, step {step + 1} of {steps}, loss {loss:.4f}")
+
+    losses = segmentation.train(network, pairs, recipe, seen, step=tell)
+    stage("evaluating")
+    figures = miou.evaluate(network, held_out, seen, max_corrupt=recipe.max_corrupt)
+    target = Path(recipe.ckpt_save_dir)
+    target.mkdir(parents=True, exist_ok=True)
+    network.save(target / FILE)
+    trained = Trained(target / FILE, tuple(losses), figures)
+    write_text(target / FIGURES, json.dumps(trained.as_dict(), indent=2) + "\n")
+    return trained
+
+
+def _network(recipe: Recipe, given: Set[str], head: HeadKind, classes: Sequence[str]) -> XCiTSegmenter:
+    count = len(classes) or recipe.num_classes
+    if recipe.ckpt_path and _is_segmenter(recipe.ckpt_path):
+        network = load_segmenter(recipe.ckpt_path, model=recipe.model, classes=classes)
+        if recipe.num_classes not in (None, network.num_classes):
+            raise InputError(
+                f"The segmenter has {network.num_classes} classes, and the recipe says {recipe.num_classes}.",
+                where=recipe.ckpt_path,
+                fix="Leave num_classes out, or begin with a backbone.",
+            )
+    elif count is None:
+        raise InputError(
+            "Nothing says how many classes there are.", fix="Give --num_classes N, or their names: --classes FILE."
+        )
+    else:
+        network = create_segmenter(
+            recipe.model,
+            head,
+            num_classes=count,
+            pretrained=recipe.ckpt_path or False,
+            classes=classes,
+            drop_path_rate=recipe.drop_path_rate or 0.0,
+            seed=recipe.seed,
+        )
+        given = {"image_resize", "mean", "std"}
+    told = {"image_resize": "image_size", "mean": "mean", "std": "std"}
+    asked = {field: getattr(recipe.preprocessing, field) for key, field in told.items() if key in given}
+    network.config = replace(network.config, preprocessing=replace(network.config.preprocessing, **asked))
+    return network
+
+
+def _is_segmenter(path: str) -> bool:
+    return Path(path).is_file() and any(
+        name.endswith("decode_head.conv_seg.weight") for name in checkpoint.read(path).tensors
+    )

@@ -78,9 +78,10 @@ class Predictor:
             dialect(self.dialect)
         # Workers stand in folders of their own.
         settled = {"model": _settled(os.fspath(self.model), self.hub), "ignore_fields": tuple(self.ignore_fields)}
-        for name in ("hub", "cache_dir"):
-            if (place := getattr(self, name)) is not None:
-                settled[name] = str(Path(place).absolute()) if Path(place).exists() else os.fspath(place)
+        if self.hub is not None:
+            settled["hub"] = str(Path(self.hub).absolute()) if Path(self.hub).exists() else os.fspath(self.hub)
+        if self.cache_dir is not None:
+            settled["cache_dir"] = str(Path(self.cache_dir).expanduser().absolute())
         for name, value in settled.items():
             object.__setattr__(self, name, value)
 

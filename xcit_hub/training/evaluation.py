@@ -196,7 +196,10 @@ def samples_of(evaluation: Evaluation, source: ImageSource, count: int = 3) -> l
     chosen = [places[(2 * part + 1) * len(places) // (2 * count)] for part in range(min(count, len(places)))]
     found = []
     for place in chosen:
-        image = source.open(place)
+        try:
+            image = source.open(place)
+        except InputError:  # it was readable a moment ago
+            continue
         image.thumbnail((_THUMBNAIL, _THUMBNAIL))
         jpeg = io.BytesIO()
         image.convert("RGB").save(jpeg, "JPEG", quality=80)

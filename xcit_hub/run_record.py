@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from typing_extensions import Self
 
 from xcit_hub.errors import InputError
 from xcit_hub.files import read_bounded
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 FORMAT = 2  # 1: xcit-hub 0.1.0, whose files do not say it
 FEWEST_FOR_TOP5 = 6  # classes: of fewer every answer, or nearly so, is among the five best

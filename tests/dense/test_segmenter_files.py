@@ -120,11 +120,26 @@ def test_a_configuration_of_another_network_is_refused_by_its_field(instead, say
 
 
 @pytest.mark.parametrize(
-    "text", ["model = (", "model = __import__('os').system('x')", "model = " + "dict(a=" * 3000, "\0"]
+    "text",
+    [
+        "model = (",
+        "model = __import__('os').system('x')",
+        "model = " + "dict(a=" * 3000,
+        "model = " + "[" * 60 + "]" * 60,
+        "model = dict(a=" + "1+" * 30000 + "1)",
+        "model = dict(a=" + "-" * 30000 + "1)",
+        "model = dict(a=" + "9" * 5000 + ")",
+        "model = dict()\nmodel = dict()",
+        "\0",
+        "  indented\n wrongly",
+        "'" * 3,
+    ],
+    ids=range(11),
 )
-def test_a_configuration_that_is_not_one_is_not_run_and_says_nothing(text: str, twin: Twins, tmp_path: Path) -> None:
+def test_a_configuration_that_is_not_one_is_not_run_and_that_is_said(text: str, twin: Twins, tmp_path: Path) -> None:
     read = segmenter.load(published(twin(16, "sem_fpn"), tmp_path / "x.pth", NAMES, text), _ASKED)
     assert (read.window, read.out_indices) == (None, None)
+    assert any("meta.config of the file does not describe" in note for note in read.backbone.notes)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])

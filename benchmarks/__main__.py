@@ -26,6 +26,8 @@ Examples:
 
     python -m benchmarks input --workers 2 --photographs DIR
 
+    python -m benchmarks predict --rounds 5
+
     python -m benchmarks zoo xcit_nano_12_p8_224 xcit_large_24_p8_384 --contender 'timm, eager' --contender 'xcit-hub*'
 
     python -m benchmarks compare OLD_WHEEL NEW_WHEEL --rounds 10 --json compared.json

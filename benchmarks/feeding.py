@@ -25,7 +25,7 @@ _ERASING = 0.25
 _SOURCES = ("astronaut", "chelsea", "coffee", "rocket")  # scikit-image's colour photographs
 
 
-def prepare(case: Case) -> None:
+def prepare(case: Case, count: int = _PHOTOGRAPHS) -> None:
     """Crop photographs of real size from scikit-image's, two classes of JPEG files."""
     try:
         from skimage import data
@@ -38,7 +38,7 @@ def prepare(case: Case) -> None:
 
     generator = np.random.default_rng(0)
     originals = [Image.fromarray(getattr(data, name)()) for name in _SOURCES]
-    for number in range(_PHOTOGRAPHS):
+    for number in range(count):
         original = originals[number % len(originals)]
         share = generator.uniform(0.6, 1.0)
         width = int(share * min(original.width, original.height * _SIZE[0] / _SIZE[1]))

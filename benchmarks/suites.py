@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks import converting, deploying, feeding, loading, starting
+from benchmarks import converting, deploying, feeding, loading, predicting, starting
 from benchmarks.case import Case, Contender, Work
 from benchmarks.converting import CONVERTERS, COPY_AND_HASH, MINDSPORE_FILES
 from benchmarks.deploying import EXPORTED
 from benchmarks.feeding import FEEDERS, TIMM_LOADER
 from benchmarks.loading import LOADERS, MINDSPORE_LOAD, TIMM_LOAD
 from benchmarks.networks import FUSED, LIMITS, MINDCV, NETWORKS, OURS, PYNATIVE, TIMM, TIMM_COMPILED, UNCOMPILED
+from benchmarks.predicting import APART, PREDICTORS
 from benchmarks.starting import PYTHON, STARTERS
 from xcit_hub import variants
 from xcit_hub.errors import InputError, UnknownNameError, closest
@@ -188,6 +189,14 @@ SUITES: dict[str, Suite] = {
         works=("evaluation", "training"),
         unit=RATE,
         prepare=feeding.prepare,
+    ),
+    "predict": Suite(
+        "photographs on disk become classes, as `xcit-hub predict` makes them",
+        PREDICTORS,
+        (APART,),
+        batches=(16,),
+        unit=RATE,
+        prepare=predicting.prepare,
     ),
     "deployment": Suite(
         "logits from an exported file, by the runtimes it is deployed with",

@@ -16,6 +16,7 @@ from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.deploy import export
 from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface
+from xcit_hub.exporters.form import ATTENTION
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.prediction import predict
 from xcit_hub.variants import architecture
@@ -52,6 +53,19 @@ def test_an_exported_file_is_proven_by_each_runtime_and_says_what_it_is(source: 
     assert json.loads(done.metadata["xcit_hub.labels"]) == ["ape", "bee", "cow", "dog"]
     assert json.loads(done.metadata["xcit_hub.preprocessing"])["input_size"] == [3, 224, 224]
     assert json.dumps(done.as_dict())
+
+
+def test_a_file_with_its_attention_is_proven_by_each_runtime_and_says_so(source: Path) -> None:
+    done = export(source, source.with_name("seen.onnx"), attention=True, image_size=32, batch=2)
+    assert [found["runtime"] for found in done.proofs] == ["onnxruntime", "openvino"]
+    names = ["logits", *ATTENTION]
+    for found in done.proofs:
+        assert sorted(check["what"] for check in found["checks"]) == sorted(f"{name} at 2×3×32×32" for name in names)
+    assert json.loads(done.metadata["xcit_hub.attention"]) == list(ATTENTION)
+    told = interface.read(done.files[0])
+    assert told.outputs == tuple(names)
+    config = {"num_classes": 4, "in_chans": 3, "global_pool": "token", "mean": (0.5,), "std": (0.5,)}
+    assert told.form(**config, image_size=None, where="").attention
 
 
 @pytest.mark.parametrize("example", ["classify.py", "classify_openvino.py"])
@@ -106,6 +120,8 @@ def test_neither_framework_is_imported_to_write_onnx(source: Path, tmp_path: Pat
         ("a.onnx", {"dtype": "bfloat16"}, "no runtime here runs it"),
         ("a.onnx", {"features": (12,)}, "blocks 0 to 11"),
         ("a.onnx", {"features": (3,), "headless": True}, "exclude each other"),
+        ("a.onnx", {"features": (3,), "attention": True}, "--features and --attention exclude each other"),
+        ("a.mindir", {"image_size": 224, "attention": True}, "--attention is written to ONNX alone"),
         ("a.mindir", {"image_size": 224, "opset": 20}, "--opset 20 is written to ONNX alone"),
         ("a.onnx", {"batch": 0}, "--batch 0 cannot be"),
         ("a.onnx", {"batch": 1 << 40}, "cannot be"),

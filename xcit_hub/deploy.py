@@ -79,6 +79,7 @@ def export(
     ignore_fields: Sequence[str] = (),
     features: Sequence[int] = (),
     headless: bool = False,
+    attention: bool = False,
     dtype: Dtype = "float32",
     int8: PathLike | None = None,
     with_preprocessing: bool = False,
@@ -96,6 +97,8 @@ def export(
         revision, hub, cache_dir, offline, dialect, ignore_fields: as for :func:`xcit_hub.load`.
         features: blocks whose maps (B, C, Hp, Wp) are wanted in place of logits; negative ones count from the end.
         headless: leave the classifier out; the output is the pooled features (B, C).
+        attention: give what :func:`xcit_hub.attention` does as well, of every image of a batch; the outputs are
+            :data:`xcit_hub.exporters.form.ATTENTION`.
         dtype: in which the graph computes; inputs and outputs are float32.
         int8: a folder of images to calibrate int8 on; affine maps and convolutions behind the stem compute in int8.
         with_preprocessing: take uint8 (B, H, W, C) images and scale and normalise them in the graph.
@@ -125,12 +128,12 @@ def export(
         )
     if int8 is not None and dtype != "float32":
         raise InputError(f"int8 and {dtype} exclude each other.", fix="Give one of them.")
-    form = form_of(config, features, headless, dtype, with_preprocessing, image_size, batch, opset, fuse)
+    form = form_of(config, features, headless, dtype, with_preprocessing, image_size, batch, opset, fuse, attention)
     if path.suffix == ".mindir":
         form = for_mindir(form, int8=int8 is not None)
     # Others do not have this machine's folders.
     told = located.snapshot.name if located.address.store != LOCAL else Path(located.address.name).name
-    metadata = metadata_of(config, told, int8=int8 is not None)
+    metadata = metadata_of(config, told, int8=int8 is not None, attention=attention)
     written = write(
         path,
         {name: np.asarray(array, np.float32) for name, array in weights.arrays().items()},

@@ -22,9 +22,6 @@ from xcit_hub.variants import DIALECTS
 Array = NDArray[Any]
 
 SUFFIX = ".onnx"
-ATTENTION = ("attention.classes", "attention.class_token", "attention.channels")
-"""Outputs of a file that was exported with its attention, see :class:`xcit_hub.attention_maps.Attention`."""
-
 _REDO = "Export it again: xcit-hub export ID {name}."
 
 
@@ -109,11 +106,15 @@ class ExportedNetwork:
         return self.run(pixels, ("logits",))[0]
 
     def attention(self, pixels: Array) -> tuple[NDArray[np.float32], ...]:
-        """Map a batch of inputs to :data:`ATTENTION`: (B, L, h, Hp, Wp), (B, L, h) and (B, D, h, d, d).
+        """Map a batch of inputs to what each attends to: (B, L, h, Hp, Wp), (B, L, h) and (B, D, h, d, d).
 
         Raises:
             InputError: the file was exported without it.
         """
+        from xcit_hub.exporters.form import (
+            ATTENTION,
+        )  # it settles protobuf's implementation, which Ray chooses by itself
+
         if not set(ATTENTION) <= set(self.outputs):
             raise InputError(
                 "The file was exported without its attention.",

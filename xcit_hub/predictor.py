@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from xcit_hub.hub.network import XCiT
 
 _PATHS = ("path", "file", "filename")
+_OF_CHECKPOINTS = {
+    "revision": "--revision", "hub": "--hub", "dialect": "--dialect", "ignore_fields": "--ignore-field",
+    "token_env": "--token-env",
+}  # fmt: skip
 _ADDED = ("class", "index", "share", "problem")
 
 
@@ -78,9 +82,10 @@ class Predictor:
             dialect(self.dialect)
         # Workers stand in folders of their own.
         settled = {"model": _settled(os.fspath(self.model), self.hub), "ignore_fields": tuple(self.ignore_fields)}
-        for name in ("hub", "cache_dir"):
-            if (place := getattr(self, name)) is not None:
-                settled[name] = str(Path(place).absolute()) if Path(place).exists() else os.fspath(place)
+        if self.hub is not None:
+            settled["hub"] = str(Path(self.hub).absolute()) if Path(self.hub).exists() else os.fspath(self.hub)
+        if self.cache_dir is not None:
+            settled["cache_dir"] = str(Path(self.cache_dir).expanduser().absolute())
         for name, value in settled.items():
             object.__setattr__(self, name, value)
 
@@ -99,9 +104,11 @@ class Predictor:
 
     def _build(self) -> XCiT | ExportedNetwork:
         if is_exported(self.model):
-            for name in ("revision", "hub", "dialect"):
-                if getattr(self, name) is not None:
-                    raise InputError(f"An exported file has no {name}.", where=self.model, fix=f"Leave out --{name}.")
+            for name, flag in _OF_CHECKPOINTS.items():
+                if getattr(self, name):
+                    raise InputError(
+                        f"{flag} means nothing for an exported file.", where=self.model, fix="Leave it out."
+                    )
             return ExportedNetwork(self.model, threads=self.threads)
         from xcit_hub.hub.load import load
 

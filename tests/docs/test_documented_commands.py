@@ -64,6 +64,7 @@ NOT_RUN = {
     "--data_dir DIR": _LAUNCHER,
     "msrun --bind_core=True --worker_num 8 --local_worker_num 8 python train.py --config recipe.yaml --data_dir images "
     "--ckpt_path tiny.ckpt": _LAUNCHER,
+    "python examples/gallery/run.py 1_load_and_look": "writes into the checkout; tests/docs/test_gallery.py runs it",
     "python -m benchmarks inference xcit_tiny_12_p16_224 --batch 1 --batch 16": _BENCHMARK,
     "python -m benchmarks inference xcit_tiny_12_p16_224 --batch 1 --batch 16 --rounds 5": _BENCHMARK,
     "python -m benchmarks training --json training.json --plot training.svg": _BENCHMARK,
@@ -106,6 +107,9 @@ def _follow(page, folder, readers_files, timm_tiny, server, monkeypatch, *, whol
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PATH", f"{_programs(folder)}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # What the processes fetch is random: it must not stay under timm's name in anybody's cache.
+    monkeypatch.setenv("HF_HOME", str(folder.parent / "hugging-face"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder.parent / "hugging-face" / "hub"))
     names: dict[str, object] = {"__name__": "__page__"}
     for block in blocks(page):
         if block.title:
@@ -169,7 +173,7 @@ def test_every_example_of_the_command_line_is_parsed() -> None:
     ]
     assert len(examples) > 40
     for name, line in examples:
-        words = shlex.split(line)[1 + len(name.split()) :]
+        words = shlex.split(re.split(r" [>|] ", line)[0])[1 + len(name.split()) :]
         assert line.startswith(f"xcit-hub {name}")
         commands[name].make_context(name, words)
 

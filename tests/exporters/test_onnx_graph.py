@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from xcit_hub import parity, variants
-from xcit_hub.exporters import onnx_graph
-from xcit_hub.exporters.form import OPSETS, Form
+from xcit_hub.exporters import onnx_graph, proof
+from xcit_hub.exporters.form import ATTENTION, OPSETS, Form
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.variants import DIALECTS, Architecture
 
@@ -109,6 +109,40 @@ def test_maps_of_chosen_blocks_are_the_outputs() -> None:
     assert list(found) == ["features.0", "features.1"]
     assert found["features.0"].shape == (2, 128, 4, 6)
     assert all(check.passed for check in parity.Reference(network, images, maps).check(found))
+
+
+_SIZES = ({}, {"batch": 2, "image_size": (64, 96)}, {"global_pool": "avg"}, {"num_classes": 0}, {"dtype": "float16"})
+
+
+@pytest.mark.parametrize("options", _SIZES, ids=["any size", "fixed size", "avg", "headless", "half"])
+@pytest.mark.parametrize("dialect", ["paper", "mindcv"])
+def test_what_it_attends_to_is_what_hooks_see_in_pytorchs_network(dialect: str, options: dict) -> None:
+    form = Form(attention=True, **options)
+    arrays = {name: each for name, each in weights(SHORT, dialect).items() if form.num_classes or name[:5] != "head."}
+    model = onnx_graph.build(arrays, SHORT, DIALECTS[dialect], form, {})
+    onnx.checker.check_model(model, full_check=True)
+    network = parity.torch_network(arrays, SHORT, dialect, num_classes=form.num_classes)
+    for block in network.cls_attn_blocks:
+        block.attn.fused_attn = False
+    images = parity.random_images(2, 3, 64, 96)
+    found = run(model, images)
+    assert {name: value.shape for name, value in found.items() if name in ATTENTION} == {
+        "attention.classes": (2, 2, 4, 4, 6),
+        "attention.class_token": (2, 2, 4),
+        "attention.channels": (2, 2, 4, 32, 32),
+    }
+    network = network.half() if form.dtype == "float16" else network
+    reference = parity.Reference(network, images, lambda net, batch: proof._outputs(net, batch, form))
+    checks = reference.check(found)
+    assert len(checks) == 4 and all(check.passed for check in checks), checks
+    swapped = {**found, "attention.classes": found["attention.classes"][:, :, ::-1]}
+    assert [check.what for check in reference.check(swapped) if not check.passed] == ["attention.classes"]
+
+
+@pytest.mark.parametrize("options", [{"batch": 1, "image_size": (64, 48)}, {"image_size": (40, 64)}, {"batch": 1}])
+def test_fixed_sizes_are_computed_as_any_are(options: dict) -> None:
+    checks = judged(SHORT, "paper", Form(**options), (1, 3, *options.get("image_size", (64, 64))))
+    assert all(check.passed for check in checks), checks
 
 
 def test_uint8_pixels_are_scaled_and_normalised_in_the_graph() -> None:

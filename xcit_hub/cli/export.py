@@ -55,6 +55,9 @@ def export(
     ignore_field: IgnoreField = None,
     features: Annotated[str | None, typer.Option(help="Maps of these blocks instead of logits: 3,5,7,11.")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Pooled features instead of logits.")] = False,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Class attention and XCA's channel maps beside the logits.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
     int8: Annotated[Path | None, typer.Option(help="Compute in int8, calibrated on this folder of images.")] = None,
     with_preprocessing: Annotated[
@@ -103,6 +106,7 @@ def export(
                 ignore_fields=ignore_field or (),
                 features=blocks,
                 headless=headless,
+                attention=attention,
                 dtype=dtype,  # type: ignore[arg-type]  # checked there
                 int8=int8,
                 with_preprocessing=with_preprocessing,

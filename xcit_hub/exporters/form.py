@@ -10,6 +10,11 @@ OPSETS = range(17, 24)
 DEFAULT_OPSET = 18
 
 
+ATTENTION = ("attention.classes", "attention.class_token", "attention.channels")
+"""Outputs beside the logits: (B, L, h, Hp, Wp), (B, L, h) and (B, D, h, d, d) float32, each image's as
+:class:`xcit_hub.attention_maps.Attention` has them."""
+
+
 @dataclass(frozen=True)
 class Form:
     """Which graph is wanted of a network.
@@ -19,6 +24,7 @@ class Form:
         in_chans: channels of the image.
         global_pool: what the classifier reads: ``"token"``, ``"avg"`` or ``""`` (every token).
         features: blocks whose maps (B, C, Hp, Wp) are the outputs, in place of logits.
+        attention: whether :data:`ATTENTION` is given as well.
         opset: of the standard operators.
         dtype: in which the graph computes; inputs and outputs are float32 always.
         fuse: fold what evaluation leaves constant into the weights.
@@ -30,6 +36,7 @@ class Form:
     in_chans: int = 3
     global_pool: str = "token"
     features: tuple[int, ...] = ()
+    attention: bool = False
     opset: int = DEFAULT_OPSET
     dtype: str = "float32"
     fuse: bool = True

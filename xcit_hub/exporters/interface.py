@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xcit_hub.errors import InputError
-from xcit_hub.exporters.form import Form
+from xcit_hub.exporters.form import ATTENTION, Form
 
 RUNTIMES: Mapping[str, tuple[str, ...]] = {".onnx": ("onnxruntime", "openvino"), ".mindir": ("mindspore",)}
 """What runs a file, by its suffix."""
@@ -71,6 +71,7 @@ class Interface:
             in_chans=in_chans,
             global_pool=global_pool,
             features=self._features(where),
+            attention=set(ATTENTION) <= set(self.outputs),
             dtype="float16" if self.half else "float32",
             batch=batch,
             image_size=None if None in own else (int(own[0] or 0), int(own[1] or 0)),
@@ -82,10 +83,11 @@ class Interface:
         return self.outputs[0] == "logits" or (self.outputs[0] != "features" and self.widths[0] in (None, num_classes))
 
     def _features(self, where: object) -> tuple[int, ...]:
-        blocks = [name.removeprefix("features.") for name in self.outputs]
-        if all(name.startswith("features.") for name in self.outputs) and all(map(str.isdecimal, blocks)):
+        maps = [name for name in self.outputs if name not in ATTENTION]
+        blocks = [name.removeprefix("features.") for name in maps]
+        if all(name.startswith("features.") for name in maps) and all(map(str.isdecimal, blocks)):
             return tuple(sorted(map(int, blocks)))
-        if len(self.outputs) > 1:
+        if len(maps) > 1:
             raise InputError(
                 f"The file has {len(self.outputs)} outputs, and nothing says which blocks they are of.",
                 where=where,

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from xcit_hub.exporters.form import Form
+from xcit_hub.exporters.form import ATTENTION, Form
 from xcit_hub.folding import folded
 from xcit_hub.parameters import BATCH_NORM_EPSILON, FOURIER_CHANNELS, LAYER_NORM_EPSILON
 from xcit_hub.variants import Architecture, Dialect
@@ -100,6 +100,8 @@ class _Builder:
         self.architecture, self.dialect, self.form = architecture, dialect, form
         self.dim, self.heads = architecture.embed_dim, architecture.num_heads
         self.graph = _Graph(form.opset, form.dtype)
+        self.channel_shares: list[str] = []  # (B, h, d, d) of each block
+        self.class_shares: list[str] = []  # (B, h, 1, 1 + N) of each class attention block
 
     # ---- Layers ----
 
@@ -247,6 +249,7 @@ class _Builder:
             attention = graph.node("MatMul", query, key, name="cross_covariance")  # (B, h, d, d)
             attention = graph.node("Mul", attention, self.parameter(f"{cell}.temperature"), name="temperature")
             attention = graph.node("Softmax", attention, name="softmax", axis=-1)
+            self.channel_shares.append(attention)
             mixed = graph.node("MatMul", attention, value, name="mix")  # (B, h, d, N)
             mixed = graph.node("Transpose", mixed, name="tokens_first", perm=[0, 3, 1, 2])
             mixed = graph.node("Reshape", mixed, graph.integers(0, -1, self.dim), name="tokens")
@@ -319,6 +322,7 @@ class _Builder:
             query, key, value = found
             attention = graph.node("MatMul", query, key, name="scores")  # (B, h, 1, 1 + N)
             attention = graph.node("Softmax", attention, name="softmax", axis=-1)
+            self.class_shares.append(attention)
             gathered = graph.node("MatMul", attention, value, name="gather")  # (B, h, 1, d)
             gathered = graph.node("Transpose", gathered, name="tokens_first", perm=[0, 2, 1, 3])
             gathered = graph.node("Reshape", gathered, graph.integers(0, -1, self.dim), name="tokens")
@@ -368,7 +372,31 @@ class _Builder:
             tokens = self.block(tokens, index, sides)
             if index in form.features:
                 found[f"features.{index}"] = self._as_map(tokens, index, sides)
-        return found or self._classified(tokens, shape)
+        found = found or self._classified(tokens, shape)
+        return {**found, **self._attention(sides)} if form.attention else found
+
+    def _attention(self, sides: str) -> dict[str, str]:
+        """Stack what every layer attended to; ``sides`` is (Hp, Wp)."""
+        graph, everything = self.graph, np.iinfo(np.int64).max
+        with graph.scope("attention"):
+            layers = graph.node("Concat", *self.class_shares, name="layers", axis=2)  # (B, h, L, 1 + N)
+            layers = graph.node("Transpose", layers, name="layers_first", perm=[0, 2, 1, 3])
+            own = graph.node(
+                "Slice", layers, graph.integers(0), graph.integers(1), graph.integers(3), name="class_token/share"
+            )
+            own = graph.node("Squeeze", own, graph.integers(3), name="class_token")
+            rest = graph.node(
+                "Slice", layers, graph.integers(1), graph.integers(everything), graph.integers(3), name="classes/shares"
+            )
+            counts = graph.integers(0, len(self.class_shares), self.heads)
+            shape = graph.node("Concat", counts, sides, name="classes/shape", axis=0)
+            maps = graph.node("Reshape", rest, shape, name="classes")
+            blocks = [
+                graph.node("Unsqueeze", shares, graph.integers(1), name=f"channels/{index}")
+                for index, shares in enumerate(self.channel_shares)
+            ]
+            channels = graph.node("Concat", *blocks, name="channels", axis=1)
+        return dict(zip(ATTENTION, (maps, own, channels), strict=True))
 
     def _as_map(self, tokens: str, index: int, sides: str) -> str:
         graph = self.graph
@@ -413,7 +441,8 @@ def build(
     Returns:
         Input ``image``: float32 (batch, in_chans, height, width), normalised; or, with ``form.mean``, uint8 (batch,
         height, width, in_chans). Output ``logits`` (batch, classes), ``features`` without a classifier, or one
-        ``features.<block>`` (batch, C, Hp, Wp) for each of ``form.features``; float32.
+        ``features.<block>`` (batch, C, Hp, Wp) for each of ``form.features``; with ``form.attention`` also
+        :data:`xcit_hub.exporters.form.ATTENTION`; float32.
     """
     builder = _Builder(arrays, architecture, dialect, form)
     graph = builder.graph
@@ -444,7 +473,11 @@ def describe(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
 
 
 def _output_shape(name: str, builder: _Builder, batch: Any) -> list[Any]:
-    form = builder.form
+    form, heads = builder.form, builder.heads
+    if name in ATTENTION:
+        layers, depth, width = len(builder.class_shares), len(builder.channel_shares), builder.dim // heads
+        sides = [[layers, heads, *_grid(form, builder.architecture)], [layers, heads], [depth, heads, width, width]]
+        return [batch, *sides[ATTENTION.index(name)]]
     if name.startswith("features."):
         return [batch, builder.dim, *_grid(form, builder.architecture)]
     tokens = [] if form.global_pool else ["tokens"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcit_hub.exporters import runtimes
-from xcit_hub.exporters.form import Form
+from xcit_hub.exporters.form import ATTENTION, Form
 from xcit_hub.parity import proof_size, random_images, torch_network
 from xcit_hub.parity.rule import Check, Reference
 from xcit_hub.variants import Architecture, DialectName
@@ -71,6 +72,9 @@ def prove(
         XcitHubError: PyTorch or a runtime is not installed, or cannot run the file.
     """
     network = torch_network(arrays, architecture, dialect, num_classes=form.num_classes, in_chans=form.in_chans)
+    if form.attention:
+        for block in network.cls_attn_blocks:
+            block.attn.fused_attn = False  # PyTorch's own operation shows no attention
     if form.dtype == "float16":
         network = network.half()
     shapes = tuple(_shapes(architecture, form))
@@ -117,7 +121,26 @@ def _outputs(network: Any, images: Any, form: Form) -> dict[str, Any]:
         if form.features:
             maps = network.forward_intermediates(images, indices=list(form.features), intermediates_only=True)
             return {f"features.{index}": found for index, found in zip(form.features, maps, strict=True)}
-        tokens = network.forward_features(images)
+        with ExitStack() as hooks:
+            shares = [_watched(blocks, hooks) for blocks in (network.cls_attn_blocks, network.blocks)]
+            grids: list[tuple[int, int]] = []
+            handle = network.patch_embed.register_forward_hook(lambda _, __, output: grids.append(output[1]))
+            hooks.callback(handle.remove)
+            tokens = network.forward_features(images)
         pooled = {"token": lambda: tokens[:, 0], "avg": lambda: tokens[:, 1:].mean(1), "": lambda: tokens}
         x = pooled[form.global_pool]()
-        return {"logits": network.head(x)} if form.num_classes else {"features": x}
+        outputs = {"logits": network.head(x)} if form.num_classes else {"features": x}
+        if not form.attention:
+            return outputs
+        classes, channels = (torch.stack(each, 1) for each in shares)  # (B, L, h, 1, 1 + N), (B, D, h, d, d)
+        maps = classes[:, :, :, 0, 1:].reshape(*classes.shape[:3], *grids[0])
+        return outputs | dict(zip(ATTENTION, (maps, classes[:, :, :, 0, 0], channels), strict=True))
+
+
+def _watched(blocks: Any, hooks: ExitStack) -> list[Any]:
+    """Keep what every block's attention dropout is given, as long as the hooks stand."""
+    kept: list[Any] = []
+    for block in blocks:
+        handle = block.attn.attn_drop.register_forward_hook(lambda _, __, output: kept.append(output))
+        hooks.callback(handle.remove)
+    return kept

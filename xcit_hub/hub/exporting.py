@@ -10,7 +10,7 @@ from typing import Literal
 from xcit_hub._version import __version__
 from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import InputError
-from xcit_hub.exporters.form import DEFAULT_OPSET, OPSETS, Form
+from xcit_hub.exporters.form import ATTENTION, DEFAULT_OPSET, OPSETS, Form
 from xcit_hub.hub.config import ModelConfig, preprocessing_to_metadata
 from xcit_hub.variants import DIALECTS
 
@@ -32,6 +32,7 @@ def form_of(
     batch: int | None,
     opset: int,
     fuse: bool,
+    attention: bool = False,
 ) -> Form:
     """Return the graph that is wanted of a model; the options are those of :func:`xcit_hub.export`.
 
@@ -45,6 +46,11 @@ def form_of(
         )
     if features and headless:
         raise InputError("--features and --headless exclude each other.", fix="Give one of them.")
+    if attention and features:
+        raise InputError(
+            "--features and --attention exclude each other: the class token attends after the last block.",
+            fix="Give one of them.",
+        )
     if opset not in OPSETS:
         raise InputError(f"Opset {opset} is not one that is written.", fix=f"Use {OPSETS.start} to {OPSETS.stop - 1}.")
     if dtype not in ("float32", "float16"):
@@ -76,6 +82,7 @@ def form_of(
         in_chans=config.in_chans,
         global_pool=config.global_pool,
         features=blocks,
+        attention=attention,
         opset=opset,
         dtype=dtype,
         fuse=fuse,
@@ -101,6 +108,7 @@ def for_mindir(form: Form, *, int8: bool = False) -> Form:
         "--int8": int8,
         f"--opset {form.opset}": form.opset != DEFAULT_OPSET,
         "--with-preprocessing": form.mean is not None,
+        "--attention": form.attention,
         "--dtype float16": form.dtype != "float32",
     }
     for option, asked in impossible.items():
@@ -109,11 +117,12 @@ def for_mindir(form: Form, *, int8: bool = False) -> Form:
     return replace(form, fuse=False)
 
 
-def metadata_of(config: ModelConfig, source: object, *, int8: bool = False) -> dict[str, str]:
+def metadata_of(config: ModelConfig, source: object, *, int8: bool = False, attention: bool = False) -> dict[str, str]:
     """Return what an exported file says of itself.
 
     Args:
         source: where the weights are, as their users find them.
+        attention: whether it gives :data:`xcit_hub.exporters.form.ATTENTION`.
     """
     return {
         "xcit_hub.format": FORMAT,
@@ -125,4 +134,5 @@ def metadata_of(config: ModelConfig, source: object, *, int8: bool = False) -> d
         "xcit_hub.source": str(source),
         "xcit_hub.source_sha256": config.provenance.sha256 or "",
         **({"xcit_hub.quantised": "int8"} if int8 else {}),
+        **({"xcit_hub.attention": json.dumps(ATTENTION)} if attention else {}),
     }

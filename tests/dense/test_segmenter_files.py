@@ -38,6 +38,14 @@ def test_the_auxiliary_head_is_held_against_its_shapes_and_listed_as_dropped_wit
     }
 
 
+def test_who_only_looks_at_a_segmenter_is_told_what_takes_it_whole(file: Files) -> None:
+    from xcit_hub.checkpoints.inspection import inspect
+
+    found = inspect(file(16, "sem_fpn"), asked=_ASKED)
+    assert found.kind == "dense"
+    assert any("of another head" in note and "load_segmenter takes a segmenter whole" in note for note in found.notes)
+
+
 def _changed(twin: EncoderDecoder, path: Path, change) -> Path:
     state = dict(twin.state_dict())
     change(state)

@@ -35,6 +35,7 @@ _PART = 4  # batches
 _DEATHS = 3  # of workers, after which an image is named as their cause
 _MOST_DEATHS = 20  # of workers, one after the other
 _STORE = 128 << 20  # bytes of the object store of a cluster of our own; answers are small
+_FOLDER = Path("/tmp")  # noqa: S108  # where TMPDIR is longer, the names of Ray's sockets are too long for the system
 _PATIENCE = 10.0  # seconds for a cluster to take a connection
 
 
@@ -262,7 +263,7 @@ def cluster(address: str | None = None, workers: int = 1, stage: Stage = lambda 
             return
         stage("starting a cluster of this machine")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in the user's home
-        with scratch_folder() as folder:
+        with scratch_folder(_FOLDER) as folder:
             cores = max(len(os.sched_getaffinity(0)), workers)
             machine = {"num_cpus": cores, "object_store_memory": _STORE, "_temp_dir": str(folder)}
             _started(address=LOCAL, include_dashboard=False, **machine, **quiet)

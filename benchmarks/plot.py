@@ -1,4 +1,4 @@
-"""A result as a picture: curves over the number of tokens where it varies, bars elsewhere."""
+"""A result as a figure: curves over the number of tokens where it varies, bars elsewhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ from xcit_hub.files import atomic_write
 
 _SUFFIXES = (".svg", ".png")
 _MOST_MARKED_SIZES = 8
+
+# How a contender's name begins → whose it is; one colour each in every figure.
+_FRAMEWORKS = {
+    "xcit-hub": "xcit-hub", "xcit_hub": "xcit-hub", "timm2ms": "xcit-hub", ".": "xcit-hub",
+    "timm": "timm", "MindCV": "MindCV", "mindspore": "MindSpore", "onnxruntime": "onnxruntime", "OpenVINO": "OpenVINO",
+}  # fmt: skip
+_COLOURS = {
+    "xcit-hub": "#c8102e", "timm": "#3b6fb6", "MindCV": "#e08a1e", "MindSpore": "#8c6d3f", "onnxruntime": "#4a9a5b",
+    "OpenVINO": "#7a5aa6",
+}  # fmt: skip
+_OTHERS = "#8a97a5"
+_MARKERS = "os^Dv<>"
+_FEW_DECADES = 100
 
 
 def check(path: Path) -> None:
@@ -70,10 +83,17 @@ def _curves(result: Result, axes: Any) -> None:
                 place = (_tokens(comparison), unit.of(row.seconds.median), row.peak_mb)
                 points.setdefault(row.contender, []).append(place)
     one_network = len({comparison.case.model for comparison in result.comparisons}) == 1
+    used: dict[str, int] = {}
     for contender, places in points.items():
+        colour = _colour(contender)
+        marker = _MARKERS[used.setdefault(colour, 0) % len(_MARKERS)]
+        used[colour] += 1
         counts, figures, memory = zip(*sorted(places), strict=True)
         for axis, values in zip(axes, (figures, memory), strict=True):
-            axis.plot(counts, values, marker="o", linestyle="-" if one_network else "none", label=contender, alpha=0.8)
+            axis.plot(
+                counts, values, marker=marker, linestyle="-" if one_network else "none", color=colour, label=contender,
+                alpha=0.8,
+            )  # fmt: skip
     for axis, name in zip(axes, (unit.name, "peak MB"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel="tokens", ylabel=name)
         marked = sorted({_tokens(comparison) for comparison in result.comparisons})
@@ -86,7 +106,7 @@ def _curves(result: Result, axes: Any) -> None:
 
 def _bars(result: Result, axes: Any) -> None:
     unit = suite(result.suite).unit
-    names, figures, errors, memory = [], [], [], []
+    names, colours, figures, errors, memory = [], [], [], [], []
     for comparison in result.comparisons:
         for row in comparison.rows:
             if row.turns and not is_limit(row.contender):
@@ -95,14 +115,33 @@ def _bars(result: Result, axes: Any) -> None:
                 )
                 prefix = f"{label(comparison.case, result)}: " if len(result.comparisons) > 1 else ""
                 names.append(prefix + row.contender)
+                colours.append(_colour(row.contender))
                 figures.append(middle)
                 errors.append((middle - low, high - middle))
                 memory.append(row.peak_mb)
     places = range(len(names))
-    axes[0].barh(places, figures, xerr=list(zip(*errors, strict=True)))
-    axes[1].barh(places, memory, color="tab:gray")
+    axes[0].barh(places, figures, xerr=list(zip(*errors, strict=True)), color=colours, ecolor="#333333")
+    axes[1].barh(places, memory, color=colours)
     axes[0].set_yticks(places, names)
     axes[0].invert_yaxis()
-    for axis, name in zip(axes, (unit.name, "peak MB"), strict=True):
-        axis.set_xlabel(name)
-        axis.grid(axis="x", alpha=0.3)
+    for axis, name, values in zip(axes, (unit.name, "peak MB"), (figures, memory), strict=True):
+        positive = [value for value in values if value > 0] or [1.0]
+        # A bar of a logarithmic axis needs a beginning: half of the shortest.
+        axis.set(xscale="log", xlim=(min(positive) / 2, max(positive) * 1.3), xlabel=f"{name}, logarithmic")
+        axis.xaxis.set_major_formatter(_plain)
+        axis.xaxis.set_minor_formatter(_plain if max(positive) / min(positive) < _FEW_DECADES else "")
+        axis.tick_params(axis="x", which="both", labelsize=8)
+        axis.grid(axis="x", which="both", alpha=0.25)
+    patches = [axes[0].barh(0, 0, color=colour, label=name) for name, colour in _COLOURS.items() if colour in colours]
+    axes[0].figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
+
+
+def _plain(value: float, _: object) -> str:
+    """A tick's number, written out; of the minor ticks 2 and 5 alone."""
+    return f"{value:g}" if f"{value:e}"[0] in "125" else ""
+
+
+def _colour(contender: str) -> str:
+    """Return the colour of the framework that a contender belongs to."""
+    owner = next((name for start, name in _FRAMEWORKS.items() if contender.startswith(start)), "")
+    return _COLOURS.get(owner, _OTHERS)

@@ -108,7 +108,7 @@ def of_checkpoint(
         assumed.append(f"the conversion report says more than a card tells: {', '.join(told.unread)}")
     if run is not None:
         _same_network(run, known, dialect, num_classes, digest, path)
-        run = run.model_copy(update={"recipe": _published_path(run.recipe)})
+        run = run.model_copy(update={"recipe": _published_path(run.recipe), "samples": []})
         if run.top5 is not None and 0 < num_classes < FEWEST_FOR_TOP5:
             assumed.append(f"top-5 among {num_classes} classes says nothing and is left out")
             run = run.model_copy(update={"top5": None})

@@ -34,6 +34,9 @@ TABLE: dict[str, tuple[str, str]] = {
 """Told in a table of the run, under these names."""
 
 LEFT_OUT: dict[str, str] = {
+    "curve": "drawn on the page of `card html --run`",
+    "confusion": "shown on the page of `card html --run`",
+    "samples": "images of somebody's data set: shown on the page of `card html --run`, and kept out of cards and hubs",
     "format": "of the record, not of the run",
     "configuration": "the recipe says every key, and the flags what was changed",
     "checkpoint_sha256": "held against the file, whose own digest the card has",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from converters import prove
 from converters.fetch import source_file
 from converters.reports import check_report, write_report
+from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.rewrite import Progress, rewrite
 from xcit_hub.deprecated import moved_names
@@ -91,8 +92,8 @@ def convert(
     options = Options(to, model, dialect, ema, select, prefix, num_classes, in_chans, dtype, family)
     if report is not None:
         check_report(report, source, target)
-    path, published = source_file(source)
-    stage(f"converting {path.name}")
+    file, published = source_file(source)
+    stage(f"converting {(file.path if isinstance(file, MappedFile) else file).name}")
 
     def proven(written: Path, made: Report) -> dict[str, Any] | None:
         hindrance = prove.hindrance(made)
@@ -105,7 +106,7 @@ def convert(
         return prove.proof(written, made, stage)
 
     asked = {**asdict(options), "model": model or published}
-    made = rewrite(path, target, progress=progress, prove=proven, **asked)
+    made = rewrite(file, target, progress=progress, prove=proven, **asked)
     if report is not None:
         write_report(report, made, asdict(options))
     return made

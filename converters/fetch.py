@@ -6,14 +6,16 @@ import logging
 import os
 from pathlib import Path
 
+from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.errors import HubError, XcitHubError
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, checkpoint
 
 _TIMM = "timm/"
 
 
-def source_file(source: str | os.PathLike[str]) -> tuple[Path, str | None]:
-    """Return the file that a source means, fetching it if it is a published name, and the model it must then be.
+def source_file(source: str | os.PathLike[str]) -> tuple[Path | MappedFile, str | None]:
+    """Return the file that a source means, and the model it must be if it is a published name: then it is fetched, and
+    open, so that what was hashed is what is converted.
 
     Raises:
         HubError: it cannot be fetched, or is published in no place a program may fetch from.
@@ -33,7 +35,7 @@ def source_file(source: str | os.PathLike[str]) -> tuple[Path, str | None]:
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's business
     try:
-        return locate(f"hf://{entry.repository}").fetch()[0], entry.name
+        return locate(f"hf://{entry.repository}").open(), entry.name
     except XcitHubError as error:
         raise HubError(
             f"{entry.name} could not be fetched: {error.what}",

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
 
 from xcit_hub.errors import InputError
 from xcit_hub.files import read_bounded
@@ -50,6 +51,40 @@ class SeenImages(BaseModel):
     crop_mode: Literal["center", "squash", "border"] = "center"
 
 
+class Epoch(BaseModel):
+    """One point of a training's curve.
+
+    Args:
+        epoch: counted from 1.
+        loss: mean training loss.
+        top1, eval_loss: of the validation images; ``average_…``: of the weights' moving average on them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    epoch: int = Field(ge=1)
+    loss: float | None = None
+    top1: float | None = Field(default=None, ge=0, le=100)
+    eval_loss: float | None = Field(default=None, ge=0)
+    average_top1: float | None = Field(default=None, ge=0, le=100)
+    average_eval_loss: float | None = Field(default=None, ge=0)
+
+
+class Sample(BaseModel):
+    """One evaluated image.
+
+    Args:
+        label, answer: its class, and what the network answered first.
+        thumbnail: a JPEG of it, in base64.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str
+    answer: str
+    thumbnail: str = Field(max_length=32_768, pattern=r"^/9j/[A-Za-z0-9+/]+=*$")
+
+
 class RunRecord(BaseModel):
     """Figures of one run. A field that was not measured is None, never a guess.
 
@@ -75,6 +110,9 @@ class RunRecord(BaseModel):
         preprocessing: how evaluation prepared each image.
         weights: which of a run's weights ``checkpoint`` holds: those that were trained, or their moving average.
         checkpoint: file name of the evaluated weights; ``checkpoint_sha256``: 64 hex digits of that file.
+        curve: what was measured after each epoch.
+        confusion: of an evaluation of at most 100 classes: rows are the truth, columns what was answered first.
+        samples: a few evaluated images. They stay in ``run.json``: no card and no hub gets them.
         skipped_updates: updates left out because gradients were not finite.
         unreadable: images that could not be read.
     """
@@ -115,8 +153,18 @@ class RunRecord(BaseModel):
     weights: Literal["trained", "average"] | None = None
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None
+    curve: list[Epoch] = Field(default=[], max_length=100_000)
+    confusion: list[list[Annotated[int, Field(ge=0)]]] | None = Field(default=None, max_length=100)
+    samples: list[Sample] = Field(default=[], max_length=8)
     skipped_updates: int | None = Field(default=None, ge=0)
     unreadable: list[str] = []
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        size = len(self.confusion or [])
+        if any(len(row) != size for row in self.confusion or []):
+            raise ValueError("the confusion matrix is not square")
+        return self
 
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:

@@ -105,7 +105,7 @@ def pyramid_shapes(architecture: Architecture) -> dict[str, Shape]:
     dim = architecture.embed_dim
     weight, vector = (dim, dim, 2, 2), (dim,)
     shapes: dict[str, Shape] = {"fpn1.0.weight": weight, "fpn1.0.bias": vector}
-    if len(architecture.stem_strides) == LEVELS:
+    if architecture.patch_size == 16:
         shapes |= dict(_batch_norm("fpn1.1", dim))
         shapes |= {"fpn1.3.weight": weight, "fpn1.3.bias": vector}
         shapes |= {"fpn2.0.weight": weight, "fpn2.0.bias": vector}

@@ -502,6 +502,12 @@ def _light_recipe_checkpoints() -> Iterator[PublishedCheckpoint]:
         )
 
 
+_TAKEN = {
+    "detection": "its backbone is taken",
+    "semantic_segmentation": "xcit_hub.load_segmenter takes it whole, create_model(…, pyramid=True) its backbone",
+}
+
+
 def _dense_checkpoints() -> Iterator[PublishedCheckpoint]:
     for short_architecture, (coco, sem_fpn, upernet) in published.DENSE.items():
         for tag, file, side, network, source, figures in (
@@ -516,13 +522,13 @@ def _dense_checkpoints() -> Iterator[PublishedCheckpoint]:
                 family="facebook",
                 dialect="paper",
                 url=f"{_FACEBOOK}/{file}_xcit_{short_architecture}.pth",
-                preprocessing=Preprocessing(image_size=side),
+                preprocessing=Preprocessing(image_size=side, interpolation="bilinear"),
                 num_classes=0,
                 measures=tuple(
                     Measure(name, value, f"facebookresearch/xcit {source}/README")
                     for name, value in zip(names, figures, strict=True)
                 ),
-                notes=f"{network}: its backbone is taken, which has no class attention and no classifier; images keep "
+                notes=f"{network}: {_TAKEN[source]}, which has no class attention and no classifier; images keep "
                 f"their aspect, the shorter side has {side} pixels",
             )
 

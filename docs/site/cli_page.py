@@ -43,7 +43,7 @@ def _section(words: tuple[str, ...], command: Any) -> str:
     usage = " ".join(["xcit-hub", *words, *map(_metavar, arguments), *(["[OPTIONS]"] if options else [])])
     rows = [(f"`{_metavar(each)}`", each.help) for each in arguments]
     rows += [(_spelled(each, kinds[each.name]), each.help) for each in options]
-    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(text)} |" for name, text in rows)])
+    table = "\n".join(["| what | meaning |", "|---|---|", *(f"| {name} | {_cell(text)} |" for name, text in rows)])
     parts = [f"## {' '.join(words)}", f"```text\n{usage}\n```", inspect.cleandoc(command.help or ""), table]
     return "\n\n".join(parts if rows else parts[:-1])
 

@@ -6,6 +6,7 @@ error, or speaks of the bytes that were read.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -51,9 +52,33 @@ def _convert(path: Path, folder: Path) -> Told:
         return made["source"]["sha256"], np.array(held.tensors["head.weight"].numpy())
 
 
-def _publish(path: Path, folder: Path) -> Told:
-    import json
+def _convert_a_folder(path: Path, folder: Path) -> Told:
+    """Twice: the second run looks first whether there is anything to do."""
+    from converters.convert import Options
+    from converters.folders import convert_all
 
+    target = folder / "converted" / "here.ckpt"
+    for _ in range(2):
+        for done in convert_all([(path, target)], Options(), verify=False):
+            if done.error is not None:
+                raise done.error
+    report = json.loads(target.with_name("here.report.json").read_text())
+    with checkpoint.read(target) as held:
+        return report["source"]["sha256"], np.array(held.tensors["head.weight"].numpy())
+
+
+def _export(path: Path, folder: Path) -> Told:
+    import onnx
+
+    from xcit_hub.deploy import export
+
+    done = export(path, folder / "out.onnx", proof=False, fuse=False)
+    held = {tensor.name: tensor for tensor in onnx.load(str(done.files[0])).graph.initializer}
+    expect(done.sha256 == sha256_of(done.files[0]), "another digest is told than the export has")
+    return done.metadata["xcit_hub.source_sha256"], onnx.numpy_helper.to_array(held["head.weight"]).T
+
+
+def _publish(path: Path, folder: Path) -> Told:
     xcit_hub.publish(path, NAME, to=folder / "to", parity=False)
     report = json.loads((folder / "to" / NAME / "conversion.json").read_text())
     with checkpoint.read(folder / "to" / NAME / "model.safetensors") as held:
@@ -80,6 +105,8 @@ _WORKS: dict[str, Callable[[Path, Path], Told]] = {
     "load a file": _load_a_file,
     "load from a hub": _load_from_a_hub,
     "convert": _convert,
+    "convert a folder": _convert_a_folder,
+    "export": _export,
     "publish": _publish,
     "describe": _describe,
     "evaluate": _evaluate,

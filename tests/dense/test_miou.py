@@ -14,7 +14,7 @@ from PIL import Image
 import xcit_hub
 from xcit_hub.data.scenes import annotated, annotation
 from xcit_hub.errors import InputError
-from xcit_hub.segmenters import NO_CLASS
+from xcit_hub.segmenters import NO_CLASS, Window
 from xcit_hub.training.miou import Counts, Segmentation, evaluate
 
 
@@ -121,8 +121,12 @@ def test_an_annotation_of_another_size_stops_the_evaluation(file: Files, tmp_pat
     network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
     _dataset(tmp_path, 1)
     Image.new("L", (3, 3), 1).save(tmp_path / "annotations" / "validation" / "0.png")
+    seen = replace(network.config.preprocessing, image_size=48)
     with pytest.raises(InputError, match="The annotation has 3×3 pixels, the image 50×64"):
-        evaluate(network, annotated(tmp_path, "validation"), replace(network.config.preprocessing, image_size=48))
+        evaluate(network, annotated(tmp_path, "validation"), seen)
+    with pytest.raises(InputError, match="window of 49×49 pixels is larger than the image") as caught:
+        evaluate(network, annotated(tmp_path, "validation"), seen, window=Window((49, 49), (40, 40)))
+    assert (caught.value.where or "").endswith("0.jpg")
 
 
 def test_folders_that_are_not_ade20ks_are_refused_and_the_splits_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from dense_twin import NAMES, SMALL, EncoderDecoder, Files, Twins, published, randomised
+from PIL import Image
 
 import xcit_hub
 from xcit_hub import ade20k, variants
@@ -141,6 +142,17 @@ def test_a_saved_segmenter_comes_back_whole(suffix: str, file: Files, tmp_path: 
     assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("shape", [{"use_pos_embed": False}, {"mlp_ratio": 3.5}, {"depth": 6, "patch_size": 8}])
+def test_a_saved_segmenter_of_dimensions_of_its_own_comes_back(shape: dict, tmp_path: Path) -> None:
+    made = xcit_hub.create_segmenter(SMALL[16], "upernet", num_classes=3, image_size=96, seed=0, **shape)
+    made.save(tmp_path / "mine.safetensors")
+    again = xcit_hub.load_segmenter(str(tmp_path / "mine.safetensors"))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8))
+    assert (xcit_hub.segment(made.set_train(False), image) == xcit_hub.segment(again, image)).all()
+    assert again.config.provenance.notes == ("its 3 classes have no names; give them, or they are numbered",)
+    assert again.config.preprocessing.image_size == 96
+
+
 def test_what_cannot_be_saved_is_refused(file: Files, tmp_path: Path) -> None:
     network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
     with pytest.raises(InputError, match="our own names"):
@@ -240,9 +252,10 @@ def _loads_whole(name: str, folder: Path) -> None:
     head = facebooks("sem_fpn" if "sem_fpn" in name else "upernet", architecture, 150)
     theirs = randomised(EncoderDecoder(architecture, head, auxiliary=256))
     path = published(theirs, folder / entry.file, ade20k.names())
-    network = xcit_hub.load_segmenter(str(path), model=entry.architecture)
+    network = xcit_hub.load_segmenter(str(path))
     images = parity.random_images(1, 3, 64, 96)
     found = network(Tensor(images)).asnumpy()
     assert found.shape == (1, 150, 64, 96) and network.config.labels == ade20k.names()
+    assert not any("Assumed" in note for note in network.config.provenance.notes)
     assert not parity.failed_checks(found, theirs, images)
     path.unlink()

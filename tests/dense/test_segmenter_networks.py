@@ -10,6 +10,7 @@ import warnings
 
 import mindspore
 import pytest
+import torch
 from dense_twin import NAMES, SMALL, Files, Twins
 from mindspore import Tensor
 
@@ -24,7 +25,7 @@ _HEADS: tuple[HeadKind, ...] = ("sem_fpn", "upernet")
 @pytest.mark.parametrize("head", _HEADS)
 @pytest.mark.parametrize("patch", [16, 8])
 def test_a_published_segmenters_file_gives_mmsegmentations_values(
-    patch: int, head: HeadKind, twin: Twins, file: Files, operations: None
+    patch: int, head: HeadKind, twin: Twins, file: Files
 ) -> None:
     network = xcit_hub.load_segmenter(str(file(patch, head)), model=SMALL[patch].name)
     images = parity.random_images(1, 3, 81, 112)  # sides that no level halves evenly
@@ -35,7 +36,9 @@ def test_a_published_segmenters_file_gives_mmsegmentations_values(
 
 
 @pytest.mark.parametrize("form", ["portable", "fuse"])
-def test_other_forms_and_graph_mode_give_the_same_values(form: str, twin: Twins, file: Files) -> None:
+def test_forms_without_compiled_code_and_folded_and_graph_mode_give_the_same_values(
+    form: str, twin: Twins, file: Files
+) -> None:
     network = xcit_hub.load_segmenter(str(file(16, "upernet")), model=SMALL[16].name)
     images = parity.random_images(1, 3, 48, 64)
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
@@ -51,6 +54,16 @@ def test_a_pyramid_of_a_published_backbone_has_facebooks_maps(patch: int, twin: 
     found = [each.asnumpy() for each in network(Tensor(images))]
     theirs = twin(patch, "sem_fpn")
     assert not parity.failed_checks(found, theirs, images, lambda each, batch: each.backbone(batch))
+
+
+def test_a_published_detectors_backbone_is_a_pyramid_and_its_heads_are_left(twin: Twins, tmp_path) -> None:
+    state = {name: value for name, value in twin(16, "sem_fpn").state_dict().items() if name.startswith("backbone.")}
+    heads = ("neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight", "roi_head.mask_head.convs.0.conv.bias")
+    torch.save({"meta": {}, "state_dict": {**state, **{name: torch.ones(3) for name in heads}}}, tmp_path / "x.pth")
+    network = xcit_hub.create_model(SMALL[16], pyramid=True, pretrained=str(tmp_path / "x.pth"))
+    assert any("of another head" in note for note in network.config.provenance.notes)
+    with pytest.raises(WeightsError, match="detector's or segmenter's backbone, without a decode_head"):
+        xcit_hub.load_segmenter(str(tmp_path / "x.pth"), model=SMALL[16].name)
 
 
 def test_a_fresh_pyramid_is_reproducible_and_takes_facebooks_blocks() -> None:
@@ -96,6 +109,7 @@ def test_an_image_without_a_cell_of_stride_32_is_refused_in_one_sentence(size, p
         ({"out_indices": (0, 1, 1, 3)}, "four blocks"),
         ({"depth": 3}, "3 blocks"),
         ({"patch_size": 4, "strides": (1, 2, 2)}, "patches of 16 or 8"),
+        ({"patch_size": 8, "strides": (1, 2, 2, 2)}, "by strides of 2"),
         ({"features_only": True}, "neither a classifier"),
         ({"num_classes": 5}, "neither a classifier"),
         ({"global_pool": "avg"}, "neither a classifier"),

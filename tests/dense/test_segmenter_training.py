@@ -53,8 +53,7 @@ def test_a_semantic_fpn_learns_drawn_shapes(tmp_path: Path) -> None:
 
 
 def test_a_semantic_fpn_begins_to_learn_drawn_shapes(tmp_path: Path) -> None:
-    losses, score = _learned(tmp_path, training=32, epochs=8, rate=3e-3, depth=4, embed_dim=32)
-    print(losses, score)
+    losses, _ = _learned(tmp_path, training=32, epochs=8, rate=3e-3, depth=4, embed_dim=32)
     assert losses[-1] < 0.6 * losses[0]
 
 
@@ -66,7 +65,7 @@ def test_the_loss_is_pytorchs_over_all_pixels_and_those_of_no_class_add_nothing(
     loss = PixelLoss()
     given = Tensor(logits.detach().numpy()), Tensor(targets.numpy().astype(np.int32))
     ours, gradient = mindspore.value_and_grad(lambda *both: loss(*both))(*given)
-    assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
+    assert float(ours) == pytest.approx(theirs.item(), rel=1e-6)
     np.testing.assert_allclose(gradient.asnumpy(), logits.grad.numpy(), atol=1e-8, rtol=1e-5)
 
 

@@ -19,12 +19,13 @@ from typer.testing import CliRunner
 
 import xcit_hub
 from xcit_hub import ade20k, parity, resampling
-from xcit_hub.data.scenes import rescaled, scaled_size
+from xcit_hub.data.scenes import rescaled, scaled_size, scene
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.models import windows
 from xcit_hub.painting import paint, palette, with_legend
 from xcit_hub.segmentation import parse_window, read_names, segment_all
 from xcit_hub.segmenters import Window
+from xcit_hub.variants import Preprocessing
 
 _LENGTHS = (1, 2, 3, 5, 6, 7, 12, 31, 64, 85)
 
@@ -105,6 +106,17 @@ def test_an_image_is_resized_between_its_nearest_pixels(mode: str) -> None:
     ours = np.asarray(rescaled(image, 17, 45)).reshape(17, 45, -1).astype(np.float64)
     assert np.abs(ours - theirs).max() <= 0.5 + 1e-4
     assert rescaled(image, 40, 31) is image
+
+
+def test_grey_images_and_one_mean_for_all_channels_are_taken_as_for_classifiers() -> None:
+    image = Image.fromarray(np.full((30, 40, 3), (10, 20, 90), np.uint8))
+    one = scene(image, Preprocessing(image_size=30, mean=(0.5,), std=(0.25,)))
+    assert one.pixels[:, 0, 0] == pytest.approx([(each / 255 - 0.5) / 0.25 for each in (10, 20, 90)])
+    grey = scene(image, Preprocessing(image_size=30, mean=(0.1, 0.2, 0.6), std=(0.25,)), in_chans=1)
+    assert grey.pixels.shape == (1, 30, 40)
+    assert grey.pixels[0, 0, 0] == pytest.approx((image.convert("L").getpixel((0, 0)) / 255 - 0.3) / 0.25)
+    with pytest.raises(InputError, match="takes 4 channels"):
+        scene(image, Preprocessing(), in_chans=4)
 
 
 def test_classes_are_painted_over_the_image_with_a_legend_beside() -> None:
@@ -235,6 +247,7 @@ def test_the_command_paints_what_it_can_and_says_what_it_cannot(
 
 def test_images_in_an_archive_are_painted_too(run_cli, file: Files, tmp_path: Path) -> None:
     network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
+    network.config = replace(network.config, preprocessing=replace(network.config.preprocessing, image_size=48))
     network.save(tmp_path / "mine.safetensors")
     Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save(tmp_path / "a.png")
     with tarfile.open(tmp_path / "all.tar", "w") as archive:

@@ -76,6 +76,7 @@ def readers_files(tmp_path_factory, timm_tiny) -> Path:
         (folder / name).hardlink_to(tiny)
     rewrite(tiny, folder / "released.safetensors")
     xcit_hub.publish(tiny, "ORG/NAME", to=folder / "hub", parity=False)
+    _write_segmenter(folder / "sem_fpn_xcit_tiny_12_p16.pth")
     (folder / "downloads").mkdir()
     marks = {
         "xcit_hub.architecture": NANO, "xcit_hub.dialect": "paper", "xcit_hub.classes": json.dumps(_CLASSES),
@@ -90,3 +91,22 @@ def readers_files(tmp_path_factory, timm_tiny) -> Path:
     for name in ("examples", "configs", "train.py", "validate.py", "parity-action"):
         (folder / name).symlink_to(ROOT / name)
     return folder
+
+
+def _write_segmenter(path: Path) -> None:
+    """Write random weights as facebook's segmenters are written."""
+    from xcit_hub.checkpoints import checkpoint
+    from xcit_hub.checkpoints.families import shapes_of
+    from xcit_hub.checkpoints.tensor import StoredTensor
+    from xcit_hub.checkpoints.translate import from_ours
+    from xcit_hub.parity import random_weights
+    from xcit_hub.segmenters import facebooks, head_shapes
+    from xcit_hub.variants import architecture
+
+    tiny = architecture(TINY)
+    heads = head_shapes(tiny, facebooks("sem_fpn", tiny, 150))
+    ours = random_weights({**shapes_of(tiny, "dense", 0, 3), **heads}, seed=7)
+    theirs = from_ours({name: StoredTensor.of(array) for name, array in ours.items()}, "facebook")
+    parts = ("neck.", "decode_head.")
+    named = {name if name.startswith(parts) else f"backbone.{name}": tensor for name, tensor in theirs.items()}
+    checkpoint.write(path, named, under="state_dict")

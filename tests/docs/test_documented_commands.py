@@ -25,6 +25,7 @@ _LAUNCHER = "needs eight devices; tests/training/test_processes.py runs msrun wi
 _CLIENTS = "needs logins of real hubs; tests/hub/test_site_stores.py runs both clients against loopback hubs"
 _BENCHMARK = "takes minutes to hours of a quiet machine; tests/benchmarks runs every suite once"
 _SERVER = "runs until it is stopped; tests/serve starts it and sends images"
+_SCENES = "needs ADE20K, or takes minutes on photographs; tests/dense runs the same commands on small images"
 _INSTALL = "installs from a package index; .ci/run installs what the wheel and pyproject.toml ask for"
 
 NOT_RUN = {
@@ -53,10 +54,17 @@ NOT_RUN = {
     "python train.py --config configs/xcit/xcit_tiny_12_p16_ascend.yaml --data_dir DIR --distribute False": _IMAGENET,
     "python validate.py -c configs/xcit/xcit_tiny_12_p16_224_ascend.yaml --data_dir DIR --ckpt_path FILE": _IMAGENET,
     "xcit-hub eval MODEL_ID --data_dir DIR --compare timm": _IMAGENET,
+    "xcit-hub predict sem_fpn_xcit_tiny_12_p16.pth photographs/ --segment painted": _SCENES,
+    "xcit-hub predict sem_fpn_xcit_tiny_12_p16.pth photographs/ --segment painted --masks masks": _SCENES,
+    "xcit-hub predict upernet_xcit_small_12_p8.pth street.jpg --segment painted --window 512 --stride 341": _SCENES,
+    "xcit-hub eval sem_fpn_xcit_tiny_12_p16.pth --task segment --data_dir ADEChallengeData2016": _SCENES,
+    "xcit-hub train --task segment --model xcit_tiny_12_p16_224 --ckpt_path tiny.ckpt --classes names.txt "
+    "--data_dir DIR": _SCENES,
     "msrun --bind_core=True --worker_num 8 python train.py --config configs/xcit/xcit_tiny_12_p16_ascend.yaml "
     "--data_dir DIR": _LAUNCHER,
     "msrun --bind_core=True --worker_num 8 --local_worker_num 8 python train.py --config recipe.yaml --data_dir images "
     "--ckpt_path tiny.ckpt": _LAUNCHER,
+    "python examples/gallery/run.py 1_load_and_look": "writes into the checkout; tests/docs/test_gallery.py runs it",
     "python -m benchmarks inference xcit_tiny_12_p16_224 --batch 1 --batch 16": _BENCHMARK,
     "python -m benchmarks inference xcit_tiny_12_p16_224 --batch 1 --batch 16 --rounds 5": _BENCHMARK,
     "python -m benchmarks training --json training.json --plot training.svg": _BENCHMARK,
@@ -99,6 +107,9 @@ def _follow(page, folder, readers_files, timm_tiny, server, monkeypatch, *, whol
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PATH", f"{_programs(folder)}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # What the processes fetch is random: it must not stay under timm's name in anybody's cache.
+    monkeypatch.setenv("HF_HOME", str(folder.parent / "hugging-face"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder.parent / "hugging-face" / "hub"))
     names: dict[str, object] = {"__name__": "__page__"}
     for block in blocks(page):
         if block.title:
@@ -162,7 +173,7 @@ def test_every_example_of_the_command_line_is_parsed() -> None:
     ]
     assert len(examples) > 40
     for name, line in examples:
-        words = shlex.split(line)[1 + len(name.split()) :]
+        words = shlex.split(re.split(r" [>|] ", line)[0])[1 + len(name.split()) :]
         assert line.startswith(f"xcit-hub {name}")
         commands[name].make_context(name, words)
 

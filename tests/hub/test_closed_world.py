@@ -306,3 +306,13 @@ def test_what_timms_form_cannot_say_is_no_contradiction(tmp_path, nano_timm) -> 
         assert found.config == described
         assert found.notes == ()
         assert "config.json" in found.unused
+
+
+def test_a_damaged_description_beside_ours_is_told_and_the_model_loads(tmp_path, nano_ckpt) -> None:
+    xcit_hub.publish(nano_ckpt, "org/nano", to=tmp_path / "hub", parity=False)
+    assert xcit_hub.info("org/nano", hub=tmp_path / "hub").notes == ()
+    damaged = next((tmp_path / "hub").glob("models--*/snapshots/*/config.json")).resolve()
+    damaged.write_bytes(damaged.read_bytes() + b" ")
+    found = xcit_hub.info("org/nano", hub=tmp_path / "hub")
+    assert found.damaged == ("config.json",)
+    assert any("config.json was not held against xcit_hub.json" in note for note in found.notes)

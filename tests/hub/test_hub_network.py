@@ -5,6 +5,7 @@ from __future__ import annotations
 import mindspore
 import numpy as np
 import pytest
+from hub_server import Fault
 from huggingface_hub import ModelHubMixin, constants
 
 import xcit_hub
@@ -59,6 +60,15 @@ def test_pushed_networks_come_back_in_one_commit(network, endpoint, tmp_path):
     assert same(network, again)
     network.push_to_hub("org/pushed")
     assert len(endpoint.repositories["org/pushed"].commits) == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "body"), [("POST /api/repos/create", b"[]"), ("POST .*/commit/", b'{"commitOid": "../x"}')]
+)
+def test_a_hub_that_answers_oddly_to_a_push_is_one_clear_error(network, endpoint, where, body):
+    endpoint.faults = [Fault(where, "answer", 200, times=9, body=body)]
+    with pytest.raises(HubError, match="does not answer as a hub"):
+        network.push_to_hub("org/odd")
 
 
 def test_saving_can_push(network, endpoint, tmp_path):

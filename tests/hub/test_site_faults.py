@@ -1,4 +1,4 @@
-"""What can go wrong with Modelers' and ModelScope's hubs: each ends right, or in one clear error."""
+"""What can go wrong with Modelers', GitCode's and ModelScope's hubs: each ends right, or in one clear error."""
 
 from __future__ import annotations
 
@@ -30,17 +30,27 @@ SAMPLE = ("a path that climbs", "a digest that is a path")
 NAME = "someone/xcit-nano"
 WEIGHTS = os.urandom(3 << 20)
 FILES = {"config.json": b'{"architecture": "xcit_nano_12_p16_224"}', "model.safetensors": WEIGHTS}
+_GITCODE_FILES = r"hub.gitcode.com GET /api/v1/file/someone/xcit-nano$"
+# GitCode's client is Modelers': the suite has a sample of its faults, the campaigns have them all.
+EACH = ("modelers", "modelscope", pytest.param("gitcode", marks=REST))
 # site → its host; what it is asked when a model is listed, a file is fetched and stored, a commit and a model are made.
-HOSTS = {"modelers": "modelers.cn", "modelscope": "modelscope.cn"}
-LISTING = {"modelers": r"modelers.cn GET /api/v1/file/someone/xcit-nano$", "modelscope": r"GET .*/repo/files"}
+HOSTS = {"modelers": "modelers.cn", "modelscope": "modelscope.cn", "gitcode": "hub.gitcode.com"}
+LISTING = {
+    "modelers": r"modelers.cn GET /api/v1/file/someone/xcit-nano$",
+    "modelscope": r"GET .*/repo/files",
+    "gitcode": _GITCODE_FILES,
+}
 BODY = {"modelers": f"{CDN} GET /get/", "modelscope": f"{OSS} GET /get/"}
 LINK = {"modelers": "GET .*/media/model.safetensors", "modelscope": r"GET .*/repo\?model.safetensors"}
 PUT = {"modelers": f"{OBS} PUT /put/", "modelscope": "lfs.modelscope.cn PUT /put/"}
 COMMIT = {"modelers": "POST .*/upload$", "modelscope": "POST .*/commit/"}
 CREATE = {"modelers": "POST /api/v1/model$", "modelscope": "POST /api/v1/models$"}
+BATCH = {"modelers": "POST .*/batch", "modelscope": "POST .*/batch"}
+for _asked in (BODY, LINK, PUT, COMMIT, CREATE, BATCH):
+    _asked["gitcode"] = _asked["modelers"]
 
 
-@pytest.fixture(params=HOSTS)
+@pytest.fixture(params=EACH)
 def site(request) -> str:
     return request.param
 
@@ -103,6 +113,36 @@ def test_a_passing_fault_is_overcome(sites, site, store, folder, where, kind, va
     assert time.monotonic() - began >= float(headers.get("Retry-After", 0))
     assert not leftovers(folder)
     assert cache.verify(folder)[1] == []
+
+
+def test_gitcodes_faults_are_overcome_or_told_as_modelers(sites, small, folder):
+    sites.put("gitcode", NAME, FILES)
+    store = open_store(address.parse(address.ANY, hub="gitcode"), Context(folder))
+    try:
+        for where, kind, value, said in (
+            (LISTING, "status", 403, "refused"),
+            (LISTING, "digest", 0, "not the ones that were published"),
+            (BODY, "bytes", 0, "not the ones that were published"),
+            (LINK, "status", 302, INSIDE),
+        ):
+            sites.faults = [Fault(where["gitcode"], kind, value, 99, {"Location": "https://10.0.0.1/x"})]
+            with pytest.raises(HubError, match=said) as caught:
+                fetch(store)
+            assert caught.value.fix and TOKEN not in str(caught.value)
+            assert not leftovers(folder)
+        sites.faults = [Fault(BODY["gitcode"], "cut", 1_000_000)]
+        assert fetch(store) == WEIGHTS
+        sites.faults = [Fault(COMMIT["gitcode"], "status", 403, 99)]
+        with pytest.raises(HubError):
+            store.publish(NAME, small, message="Publish")
+        assert sites.at("gitcode", NAME).title == "pushed"
+        sites.faults = [Fault(PUT["gitcode"], "status", 500)]
+        store.publish(NAME, small, message="Publish")
+        assert {path: sites.at("gitcode", NAME).files[path] for path in small} == {
+            path: file.read_bytes() for path, file in small.items()
+        }
+    finally:
+        store.client.stop()
 
 
 def test_a_stalled_body_is_asked_for_again(impatient, sites, site, store, folder):
@@ -349,7 +389,7 @@ def test_publishing_overcomes_a_passing_fault_with_one_commit(sites, site, store
     ("where", "status"),
     [
         pytest.param(PUT, 403, id="storage refuses"),
-        pytest.param({"modelers": "POST .*/batch", "modelscope": "POST .*/batch"}, 400, id="LFS refuses", marks=REST),
+        pytest.param(BATCH, 400, id="LFS refuses", marks=REST),
         pytest.param(COMMIT, 400, id="the commit is refused"),
         pytest.param(COMMIT, 401, id="the token is refused", marks=REST),
     ],

@@ -117,6 +117,9 @@ def _of_file(backbone: Weights) -> SegmenterWeights:
             "backbones of detectors and segmenters.",
         )
     told = backbone.file.metadata
+    # Between two image sizes, or of class attention, which no segmenter has.
+    idle = (*(("Assumed ",) if backbone.assumed else ()), *(("No known architecture ",) if SEGMENTER in told else ()))
+    backbone.notes = [note for note in backbone.notes if not note.startswith(idle)]
     head: HeadKind = "upernet" if any(name.startswith("decode_head.psp_modules.") for name in beside) else "sem_fpn"
     segmenter = Segmenter(
         head,

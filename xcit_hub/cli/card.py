@@ -213,19 +213,26 @@ def html(
     card: _CardFile,
     out: Annotated[Path | None, typer.Option(help="The page; default: the card's name with .html.")] = None,
     lang: Annotated[Lang | None, typer.Option(help="Of the page's own words; default: the card's language.")] = None,
+    run: Annotated[
+        list[Path] | None, typer.Option(help="A run.json, whose curves, confusion and images to show; may be repeated.")
+    ] = None,
 ) -> None:
-    """Write a card as one self-contained HTML page with a bar of its model among the published ones.
+    """Write a card as one self-contained HTML page: what was measured, then its place among the published models.
 
     Examples:
 
         xcit-hub card html README.md --out model.html
+
+        xcit-hub card html README.md --run run/run.json --run evaluation/run.json
     """
     from cards.page import html as page
     from cards.translate import opened
     from xcit_hub.files import write_text
+    from xcit_hub.run_record import RunRecord
 
     target = out or (card.with_suffix(".html") if card.suffix == ".md" else Path(f"{card.name}.html"))
-    write_text(target, page(opened(card), None if lang is None else lang.value))
+    runs = [RunRecord.read(path) for path in run or []]
+    write_text(target, page(opened(card), None if lang is None else lang.value, runs))
     typer.echo(f"wrote {target}")
 
 

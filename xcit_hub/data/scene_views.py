@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xcit_hub import resampling
-from xcit_hub.data.scenes import Annotated, annotation, rescaled, scaled_size
+from xcit_hub.data.scenes import Annotated, annotation, levels, rescaled, scaled_size
 from xcit_hub.data.transforms import normalize, open_rgb
 from xcit_hub.errors import InputError
 from xcit_hub.segmenters import NO_CLASS
@@ -56,7 +56,7 @@ class Views:
         top, left = self._cut(classes, chance)
         bottom, right = min(top + self.side, height), min(left + self.side, width)
         pixels = np.empty((3, bottom - top, right - left), np.float32)
-        normalize(image.crop((left, top, right, bottom)), self.preprocessing.mean, self.preprocessing.std, pixels)
+        normalize(image.crop((left, top, right, bottom)), *levels(self.preprocessing, 3), pixels)
         classes = classes[top:bottom, left:right]
         if chance.random() < self.flip:
             pixels, classes = pixels[:, :, ::-1], classes[:, ::-1]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from xcit_hub import resampling
 from xcit_hub.data.folders import find_images, readable
-from xcit_hub.data.transforms import ImageLike, normalize, open_image
+from xcit_hub.data.transforms import ImageLike, for_channels, normalize, open_image
 from xcit_hub.errors import InputError
 from xcit_hub.files import open_regular
 from xcit_hub.segmenters import LONGER_SIDE, SHORTER_SIDE
@@ -68,11 +68,14 @@ def scene(image: ImageLike, preprocessing: Preprocessing, *, in_chans: int = 3, 
     opened = open_image(image, "RGB" if in_chans == 3 else "L", exif=exif)
     size = scaled_size(opened.height, opened.width, preprocessing.image_size)
     pixels = np.empty((in_chans, *size), np.float32)
-    mean, std = (
-        levels * in_chans if len(levels) == 1 else levels for levels in (preprocessing.mean, preprocessing.std)
-    )
-    normalize(rescaled(opened, *size), mean[:in_chans], std[:in_chans], pixels)
+    normalize(rescaled(opened, *size), *levels(preprocessing, in_chans), pixels)
     return Scene(opened, pixels)
+
+
+def levels(preprocessing: Preprocessing, in_chans: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and deviation of each channel."""
+    mean, std = preprocessing.mean, preprocessing.std
+    return for_channels(mean, in_chans, "mean"), for_channels(std, in_chans, "std")
 
 
 @dataclass(frozen=True)

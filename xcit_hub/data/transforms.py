@@ -66,8 +66,8 @@ class EvalTransform:
         self.mode: Literal["RGB", "L"] = "RGB" if in_chans == 3 else "L"
         self.exif = exif
         self.shape = (in_chans, *preprocessing.size)
-        self.mean = _for_channels(preprocessing.mean, in_chans, "mean")
-        self.std = _for_channels(preprocessing.std, in_chans, "std")
+        self.mean = for_channels(preprocessing.mean, in_chans, "mean")
+        self.std = for_channels(preprocessing.std, in_chans, "std")
 
     def __call__(self, image: ImageLike) -> NDArray[np.float32]:
         """Open, cut and finish."""
@@ -194,7 +194,12 @@ def _in_bytes(image: Image.Image, file_format: str | None, name: object) -> Imag
     return Image.fromarray(np.rint(values).astype(np.uint8))
 
 
-def _for_channels(levels: tuple[float, ...], channels: int, name: str) -> tuple[float, ...]:
+def for_channels(levels: tuple[float, ...], channels: int, name: str) -> tuple[float, ...]:
+    """Return a mean or deviation with a number for each channel: one for all of them, or the mean of three for grey.
+
+    Raises:
+        InputError: there are other channels.
+    """
     if len(levels) == channels:
         return levels
     if len(levels) == 1:

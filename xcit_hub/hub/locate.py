@@ -292,29 +292,36 @@ def _describe(store: Store, snapshot: Snapshot, ignore: frozenset[str]) -> Descr
         return Description(snapshot.config)
     there = [name for name in (config.FILE_NAME, timm_config.FILE_NAME) if name in snapshot.files]
     ignored = [name for name in there if name in ignore]
-    texts = {name: _text(store, snapshot, name) for name in there if name not in ignored}
-    if config.FILE_NAME in texts:
-        described = config.from_json(
-            texts[config.FILE_NAME], where=f"{snapshot.origin}: {config.FILE_NAME}", ignore=ignore
-        )
-        if timm_config.FILE_NAME in texts:
-            described = timm_config.held_against(
-                texts[timm_config.FILE_NAME],
-                described,
-                where=f"{snapshot.origin}: {timm_config.FILE_NAME}",
-                ignore=ignore,
-            )
-    elif timm_config.FILE_NAME in texts:
-        described = timm_config.read(
-            texts[timm_config.FILE_NAME], where=f"{snapshot.origin}: {timm_config.FILE_NAME}", ignore=ignore
-        )
-    else:
-        described = Description()
+    described = Description()
+    for name in (each for each in there if each not in ignored):
+        where = f"{snapshot.origin}: {name}"
+        if name == config.FILE_NAME:
+            described = config.from_json(_text(store, snapshot, name), where=where, ignore=ignore)
+        elif described.config is None:
+            described = timm_config.read(_text(store, snapshot, name), where=where, ignore=ignore)
+        else:
+            described = _held_against(store, snapshot, described, where, ignore)
     return replace(
         described,
         unused={**described.unused, **dict.fromkeys(ignored, config.IGNORED)},
         notes=(*described.notes, *map(config.ignored_note, ignored)),
     )
+
+
+def _held_against(
+    store: Store, snapshot: Snapshot, described: Description, where: str, ignore: frozenset[str]
+) -> Description:
+    """Hold timm's description against ours; where it cannot be had, ours is enough, and that is said."""
+    try:
+        text = _text(store, snapshot, timm_config.FILE_NAME)
+    except HubError as error:
+        note = f"{timm_config.FILE_NAME} was not held against {config.FILE_NAME}: {error.what}"
+        return replace(
+            described,
+            unused={**described.unused, timm_config.FILE_NAME: f"{config.FILE_NAME} describes the model"},
+            notes=(*described.notes, note),
+        )
+    return timm_config.held_against(text, described, where=where, ignore=ignore)
 
 
 def _check_ignored(names: Sequence[str], located: Sequence[Located]) -> None:

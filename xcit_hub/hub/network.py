@@ -245,10 +245,14 @@ class XCiT(
 
         Args:
             options: as for ``ModelHubMixin.push_to_hub`` (``commit_message``, ``private``, ``token`` …).
-        """
-        from xcit_hub.hub.stores.hugging_face import without_xet
 
-        with without_xet():
+        Raises:
+            HubError: the hub's answers are beyond the bounds of :mod:`xcit_hub.hub.guard`; what it refuses is
+                huggingface_hub's own error.
+        """
+        from xcit_hub.hub.stores.hugging_face import uploading
+
+        with uploading(repo_id):
             return str(super().push_to_hub(repo_id, **options))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:

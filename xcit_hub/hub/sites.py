@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import SplitResult
 
 
@@ -100,7 +100,8 @@ MODELERS = Site(
     has_commits=True,
 )
 # GitCode's own client, `gitcode` 1.2.0, is openmind_hub with this endpoint.
-GITCODE = Site(
+GITCODE = replace(
+    MODELERS,
     scheme="gitcode",
     title="GitCode",
     endpoint="https://hub.gitcode.com",
@@ -108,18 +109,7 @@ GITCODE = Site(
     token_variables=("GITCODE_TOKEN",),
     page="https://ai.gitcode.com",
     hosts=("gitcode.com", "www.gitcode.com", "hub.gitcode.com", "ai.gitcode.com"),
-    domains=_OPENMIND_DOMAINS,
-    storages=("myhuaweicloud.com",),
-    takes_any_endpoint=False,
-    branch="main",
-    package="openmind-hub",
-    module="openmind_hub",
     owner=re.compile(f"{_OPENMIND_OWNER.pattern}(?:/[A-Za-z0-9._-]{{1,100}})?"),
-    model=_OPENMIND_MODEL,
-    revision=_OPENMIND_REVISION,
-    rules=_OPENMIND_RULES,
-    makes_branches=True,
-    has_commits=True,
 )
 MODELSCOPE = Site(
     scheme="modelscope",

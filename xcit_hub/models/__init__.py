@@ -22,6 +22,8 @@ from xcit_hub.models.xcit import GlobalPool, Indices, XCiT, XCiTFeatures, take_i
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+_LISTED = 3
+
 __all__ = ["XCiT", "XCiTFeatures", "create_model", "initialize", "load_weights", "take_indices"]
 
 
@@ -154,12 +156,17 @@ def load_weights(network: XCiT | XCiTFeatures, arrays: Mapping[str, NDArray[Any]
 
 def _misfit(network: XCiT | XCiTFeatures, shapes: Mapping[str, tuple[int, ...]], faults: list[str]) -> WeightsError:
     """Say in a sentence that weights are not a network's, and whose they are likely to be."""
-    more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
-    what = f"The weights do not fit {network.architecture.name} ({faults[0]}{more})"
+    name = network.architecture.name
+    more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+    what = f"The weights do not fit {name} ({'; '.join(faults[:_LISTED])}{more})"
     try:
         found = of_shapes(shapes)
     except WeightsError:
         return WeightsError(f"{what}, and no XCiT's whole.", fix="See what is in their file: xcit-hub inspect FILE.")
-    told = (found.architecture.name, found.num_classes, found.in_chans)
-    likely = f"{told[0]} with {told[1]} classes and {told[2]} channels"
-    return WeightsError(f"{what}: they are likely those of {likely}.", fix=f"Build that one: --model {told[0]}.")
+    likely = f"{found.architecture.name} with {found.num_classes} classes and {found.in_chans} channels"
+    return WeightsError(
+        f"{what}: they are likely those of {likely}.",
+        fix="Fetch the whole file, and build it with its own number of classes and channels."
+        if found.architecture.name == name
+        else f"Build that one: --model {found.architecture.name}.",
+    )

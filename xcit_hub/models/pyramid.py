@@ -55,10 +55,10 @@ class XCiTPyramid(XCiTFeatures):
                 f"A pyramid is made of four blocks in their order, and out_indices is {tuple(self.out_indices)}.",
                 fix="Give four, such as (3, 5, 7, 11), or leave them out.",
             )
-        if self.patch_size not in (16, 8):
+        if self.patch_size not in (16, 8) or set(network.architecture.stem_strides) != {2}:
             raise InputError(
-                f"A pyramid is made of patches of 16 or 8 pixels, and {network.architecture.name} has "
-                f"{self.patch_size}.",
+                f"A pyramid is made of patches of 16 or 8 pixels by strides of 2, and {network.architecture.name} has "
+                f"{self.patch_size} by {network.architecture.stem_strides}.",
                 fix="Take another architecture.",
             )
         dim, gelu = network.embed_dim, network.dialect.gelu

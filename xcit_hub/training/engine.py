@@ -27,7 +27,7 @@ from xcit_hub.files import remove_unfinished, write_text
 from xcit_hub.models import XCiT, load_weights
 from xcit_hub.models.functions import device_target
 from xcit_hub.parameters import parameter_count
-from xcit_hub.run_record import RunRecord, Versions
+from xcit_hub.run_record import Epoch, RunRecord, Versions
 from xcit_hub.training import device
 from xcit_hub.training.evaluation import Answer, Evaluation, evaluate
 from xcit_hub.training.inputs import eval_data, match_classes, train_data
@@ -345,6 +345,10 @@ class _Run:
             seed=recipe.seed,
             epochs=progress.epochs_done,
             final_loss=last.get("loss"),
+            curve=[
+                Epoch.model_validate({name: each[name] for name in Epoch.model_fields if name in each})
+                for each in progress.history
+            ],
             top1=None if best is None else best.top1,
             top5=None if best is None else best.top5,
             eval_loss=None if best is None else best.loss,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import math
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from xcit_hub.data.batches import EvalBatches, Worker
 from xcit_hub.data.mixing import Images
+from xcit_hub.data.sources import ImageSource
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, write_text
-from xcit_hub.run_record import FEWEST_FOR_TOP5
+from xcit_hub.run_record import FEWEST_FOR_TOP5, Sample
 from xcit_hub.training.device import gather, mean, total
 from xcit_hub.training.meters import unreadable
 
@@ -25,6 +27,8 @@ Answer = Callable[[Images], NDArray[np.float32]]
 
 _NORMAL_95 = 1.959963984540054
 _LARGEST_CONFUSION = 1000  # outputs beyond which nobody counts which class was answered as which
+_THUMBNAIL = 128  # pixels of the longer side
+_MOST_COUNTED = 30  # classes up to which each cell says its count
 _LARGEST_DRAWING = 100  # classes beyond which that is not drawn
 
 
@@ -176,6 +180,33 @@ def write_per_class(path: Path, evaluation: Evaluation, classes: Sequence[str]) 
     write_text(path, text.getvalue())
 
 
+def confusion_of(evaluation: Evaluation, classes: Sequence[str]) -> list[list[int]] | None:
+    """Return the confusion matrix of the data's classes for the record; None beyond 100 classes."""
+    if evaluation.confusion is None or len(classes) > _LARGEST_DRAWING:
+        return None
+    count = len(classes)
+    rows: list[list[int]] = evaluation.confusion[:count, :count].tolist()
+    return rows
+
+
+def samples_of(evaluation: Evaluation, source: ImageSource, count: int = 3) -> list[Sample]:
+    """Return a few images with their class and answer: one at the middle of each equal part of the evaluated ones."""
+    places = sorted(evaluation.predictions)
+    chosen = [places[(2 * part + 1) * len(places) // (2 * count)] for part in range(min(count, len(places)))]
+    found = []
+    for place in chosen:
+        image = source.open(place)
+        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        jpeg = io.BytesIO()
+        image.convert("RGB").save(jpeg, "JPEG", quality=80)
+        label, answer = (
+            source.classes[index] if index < len(source.classes) else str(index)
+            for index in (int(source.labels[place]), evaluation.predictions[place])
+        )
+        found.append(Sample(label=label, answer=answer, thumbnail=base64.b64encode(jpeg.getvalue()).decode()))
+    return found
+
+
 def write_confusion(path: Path, evaluation: Evaluation, classes: Sequence[str]) -> bool:
     """Draw the confusion matrix as PNG; says False, and draws nothing, beyond 100 classes.
 
@@ -184,17 +215,22 @@ def write_confusion(path: Path, evaluation: Evaluation, classes: Sequence[str]) 
     """
     if evaluation.confusion is None or len(classes) > _LARGEST_DRAWING:
         return False
-    figure, axes = _figure((6, 5.4))
     count = len(classes)
+    side = min(max(4.5, 0.42 * count + 2), 14) if count <= _MOST_COUNTED else 8.0
+    figure, axes = _figure((side, side))
     shares = evaluation.confusion[:count, :count] / np.maximum(evaluation.confusion.sum(1)[:count, None], 1)
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("answered")
     axes.set_ylabel("true")
-    axes.set_title(f"top-1 {evaluation.top1:.2f}% of {evaluation.samples}")
-    if count <= 30:
+    axes.set_title(f"confusion: top-1 {evaluation.top1:.2f} % of {evaluation.samples} images")
+    if count <= _MOST_COUNTED:
+        for (row, column), share in np.ndenumerate(shares):
+            if counted := int(evaluation.confusion[row, column]):
+                colour = "white" if share > 0.5 else "black"
+                axes.text(column, row, str(counted), ha="center", va="center", color=colour, fontsize=7)
         axes.set_xticks(range(count), classes, rotation=90, fontsize=7)
         axes.set_yticks(range(count), classes, fontsize=7)
-    figure.colorbar(drawn, ax=axes, label="share of the class")
+    figure.colorbar(drawn, ax=axes, label="share of the class", shrink=0.8)
     with atomic_write(path) as stream:
         figure.savefig(stream, format="png", dpi=120, bbox_inches="tight")
     return True

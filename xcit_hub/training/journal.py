@@ -20,6 +20,18 @@ STEPS = "steps.csv"
 EPOCHS = "epochs.csv"
 CURVES = "curves.png"
 _EPOCH_FIELDS = ("loss", "top1", "top5", "eval_loss", "average_top1", "average_top5", "average_eval_loss")
+_CURVES = {
+    "loss": {
+        "loss": ("training", "tab:blue", "-"),
+        "eval_loss": ("validation", "tab:orange", "-"),
+        "average_eval_loss": ("validation, of the average", "tab:orange", "--"),
+    },
+    "top-1 on validation images, %": {
+        "top1": ("trained weights", "tab:orange", "-"),
+        "average_top1": ("their average", "tab:orange", "--"),
+    },
+}
+"""What the drawing shows: title of a half → field of an epoch → its name, colour and line."""
 _STEP_FIELDS = ("step", "epoch", "loss", "lr", "norm", "images_per_second")
 
 
@@ -134,22 +146,22 @@ def _table(history: Sequence[Mapping[str, Any]]) -> str:
 def _draw(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         return  # the table holds the same numbers
-    figure = Figure(figsize=(7, 4))
-    axes = figure.subplots()
-    axes.plot([record["epoch"] for record in history], [record["loss"] for record in history], color="tab:blue")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss", color="tab:blue")
-    scored = [record for record in history if "top1" in record]
-    if scored:
-        right = axes.twinx()
-        for key, style in (("top1", "-"), ("average_top1", "--")):
-            shown = [record for record in scored if key in record]
-            right.plot(
-                [record["epoch"] for record in shown], [record[key] for record in shown], style, color="tab:orange"
-            )
-        right.set_ylabel("top-1 (%), dashed: of the average", color="tab:orange")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(1, 2), _CURVES.items(), strict=True):
+        for key, (label, colour, style) in lines.items():
+            points = [(record["epoch"], record[key]) for record in history if key in record]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True), style, color=colour, label=label, marker="." if len(points) < 40 else ""
+                )
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(frameon=False)
     with atomic_write(path) as stream:
         figure.savefig(stream, format="png", dpi=120, bbox_inches="tight")
 

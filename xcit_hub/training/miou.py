@@ -48,7 +48,10 @@ class Counts:
             InputError: the two have other sizes.
         """
         if answer.shape != truth.shape:
-            raise InputError(f"The annotation has {_by(truth.shape)} pixels, the image {_by(answer.shape)}.")
+            raise InputError(
+                f"The annotation has {_by(truth.shape)} pixels, the image {_by(answer.shape)}.",
+                fix="Give every pixel of an image a class.",
+            )
         counts = truth != NO_CLASS
         answer, truth = answer[counts], truth[counts]
         for found, values in ((self.answered, answer), (self.true, truth), (self.right, truth[answer == truth])):
@@ -148,12 +151,11 @@ def evaluate(
         except InputError as error:
             unreadable.append(f"{readable(image)} ({error.what.rstrip('.')})")
         else:
-            found = windows.logits(network, opened.pixels, window)
-            answer = windows.classes(found, opened.image.height, opened.image.width)
             try:
-                counts.add(answer, truth)
+                found = windows.logits(network, opened.pixels, window)
+                counts.add(windows.classes(found, opened.image.height, opened.image.width), truth)
             except InputError as error:
-                raise InputError(error.what, where=readable(marks), fix="Each pixel of an image has a class.") from None
+                raise InputError(error.what, where=readable(image), fix=error.fix) from None
             images += 1
         if len(unreadable) > max_corrupt:
             more = f" and {len(unreadable) - _LISTED} more" if len(unreadable) > _LISTED else ""

@@ -22,7 +22,15 @@ from xcit_hub.parity import torch_network
 from xcit_hub.run_record import RunRecord
 from xcit_hub.training import device
 from xcit_hub.training.engine import RUN, answer_of, versions
-from xcit_hub.training.evaluation import Answer, Evaluation, evaluate, write_confusion, write_per_class
+from xcit_hub.training.evaluation import (
+    Answer,
+    Evaluation,
+    confusion_of,
+    evaluate,
+    samples_of,
+    write_confusion,
+    write_per_class,
+)
 from xcit_hub.training.inputs import eval_data, match_classes
 from xcit_hub.training.journal import Journal
 from xcit_hub.training.keeping import stored_classes
@@ -233,6 +241,8 @@ def score(
         eval_samples=ours.samples,
         eval_seconds=round(seconds, 3),
         preprocessing=recipe.seen_images,
+        confusion=confusion_of(ours, batches.source.classes),
+        samples=[] if output is None else samples_of(ours, batches.source),
         checkpoint=Path(recipe.ckpt_path).name or None,
         checkpoint_sha256=digest,
         unreadable=list(ours.unreadable),

@@ -303,6 +303,15 @@ def without_xet() -> Iterator[None]:
             constants.HF_HUB_DISABLE_XET = configured
 
 
+@contextlib.contextmanager
+def uploading(name: str) -> Iterator[None]:
+    """Hold an upload of huggingface_hub's own to the bounds of a store's, without Xet."""
+    endpoint = constants.ENDPOINT
+    exchange = guard.Exchange(endpoint, f"{endpoint}/{name}", seconds=guard.FILE_SECONDS, home=endpoint)
+    with without_xet(), guard.guarded(exchange):
+        yield
+
+
 def whoami(endpoint: str | None = None, token: str | bool | None = None) -> dict[str, Any]:
     """Return whose token huggingface_hub's login or ``HF_TOKEN`` holds: ``name``, ``orgs``, ``role``, ``endpoint``.
 

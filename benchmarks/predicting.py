@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,7 +35,9 @@ def _network(case: Case) -> Any:
     import xcit_hub
 
     network = xcit_hub.create_model(case.model, seed=0)
-    network.config = network.description()
+    described = network.description()
+    seen = replace(described.preprocessing, image_size=case.height, image_width=case.width)
+    network.config = replace(described, preprocessing=seen)
     return network.set_train(False)
 
 
@@ -60,9 +63,10 @@ def network_alone(case: Case) -> Step:
     pixels = np.stack([preprocess(network)(path) for path in paths[: case.batch]])
 
     def step() -> int:
-        for _ in range(len(paths) // case.batch):
+        turns = -(-len(paths) // len(pixels))
+        for _ in range(turns):
             classify(network, pixels)
-        return len(paths) // case.batch * case.batch
+        return turns * len(pixels)
 
     return step
 

@@ -158,6 +158,16 @@ def test_an_exported_file_draws_what_it_attends_to_or_is_named_for_what_it_lacks
     assert (tmp_path / "b.html").read_text().count("data:image/jpeg;base64,") == 2
 
 
+def test_shards_without_a_single_image_are_named_and_nothing_is_loaded(tmp_path: Path, run_cli) -> None:
+    (tmp_path / "torn.tar").write_bytes(b"torn")
+    done = run_cli("predict", "no/model", "torn.tar", "--parquet", "a.parquet", "--engine", "ray", cwd=tmp_path)
+    assert done.returncode == 2
+    assert (
+        "torn.tar: it cannot be read as an uncompressed tar archive" in done.stderr and "Traceback" not in done.stderr
+    )
+    assert "1 not answered, 0 answered" in done.stderr
+
+
 def test_the_command_refuses_in_a_sentence_and_writes_nothing(
     model: Path, images: Path, tmp_path: Path, run_cli
 ) -> None:

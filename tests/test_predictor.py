@@ -210,8 +210,9 @@ def test_files_that_are_not_ours_are_refused_by_what_they_lack(exported: Path, m
     for words, path in cases.items():
         with pytest.raises(XcitHubError, match=words):
             _ = Predictor(str(path)).network
-    with pytest.raises(InputError, match="has no revision"):
-        _ = Predictor(str(exported), revision="main").network
+    for options, flag in (({"revision": "main"}, "--revision"), ({"ignore_fields": ("mean",)}, "--ignore-field")):
+        with pytest.raises(InputError, match=f"{flag} means nothing for an exported file"):
+            _ = Predictor(str(exported), **options).network
 
 
 def test_mindspore_is_imported_where_another_protobuf_is_in_use(model: Path, files: list[Path]) -> None:

@@ -150,6 +150,8 @@ def _check(engine: Engine, wanted: Wanted) -> None:
 def _answers(
     predictor: Predictor, images: Sequence[Path | Stored], engine: Engine, stage: Callable[[str], None]
 ) -> Iterator[Answer]:
+    if not images:
+        return iter(())
     if engine.name == "local":
         return predictor.answers(images)
     from xcit_hub.ray_engine import answers_on_ray

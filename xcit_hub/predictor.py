@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from xcit_hub.hub.network import XCiT
 
 _PATHS = ("path", "file", "filename")
+_OF_CHECKPOINTS = {
+    "revision": "--revision", "hub": "--hub", "dialect": "--dialect", "ignore_fields": "--ignore-field",
+    "token_env": "--token-env",
+}  # fmt: skip
 _ADDED = ("class", "index", "share", "problem")
 
 
@@ -100,9 +104,11 @@ class Predictor:
 
     def _build(self) -> XCiT | ExportedNetwork:
         if is_exported(self.model):
-            for name in ("revision", "hub", "dialect"):
-                if getattr(self, name) is not None:
-                    raise InputError(f"An exported file has no {name}.", where=self.model, fix=f"Leave out --{name}.")
+            for name, flag in _OF_CHECKPOINTS.items():
+                if getattr(self, name):
+                    raise InputError(
+                        f"{flag} means nothing for an exported file.", where=self.model, fix="Leave it out."
+                    )
             return ExportedNetwork(self.model, threads=self.threads)
         from xcit_hub.hub.load import load
 

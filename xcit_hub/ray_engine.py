@@ -35,6 +35,9 @@ _PART = 4  # batches
 _DEATHS = 3  # of workers, after which an image is named as their cause
 _MOST_DEATHS = 20  # of workers, one after the other
 _STORE = 128 << 20  # bytes of the object store of a cluster of our own; answers are small
+_FOLDER = Path("/tmp")  # noqa: S108  # where TMPDIR is longer, the names of Ray's sockets are too long for the system
+_ATTEMPTS = 5  # to start a cluster of our own
+_LONGEST_START = 600  # seconds for a process of a cluster of our own, on a machine that is busy
 _PATIENCE = 10.0  # seconds for a cluster to take a connection
 
 
@@ -257,15 +260,17 @@ def cluster(address: str | None = None, workers: int = 1, stage: Stage = lambda 
         if not own:
             stage(f"joining the cluster at {address}")
             _reach(str(address))
-            _started(address=address, **quiet)
+            _started(1, address=address, **quiet)
             yield
             return
         stage("starting a cluster of this machine")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in the user's home
-        with scratch_folder() as folder:
+        with scratch_folder(_FOLDER) as folder:
             cores = max(len(os.sched_getaffinity(0)), workers)
+            patience = {"worker_register_timeout_seconds": _LONGEST_START}
             machine = {"num_cpus": cores, "object_store_memory": _STORE, "_temp_dir": str(folder)}
-            _started(address=LOCAL, include_dashboard=False, **machine, **quiet)
+            machine |= {"_system_config": patience}
+            _started(_ATTEMPTS, address=LOCAL, include_dashboard=False, **machine, **quiet)
             try:
                 yield
             finally:
@@ -284,18 +289,23 @@ def _settle(own: bool) -> None:
         ray_constants.ENABLE_RAY_CLUSTER = False
 
 
-def _started(**options: Any) -> None:
+def _started(attempts: int, **options: Any) -> None:
     import ray
 
-    try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, OSError, ValueError, TimeoutError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise XcitHubError(
-            f"Ray does not start: {lines[0] if lines else type(error).__name__}",
-            where=options["address"],
-            fix="Check the address, and that the cluster has the same versions of Ray and Python.",
-        ) from error
+    for left in reversed(range(attempts)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # Ray's own are of any class, Exception itself among them
+            ray.shutdown()
+            if left and "timed out" in str(error):  # after 30 seconds, which a busy machine may need
+                continue
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise XcitHubError(
+                f"Ray does not start: {lines[0] if lines else type(error).__name__}",
+                where=options["address"],
+                fix="Check the address, and that the cluster has the same versions of Ray and Python.",
+            ) from error
 
 
 def _reach(address: str) -> None:

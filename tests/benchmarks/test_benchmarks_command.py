@@ -53,6 +53,20 @@ def test_a_contender_that_breaks_is_named_with_its_reason_and_the_exit_code_says
     assert "Traceback" not in done.stderr
 
 
+def test_prediction_is_measured_beside_its_parts(run_benchmarks, tmp_path) -> None:
+    for number in range(5):
+        Image.new("RGB", (64, 64 + number)).save(tmp_path / f"{number}.png")
+    figures = tmp_path / "figures.json"
+    chosen = ("--batch", "2", "--contender", "decoding and*", "--contender", "xcit-hub predict")
+    done = run_benchmarks("predict", _NANO, *_QUICK, *chosen, "--photographs", str(tmp_path), "--json", str(figures))
+    assert done.returncode == 0, done.stderr
+    (comparison,) = json.loads(figures.read_text())["comparisons"]
+    rows = {row["contender"]: row for row in comparison["rows"]}
+    apart = "decoding and network, one after the other"
+    assert list(rows) == [apart, "xcit-hub predict"]
+    assert rows["xcit-hub predict"]["times_as_fast_as"][apart]["median"] > 0
+
+
 def test_our_contenders_run_with_another_interpreter_beside_this_one(run_benchmarks, tmp_path) -> None:
     figures = tmp_path / "figures.json"
     chosen = ("--contender", "xcit-hub, PyNative", "--python", sys.executable, "--json", str(figures))

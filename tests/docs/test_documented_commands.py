@@ -26,9 +26,7 @@ _CLIENTS = "needs logins of real hubs; tests/hub/test_site_stores.py runs both c
 _BENCHMARK = "takes minutes to hours of a quiet machine; tests/benchmarks runs every suite once"
 _SERVER = "runs until it is stopped; tests/serve starts it and sends images"
 _SCENES = "needs ADE20K, or takes minutes on photographs; tests/dense runs the same commands on small images"
-_SHARDS = "needs shards, or a cluster; tests/test_ray_engine.py runs the same commands on those that it makes"
 _INSTALL = "installs from a package index; .ci/run installs what the wheel and pyproject.toml ask for"
-
 _RAY = "needs a Ray cluster; tests/test_ray_engine.py starts one"
 
 NOT_RUN = {
@@ -42,12 +40,8 @@ NOT_RUN = {
     "pip install xcit-hub": _INSTALL,
     "pip install 'xcit-hub[onnx]'": _INSTALL,
     "pip install 'xcit-hub[serve]'": _INSTALL,
-    "pip install 'xcit-hub[ray]'": _INSTALL,
     "xcit-hub predict xcit.onnx shards/*.tar table.parquet --engine ray --address HOST:6379 "
-    "--parquet classes.parquet": _SHARDS,
-    "xcit-hub predict best.ckpt shards/*.tar table.parquet --parquet classes.parquet": _SHARDS,
-    "xcit-hub predict best.ckpt shards/*.tar --engine ray --address HOST:6379 --workers 16 "
-    "--parquet classes.parquet": _SHARDS,
+    "--parquet classes.parquet": _RAY,
     "xcit-hub serve timm/xcit_tiny_12_p16_224.fb_in1k": _SERVER,
     "curl --data-binary @cat.jpg http://127.0.0.1:8000/classify": _SERVER,
     "xcit-hub publish xcit_tiny_12_p16_224.ckpt ORG/NAME --to modelers --to modelscope": _CLIENTS,

@@ -26,21 +26,21 @@ _CLIENTS = "needs logins of real hubs; tests/hub/test_site_stores.py runs both c
 _BENCHMARK = "takes minutes to hours of a quiet machine; tests/benchmarks runs every suite once"
 _SERVER = "runs until it is stopped; tests/serve starts it and sends images"
 _SCENES = "needs ADE20K, or takes minutes on photographs; tests/dense runs the same commands on small images"
-_INSTALL = "installs from a package index; .ci/run installs what the wheel and pyproject.toml ask for"
 _RAY = "needs a Ray cluster; tests/test_ray_engine.py starts one"
+_INSTALL = "installs from a package index; .ci/run installs what the wheel and pyproject.toml ask for"
 
 NOT_RUN = {
-    "pip install 'xcit-hub[ray]'": _INSTALL,
     "find . -name '*.jpg' | xcit-hub predict xcit.onnx - --json": "needs an exported file; tests/test_prediction.py "
     "gives a list on standard input, tests/test_predictor.py an ONNX file",
-    "xcit-hub predict best.ckpt shards/*.tar --engine ray --address HOST:6379 --workers 16 "
-    "--parquet classes.parquet": _RAY,
     "make demo": "tests/hub/test_demo.py runs it",
     "make test": "this is it",
     "pip install xcit-hub": _INSTALL,
     "pip install 'xcit-hub[onnx]'": _INSTALL,
     "pip install 'xcit-hub[serve]'": _INSTALL,
+    "pip install 'xcit-hub[ray]'": _INSTALL,
     "xcit-hub predict xcit.onnx shards/*.tar table.parquet --engine ray --address HOST:6379 "
+    "--parquet classes.parquet": _RAY,
+    "xcit-hub predict best.ckpt shards/*.tar --engine ray --address HOST:6379 --workers 16 "
     "--parquet classes.parquet": _RAY,
     "xcit-hub serve timm/xcit_tiny_12_p16_224.fb_in1k": _SERVER,
     "curl --data-binary @cat.jpg http://127.0.0.1:8000/classify": _SERVER,
@@ -126,7 +126,7 @@ def _follow(page, folder, readers_files, timm_tiny, server, monkeypatch, *, whol
             if command not in NOT_RUN and (whole or not _LONG.search(command)):
                 code, said = _typed(command)
                 assert code == block.exits_with.get(command, 0), f"{command}\n{said}"
-        if block.language == "python" and not block.text.startswith("import ray"):  # _RAY
+        if block.language == "python" and not block.text.startswith("import ray"):  # see _SHARDS
             exec(compile(block.text, name_of(page), "exec"), names)
 
 

@@ -126,7 +126,7 @@ def _follow(page, folder, readers_files, timm_tiny, server, monkeypatch, *, whol
             if command not in NOT_RUN and (whole or not _LONG.search(command)):
                 code, said = _typed(command)
                 assert code == block.exits_with.get(command, 0), f"{command}\n{said}"
-        if block.language == "python" and not block.text.startswith("import ray"):  # see _SHARDS
+        if block.language == "python" and not block.text.startswith("import ray"):  # see _RAY
             exec(compile(block.text, name_of(page), "exec"), names)
 
 

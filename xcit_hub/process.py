@@ -18,8 +18,8 @@ _OPTIONS = (
     (r"ignore_fields=\[[^\]]*\], (?=--ignore-field)", ""),
     (r"ignore_fields \((--ignore-field)\)", r"\1"),
     (r"token=,? or (?=--token-env)", ""),
-    (r"\boffline=True\b", "--offline"),
-    (r"\bcache_dir\b", "--cache-dir"),
+    (r"\bloads with offline=True\b", "loads with --offline"),
+    (r"\bcache_dir (?=(?:a|the) folder\b)", "--cache-dir "),
     (r"\bdialect='([\w-]+)'", r"--dialect \1"),
     (r"\bhub=(?=FOLDER\b)", "--hub "),
 )

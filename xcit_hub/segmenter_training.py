@@ -68,6 +68,8 @@ def train(
         InputError: a key means nothing here, the data does not fit, or nothing says how many classes there are.
         XcitHubError: the loss is not finite any more.
     """
+    if device.started_by() is not None:
+        raise InputError("A segmenter is trained in one process.", fix="Start it without msrun.")
     given = load_recipe(config, flags).model_fields_set
     segmentation.check(given)
     recipe = load_recipe(config, flags, segmentation.DEFAULTS)

@@ -25,6 +25,11 @@ from xcit_hub.process import in_options
         ("leave out ignore_fields (--ignore-field).", "leave out --ignore-field."),
         ("Create the network with dialect='mindcv-mint'.", "Create the network with --dialect mindcv-mint."),
         ("name the model in its hub: hub=FOLDER.", "name the model in its hub: --hub FOLDER."),
+        (
+            "Make room, or give cache_dir a folder that may be written.",
+            "Make room, or give --cache-dir a folder that may be written.",
+        ),
+        ("xcit-hub inspect /my/cache_dir/offline=True.ckpt", "xcit-hub inspect /my/cache_dir/offline=True.ckpt"),
         ("Check the id.", "Check the id."),
     ],
 )

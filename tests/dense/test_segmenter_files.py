@@ -38,6 +38,14 @@ def test_the_auxiliary_head_is_held_against_its_shapes_and_listed_as_dropped_wit
     }
 
 
+def test_who_only_looks_at_a_segmenter_is_told_what_takes_it_whole(file: Files) -> None:
+    from xcit_hub.checkpoints.inspection import inspect
+
+    found = inspect(file(16, "sem_fpn"), asked=_ASKED)
+    assert found.kind == "dense"
+    assert any("of another head" in note and "load_segmenter takes a segmenter whole" in note for note in found.notes)
+
+
 def _changed(twin: EncoderDecoder, path: Path, change) -> Path:
     state = dict(twin.state_dict())
     change(state)
@@ -120,11 +128,26 @@ def test_a_configuration_of_another_network_is_refused_by_its_field(instead, say
 
 
 @pytest.mark.parametrize(
-    "text", ["model = (", "model = __import__('os').system('x')", "model = " + "dict(a=" * 3000, "\0"]
+    "text",
+    [
+        "model = (",
+        "model = __import__('os').system('x')",
+        "model = " + "dict(a=" * 3000,
+        "model = " + "[" * 60 + "]" * 60,
+        "model = dict(a=" + "1+" * 30000 + "1)",
+        "model = dict(a=" + "-" * 30000 + "1)",
+        "model = dict(a=" + "9" * 5000 + ")",
+        "model = dict()\nmodel = dict()",
+        "\0",
+        "  indented\n wrongly",
+        "'" * 3,
+    ],
+    ids=range(11),
 )
-def test_a_configuration_that_is_not_one_is_not_run_and_says_nothing(text: str, twin: Twins, tmp_path: Path) -> None:
+def test_a_configuration_that_is_not_one_is_not_run_and_that_is_said(text: str, twin: Twins, tmp_path: Path) -> None:
     read = segmenter.load(published(twin(16, "sem_fpn"), tmp_path / "x.pth", NAMES, text), _ASKED)
     assert (read.window, read.out_indices) == (None, None)
+    assert any("meta.config of the file does not describe" in note for note in read.backbone.notes)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
@@ -253,9 +276,9 @@ def _loads_whole(name: str, folder: Path) -> None:
     theirs = randomised(EncoderDecoder(architecture, head, auxiliary=256))
     path = published(theirs, folder / entry.file, ade20k.names())
     network = xcit_hub.load_segmenter(str(path))
-    images = parity.random_images(1, 3, 64, 96)
+    images = parity.random_images(1, 3, 48, 64)
     found = network(Tensor(images)).asnumpy()
-    assert found.shape == (1, 150, 64, 96) and network.config.labels == ade20k.names()
+    assert found.shape == (1, 150, 48, 64) and network.config.labels == ade20k.names()
     assert not any("Assumed" in note for note in network.config.provenance.notes)
     assert not parity.failed_checks(found, theirs, images)
     path.unlink()

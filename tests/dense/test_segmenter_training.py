@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import drawn_scenes
 import mindspore
 import numpy as np
 import pytest
-import shapes
 import torch
 from dense_twin import SMALL, Files, Twins
 from mindspore import Tensor
@@ -33,10 +33,15 @@ _SMALL_NETWORK = {"depth": 6, "embed_dim": 64, "num_heads": 4, "eta": 1.0}
 
 def _learned(folder: Path, *, training: int, epochs: int, rate: float, **shape: int) -> tuple[list[float], float]:
     """Train a small Semantic FPN in graph mode; return the losses of the epochs and mIoU on what it has not seen."""
-    shapes.draw(folder, training, training // 5)
+    drawn_scenes.draw(folder, training, training // 5)
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     network = xcit_hub.create_segmenter(
-        "xcit_nano_12_p8_224", num_classes=4, classes=shapes.NAMES, image_size=64, seed=0, **{**_SMALL_NETWORK, **shape}
+        "xcit_nano_12_p8_224",
+        num_classes=4,
+        classes=drawn_scenes.NAMES,
+        image_size=64,
+        seed=0,
+        **{**_SMALL_NETWORK, **shape},
     )
     settings = {"model": "xcit_nano_12_p8_224", "epoch_size": epochs, "lr": rate, "scale": [0.9, 1.1]}
     recipe = load_recipe(None, settings, segmentation.DEFAULTS)
@@ -97,7 +102,7 @@ def test_a_segmenters_gradients_are_pytorchs(twin: Twins, file: Files) -> None:
 
 
 def test_views_keep_pixels_and_classes_together_and_pad_with_no_class() -> None:
-    image, marks = shapes.scene(np.random.default_rng(5), 64)
+    image, marks = drawn_scenes.scene(np.random.default_rng(5), 64)
     classes = np.asarray(marks).astype(np.int32) - 1
     # The red channel says the class: whatever chance does, it must say so still.
     painted = Image.fromarray(np.repeat((classes * 60).astype(np.uint8)[:, :, None], 3, 2))
@@ -117,7 +122,7 @@ def test_views_keep_pixels_and_classes_together_and_pad_with_no_class() -> None:
 
 
 def test_an_epochs_batches_are_the_same_again_and_other_than_the_next_ones(tmp_path: Path) -> None:
-    pairs = annotated(shapes.draw(tmp_path, 7, 1), "training")
+    pairs = annotated(drawn_scenes.draw(tmp_path, 7, 1), "training")
     views = Views(Preprocessing(image_size=64), side=48)
 
     def epoch(number: int) -> list[bytes]:
@@ -130,8 +135,8 @@ def test_an_epochs_batches_are_the_same_again_and_other_than_the_next_ones(tmp_p
 
 
 def test_the_command_trains_evaluates_and_writes_what_segments(run_cli, tmp_path: Path) -> None:
-    shapes.draw(tmp_path / "data", 4, 2)
-    (tmp_path / "names.txt").write_text("\n".join(shapes.NAMES) + "\n")
+    drawn_scenes.draw(tmp_path / "data", 4, 2)
+    (tmp_path / "names.txt").write_text("\n".join(drawn_scenes.NAMES) + "\n")
     words = ("train", "--task", "segment", "--classes", "names.txt", "--model", "xcit_nano_12_p8_224", "--mode", "1")
     flags = ("--data_dir", "data", "--epoch_size", "1", "--batch_size", "2", "--image_resize", "48", "--lr", "1e-3")
     done = run_cli(*words, *flags, "--ckpt_save_dir", "out", "--json", cwd=tmp_path)
@@ -139,7 +144,7 @@ def test_the_command_trains_evaluates_and_writes_what_segments(run_cli, tmp_path
     told = json.loads(done.stdout)
     assert told == json.loads((tmp_path / "out" / "miou.json").read_text())
     network = xcit_hub.load_segmenter(str(tmp_path / "out" / "segmenter.safetensors"))
-    assert network.config.labels == shapes.NAMES and network.config.preprocessing.image_size == 48
+    assert network.config.labels == drawn_scenes.NAMES and network.config.preprocessing.image_size == 48
     again = miou.evaluate(network, annotated(tmp_path / "data", "validation"), network.config.preprocessing)
     assert again.miou == pytest.approx(told["miou"], abs=1e-3) and len(told["losses"]) == 1
     # Its training goes on, at its own size.
@@ -162,7 +167,7 @@ def test_the_command_trains_evaluates_and_writes_what_segments(run_cli, tmp_path
     ],
 )
 def test_a_training_that_cannot_be_is_refused_and_writes_nothing(flags, options, says, tmp_path: Path) -> None:
-    shapes.draw(tmp_path / "data", 2, 1)
+    drawn_scenes.draw(tmp_path / "data", 2, 1)
     base = {"model": "xcit_nano_12_p8_224", "data_dir": str(tmp_path / "data"), "mode": 1, "batch_size": 2}
     base |= {"image_resize": 32, "ckpt_save_dir": str(tmp_path / "out"), "epoch_size": 1}
     with pytest.raises(InputError, match=says):
@@ -170,8 +175,15 @@ def test_a_training_that_cannot_be_is_refused_and_writes_nothing(flags, options,
     assert not (tmp_path / "out").exists()
 
 
+def test_several_workers_are_refused(monkeypatch) -> None:
+    monkeypatch.setenv("MS_WORKER_NUM", "2")
+    monkeypatch.setenv("MS_ROLE", "MS_WORKER")
+    with pytest.raises(InputError, match="in one process"):
+        train(None, {"model": "xcit_nano_12_p8_224"})
+
+
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
-    pairs = annotated(shapes.draw(tmp_path, 2, 1), "training")
+    pairs = annotated(drawn_scenes.draw(tmp_path, 2, 1), "training")
     network = xcit_hub.create_segmenter("xcit_nano_12_p8_224", num_classes=4, image_size=32, seed=0, **_SMALL_NETWORK)
     network.parameters_dict()["decode_head.conv_seg.bias"].set_data(Tensor(np.full(4, np.nan, np.float32)))
     recipe = load_recipe(None, {"model": "xcit_nano_12_p8_224", "batch_size": 2}, segmentation.DEFAULTS)

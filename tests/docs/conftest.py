@@ -77,6 +77,7 @@ def readers_files(tmp_path_factory, timm_tiny) -> Path:
     rewrite(tiny, folder / "released.safetensors")
     xcit_hub.publish(tiny, "ORG/NAME", to=folder / "hub", parity=False)
     _write_segmenter(folder / "sem_fpn_xcit_tiny_12_p16.pth")
+    _stored(folder)
     (folder / "downloads").mkdir()
     marks = {
         "xcit_hub.architecture": NANO, "xcit_hub.dialect": "paper", "xcit_hub.classes": json.dumps(_CLASSES),
@@ -110,3 +111,20 @@ def _write_segmenter(path: Path) -> None:
     parts = ("neck.", "decode_head.")
     named = {name if name.startswith(parts) else f"backbone.{name}": tensor for name, tensor in theirs.items()}
     checkpoint.write(path, named, under="state_dict")
+
+
+def _stored(folder: Path) -> None:
+    """Put the photographs into an archive and a table as well."""
+    import tarfile
+
+    import pyarrow
+    import pyarrow.parquet
+
+    paths = sorted((folder / "photographs").iterdir())
+    (folder / "shards").mkdir()
+    with tarfile.open(folder / "shards" / "0.tar", "w") as archive:
+        for path in paths:
+            archive.add(path, path.name)
+    pyarrow.parquet.write_table(
+        pyarrow.table({"image": [path.read_bytes() for path in paths]}), folder / "table.parquet"
+    )

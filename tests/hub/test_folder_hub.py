@@ -14,6 +14,7 @@ import pytest
 import xcit_hub
 from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
 from xcit_hub.hub import cache
+from xcit_hub.hub.locate import list_hub
 
 
 @pytest.fixture
@@ -162,6 +163,11 @@ def test_a_copied_folder_without_the_layout_still_loads(hub, publish, nano_array
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(HubError, match="not the ones that were published"):
         xcit_hub.load("org/nano", hub=tmp_path / "copy")
+
+
+def test_a_hub_that_does_not_exist_is_not_an_empty_one(tmp_path):
+    with pytest.raises(HubError, match="does not exist"):
+        list_hub(tmp_path / "nowhere")
 
 
 def test_a_wrong_name_lists_the_closest_and_where_it_looked(hub, publish):

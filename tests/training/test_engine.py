@@ -98,7 +98,16 @@ def test_a_run_leaves_checkpoints_curves_and_a_record_that_agree(
     assert (tmp_path / "eval" / "confusion.png").stat().st_size
     lines = (tmp_path / "eval" / "per_class.csv").read_text().splitlines()
     assert [line.split(",")[:2] for line in lines[1:]] == [[f"class{label}", "3"] for label in range(3)]
-    assert json.loads((tmp_path / "eval" / "run.json").read_text())["top1"] == record.top1
+    evaluation = RunRecord.read(tmp_path / "eval" / "run.json")
+    assert evaluation.top1 == record.top1
+    assert sum(map(sum, evaluation.confusion or [])) == 9 and len(evaluation.samples) == 3
+    # The curve is what the table says after each epoch.
+    with (folder / "epochs.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(each.epoch, each.loss, each.top1, each.eval_loss, each.average_top1) for each in record.curve] == [
+        (int(row["epoch"]), *(float(row[name]) for name in ("loss", "top1", "eval_loss", "average_top1")))
+        for row in rows
+    ]
 
 
 DROPS = {"drop_path_rate": 0.1, "drop_rate": 0.1}

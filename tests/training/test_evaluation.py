@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +10,7 @@ from PIL import Image
 from xcit_hub.data.batches import EvalBatches
 from xcit_hub.data.sources import ImageSource
 from xcit_hub.errors import InputError
-from xcit_hub.training.evaluation import evaluate, wilson_interval
+from xcit_hub.training.evaluation import confusion_of, evaluate, samples_of, wilson_interval, write_confusion
 
 
 class Coloured(ImageSource):
@@ -63,6 +66,32 @@ def test_the_last_partial_batch_and_unreadable_images_are_counted_right() -> Non
     assert (found.samples, found.correct1, found.unreadable) == (10, 6, ("image 4",))
     with pytest.raises(InputError, match="image 4"):
         evaluate(answers, broken, outputs=7)
+
+
+def test_a_few_images_go_with_their_class_and_answer() -> None:
+    source = Coloured(broken=True)
+    found = evaluate(answers, EvalBatches(source, Untouched(), batch_size=4), outputs=7, max_corrupt=1)
+    samples = samples_of(found, source)
+    numbers = [1, 6, 9]  # the middle of each third of the ten that could be read: 0, 1, 2, 3, 5, 6, …
+    assert [(each.label, each.answer) for each in samples] == [
+        ("abcdefg"[number % 7], "abcdefg"[found.predictions[number]]) for number in numbers
+    ]
+    with Image.open(io.BytesIO(base64.b64decode(samples[2].thumbnail))) as image:
+        assert (image.format, image.size) == ("JPEG", (4, 4))
+        assert abs(image.getpixel((1, 1))[0] - 9) <= 3
+    assert samples_of(found, source, count=20) and len(samples_of(found, source, count=20)) == 10
+
+
+def test_the_confusion_matrix_is_recorded_of_the_classes_that_have_names(tmp_path, monkeypatch) -> None:
+    source = Coloured()
+    found = evaluate(answers, EvalBatches(source, Untouched(), batch_size=4), outputs=9)
+    rows = confusion_of(found, source.classes)
+    assert len(rows) == 7 and sum(map(sum, rows)) == 11
+    assert confusion_of(found, [str(n) for n in range(101)]) is None
+    assert write_confusion(tmp_path / "a.png", found, source.classes)
+    monkeypatch.setattr("xcit_hub.training.evaluation.find_spec", lambda name: None)
+    assert not write_confusion(tmp_path / "b.png", found, source.classes)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_more_classes_than_outputs_is_an_error() -> None:

@@ -1,10 +1,12 @@
-"""What the configuration in a file of mmsegmentation's says of its segmenter. It is parsed as Python, and never run."""
+"""What the configuration in a file of mmsegmentation's says of its segmenter. It is Python's text, and never run."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import io
+import tokenize
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xcit_hub.errors import WeightsError
 from xcit_hub.segmenters import POOL_SCALES, STRIDES, HeadKind, Window
@@ -15,9 +17,13 @@ TEXT = "meta.config"
 if TYPE_CHECKING:
     from typing import TypeGuard
 
-_LONGEST = 1 << 20
+_Read = TypeVar("_Read")
+
+_LONGEST = 1 << 18
+_LONGEST_NUMBER = 30
 _DEEPEST = 50
-_UNKNOWN = object()
+_BLANK = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+_WORDS = {"True": True, "False": False, "None": None}
 
 # (part of the model, field, what it has to be); what is not said has mmsegmentation's default, which is the same.
 _SAME: dict[HeadKind, tuple[tuple[str, str, tuple[Any, ...]], ...]] = {
@@ -40,23 +46,20 @@ _SAME: dict[HeadKind, tuple[tuple[str, str, tuple[Any, ...]], ...]] = {
 }
 
 
-def read(text: str) -> dict[str, Any]:
-    """Return the model that a configuration's text describes, as nested tables of plain values; empty where none is.
+def read(text: str) -> dict[str, Any] | None:
+    """Return the model that a configuration's text describes, as nested tables of plain values; None where none is.
 
-    What is not a plain value is left out.
+    Only what mmcv writes is read: ``model = dict(…)`` of texts, numbers, truth values, lists, tuples and tables.
     """
     if len(text) > _LONGEST:
-        return {}
+        return None
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
-    for statement in tree.body:
-        names = [each.id for each in getattr(statement, "targets", ()) if isinstance(each, ast.Name)]
-        if isinstance(statement, ast.Assign) and names == ["model"]:
-            value = _value(statement.value, 0)
-            return value if isinstance(value, dict) else {}
-    return {}
+        tokens = [each for each in tokenize.generate_tokens(io.StringIO(text).readline) if each.type not in _BLANK]
+        starts = [place for place in range(len(tokens) - 1) if _begins_model(tokens, place)]
+        model = _Reader(tokens, starts[0] + 2).value(0) if len(starts) == 1 else None
+    except (tokenize.TokenError, SyntaxError, ValueError, IndexError):
+        return None
+    return model if isinstance(model, dict) else None
 
 
 def check(model: Mapping[str, Any], head: HeadKind) -> None:
@@ -119,19 +122,64 @@ def _is_pair(value: object) -> TypeGuard[tuple[int, int]]:
     return isinstance(value, tuple) and len(value) == 2 and all(type(each) is int for each in value)
 
 
-def _value(node: ast.expr, depth: int) -> Any:
-    """Return a constant, a list (as a tuple), or a table written as ``dict(…)`` or ``{…}``."""
-    if depth > _DEEPEST:
-        return _UNKNOWN
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, ast.List | ast.Tuple):
-        return tuple(_value(each, depth + 1) for each in node.elts)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
-        pairs = [(keyword.arg, _value(keyword.value, depth + 1)) for keyword in node.keywords]
-        return {name: value for name, value in pairs if value is not _UNKNOWN}
-    if isinstance(node, ast.Dict):
-        entries = zip(node.keys, node.values, strict=True)
-        pairs = [(_value(key, depth + 1), _value(value, depth + 1)) for key, value in entries if key is not None]
-        return {name: value for name, value in pairs if isinstance(name, str) and value is not _UNKNOWN}
-    return _UNKNOWN
+def _begins_model(tokens: Sequence[tokenize.TokenInfo], place: int) -> bool:
+    name, equals = tokens[place : place + 2]
+    return (name.string, equals.string, name.start[1]) == ("model", "=", 0)
+
+
+class _Reader:
+    """Reads plain values from tokens. Python's own parser is not asked: its depth is the text's.
+
+    Raises:
+        ValueError, IndexError: what follows is not a plain value.
+    """
+
+    def __init__(self, tokens: Sequence[tokenize.TokenInfo], place: int) -> None:
+        self.tokens = tokens
+        self.place = place
+
+    def value(self, depth: int) -> Any:
+        """Read one value."""
+        token = self._next()
+        if depth > _DEEPEST:
+            raise ValueError("nested too deeply")
+        if token.string in _WORDS:
+            return _WORDS[token.string]
+        if token.string == "dict":
+            self._expect("(")
+            return dict(self._each(")", lambda: self._pair("=", depth)))
+        if token.string == "{":
+            return dict(self._each("}", lambda: self._pair(":", depth)))
+        if token.string in ("[", "("):
+            return tuple(self._each("]" if token.string == "[" else ")", lambda: self.value(depth + 1)))
+        if token.string == "-":
+            return -self._number(self._next())
+        if token.type == tokenize.STRING:
+            return ast.literal_eval(token.string)
+        return self._number(token)
+
+    def _each(self, end: str, read: Callable[[], _Read]) -> Iterator[_Read]:
+        while self.tokens[self.place].string != end:
+            yield read()
+            if self.tokens[self.place].string != end:
+                self._expect(",")
+        self.place += 1
+
+    def _pair(self, between: str, depth: int) -> tuple[str, Any]:
+        token = self._next()
+        name = token.string if between == "=" else ast.literal_eval(token.string)
+        self._expect(between)
+        return str(name), self.value(depth + 1)
+
+    def _number(self, token: tokenize.TokenInfo) -> Any:
+        if token.type != tokenize.NUMBER or len(token.string) > _LONGEST_NUMBER:
+            raise ValueError(token.string)
+        return ast.literal_eval(token.string)
+
+    def _next(self) -> tokenize.TokenInfo:
+        self.place += 1
+        return self.tokens[self.place - 1]
+
+    def _expect(self, text: str) -> None:
+        if self._next().string != text:
+            raise ValueError(text)

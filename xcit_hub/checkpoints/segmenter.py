@@ -131,7 +131,11 @@ def _of_file(backbone: Weights) -> SegmenterWeights:
     if SEGMENTER in told:
         indices, window = _from_metadata(told[SEGMENTER])
         return SegmenterWeights(backbone, segmenter, tensors, indices, window)
-    model = mmseg_config.read(told.get(mmseg_config.TEXT, ""))
+    text = told.get(mmseg_config.TEXT, "")
+    model = mmseg_config.read(text)
+    if text and model is None:
+        backbone.notes.append(f"{mmseg_config.TEXT} of the file does not describe a model in mmcv's form: not used.")
+    model = model or {}
     mmseg_config.check(model, head)
     return SegmenterWeights(
         *(backbone, segmenter, tensors),

@@ -215,6 +215,11 @@ def _notes(dropped: list[Dropped]) -> list[str]:
     for reason, words in ((Reason.OUTSIDE, "outside of the network"), (Reason.OTHER_HEAD, "of another head")):
         names = [entry.name for entry in dropped if entry.reason is reason]
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        whole = (
+            " xcit_hub.load_segmenter takes a segmenter whole."
+            if any(".decode_head." in f".{n}" for n in names)
+            else ""
+        )
         if names:
-            notes.append(f"Dropped {len(names)} tensors {words}: {', '.join(names[:_LISTED])}{more}.")
+            notes.append(f"Dropped {len(names)} tensors {words}: {', '.join(names[:_LISTED])}{more}.{whole}")
     return notes

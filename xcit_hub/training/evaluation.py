@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,10 @@ def samples_of(evaluation: Evaluation, source: ImageSource, count: int = 3) -> l
     chosen = [places[(2 * part + 1) * len(places) // (2 * count)] for part in range(min(count, len(places)))]
     found = []
     for place in chosen:
-        image = source.open(place)
+        try:
+            image = source.open(place)
+        except InputError:  # it was readable a moment ago
+            continue
         image.thumbnail((_THUMBNAIL, _THUMBNAIL))
         jpeg = io.BytesIO()
         image.convert("RGB").save(jpeg, "JPEG", quality=80)
@@ -208,16 +212,15 @@ def samples_of(evaluation: Evaluation, source: ImageSource, count: int = 3) -> l
 
 
 def write_confusion(path: Path, evaluation: Evaluation, classes: Sequence[str]) -> bool:
-    """Draw the confusion matrix as PNG; says False, and draws nothing, beyond 100 classes.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    if evaluation.confusion is None or len(classes) > _LARGEST_DRAWING:
+    """Draw the confusion matrix as PNG; says False, and draws nothing, beyond 100 classes or without matplotlib."""
+    if evaluation.confusion is None or len(classes) > _LARGEST_DRAWING or find_spec("matplotlib") is None:
         return False
     count = len(classes)
     side = min(max(4.5, 0.42 * count + 2), 14) if count <= _MOST_COUNTED else 8.0
-    figure, axes = _figure((side, side))
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(side, side))
+    axes = figure.subplots()
     shares = evaluation.confusion[:count, :count] / np.maximum(evaluation.confusion.sum(1)[:count, None], 1)
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("answered")
@@ -234,12 +237,3 @@ def write_confusion(path: Path, evaluation: Evaluation, classes: Sequence[str]) 
     with atomic_write(path) as stream:
         figure.savefig(stream, format="png", dpi=120, bbox_inches="tight")
     return True
-
-
-def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("Drawing needs matplotlib.", fix="pip install matplotlib") from error
-    figure = Figure(figsize=size)
-    return figure, figure.subplots()

@@ -251,7 +251,9 @@ def score(
         output.mkdir(parents=True, exist_ok=True)
         write_text(output / RUN, record.model_dump_json(indent=2) + "\n")
         write_per_class(output / "per_class.csv", ours, batches.source.classes)
-        write_confusion(output / "confusion.png", ours, batches.source.classes)
+        drawn = write_confusion(output / "confusion.png", ours, batches.source.classes)
+        if not drawn and record.confusion is not None:
+            journal.say("confusion.png is not drawn without matplotlib: pip install 'xcit-hub[train]'")
     return Report(ours, theirs, differences, record)
 
 

@@ -150,9 +150,13 @@ class FolderStore:
         return repaired + [path for path in repository.relink(commit, digests) if path not in repaired]
 
     def list(self) -> list[str]:
-        """Name every model of either form."""
+        """Name every model of either form.
+
+        Raises:
+            HubError: the hub's folder does not exist.
+        """
         if not self.root.is_dir():
-            return []
+            raise HubError("This folder hub does not exist.", where=self.root, fix="Check the path; publish makes it.")
         laid_out = {entry.name for entry in cache.entries(self.root)}
         plain = {
             path.parent.relative_to(self.root).as_posix()

@@ -5,8 +5,8 @@
 Needs a checkout and its development dependencies: scikit-learn's handwritten digits are pasted onto crops of
 scikit-image's photographs, 64 × 64 pixels, and xcit_nano_12_p8_224 is trained on them from random weights, for minutes.
 What is drawn are held-out digits on held-out parts of the photographs: each image, and over it the class attention of
-the last layer, the mean of its heads. Nothing tells the network where a digit is. Printed is what share of the
-attention lies on the square of the digit, and what share that square has of the image.
+the first of the two layers, the mean of its heads. Nothing tells the network where a digit is. Printed is what share of
+the attention of each layer lies on the square of the digit, and what share that square has of the image.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ RECIPE = Path(__file__).parents[1] / "configs" / "xcit" / "cpu_smoke.yaml"
 MODEL = "xcit_nano_12_p8_224"
 SIDE, DIGIT = 64, 24  # pixels
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
-SHOWN, ZOOM, GAP = 8, 2, 4
+LAYER, SHOWN, ZOOM, GAP = 0, 8, 2, 4
+MEASURED = 200  # held-out images
 
 
 def make(folder: Path, count: int, seed: int = 0) -> dict[str, tuple[int, int]]:
@@ -108,7 +109,7 @@ def draw(network: Any, paths: list[Path]) -> Image.Image:
     for column, path in enumerate(paths):
         image = seen(network, path)
         drawn = xcit_hub.draw_attention(
-            image.resize((cell, cell)), xcit_hub.attention(network, path).map(), strength=0.7
+            image.resize((cell, cell)), xcit_hub.attention(network, path).map(LAYER), strength=0.7
         )
         for row, each in enumerate((image.resize((cell, cell)), drawn)):
             sheet.paste(each, (column * (cell + GAP), row * (cell + GAP)))
@@ -121,13 +122,13 @@ def main(target: Path, count: int, epochs: int) -> None:
         places = make(folder, count)
         network, top1 = train_on(folder, epochs)
         paths = sorted((folder / "val").rglob("*.png"), key=lambda path: int(path.stem))
-        shares = [share_on_digit(xcit_hub.attention(network, path).map(), places[path.name]) for path in paths[:200]]
+        attention = {path.name: xcit_hub.attention(network, path) for path in paths[:MEASURED]}
         draw(network, paths[:SHOWN]).save(target, optimize=True)
     print(f"{MODEL}, {SIDE} × {SIDE} pixels, {count:,} images, {epochs} epochs: top-1 {top1:.1f} % of {len(paths):,}")
-    area = (DIGIT / SIDE) ** 2
-    print(
-        f"{len(shares)} images: {np.mean(shares):.1%} of the attention is on the digit, which is {area:.1%} of the area"
-    )
+    print(f"The digit's square is {(DIGIT / SIDE) ** 2:.1%} of the area.")
+    for layer in range(2):
+        shares = [share_on_digit(each.map(layer), places[name]) for name, each in attention.items()]
+        print(f"layer {layer}: {np.mean(shares):.1%} of the attention is on the digit ({len(shares)} images)")
     print(f"{target}: {target.stat().st_size:,} bytes")
 
 

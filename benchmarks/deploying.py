@@ -15,6 +15,8 @@ from typing import Any
 from benchmarks.case import Case, Contender, NotHereError, Step
 from benchmarks.networks import network_flops, random_batch
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is imported, as in xcit_hub.exporters
+
 ONNXRUNTIME = "onnxruntime"
 OPENVINO = "OpenVINO"
 

@@ -25,6 +25,9 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     if 1 < len(cores) <= int(os.environ["PYTEST_XDIST_WORKER_COUNT"]):
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
+# Before a test imports onnxruntime by itself, see xcit_hub.exporters.runtimes.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

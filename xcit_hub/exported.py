@@ -19,6 +19,8 @@ from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.hub.config import ModelConfig, Provenance, preprocessing_from_metadata
 from xcit_hub.variants import DIALECTS
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported, as in xcit_hub.exporters
+
 Array = NDArray[Any]
 
 SUFFIX = ".onnx"

@@ -7,7 +7,10 @@ Everything it needs to know (labels, preprocessing) stands in the file's metadat
 it runs on Ascend; that was written by its documentation and not run.
 """
 
+import os
 import sys
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is imported, or it tells its makers what it runs
 
 import onnxruntime
 from images import load_batch, print_answers

@@ -11,8 +11,11 @@ Written by Triton's documentation of config.pbtxt; the server itself was **not r
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is imported, or it tells its makers what it runs
 
 import onnxruntime
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -74,3 +75,11 @@ def test_a_file_that_a_runtime_cannot_read_is_an_error_with_its_words(tmp_path: 
 def test_mindspore_can_be_imported_after_onnx_was_written() -> None:
     code = "import xcit_hub.exporters.onnx_graph, onnx, mindspore; assert onnx.ModelProto().ByteSize() == 0"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("module", ["xcit_hub.exported", "xcit_hub.exporters.int8", "benchmarks.deploying"])
+def test_what_uses_onnxruntime_keeps_it_from_telling_its_makers(module: str) -> None:
+    code = f"import {module}, os, sys; print('onnxruntime' in sys.modules, os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "False 1\n"

@@ -210,10 +210,12 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
         column: of Parquet tables, that holds the images; see :func:`xcit_hub.data.shards.list_shard`.
 
     Raises:
-        InputError: nothing is named by one of them, or nothing at all is an image; or Parquet is not installed.
+        InputError: nothing is named by one of them, or nothing at all is an image; a column of no table is named; or
+            Parquet is not installed.
     """
     images: list[Path | Stored] = []
     problems: list[str] = []
+    tables = 0
     for name in named:
         if name == "-":
             found = [Path(line) for line in (line.strip("\r\n") for line in lines) if line]
@@ -231,11 +233,18 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
             raise InputError("There is no image.", where=readable(name), fix="Name images, or a folder of images.")
         for path in found:
             if is_shard(path.name) and path.is_file():
+                tables += path.suffix.lower() == ".parquet"
                 shard = list_shard(path, column)
                 images += shard.images
                 problems += shard.problems
             else:
                 images.append(path)
+    if column is not None and not tables:
+        raise InputError(
+            f"A column {column!r:.100} is named, and no Parquet table.",
+            where="column",
+            fix="Leave it out, or name a table.",
+        )
     if not images and not problems:
         raise InputError(
             "No image was named.", fix="Name images, folders, shards, patterns, or - for a list on standard input."

@@ -119,3 +119,11 @@ def test_tables_without_images_and_empty_cells_are_named(tmp_path: Path) -> None
         with pytest.raises(InputError):
             open_rgb(image)
     assert open_rgb(whole).size == (7, 9)
+
+
+def test_a_column_without_a_table_is_refused(tmp_path: Path) -> None:
+    from xcit_hub.prediction import sources
+
+    (tmp_path / "a.png").touch()
+    with pytest.raises(InputError, match="no Parquet table"):
+        sources([str(tmp_path / "a.png")], column="photo")

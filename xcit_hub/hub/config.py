@@ -365,7 +365,7 @@ class Reader:
         """Return a whole number of at least ``least``."""
         value = self.take(name, default)
         if value is not None and (not _is_whole(value) or value < least):
-            raise self._wrong(name, value, "a whole number")
+            raise self._wrong(name, value, f"a whole number from {least} to 2^53")
         return value
 
     def number(self, name: str) -> float | None:

@@ -221,7 +221,7 @@ def test_a_network_that_recomputes_does_so_in_its_twin() -> None:
     assert twin.blocks[0].compiled
 
 
-def test_blocks_and_stages_are_one_operation_each_and_a_fused_network_is_nine(monkeypatch) -> None:
+def test_blocks_and_stages_are_one_operation_each_and_a_fused_network_is_six(monkeypatch) -> None:
     calls: Counter[str] = Counter()
     run = operations.Operation.__call__
 
@@ -245,9 +245,7 @@ def test_blocks_and_stages_are_one_operation_each_and_a_fused_network_is_nine(mo
     calls.clear()
     fuse(network)(_images())
     assert calls == {
-        "FusedStageImageErf": 1,
-        "FusedStageErf": 1,
-        "FusedStageLast": 1,
+        "FusedStemErf": 1,
         "FusedBlocksErf": 1,
         "ClassBlockErf": 1,
         "ClassBlockErfLast": 1,

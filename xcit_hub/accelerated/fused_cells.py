@@ -114,7 +114,7 @@ class FusedDense(nn.Cell):
 
 
 class FusedPatchEmbed(nn.Cell):
-    """The convolutions of the patch embedding in evaluation, one operation each, the last with the position encoding.
+    """The convolutions of the patch embedding in evaluation, and the position encoding, as one operation.
 
     Args:
         stages: weight (out, in, 3, 3) and bias (out) of each convolution, its batch norm folded in.
@@ -124,25 +124,19 @@ class FusedPatchEmbed(nn.Cell):
 
     def __init__(self, stages: Sequence[Affine], position: Affine, gelu: str) -> None:
         super().__init__()
-        last = len(stages) - 1
         affine = [(weight.transpose(0, 2, 3, 1).reshape(len(weight), -1), bias) for weight, bias in stages]
         # To a product the features of the position are more of what a token's window shows.
-        affine[last] = np.hstack([affine[last][0], position[0]]), affine[last][1] + position[1]
-        self.runs = [operations.fused_stage(gelu, first=index == 0, last=index == last) for index in range(last + 1)]
-        self.weights = ParameterTuple(
-            [_constant(f"{index}.weight", _laid_out(weight, True)) for index, (weight, _) in enumerate(affine)]
-        )
-        self.biases = ParameterTuple(
-            [_constant(f"{index}.bias", _laid_out(bias, False)) for index, (_, bias) in enumerate(affine)]
-        )
+        affine[-1] = np.hstack([affine[-1][0], position[0]]), affine[-1][1] + position[1]
+        widths = tuple(len(bias) for _, bias in affine)
+        self.widths = Tensor(widths, mstype.int32)
+        self.weight = _constant("weight", np.concatenate([_laid_out(weight, True) for weight, _ in affine]))
+        self.bias = _constant("bias", np.concatenate([_laid_out(bias, False) for _, bias in affine]))
+        self.run = operations.fused_stem(gelu, widths)
+        self.side = 2 ** len(widths)  # of a token in pixels
 
     def construct(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Map (B, in_chans, H, W) to tokens with their positions (B, N, C), and their grid (Hp, Wp)."""
-        x = as_float32(image)
-        last = len(self.runs) - 1
-        for index in range(last):
-            x = self.runs[index](x, self.weights[index], self.biases[index])
-        height, width = (x.shape[1] + 1) // 2, (x.shape[2] + 1) // 2
+        height, width = (image.shape[2] + self.side - 1) // self.side, (image.shape[3] + self.side - 1) // self.side
         features = fourier_features(height, width)
-        x = self.runs[last](x, self.weights[last], self.biases[last], features)
-        return x.reshape(x.shape[0], -1, x.shape[3]), (height, width)
+        x = self.run(as_float32(image), self.widths, self.weight, self.bias, features)
+        return x.reshape(x.shape[0], height * width, x.shape[3]), (height, width)

@@ -118,7 +118,7 @@ class Signature(NamedTuple):
         name: of its struct in C++; several operations may share it.
         inputs: names; float32 but for ``integers``.
         outputs: names.
-        integers: the input that is int32; only stacks of blocks have one.
+        integers: the input that is int32; stacks of blocks and the fused stem have one.
     """
 
     name: str
@@ -151,8 +151,7 @@ SIGNATURES = (
     Signature("Stage", STAGE, ("out",)),
     Signature("StageTrain", STAGE, ("out", *KEPT)),
     Signature("StageGrad", (*STAGE, *KEPT, "dy"), ("dx", "dweight", "dgamma", "dbeta")),
-    Signature("FusedStage", ("x", "weight", "bias"), ("out",)),
-    Signature("FusedLastStage", ("x", "weight", "bias", "features"), ("out",)),
+    Signature("FusedStem", ("x", "widths", "weights", "biases", "features"), ("out",), integers="widths"),
     Signature("Blocks", BLOCKS, ("out",), integers="sides"),
     Signature("BlocksTrain", BLOCKS, ("out", *KEPT), integers="sides"),
     Signature("BlocksGrad", (*BLOCKS, *KEPT, "dy"), ("dx", *_gradients(TRAINED)), integers="sides"),

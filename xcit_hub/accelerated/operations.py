@@ -299,21 +299,24 @@ def packed_linear() -> Operation:
 
 
 @cache
-def fused_stage(gelu_form: str, first: bool, last: bool) -> Operation:
-    """x, packed weight, bias (N) → what :func:`stage` computes in evaluation, without a derivative.
+def fused_stem(gelu_form: str, widths: tuple[int, ...]) -> Operation:
+    """Image (B, K, H, W), widths (S) int32, packed weights, biases, features (N, F) → tokens (B, H', W', C), N = H' · W'.
 
-    The batch norm is folded into weight and bias; the weight is that of (N, 9 · K), its window's rows, columns and
-    channels in this order. The ``last`` stage also reads features of every token's position (tokens, F), for which the
-    weight has F more columns.
+    The patch embedding in evaluation, without a derivative: S convolutions of stride 2 and ``widths`` channels, each
+    batch norm folded into weight and bias; weights one after another, and biases. A weight is that of (N, 9 · K), its
+    window's rows, columns and channels in this order; the last has F more columns, for features of a token's position.
     """
-    side = 2 if first else 1
 
-    def outputs(x: list[int], weight: list[int], bias: list[int], *features: list[int]) -> list[int]:
-        height, width = (x[side] + 1) // 2, (x[side + 1] + 1) // 2
-        _expect("the last stage", features, [[height * width, *shape[1:]] for shape in features])
-        return [x[0], height, width, bias[0]]
+    def outputs(x: list[int], *others: list[int]) -> list[int]:
+        features = others[-1][-1]
+        depths = [9 * width for width in (x[1], *widths[:-1])]
+        depths[-1] += features
+        packed = sum(_packed([width, depth])[0] for width, depth in zip(widths, depths, strict=True))
+        height, width = (-(-side // 2 ** len(widths)) for side in x[2:])
+        _expect("the stem", others, [[len(widths)], [packed], [sum(widths)], [height * width, features]])
+        return [x[0], height, width, widths[-1]]
 
-    return _primitive(f"FusedStage{_stage_form(gelu_form, first, last)}", outputs)
+    return _primitive(f"FusedStem{_GELU[gelu_form]}", outputs)
 
 
 @cache

@@ -27,10 +27,12 @@ XCIT_OPERATION(Linear, linear(a))
 XCIT_OPERATION(LinearGrad, linear_grad(a))
 XCIT_OPERATION(PackedLinear, packed_linear(a))
 
-// Each in evaluation; in evaluation with what fuse() prepared; in training by the batch's or the running statistics.
+XCIT_OPERATION_WITH_INTEGERS(FusedStemErf, operands::FusedStem::kWidths, FusedStem<Erf>(a).run())
+XCIT_OPERATION_WITH_INTEGERS(FusedStemTanh, operands::FusedStem::kWidths, FusedStem<Tanh>(a).run())
+
+// Each in evaluation; in training by the batch's or the running statistics.
 #define XCIT_STAGE(name, form, image, last)                                                     \
   XCIT_OPERATION(Stage##name, Stage<form>(a, image, last).evaluate())                           \
-  XCIT_OPERATION(FusedStage##name, fused_stage<form>(a, image, last))                           \
   XCIT_OPERATION(StageMoving##name, Stage<form>(a, image, last).train(true))                    \
   XCIT_OPERATION(StageMoving##name##Grad, Stage<form>(a, image, last).backward(true))           \
   XCIT_OPERATION(StageFrozen##name, Stage<form>(a, image, last).train(false))                   \

@@ -22,22 +22,17 @@ namespace xcit {
 struct Downsampling {
   const float* x;
   const bool image;
-  const int64_t images, inputs, height, width, rows, columns, outputs;
+  const int64_t images, inputs, height, width, outputs;
+  const int64_t held = 0;  // the first row of x that is there
+  const int64_t rows = (height + 1) / 2, columns = (width + 1) / 2;
   const int64_t depth = 9 * inputs, pixels = rows * columns, all = images * pixels;  // of the result
   // What the product sees of every pixel beside its window, the same in every image: (pixels, features).
   const float* beside = nullptr;
   int64_t features = 0;
 
-  Downsampling(const Arguments& a, bool image, int64_t outputs)
-      : x(a.floats(0)),
-        image(image),
-        images(a.dim(0, 0)),
-        inputs(a.dim(0, image ? 1 : 3)),
-        height(a.dim(0, image ? 2 : 1)),
-        width(a.dim(0, image ? 3 : 2)),
-        rows((height + 1) / 2),
-        columns((width + 1) / 2),
-        outputs(outputs) {}
+  static Downsampling of(const Arguments& a, bool image, int64_t outputs) {
+    return {a.floats(0), image, a.dim(0, 0), a.dim(0, image ? 1 : 3), a.dim(0, image ? 2 : 1), a.dim(0, image ? 3 : 2), outputs};
+  }
 
   int64_t step_x() const { return image ? 1 : inputs; }
   int64_t step_c() const { return image ? height * width : 1; }
@@ -53,7 +48,7 @@ struct Downsampling {
         const int64_t y = 2 * row - 1 + tap / 3, from_x = 2 * column - 1 + tap % 3;
         const int64_t first = from_x < 0, last = y < 0 || y >= height ? 0 : std::min(count, (width - from_x + 1) / 2);
         for (int64_t k = 0; k < inputs; ++k) {
-          const float* line = x + pixel / pixels * size() + (k * height + y) * width + from_x;
+          const float* line = x + pixel / pixels * size() + (k * height + y - held) * width + from_x;
           float* out = to + tap * inputs + k;
           for (int64_t i = 0; i < std::min(first, count); ++i) out[i * depth] = 0.0f;
           for (int64_t i = first; i < last; ++i) out[i * depth] = line[2 * i];
@@ -71,7 +66,7 @@ struct Downsampling {
     for (int64_t pixel = top; pixel < bottom; ++pixel) {
       for (int64_t from_y = 2 * row - 1; from_y <= 2 * row + 1; ++from_y) {
         for (int64_t from_x = 2 * column - 1; from_x <= 2 * column + 1; ++from_x, to += inputs) {
-          const float* from = x + which * size() + (from_y * width + from_x) * inputs;
+          const float* from = x + which * size() + ((from_y - held) * width + from_x) * inputs;
           if (from_y < 0 || from_y >= height || from_x < 0 || from_x >= width) {
             std::fill_n(to, inputs, 0.0f);
           } else {
@@ -92,10 +87,16 @@ struct Downsampling {
   // out (B, H / 2, W / 2, N) = windows · packed weight, in bands of rows of windows, then the epilogue.
   template <class Epilogue>
   void run(const float* packed, float* out, const Epilogue& epilogue) const {
+    run_rows(0, images * rows, packed, out, epilogue);
+  }
+
+  // The rows [first, last) of the result alone, of all images' rows; out and the epilogue's rows begin with them.
+  template <class Epilogue>
+  void run_rows(int64_t first, int64_t last, const float* packed, float* out, const Epilogue& epilogue) const {
     const Packed weight{packed, outputs, depth + features};
-    split_bands(all, [&](int64_t top, int64_t bottom) {
+    split_bands((last - first) * columns, [&](int64_t top, int64_t bottom) {
       float* seen = workspace(Use::kBandIn, (bottom - top) * weight.depth);
-      windows(top, bottom, seen);
+      windows(first * columns + top, first * columns + bottom, seen);
       multiply_band(top, bottom - top, rows_of(seen, weight.depth), weight, out + top * outputs, epilogue);
     });
   }
@@ -124,25 +125,77 @@ struct Downsampling {
   }
 };
 
-// operands::FusedStage, FusedLastStage: x, packed weight of (N, 9 · K), bias (N), the batch norm folded into both → out, in
-// evaluation. At the last stage features of the position (H · W / 4, F) besides, for which the weight has F more columns.
+// operands::FusedStem: the patch embedding in evaluation, each batch norm folded: an image → tokens with their positions.
+//
+// A band of rows of tokens goes through all stages at once. What a stage makes for it is dropped when the next one has
+// read it, so that memory does not grow with the image; rows at its edges are computed by two bands.
 template <class Form>
-void fused_stage(const Arguments& a, bool image, bool last) {
-  const operands::FusedStage d(a);
-  Downsampling conv(a, image, a.dim(d.kBias, 0));
-  const float* bias = d.bias;
-  if (last) {
-    const operands::FusedLastStage with_position(a);
-    conv.beside = with_position.features;
-    conv.features = a.dim(with_position.kFeatures, 1);
-    conv.run(d.weight, with_position.out, add_bias(bias, with_position.out, conv.outputs));
-  } else {
-    conv.run(d.weight, d.out, [=, out = d.out, width = conv.outputs](int64_t row) {
-      float* to = out + row * width;
-      return [=](float sum, int64_t n) { to[n] = Form::value(sum + bias[n]); };
+struct FusedStem {
+  const operands::FusedStem d;
+  const int64_t stages, images, channels, height, width, features;
+
+  explicit FusedStem(const Arguments& a)
+      : d(a),
+        stages(a.size(d.kWidths)),
+        images(a.dim(d.kX, 0)),
+        channels(a.dim(d.kX, 1)),
+        height(a.dim(d.kX, 2)),
+        width(a.dim(d.kX, 3)),
+        features(a.dim(d.kFeatures, 1)) {}
+
+  // A stage's parameters, and the size of what it reads.
+  struct Stage {
+    const float *weight, *bias;
+    int64_t inputs, height, width, outputs;
+  };
+
+  Stage stage(int64_t which) const {
+    Stage s{d.weights, d.biases, channels, height, width, d.widths[0]};
+    for (int64_t next = 1; next <= which; ++next) {
+      s.weight += (s.outputs + kPanel - 1) / kPanel * kPanel * 9 * s.inputs;
+      s.bias += s.outputs;
+      s = {s.weight, s.bias, s.outputs, (s.height + 1) / 2, (s.width + 1) / 2, d.widths[next]};
+    }
+    return s;
+  }
+
+  // The rows [first, last) of what a stage makes of one image → out.
+  void make(int64_t which, const float* image, int64_t first, int64_t last, float* out) const {
+    const Stage s = stage(which);
+    const int64_t top = which ? std::max<int64_t>(0, 2 * first - 1) : 0, bottom = std::min(s.height, 2 * last);
+    const Buffer seen(which ? (bottom - top) * s.width * s.inputs : 0);
+    if (which) make(which - 1, image, top, bottom, seen);
+    Downsampling conv{which ? static_cast<const float*>(seen) : image, which == 0, 1, s.inputs, s.height, s.width, s.outputs, top};
+    if (which == stages - 1) {
+      conv.beside = d.features;
+      conv.features = features;
+      conv.run_rows(first, last, s.weight, out, add_bias(s.bias, out, s.outputs));
+    } else {
+      conv.run_rows(first, last, s.weight, out, [=, bias = s.bias, outputs = s.outputs](int64_t row) {
+        float* to = out + row * outputs;
+        return [=](float sum, int64_t n) { to[n] = Form::value(sum + bias[n]); };
+      });
+    }
+  }
+
+  void run() const {
+    const Stage first = stage(0), last = stage(stages - 1);
+    const int64_t rows = (last.height + 1) / 2, line = (last.width + 1) / 2 * last.outputs;  // of tokens
+    const int64_t most = (first.width + 1) / 2 * first.outputs << (stages - 1);  // of the first stage for a row of them
+    const int64_t team = images < Team::instance().size() ? Team::instance().size() : 1;
+    const int64_t band = std::max<int64_t>(1, std::min((rows + team - 1) / team, kMostNumbers / most));
+    const int64_t bands = (rows + band - 1) / band;
+    Team::instance().split(images * bands, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t which = item / bands, top = item % bands * band;
+        make(stages - 1, d.x + which * channels * height * width, top, std::min(rows, top + band),
+             d.out + (which * rows + top) * line);
+      }
     });
   }
-}
+
+  static constexpr int64_t kMostNumbers = 2 << 20;  // 8 MB a thread
+};
 
 // A stage with its parameters as they are; see operands::Stage, StageTrain and StageGrad.
 template <class Form>
@@ -154,7 +207,7 @@ struct Stage {
   const int64_t outputs, depth;
 
   Stage(const Arguments& a, bool image, bool last)
-      : a(a), last(last), d(a), conv(a, image, a.dim(operands::Stage::kWeight, 0)), outputs(conv.outputs), depth(conv.depth) {}
+      : a(a), last(last), d(a), conv(Downsampling::of(a, image, a.dim(operands::Stage::kWeight, 0))), outputs(conv.outputs), depth(conv.depth) {}
 
   // The weight (N, K, 3, 3) as (N, 9 · K) in the order of windows.
   void by_window(float* to) const {

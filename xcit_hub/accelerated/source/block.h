@@ -244,44 +244,32 @@ inline BlockWeights prepared(const Arguments& a, const BlockSizes& s, int64_t la
 
 // ---- evaluation -------------------------------------------------------------------------------------------------------
 
-// x (B, N, C) → out (B, N, C) through the layers [first, last); weights(layer) says what each reads, until the next call or,
-// where `lasting`, for good.
+// x (B, N, C) → out (B, N, C) through the layers [first, last); weights(layer) says what each reads.
 template <class Form, class Weights>
-void evaluate(const BlockSizes& s, int64_t first, int64_t last, const Weights& weights, bool lasting, const float* x, float* out) {
+void evaluate(const BlockSizes& s, int64_t first, int64_t last, const Weights& weights, const float* x, float* out) {
   const float one = 1.0f;
   const int64_t image = s.tokens * s.channels;
   if (first == last) std::copy_n(x, s.images * image, out);
-  // What it computes of some images in a layer; `room`: 3 · C numbers a token.
-  const auto some = [&](int64_t layer, const BlockWeights& w, int64_t begin, int64_t count, float* room) {
-    const Block<Form> block{s, w, {&one, true, s.images, s.tokens, layer}, begin, count};
-    float *qkv = room, *to = out + begin * image;  // queries, keys and values are read before the convolutions write
-    const float* from = layer == first ? x + begin * image : to;
-    const Places p{from, qkv, nullptr, to, qkv, qkv + count * image, qkv + count * image, to, nullptr, to};
-    block.attention(p);
-    block.first_convolution(p, true);
-    block.second_convolution(p);
-    block.mlp(p);
-  };
-  if (s.images < Team::instance().size()) {  // worth waiting for one another in every step
-    const Buffer room(s.images * 3 * image);
-    for (int64_t layer = first; layer < last; ++layer) some(layer, weights(layer), 0, s.images, room);
-    return;
-  }
-  const auto each_image = [&](const auto& job) {
-    Team::instance().split(s.images, 1, [&](int64_t begin, int64_t end) {
-      const Buffer room(3 * image);
-      for (int64_t which = begin; which < end; ++which) job(which, room);
-    });
-  };
-  if (lasting) {  // a thread takes an image through all layers, without waiting for the others
-    each_image([&](int64_t which, float* room) {
-      for (int64_t layer = first; layer < last; ++layer) some(layer, weights(layer), which, 1, room);
-    });
-    return;
-  }
-  for (int64_t layer = first; layer < last; ++layer) {
+  for (int64_t layer = first; layer < last; ++layer, x = out) {
     const BlockWeights w = weights(layer);
-    each_image([&](int64_t which, float* room) { some(layer, w, which, 1, room); });
+    const auto some = [&](int64_t begin, int64_t count) {
+      const Block<Form> block{s, w, {&one, true, s.images, s.tokens, layer}, begin, count};
+      const Buffer buffer(count * 3 * image);
+      float *qkv = buffer, *to = out + begin * image;  // queries, keys and values are read before the convolutions write
+      const Places p{x + begin * image, qkv, nullptr, to, qkv, qkv + count * image, qkv + count * image, to, nullptr, to};
+      block.attention(p);
+      block.first_convolution(p, true);
+      block.second_convolution(p);
+      block.mlp(p);
+    };
+    // An image a thread needs no waiting for one another; fewer images than threads are worth the waiting.
+    if (s.images < Team::instance().size()) {
+      some(0, s.images);
+    } else {
+      Team::instance().split(s.images, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t which = begin; which < end; ++which) some(which, 1);
+      });
+    }
   }
 }
 
@@ -290,7 +278,7 @@ template <class Form>
 void blocks(const Arguments& a, bool normalised) {
   const operands::Blocks d(a);
   const BlockSizes s = sizes_of_blocks(a, normalised);
-  evaluate<Form>(s, 0, s.layers, [&](int64_t layer) { return prepared(a, s, layer); }, false, d.x, d.out);
+  evaluate<Form>(s, 0, s.layers, [&](int64_t layer) { return prepared(a, s, layer); }, d.x, d.out);
 }
 
 // operands::FusedBlocks: the same of a fused network, whose weights were prepared once. `where`: the grid's sides, the first
@@ -322,7 +310,7 @@ void fused_blocks(const Arguments& a, bool normalised) {
     w.fc1 = f.fc1, w.fc1_bias = f.fc1_bias, w.fc2 = f.fc2, w.fc2_bias = f.fc2_bias;
     return w;
   };
-  evaluate<Form>(s, d.where[2], d.where[3], weights, true, d.x, d.out);
+  evaluate<Form>(s, d.where[2], d.where[3], weights, d.x, d.out);
 }
 
 }  // namespace xcit

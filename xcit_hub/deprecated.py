@@ -68,7 +68,6 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "xcit_hub.data.augment": {
         "RandAugment": "xcit_hub.data.policies",
-        "RandomErasing": "xcit_hub.data.erasing",
     },
     "xcit_hub.hub.load": {
         "info": "xcit_hub.hub.locate",

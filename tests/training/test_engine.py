@@ -419,6 +419,6 @@ def test_a_class_that_too_few_samples_leave_out_is_named(recipe_of: Any) -> None
     recipe = recipe_of(num_samples=2, batch_size=2)
     source, _ = train_data(recipe, Worker())
     network = create_model(recipe.model, num_classes=3, init=False)
-    (said,) = (note for note in _notes(recipe, source, network) if note.startswith("not trained"))
+    (said,) = (note for note in _notes(recipe, source, network, Worker()) if note.startswith("not trained"))
     idle = ({"class0", "class1", "class2"} - {source.classes[label] for label in source.labels}).pop()
     assert said.endswith(f"no image of them: {idle}")

@@ -59,7 +59,14 @@ def load_recipe(
         UnknownNameError: there is no such model.
     """
     settings = {} if path is None else _read(_find(Path(path)))
-    return _build({**(defaults or {}), **settings, **(overrides or {})}, where=path)
+    recipe = _build({**(defaults or {}), **settings, **(overrides or {})}, where=path)
+    if recipe.teacher_is_function and recipe.teacher == settings.get("teacher") and "teacher" not in (overrides or {}):
+        raise InputError(
+            f"A recipe file may not name code to run: its teacher is {_shown(recipe.teacher)}.",
+            where=path,
+            fix="If you know what it does, say it yourself: --teacher MODULE:FUNCTION.",
+        )
+    return recipe
 
 
 def parse_flags(words: Sequence[str]) -> dict[str, Any]:
@@ -85,7 +92,7 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
         if not equals:
             if left and not left[0].startswith("--"):
                 text = left.pop(0)
-            elif kind_of(key) == "switch":
+            elif kind_of(key) in ("switch", "switch or text"):
                 text = "true"
             else:
                 raise InputError(f"--{key} lacks its value.", fix=f"Write --{key} VALUE.")
@@ -96,8 +103,11 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
 def _flag(key: str, text: str) -> Any:
     if len(text) > _LONGEST_FLAG:
         raise InputError(f"The value of --{key} has more than {_LONGEST_FLAG} characters.")
-    if kind_of(key) == "text" and Recipe.model_fields[key].annotation != tuple[str, ...]:
+    if kind_of(key) in ("text", "switch or text") and Recipe.model_fields[key].annotation != tuple[str, ...]:
         return None if text in ("null", "None", "~") and _may_be_null(key) else text
+    if Recipe.model_fields[key].annotation == tuple[str, ...] and not text.startswith("["):
+        words = [word.strip() for word in text.split(",") if word.strip()]  # `*` begins an alias in YAML
+        return words if len(words) > 1 else text
     try:
         node = _node(text)
     except yaml.YAMLError:
@@ -159,7 +169,11 @@ def _node(text: str) -> yaml.Node | None:
 
 
 def _value(key: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.ScalarNode) and kind_of(key) == "text" and node.tag != "tag:yaml.org,2002:null":
+    if (
+        isinstance(node, yaml.ScalarNode)
+        and kind_of(key) in ("text", "switch or text")
+        and node.tag != "tag:yaml.org,2002:null"
+    ):
         return node.value  # a folder may be called 2024, or off
     value = _Loader("").construct_object(node, deep=True)
     return str(value) if isinstance(value, bytes) else value

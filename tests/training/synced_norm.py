@@ -31,7 +31,11 @@ def share_of(given: Path, mode: int, classes: int, folder: Path) -> None:
     own = slice(worker.rank * len(images) // worker.count, (worker.rank + 1) * len(images) // worker.count)
     mine = Tensor(probe[own])
     parameters = network.trainable_params()
-    step = mindspore.value_and_grad(lambda image: (network(image) * mine).sum(), None, parameters)
+
+    def weighed(image: Tensor) -> Tensor:
+        return (network(image) * mine).sum()
+
+    step = mindspore.value_and_grad(weighed, None, parameters)
     _, gradients = step(Tensor(images[own]))
     total = ops.AllReduce()
     found = {parameter.name: total(gradient) for parameter, gradient in zip(parameters, gradients, strict=True)}

@@ -145,8 +145,8 @@ class Training:
     def __post_init__(self) -> None:
         self.data = write_images(self.root / "data", train=16)
 
-    def ended(self, folder: str, kill: str = "") -> tuple[int, str]:
-        """Begin or go on with the run in ``folder``; return the exit code and what was said."""
+    def ended(self, folder: str, kill: str = "") -> subprocess.CompletedProcess[str]:
+        """Begin or go on with the run in ``folder``, until its end or the death of a worker."""
         place = self.root / folder
         words = [
             *FLAGS, f"--data_dir={self.data}", f"--ckpt_save_dir={place}", f"--epoch_size={self.epochs}",
@@ -155,11 +155,10 @@ class Training:
         ]  # fmt: skip
         resumed = ["--resume"] if (place / "resume.safetensors").exists() else []
         command = msrun(self.root / "logs", KILLED_TRAIN, self.workers)
-        ended = subprocess.run(
+        return subprocess.run(
             [*command, *words, *resumed], capture_output=True, text=True, timeout=900, cwd=self.root, check=False,
             env={**environment(), "XCIT_KILL": kill or "- - 0"},
         )  # fmt: skip
-        return ended.returncode, ended.stdout + ended.stderr
 
     def state(self, folder: str) -> dict[str, np.ndarray]:
         with checkpoint.read(self.root / folder / "resume.safetensors") as stored:
@@ -177,19 +176,18 @@ class Training:
 @pytest.mark.slow
 def test_a_workers_death_ends_all_with_one_message_and_changes_nothing(tmp_path: Path) -> None:
     training = Training(tmp_path, workers=2, epochs=1)
-    code, said = training.ended("killed", "1 step 6")
-    assert code != 0
-    assert said.count("Error:") == 1
-    assert re.search(r"worker 1 \(process \d+\) was killed by SIGKILL", said)
+    killed = training.ended("killed", "1 step 6")
+    assert killed.returncode != 0
+    assert killed.stdout.count("Error:") == 1
+    assert re.search(r"worker 1 \(process \d+\) was killed by SIGKILL", killed.stdout)
     with checkpoint.read(tmp_path / "killed" / "resume.safetensors") as stored:
         progress = json.loads(stored.metadata["progress"])
     # The third step was taken together, after the state of the second; that of the fourth may have been under way.
     assert progress["epochs_done"] == 0
     assert progress["part"]["steps"] in (2, 4)
-    code, said = training.ended("killed")
-    assert code == 0, said
-    code, said = training.ended("undisturbed")
-    assert code == 0, said
+    for folder in ("killed", "undisturbed"):
+        ended = training.ended(folder)
+        assert ended.returncode == 0, ended
     training.assert_same("undisturbed", "killed")
 
 
@@ -200,20 +198,20 @@ def test_ten_deaths_of_any_worker_at_any_moment_change_nothing(workers: int, tmp
     """Before a step of any worker, and at a change that the first one makes to the run's folder."""
     chance = random.Random(f"{workers} workers")
     training = Training(tmp_path, workers, epochs=8)
-    code, said = training.ended("undisturbed")
-    assert code == 0, said
+    ended = training.ended("undisturbed")
+    assert ended.returncode == 0, ended
     for _ in range(10):
         rank = chance.randrange(workers)
         step = f"{rank} step {chance.randint(1, 4)}"
         kill = step if rank or chance.random() < 0.5 else f"0 change {chance.randint(3, 12)}"
-        code, said = training.ended("killed", kill)
-        assert code != 0, f"the run came to its end before {kill}"
-        assert "was killed by SIGKILL" in said, said
+        killed = training.ended("killed", kill)
+        assert killed.returncode != 0, f"the run came to its end before {kill}"
+        assert "was killed by SIGKILL" in killed.stdout, killed
         for path in (tmp_path / "killed").glob("*.ckpt"):
             with checkpoint.read(path) as stored:
                 assert stored.tensors
-    code, said = training.ended("killed")
-    assert code == 0, said
+    ended = training.ended("killed")
+    assert ended.returncode == 0, ended
     training.assert_same("undisturbed", "killed")
 
 

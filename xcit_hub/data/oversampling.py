@@ -1,7 +1,7 @@
 """Several views of one image at evaluation, whose logits are averaged: timm's ``--tta``.
 
-Which views: 2 are the centre and its mirror image, 5 the four corners and the centre, 10 these and those of the mirror image
-(torchvision's ``FiveCrop`` and ``TenCrop``, in their order).
+Which views: 2 are the centre and its mirror image, 5 the four corners and the centre, 10 these and those of the mirror
+image (torchvision's ``FiveCrop`` and ``TenCrop``, in their order).
 """
 
 from __future__ import annotations

@@ -112,10 +112,11 @@ def test_the_command_says_by_its_exit_code_that_one_failed(
     assert f"1 of 2 could not be evaluated; {table} says why" in ended.stderr
     assert [bool(row["error"]) for row in rows(table)] == [False, True]
     assert "--tta 2" in rows(table)[0]["settings"]
-    for words in (
-        ["--models", "all"],
-        ["--results-file", "a.csv"],
-        ["--models", "all", "--results-file", "a", "--json"],
-    ):
-        refused = run_cli("eval", *words)
-        assert refused.returncode == 2 and "--models goes with --results-file" in refused.stderr
+    from typer.testing import CliRunner
+
+    from xcit_hub.cli.app import app
+
+    both = ["--models", "all", "--results-file", "a.csv"]
+    for words in (both[:2], both[2:], [*both, "--json"], ["org/name", *both]):
+        refused = CliRunner().invoke(app, ["eval", *words]).exception
+        assert isinstance(refused, InputError) and "--models goes with --results-file" in refused.what

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mindspore import Tensor
 from torch_twin import arrays_of
 
 from xcit_hub.checkpoints import checkpoint
@@ -12,6 +13,7 @@ from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.models import create_model
 from xcit_hub.training.freezing import settle
 from xcit_hub.training.recipe_file import load_recipe
+from xcit_hub.training.step import TrainStep
 
 
 def frozen(model: str, **settings: Any) -> tuple[Any, list[str]]:
@@ -91,3 +93,20 @@ def test_surgery_puts_in_a_patch_projection_and_freezes_it(mini_architecture: st
             create_model("xcit_tiny_12_p16_224", num_classes=3, init=False, dialect="paper"),
             load_recipe(None, {"model": "xcit_tiny_12_p16_224", "surgery": str(path)}),
         )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("graph")
+@pytest.mark.parametrize("pattern", ["blocks.*.attn", "blocks.1"], ids=["all blocks alike", "one block"])
+def test_what_is_frozen_stays_and_the_rest_moves_in_a_graph(mini_architecture: str, pattern: str) -> None:
+    """Blocks that are treated alike are trained as one operation, others one by one."""
+    network = create_model(mini_architecture, num_classes=3, seed=1, dialect="paper")
+    recipe = load_recipe(None, {"model": mini_architecture, "num_classes": 3, "freeze": [pattern], "weight_decay": 0.1})
+    settle(network, recipe)
+    before, trained = arrays_of(network), {parameter.name for parameter in network.trainable_params()}
+    step = TrainStep(network, recipe)
+    images = np.random.default_rng(0).standard_normal((4, 3, 64, 64)).astype(np.float32)
+    step(Tensor(images), Tensor(np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]), 0.01)
+    after = arrays_of(step.network)
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert {name for name in moved if not name.endswith((".moving_mean", ".moving_variance"))} == trained

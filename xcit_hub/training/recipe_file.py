@@ -21,6 +21,7 @@ from xcit_hub.training.recipe import Recipe, kind_of
 _LARGEST_FILE = 1 << 16
 _LONGEST_FLAG = 4096
 _DEEPEST = 3  # key, list, entry
+_WORDS = re.compile(r"[\w.*?/-][\w.*?/\[\]!-]*(?:,[\w.*?/\[\]!-]+)*")  # also what begins an alias in YAML
 _SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -105,9 +106,8 @@ def _flag(key: str, text: str) -> Any:
         raise InputError(f"The value of --{key} has more than {_LONGEST_FLAG} characters.")
     if kind_of(key) in ("text", "switch or text") and Recipe.model_fields[key].annotation != tuple[str, ...]:
         return None if text in ("null", "None", "~") and _may_be_null(key) else text
-    if Recipe.model_fields[key].annotation == tuple[str, ...] and not text.startswith("["):
-        words = [word.strip() for word in text.split(",") if word.strip()]  # `*` begins an alias in YAML
-        return words if len(words) > 1 else text
+    if Recipe.model_fields[key].annotation == tuple[str, ...] and _WORDS.fullmatch(text):
+        return text.split(",") if "," in text else text
     try:
         node = _node(text)
     except yaml.YAMLError:

@@ -150,4 +150,5 @@ def evaluation_network(
 
 
 def _empty(name: str, classes: int, dialect: str, channels: int) -> XCiT:
-    return accelerate(create_model(name, num_classes=classes, dialect=dialect, in_chans=channels, init=False))
+    plain = create_model(name, num_classes=classes, dialect=dialect, in_chans=channels, init=False)
+    return accelerate(plain, in_place=True)

@@ -32,7 +32,7 @@ def test_two_workers_gradients_and_statistics_are_those_of_one_batch_twice_as_la
     images = random_images(8, 3, 64, 64)
     np.savez(tmp_path / "given.npz", **arrays, images=images)
     script = Path(__file__).with_name("synced_norm.py")
-    ended = run(*msrun(tmp_path / "logs", script), tmp_path / "given.npz", tmp_path, CLASSES)
+    ended = run(*msrun(tmp_path / "logs", script), tmp_path / "given.npz", tmp_path, CLASSES, timeout=900)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     theirs = torch_network(arrays, ARCHITECTURES[mini_architecture], "paper", num_classes=CLASSES)
     reference = Reference(theirs, images, partial(_torch_gradients, names=tuple(arrays)), floor=GRADIENT_FLOOR)

@@ -33,16 +33,16 @@ def test_a_run_begins_with_an_address_says_what_is_new_and_is_continued_without_
         *("--model", NANO, "--mode", "1", "--dataset", "imagefolder", "--data_dir", str(data), "--image_resize", "32"),
         *("--batch_size", "2", "--num_samples", "2", "--warmup_epochs", "0", "--weight_decay", "0", "--lr", "1e-12"),
         *("--freeze_bn", "--freeze", "blocks.*.attn,patch_embed", "--num_parallel_workers", "1", "--epoch_size", "1"),
-        *("--ckpt_save_dir", str(tmp_path / "run"), "--recovery_interval", "1", "--min_lr", "0"),
+        *("--recovery_interval", "1", "--min_lr", "0", "--ckpt_save_dir", str(tmp_path / "run")),
     ]
 
-    def typed(*more: str) -> str:
+    def typed(*more: str, code: int = 0) -> str:
         monkeypatch.setattr(sys, "argv", ["train.py", *words, *more])
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command(context_settings=SETTINGS)(train)
-        code = _exit_code(app)
+        found = _exit_code(app)
         said = capfd.readouterr().err
-        assert code == 0, said
+        assert found == code, said
         return said
 
     said = typed("--pretrained", str(published))
@@ -63,3 +63,17 @@ def test_a_run_begins_with_an_address_says_what_is_new_and_is_continued_without_
     (tmp_path / "run" / "run.json").unlink()
     typed("--pretrained", str(published), "--resume")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["started_from"] == str(published)
+    # A teacher by its address: of other classes than the student's first, then of another image size, then taken.
+    teacher = ("--teacher", str(tmp_path / "teacher"), "--distillation_type", "hard")
+    teacher += ("--ckpt_save_dir", str(tmp_path / "other"), "--dialect", "paper")
+    before.save_pretrained(tmp_path / "teacher")
+    del words[-2:]
+    for more, says in (
+        ((), "The teacher knows 5 classes, the student 3"),
+        (("--num_classes", "5"), "The teacher wants images of 224×224, the student sees 32×32"),
+    ):
+        assert says in typed(*teacher, *more, code=2)
+    said = typed(*teacher, "--num_classes", "5", "--teacher_image_size", "student")
+    assert "the teacher, of 224×224, is shown images of 32×32" in said
+    record = json.loads((tmp_path / "other" / "run.json").read_text())
+    assert record["configuration"]["teacher"] == str(tmp_path / "teacher")

@@ -14,29 +14,27 @@ from typing import Any, NoReturn
 
 import mindspore
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor
 from numpy.typing import NDArray
 
 from xcit_hub import variants
 from xcit_hub._version import __version__
 from xcit_hub.accelerated import portable
 from xcit_hub.data.batches import TrainBatches, Worker
-from xcit_hub.data.mixing import Images
-from xcit_hub.data.oversampling import averaged
-from xcit_hub.data.sources import ImageSource
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import remove_unfinished, write_text
-from xcit_hub.models import XCiT, load_weights
+from xcit_hub.models import XCiT
 from xcit_hub.models.functions import device_target
 from xcit_hub.parameters import parameter_count
 from xcit_hub.run_record import Epoch, RunRecord, Versions
 from xcit_hub.training import device
-from xcit_hub.training.evaluation import Answer, Evaluation, evaluate
-from xcit_hub.training.inputs import eval_data, match_classes, train_data
+from xcit_hub.training.evaluation import Evaluation
+from xcit_hub.training.inputs import train_data
 from xcit_hub.training.journal import Journal
 from xcit_hub.training.keeping import output_names, retire, save_checkpoint
 from xcit_hub.training.loggers import LoggedRun, Loggers, find
 from xcit_hub.training.meters import Clock, Overflows, Unreadable
+from xcit_hub.training.notes import notes_of
 from xcit_hub.training.precision import mix_precision
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.resume import (
@@ -53,14 +51,13 @@ from xcit_hub.training.resume import (
     stored_progress,
 )
 from xcit_hub.training.schedule import learning_rates
-from xcit_hub.training.start import Initial, Weights, copy_of, evaluation_network, start
+from xcit_hub.training.scorer import Scorer
+from xcit_hub.training.start import Initial, Weights, copy_of, start
 from xcit_hub.training.step import StepResult, TrainStep
 from xcit_hub.training.sync_batch_norm import synchronise
 from xcit_hub.training.teachers import find as find_teacher
 
 RUN = "run.json"
-_LISTED = 5  # names in a note
-_RULES = {"linear": "linear", "sqrt": "square-root"}
 
 
 def train(
@@ -106,7 +103,7 @@ def train(
         classes=source.classes,
         started_from=begun.started_from,
     )
-    scorer = _Scorer(recipe, network, worker, source.classes) if recipe.val_while_train else None
+    scorer = Scorer(recipe, network, worker, source.classes) if recipe.val_while_train else None
     average = copy_of(network) if recipe.ema else None
     if recipe.synchronises(worker.count):
         network = synchronise(portable(network), worker.count)  # before other precisions wrap its cells
@@ -127,7 +124,7 @@ def train(
     for note in [
         *begun.notes,
         *(taught.notes if taught else []),
-        *_notes(recipe, source, network, worker),
+        *notes_of(recipe, source, network, worker),
         *(scorer.notes if scorer else []),
     ]:
         journal.say(note)
@@ -165,21 +162,6 @@ def _folder(recipe: Recipe, continued: bool) -> Path:
     return folder
 
 
-def answer_of(network: nn.Cell) -> Answer:
-    """Return the function that maps images to a network's logits, float32."""
-
-    def answer(images: Images) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = network(Tensor(images)).asnumpy().astype(np.float32)
-        return logits
-
-    return answer
-
-
-def shown_views(answer: Answer, recipe: Recipe) -> Answer:
-    """Return ``answer`` to the views of an image that the recipe evaluates."""
-    return averaged(answer, recipe.tta) if recipe.tta else answer
-
-
 def versions() -> Versions:
     """Return what this process runs on."""
     return Versions(
@@ -202,7 +184,7 @@ class _Run:
     num_classes: int
     progress: Progress
     journal: Journal
-    scorer: _Scorer | None
+    scorer: Scorer | None
 
     def __post_init__(self) -> None:
         self.images_a_step = self.recipe.batch_size * self.worker.count
@@ -421,73 +403,5 @@ class _Run:
         )
 
 
-class _Scorer:
-    """Evaluates weights in a network of their own, whose graph is compiled once.
-
-    Attributes:
-        notes: what the user should know about the evaluation split.
-    """
-
-    def __init__(self, recipe: Recipe, like: XCiT, worker: Worker, classes: list[str]) -> None:
-        self.recipe = recipe
-        self.worker = worker
-        self.batches = eval_data(recipe, worker)
-        missing = match_classes(self.batches.source, like.num_classes, classes, whose="the training data")
-        self.notes = [f"not evaluated, as {recipe.val_split} has no image of them: {_some(missing)}"] if missing else []
-        self.network = evaluation_network(
-            recipe.model,
-            like.num_classes,
-            like.dialect.name,
-            recipe.val_amp_level,
-            recipe.amp_dtype,
-            channels=recipe.in_channels,
-        )
-
-    def __call__(self, arrays: Weights, journal: Journal) -> Evaluation:
-        load_weights(self.network, arrays)
-        scored = evaluate(
-            shown_views(answer_of(self.network), self.recipe),
-            self.batches,
-            outputs=self.network.num_classes,
-            worker=self.worker,
-            max_corrupt=self.recipe.max_corrupt,
-        )
-        for name in scored.unreadable:
-            journal.say(f"cannot be read, not evaluated: {name}")
-        return scored
-
-
 def _arrays(network: XCiT) -> dict[str, NDArray[Any]]:
     return {entry.name.removeprefix("ema."): entry.asnumpy() for entry in network.get_parameters()}
-
-
-def _notes(recipe: Recipe, source: ImageSource, network: XCiT, worker: Worker) -> list[str]:
-    notes = [f"{key} has no effect: {reason}" for key, reason in recipe.without_effect().items()]
-    if recipe.lr_base is not None:
-        images = recipe.batch_size * worker.count * recipe.gradient_accumulation_steps
-        notes.append(
-            f"lr is {recipe.highest_rate(images):.6g}: lr_base {recipe.lr_base:g} of {recipe.lr_base_size} images, "
-            f"scaled to {images} by the {_RULES[recipe.rate_rule]} rule"
-        )
-    if len(source.classes) != network.num_classes:
-        notes.append(f"the data set has {len(source.classes)} classes, the network {network.num_classes}")
-    idle = [name for label, name in enumerate(source.classes) if not (source.labels == label).any()]
-    if idle:
-        notes.append(f"not trained, as there is no image of them: {_some(idle)}")
-    if source.others:
-        notes.append(f"{source.others} files are not images by their names or places, and were left out")
-    if recipe.sync_bn and not recipe.freeze_bn:
-        notes.append(
-            f"BatchNorm takes the statistics of all {worker.count} workers; blocks are computed one by one for it"
-            if worker.count > 1
-            else "sync_bn has no effect: there is one worker"
-        )
-    if recipe.dataset_sink_mode and not device.has_queue():
-        notes.append(f"dataset_sink_mode: {device_target()} has no queue of its own, batches are fed from the host")
-    if recipe.mode == mindspore.GRAPH_MODE:
-        notes.append("the first step compiles its graph and takes longer")
-    return notes
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")

@@ -22,7 +22,7 @@ from xcit_hub.parameters import parameter_count
 from xcit_hub.parity import torch_network
 from xcit_hub.run_record import RunRecord
 from xcit_hub.training import device
-from xcit_hub.training.engine import RUN, answer_of, shown_views, versions
+from xcit_hub.training.engine import RUN, versions
 from xcit_hub.training.evaluation import (
     Answer,
     Evaluation,
@@ -38,6 +38,7 @@ from xcit_hub.training.keeping import stored_classes
 from xcit_hub.training.precision import mix_precision
 from xcit_hub.training.real_labels import RealLabels, read_real_labels
 from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.scorer import answer_of, shown_views
 from xcit_hub.training.start import dialect_of, evaluation_network
 from xcit_hub.variants import Preprocessing
 

@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from xcit_hub import bulk_evaluation
 from xcit_hub.bulk_evaluation import COLUMNS, evaluate_all, named
+from xcit_hub.cli.app import app
 from xcit_hub.errors import InputError
 
-FLAGS: dict[str, Any] = {"dataset": "imagefolder", "batch_size": 3, "image_resize": 32, "num_parallel_workers": 1}
+FLAGS: dict[str, Any] = {
+    "dataset": "imagefolder",
+    "batch_size": 3,
+    "image_resize": 32,
+    "num_parallel_workers": 1,
+    "mode": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -101,22 +109,16 @@ def test_names_are_a_list_a_pattern_or_all_that_have_classes(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_command_says_by_its_exit_code_that_one_failed(
-    run_cli: Any, networks: list[str], data: Path, tmp_path: Path
-) -> None:
+def test_the_command_says_by_its_exit_code_that_one_failed(networks: list[str], data: Path, tmp_path: Path) -> None:
     listed, table = tmp_path / "names.txt", tmp_path / "results.csv"
     listed.write_text("\n".join(networks[:2]))
     flags = [word for key, value in {**FLAGS, "data_dir": data}.items() for word in (f"--{key}", str(value))]
-    ended = run_cli("eval", "--models", str(listed), "--results-file", str(table), *flags, "--tta", "2")
-    assert ended.returncode == 1, ended.stderr
-    assert f"1 of 2 could not be evaluated; {table} says why" in ended.stderr
+    both = ["--models", str(listed), "--results-file", str(table)]
+    ended = CliRunner().invoke(app, ["eval", *both, *flags, "--tta", "2"])
+    assert ended.exit_code == 1, ended.output
+    assert f"1 of 2 could not be evaluated; {table} says why" in ended.output
     assert [bool(row["error"]) for row in rows(table)] == [False, True]
     assert "--tta 2" in rows(table)[0]["settings"]
-    from typer.testing import CliRunner
-
-    from xcit_hub.cli.app import app
-
-    both = ["--models", "all", "--results-file", "a.csv"]
     for words in (both[:2], both[2:], [*both, "--json"], ["org/name", *both]):
         refused = CliRunner().invoke(app, ["eval", *words]).exception
         assert isinstance(refused, InputError) and "--models goes with --results-file" in refused.what

@@ -38,14 +38,17 @@ _ORDER = 1 << 41
 
 
 class TrainView(Protocol):
-    """How a photograph becomes ``shape`` (3, H, W): cut in any thread, then finished in its batch's memory."""
+    """How a photograph becomes ``shape``: cut in any thread, then finished in its batch's memory.
+
+    The shape is (3, H, W), or (views, 3, H, W) where an image has several views in its batch.
+    """
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
 
-    def cut(self, image: Image.Image, rng: Rng, /) -> Image.Image: ...  # noqa: D102
+    def cut(self, image: Image.Image, rng: Rng, /) -> Any: ...  # noqa: D102
 
-    def finish(self, image: Image.Image, rng: Rng, pixels: Images, /) -> None: ...  # noqa: D102
+    def finish(self, cut: Any, rng: Rng, pixels: Images, /) -> None: ...  # noqa: D102
 
 
 class EvalView(Protocol):
@@ -72,8 +75,8 @@ class Batch:
     """What one step trains on.
 
     Args:
-        images: (B, 3, H, W) float32.
-        targets: (B, classes) float32; twice as wide with what a teacher answers.
+        images: (B, C, H, W) float32; (views · B, C, H, W) where an image has several, all first views first.
+        targets: (B, classes) float32, or (views · B, classes); twice as wide with what a teacher answers.
         indices: (B,) positions in the source, of the images that were used.
         unreadable: (B,) positions of the images in whose place they were used, as they cannot be read; else -1.
     """
@@ -188,10 +191,18 @@ class TrainBatches:
         for step, (images, indices, unreadable) in enumerate(made, taken):
             targets = dense_targets(self.source.labels[indices], self.classes, self.smoothing)
             rng = _rng(self.seed, epoch, _MIXING + step * self.worker.count + self.worker.rank)
-            images, targets = self.mixing(images, targets, rng, epoch)
+            images, targets = self.mixing(*_view_by_view(images, targets), rng, epoch)
             if self.tell is not None:
                 targets = np.concatenate([targets, self.tell(images)], axis=1, dtype=np.float32)
             yield images, targets, indices, unreadable
+
+
+def _view_by_view(images: Images, targets: Targets) -> tuple[Images, Targets]:
+    """Lay the views of (B, views, 3, H, W) one after another: all first ones, all second ones, …"""
+    if images.ndim == 4:
+        return images, targets
+    views = images.shape[1]
+    return images.swapaxes(0, 1).reshape(-1, *images.shape[2:]), np.tile(targets, (views, 1))
 
 
 class _Views:

@@ -29,6 +29,16 @@ except ImportError:
     _real_phase = _hook_version = None
 
 
+def supported_cann() -> tuple[str, ...]:
+    """Return the versions of CANN that this MindSpore is made for, ``major.minor``; empty where it does not say."""
+    try:
+        from mindspore.run_check._check_version import AscendEnvChecker
+
+        return tuple(str(version) for version in AscendEnvChecker(None).version)
+    except (ImportError, AttributeError, TypeError, OSError):
+        return ()
+
+
 def no_init_parameters() -> AbstractContextManager[None]:
     """Leave the values of the parameters made inside unset: the caller sets them next."""
     made: AbstractContextManager[None] = _no_init_parameters()

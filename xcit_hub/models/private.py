@@ -39,6 +39,14 @@ def supported_cann() -> tuple[str, ...]:
         return ()
 
 
+def stop_queue(data: Any) -> None:
+    """End what sends a data set into the device's queue: ``mindspore.data_sink`` begins it and never ends it."""
+    queue = getattr(data, "__transfer_dataset__", None)
+    if queue is not None:
+        queue.stop_send()
+        queue.release()
+
+
 def no_init_parameters() -> AbstractContextManager[None]:
     """Leave the values of the parameters made inside unset: the caller sets them next."""
     made: AbstractContextManager[None] = _no_init_parameters()

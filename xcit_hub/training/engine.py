@@ -52,6 +52,7 @@ from xcit_hub.training.start import Initial, Weights, copy_of, evaluation_networ
 from xcit_hub.training.step import StepResult, TrainStep
 
 RUN = "run.json"
+_Outcome = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # loss, norm, applied, indices, unreadable
 _LISTED = 5  # names in a note
 
 
@@ -107,7 +108,7 @@ def train(
     if continued and progress.epochs_done == recipe.epoch_size and finished.is_file():
         return RunRecord.read(finished)  # as it was measured; there is nothing to add
     journal = Journal(folder, as_json=as_json, silent=worker.rank > 0, from_step=progress.epochs_done * batches.steps)
-    for note in [*begun.notes, *_notes(recipe, source, network), *(scorer.notes if scorer else [])]:
+    for note in [*begun.notes, *_notes(recipe, source, network, batches), *(scorer.notes if scorer else [])]:
         journal.say(note)
     run = _Run(recipe, folder, worker, batches, step, network.num_classes, progress, journal, scorer)
     with closing(run.results):  # the threads behind it end here, whatever happens
@@ -180,12 +181,30 @@ class _Run:
         self.overflows = Overflows(self.progress)
         self.unreadable = Unreadable(self.batches.source, self.progress, self.recipe.max_corrupt, self.worker)
         stream = self.batches.epochs(self.progress.epochs_done, self.recipe.epoch_size, self.rates.tolist())
-        self.results = device.fed(self._train, stream, sink=self.recipe.dataset_sink_mode)
+        self.together = device.read_together(self.recipe)
+        self.results = device.fed(
+            self._train,
+            stream,
+            sink=self.recipe.dataset_sink_mode,
+            graph=self._in_graph(),
+            jit_level=self.recipe.jit_level,
+        )
 
-    def _train(
-        self, images: Tensor, targets: Tensor, indices: Tensor, unreadable: Tensor, rate: Tensor
-    ) -> tuple[StepResult, Tensor, Tensor]:
-        return self.step(images, targets, rate), indices, unreadable
+    def _train(self, images: Tensor, targets: Tensor, indices: Tensor, unreadable: Tensor, rate: Tensor) -> _Outcome:
+        result = self.step(images, targets, rate)
+        return result.loss, result.norm, result.applied, indices, unreadable
+
+    def _in_graph(self) -> Callable[..., _Outcome] | None:
+        """The same as a function that one graph can hold; None where a step is more than a graph."""
+        step = self.step.in_graph
+        if step is None or self.recipe.mode != mindspore.GRAPH_MODE:
+            return None
+
+        def train(images: Tensor, targets: Tensor, indices: Tensor, unreadable: Tensor, rate: Tensor) -> _Outcome:
+            loss, norm, applied = step(images, targets, rate)
+            return loss, norm, applied, indices, unreadable
+
+        return train
 
     def epoch(self) -> None:
         """Train one epoch, evaluate it, and put its files on the disk."""
@@ -194,12 +213,14 @@ class _Run:
         losses: list[float] = []
         title = f"epoch {epoch + 1}/{self.recipe.epoch_size}"
         started = time.perf_counter()
-        steps = islice(self.results, self.batches.steps)
-        for index, (result, indices, unreadable) in enumerate(self.journal.bar(steps, self.batches.steps, title)):
+        steps = device.in_groups(islice(self.results, self.batches.steps), self.together)
+        for index, (outcome, complete) in enumerate(self.journal.bar(steps, self.batches.steps, title)):
+            *figures, indices, unreadable = outcome
+            result = StepResult(*figures)
             number = epoch * self.batches.steps + index
             loss = self._checked(result, indices, epoch, number)
             now = time.perf_counter()
-            self.clock.step(now - started)
+            self.clock.step(now - started, complete=complete)
             started = now
             losses.append(loss)
             self.unreadable.add(unreadable.asnumpy())
@@ -376,6 +397,7 @@ class _Scorer:
         missing = match_classes(self.batches.source, like.num_classes, classes, whose="the training data")
         self.notes = [f"not evaluated, as {recipe.val_split} has no image of them: {_some(missing)}"] if missing else []
         self.network = evaluation_network(recipe.model, like.num_classes, like.dialect.name, recipe.val_amp_level)
+        device.compile_at(self.network, recipe)
 
     def __call__(self, arrays: Weights, journal: Journal) -> Evaluation:
         load_weights(self.network, arrays)
@@ -395,7 +417,7 @@ def _arrays(network: XCiT) -> dict[str, NDArray[Any]]:
     return {entry.name.removeprefix("ema."): entry.asnumpy() for entry in network.get_parameters()}
 
 
-def _notes(recipe: Recipe, source: ImageSource, network: XCiT) -> list[str]:
+def _notes(recipe: Recipe, source: ImageSource, network: XCiT, batches: TrainBatches) -> list[str]:
     notes = [f"{key} has no effect: {reason}" for key, reason in recipe.without_effect().items()]
     if len(source.classes) != network.num_classes:
         notes.append(f"the data set has {len(source.classes)} classes, the network {network.num_classes}")
@@ -408,6 +430,8 @@ def _notes(recipe: Recipe, source: ImageSource, network: XCiT) -> list[str]:
         notes.append(f"dataset_sink_mode: {device_target()} has no queue of its own, batches are fed from the host")
     if recipe.mode == mindspore.GRAPH_MODE:
         notes.append("the first step compiles its graph and takes longer")
+        if not recipe.drop_remainder and math.ceil(len(source.labels) / batches.worker.count) % recipe.batch_size:
+            notes.append("so does the last step of the first epoch: drop_remainder: False leaves it a smaller batch")
     return notes
 
 

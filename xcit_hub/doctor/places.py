@@ -45,7 +45,7 @@ def cache(folder: Path | None = None) -> Iterator[Finding]:
     said = f"{where}, {free / 1e9:.1f} GB free"
     if free < _ROOM:
         do = "Make room (xcit-hub cache prune), or set HF_HOME to a larger disk."
-        yield Finding("cache", "wrong", f"{said}, less than {_ROOM / 1e9:.0f} GB", do)
+        yield Finding("cache", "wrong", f"{said}, less than {_ROOM / 1e9:.0f} GB", do, needed=False)
     else:
         yield Finding("cache", "ok", said)
 

@@ -78,10 +78,20 @@ def prepare(recipe: Recipe, *, distribute: bool) -> Worker:
     return _join() if distribute else Worker()
 
 
+def compile_level(recipe: Recipe) -> str:
+    """Return the level that graphs are compiled at here; empty where it is MindSpore's to choose.
+
+    O2 is CANN's compiler, which only Ascend has.
+    """
+    if recipe.mode != mindspore.GRAPH_MODE or (recipe.jit_level == "O2" and device_target() != "Ascend"):
+        return ""
+    return recipe.jit_level
+
+
 def compile_at(cell: nn.Cell, recipe: Recipe) -> None:
     """Have the graphs that begin with ``cell`` compiled at the recipe's level, where it names one."""
-    if recipe.jit_level and recipe.mode == mindspore.GRAPH_MODE:
-        cell.set_jit_config(mindspore.JitConfig(jit_level=recipe.jit_level))
+    if level := compile_level(recipe):
+        cell.set_jit_config(mindspore.JitConfig(jit_level=level))
 
 
 def _join() -> Worker:

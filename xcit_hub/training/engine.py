@@ -187,7 +187,7 @@ class _Run:
             stream,
             sink=self.recipe.dataset_sink_mode,
             graph=self._in_graph(),
-            jit_level=self.recipe.jit_level,
+            jit_level=device.compile_level(self.recipe),
         )
 
     def _train(self, images: Tensor, targets: Tensor, indices: Tensor, unreadable: Tensor, rate: Tensor) -> _Outcome:
@@ -352,7 +352,7 @@ class _Run:
             batch_size=recipe.batch_size,
             image_size=(recipe.image_resize, recipe.image_resize),
             mode="graph" if graph else "pynative",
-            jit_level=(recipe.jit_level or None) if graph else None,
+            jit_level=device.compile_level(recipe) or None,
             graph_compile_seconds=progress.first_step if graph else None,
             ms_per_step=None if per_step is None else round(1000 * per_step, 3),
             images_per_second=None if per_step is None else round(self.images_a_step / per_step, 3),
@@ -430,6 +430,8 @@ def _notes(recipe: Recipe, source: ImageSource, network: XCiT, batches: TrainBat
         notes.append(f"dataset_sink_mode: {device_target()} has no queue of its own, batches are fed from the host")
     if recipe.mode == mindspore.GRAPH_MODE:
         notes.append("the first step compiles its graph and takes longer")
+        if recipe.jit_level and not device.compile_level(recipe):
+            notes.append(f"jit_level: {recipe.jit_level} is Ascend's, the graph is compiled at MindSpore's own level")
         if not recipe.drop_remainder and math.ceil(len(source.labels) / batches.worker.count) % recipe.batch_size:
             notes.append("so does the last step of the first epoch: drop_remainder: False leaves it a smaller batch")
     return notes

@@ -84,6 +84,7 @@ NOT_RUN = {
     "python -m benchmarks scaling xcit_nano_12_p16_224 --size 224 --size 896 --size 4000x6000": _BENCHMARK,
     "python -m benchmarks page inference training": _BENCHMARK,
     "python -m benchmarks compare OLD_WHEEL NEW_WHEEL": _BENCHMARK,
+    "python -m benchmarks.cluster --measure": _BENCHMARK,
 }
 """What no test types as it stands there, and why."""
 

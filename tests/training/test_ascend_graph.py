@@ -77,6 +77,7 @@ def test_ascend_is_given_mindspores_own_operations_and_its_own_overflow(mini_arc
     assert chosen["CPU"][1:] != chosen["Ascend"][1:]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("dialect", ["paper", "mindcv"])
 def test_evaluation_by_ascends_operations_passes_the_proof(mini_architecture: str, dialect: str, monkeypatch) -> None:
     choose(monkeypatch, "Ascend")
@@ -124,7 +125,7 @@ def our_gradients(train: TrainStep, images: np.ndarray) -> dict[str, np.ndarray]
     }
 
 
-@pytest.mark.parametrize("level", ["O0", "O1"])
+@pytest.mark.parametrize("level", ["O0", pytest.param("O1", marks=pytest.mark.campaign)])
 def test_a_training_step_by_ascends_operations_and_by_the_cpus_pass_the_proof(
     mini_architecture: str, level: str, monkeypatch
 ) -> None:
@@ -138,7 +139,9 @@ def test_a_training_step_by_ascends_operations_and_by_the_cpus_pass_the_proof(
             network_of(mini_architecture, "paper", weights), recipe_of(mini_architecture, jit_level=level)
         )
         found = our_gradients(train, images)
-        failed = [check.what for check in reference.check(found, varying=False) if not check.passed]
+        # Root mean squares: a loss adds rounding of its own, which single elements of a gradient show (see _probe).
+        checks = reference.check(found, varying=False)
+        failed = [check.what for check in checks if check.remark or not check.ours.rms <= check.tolerance.rms]
         assert not failed, target
         assert train._fused.jit_config_dict["jit_level"] == level
 
@@ -169,7 +172,7 @@ def recipes() -> dict[str, dict[str, Any]]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("name", list(recipes()))
 def test_every_recipes_step_compiles_as_on_ascend_at_each_level(mini_architecture: str, name: str, monkeypatch) -> None:
     choose(monkeypatch, "Ascend")
@@ -221,11 +224,10 @@ def run(mini_architecture: str, tmp_path: Path, monkeypatch) -> Callable[..., An
 
     def train(folder: str = "run", **settings: Any) -> SimpleNamespace:
         built.clear()
-        recipe = recipe_of(
-            mini_architecture, dataset="imagefolder", data_dir=str(data), num_classes=3, image_resize=32, epoch_size=2,
-            batch_size=8, warmup_epochs=0, decay_epochs=2, val_while_train=True, num_parallel_workers=1,
-            ckpt_save_dir=str(tmp_path / folder), **settings,
-        )  # fmt: skip
+        fixed = {"dataset": "imagefolder", "data_dir": str(data), "num_classes": 3, "image_resize": 32, "batch_size": 8}
+        fixed |= {"epoch_size": 2, "warmup_epochs": 0, "decay_epochs": 2, "val_while_train": True}
+        fixed |= {"num_parallel_workers": 1, "ckpt_save_dir": str(tmp_path / folder)}
+        recipe = recipe_of(mini_architecture, **{**fixed, **settings})
         record = engine.train(recipe, as_json=True)
         network, train_step = built
         return SimpleNamespace(record=record, step=train_step, network=network)
@@ -233,6 +235,7 @@ def run(mini_architecture: str, tmp_path: Path, monkeypatch) -> Callable[..., An
     return train
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(("keys", "graphs"), [({}, 1), ({"drop_remainder": False}, 2)], ids=["dropped", "kept"])
 def test_an_epoch_has_one_graph_unless_its_last_batch_is_smaller(
     run, capsys, keys: dict[str, Any], graphs: int
@@ -294,6 +297,7 @@ def test_nothing_is_read_while_the_queue_is_being_emptied_and_it_is_stopped_at_t
     assert done.record.epochs == 2
 
 
+@pytest.mark.campaign
 def test_a_run_through_the_queue_is_the_same_run(run, queue: Queue, tmp_path: Path) -> None:
     sunk = run("sunk", jit_level="O0")
     assert queue.level == "O0"
@@ -315,6 +319,7 @@ def test_the_queue_is_stopped_when_a_run_breaks_off(queue: Queue) -> None:
     assert queue.events[-2:] == ["stop", "release"]
 
 
+@pytest.mark.campaign
 def test_where_a_step_is_more_than_a_graph_the_queue_feeds_it_step_by_step(run, queue: Queue) -> None:
     run(gradient_accumulation_steps=2)
     assert queue.level is None
@@ -336,10 +341,14 @@ def test_seconds_of_steps_that_were_computed_together_are_shared_out() -> None:
 # ---- overflow ------------------------------------------------------------------------------------
 
 
+def never(gradients: tuple[Tensor, ...]) -> Tensor:
+    return mindspore.ops.isfinite(gradients[0]).all() != mindspore.ops.isfinite(gradients[0]).all()
+
+
 def test_an_overflow_that_the_card_hides_skips_the_update(mini_architecture: str, monkeypatch) -> None:
     """Saturating cards give large numbers for infinities: MindSpore's status alone tells."""
     choose(monkeypatch, "Ascend")
-    monkeypatch.setattr(step.amp, "all_finite", lambda gradients: mindspore.ops.isfinite(gradients[0]).all() > 2)
+    monkeypatch.setattr(step.amp, "all_finite", never)
     weights = weights_of(mini_architecture, "paper")
     recipe = recipe_of(mini_architecture, loss_scale=1024, loss_scale_type="dynamic")
     train = TrainStep(network_of(mini_architecture, "paper", weights), recipe)

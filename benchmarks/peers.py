@@ -149,7 +149,6 @@ def _written(recipe: Mapping[str, object], task: Task) -> str:
 
 def _recipe(task: Task) -> dict[str, object]:
     """Return the recipe in MindCV's words, which are ours."""
-    half = [127.5] * 3
     return {
         "mode": 0,
         "distribute": False,
@@ -167,8 +166,8 @@ def _recipe(task: Task) -> dict[str, object]:
         "color_jitter": None,
         "interpolation": "bilinear",
         "crop_pct": 1.0,
-        "mean": half,
-        "std": half,
+        "mean": [127.5] * 3,
+        "std": [127.5] * 3,
         "model": MODEL,
         "num_classes": task.classes,
         "epoch_size": task.epochs,
@@ -288,30 +287,35 @@ def compare(
     entrants: Mapping[str, Callable[[Task], Run] | str],
     seeds: Sequence[int],
     epochs: int,
-    say: Callable[[str], None],
+    say: Callable[[str, list[Trained]], None],
 ) -> list[Trained]:
-    """Train everything that is asked for, one after another."""
-    found = []
+    """Train everything that is asked for, one after another, each seed with all trainers.
+
+    Args:
+        say: told of each training, with all that is known by then.
+    """
+    found = [
+        Trained(trainer, name, absent=train if isinstance(train, str) else "")
+        for name in data
+        for trainer, train in entrants.items()
+    ]
     with tempfile.TemporaryDirectory() as scratch:
-        for name in data:
-            folder = Path(scratch) / name
-            classes = DATA[name](folder)
-            for trainer, train in entrants.items():
-                trained = Trained(trainer, name)
-                found.append(trained)
-                if isinstance(train, str):
-                    trained.absent = train
+        classes = {name: DATA[name](Path(scratch) / name) for name in data}
+        for seed in seeds:
+            for place, trained in enumerate(found):
+                train = entrants[trained.trainer]
+                if trained.absent or isinstance(train, str):
                     continue
-                for seed in seeds:
-                    output = Path(scratch) / f"{name}-{len(found)}-{seed}"
-                    output.mkdir()
-                    try:
-                        trained.runs[seed] = train(Task(folder, classes, epochs, seed, output))
-                    except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
-                        trained.runs.clear()
-                        trained.absent = str(error)
-                        break
-                    say(f"{name}, {trainer}, seed {seed}: {trained.runs[seed].top1[-1]:.2f} %")
+                output = Path(scratch) / f"run-{place}-{seed}"
+                output.mkdir()
+                name = trained.data
+                try:
+                    trained.runs[seed] = train(Task(Path(scratch) / name, classes[name], epochs, seed, output))
+                except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+                    trained.runs.clear()
+                    trained.absent = str(error)
+                    continue
+                say(f"{name}, {trained.trainer}, seed {seed}: {trained.runs[seed].top1[-1]:.2f} %", found)
     return found
 
 
@@ -328,14 +332,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write every run")
     asked = parser.parse_args()
     entrants = trainers(asked.timm, asked.mindcv)
-    found = compare(
-        asked.data or list(DATA), entrants, range(asked.seeds), asked.epochs, lambda text: print(text, file=sys.stderr)
-    )
+
+    def keep(text: str, found: list[Trained]) -> None:
+        print(text, file=sys.stderr)
+        if asked.json is not None:
+            record: dict[str, Any] = {"machine": machine.description(), "trained": [asdict(each) for each in found]}
+            write_text(asked.json, json.dumps(record, indent=1) + "\n")
+
+    found = compare(asked.data or list(DATA), entrants, range(asked.seeds), asked.epochs, keep)
     print(f"{MODEL} at {SIDE} × {SIDE} pixels, {asked.epochs} epochs, {asked.seeds} seeds\n")
     print(table(found))
-    if asked.json is not None:
-        record: dict[str, Any] = {"machine": machine.description(), "trained": [asdict(each) for each in found]}
-        write_text(asked.json, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_a_trainer_that_is_not_there_is_named_and_one_that_breaks_does_not_end_t
     assert isinstance(there["timm's train.py"], str)
     assert isinstance(there["MindCV's train.py"], str), "an empty folder is not a checkout"
     entrants = {"broken": broken, "works": works, "absent": "--timm names a checkout"}
-    found = peers.compare(["shapes"], entrants, range(2), 3, lambda _: None)
+    found = peers.compare(["shapes"], entrants, range(2), 3, lambda *_: None)
     assert [each.absent for each in found] == ["exit code 1: out of luck", "", "--timm names a checkout"]
     shown = peers.table(found)
     assert "60.00, 61.00 | 60.50" in shown

@@ -115,7 +115,8 @@ def _requirements() -> dict[str, SpecifierSet]:
 
 def _metadata(key: str) -> str:
     try:
-        return str(metadata.metadata(_NAME).get(key) or "")
+        found = metadata.metadata(_NAME)
+        return str(found[key]) if key in found else ""
     except metadata.PackageNotFoundError:
         return ""
 

@@ -50,7 +50,7 @@ def exchange() -> dict[str, dict[str, Any]]:
         figures[f"sent_by_{workers}"] = {
             "what": f"bytes that {workers} workers send in a step, over those of a ring ({ring:,.0f})",
             "value": round(counted["sent_a_step"] / ring, 4),
-            "unit": "",
+            "unit": "×",
             "alone": counted["alone"],
         }
     return figures

@@ -35,6 +35,13 @@ def test_one_command_prints_the_table_and_the_same_again(tmp_path: Path) -> None
     assert printed("--epochs", "5").stdout == first.stdout
 
 
+def test_the_page_holds_what_the_command_prints() -> None:
+    page = (_CHECKOUT / "docs" / "scaling.md").read_text("utf-8")
+    rows = [line for line in printed().stdout.splitlines() if line.startswith("|")]
+    assert len(rows) > 30
+    assert [row for row in rows if row not in page] == []
+
+
 def test_the_cards_step_is_the_cards_where_nothing_disturbs() -> None:
     figures = cluster.changed(cluster.read_figures(cluster.FIGURES), ["jitter=0"])
     built = cluster.cluster_of(figures, "xcit_tiny_12_p16_224", 128)

@@ -52,7 +52,28 @@ def test_a_log_without_figures_gives_none_and_a_failure_is_one(dry_run: ModuleTy
     assert dry_run.read(tmp_path / "nothing") == {}
 
 
-@pytest.mark.slow
+SMALL = """
+import mindspore, numpy
+from mindspore import nn
+mindspore.set_context(mode=mindspore.GRAPH_MODE)
+network = nn.SequentialCell(nn.Dense(4, 4), nn.LayerNorm((4,)), nn.Dense(4, 3), nn.ReLU())
+network(mindspore.Tensor(numpy.ones((2, 4), numpy.float32))).asnumpy()
+"""
+
+
+def test_operators_are_counted_in_a_graph_that_mindspore_writes_here(dry_run: ModuleType, tmp_path: Path) -> None:
+    environment = {"MS_DEV_SAVE_GRAPHS": "1", "MS_DEV_SAVE_GRAPHS_PATH": str(tmp_path / "graphs"), "GLOG_v": "3"}
+    subprocess.run(
+        [sys.executable, "-c", SMALL], check=True, timeout=300, capture_output=True, env={**os.environ, **environment}
+    )
+    found = dry_run.read(tmp_path)
+    assert found["graphs"] >= 1
+    kinds = found["kinds"]
+    assert sum(kinds.get(kind, 0) for kind in ("MatMul", "Dense")) == 2
+    assert kinds["ReLU"] == 1
+
+
+@pytest.mark.campaign
 def test_a_recipe_is_compiled_and_its_graphs_are_read_as_mindspore_writes_them(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XCIT_HUB_NATIVE": "0", "GLOG_v": "3"}
     command = [sys.executable, str(SCRIPT), str(tmp_path), "--recipe", "cpu_smoke", "--cards", "1", "--device", "CPU"]

@@ -23,7 +23,10 @@ except ImportError:
     _no_init_parameters = nullcontext
 
 try:
-    from mindspore.common.api import _real_phase
+    try:
+        from mindspore.graph.api import _real_phase  # 2.9 and later, which warn of the other place
+    except ImportError:
+        from mindspore.common.api import _real_phase
     from mindspore.common.hook_handle import _hook_version
 except ImportError:
     _real_phase = _hook_version = None

@@ -83,9 +83,8 @@ def compile_level(recipe: Recipe) -> str:
 
     O2 is CANN's compiler, which only Ascend has.
     """
-    if recipe.mode != mindspore.GRAPH_MODE or (recipe.jit_level == "O2" and device_target() != "Ascend"):
-        return ""
-    return recipe.jit_level
+    elsewhere = recipe.jit_level == "O2" and device_target() != "Ascend"
+    return "" if elsewhere or recipe.mode != mindspore.GRAPH_MODE else recipe.jit_level
 
 
 def compile_at(cell: nn.Cell, recipe: Recipe) -> None:

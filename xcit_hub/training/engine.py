@@ -108,7 +108,12 @@ def train(
     if continued and progress.epochs_done == recipe.epoch_size and finished.is_file():
         return RunRecord.read(finished)  # as it was measured; there is nothing to add
     journal = Journal(folder, as_json=as_json, silent=worker.rank > 0, from_step=progress.epochs_done * batches.steps)
-    for note in [*begun.notes, *_notes(recipe, source, network, batches), *(scorer.notes if scorer else [])]:
+    for note in [
+        *begun.notes,
+        *_notes(recipe, source, network),
+        *_last_batch(recipe, batches),
+        *(scorer.notes if scorer else []),
+    ]:
         journal.say(note)
     run = _Run(recipe, folder, worker, batches, step, network.num_classes, progress, journal, scorer)
     with closing(run.results):  # the threads behind it end here, whatever happens
@@ -417,7 +422,7 @@ def _arrays(network: XCiT) -> dict[str, NDArray[Any]]:
     return {entry.name.removeprefix("ema."): entry.asnumpy() for entry in network.get_parameters()}
 
 
-def _notes(recipe: Recipe, source: ImageSource, network: XCiT, batches: TrainBatches) -> list[str]:
+def _notes(recipe: Recipe, source: ImageSource, network: XCiT) -> list[str]:
     notes = [f"{key} has no effect: {reason}" for key, reason in recipe.without_effect().items()]
     if len(source.classes) != network.num_classes:
         notes.append(f"the data set has {len(source.classes)} classes, the network {network.num_classes}")
@@ -432,9 +437,14 @@ def _notes(recipe: Recipe, source: ImageSource, network: XCiT, batches: TrainBat
         notes.append("the first step compiles its graph and takes longer")
         if recipe.jit_level and not device.compile_level(recipe):
             notes.append(f"jit_level: {recipe.jit_level} is Ascend's, the graph is compiled at MindSpore's own level")
-        if not recipe.drop_remainder and math.ceil(len(source.labels) / batches.worker.count) % recipe.batch_size:
-            notes.append("so does the last step of the first epoch: drop_remainder: False leaves it a smaller batch")
     return notes
+
+
+def _last_batch(recipe: Recipe, batches: TrainBatches) -> list[str]:
+    share = math.ceil(len(batches.source.labels) / batches.worker.count)
+    if recipe.mode != mindspore.GRAPH_MODE or recipe.drop_remainder or not share % recipe.batch_size:
+        return []
+    return ["the last step of the first epoch compiles, too: drop_remainder: False leaves it a smaller batch"]
 
 
 def _some(names: list[str]) -> str:

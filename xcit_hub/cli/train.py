@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 # Every key of a recipe is a flag; typer passes what it does not know on.
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="The recipe, a YAML file.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="The recipe: a YAML file, or one that is shipped, by its name.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a progress bar.")]
 Keys = Annotated[bool, typer.Option("--keys", help="List every key of a recipe with its default, and exit.")]
 
@@ -49,7 +51,7 @@ def train(
     as_json: AsJson = False,
     keys: Keys = False,
 ) -> None:
-    """Train a network as a recipe says. Every key of the recipe is a flag: --epoch_size 2 --lr 1e-4.
+    """Train a network as a recipe says. Every key is a flag: --epoch_size 2 --lr 1e-4, or --set epoch_size=2.
 
     Checkpoints, curves and run.json go to ckpt_save_dir.
 
@@ -58,6 +60,8 @@ def train(
         xcit-hub train --config configs/xcit/cpu_smoke.yaml --data_dir DIR
 
         xcit-hub train --config configs/xcit/xcit_tiny_12_p16_ascend.yaml --data_dir DIR --distribute False
+
+        xcit-hub train --config cpu_smoke --data_dir DIR --set opt=lion --set lr=1e-4
 
         xcit-hub train --config configs/xcit/cpu_smoke.yaml --data_dir DIR --resume
 

@@ -38,14 +38,17 @@ _ORDER = 1 << 41
 
 
 class TrainView(Protocol):
-    """How a photograph becomes ``shape`` (3, H, W): cut in any thread, then finished in its batch's memory."""
+    """How a photograph becomes ``shape``: cut in any thread, then finished in its batch's memory.
+
+    The shape is (3, H, W), or (views, 3, H, W) where an image has several views in its batch.
+    """
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
 
-    def cut(self, image: Image.Image, rng: Rng, /) -> Image.Image: ...  # noqa: D102
+    def cut(self, image: Image.Image, rng: Rng, /) -> Any: ...  # noqa: D102
 
-    def finish(self, image: Image.Image, rng: Rng, pixels: Images, /) -> None: ...  # noqa: D102
+    def finish(self, cut: Any, rng: Rng, pixels: Images, /) -> None: ...  # noqa: D102
 
 
 class EvalView(Protocol):
@@ -72,8 +75,8 @@ class Batch:
     """What one step trains on.
 
     Args:
-        images: (B, 3, H, W) float32.
-        targets: (B, classes) float32.
+        images: (B, 3, H, W) float32; (views · B, 3, H, W) where an image has several, all first views first.
+        targets: (B, classes) float32, or (views · B, classes).
         indices: (B,) positions in the source, of the images that were used.
         unreadable: (B,) positions of the images in whose place they were used, as they cannot be read; else -1.
     """
@@ -181,7 +184,15 @@ class TrainBatches:
         for step, (images, indices, unreadable) in enumerate(made):
             targets = dense_targets(self.source.labels[indices], self.classes, self.smoothing)
             rng = _rng(self.seed, epoch, _MIXING + step * self.worker.count + self.worker.rank)
-            yield *self.mixing(images, targets, rng), indices, unreadable
+            yield *self.mixing(*_view_by_view(images, targets), rng), indices, unreadable
+
+
+def _view_by_view(images: Images, targets: Targets) -> tuple[Images, Targets]:
+    """Lay the views of (B, views, 3, H, W) one after another: all first ones, all second ones, …"""
+    if images.ndim == 4:
+        return images, targets
+    views = images.shape[1]
+    return images.swapaxes(0, 1).reshape(-1, *images.shape[2:]), np.tile(targets, (views, 1))
 
 
 class _Views:

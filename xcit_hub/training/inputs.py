@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xcit_hub.data.augment import RandAugment, RandomErasing, TrainTransform
-from xcit_hub.data.batches import EvalBatches, TrainBatches, Worker
+from xcit_hub.data.augment import SplitTransform, TrainTransform
+from xcit_hub.data.batches import EvalBatches, TrainBatches, TrainView, Worker
+from xcit_hub.data.erasing import RandomErasing
 from xcit_hub.data.mixing import Mixing
+from xcit_hub.data.policy_notation import read_policy
 from xcit_hub.data.sources import ImageSource, name_classes, open_source, sample
 from xcit_hub.data.transforms import EvalTransform
 from xcit_hub.errors import InputError
@@ -28,7 +30,7 @@ def train_data(recipe: Recipe, worker: Worker) -> tuple[ImageSource, TrainBatche
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         mixing=Mixing(recipe.mixup, recipe.cutmix, recipe.cutmix_prob, recipe.switch_prob),
-        smoothing=recipe.label_smoothing,
+        smoothing=recipe.smoothing,
         shuffle=recipe.shuffle,
         repeats=recipe.aug_repeats,
         drop_remainder=recipe.drop_remainder,
@@ -37,24 +39,31 @@ def train_data(recipe: Recipe, worker: Worker) -> tuple[ImageSource, TrainBatche
     )
 
 
-def _train_view(recipe: Recipe) -> TrainTransform:
+def _train_view(recipe: Recipe) -> TrainView:
     seen = recipe.preprocessing
     erasing = RandomErasing(
-        recipe.re_prob, recipe.re_scale, recipe.re_ratio, recipe.re_value == "random", recipe.re_max_attempts
+        recipe.re_prob,
+        recipe.re_scale,
+        recipe.re_ratio,
+        recipe.filling,
+        recipe.re_max_attempts,
+        recipe.re_count,
+        mindspores=recipe.library == "mindcv",
     )
-    return TrainTransform(
+    view = TrainTransform(
         size=recipe.image_resize,
         scale=recipe.scale,
         ratio=recipe.ratio,
         hflip=recipe.hflip,
         vflip=recipe.vflip,
-        jitter=recipe.jitter,
-        policy=RandAugment.parse(recipe.auto_augment) if recipe.auto_augment else None,
+        jitter=recipe.jitter if recipe.jitters else (),
+        policy=read_policy(recipe.auto_augment, recipe.library) if recipe.auto_augment else None,
         interpolation=recipe.interpolation,
         mean=seen.mean,
         std=seen.std,
         erasing=erasing if recipe.re_prob else None,
     )
+    return SplitTransform(view, recipe.aug_splits) if recipe.aug_splits else view
 
 
 def eval_data(recipe: Recipe, worker: Worker) -> EvalBatches:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError
 from xcit_hub.run_record import SeenImages
+from xcit_hub.training.hyperparameters import OPTIMIZERS, Library, LossKind, Takes
 from xcit_hub.variants import DialectName, Preprocessing, architecture
 
 AmpLevel = Literal["O0", "O1", "O2", "O3"]
@@ -43,10 +44,6 @@ _MANY_EPOCHS = 100_000
 
 # Keys of MindCV's recipes that name machinery this library does not have: the only value each may take, and why.
 ONLY_VALUE: dict[str, tuple[Any, str]] = {
-    "opt": ("adamw", "XCiT is trained with AdamW"),
-    "aux_factor": (0.0, "XCiT has no auxiliary classifier"),
-    "reduction": ("mean", "the loss is the mean over the batch"),
-    "aug_splits": (0, "augmentation splits belong to AugMix, which is not implemented"),
     "dataset_download": (False, "data sets are not downloaded; point data_dir at one"),
     "amp_cast_list": (None, "each amp_level's own lists are used"),
     "enable_modelarts": (False, "the ModelArts copying step is not part of this library"),
@@ -95,18 +92,28 @@ class Recipe(BaseModel):
     ratio: tuple[float, float] = Field((0.75, 1.333), description="RandomResizedCrop: aspect ratio")
     hflip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     vflip: float = Field(0.0, ge=0, le=1, description="probability of a vertical flip")
-    color_jitter: float | tuple[float, float, float] | None = Field(
-        0.4, description="brightness, contrast, saturation, one number or three; unused with auto_augment"
+    color_jitter: float | tuple[float, float, float] | tuple[float, float, float, float] | None = Field(
+        0.4, description="brightness, contrast, saturation, and hue if four numbers; one is for the first three"
     )
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = Field(
         "bilinear", description="how training and evaluation resize"
     )
-    auto_augment: str | None = Field(None, description="RandAugment, e.g. randaug-m9-mstd0.5-inc1")
-    aug_splits: int = 0
+    auto_augment: str | None = Field(
+        None,
+        description="MindCV's randaug, autoaug, autoaugr, 3a, augmix, trivialaugwide; timm's rand, original, v0, …",
+    )
+    aug_splits: Literal[0, 2, 3, 4, 5] = Field(
+        0, description="views of an image in a batch, the first without auto_augment; JSD's are three; 0: one view"
+    )
     re_prob: float = Field(0.0, ge=0, le=1, description="probability of random erasing")
     re_scale: tuple[float, float] = Field((0.02, 0.33), description="random erasing: share of the area")
     re_ratio: tuple[float, float] = Field((0.3, 3.3), description="random erasing: aspect ratio")
-    re_value: Literal[0, "random"] = Field(0, description="0: the mean colour, random: noise for each pixel")
+    re_value: float | tuple[float, float, float] | Literal["const", "rand", "random", "pixel"] = Field(
+        0.0,
+        description="a number or three, of the normalised image, const: 0, the mean colour; rand: a random colour; "
+        "random, pixel: noise for each pixel",
+    )
+    re_count: int = Field(1, ge=1, le=100, description="random erasing: at most so many rectangles share the area")
     re_max_attempts: int = Field(10, ge=1, le=1000, description="random erasing: draws before an image is left whole")
     mean: tuple[float, ...] = Field(_IMAGENET_MEAN, description="of each channel, in 0…255")
     std: tuple[float, ...] = Field(_IMAGENET_STD, description="of each channel, in 0…255")
@@ -140,9 +147,11 @@ class Recipe(BaseModel):
     gradient_accumulation_steps: int = Field(1, ge=1, le=10_000, description="batches summed before an update")
 
     # Optimizer
-    opt: str = Field("adamw", description="the optimizer; MindCV's default is adam")
+    opt: str = Field("adamw", description="the optimizer, as library computes it; MindCV's default is adam")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, momentum and rmsprop")
-    weight_decay: float = Field(1e-6, ge=0, description="decoupled from the gradient in adamw")
+    betas: tuple[float, ...] | None = Field(None, description="of adam…, lamb, lion, adan; left out: its own")
+    alpha: float = Field(0.9, ge=0, lt=1, description="rmsprop: what the mean square keeps of itself")
+    weight_decay: float = Field(1e-6, ge=0, description="decoupled in adamw, lion, lamb, adan; else of the gradient")
     use_nesterov: bool = Field(False, description="Nesterov's form of momentum")
     filter_bias_and_bn: bool | None = Field(None, description="2022's name: true is norm_and_bias")
     weight_decay_filter: DecayFilter | None = Field(
@@ -162,27 +171,31 @@ class Recipe(BaseModel):
     # Schedule
     scheduler: Scheduler = Field("cosine_decay", description="how the learning rate changes after the warm-up")
     lr: float = Field(0.001, gt=0, description="highest learning rate, for the whole batch, not scaled")
-    min_lr: float = Field(1e-6, ge=0, description="where the cosine ends")
+    min_lr: float = Field(1e-6, ge=0, description="where the cosine, one_cycle, cyclic and timm's polynomial end")
     warmup_epochs: int = Field(3, ge=0, le=_MANY_EPOCHS, description="epochs from warmup_factor · lr to lr")
     warmup_factor: float = Field(0.0, ge=0, le=1, description="warm-up starts at this share of lr")
     decay_epochs: int = Field(100, ge=1, le=_MANY_EPOCHS, description="epochs from lr to min_lr, or of one step")
     decay_rate: float = Field(0.9, gt=0, le=10, description="factor of a step, or the polynomial's power")
     multi_step_decay_milestones: tuple[int, ...] = Field((30, 60, 90), description="epochs of multi_step_decay")
     lr_epoch_stair: bool = Field(False, description="change the learning rate at epochs only")
+    cycle_mul: float = Field(1.0, ge=1, le=10, description="how much longer each cosine is than the one before")
     num_cycles: int = Field(1, ge=1, le=_MANY_EPOCHS, description="cosines, or cycles of cyclic")
     cycle_decay: float = Field(1.0, gt=0, le=10, description="what each cosine's height is of the one before")
 
     # Loss
-    loss: Literal["CE", "BCE"] = Field("CE", description="cross-entropy, or binary cross-entropy")
+    loss: LossKind = Field("CE", description="(binary) cross-entropy, JSD of AugMix's views, asymmetric losses")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a target that all classes get")
-    aux_factor: float = 0.0
-    reduction: str = "mean"
+    aux_factor: float = Field(0.0, ge=0, description="no effect: XCiT has no auxiliary classifier")
+    reduction: Literal["mean", "sum"] = Field("mean", description="of the loss over the batch")
     eval_shuffle: bool = Field(False, description="no effect: every image counts once in any order")
 
     # ModelArts
     enable_modelarts: bool = False
 
     # xcit-hub
+    library: Library = Field(
+        "mindcv", description="whose optimizers, schedules, erasing and augmix are meant, where MindCV and timm differ"
+    )
     dialect: DialectName | None = Field(
         None, description="what the network computes: paper, or mindcv; left out: what the checkpoint says"
     )
@@ -257,23 +270,18 @@ class Recipe(BaseModel):
             raise ValueError("is of pixels in 0…255, as in MindCV's recipes: multiply timm's numbers by 255, mean too")
         return value
 
-    @field_validator("auto_augment")
-    @classmethod
-    def _policy(cls, value: str | None) -> str | None:
-        if value:
-            from xcit_hub.data.augment import RandAugment
-
-            try:
-                RandAugment.parse(value)
-            except InputError as error:
-                raise ValueError(f"{error.what.rstrip('.')}: {error.fix}".removesuffix(": None")) from None
-        return value
-
     @field_validator("color_jitter")
     @classmethod
     def _not_negative(cls, value: float | tuple[float, ...] | None) -> float | tuple[float, ...] | None:
         if value is not None and min(value if isinstance(value, tuple) else (value,)) < 0:
             raise ValueError("must not be negative")
+        return value
+
+    @field_validator("betas")
+    @classmethod
+    def _below_one(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and not all(0 < beta < 1 for beta in value):
+            raise ValueError("must lie between 0 and 1")
         return value
 
     @field_validator("drop_rate", "drop_path_rate", mode="after")
@@ -287,6 +295,19 @@ class Recipe(BaseModel):
             if getattr(self, key) != only:
                 raise ValueError(f"{key} can only be {only!r}: {reason}")
         architecture(self.model)
+        kinds = OPTIMIZERS[self.library]
+        if self.opt not in kinds:
+            raise ValueError(f"opt {self.opt[:60]!r} is not one of {self.library}'s optimizers {', '.join(kinds)}")
+        if self.betas is not None and len(self.betas) != len(self.takes.betas) > 0:
+            raise ValueError(f"betas of {self.opt} are {len(self.takes.betas)} numbers, not {len(self.betas)}")
+        if self.auto_augment:
+            from xcit_hub.data.policy_notation import read_policy
+
+            try:
+                read_policy(self.auto_augment, self.library)
+            except InputError as error:
+                said = f"auto_augment {self.auto_augment!r}: {error.what.rstrip('.')}: {error.fix}"
+                raise ValueError(said.removesuffix(": None").rstrip(".")) from None
         if len(self.mean) != self.in_channels or len(self.std) != self.in_channels:
             raise ValueError(f"mean and std need {self.in_channels} numbers")
         if min(self.std) <= 0:
@@ -298,15 +319,37 @@ class Recipe(BaseModel):
 
     @property
     def decay_filter(self) -> DecayFilter:
-        """Which parameters weight decay leaves out, by either of MindCV's two keys; the default is that of its 0.5."""
+        """Which parameters weight decay leaves out, by either of MindCV's two keys; the default is the library's."""
         if self.weight_decay_filter is not None:
             return self.weight_decay_filter
+        if self.filter_bias_and_bn is None and self.library == "timm":
+            return "timm"
         return "norm_and_bias" if self.filter_bias_and_bn else "disable"
 
     @property
     def epsilon(self) -> float:
-        """What is added to the root of the second moment."""
-        return 1e-8 if self.eps is None else self.eps
+        """What keeps the optimizer from dividing by 0; it says where it is added."""
+        return self.takes.eps if self.eps is None else self.eps
+
+    @property
+    def takes(self) -> Takes:
+        """What the optimizer takes."""
+        return OPTIMIZERS[self.library][self.opt]
+
+    @property
+    def optimizer_betas(self) -> tuple[float, ...]:
+        """What the optimizer's means keep of themselves (MindCV's adan: take of the new)."""
+        return self.takes.betas if self.betas is None else self.betas
+
+    @property
+    def smoothing(self) -> float:
+        """Share of a target that all classes get; MindCV gives none to the multi-label asymmetric loss."""
+        return 0.0 if self.loss == "ASL_MULTI_LABEL" else self.label_smoothing
+
+    @property
+    def views(self) -> int:
+        """Views of an image in a batch."""
+        return self.aug_splits or 1
 
     @property
     def dynamic_scaling(self) -> bool:
@@ -328,12 +371,37 @@ class Recipe(BaseModel):
         return self.dynamic_scaling or bool(self.drop_overflow_update)
 
     @property
-    def jitter(self) -> tuple[float, float, float]:
-        """Strength of the change of brightness, contrast and saturation."""
+    def jitter(self) -> tuple[float, ...]:
+        """Strength of the change of brightness, contrast and saturation, and of hue if there are four."""
         if isinstance(self.color_jitter, tuple):
             return self.color_jitter
-        strength = self.color_jitter or 0.0
-        return strength, strength, strength
+        return (self.color_jitter or 0.0,) * 3
+
+    @property
+    def filling(self) -> float | tuple[float, ...] | Literal["color", "pixel"]:
+        """What random erasing fills with: a number, one for each channel, or noise."""
+        words: dict[Any, Any] = {"const": 0.0, "rand": "color", "random": "pixel", "pixel": "pixel"}
+        return words.get(self.re_value, self.re_value)
+
+    @property
+    def jitters(self) -> bool:
+        """Whether colours are jittered: beside auto_augment only in timm's 3-Augment."""
+        return not self.auto_augment or (self.library == "timm" and "3a" in self.auto_augment)
+
+    @property
+    def undecayed(self) -> bool:
+        """Whether weight decay does nothing, whatever it is: MindCV's adan overwrites that of parameter groups."""
+        return self.library == "mindcv" and self.opt == "adan" and self.decay_filter != "auto"
+
+    @property
+    def repeats_cycles(self) -> bool:
+        """Whether the schedule may begin anew: the cosines, and timm's polynomial."""
+        return self.scheduler in _COSINES or (self.library == "timm" and self.scheduler == "polynomial_decay")
+
+    @property
+    def ends_at_min_lr(self) -> bool:
+        """Whether the schedule goes down to ``min_lr``."""
+        return self.repeats_cycles or self.scheduler in ("one_cycle", "cyclic")
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -413,27 +481,75 @@ _CONTRADICTIONS: Sequence[tuple[Callable[[Recipe], bool], str]] = (
         lambda r: r.lr_epoch_lag > 0 and not r.lr_epoch_stair,
         "lr_epoch_lag counts epochs: set lr_epoch_stair",
     ),
+    (
+        lambda r: r.library == "mindcv" and r.cycle_mul != 1,
+        "cycle_mul is timm's: set library to timm, or leave it out",
+    ),
+    (
+        lambda r: r.library == "timm" and r.scheduler in ("exponential_decay", "one_cycle", "cyclic"),
+        "scheduler exponential_decay, one_cycle and cyclic are MindCV's: timm has none of them",
+    ),
+    (
+        lambda r: r.aug_splits > 0 and not r.auto_augment,
+        "aug_splits needs auto_augment: the views of an image would be the same",
+    ),
+    (
+        lambda r: r.aug_splits > 0 and bool(r.mixup or r.cutmix),
+        "aug_splits and mixup or CutMix cannot be together: an image's views would be mixed with others'",
+    ),
+    (
+        lambda r: r.library == "mindcv" and r.aug_splits not in (0, 3),
+        "aug_splits of MindCV's recipes is 0 or 3",
+    ),
+    (
+        lambda r: r.loss == "JSD" and not r.aug_splits,
+        "loss JSD compares an image's views: set aug_splits to 3",
+    ),
+    (
+        lambda r: r.loss == "ASL_SINGLE_LABEL" and bool(r.mixup or r.cutmix),
+        "loss asl_single_label takes one class an image: set mixup and cutmix to 0",
+    ),
+    (
+        lambda r: r.loss == "ASL_MULTI_LABEL" and r.library == "timm",
+        "loss asl_multi_label is MindCV's, a sum over the batch: set library to mindcv",
+    ),
+    (
+        lambda r: r.library == "mindcv" and r.opt == "adan" and r.layer_decay is not None,
+        "layer_decay cannot be with MindCV's adan, which takes one rate for all",
+    ),
+    (
+        lambda r: len(r.jitter) == 4 and r.jitter[3] > 0.5,
+        "color_jitter turns the hue by at most 0.5",
+    ),
 )  # fmt: skip
 
 # Keys that change nothing: which, when, and why. A run says those that its recipe set.
 _WITHOUT_EFFECT: Sequence[tuple[Sequence[str], Callable[[Recipe], bool], str]] = (
     (["eval_shuffle"], lambda _: True, "every image counts once in any order"),
-    (["color_jitter"], lambda r: bool(r.auto_augment), "not applied beside auto_augment, as in timm and MindCV"),
-    (["re_scale", "re_ratio", "re_value", "re_max_attempts"], lambda r: not r.re_prob, "re_prob is 0"),
+    (["aux_factor"], lambda _: True, "XCiT has no auxiliary classifier"),
+    (["color_jitter"], lambda r: not r.jitters, "not applied beside auto_augment, as in timm and MindCV"),
+    (["re_scale", "re_ratio", "re_value", "re_count", "re_max_attempts"], lambda r: not r.re_prob, "re_prob is 0"),
     (["cutmix_prob"], lambda r: not (r.mixup or r.cutmix), "mixup and cutmix are off"),
     (["switch_prob"], lambda r: not (r.mixup and r.cutmix), "mixup and cutmix are not both on"),
     (["ema_decay", "ema_warmup"], lambda r: not r.ema, "ema is off"),
     (["clip_value"], lambda r: not r.clip_grad, "clip_grad is off"),
     (["keep_checkpoint_max"], lambda r: r.ckpt_save_policy is None, "ckpt_save_policy null keeps all"),
     (["val_interval"], lambda r: not r.val_while_train, "val_while_train is off"),
-    (["momentum", "use_nesterov"], lambda r: r.opt == "adamw", "AdamW's betas are 0.9 and 0.999"),
+    (["momentum"], lambda r: "momentum" not in r.takes.keys, "opt takes betas, or none"),
+    (["use_nesterov"], lambda r: "use_nesterov" not in r.takes.keys, "opt does not ask for it"),
+    (["alpha"], lambda r: "alpha" not in r.takes.keys, "of rmsprop"),
+    (["betas"], lambda r: not r.takes.betas, "opt takes none"),
+    (["eps"], lambda r: not r.takes.eps, "opt takes none"),
+    (["weight_decay"], lambda r: r.undecayed, "MindCV's adan decays with weight_decay_filter auto alone"),
+    (["reduction"], lambda r: r.loss.startswith("ASL"), "MindCV's asymmetric losses have their own"),
+    (["label_smoothing"], lambda r: r.loss == "ASL_MULTI_LABEL", "not of asl_multi_label, as in MindCV"),
     (["loss_scale"], lambda r: r.loss_scale_type == "auto", "loss_scale_type auto takes MindSpore's"),
-    (["min_lr"], lambda r: r.scheduler in (*_STEPWISE, "constant"), "only the cosines, one_cycle and cyclic use it"),
-    (["decay_epochs"], lambda r: r.scheduler not in (*_COSINES, "step_decay"), "of cosine_decay and step_decay"),
+    (["min_lr"], lambda r: not r.ends_at_min_lr, "only the cosines, one_cycle, cyclic and timm's polynomial use it"),
+    (["decay_epochs"], lambda r: not (r.repeats_cycles or r.scheduler == "step_decay"), "of cosine and step_decay"),
     (["decay_rate"], lambda r: r.scheduler not in _STEPWISE, "of the schedules that decay by a rate"),
     (["multi_step_decay_milestones"], lambda r: r.scheduler != "multi_step_decay", "of multi_step_decay"),
-    (["num_cycles"], lambda r: r.scheduler not in (*_COSINES, "cyclic"), "of cosine_decay and cyclic"),
-    (["cycle_decay"], lambda r: r.scheduler not in _COSINES or r.num_cycles == 1, "of several cosines"),
+    (["num_cycles"], lambda r: not (r.repeats_cycles or r.scheduler == "cyclic"), "of cosine_decay and cyclic"),
+    (["cycle_decay", "cycle_mul"], lambda r: not r.repeats_cycles or r.num_cycles == 1, "of several cosines"),
     (["warmup_factor", "warmup_prefix"], lambda r: not r.warmup_epochs, "warmup_epochs is 0"),
     (["jit_level"], lambda r: r.mode == 1, "PyNative mode compiles nothing"),
     (["distillation_alpha"], lambda r: r.distillation_type == "none", "distillation_type is none"),
@@ -447,6 +563,17 @@ def kind_of(key: str) -> Literal["switch", "text", "number", "other"]:
     kinds = {_kind(part) for part in _parts(annotation)} - {"nothing"}
     found = kinds.pop() if len(kinds) == 1 else "other"
     return found if found in ("switch", "text", "number") else "other"  # type: ignore[return-value]
+
+
+def words_of(key: str) -> list[str]:
+    """Return the words that a key takes, where it takes certain ones only."""
+    return [word for word in _literals(_annotation(key)) if isinstance(word, str)]
+
+
+def _literals(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [word for entry in get_args(annotation) for word in _literals(entry)]
 
 
 def _annotation(key: str) -> Any:

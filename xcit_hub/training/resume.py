@@ -24,6 +24,7 @@ from xcit_hub.training.recipe import Recipe
 STATE = "resume.safetensors"
 _FORMAT = "2"  # 1: xcit-hub 0.1.0
 _LISTED = 5
+_POSITIVE = ("adam_v.", "mean_square.", "adan_n.")  # what optimizers keep of squares
 _SHOWN = 80  # characters of a value in a message
 
 # What a continued run may change: places, speed, what is reported. Everything else would make it another run.
@@ -270,7 +271,7 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], like: Mapping[str, NDArray
             )
         if not np.isfinite(array).all():
             raise _damaged(f"{name} is not finite", path)
-        positive = name.startswith("adam_v.") or name.endswith(".moving_variance") or not array.ndim
+        positive = name.startswith(_POSITIVE) or name.endswith(".moving_variance") or not array.ndim
         if positive and (array < 0).any():
             raise _damaged(f"{name} is negative", path)
 

@@ -18,7 +18,7 @@ from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import recomputes
 from xcit_hub.training.device import compile_at
 from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
-from xcit_hub.training.optimizer import AdamW, parameter_settings
+from xcit_hub.training.optimizers import Optimizer, create_optimizer, parameter_settings
 from xcit_hub.training.randomness import seed_dropout
 from xcit_hub.training.recipe import Recipe
 
@@ -106,7 +106,7 @@ class _Backward(nn.Cell):
 class _Update(nn.Cell):
     """From scaled gradients to new weights, a new loss scale and a new moving average."""
 
-    def __init__(self, network: XCiT, optimizer: AdamW, recipe: Recipe, ema: XCiT | None, workers: int) -> None:
+    def __init__(self, network: XCiT, optimizer: Optimizer, recipe: Recipe, ema: XCiT | None, workers: int) -> None:
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
         self.reduce = (
@@ -257,12 +257,12 @@ class TrainStep:
                 parameter.name = f"teacher.{parameter.name}"
                 parameter.requires_grad = False
             teacher.set_train(False)
-        loss: nn.Cell = SoftTargetLoss(recipe.loss)
+        loss: nn.Cell = SoftTargetLoss(recipe.loss, recipe.reduction, recipe.views)
         if teacher is not None and recipe.distillation_type != "none":
             loss = DistillationLoss(loss, recipe.distillation_type, recipe.distillation_alpha, recipe.distillation_tau)
-        self.optimizer = AdamW(
+        self.optimizer = create_optimizer(
             [replace(settings[members(entry)[0]], parameter=entry) for entry in self._trained.trainable_params()],
-            recipe.epsilon,
+            recipe,
         )
         backward = _Backward(self._trained, loss, self.optimizer.weights, teacher, self.accumulation)
         self._update = _Update(self._trained, self.optimizer, recipe, self._averaged, worker.count)
@@ -343,9 +343,7 @@ class TrainStep:
     def _state(self) -> list[Parameter]:
         return [
             *self._weights(),
-            *self.optimizer.adam_m,
-            *self.optimizer.adam_v,
-            self.optimizer.updates,
+            *self.optimizer.kept(),
             self._update.scale,
             self._update.quiet_steps,
             *([self._position, *self._sums] if self._sums else []),

@@ -23,7 +23,7 @@ from xcit_hub.models import create_model, functions, load_weights
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.parity.networks import LAYOUTS, compare, random_images, random_weights, torch_network
 from xcit_hub.parity.rule import GRADIENT_FLOOR, Check, Distance, Reference
-from xcit_hub.training import device, engine, step
+from xcit_hub.training import device, engine, scorer, step
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.step import TrainStep
@@ -223,7 +223,7 @@ def run(mini_architecture: str, tmp_path: Path, monkeypatch) -> Callable[..., An
         return build
 
     monkeypatch.setattr(engine, "TrainStep", kept(engine.TrainStep))
-    monkeypatch.setattr(engine, "evaluation_network", kept(engine.evaluation_network))
+    monkeypatch.setattr(scorer, "evaluation_network", kept(scorer.evaluation_network))
 
     def train(folder: str = "run", **settings: Any) -> SimpleNamespace:
         built.clear()
@@ -292,8 +292,8 @@ def test_nothing_is_read_while_the_queue_is_being_emptied_and_it_is_stopped_at_t
     done = run(log_interval=3, batch_size=2)
     steps = "".join({"step": "s", "read": "r", "stop": "x", "release": "y"}[event] for event in queue.events)
     groups = [part for part in "".join(steps).replace("x", "").replace("y", "").split("r") if part]
-    # 10 steps an epoch: one that compiles, then three and three and three.
-    assert groups == ["s", "sss", "sss", "sss"] * 2
+    # 10 steps an epoch: one that compiles; then figures are read after the third, the sixth, the ninth and the last.
+    assert groups == ["s", "ss", "sss", "sss", "s"] * 2
     assert steps.count("xy") == 1
     assert steps.index("xy") > steps.rindex("s")
     assert queue.level == ""

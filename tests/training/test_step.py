@@ -170,6 +170,32 @@ def test_the_average_forgets_its_beginning_as_mindcvs_and_timms_do(mini_architec
         np.testing.assert_allclose(left, share, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.usefixtures("pynative")
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_forgets_its_beginning_as_timms_newest_does(mini_architecture: str, warmup: bool) -> None:
+    """ModelEmaV3 as timm's train.py calls it: with the number of the update, and --model-ema-warmup or without."""
+    from timm.utils import ModelEmaV3
+    from torch import nn
+
+    network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    average = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    recipe = recipe_of(
+        mini_architecture, ema=True, ema_decay=0.4, ema_form="timm_warmup" if warmup else "timm", freeze_bn=True
+    )
+    step = TrainStep(network, recipe, ema=average)
+    theirs = ModelEmaV3(nn.Linear(1, 1), decay=0.4, use_warmup=warmup)
+    for updates in (1, 2, 3):
+        for parameter in average.get_parameters():
+            parameter.set_data(parameter + 1.0)
+        before = arrays_of(step.ema)["ema.head.bias"]
+        train(step, batches(1, 2), rate=0.0)
+        weights = arrays_of(step.network)["head.bias"]
+        kept = theirs.get_decay(updates)
+        expected = before * kept + weights * (1 - kept)
+        np.testing.assert_allclose(arrays_of(step.ema)["ema.head.bias"], expected, rtol=1e-5, atol=1e-6)
+        assert kept == (0.0, 1 - 2 ** (-2 / 3) if warmup else 0.4, 0.4)[updates - 1]
+
+
 def test_what_the_average_keeps_of_its_beginning() -> None:
     """The shares that were measured in MindCV after 20, 200 and 2,000 updates, and of a constant decay."""
     updates = np.arange(1, 2001)

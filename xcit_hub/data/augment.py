@@ -79,7 +79,7 @@ class TrainTransform:
     """An image becomes a training view: crop, flip, colours, normalise, erase, in timm's order.
 
     Args:
-        size: side of the view in pixels.
+        size: side of the view in pixels; its height where ``width`` says another.
         scale, ratio: of RandomResizedCrop.
         hflip, vflip: probabilities.
         jitter: colour jitter's strengths, after the policy; all 0: none.
@@ -87,6 +87,7 @@ class TrainTransform:
         interpolation: a key of :data:`RESAMPLING`.
         mean, std: of each channel, in 0…1.
         erasing: random erasing, or None.
+        channels: of the images.
     """
 
     size: int
@@ -100,20 +101,22 @@ class TrainTransform:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     erasing: RandomErasing | None
+    width: int | None = None
+    channels: int = 3
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Return the view's shape, (3, size, size)."""
-        return 3, self.size, self.size
+        """Return the view's shape, (C, height, width)."""
+        return self.channels, self.size, self.width or self.size
 
     def cut(self, image: Image.Image, rng: Rng) -> Augmented:
-        """Take an RGB image up to its colours, size × size."""
+        """Take an image up to its colours, and to the view's size."""
         return self.colored(self.placed(image, rng), rng)
 
     def placed(self, image: Image.Image, rng: Rng) -> Image.Image:
-        """Crop, resize and flip an RGB image."""
+        """Crop, resize and flip an image."""
         box = crop_box(image.size, self.scale, self.ratio, rng)
-        image = image.crop(box).resize((self.size, self.size), RESAMPLING[self.interpolation])
+        image = image.crop(box).resize(self.shape[:0:-1], RESAMPLING[self.interpolation])
         if rng.random() < self.hflip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if rng.random() < self.vflip:
@@ -131,7 +134,7 @@ class TrainTransform:
         return changed
 
     def finish(self, image: Augmented, rng: Rng, pixels: NDArray[np.float32]) -> None:
-        """Write what was cut into ``pixels`` (3, size, size) float32, normalised and erased."""
+        """Write what was cut into ``pixels`` (C, H, W) float32, normalised and erased."""
         if isinstance(image, Image.Image):
             normalize(image, self.mean, self.std, pixels)
         else:

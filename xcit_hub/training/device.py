@@ -6,7 +6,6 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import islice
 from typing import TypeVar
 
 import mindspore
@@ -178,22 +177,31 @@ def fed(
         stop_queue(stream.dataset)
 
 
-def read_together(recipe: Recipe) -> int:
-    """Return how many steps are computed before the host reads of any: a read stops what feeds the device's queue."""
-    return recipe.log_interval if recipe.dataset_sink_mode and has_queue() else 1
+def reads_after(recipe: Recipe, step: int) -> bool:
+    """Tell whether the host reads figures after a step of an epoch, counted from 1: a read holds up a device's queue."""
+    queued = recipe.dataset_sink_mode and has_queue()
+    saved = recipe.recovery_interval and not step % recipe.recovery_interval
+    return not queued or bool(saved) or not step % recipe.log_interval
 
 
-def in_groups(results: Iterator[_Result], count: int) -> Iterator[tuple[_Result, bool]]:
+def in_groups(results: Iterator[_Result], ends: Callable[[int], bool]) -> Iterator[tuple[_Result, bool]]:
     """Yield what ``results`` yields, and whether it is the last of its group: a group is computed, then handed out.
 
     Args:
-        count: results of a group. The first one is a group of its own: it compiles.
+        ends: whether a group ends with the so-manieth result, counted from 1. The first one is a group of its own: it
+            compiles.
     """
-    size = 1
-    while group := list(islice(results, size)):
-        for place, result in enumerate(group, 1):
-            yield result, place == len(group)
-        size = count
+    group: list[_Result] = []
+    for place, result in enumerate(results, 1):
+        group.append(result)
+        if place == 1 or ends(place):
+            yield from _marked(group)
+            group = []
+    yield from _marked(group)
+
+
+def _marked(group: list[_Result]) -> Iterator[tuple[_Result, bool]]:
+    return ((result, place == len(group)) for place, result in enumerate(group, 1))
 
 
 def mean(values: NDArray[np.float32], worker: Worker) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ from xcit_hub.training.recipe import Recipe, kind_of, words_of
 _LARGEST_FILE = 1 << 16
 _LONGEST_FLAG = 4096
 _DEEPEST = 3  # key, list, entry
+_WORDS = re.compile(r"[\w.*?/-][\w.*?/\[\]!-]*(?:,[\w.*?/\[\]!-]+)*")  # also what begins an alias in YAML
 _SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -72,7 +73,14 @@ def load_recipe(
                 where=path,
                 fix=f"Set library to timm{f', or write {ours}' if ours else ''}.",
             )
-    return _build(said, where=path)
+    recipe = _build(said, where=path)
+    if recipe.teacher_is_function and "teacher" not in layers[2] and "teacher" in layers[1]:
+        raise InputError(
+            f"A recipe file may not name code to run: its teacher is {_shown(recipe.teacher)}.",
+            where=path,
+            fix="If you know what it does, say it yourself: --teacher MODULE:FUNCTION.",
+        )
+    return recipe
 
 
 def parse_flags(words: Sequence[str]) -> dict[str, Any]:
@@ -100,7 +108,7 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
         if not equals:
             if left and not left[0].startswith("--"):
                 text = left.pop(0)
-            elif _kind(key) == "switch":
+            elif _kind(key) in ("switch", "switch or text"):
                 text = "true"
             else:
                 raise InputError(f"--{key} lacks its value.", fix=f"Write --{key} VALUE.")
@@ -120,8 +128,10 @@ def _assigned(word: str, left: list[str]) -> str:
 def _flag(key: str, text: str) -> Any:
     if len(text) > _LONGEST_FLAG:
         raise InputError(f"The value of --{key} has more than {_LONGEST_FLAG} characters.")
-    if _kind(key) == "text" and Recipe.model_fields[_own(key)].annotation != tuple[str, ...]:
+    if _kind(key) in ("text", "switch or text") and not _is_list(key):
         return None if text in ("null", "None", "~") and _may_be_null(key) else text
+    if _is_list(key) and _WORDS.fullmatch(text):
+        return text.split(",") if "," in text else text
     try:
         node = _node(text)
     except yaml.YAMLError:
@@ -135,6 +145,11 @@ def _own(key: str) -> str:
 
 def _kind(key: str) -> str:
     return kind_of(_own(key)) if _own(key) in Recipe.model_fields else "other"
+
+
+def _is_list(key: str) -> bool:
+    field = Recipe.model_fields.get(_own(key))
+    return field is not None and field.annotation == tuple[str, ...]
 
 
 def _may_be_null(key: str) -> bool:
@@ -204,7 +219,11 @@ def _node(text: str) -> yaml.Node | None:
 
 
 def _value(key: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.ScalarNode) and _kind(key) == "text" and node.tag != "tag:yaml.org,2002:null":
+    if (
+        isinstance(node, yaml.ScalarNode)
+        and _kind(key) in ("text", "switch or text")
+        and node.tag != "tag:yaml.org,2002:null"
+    ):
         return node.value  # a folder may be called 2024, or off
     value = _Loader("").construct_object(node, deep=True)
     return str(value) if isinstance(value, bytes) else value

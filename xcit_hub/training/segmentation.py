@@ -89,6 +89,8 @@ def train(
         )
     if pairs.unreadable:
         raise InputError(f"These cannot be read: {'; '.join(pairs.unreadable[:20])}.", fix="Remove them.")
+    if preprocessing.size[0] != preprocessing.size[1]:
+        raise InputError("A segmenter is trained on square views.", where="image_resize", fix="Give one number.")
     views = Views(preprocessing, preprocessing.image_size, recipe.scale, recipe.hflip, recipe.seed)
     rates = learning_rates(recipe, steps)
     mindspore.set_seed(recipe.seed)

@@ -178,7 +178,7 @@ def fed(
 
 
 def reads_after(recipe: Recipe, step: int) -> bool:
-    """Tell whether the host reads figures after a step of an epoch, counted from 1: a read holds up a device's queue."""
+    """Tell whether the host reads figures after a step of an epoch, counted from 1: a read holds up the queue."""
     queued = recipe.dataset_sink_mode and has_queue()
     saved = recipe.recovery_interval and not step % recipe.recovery_interval
     return not queued or bool(saved) or not step % recipe.log_interval

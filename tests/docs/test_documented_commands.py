@@ -27,6 +27,7 @@ _BENCHMARK = "takes minutes to hours of a quiet machine; tests/benchmarks runs e
 _SERVER = "runs until it is stopped; tests/serve starts it and sends images"
 _SCENES = "needs ADE20K, or takes minutes on photographs; tests/dense runs the same commands on small images"
 _RAY = "needs a Ray cluster; tests/test_ray_engine.py starts one"
+_ACCEPTANCE = "takes minutes; tests/doctor runs it for `make campaigns`"
 _INSTALL = "installs from a package index; .ci/run installs what the wheel and pyproject.toml ask for"
 
 NOT_RUN = {
@@ -74,6 +75,10 @@ NOT_RUN = {
     "--data_dir DIR": _LAUNCHER,
     "msrun --bind_core=True --worker_num 8 --local_worker_num 8 python train.py --config recipe.yaml --data_dir images "
     "--ckpt_path tiny.ckpt": _LAUNCHER,
+    "xcit-hub train --config xcit_tiny_12_p16_ascend --data_dir /path/to/imagenet --distribute False": _IMAGENET,
+    "msrun --bind_core=True --worker_num 8 --local_worker_num 8 --join True python -m xcit_hub train "
+    "--config xcit_tiny_12_p16_ascend --data_dir /path/to/imagenet": _LAUNCHER,
+    "xcit-hub doctor --device CPU --accept acceptance.json": _ACCEPTANCE,
     "python examples/gallery/run.py 1_load_and_look": "writes into the checkout; tests/docs/test_gallery.py runs it",
     "python -m benchmarks inference xcit_tiny_12_p16_224 --batch 1 --batch 16": _BENCHMARK,
     "python -m benchmarks inference xcit_tiny_12_p16_224 --batch 1 --batch 16 --rounds 5": _BENCHMARK,
@@ -81,6 +86,7 @@ NOT_RUN = {
     "python -m benchmarks scaling xcit_nano_12_p16_224 --size 224 --size 896 --size 4000x6000": _BENCHMARK,
     "python -m benchmarks page inference training": _BENCHMARK,
     "python -m benchmarks compare OLD_WHEEL NEW_WHEEL": _BENCHMARK,
+    "python -m benchmarks.cluster --measure": _BENCHMARK,
 }
 """What no test types as it stands there, and why."""
 

@@ -58,6 +58,7 @@ from xcit_hub.training.sync_batch_norm import synchronise
 from xcit_hub.training.teachers import find as find_teacher
 
 RUN = "run.json"
+_Outcome = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # loss, norm, applied, indices, unreadable
 
 
 def train(
@@ -196,17 +197,34 @@ class _Run:
         stream = self.batches.epochs(
             self.progress.epochs_done, self.recipe.epoch_size, self.rates.tolist(), taken=self.progress.part.steps
         )
-        self.results = device.fed(self._train, stream, sink=self.recipe.dataset_sink_mode)
+        self.results = device.fed(
+            self._train,
+            stream,
+            sink=self.recipe.dataset_sink_mode,
+            graph=self._in_graph(),
+            jit_level=device.compile_level(self.recipe),
+        )
 
     @property
     def configuration(self) -> dict[str, Any]:
         """Every key of the recipe with the value that is used."""
         return {**self.recipe.model_dump(mode="json"), "lr": self.lr}
 
-    def _train(
-        self, images: Tensor, targets: Tensor, indices: Tensor, unreadable: Tensor, rate: Tensor
-    ) -> tuple[StepResult, Tensor, Tensor]:
-        return self.step(images, targets, rate), indices, unreadable
+    def _train(self, images: Tensor, targets: Tensor, indices: Tensor, unreadable: Tensor, rate: Tensor) -> _Outcome:
+        result = self.step(images, targets, rate)
+        return result.loss, result.norm, result.applied, indices, unreadable
+
+    def _in_graph(self) -> Callable[..., _Outcome] | None:
+        """The same as a function that one graph can hold; None where a step is more than a graph."""
+        step = self.step.in_graph
+        if step is None or self.recipe.mode != mindspore.GRAPH_MODE:
+            return None
+
+        def train(images: Tensor, targets: Tensor, indices: Tensor, unreadable: Tensor, rate: Tensor) -> _Outcome:
+            loss, norm, applied = step(images, targets, rate)
+            return loss, norm, applied, indices, unreadable
+
+        return train
 
     def epoch(self) -> None:
         """Train one epoch, or what is left of it, evaluate it, and put its files on the disk."""
@@ -216,12 +234,17 @@ class _Run:
         loss_sum = done.loss
         title = f"epoch {epoch + 1}/{self.recipe.epoch_size}"
         started = time.perf_counter()
-        left = self.journal.bar(islice(self.results, steps - done.steps), steps - done.steps, title)
-        for taken, (result, indices, unreadable) in enumerate(left, done.steps + 1):
+        grouped = device.in_groups(
+            islice(self.results, steps - done.steps), lambda place: device.reads_after(self.recipe, done.steps + place)
+        )
+        left = self.journal.bar(grouped, steps - done.steps, title)
+        for taken, (outcome, complete) in enumerate(left, done.steps + 1):
+            *figures, indices, unreadable = outcome
+            result = StepResult(*figures)
             number = epoch * steps + taken - 1
             loss = self._checked(result, indices, epoch, number)
             now = time.perf_counter()
-            self.clock.step(now - started)
+            self.clock.step(now - started, complete=complete)
             started = now
             loss_sum += loss
             self.unreadable.add(unreadable.asnumpy())
@@ -370,7 +393,7 @@ class _Run:
             batch_size=recipe.batch_size,
             image_size=recipe.input_size,
             mode="graph" if graph else "pynative",
-            jit_level=(recipe.jit_level or None) if graph else None,
+            jit_level=device.compile_level(recipe) or None,
             graph_compile_seconds=progress.first_step if graph else None,
             ms_per_step=None if per_step is None else round(1000 * per_step, 3),
             images_per_second=None if per_step is None else round(self.images_a_step / per_step, 3),

@@ -27,16 +27,27 @@ class Clock:
         self._progress = progress
         self._taken = 0
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._open: list[float] = []
 
-    def step(self, seconds: float) -> None:
-        """Take note of one step."""
-        self._taken += 1
-        self._recent.append(seconds)
-        if self._progress.first_step is None:
-            self._progress.first_step = round(seconds, 3)
-        if self._taken > _WARM_UP_STEPS:
-            self._progress.timed_steps += 1
-            self._progress.timed_seconds += seconds
+    def step(self, seconds: float, *, complete: bool = True) -> None:
+        """Take note of one step.
+
+        Args:
+            complete: whether it is the last of those that were computed together, whose seconds are shared out then.
+        """
+        self._open.append(seconds)
+        if not complete:
+            return
+        each, count = sum(self._open) / len(self._open), len(self._open)
+        self._open.clear()
+        for _ in range(count):
+            self._taken += 1
+            self._recent.append(each)
+            if self._progress.first_step is None:
+                self._progress.first_step = round(each, 3)
+            if self._taken > _WARM_UP_STEPS:
+                self._progress.timed_steps += 1
+                self._progress.timed_seconds += each
 
     def rate(self, images: int) -> float:
         """Return images a second over the last steps, of ``images`` each."""

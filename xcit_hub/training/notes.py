@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import mindspore
 
 from xcit_hub.data.batches import Worker
@@ -41,6 +43,10 @@ def notes_of(recipe: Recipe, source: ImageSource, network: XCiT, worker: Worker)
         notes.append(f"dataset_sink_mode: {device_target()} has no queue of its own, batches are fed from the host")
     if recipe.mode == mindspore.GRAPH_MODE:
         notes.append("the first step compiles its graph and takes longer")
+        if recipe.jit_level and not device.compile_level(recipe):
+            notes.append(f"jit_level: {recipe.jit_level} is Ascend's, the graph is compiled at MindSpore's own level")
+        if not recipe.drop_remainder and math.ceil(len(source.labels) / worker.count) % recipe.batch_size:
+            notes.append("so does the last step of the first epoch: drop_remainder: False leaves it a smaller batch")
     return notes
 
 

@@ -10,6 +10,7 @@ from xcit_hub.data.batches import Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.data.oversampling import averaged
 from xcit_hub.models import XCiT, load_weights
+from xcit_hub.training import device
 from xcit_hub.training.evaluation import Answer, Evaluation, evaluate
 from xcit_hub.training.inputs import eval_data, match_classes
 from xcit_hub.training.journal import Journal
@@ -54,6 +55,7 @@ class Scorer:
             recipe.amp_dtype,
             channels=recipe.in_channels,
         )
+        device.compile_at(self.network, recipe)
 
     def __call__(self, arrays: Weights, journal: Journal) -> Evaluation:
         """Evaluate weights, by our names."""

@@ -221,6 +221,7 @@ def score(
     arrays = {name: parameter.asnumpy() for name, parameter in network.parameters_dict().items()}
     network.set_train(False)
     mix_precision(network, recipe.val_amp_level, recipe.amp_dtype)
+    device.compile_at(network, recipe)
     journal = Journal(None, as_json=as_json, silent=worker.rank > 0)
     if missing:
         journal.say(f"{len(missing)} of the network's classes have no image in {recipe.val_split}")

@@ -16,6 +16,7 @@ from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT
 from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import recomputes
+from xcit_hub.training.device import compile_at
 from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
 from xcit_hub.training.optimizers import Optimizer, create_optimizer, parameter_settings
 from xcit_hub.training.randomness import seed_dropout
@@ -132,8 +133,10 @@ class _Update(nn.Cell):
         self.scale.name, self.quiet_steps.name = "loss_scale", "quiet_steps"
         for parameter in (self.scale, self.quiet_steps):
             parameter.requires_grad = False
-        # There the hardware keeps the overflow to itself: the first cards saturate instead of giving infinity.
+        # There the hardware keeps the overflow to itself: the first cards saturate instead of giving infinity. Each
+        # knows of its own alone, and the sum of saturated gradients does not tell the others.
         self.hidden_overflow = device_target() == "Ascend"
+        self.together = ops.AllReduce() if self.hidden_overflow and workers > 1 else nn.Identity()
         self.decay = Tensor(recipe.ema_decay, mstype.float32)
         # A branch on it in the graph would lose the optimizer's update, whose count one of the sides does not read.
         self.haste = 1.0 / recipe.ema_warmup if recipe.ema_warmup else _AT_ONCE
@@ -148,7 +151,8 @@ class _Update(nn.Cell):
         norm = ops.sqrt(ops.addn(_map(_squared_sum, gradients)))
         finite = ops.isfinite(norm)
         if self.hidden_overflow:
-            finite = ops.logical_and(finite, amp.all_finite(gradients))
+            overflows = self.together(1.0 - amp.all_finite(gradients).astype(mstype.float32))
+            finite = ops.logical_and(finite, overflows == 0.0)
         if self.clip > 0.0:
             factor = ops.minimum(self.clip / (norm + _CLIP_EPSILON), Tensor(1.0, mstype.float32))
             gradients = _map(ops.partial(_multiplied, factor), gradients)
@@ -299,10 +303,13 @@ class TrainStep:
         self._update = _Update(self._trained, self.optimizer, recipe, self._averaged, worker.count)
         if self.accumulation == 1:
             self._fused = _FusedStep(backward, self._update)
+            compile_at(self._fused, recipe)
         else:
             self._sums = self.optimizer.weights.clone(prefix="gradient_sum", init="zeros")
             self._accumulate = _Accumulate(backward, self._update.scale, self._sums)
             self._apply_sums = _ApplySums(self._update, self._sums)
+            compile_at(self._accumulate, recipe)
+            compile_at(self._apply_sums, recipe)
         self._cells = [backward, self._update, *([self._fused] if self.accumulation == 1 else [])]
         self.set_train()
 
@@ -332,6 +339,14 @@ class TrainStep:
         if self._dropout_step is not None:
             ops.assign_add(self._dropout_step, Tensor(1, mstype.int32))
         return result
+
+    @property
+    def in_graph(self) -> nn.Cell | None:
+        """A step that a graph can hold: images, targets and rate to loss, norm and whether it was applied.
+
+        None where a step is more than one graph: it accumulates, or counts for its dropout.
+        """
+        return self._fused if self.accumulation == 1 and self._dropout_step is None else None
 
     def _fused_step(self, images: Tensor, targets: Tensor, rate: Tensor) -> StepResult:
         return StepResult(*self._fused(images, targets, rate))

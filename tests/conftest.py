@@ -98,6 +98,17 @@ def hand_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def pytest_collection_finish() -> None:
+    """Set aside what was imported: MindSpore collects garbage before each graph, half a second for all of it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the end of the process collect it, or extensions say that it leaked."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def memory_back() -> Iterator[None]:
     """For tests of large networks: each hands its memory back."""

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from converters.convert import convert
     from xcit_hub.attention_maps import attention, draw_attention
     from xcit_hub.deploy import export
+    from xcit_hub.hub.create import create_model
     from xcit_hub.hub.dense import create_segmenter, load_segmenter
     from xcit_hub.hub.load import load, load_weights
     from xcit_hub.hub.locate import info
-    from xcit_hub.hub.network import XCiT, create_model
+    from xcit_hub.hub.network import XCiT
     from xcit_hub.hub.publish import publish, publish_to
     from xcit_hub.prediction import predict, preprocess
     from xcit_hub.predictor import Predictor
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "attention": "xcit_hub.attention_maps",
     "convert": "converters.convert",
-    "create_model": "xcit_hub.hub.network",
+    "create_model": "xcit_hub.hub.create",
     "create_segmenter": "xcit_hub.hub.dense",
     "draw_attention": "xcit_hub.attention_maps",
     "export": "xcit_hub.deploy",

@@ -47,7 +47,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "xcit_hub.checkpoints.identify",
     ),
     "xcit_hub.conversion": ("converters.convert", "converters.folders", "converters.prove", "converters.reports"),
-    "xcit_hub.hub.mixin": ("xcit_hub.hub.network",),
+    "xcit_hub.hub.mixin": ("xcit_hub.hub.network", "xcit_hub.hub.create"),
     "xcit_hub.models.fused": ("xcit_hub.accelerated.fused",),
     "xcit_hub.models.kernels": ("xcit_hub.models.functions", "xcit_hub.models.private"),
     "xcit_hub.models.layers": ("xcit_hub.models.xcit",),

@@ -80,6 +80,15 @@ def test_a_twin_has_the_class_the_parameters_and_what_was_attached_but_modes_of_
     assert accelerate(accelerated) is accelerated
 
 
+def test_in_place_it_is_the_same_network_that_computes_otherwise() -> None:
+    network, other = _plain(), _plain()
+    before, expected = _values(network), other(_images()).asnumpy()
+    assert accelerate(network, in_place=True) is network and is_accelerated(network)
+    assert np.array_equal(network(_images()).asnumpy(), accelerate(other)(_images()).asnumpy())
+    assert all(np.array_equal(value, before[name]) for name, value in _values(network).items())
+    assert np.array_equal(portable(network)(_images()).asnumpy(), expected)
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_training_one_trains_the_other(which: int) -> None:
     plain = _plain()

@@ -14,8 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints import checkpoint, translate
+from xcit_hub.checkpoints.formats.pytorch import read_archive
+from xcit_hub.checkpoints.rewrite import rewrite
+from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.errors import CheckpointError
+from xcit_hub.parameters import parameter_shapes
+from xcit_hub.variants import architecture
 
 torch = pytest.importorskip("torch")
 
@@ -50,6 +55,31 @@ def test_records_do_not_stand_in_for_one_another(saved: Path):
     missing = rewritten(saved, lambda name, old: None if name == "x/data/0" else old)
     with pytest.raises(CheckpointError, match="is missing, and should have 40"):
         checkpoint.read(missing)
+
+
+def test_records_that_lie_upon_each_other_are_refused(saved: Path):
+    with zipfile.ZipFile(saved) as archive:
+        held, following = archive.getinfo("x/data/0"), archive.getinfo("x/data/1")
+        held.file_size = held.compress_size = following.header_offset - held.header_offset + 100
+        with pytest.raises(CheckpointError, match="lie upon each other"):
+            read_archive(checkpoint.opened(saved), archive)
+
+
+@pytest.mark.parametrize("use", ["read", "convert"])
+def test_a_damaged_number_is_called_damage_even_where_no_network_could_use_it(tmp_path: Path, use: str):
+    shapes = parameter_shapes(architecture("xcit_nano_12_p16_224"))
+    weights = {name: StoredTensor.of(np.full(shape, 0.5, np.float32)) for name, shape in shapes.items()}
+    checkpoint.write(tmp_path / "x.pth", translate.from_ours(weights, "facebook"))
+    content = bytearray((tmp_path / "x.pth").read_bytes())
+    at = content.index(np.full(8, 0.5, np.float32).tobytes())
+    content[at : at + 4] = np.float32(np.nan).tobytes()
+    (tmp_path / "damaged.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match="fails its checksum"):
+        if use == "read":
+            checkpoint.read(tmp_path / "damaged.pth")
+        else:
+            rewrite(tmp_path / "damaged.pth", tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_negative_and_conjugate_bits_are_read_as_the_numbers_they_mean(tmp_path: Path):

@@ -21,7 +21,7 @@ def available() -> bool:
     return device_target() == "CPU" and library() is not None
 
 
-def accelerate(network: N) -> N:
+def accelerate(network: N, *, in_place: bool = False) -> N:
     """Return a network of the same class on the same parameters, computed by compiled code; equal to rounding.
 
     Training or loading weights into one of the two is training the other. All else is its own: training or evaluation,
@@ -30,6 +30,7 @@ def accelerate(network: N) -> N:
 
     Args:
         network: is not changed; an accelerated one is returned as it is.
+        in_place: ``network`` itself becomes what is returned, which saves the copy of one that nobody else has.
 
     Raises:
         InputError: the network is fused.
@@ -37,7 +38,7 @@ def accelerate(network: N) -> N:
     refuse_if_fused(network, "accelerated")
     if is_accelerated(network):
         return network
-    twin = _twin(network)
+    twin = network if in_place else _twin(network)
     if available():
         make_accelerated(twin)
     return twin

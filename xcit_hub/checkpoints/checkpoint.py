@@ -71,6 +71,9 @@ class Checkpoint:
         """The SHA-256 of the file that was opened, as 64 hex digits, whatever stands under its name by now.
 
         Of a checkpoint in several files: that of the digests of its index and of each, in the order of their names.
+
+        Raises:
+            CheckpointError: a checksum that the file has of its tensors is another one.
         """
         if len(self._files) == 1:
             return self._files[0].sha256
@@ -80,6 +83,15 @@ class Checkpoint:
     def parts(self) -> tuple[MappedFile, ...]:
         """The files that an index names, open; none of a whole checkpoint."""
         return tuple(self._files[1:])
+
+    def compare(self) -> None:
+        """Compare the checksums that the file has of its tensors, where it has any and nobody has yet.
+
+        Raises:
+            CheckpointError: one is another one.
+        """
+        for file in self._files:
+            file.compare()
 
     def check_unchanged(self) -> None:
         """Make sure that the tensors and the digest that were read are those of one and the same file.
@@ -131,7 +143,7 @@ def opened(path: str | os.PathLike[str]) -> MappedFile:
     return MappedFile.open(_index_of_shard(source) or source)
 
 
-def read(path: str | os.PathLike[str] | MappedFile) -> Checkpoint:
+def read(path: str | os.PathLike[str] | MappedFile, *, late: bool = False) -> Checkpoint:
     """Open a checkpoint; its first bytes say in which format, whatever it is called.
 
     Only the names, shapes and dtypes are read, and nothing in it is executed. A zip that holds one checkpoint is
@@ -139,14 +151,21 @@ def read(path: str | os.PathLike[str] | MappedFile) -> Checkpoint:
 
     Args:
         path: the file, or what :func:`opened` made of it: then it is not opened again.
+        late: the checksums that the file has of its tensors are left to :attr:`Checkpoint.sha256`, which reads all of
+            it, too.
 
     Raises:
         CheckpointError: there is no such file, or it is not a whole checkpoint; what it is instead is said.
     """
     file = path if isinstance(path, MappedFile) else opened(path)
     kind = kinds.kind_of(file.view)
-    if kind is Kind.SHARD_INDEX:
-        return _read_shards(file)
+    found = _read_shards(file) if kind is Kind.SHARD_INDEX else _read_whole(file, kind)
+    if not late:
+        found.compare()
+    return found
+
+
+def _read_whole(file: MappedFile, kind: Kind) -> Checkpoint:
     if file.path.name.endswith(".index.json"):
         raise CheckpointError(
             f"{file.path.name} is not the index of a checkpoint.", where=file.path, fix="Fetch it again."
@@ -260,7 +279,9 @@ def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
             where=file.path,
             fix="Fetch the file again and compare its SHA-256.",
         ) from error
-    return _content(inner, kinds.kind_of(inner.view), packed=True)
+    content = _content(inner, kinds.kind_of(inner.view), packed=True)
+    inner.compare()
+    return content
 
 
 def _packed_checkpoint(file: MappedFile, archive: zipfile.ZipFile) -> zipfile.ZipInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import functools
 import hashlib
@@ -9,12 +10,33 @@ import io
 import mmap
 import os
 import stat
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from xcit_hub.checkpoints.tensor import Extent
 from xcit_hub.errors import CheckpointError
 from xcit_hub.files import LARGEST, open_regular
+
+_HASHED_BYTES = 4 << 20  # at a time: giving back pages makes the other threads wait
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What a file says of a part of itself.
+
+    Args:
+        name: the part's.
+        start, stop: its bytes.
+        crc32: their checksum.
+    """
+
+    name: str
+    start: int
+    stop: int
+    crc32: int
 
 
 class MappedFile:
@@ -23,6 +45,8 @@ class MappedFile:
     Attributes:
         path: the name it was opened under; for messages, and to see whether the file is still the same.
         view: all of its bytes.
+        checksums: what is still to be compared of it, in the order of its bytes: by :attr:`sha256`, which sees all of
+            them, or by :meth:`compare`.
     """
 
     def __init__(self, path: Path, stream: BinaryIO) -> None:
@@ -30,6 +54,7 @@ class MappedFile:
         self._opened = os.fstat(stream.fileno())
         self._mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         self.view = memoryview(self._mapping)
+        self.checksums: Sequence[Checksum] = ()
 
     @classmethod
     def open(cls, path: Path) -> MappedFile:
@@ -73,11 +98,44 @@ class MappedFile:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """The SHA-256 of its bytes as 64 hex digits."""
+        """The SHA-256 of its bytes as 64 hex digits.
+
+        Raises:
+            CheckpointError: one of :attr:`checksums` is another one.
+        """
         digest = hashlib.sha256()
-        for piece in self.extent(0, len(self)).pieces():
-            digest.update(piece)
+        position = 0
+        for checksum in (*self.checksums, None):
+            for piece in self.extent(position, len(self) if checksum is None else checksum.start).pieces(_HASHED_BYTES):
+                digest.update(piece)
+            if checksum is not None:
+                self._compare(checksum, digest.update)
+                position = checksum.stop
+        self.checksums = ()
         return digest.hexdigest()
+
+    def compare(self) -> None:
+        """Compare all of :attr:`checksums`.
+
+        Raises:
+            CheckpointError: one is another one.
+        """
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:  # zlib lets go of the interpreter
+            for _ in pool.map(self._compare, self.checksums):
+                pass
+        self.checksums = ()
+
+    def _compare(self, checksum: Checksum, see: Callable[[memoryview], None] = lambda _: None) -> None:
+        found = 0
+        for piece in self.extent(checksum.start, checksum.stop).pieces(_HASHED_BYTES):
+            see(piece)
+            found = zlib.crc32(piece, found)
+        if found != checksum.crc32:
+            raise CheckpointError(
+                f"{self.path.name} is damaged: its record {checksum.name!r} fails its checksum.",
+                where=self.path,
+                fix="Fetch the file again and compare its SHA-256.",
+            )
 
     def check_unchanged(self) -> None:
         """Make sure that what was read at different times was read of one and the same file.

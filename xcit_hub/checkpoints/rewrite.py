@@ -98,7 +98,7 @@ def rewrite(
         raise InputError(f"A model is named by a string, not by {model!r}.", fix="See `xcit-hub list` for all names.")
     expected = model.partition(".")[0] if model is not None and _names_our_class(model) else model
     with recommending_inspection(opened_once):
-        opened = checkpoint.read(opened_once)
+        opened = checkpoint.read(opened_once, late=True)
         weights = weights_of(opened, Asked(expected, dialect, ema, select, prefix, family))
     _check_target(weights, family_out, model)
     had = weights.num_classes
@@ -121,7 +121,11 @@ def rewrite(
     with _beside(target) as written:
         with ThreadPoolExecutor(1) as second, recommending_inspection(opened_once):
             source_digest = second.submit(lambda: opened.sha256)
-            digest = checkpoint.write(written, whole, metadata, layout.under)
+            try:
+                digest = checkpoint.write(written, whole, metadata, layout.under)
+            except WeightsError:
+                source_digest.result()  # which says so if the numbers are wrong because the file is damaged
+                raise
         opened.check_unchanged()
         hold_against_config(weights, opened)
         weights.notes += doubts.notes()

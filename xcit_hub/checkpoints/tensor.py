@@ -92,14 +92,15 @@ class Extent:
         """Return the bytes ``[start, stop)`` of this stretch, without a copy."""
         return Extent(self.view[start:stop], self.mapping, self.offset + start)
 
-    def pieces(self) -> Iterator[memoryview]:
-        """Yield the bytes in order, at most :data:`PIECE_BYTES` at a time.
+    def pieces(self, size: int = 0) -> Iterator[memoryview]:
+        """Yield the bytes in order, at most ``size`` at a time, or :data:`PIECE_BYTES`.
 
         A piece is to be used before the next one is asked for: then the pages it lay in are given back, so that a
         file of any size streams through little memory.
         """
-        for start in range(0, len(self.view), PIECE_BYTES):
-            piece = self.cut(start, min(start + PIECE_BYTES, len(self.view)))
+        size = size or PIECE_BYTES
+        for start in range(0, len(self.view), size):
+            piece = self.cut(start, min(start + size, len(self.view)))
             yield piece.view
             piece._forget()
 

@@ -161,7 +161,7 @@ def create_segmenter(
     )
     seen = Preprocessing(image_size=image_size, interpolation="bilinear")
     network.config = replace(described, preprocessing=seen, labels=tuple(classes))
-    return accelerated.accelerate(network.set_train())
+    return accelerated.accelerate(network.set_train(), in_place=True)
 
 
 def create_pyramid(
@@ -196,7 +196,7 @@ def create_pyramid(
             **rates,
             **shape,
         )
-        return accelerated.accelerate(_pyramid(whole, out_indices, seed, fresh=init))
+        return accelerated.accelerate(_pyramid(whole, out_indices, seed, fresh=init), in_place=True)
     if shape or in_chans is not None:
         raise InputError(
             f"{', '.join(shape) or 'in_chans'} was given for pretrained weights, whose architecture is theirs.",
@@ -229,7 +229,7 @@ def create_pyramid(
     for note in notes:
         warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=3)
     network.config = _described(located, weights, 0, (), notes)
-    return accelerated.accelerate(network.set_train(False))
+    return accelerated.accelerate(network.set_train(False), in_place=True)
 
 
 def load_segmenter(
@@ -276,7 +276,7 @@ def load_segmenter(
     network.config = _described(located, weights, read.segmenter.num_classes, labels, notes)
     for note in weights.doubts:
         warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=2)
-    return accelerated.accelerate(network.set_train(False))
+    return accelerated.accelerate(network.set_train(False), in_place=True)
 
 
 def _whole(

@@ -127,7 +127,9 @@ def verify_weights(
     side = image_size or proof_size(entry)
     stage("building both networks")
     theirs = torch_network(weights, entry, dialect, num_classes=num_classes, in_chans=in_chans, copy=False)
-    ours = accelerate(create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False))
+    ours = accelerate(
+        create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False), in_place=True
+    )
     load_weights(ours, weights)
     if dtype != "float32":
         _round(ours, theirs, dtype)

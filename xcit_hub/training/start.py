@@ -153,4 +153,4 @@ def evaluation_network(name: str, classes: int, dialect: str, level: AmpLevel) -
 
 
 def _empty(name: str, classes: int, dialect: str) -> XCiT:
-    return accelerate(create_model(name, num_classes=classes, dialect=dialect, init=False))
+    return accelerate(create_model(name, num_classes=classes, dialect=dialect, init=False), in_place=True)

@@ -104,6 +104,7 @@ def test_what_a_page_tells_is_what_happens(page, tmp_path, readers_files, timm_t
 
 
 @pytest.mark.campaign
+@pytest.mark.gigabytes(4)  # a proof, an export and a segmenter one after the other
 @pytest.mark.parametrize("page", _ENGLISH, ids=name_of)
 def test_what_a_page_tells_is_what_happens_whole(page, tmp_path, readers_files, timm_tiny, shared_server, monkeypatch):
     _follow(page, tmp_path / "reader", readers_files, timm_tiny, shared_server, monkeypatch, whole=True)

@@ -111,16 +111,10 @@ def test_every_gradient_equals_pytorchs(dialect: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["xcit_tiny_24_p8_224", "xcit_small_12_p16_224"])
-def test_every_gradient_of_the_wider_and_deeper_networks_equals_pytorchs(name: str) -> None:
-    result = parity.verify_random(name, gradients=True)
-    assert result.passed, str(result)
-
-
-@pytest.mark.slow
 @pytest.mark.gigabytes(6)
-def test_every_gradient_of_a_large_network_equals_pytorchs() -> None:
-    _in_a_process_of_its_own(("xcit_medium_24_p16_224", "paper", 0), gradients=True)
+def test_every_gradient_of_deeper_wider_and_large_networks_equals_pytorchs() -> None:
+    names = "xcit_tiny_24_p8_224", "xcit_small_12_p16_224", "xcit_medium_24_p16_224"
+    _in_a_process_of_its_own(*[(name, "paper", 0) for name in names], gradients=True)
 
 
 def test_graph_mode_equals_pytorch_too() -> None:

@@ -62,6 +62,8 @@ NOT_RUN = {
     "python train.py --config configs/xcit/xcit_tiny_12_p16_ascend.yaml --data_dir DIR --distribute False": _IMAGENET,
     "python validate.py -c configs/xcit/xcit_tiny_12_p16_224_ascend.yaml --data_dir DIR --ckpt_path FILE": _IMAGENET,
     "xcit-hub eval MODEL_ID --data_dir DIR --compare timm": _IMAGENET,
+    "xcit-hub eval --models 'xcit_tiny*' --results-file results.csv --data_dir DIR": "needs ImageNet and the published "
+    "weights; tests/test_bulk_evaluation.py runs it on small ones",
     "xcit-hub predict sem_fpn_xcit_tiny_12_p16.pth photographs/ --segment painted": _SCENES,
     "xcit-hub predict sem_fpn_xcit_tiny_12_p16.pth photographs/ --segment painted --masks masks": _SCENES,
     "xcit-hub predict upernet_xcit_small_12_p8.pth street.jpg --segment painted --window 512 --stride 341": _SCENES,

@@ -48,16 +48,15 @@ class Overflows:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._in_a_row = 0
 
     def update(self, applied: bool) -> str | None:
         """Take note of one update; returns what is wrong, once too many in a row were skipped."""
         if applied:
-            self._in_a_row = 0
+            self._progress.skipped_in_a_row = 0
             return None
         self._progress.skipped_updates += 1
-        self._in_a_row += 1
-        return f"{_MOST_SKIPS} updates in a row overflowed" if self._in_a_row > _MOST_SKIPS else None
+        self._progress.skipped_in_a_row += 1
+        return f"{_MOST_SKIPS} updates in a row overflowed" if self._progress.skipped_in_a_row > _MOST_SKIPS else None
 
 
 class Unreadable:

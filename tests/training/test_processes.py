@@ -43,7 +43,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-def run(*words: object, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+def run(*words: object, timeout: int = 900) -> subprocess.CompletedProcess[str]:
     command = [str(word) for word in words]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), cwd=ROOT)
 

@@ -11,8 +11,8 @@ demo: $(VENV)/installed
 
 environment: $(VENV)/installed
 
-# Tests are shared out among this many processes; 0 is this one alone.
-WORKERS ?= 2
+# Tests are shared out among this many processes, two a core of two: one computes while the other waits. 0 is this one alone.
+WORKERS ?= 4
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --durations=10 -n $(WORKERS) --dist worksteal -m "not campaign"
 

@@ -94,6 +94,7 @@ def our_loader(case: Case) -> Step:
             "interpolation": "bicubic",
             "batch_size": case.batch,
             "num_parallel_workers": case.workers,
+            "library": "timm",
             "auto_augment": _POLICY,
             "re_prob": _ERASING,
             "re_value": "random",

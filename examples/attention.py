@@ -116,7 +116,7 @@ def draw(network: Any, paths: list[Path]) -> Image.Image:
     return sheet.quantize(256)  # a palette: a quarter of the bytes
 
 
-def main(target: Path, count: int, epochs: int) -> None:
+def main(target: Path, count: int, epochs: int, keep: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="xcit-hub-attention-") as scratch:
         folder = Path(scratch)
         places = make(folder, count)
@@ -124,6 +124,8 @@ def main(target: Path, count: int, epochs: int) -> None:
         paths = sorted((folder / "val").rglob("*.png"), key=lambda path: int(path.stem))
         attention = {path.name: xcit_hub.attention(network, path) for path in paths[:MEASURED]}
         draw(network, paths[:SHOWN]).save(target, optimize=True)
+        if keep is not None:
+            network.save_pretrained(keep)
     print(f"{MODEL}, {SIDE} × {SIDE} pixels, {count:,} images, {epochs} epochs: top-1 {top1:.1f} % of {len(paths):,}")
     print(f"The digit's square is {(DIGIT / SIDE) ** 2:.1%} of the area.")
     for layer in range(2):
@@ -137,10 +139,11 @@ if __name__ == "__main__":
     parser.add_argument("target", type=Path, help="the PNG to write")
     parser.add_argument("--count", type=int, default=4800, help="images to train on")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--keep", type=Path, help="a folder for the network, which examples/large_attention.py takes")
     asked = parser.parse_args()
     code = 0
     try:
-        main(asked.target, asked.count, asked.epochs)
+        main(asked.target, asked.count, asked.epochs, asked.keep)
     except XcitHubError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1

@@ -19,7 +19,7 @@ os.environ.setdefault("GLOG_v", "3")  # before MindSpore is imported, or it logs
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    # A core for each worker: threads that wait for each other on shared ones cost a third more. Tests of threads and
+    # One core for each worker: threads that wait for each other on shared ones cost a third more. Tests of threads and
     # of processes that need all cores take them, see tests/accelerated/test_cores.py.
     cores = sorted(os.sched_getaffinity(0))
     if 1 < len(cores) <= int(os.environ["PYTEST_XDIST_WORKER_COUNT"]):
@@ -98,6 +98,17 @@ def hand_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def pytest_collection_finish() -> None:
+    """Set aside what was imported: MindSpore collects garbage before each graph, half a second for all of it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the end of the process collect it, or extensions say that it leaked."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def memory_back() -> Iterator[None]:
     """For tests of large networks: each hands its memory back."""
@@ -105,9 +116,11 @@ def memory_back() -> Iterator[None]:
     hand_memory_back()
 
 
-# ---- memory: no process of a test, nor one that it starts, holds more than 6 GB; the largest are named
+# ---- memory: no process of a test, nor one that it starts, holds more than 3 GB; the one that is larger is named
 
-_LARGEST_GB = 6  # a test that needs more says so: pytest.mark.gigabytes
+# A test that needs more says so: pytest.mark.gigabytes. MindSpore keeps every test's graphs until a process ends, so
+# that fewer workers than `make test` has hold more.
+_LARGEST_GB = 3 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) >= 4 else 6
 _peaks: dict[str, tuple[int, int]] = {}  # of each test: the most that was resident, and what may be, in MB
 
 

@@ -36,6 +36,7 @@ _NAMES = {
     "xcit_hub.models.native.operations": [],
     "xcit_hub.models.stacked": ["stacked"],
     "xcit_hub.training.checkpoints": ["STATE", "load_state", "save_checkpoint"],
+    "xcit_hub.training.optimizer": ["AdamW", "ParameterSetting", "parameter_settings"],
 }
 
 

@@ -75,8 +75,28 @@ def test_the_attention_example_knows_where_its_digits_are_and_draws_them(model: 
     assert sheet.size == (2 * 132 - 4, 2 * 128 + 4)
 
 
-def test_the_readmes_picture_is_there_and_small() -> None:
+def test_the_example_of_a_large_photograph_counts_attention_where_its_digits_are(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("skimage.data")
+    monkeypatch.syspath_prepend(str(_ROOT / "examples"))
+    example = _example("large_attention")
+    image, places = example.make(1000, 800, 8)
+    assert image.size == (1000, 800) and len(places) == 24 and not any(side % 8 for place in places for side in place)
+    grid = np.zeros((100, 125))
+    for left, top in places:
+        assert np.asarray(image)[top : top + 24, left : left + 24].max() > 230
+        grid[top // 8 + 1, left // 8 + 2] = 1
+    share, area = example.on_digits(grid, places, 8)
+    assert share == 1.0 and area <= 24 * 9 / grid.size
+    assert example.on_digits(np.ones_like(grid), places, 8) == pytest.approx((area, area))
+    sheet = example.draw(image, grid, places, 8)
+    assert sheet.size == (200, 160 + 2 * (192 + 6))
+
+
+def test_the_pictures_of_attention_are_there_and_small() -> None:
     picture = _ROOT / "docs" / "attention.png"
     assert "docs/attention.png" in (_ROOT / "README.md").read_text("utf-8")
     assert picture.stat().st_size < 200_000
     assert Image.open(picture).size == (8 * 132 - 4, 2 * 128 + 4)
+    large = _ROOT / "docs" / "large_attention.jpg"
+    assert "large_attention.jpg" in (_ROOT / "docs" / "predict.md").read_text("utf-8")
+    assert large.stat().st_size < 250_000 and Image.open(large).width == 1200

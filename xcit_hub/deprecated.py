@@ -57,6 +57,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "xcit_hub.models.native.operations": ("xcit_hub.accelerated.operations",),
     "xcit_hub.models.stacked": ("xcit_hub.accelerated.stacked",),
     "xcit_hub.training.checkpoints": ("xcit_hub.training.resume", "xcit_hub.training.keeping"),
+    "xcit_hub.training.optimizer": ("xcit_hub.training.optimizers",),
 }
 
 # Names that left a module which is still there: that module, the names, and where each stands now.
@@ -64,6 +65,9 @@ NAMES: dict[str, dict[str, str]] = {
     "converters.convert": {
         "Prove": "xcit_hub.checkpoints.rewrite",
         "config_path": "xcit_hub.checkpoints.sidecar",
+    },
+    "xcit_hub.data.augment": {
+        "RandAugment": "xcit_hub.data.policies",
     },
     "xcit_hub.hub.load": {
         "info": "xcit_hub.hub.locate",

@@ -12,6 +12,7 @@ import mindspore
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
+from modes import in_pynative
 
 from xcit_hub import parity, variants
 from xcit_hub.accelerated import accelerate, available, build, fuse, is_accelerated, operations, portable
@@ -103,24 +104,25 @@ def test_training_one_trains_the_other(which: int) -> None:
 
 
 @pytest.mark.usefixtures("mode")
-@pytest.mark.parametrize("name", ["blocks.0.attn", "blocks.0.mlp.fc2", "patch_embed.proj.2"])
-def test_a_hook_on_an_inner_cell_acts_in_the_twin_as_in_the_plain_network(name: str) -> None:
+def test_a_hook_on_an_inner_cell_acts_in_the_twin_as_in_the_plain_network() -> None:
     def double(cell: nn.Cell, inputs: Any, output: Tensor) -> Tensor:
         return output + output
 
     plain = _plain(_LEAST)
     twins = plain, accelerate(plain)
     before = [network(_images()).asnumpy() for network in twins]
-    handles = [dict(network.cells_and_names())[name].register_forward_hook(double) for network in twins]
-    found, expected = (network(_images()).asnumpy() for network in twins[::-1])
-    assert np.abs(found - expected).max() <= 1e-5 * expected.std()
     graph = mindspore.get_context("mode") == mindspore.GRAPH_MODE
-    # MindSpore's graphs leave out the hooks inside a SequentialCell, and from 2.10 on all of them.
-    left_out = name.startswith("patch_embed.") or tuple(map(int, mindspore.__version__.split(".")[:2])) >= (2, 10)
-    if not (graph and left_out):
-        assert np.abs(expected - before[0]).max() > 0.01 * expected.std()
-    for network, handle, value in zip(twins, handles, before, strict=True):
-        handle.remove()
+    for name in ("blocks.0.attn", "blocks.0.mlp.fc2", "patch_embed.proj.2"):
+        handles = [dict(network.cells_and_names())[name].register_forward_hook(double) for network in twins]
+        expected, found = (network(_images()).asnumpy() for network in twins)
+        assert np.abs(found - expected).max() <= 1e-5 * expected.std(), name
+        # MindSpore's graphs leave out the hooks inside a SequentialCell, and from 2.10 on all of them.
+        left_out = name.startswith("patch_embed.") or tuple(map(int, mindspore.__version__.split(".")[:2])) >= (2, 10)
+        if not (graph and left_out):
+            assert np.abs(expected - before[0]).max() > 0.01 * expected.std(), name
+        for handle in handles:
+            handle.remove()
+    for network, value in zip(twins, before, strict=True):  # a hook that had stayed would show
         assert np.array_equal(network(_images()).asnumpy(), value)
 
 
@@ -134,7 +136,8 @@ def test_a_hook_on_an_inner_cell_acts_in_the_twin_as_in_the_plain_network(name: 
 def test_half_precision_computes_alike_and_takes_images_of_any_precision(how: str) -> None:
     plain = _plain(_LEAST)
     twins = plain, accelerate(plain)
-    expected = plain(_images())
+    with in_pynative():
+        expected = plain(_images())
     if how == "to_float":
         for network in twins:
             network.to_float(mindspore.float16)
@@ -150,7 +153,9 @@ def test_half_precision_computes_alike_and_takes_images_of_any_precision(how: st
         assert found[0].dtype == found[1].dtype == mindspore.float16
         assert np.array_equal(found[0].asnumpy(), found[1].asnumpy())
         assert _near(found[0], expected, 0.05)
-    for network in twins:
+    # Graphs in half precision take seconds each, seven for this: one twin after a cast, the other after to_float.
+    graph = mindspore.get_context("mode") == mindspore.GRAPH_MODE
+    for network in [twins[how == "cast"]] if graph else twins:
         network.reset_classifier(3)
         assert network(_images()).shape == (2, 3)
         assert network.forward_intermediates(_images())[1][0].shape == (2, 32, 4, 3)

@@ -67,3 +67,49 @@ def test_nothing_happens_with_both_off() -> None:
     images, unchanged = Mixing(0.0, 0.0, 1.0, 0.5)(IMAGES, targets, np.random.default_rng(0))
     assert images is IMAGES
     assert unchanged is targets
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+@pytest.mark.parametrize("minmax", [None, (0.2, 0.8)])
+@pytest.mark.parametrize("alphas", [(0.8, 1.0), (0.8, 0.0), (0.0, 1.0)], ids=["both", "mixup", "cutmix"])
+def test_every_mode_is_timms_for_the_same_draws(
+    mode: str, minmax: tuple[float, float] | None, alphas: tuple[float, float]
+) -> None:
+    """timm draws from numpy's global numbers: here it is given those of a generator, and ours one like it."""
+    theirs, ours = np.random.default_rng(5), np.random.default_rng(5)
+    mixer = timm_mixup.Mixup(
+        *alphas, cutmix_minmax=minmax, prob=0.7, switch_prob=0.4, mode=mode, label_smoothing=0.1, num_classes=5
+    )
+    mixing = Mixing(*alphas, probability=0.7, switch=0.4, mode=mode, minmax=minmax)  # type: ignore[arg-type]
+    draws = {
+        "rand": lambda *size: theirs.random(*size),
+        "beta": lambda a, b, size=None: theirs.beta(a, b, size),
+        "randint": lambda low, high, size=None: theirs.integers(low, high, size),
+    }
+    mixed = 0
+    with mock.patch.multiple("numpy.random", **draws):
+        for _ in range(20):
+            images, targets = mixing(IMAGES, dense_targets(LABELS, 5, 0.1), ours)
+            expected_images, expected_targets = mixer(torch.from_numpy(IMAGES.copy()), torch.from_numpy(LABELS))
+            np.testing.assert_allclose(images, expected_images.numpy(), atol=1e-6)
+            np.testing.assert_allclose(targets, expected_targets.numpy(), atol=1e-6)
+            mixed += not np.array_equal(images, IMAGES)
+    assert mixed > 5
+    assert ours.random() == theirs.random(), "both have drawn as many numbers"
+
+
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+def test_after_the_last_mixed_epoch_batches_are_left_alone(mode: str) -> None:
+    mixing = Mixing(0.8, 1.0, 1.0, 0.5, mode=mode, until=2)  # type: ignore[arg-type]
+    targets = dense_targets(LABELS, 5, 0.1)
+    for epoch in range(4):
+        images, _ = mixing(IMAGES, targets, np.random.default_rng(0), epoch)
+        assert (images is IMAGES) == (epoch >= 2)
+
+
+def test_the_middle_image_of_an_odd_batch_has_no_partner() -> None:
+    images, targets = IMAGES[:5], dense_targets(LABELS[:5], 5, 0.0)
+    mixed, shares = Mixing(0.8, 0.0, 1.0, 0.5, mode="pair")(images, targets, np.random.default_rng(0))
+    np.testing.assert_array_equal(mixed[2], images[2])
+    np.testing.assert_array_equal(shares[2], targets[2])
+    assert np.abs(mixed - images).reshape(5, -1).max(1)[[0, 1, 3, 4]].min() > 0.1

@@ -25,7 +25,8 @@ _NANO = "xcit_nano_12_p16_224"
 _SMALL = variants.Architecture(
     "xcit_custom", patch_size=16, embed_dim=48, depth=4, num_heads=4, eta=1.0, tokens_norm=False, image_size=64
 )
-
+# A block of each kind, for what is about graphs: each takes seconds to compile.
+_LEAST = replace(_SMALL, depth=1, cls_attn_layers=1)
 
 Form = Callable[[Any], Any]
 
@@ -142,7 +143,7 @@ def test_features_only_returns_timms_maps(form: Form, out_indices) -> None:
 
 
 def test_a_reset_classifier_is_new_trainable_and_used_in_both_modes(form: Form) -> None:
-    network = form(create_model(_SMALL, seed=0).set_train(False))
+    network = form(create_model(_LEAST, seed=0).set_train(False))
     images = Tensor(_images())
     assert network(images).shape == (2, 1000)
     network.reset_classifier(7, "avg")
@@ -215,7 +216,7 @@ def test_integer_images_are_refused_and_any_floating_ones_are_taken(form: Form) 
 
 
 def test_graphs_of_several_sizes_and_owners_do_not_disturb_one_another(form: Form) -> None:
-    network = form(create_model(_SMALL, seed=0).set_train(False))
+    network = form(create_model(_LEAST, seed=0).set_train(False))
     images = [Tensor(_images(height=side)) for side in (32, 48)]
     expected = [network(image).asnumpy() for image in images]
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
@@ -239,7 +240,7 @@ def test_mindspore_is_asked_for_a_graph_once_and_again_when_it_would_be_another(
         return ask(self, cell, *args, **options)
 
     monkeypatch.setattr(_CellGraphExecutor, "compile", record)
-    network = form(create_model(replace(_SMALL, depth=1, cls_attn_layers=1), seed=0).set_train(False))
+    network = form(create_model(_LEAST, seed=0).set_train(False))
     image = Tensor(_images())
     expected = network(image).asnumpy()
     mindspore.set_context(mode=mindspore.GRAPH_MODE)

@@ -413,12 +413,12 @@ def test_what_a_loaded_network_brings_along_is_a_recipe(mini_architecture: str) 
 
 def test_a_class_that_too_few_samples_leave_out_is_named(recipe_of: Any) -> None:
     from xcit_hub.models import create_model
-    from xcit_hub.training.engine import _notes
     from xcit_hub.training.inputs import train_data
+    from xcit_hub.training.notes import notes_of
 
     recipe = recipe_of(num_samples=2, batch_size=2)
     source, _ = train_data(recipe, Worker())
     network = create_model(recipe.model, num_classes=3, init=False)
-    (said,) = (note for note in _notes(recipe, source, network) if note.startswith("not trained"))
+    (said,) = (note for note in notes_of(recipe, source, network, Worker()) if note.startswith("not trained"))
     idle = ({"class0", "class1", "class2"} - {source.classes[label] for label in source.labels}).pop()
     assert said.endswith(f"no image of them: {idle}")

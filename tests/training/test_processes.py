@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from image_folder import write_images
 
@@ -22,6 +24,7 @@ from xcit_hub.checkpoints import checkpoint
 
 ROOT = Path(__file__).parents[2]
 MINI_TRAIN = Path(__file__).with_name("mini_train.py")
+KILLED_TRAIN = Path(__file__).with_name("killed_train.py")
 SPIED_TRAIN = Path(__file__).with_name("spied_train.py")
 FLAGS = [
     "--model=xcit_mini_2_p16_64",
@@ -40,7 +43,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-def run(*words: object, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+def run(*words: object, timeout: int = 900) -> subprocess.CompletedProcess[str]:
     command = [str(word) for word in words]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), cwd=ROOT)
 
@@ -62,7 +65,7 @@ def weights(folder: Path, epoch: int) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 def test_two_workers_under_msrun_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data")
-    settings = [*FLAGS, "--data_dir", data, "--epoch_size", 2, "--freeze_bn", "--val_while_train"]
+    settings = [*FLAGS, "--data_dir", data, "--epoch_size", 2, "--sync_bn", "--val_while_train"]
     alone = run(sys.executable, MINI_TRAIN, *settings, "--batch_size", 8, "--ckpt_save_dir", tmp_path / "one")
     assert alone.returncode == 0, alone.stderr
     together = run(
@@ -73,14 +76,16 @@ def test_two_workers_under_msrun_equal_one_with_twice_the_batch(tmp_path: Path) 
     assert together.returncode == 0, together.stderr + log
     one, two = (json.loads((tmp_path / folder / "run.json").read_text()) for folder in ("one", "two"))
     assert (one["cards"], two["cards"]) == (1, 2)
+    assert "sync_bn has no effect: there is one worker" in alone.stdout
+    assert "statistics of all 2 workers" in log
     assert two["final_loss"] == pytest.approx(one["final_loss"], rel=1e-4)
     assert (two["top1"], two["eval_samples"]) == (one["top1"], 9), "nine images on two workers, each once"
     left, right = weights(tmp_path / "one", 2), weights(tmp_path / "two", 2)
     assert max(float(np.abs(left[name] - right[name]).max()) for name in left) < 1e-4
 
 
-def msrun(logs: Path, script: Path = MINI_TRAIN) -> list[str]:
-    together = ["--worker_num", "2", "--local_worker_num", "2", "--join", "True"]
+def msrun(logs: Path, script: Path = MINI_TRAIN, workers: int = 2) -> list[str]:
+    together = ["--worker_num", str(workers), "--local_worker_num", str(workers), "--join", "True"]
     return ["msrun", *together, "--log_dir", str(logs), "--master_port", str(free_port()), str(script)]
 
 
@@ -124,34 +129,90 @@ def test_workers_share_statistics_and_what_they_could_not_read(tmp_path: Path) -
             np.testing.assert_array_equal(stored[name.removeprefix("ema.")], first[f"after/{name}"])
 
 
+@dataclass
+class Training:
+    """One run under msrun that is killed and taken up again.
+
+    Args:
+        workers: how many.
+        epochs: of four or six steps, with a state after each second one.
+    """
+
+    root: Path
+    workers: int
+    epochs: int
+
+    def __post_init__(self) -> None:
+        self.data = write_images(self.root / "data", train=16)
+
+    def ended(self, folder: str, kill: str = "") -> subprocess.CompletedProcess[str]:
+        """Begin or go on with the run in ``folder``, until its end or the death of a worker."""
+        place = self.root / folder
+        words = [
+            *FLAGS, f"--data_dir={self.data}", f"--ckpt_save_dir={place}", f"--epoch_size={self.epochs}",
+            "--batch_size=4", "--recovery_interval=2", "--distribute", "--ema", "--ema_decay=0.9",
+            "--drop_path_rate=0.1", "--gradient_accumulation_steps=3",
+        ]  # fmt: skip
+        resumed = ["--resume"] if (place / "resume.safetensors").exists() else []
+        command = msrun(self.root / "logs", KILLED_TRAIN, self.workers)
+        return subprocess.run(
+            [*command, *words, *resumed], capture_output=True, text=True, timeout=900, cwd=self.root, check=False,
+            env={**environment(), "XCIT_KILL": kill or "- - 0"},
+        )  # fmt: skip
+
+    def state(self, folder: str) -> dict[str, np.ndarray]:
+        with checkpoint.read(self.root / folder / "resume.safetensors") as stored:
+            progress = json.loads(stored.metadata["progress"])
+            assert (progress["epochs_done"], progress["part"]["steps"]) == (self.epochs, 0)
+            return {name: np.array(tensor.numpy()) for name, tensor in stored.tensors.items()}
+
+    def assert_same(self, one: str, other: str) -> None:
+        left, right = self.state(one), self.state(other)
+        assert left.keys() == right.keys()
+        for name, array in left.items():
+            np.testing.assert_array_equal(right[name], array, err_msg=name)
+
+
 @pytest.mark.slow
-def test_a_workers_death_ends_all_with_one_message_and_leaves_whole_files(tmp_path: Path) -> None:
-    data, folder = write_images(tmp_path / "data", train=16), tmp_path / "run"
-    command = [*msrun(tmp_path / "logs"), *FLAGS, "--data_dir", str(data), "--ckpt_save_dir", str(folder)]
-    command += ["--epoch_size", "500", "--batch_size", "4", "--distribute"]
-    launcher = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path
-    )
-    try:
-        deadline = time.monotonic() + 600
-        while not epochs_done(folder) and time.monotonic() < deadline:
-            assert launcher.poll() is None, launcher.communicate()
-            time.sleep(0.05)
-        time.sleep(0.5)  # into the next epoch
-        started = [child for child in psutil.Process(launcher.pid).children() if str(MINI_TRAIN) in child.cmdline()]
-        workers = {child.environ()["RANK_ID"]: child for child in started if child.environ()["MS_ROLE"] == "MS_WORKER"}
-        workers["1"].kill()
-        said, _ = launcher.communicate(timeout=600)
-    finally:
-        launcher.kill()
-    assert launcher.returncode != 0
-    assert said.count("Error:") == 1
-    assert f"worker 1 (process {workers['1'].pid}) was killed by SIGKILL" in said
-    assert not any(worker.is_running() for worker in workers.values())
-    assert epochs_done(folder) >= 1
-    for path in folder.glob("*.ckpt"):
-        with checkpoint.read(path) as stored:
-            assert stored.tensors
+def test_a_workers_death_ends_all_with_one_message_and_changes_nothing(tmp_path: Path) -> None:
+    training = Training(tmp_path, workers=2, epochs=1)
+    killed = training.ended("killed", "1 step 6")
+    assert killed.returncode != 0
+    assert killed.stdout.count("Error:") == 1
+    assert re.search(r"worker 1 \(process \d+\) was killed by SIGKILL", killed.stdout)
+    with checkpoint.read(tmp_path / "killed" / "resume.safetensors") as stored:
+        progress = json.loads(stored.metadata["progress"])
+    # The third step was taken together, after the state of the second; that of the fourth may have been under way.
+    assert progress["epochs_done"] == 0
+    assert progress["part"]["steps"] in (2, 4)
+    for folder in ("killed", "undisturbed"):
+        ended = training.ended(folder)
+        assert ended.returncode == 0, ended
+    training.assert_same("undisturbed", "killed")
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("workers", [2, 3])
+def test_ten_deaths_of_any_worker_at_any_moment_change_nothing(workers: int, tmp_path: Path) -> None:
+    """Before a step of any worker, and at a change that the first one makes to the run's folder."""
+    chance = random.Random(f"{workers} workers")
+    training = Training(tmp_path, workers, epochs=8)
+    ended = training.ended("undisturbed")
+    assert ended.returncode == 0, ended
+    for _ in range(10):
+        rank = chance.randrange(workers)
+        step = f"{rank} step {chance.randint(1, 4)}"
+        kill = step if rank or chance.random() < 0.5 else f"0 change {chance.randint(3, 12)}"
+        killed = training.ended("killed", kill)
+        assert killed.returncode != 0, f"the run came to its end before {kill}"
+        assert "was killed by SIGKILL" in killed.stdout, killed
+        for path in (tmp_path / "killed").glob("*.ckpt"):
+            with checkpoint.read(path) as stored:
+                assert stored.tensors
+    ended = training.ended("killed")
+    assert ended.returncode == 0, ended
+    training.assert_same("undisturbed", "killed")
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import yaml
 
 from xcit_hub.errors import InputError
 from xcit_hub.training.recipe import Recipe, kind_of
-from xcit_hub.training.recipe_file import load_recipe, parse_flags
+from xcit_hub.training.recipe_file import load_recipe, parse_flags, shipped_recipes
 from xcit_hub.variants import ARCHITECTURES, TIMM_ARCHITECTURES
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "xcit"
@@ -74,8 +74,10 @@ def test_a_recipe_that_ships_with_the_library_is_found_by_its_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_recipe("cpu_smoke") == load_recipe(CONFIGS / "cpu_smoke.yaml")
-    with pytest.raises(InputError, match="Cannot read"):
+    assert set(shipped_recipes()) == {path.stem for path in CONFIGS.glob("*.yaml")}
+    with pytest.raises(InputError, match="Cannot read") as caught:
         load_recipe("cpu_smokes")
+    assert caught.value.fix == "did you mean cpu_smoke?"
 
 
 def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
@@ -88,14 +90,14 @@ def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"opt": "sgd"},
+        {"opt": "sgdm"},
         {"scheduler": "plateau"},
         {"clip_grad": 1.0},
         {"ema": 1},
         {"lr": True},
         {"batch_size": 0},
         {"batch_size": "many"},
-        {"aux_factor": 0.4},
+        {"aux_factor": -0.4},
         {"dataset_download": True},
         {"model": "xcit_nano"},
         {"mean": [1.0]},
@@ -133,7 +135,7 @@ def test_a_recipe_survives_being_written_and_read(tmp_path: Path) -> None:
 
 def test_every_key_can_be_given_as_a_flag() -> None:
     for key in Recipe.model_fields:
-        assert parse_flags([f"--{key}", "1"]) == {key: "1" if kind_of(key) == "text" else 1}
+        assert parse_flags([f"--{key}", "1"]) == {key: "1" if "text" in kind_of(key) else 1}
 
 
 def test_stochastic_depth_is_that_of_each_sizes_source() -> None:
@@ -168,6 +170,63 @@ def test_mindcvs_spellings_are_read() -> None:
         | {"color_jitter": [0.4, 0.3, 0.2], "weight_decay_filter": "auto"},
     )
     assert (recipe.loss, recipe.opt, recipe.jitter, recipe.decay_filter) == ("CE", "adamw", (0.4, 0.3, 0.2), "auto")
+
+
+def test_set_gives_a_key_as_a_flag_does() -> None:
+    words = ["--set", "lr=1e-3", "--set=betas=[0.9, 0.95]", "--opt", "adamw", "--set", "ckpt_save_dir=a=b"]
+    assert parse_flags(words) == {"lr": 1e-3, "betas": [0.9, 0.95], "opt": "adamw", "ckpt_save_dir": "a=b"}
+
+
+def test_a_recipe_in_timms_words_is_the_same_in_ours(tmp_path: Path) -> None:
+    timms = """\
+library: timm
+model: xcit_nano_12_p16_224
+sched: cosine
+epochs: 300
+warmup_epochs: 5
+warmup_lr: 1.0e-06
+cooldown_epochs: 10
+lr: 0.001
+min_lr: 1e-5
+lr_cycle_limit: 2
+lr_cycle_mul: 1.5
+lr_cycle_decay: 0.5
+opt: lamb
+opt_eps: 1e-6
+opt_betas: [0.9, 0.98]
+aa: rand-m9-mstd0.5-inc1
+reprob: 0.25
+remode: pixel
+recount: 2
+smoothing: 0.1
+mixup_prob: 0.7
+mixup_switch_prob: 0.4
+img_size: 192
+train_interpolation: bicubic
+mean: [0.5, 0.5, 0.5]
+std: [0.25, 0.25, 0.25]
+drop_path: 0.05
+model_ema: true
+model_ema_decay: 0.999
+clip_grad: 1.0
+bce_loss: true
+"""
+    path = tmp_path / "args.yaml"
+    path.write_text(timms)
+    assert load_recipe(path) == Recipe(
+        library="timm", model="xcit_nano_12_p16_224", scheduler="cosine_decay", epoch_size=760, decay_epochs=300,
+        warmup_prefix=False, warmup_epochs=5, warmup_factor=0.001, lr=0.001, min_lr=1e-5, lr_epoch_stair=True,
+        num_cycles=2, cycle_mul=1.5, cycle_decay=0.5, opt="lamb", eps=1e-6, betas=(0.9, 0.98),
+        auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, re_value="pixel", re_count=2, label_smoothing=0.1,
+        cutmix_prob=0.7, switch_prob=0.4, image_resize=192, interpolation="bicubic", mean=(127.5,) * 3,
+        std=(63.75,) * 3, drop_path_rate=0.05, ema=True, ema_decay=0.999, ema_warmup=0, clip_grad=True, clip_value=1.0,
+        loss="BCE",
+    )  # fmt: skip
+    assert load_recipe(path, parse_flags(["--epochs", "20", "--set", "clip_value=2"])).epoch_size == 60
+    assert load_recipe(path, parse_flags(["--epoch_size", "20"])).epoch_size == 20
+    path.write_text(timms.replace("library: timm", "library: mindcv"))
+    with pytest.raises(InputError, match="timm's name"):
+        load_recipe(path)
 
 
 def raise_with_fix(action: object) -> None:

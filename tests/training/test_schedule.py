@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -175,3 +177,56 @@ def test_constant_stays_after_the_warm_up() -> None:
         {"model": "xcit_nano_12_p16_224", "scheduler": "constant", "lr": 0.5, "warmup_epochs": 1, "epoch_size": 3},
     )
     np.testing.assert_allclose(learning_rates(recipe, 2), [0, 0.25, 0.5, 0.5, 0.5, 0.5])
+
+
+_TIMMS = [
+    {"scheduler": "cosine_decay", "decay_epochs": 4, "num_cycles": 2, "cycle_decay": 0.5},
+    {"scheduler": "cosine_decay", "decay_epochs": 3, "num_cycles": 2, "cycle_decay": 0.1, "cycle_mul": 2.0},
+    {"scheduler": "cosine_decay", "decay_epochs": 4, "num_cycles": 3, "cycle_mul": 1.5},
+    {"scheduler": "polynomial_decay", "decay_epochs": 10, "decay_rate": 0.5},
+    {"scheduler": "polynomial_decay", "decay_epochs": 3, "decay_rate": 2.0, "num_cycles": 3, "cycle_decay": 0.7},
+    {"scheduler": "step_decay", "decay_epochs": 3, "decay_rate": 0.4},
+    {"scheduler": "multi_step_decay", "multi_step_decay_milestones": (2, 5, 6), "decay_rate": 0.4},
+    {"scheduler": "constant"},
+]
+_IN_TIMM = {
+    "cosine_decay": "cosine",
+    "polynomial_decay": "poly",
+    "step_decay": "step",
+    "multi_step_decay": "multistep",
+    "constant": "constant",
+}
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("keys", _TIMMS, ids=str)
+def test_every_step_of_a_timm_recipe_is_timms(keys: dict[str, Any], warmup: int, by_epoch: bool, prefix: bool) -> None:
+    from timm.scheduler import create_scheduler_v2
+
+    steps, epochs = 7, 13
+    recipe = load_recipe(
+        None,
+        {"model": "xcit_nano_12_p16_224", "library": "timm", "lr": 0.1, "min_lr": 1e-3, "warmup_epochs": warmup}
+        | {"warmup_factor": 0.01, "epoch_size": epochs, "warmup_prefix": prefix, "lr_epoch_stair": by_epoch, **keys},
+    )
+    timms, _ = create_scheduler_v2(
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1),
+        sched=_IN_TIMM[recipe.scheduler],
+        num_epochs=recipe.decay_epochs,
+        decay_epochs=recipe.decay_epochs,
+        decay_milestones=list(recipe.multi_step_decay_milestones),
+        decay_rate=recipe.decay_rate,
+        min_lr=recipe.min_lr,
+        warmup_lr=0.1 * 0.01,
+        warmup_epochs=warmup,
+        warmup_prefix=prefix,
+        cycle_mul=recipe.cycle_mul,
+        cycle_decay=recipe.cycle_decay,
+        cycle_limit=recipe.num_cycles,
+        step_on_epochs=by_epoch,
+        updates_per_epoch=steps,
+    )
+    expected = [timms._get_lr(step // steps if by_epoch else step)[0] for step in range(epochs * steps)]
+    np.testing.assert_allclose(learning_rates(recipe, steps), expected, rtol=1e-9, atol=1e-12)

@@ -170,6 +170,32 @@ def test_the_average_forgets_its_beginning_as_mindcvs_and_timms_do(mini_architec
         np.testing.assert_allclose(left, share, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.usefixtures("pynative")
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_forgets_its_beginning_as_timms_newest_does(mini_architecture: str, warmup: bool) -> None:
+    """ModelEmaV3 as timm's train.py calls it: with the number of the update, and --model-ema-warmup or without."""
+    from timm.utils import ModelEmaV3
+    from torch import nn
+
+    network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    average = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    recipe = recipe_of(
+        mini_architecture, ema=True, ema_decay=0.4, ema_form="timm_warmup" if warmup else "timm", freeze_bn=True
+    )
+    step = TrainStep(network, recipe, ema=average)
+    theirs = ModelEmaV3(nn.Linear(1, 1), decay=0.4, use_warmup=warmup)
+    for updates in (1, 2, 3):
+        for parameter in average.get_parameters():
+            parameter.set_data(parameter + 1.0)
+        before = arrays_of(step.ema)["ema.head.bias"]
+        train(step, batches(1, 2), rate=0.0)
+        weights = arrays_of(step.network)["head.bias"]
+        kept = theirs.get_decay(updates)
+        expected = before * kept + weights * (1 - kept)
+        np.testing.assert_allclose(arrays_of(step.ema)["ema.head.bias"], expected, rtol=1e-5, atol=1e-6)
+        assert kept == (0.0, 1 - 2 ** (-2 / 3) if warmup else 0.4, 0.4)[updates - 1]
+
+
 def test_what_the_average_keeps_of_its_beginning() -> None:
     """The shares that were measured in MindCV after 20, 200 and 2,000 updates, and of a constant decay."""
     updates = np.arange(1, 2001)
@@ -283,3 +309,64 @@ def test_float16_levels_follow_float32_and_keep_float32_weights(
         assert {parameter.dtype for parameter in network.get_parameters()} == {mindspore.float32}
     assert losses[0] != losses[1], "float16 must show"
     np.testing.assert_allclose(losses[0], losses[1], rtol=5e-3)
+
+
+_OPTIMIZERS = [
+    *({"opt": name} for name in ("nadam", "lamb", "rmsprop")),
+    {"opt": "adan", "library": "timm"},
+    *(
+        pytest.param(keys, marks=pytest.mark.campaign)
+        for keys in (
+            *({"opt": name} for name in ("momentum", "adam", "lion", "adan")),
+            *({"opt": name, "library": "timm"} for name in ("sgd", "lamb", "nadam", "rmsprop")),
+        )
+    ),
+]
+
+
+@pytest.mark.usefixtures("pynative")
+@pytest.mark.parametrize("keys", _OPTIMIZERS, ids=lambda keys: " ".join(keys.values()))
+def test_every_optimizer_accumulates_averages_scales_and_goes_on(mini_architecture: str, keys: dict[str, str]) -> None:
+    """In the middle of an accumulation, bit for bit; the average's decay counts its updates."""
+    recipe = recipe_of(
+        mini_architecture, gradient_accumulation_steps=2, ema=True, ema_decay=0.9, ema_warmup=2, loss_scale=64.0,
+        freeze_bn=True, **keys,
+    )  # fmt: skip
+    data, steps = batches(4, 2), []
+    for seed in (3, 4):
+        network, average = (create_model(mini_architecture, num_classes=CLASSES, seed=seed) for _ in range(2))
+        steps.append(TrainStep(network, recipe, ema=average))
+    first, other = steps
+    before = arrays_of(first.network)
+    train(first, data[:3], rate=1e-4)
+    stored = {name: array.copy() for name, array in first.state().items()}
+    expected = train(first, data[3:], rate=1e-4)
+    other.restore(stored)
+    assert train(other, data[3:], rate=1e-4) == expected
+    assert largest_difference(other.state(), first.state()) == 0.0
+    assert float(other.optimizer.updates) == 2.0
+    moved = arrays_of(first.network)
+    assert largest_difference(before, moved) > 0.0
+    share = 0.9 * (1 - np.exp(-2 / 2))
+    averaged = {name.removeprefix("ema."): value for name, value in arrays_of(first.ema).items()}
+    early = {name.removeprefix("ema."): value for name, value in stored.items() if name.startswith("ema.")}
+    for name, value in early.items():
+        np.testing.assert_allclose(averaged[name], share * value + (1 - share) * moved[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", [{"opt": "lamb"}, {"opt": "adan", "library": "timm"}], ids=lambda keys: keys["opt"])
+def test_blocks_that_are_one_cell_are_trained_as_each_of_them(
+    mini_architecture: str, pynative: None, keys: dict[str, str]
+) -> None:
+    """In graph mode norms are those of each layer's parameter, not of the stack."""
+    runs = []
+    for mode in (mindspore.PYNATIVE_MODE, mindspore.GRAPH_MODE):
+        mindspore.set_context(mode=mode)
+        step = TrainStep(
+            create_model(mini_architecture, num_classes=CLASSES, seed=3), recipe_of(mini_architecture, **keys)
+        )
+        losses = train(step, batches(3, 4))
+        runs.append((losses, arrays_of(step.network)))
+    np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=1e-4)
+    assert largest_difference(runs[0][1], runs[1][1]) < 1e-4

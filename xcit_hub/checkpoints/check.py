@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 
@@ -144,6 +145,7 @@ def all_finite(stored: Array, dtype: str) -> bool:
     return bool(np.isfinite(total) or np.isfinite(stored).all())
 
 
+@functools.cache
 def _smallest_normal(dtype: str) -> float:
     return float(np.finfo(np.float32 if dtype == "bfloat16" or not DTYPES[dtype].weights else dtype).tiny)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xcit_hub._version import __version__
-from xcit_hub.cli import bench, cache, card, convert, export, models, parity, predict, publish, serve, train
+from xcit_hub.cli import bench, cache, card, convert, doctor, export, models, parity, predict, publish, serve, train
 
 app = typer.Typer(
     name="xcit-hub",
@@ -48,5 +48,6 @@ app.command()(publish.publish)
 app.command()(publish.whoami)
 app.command(context_settings=train.SETTINGS)(train.train)
 app.command("eval", context_settings=train.SETTINGS)(train.evaluate)
+app.command()(doctor.doctor)
 app.add_typer(card.app)
 app.add_typer(cache.app, name="cache")

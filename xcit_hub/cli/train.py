@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 # Every key of a recipe is a flag; typer passes what it does not know on.
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="The recipe, a YAML file.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="The recipe: a YAML file, or one that is shipped, by its name.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a progress bar.")]
 Keys = Annotated[bool, typer.Option("--keys", help="List every key of a recipe with its default, and exit.")]
 
@@ -49,7 +51,7 @@ def train(
     as_json: AsJson = False,
     keys: Keys = False,
 ) -> None:
-    """Train a network as a recipe says. Every key of the recipe is a flag: --epoch_size 2 --lr 1e-4.
+    """Train a network as a recipe says. Every key is a flag: --epoch_size 2 --lr 1e-4, or --set epoch_size=2.
 
     Checkpoints, curves and run.json go to ckpt_save_dir.
 
@@ -58,6 +60,8 @@ def train(
         xcit-hub train --config configs/xcit/cpu_smoke.yaml --data_dir DIR
 
         xcit-hub train --config configs/xcit/xcit_tiny_12_p16_ascend.yaml --data_dir DIR --distribute False
+
+        xcit-hub train --config cpu_smoke --data_dir DIR --set opt=lion --set lr=1e-4
 
         xcit-hub train --config configs/xcit/cpu_smoke.yaml --data_dir DIR --resume
 
@@ -86,14 +90,21 @@ def train(
     from xcit_hub.training.engine import RUN
     from xcit_hub.training.engine import train as run
     from xcit_hub.training.start import Initial
+    from xcit_hub.training.teachers import is_address
 
-    initial = None
-    if recipe.pretrained and not recipe.ckpt_path and not resume:
+    initial, teacher = None, None
+    if recipe.pretrained and not recipe.ckpt_path and not (resume or recipe.resume_opt):
         from xcit_hub.hub.load import load
 
-        published = load(recipe.model, dialect=recipe.dialect)
+        address = recipe.pretrained if isinstance(recipe.pretrained, str) else recipe.model
+        published = load(address, dialect=recipe.dialect)
+        print_notes(published.config.provenance.notes, stderr=True)
         arrays = {name: parameter.asnumpy() for name, parameter in published.parameters_dict().items()}
-        initial = Initial(arrays, published.dialect.name, recipe.model)
+        initial = Initial(arrays, published.dialect.name, address)
+    if is_address(recipe):
+        from xcit_hub.hub.load import load
+
+        teacher = load(recipe.teacher)
     record = run(
         recipe,
         recipe_name=None if config is None else config.as_posix(),
@@ -101,6 +112,7 @@ def train(
         resume=resume,
         as_json=as_json,
         initial=initial,
+        teacher=teacher,
     )
     if as_json and is_first():
         typer.echo(json.dumps({"kind": "run", **record.model_dump(mode="json")}))
@@ -132,6 +144,13 @@ def evaluate(
         str | None, typer.Option(help="With --task segment: a window that slides, 512 or 512x683, or whole.")
     ] = None,
     stride: Annotated[str | None, typer.Option(help="How far the window moves; two thirds of it by default.")] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Evaluate many: all, a pattern of published names, or a text file with an id a line."),
+    ] = None,
+    results_file: Annotated[
+        Path | None, typer.Option(help="With --models: the CSV of a row each; one that is there is gone on with.")
+    ] = None,
     as_json: AsJson = False,
     keys: Keys = False,
 ) -> None:
@@ -142,6 +161,10 @@ def evaluate(
         xcit-hub eval -c configs/xcit/xcit_tiny_12_p16_224_ascend.yaml --data_dir DIR --ckpt_path FILE
 
         xcit-hub eval timm/xcit_nano_12_p16_224.fb_in1k --data_dir DIR --compare timm
+
+        xcit-hub eval timm/xcit_nano_12_p16_224.fb_in1k --data_dir DIR --tta 10 --real_labels real.json
+
+        xcit-hub eval --models 'xcit_tiny*' --results-file results.csv --data_dir DIR
 
         xcit-hub eval sem_fpn_xcit_tiny_12_p16.pth --task segment --data_dir ADEChallengeData2016
     """
@@ -164,6 +187,14 @@ def evaluate(
         return
     if window is not None or stride is not None:
         raise InputError("--window and --stride are of segmenters.", fix="Say --task segment, too.")
+    if models is not None or results_file is not None:
+        if models is None or results_file is None or model or compare or output or ignore_field or as_json:
+            raise InputError(
+                "--models goes with --results-file, --config and recipe keys alone.",
+                fix="Give both, and leave the others out; or evaluate one model: xcit-hub eval ID.",
+            )
+        _evaluate_all(models, results_file, config, words)
+        return
     from xcit_hub.training.device import leave
     from xcit_hub.training.recipe_file import load_recipe, parse_flags
     from xcit_hub.training.scoring import score, settings_of, stored_network
@@ -204,6 +235,17 @@ def evaluate(
     if report is not None:
         typer.echo(json.dumps(report.as_dict()) if as_json else str(report))
     leave()
+
+
+def _evaluate_all(models: str, table: Path, config: Path | None, words: Sequence[str]) -> None:
+    from xcit_hub.bulk_evaluation import evaluate_all, named
+    from xcit_hub.training.recipe_file import parse_flags
+
+    rows = evaluate_all(named(models), table, config=config, flags=parse_flags(words), say=typer.echo)
+    failed = sum(bool(row["error"]) for row in rows)
+    if failed:
+        typer.echo(f"{failed} of {len(rows)} could not be evaluated; {table} says why", err=True)
+        raise typer.Exit(1)
 
 
 def _print_keys() -> None:

@@ -1,7 +1,7 @@
 """Epochs of batches through ``mindspore.dataset``, the same for any number of workers and threads.
 
 Which image stands where in an epoch, and every random number of its view, is a function of (seed, epoch, position)
-alone. A run can therefore stop and continue at any epoch, and two workers see what one worker with twice the batch
+alone. A run can therefore stop and continue at any batch, and two workers see what one worker with twice the batch
 sees.
 """
 
@@ -38,14 +38,17 @@ _ORDER = 1 << 41
 
 
 class TrainView(Protocol):
-    """How a photograph becomes ``shape`` (3, H, W): cut in any thread, then finished in its batch's memory."""
+    """How a photograph becomes ``shape``: cut in any thread, then finished in its batch's memory.
+
+    The shape is (3, H, W), or (views, 3, H, W) where an image has several views in its batch.
+    """
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
 
-    def cut(self, image: Image.Image, rng: Rng, /) -> Image.Image: ...  # noqa: D102
+    def cut(self, image: Image.Image, rng: Rng, /) -> Any: ...  # noqa: D102
 
-    def finish(self, image: Image.Image, rng: Rng, pixels: Images, /) -> None: ...  # noqa: D102
+    def finish(self, cut: Any, rng: Rng, pixels: Images, /) -> None: ...  # noqa: D102
 
 
 class EvalView(Protocol):
@@ -72,8 +75,8 @@ class Batch:
     """What one step trains on.
 
     Args:
-        images: (B, 3, H, W) float32.
-        targets: (B, classes) float32.
+        images: (B, C, H, W) float32; (views · B, C, H, W) where an image has several, all first views first.
+        targets: (B, classes) float32, or (views · B, classes); twice as wide with what a teacher answers.
         indices: (B,) positions in the source, of the images that were used.
         unreadable: (B,) positions of the images in whose place they were used, as they cannot be read; else -1.
     """
@@ -99,6 +102,7 @@ class TrainBatches:
         seed: decides order, views and mixing.
         repeats: views of an image in an epoch; an epoch keeps its length (RASampler of facebookresearch/xcit).
         threads: how many decode and cut at once, at most one a core; the source is read from all of them.
+        tell: what a teacher answers to the mixed images of a batch, (B, classes); it stands after their targets.
     """
 
     def __init__(
@@ -116,9 +120,11 @@ class TrainBatches:
         drop_remainder: bool = True,
         threads: int = 1,
         worker: Worker | None = None,
+        tell: Callable[[Images], Targets] | None = None,
     ) -> None:
         self.source = source
         self.view = view
+        self.tell = tell
         self.classes = classes
         self.batch_size = batch_size
         self.seed = seed
@@ -153,21 +159,25 @@ class TrainBatches:
         stream = Stream(partial(self._made, epoch), _COLUMNS, self.steps)
         return (Batch(*row) for row in stream.rows())
 
-    def epochs(self, first: int, last: int, rates: Sequence[float]) -> Stream:
+    def epochs(self, first: int, last: int, rates: Sequence[float], *, taken: int = 0) -> Stream:
         """Return the batches of the epochs ``first`` … ``last`` − 1 as one stream, each with its learning rate.
 
         Args:
             rates: learning rate of every step of the run, from epoch 0 on.
+            taken: batches of the first epoch that are left out.
         """
 
         def make() -> Iterator[tuple[Any, ...]]:
             for epoch in range(first, last):
-                for step, columns in enumerate(self._made(epoch)):
+                begin = taken if epoch == first else 0
+                for step, columns in enumerate(self._made(epoch, begin), begin):
                     yield *columns, np.float32(rates[epoch * self.steps + step])
 
-        return Stream(make, [*_COLUMNS, "rate"], (last - first) * self.steps)
+        return Stream(make, [*_COLUMNS, "rate"], (last - first) * self.steps - taken)
 
-    def _made(self, epoch: int) -> Iterator[tuple[Images, Targets, NDArray[np.int64], NDArray[np.int64]]]:
+    def _made(
+        self, epoch: int, taken: int = 0
+    ) -> Iterator[tuple[Images, Targets, NDArray[np.int64], NDArray[np.int64]]]:
         order = self.order(epoch)
         workers = self.worker.count
         # Without drop_remainder the first images are repeated until every worker has as many, as in torch's
@@ -177,11 +187,22 @@ class TrainBatches:
         # Neighbours go to different workers, so that repeated views of an image do, too.
         positions = np.arange(self.worker.rank, len(used), self.worker.count)
         rows = _Views(self.source, self.view, used[positions], positions, self.seed, epoch)
-        made = _whole_batches(rows, self.batch_size, self.drop_remainder, self.threads)
-        for step, (images, indices, unreadable) in enumerate(made):
+        made = _whole_batches(rows, self.batch_size, self.drop_remainder, self.threads, taken * self.batch_size)
+        for step, (images, indices, unreadable) in enumerate(made, taken):
             targets = dense_targets(self.source.labels[indices], self.classes, self.smoothing)
             rng = _rng(self.seed, epoch, _MIXING + step * self.worker.count + self.worker.rank)
-            yield *self.mixing(images, targets, rng), indices, unreadable
+            images, targets = self.mixing(*_view_by_view(images, targets), rng, epoch)
+            if self.tell is not None:
+                targets = np.concatenate([targets, self.tell(images)], axis=1, dtype=np.float32)
+            yield images, targets, indices, unreadable
+
+
+def _view_by_view(images: Images, targets: Targets) -> tuple[Images, Targets]:
+    """Lay the views of (B, views, 3, H, W) one after another: all first ones, all second ones, …"""
+    if images.ndim == 4:
+        return images, targets
+    views = images.shape[1]
+    return images.swapaxes(0, 1).reshape(-1, *images.shape[2:]), np.tile(targets, (views, 1))
 
 
 class _Views:
@@ -279,15 +300,18 @@ def _leave_blank(pixels: Images) -> None:
     pixels[:] = 0
 
 
-def _whole_batches(rows: _Views | _Images, batch_size: int, drop_remainder: bool, threads: int) -> Iterator[_Columns]:
+def _whole_batches(
+    rows: _Views | _Images, batch_size: int, drop_remainder: bool, threads: int, first: int = 0
+) -> Iterator[_Columns]:
     """Yield batches whose images several threads cut: Pillow decodes and resizes without Python's lock.
 
-    The thread that asks finishes them, each straight into the batch's memory, while the others go on.
+    The first row is ``first``. The thread that asks finishes them, each straight into the batch's memory, while the
+    others go on.
 
     MindSpore's own workers are no faster than one: its threads wait for each other, and its processes start anew every
     epoch and send every image through a pipe.
     """
-    openers = enumerate(rows.source.in_turn(rows.indices.tolist()))
+    openers = enumerate(rows.source.in_turn(rows.indices[first:].tolist()), first)
     with ThreadPoolExecutor(min(threads, os.cpu_count() or 1)) as pool:
 
         def begin() -> list[Future[_Row]]:

@@ -15,7 +15,7 @@ from mindspore.mindrecord import FileReader
 from numpy.typing import NDArray
 from PIL import Image
 
-from xcit_hub.data.transforms import decode_rgb
+from xcit_hub.data.transforms import ImageMode, decode
 from xcit_hub.errors import InputError
 
 # The columns of the converters in mindspore.mindrecord (ImageNet, MNIST, CIFAR-10, CIFAR-100), and of its tutorials.
@@ -45,6 +45,7 @@ class Records:
             raise InputError("The records hold no image, or a label below 0.", where=self.files[0])
         self.unreadable: Sequence[str] = ()
         self.others = 0
+        self.mode: ImageMode = "RGB"
         self.classes = [str(number) for number in range(int(self.labels.max()) + 1)]
 
     def name(self, index: int) -> str:
@@ -53,14 +54,14 @@ class Records:
         return f"{self.files[number]}#{index - (self._ends[number - 1] if number else 0)}"
 
     def open(self, index: int) -> Image.Image:
-        """Read one row and decode it as RGB."""
+        """Read one row and decode it."""
         return next(self.in_turn([index]))()
 
     def in_turn(self, indices: Sequence[int]) -> Iterator[Callable[[], Image.Image]]:
         """Yield for each of ``indices`` what decodes that image; the bytes are read here, in one stream."""
         rows = _read(self.files, self._image, order=indices)
         for index, (content,) in zip(indices, rows, strict=True):
-            yield partial(decode_rgb, content.tobytes(), self.name(int(index)))
+            yield partial(decode, content.tobytes(), self.name(int(index)), self.mode)
 
 
 def open_records(place: Path) -> Records:

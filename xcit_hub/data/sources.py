@@ -21,7 +21,7 @@ from PIL import Image
 
 from xcit_hub.data.folders import entries, find_images, is_image, readable
 from xcit_hub.data.records import open_records
-from xcit_hub.data.transforms import decode_rgb, open_rgb
+from xcit_hub.data.transforms import ImageMode, decode, open_image
 from xcit_hub.errors import InputError, closest
 from xcit_hub.files import read_bounded
 
@@ -39,19 +39,21 @@ class ImageSource(Protocol):
         classes: name of each class.
         unreadable: what was found in an image's place and cannot be one, with the reason.
         others: number of files that are not images by their name or place.
+        mode: what images are opened as.
     """
 
     labels: NDArray[np.int64]
     classes: list[str]
     unreadable: Sequence[str] = ()
     others: int = 0
+    mode: ImageMode = "RGB"
 
     def name(self, index: int) -> str:
         """Return what to call an image in messages."""
         ...
 
     def open(self, index: int) -> Image.Image:
-        """Open an image as RGB; raises InputError if it cannot be read."""
+        """Open an image in ``mode``; raises InputError if it cannot be read."""
         ...
 
     def in_turn(self, indices: Sequence[int]) -> Iterator[Callable[[], Image.Image]]:
@@ -72,8 +74,8 @@ class Files(ImageSource):
         return readable(self.paths[index])
 
     def open(self, index: int) -> Image.Image:
-        """Open the file as RGB."""
-        return open_rgb(self.paths[index])
+        """Open the file."""
+        return open_image(self.paths[index], self.mode)
 
 
 class Archive(ImageSource):
@@ -90,11 +92,11 @@ class Archive(ImageSource):
         return f"{readable(self.path)}!{self.members[index][0]}"
 
     def open(self, index: int) -> Image.Image:
-        """Read the member's bytes and decode them as RGB."""
+        """Read the member's bytes and decode them."""
         _, offset, size = self.members[index]
         with self.path.open("rb") as stream:
             stream.seek(offset)
-            return decode_rgb(stream.read(size), self.name(index))
+            return decode(stream.read(size), self.name(index), self.mode)
 
 
 class Pixels(ImageSource):
@@ -112,7 +114,7 @@ class Pixels(ImageSource):
 
     def open(self, index: int) -> Image.Image:
         """Return the image."""
-        return Image.fromarray(self.pixels[index])
+        return open_image(Image.fromarray(self.pixels[index]), self.mode)
 
 
 class Some(ImageSource):
@@ -129,6 +131,7 @@ class Some(ImageSource):
         self.classes = source.classes
         self.unreadable = source.unreadable
         self.others = source.others
+        self.mode = source.mode
 
     def name(self, index: int) -> str:
         """Return what the source calls it."""
@@ -197,7 +200,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
 
 
-def open_source(dataset: str, data_dir: str | Path, split: str, *, train: bool) -> ImageSource:
+def open_source(dataset: str, data_dir: str | Path, split: str, *, train: bool, mode: ImageMode = "RGB") -> ImageSource:
     """Find the images of one split.
 
     Args:
@@ -206,11 +209,17 @@ def open_source(dataset: str, data_dir: str | Path, split: str, *, train: bool) 
         data_dir: the data set's folder.
         split: folder of the split, or stem of its archive or records; CIFAR's files have fixed names.
         train: which of CIFAR's files to read.
+        mode: what images are opened as.
 
     Raises:
         InputError: nothing is there, or it is not what was said.
     """
-    root = Path(data_dir)
+    source = _found(dataset, Path(data_dir), split, train)
+    source.mode = mode
+    return source
+
+
+def _found(dataset: str, root: Path, split: str, train: bool) -> ImageSource:
     if not root.is_dir():
         raise InputError("The data folder does not exist.", where=root, fix="Give it with --data_dir.")
     if dataset in ("cifar10", "cifar100"):

@@ -28,6 +28,10 @@ _RESAMPLING = {
 _CROP_MODES = ("center", "squash", "border")
 _MOST_PIXELS = 178_956_970  # where Pillow, too, takes an image for an attack
 
+ImageMode = Literal["RGB", "L", "RGBA"]
+MODES: dict[int, ImageMode] = {1: "L", 3: "RGB", 4: "RGBA"}
+"""How Pillow calls an image of so many channels."""
+
 ImageLike = Image.Image | str | os.PathLike[str] | Stored
 
 
@@ -39,6 +43,7 @@ class EvalTransform:
 
     Args:
         in_chans: 3 reads images as RGB, 1 as grey, as timm's validation does.
+        alpha: 4 channels are RGBA, opaque where an image has no alpha; refused without.
         exif: turn the image as its EXIF orientation says; timm does not.
 
     Raises:
@@ -46,7 +51,9 @@ class EvalTransform:
             the file is not a readable image, or its proportions are absurd.
     """
 
-    def __init__(self, preprocessing: Preprocessing, *, in_chans: int = 3, exif: bool = False) -> None:
+    def __init__(
+        self, preprocessing: Preprocessing, *, in_chans: int = 3, exif: bool = False, alpha: bool = False
+    ) -> None:
         if preprocessing.interpolation not in _RESAMPLING:
             raise InputError(
                 f"The interpolation {preprocessing.interpolation!r} is not known.",
@@ -57,13 +64,13 @@ class EvalTransform:
                 f"The crop mode {preprocessing.crop_mode!r} is not known.",
                 fix=f"Choose one of {', '.join(_CROP_MODES)}.",
             )
-        if in_chans not in (1, 3):
+        if in_chans not in ((1, 3, 4) if alpha else (1, 3)):
             raise InputError(
                 f"The network takes {in_chans} channels, and an image file has 1 or 3.",
                 fix="Prepare its input yourself: (batch, channels, height, width), normalised.",
             )
         self.preprocessing = preprocessing
-        self.mode: Literal["RGB", "L"] = "RGB" if in_chans == 3 else "L"
+        self.mode: ImageMode = MODES[in_chans]
         self.exif = exif
         self.shape = (in_chans, *preprocessing.size)
         self.mean = for_channels(preprocessing.mean, in_chans, "mean")
@@ -77,6 +84,16 @@ class EvalTransform:
 
     def cut(self, image: Image.Image) -> Image.Image:
         """Resize an image of this transform's mode and keep its centre, H×W."""
+        return center_crop(self.resized(image), *self.preprocessing.size, self.fill)
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """The colour of borders."""
+        is_mean = self.preprocessing.crop_mode == "border"
+        return tuple(round(255 * level) for level in self.mean) if is_mean else (0,) * len(self.mean)
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """Resize an image of this transform's mode, not yet cropped."""
         height, width = self.preprocessing.size
         scaled = tuple(math.floor(side / self.preprocessing.crop_pct) for side in (height, width))
         resampling = _RESAMPLING[self.preprocessing.interpolation]
@@ -89,8 +106,7 @@ class EvalTransform:
             size = _shorter_side(image, scaled[0])
         else:
             size = _keeping_ratio(image, scaled, longest=False)
-        fill = tuple(round(255 * level) for level in self.mean) if mode == "border" else (0,) * len(self.mean)
-        return _center(_resize(image, size, resampling), height, width, fill)
+        return _resize(image, size, resampling)
 
     def finish(self, image: Image.Image, pixels: NDArray[np.float32]) -> None:
         """Write what was cut into ``pixels`` (C, H, W), normalised."""
@@ -117,13 +133,13 @@ def open_rgb(image: ImageLike) -> Image.Image:
     return open_image(image, "RGB")
 
 
-def open_image(image: ImageLike, mode: Literal["RGB", "L"], *, exif: bool = False) -> Image.Image:
+def open_image(image: ImageLike, mode: ImageMode, *, exif: bool = False) -> Image.Image:
     """Open an image in 8 bits a channel.
 
     16-bit images are scaled, as are floating-point ones between 0 and 1; timm's reader cuts both off at 255.
 
     Args:
-        mode: RGB, or L for grey.
+        mode: RGB, L for grey, or RGBA.
         exif: turn the image as its EXIF orientation says; timm does not.
 
     Raises:
@@ -137,18 +153,23 @@ def open_image(image: ImageLike, mode: Literal["RGB", "L"], *, exif: bool = Fals
 
 
 def decode_rgb(content: bytes, name: str) -> Image.Image:
-    """Decode the bytes of an image file, called ``name`` in messages, as RGB.
+    """Decode an image file as RGB, see :func:`decode`."""
+    return decode(content, name, "RGB")
+
+
+def decode(content: bytes, name: str, mode: ImageMode) -> Image.Image:
+    """Decode the bytes of an image file, called ``name`` in messages.
 
     Raises:
         InputError: they are not an image, or are cut short, or their values have no known range.
     """
-    return _decoded(io.BytesIO(content), name, "RGB", False)
+    return _decoded(io.BytesIO(content), name, mode, False)
 
 
 def _decoded(
     source: str | os.PathLike[str] | io.BytesIO,
     name: str | os.PathLike[str],
-    mode: Literal["RGB", "L"],
+    mode: ImageMode,
     exif: bool,
 ) -> Image.Image:
     if not isinstance(source, io.BytesIO) and Path(source).exists() and not Path(source).is_file():
@@ -166,7 +187,7 @@ def _decoded(
         ) from error
 
 
-def _in_mode(image: Image.Image, mode: Literal["RGB", "L"], exif: bool, name: object) -> Image.Image:
+def _in_mode(image: Image.Image, mode: ImageMode, exif: bool, name: object) -> Image.Image:
     told = image.format  # which turning forgets
     if exif:
         image = ImageOps.exif_transpose(image)
@@ -230,7 +251,7 @@ def _resize(image: Image.Image, size: tuple[int, ...], resampling: Image.Resampl
     return image if image.size == (width, height) else image.resize((width, height), resampling)
 
 
-def _center(image: Image.Image, height: int, width: int, fill: tuple[int, ...]) -> Image.Image:
+def center_crop(image: Image.Image, height: int, width: int, fill: tuple[int, ...]) -> Image.Image:
     """Return the centre of an image, H×W; where it is smaller, ``fill`` stands around it, as in torchvision."""
     missing = (max(width - image.width, 0), max(height - image.height, 0))
     if any(missing):

@@ -23,10 +23,31 @@ except ImportError:
     _no_init_parameters = nullcontext
 
 try:
-    from mindspore.common.api import _real_phase
+    try:
+        from mindspore.graph.api import _real_phase  # 2.9 and later, which warn of the other place
+    except ImportError:
+        from mindspore.common.api import _real_phase
     from mindspore.common.hook_handle import _hook_version
 except ImportError:
     _real_phase = _hook_version = None
+
+
+def supported_cann() -> tuple[str, ...]:
+    """Return the versions of CANN that this MindSpore is made for, ``major.minor``; empty where it does not say."""
+    try:
+        from mindspore.run_check._check_version import AscendEnvChecker
+
+        return tuple(str(version) for version in AscendEnvChecker(None).version)
+    except (ImportError, AttributeError, TypeError, OSError):
+        return ()
+
+
+def stop_queue(data: Any) -> None:
+    """End what sends a data set into the device's queue: ``mindspore.data_sink`` begins it and never ends it."""
+    queue = getattr(data, "__transfer_dataset__", None)
+    if queue is not None:
+        queue.stop_send()
+        queue.release()
 
 
 def no_init_parameters() -> AbstractContextManager[None]:

@@ -5,30 +5,44 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeVar
 
 import mindspore
 import numpy as np
-from mindspore import Parameter, Tensor, ops
+from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from xcit_hub.data.batches import Stream, Worker
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.models.functions import device_target
+from xcit_hub.models.private import stop_queue
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.watch import watch_workers
 
 _Result = TypeVar("_Result")
 _HALF = 1 << 20
 _COMPILE_CACHE = "MS_COMPILER_CACHE_ENABLE"
+_OTHER_RANK_TABLE = "MINDSPORE_HCCL_CONFIG_PATH"
+_ALSO = {"mpirun": " and GPU"}
+_joined: list[Worker] = []  # this process, once it has joined others
 
 
 def started_by() -> str | None:
-    """Name the launcher of this process: ``msrun``, ``mpirun``, or None."""
-    if "MS_WORKER_NUM" in os.environ and "MS_ROLE" in os.environ:
+    """Name what started this process as one of several workers; None if nothing did.
+
+    ``msrun``, and MindSpore's dynamic cluster, which is what msrun sets up: ``MS_ROLE`` and ``MS_WORKER_NUM``.
+    ``mpirun``: OpenMPI's variables. ``rank table``: ``RANK_TABLE_FILE`` and this process's ``RANK_ID``.
+    ``dry run``: ``MS_SIMULATION_LEVEL``, under which one process stands for a worker of ``RANK_SIZE``.
+    """
+    named = os.environ.get
+    if named("MS_SIMULATION_LEVEL") and named("RANK_SIZE"):
+        return "dry run"
+    if named("MS_WORKER_NUM") and named("MS_ROLE"):
         return "msrun"
-    return "mpirun" if "OMPI_COMM_WORLD_SIZE" in os.environ else None
+    if named("OMPI_COMM_WORLD_SIZE"):
+        return "mpirun"
+    return "rank table" if named("RANK_ID") and (named("RANK_TABLE_FILE") or named(_OTHER_RANK_TABLE)) else None
 
 
 def prepare(recipe: Recipe, *, distribute: bool) -> Worker:
@@ -60,9 +74,22 @@ def prepare(recipe: Recipe, *, distribute: bool) -> Worker:
                 fix="Choose auto, or install MindSpore for that device.",
             ) from error
     mindspore.set_context(mode=recipe.mode)
-    if recipe.jit_level and recipe.mode == mindspore.GRAPH_MODE:
-        mindspore.set_context(jit_config={"jit_level": recipe.jit_level})
     return _join() if distribute else Worker()
+
+
+def compile_level(recipe: Recipe) -> str:
+    """Return the level that graphs are compiled at here; empty where it is MindSpore's to choose.
+
+    O2 is CANN's compiler, which only Ascend has.
+    """
+    elsewhere = recipe.jit_level == "O2" and device_target() != "Ascend"
+    return "" if elsewhere or recipe.mode != mindspore.GRAPH_MODE else recipe.jit_level
+
+
+def compile_at(cell: nn.Cell, recipe: Recipe) -> None:
+    """Have the graphs that begin with ``cell`` compiled at the recipe's level, where it names one."""
+    if level := compile_level(recipe):
+        cell.set_jit_config(mindspore.JitConfig(jit_level=level))
 
 
 def _join() -> Worker:
@@ -73,9 +100,9 @@ def _join() -> Worker:
             where="distribute",
             fix="Start it as `msrun --worker_num N … python train.py …`, or pass --distribute False.",
         )
-    if launcher == "mpirun" and device_target() == "CPU":
+    if launcher != "msrun" and device_target() == "CPU":
         raise InputError(
-            "Under mpirun MindSpore cannot join workers on CPU; that launcher is for Ascend and GPU.",
+            f"By {launcher} MindSpore cannot join workers on CPU; that way is for Ascend{_ALSO.get(launcher, '')}.",
             fix="Use msrun --worker_num N --local_worker_num N --join True python train.py …",
         )
     from mindspore import communication
@@ -93,11 +120,14 @@ def _join() -> Worker:
     mindspore.set_auto_parallel_context(
         parallel_mode=mindspore.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=count
     )
-    return Worker(rank=int(communication.get_rank()), count=count)
+    _joined[:] = [Worker(rank=int(communication.get_rank()), count=count)]
+    return _joined[0]
 
 
 def is_first() -> bool:
     """Whether this process is the only worker, or the one that speaks for all."""
+    if _joined:  # a dynamic cluster gives its workers no rank before
+        return _joined[0].rank == 0
     rank = os.environ.get("RANK_ID") or os.environ.get("OMPI_COMM_WORLD_RANK") or "0"
     return started_by() is None or rank == "0"
 
@@ -118,19 +148,60 @@ def has_queue() -> bool:
     return device_target() != "CPU"
 
 
-def fed(step: Callable[..., _Result], stream: Stream, *, sink: bool) -> Generator[_Result, None, None]:
+def fed(
+    step: Callable[..., _Result],
+    stream: Stream,
+    *,
+    sink: bool,
+    graph: Callable[..., _Result] | None = None,
+    jit_level: str = "",
+) -> Generator[_Result, None, None]:
     """Call ``step`` with every row of ``stream``, as tensors, and yield what it returns.
 
     Args:
         sink: send the rows through the device's own queue, where it has one.
+        graph: the same as ``step`` as a function that one graph can hold, together with what takes a row from the
+            queue; None where a step is more than a graph.
+        jit_level: of that graph.
     """
     if not (sink and has_queue()):
         for row in stream.rows(as_tensors=True):
             yield step(*row)
         return
-    sunk = mindspore.data_sink(step, stream.dataset)
-    for _ in range(len(stream)):
-        yield sunk()
+    config = None if graph is None else mindspore.JitConfig(jit_level=jit_level)
+    sunk = mindspore.data_sink(graph or step, stream.dataset, jit_config=config)
+    try:
+        for _ in range(len(stream)):
+            yield sunk()
+    finally:
+        stop_queue(stream.dataset)
+
+
+def reads_after(recipe: Recipe, step: int) -> bool:
+    """Tell whether the host reads figures after a step of an epoch, counted from 1: a read holds up the queue."""
+    queued = recipe.dataset_sink_mode and has_queue()
+    saved = recipe.recovery_interval and not step % recipe.recovery_interval
+    return not queued or bool(saved) or not step % recipe.log_interval
+
+
+def in_groups(results: Iterator[_Result], ends: Callable[[int], bool]) -> Iterator[tuple[_Result, bool]]:
+    """Yield what ``results`` yields, and whether it is the last of its group: a group is computed, then handed out.
+
+    Args:
+        ends: whether a group ends with the so-manieth result, counted from 1. The first one is a group of its own: it
+            compiles.
+    """
+    group: list[_Result] = []
+    for place, result in enumerate(results, 1):
+        group.append(result)
+        if place == 1 or ends(place):
+            yield from _marked(group)
+            group = []
+    yield from _marked(group)
+
+
+def _marked(group: list[_Result]) -> Iterator[tuple[_Result, bool]]:
+    return ((result, place == len(group)) for place, result in enumerate(group, 1))
 
 
 def mean(values: NDArray[np.float32], worker: Worker) -> NDArray[np.float32]:

@@ -14,45 +14,51 @@ from typing import Any, NoReturn
 
 import mindspore
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor
 from numpy.typing import NDArray
 
 from xcit_hub import variants
 from xcit_hub._version import __version__
+from xcit_hub.accelerated import portable
 from xcit_hub.data.batches import TrainBatches, Worker
-from xcit_hub.data.mixing import Images
-from xcit_hub.data.sources import ImageSource
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import remove_unfinished, write_text
-from xcit_hub.models import XCiT, load_weights
+from xcit_hub.models import XCiT
 from xcit_hub.models.functions import device_target
 from xcit_hub.parameters import parameter_count
 from xcit_hub.run_record import Epoch, RunRecord, Versions
 from xcit_hub.training import device
-from xcit_hub.training.evaluation import Answer, Evaluation, evaluate
-from xcit_hub.training.inputs import eval_data, match_classes, train_data
+from xcit_hub.training.evaluation import Evaluation
+from xcit_hub.training.inputs import train_data
 from xcit_hub.training.journal import Journal
 from xcit_hub.training.keeping import output_names, retire, save_checkpoint
+from xcit_hub.training.loggers import LoggedRun, Loggers, find
 from xcit_hub.training.meters import Clock, Overflows, Unreadable
+from xcit_hub.training.notes import notes_of
 from xcit_hub.training.precision import mix_precision
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.resume import (
     STATE,
     Best,
     Kept,
+    Part,
     Progress,
     average_name,
     best_name,
     checkpoint_name,
     load_state,
     save_state,
+    stored_progress,
 )
 from xcit_hub.training.schedule import learning_rates
-from xcit_hub.training.start import Initial, Weights, copy_of, evaluation_network, start, teacher
+from xcit_hub.training.scorer import Scorer
+from xcit_hub.training.start import Initial, Weights, copy_of, start
 from xcit_hub.training.step import StepResult, TrainStep
+from xcit_hub.training.sync_batch_norm import synchronise
+from xcit_hub.training.teachers import find as find_teacher
 
 RUN = "run.json"
-_LISTED = 5  # names in a note
+_Outcome = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # loss, norm, applied, indices, unreadable
 
 
 def train(
@@ -63,6 +69,7 @@ def train(
     resume: bool = False,
     as_json: bool = False,
     initial: Initial | None = None,
+    teacher: XCiT | None = None,
     on_epoch: Callable[[Progress], None] = lambda _: None,
 ) -> RunRecord:
     """Train as the recipe says, and leave everything in its ``ckpt_save_dir``.
@@ -72,6 +79,7 @@ def train(
         resume: continue the run in ``ckpt_save_dir`` instead of starting one.
         as_json: print JSON lines instead of a progress bar.
         initial: start from these weights instead of ``ckpt_path``.
+        teacher: the recipe's teacher, where it is what ``xcit_hub.load`` takes; its parameters are renamed.
         on_epoch: called after each epoch, when its files are on the disk.
 
     Returns:
@@ -81,11 +89,13 @@ def train(
         InputError: the recipe, the data and the checkpoint do not fit together, or too many images are unreadable.
         XcitHubError: the loss is not finite, or a file cannot be written.
     """
+    find(recipe.loggers)
     worker = device.prepare(recipe, distribute=recipe.distribute)
     continued = resume or recipe.resume_opt
     folder = _folder(recipe, continued)
     source, batches = train_data(recipe, worker)
-    begun = start(recipe, source.classes, initial)
+    told = stored_progress(folder, recipe).dialect if continued else None
+    begun = start(recipe, source.classes, initial, continued=told)
     network = begun.network
     progress = Progress(
         workers=worker.count,
@@ -94,22 +104,35 @@ def train(
         classes=source.classes,
         started_from=begun.started_from,
     )
-    scorer = _Scorer(recipe, network, worker, source.classes) if recipe.val_while_train else None
+    scorer = Scorer(recipe, network, worker, source.classes) if recipe.val_while_train else None
     average = copy_of(network) if recipe.ema else None
-    mix_precision(network, recipe.amp_level)
+    if recipe.synchronises(worker.count):
+        network = synchronise(portable(network), worker.count)  # before other precisions wrap its cells
+    mix_precision(network, recipe.amp_level, recipe.amp_dtype)
     if recipe.recompute:
         network.set_grad_checkpointing()
-    step = TrainStep(network, recipe, ema=average, teacher=teacher(recipe, network.num_classes), worker=worker)
+    taught = find_teacher(recipe, network.num_classes, teacher)
+    told_by_host = taught is not None and taught.answer is not None
+    batches.tell = None if taught is None else taught.answer
+    step = TrainStep(network, recipe, ema=average, teacher=taught and taught.cell, told=told_by_host, worker=worker)
     if continued:
         state, progress = load_state(folder, step.state(), recipe, progress)
         step.restore(state)
     finished = folder / RUN
     if continued and progress.epochs_done == recipe.epoch_size and finished.is_file():
         return RunRecord.read(finished)  # as it was measured; there is nothing to add
-    journal = Journal(folder, as_json=as_json, silent=worker.rank > 0, from_step=progress.epochs_done * batches.steps)
-    for note in [*begun.notes, *_notes(recipe, source, network), *(scorer.notes if scorer else [])]:
+    journal = Journal(folder, as_json=as_json, silent=worker.rank > 0, from_step=progress.steps_done)
+    for note in [
+        *begun.notes,
+        *(taught.notes if taught else []),
+        *notes_of(recipe, source, network, worker),
+        *(scorer.notes if scorer else []),
+    ]:
         journal.say(note)
     run = _Run(recipe, folder, worker, batches, step, network.num_classes, progress, journal, scorer)
+    if worker.rank == 0:
+        about = LoggedRun(run.configuration, folder, progress.steps_done)
+        journal.loggers = Loggers(recipe.loggers, about, journal.say)
     with closing(run.results):  # the threads behind it end here, whatever happens
         while progress.epochs_done < recipe.epoch_size:
             run.epoch()
@@ -117,6 +140,7 @@ def train(
     record = run.record(recipe_name, flags or {})
     if worker.rank == 0:
         write_text(finished, record.model_dump_json(indent=2) + "\n")
+        journal.end(record.model_dump(mode="json"))
     journal.close()
     return record
 
@@ -137,16 +161,6 @@ def _folder(recipe: Recipe, continued: bool) -> Path:
             fix="Continue it with --resume, or choose another --ckpt_save_dir.",
         )
     return folder
-
-
-def answer_of(network: nn.Cell) -> Answer:
-    """Return the function that maps images to a network's logits, float32."""
-
-    def answer(images: Images) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = network(Tensor(images)).asnumpy().astype(np.float32)
-        return logits
-
-    return answer
 
 
 def versions() -> Versions:
@@ -171,37 +185,68 @@ class _Run:
     num_classes: int
     progress: Progress
     journal: Journal
-    scorer: _Scorer | None
+    scorer: Scorer | None
 
     def __post_init__(self) -> None:
-        self.rates = learning_rates(self.recipe, self.batches.steps)
         self.images_a_step = self.recipe.batch_size * self.worker.count
+        self.lr = self.recipe.highest_rate(self.images_a_step * self.recipe.gradient_accumulation_steps)
+        self.rates = learning_rates(self.recipe.model_copy(update={"lr": self.lr}), self.batches.steps)
         self.clock = Clock(self.progress)
         self.overflows = Overflows(self.progress)
         self.unreadable = Unreadable(self.batches.source, self.progress, self.recipe.max_corrupt, self.worker)
-        stream = self.batches.epochs(self.progress.epochs_done, self.recipe.epoch_size, self.rates.tolist())
-        self.results = device.fed(self._train, stream, sink=self.recipe.dataset_sink_mode)
+        stream = self.batches.epochs(
+            self.progress.epochs_done, self.recipe.epoch_size, self.rates.tolist(), taken=self.progress.part.steps
+        )
+        self.results = device.fed(
+            self._train,
+            stream,
+            sink=self.recipe.dataset_sink_mode,
+            graph=self._in_graph(),
+            jit_level=device.compile_level(self.recipe),
+        )
 
-    def _train(
-        self, images: Tensor, targets: Tensor, indices: Tensor, unreadable: Tensor, rate: Tensor
-    ) -> tuple[StepResult, Tensor, Tensor]:
-        return self.step(images, targets, rate), indices, unreadable
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Every key of the recipe with the value that is used."""
+        return {**self.recipe.model_dump(mode="json"), "lr": self.lr}
+
+    def _train(self, images: Tensor, targets: Tensor, indices: Tensor, unreadable: Tensor, rate: Tensor) -> _Outcome:
+        result = self.step(images, targets, rate)
+        return result.loss, result.norm, result.applied, indices, unreadable
+
+    def _in_graph(self) -> Callable[..., _Outcome] | None:
+        """The same as a function that one graph can hold; None where a step is more than a graph."""
+        step = self.step.in_graph
+        if step is None or self.recipe.mode != mindspore.GRAPH_MODE:
+            return None
+
+        def train(images: Tensor, targets: Tensor, indices: Tensor, unreadable: Tensor, rate: Tensor) -> _Outcome:
+            loss, norm, applied = step(images, targets, rate)
+            return loss, norm, applied, indices, unreadable
+
+        return train
 
     def epoch(self) -> None:
-        """Train one epoch, evaluate it, and put its files on the disk."""
-        epoch, began = self.progress.epochs_done, time.perf_counter()
+        """Train one epoch, or what is left of it, evaluate it, and put its files on the disk."""
+        epoch, steps, done = self.progress.epochs_done, self.batches.steps, self.progress.part
+        began = time.perf_counter() - done.seconds
         self.step.set_train()
-        losses: list[float] = []
+        loss_sum = done.loss
         title = f"epoch {epoch + 1}/{self.recipe.epoch_size}"
         started = time.perf_counter()
-        steps = islice(self.results, self.batches.steps)
-        for index, (result, indices, unreadable) in enumerate(self.journal.bar(steps, self.batches.steps, title)):
-            number = epoch * self.batches.steps + index
+        grouped = device.in_groups(
+            islice(self.results, steps - done.steps), lambda place: device.reads_after(self.recipe, done.steps + place)
+        )
+        left = self.journal.bar(grouped, steps - done.steps, title)
+        for taken, (outcome, complete) in enumerate(left, done.steps + 1):
+            *figures, indices, unreadable = outcome
+            result = StepResult(*figures)
+            number = epoch * steps + taken - 1
             loss = self._checked(result, indices, epoch, number)
             now = time.perf_counter()
-            self.clock.step(now - started)
+            self.clock.step(now - started, complete=complete)
             started = now
-            losses.append(loss)
+            loss_sum += loss
             self.unreadable.add(unreadable.asnumpy())
             record = {
                 "step": number,
@@ -211,17 +256,37 @@ class _Run:
                 "norm": float(result.norm),
                 "images_per_second": round(self.clock.rate(self.images_a_step), 2),
             }
-            last = index == self.batches.steps - 1
-            self.journal.step(record, write=last or not number % self.recipe.log_interval)
+            self.journal.step(record, write=taken == steps or not number % self.recipe.log_interval)
+            if self.recipe.recovery_interval and not taken % self.recipe.recovery_interval and taken < steps:
+                loss_sum = self._recoverable(Part(steps=taken, loss=loss_sum, seconds=now - began))
+        self.progress.part = Part()
         seconds = time.perf_counter() - began
         history = {
             "epoch": epoch + 1,
-            "loss": float(device.mean(np.array([np.mean(losses)], np.float32), self.worker)[0]),
-            "lr": float(self.rates[(epoch + 1) * self.batches.steps - 1]),
-            "images_per_second": round(self.images_a_step * len(losses) / seconds, 2),
+            "loss": self._mean(loss_sum / steps),
+            "lr": float(self.rates[(epoch + 1) * steps - 1]),
+            "images_per_second": round(self.images_a_step * steps / seconds, 2),
             "seconds": round(seconds, 3),
         }
         self._finish(epoch + 1, history)
+
+    def _recoverable(self, done: Part) -> float:
+        """Write a state within the epoch; returns the sum of losses that all workers go on with."""
+        self._agree()
+        shared = done.loss if self.worker.count == 1 else self._mean(done.loss)
+        self.progress.part = done.model_copy(update={"loss": shared})
+        if self.worker.rank == 0:
+            save_state(self.folder, self.step.state(), self.recipe, self.progress)
+        return shared
+
+    def _mean(self, value: float) -> float:
+        return float(device.mean(np.array([value], np.float32), self.worker)[0])
+
+    def _agree(self) -> None:
+        """Let all workers go on with the mean of what each has of its own, as timm's ``dist_bn="reduce"`` does."""
+        for name in self.unreadable.share():
+            self.journal.say(f"cannot be read, replaced by another: {name}")
+        device.average(self.step.own(), self.worker)
 
     def _checked(self, result: StepResult, indices: Tensor, epoch: int, number: int) -> float:
         """Return the loss of a step, or stop the run where it is not a number or updates keep overflowing."""
@@ -245,10 +310,7 @@ class _Run:
 
     def _finish(self, epoch: int, history: dict[str, float]) -> None:
         recipe, progress = self.recipe, self.progress
-        for name in self.unreadable.share():
-            self.journal.say(f"cannot be read, replaced by another: {name}")
-        if not recipe.freeze_bn:
-            device.average(self.step.statistics(), self.worker)  # as timm's dist_bn="reduce"
+        self._agree()
         last = epoch == recipe.epoch_size
         held = {"trained": _arrays(self.step.network)}
         if self.step.ema is not None:
@@ -323,19 +385,21 @@ class _Run:
         return RunRecord(
             recipe=recipe_name,
             flags=dict(flags),
-            configuration=recipe.model_dump(mode="json"),
+            configuration=self.configuration,
             started_from=progress.started_from,
             versions=versions(),
             device=device_target(),
             cards=self.worker.count,
             batch_size=recipe.batch_size,
-            image_size=(recipe.image_resize, recipe.image_resize),
+            image_size=recipe.input_size,
             mode="graph" if graph else "pynative",
-            jit_level=(recipe.jit_level or None) if graph else None,
+            jit_level=device.compile_level(recipe) or None,
             graph_compile_seconds=progress.first_step if graph else None,
             ms_per_step=None if per_step is None else round(1000 * per_step, 3),
             images_per_second=None if per_step is None else round(self.images_a_step / per_step, 3),
-            params=parameter_count(variants.architecture(recipe.model), num_classes=self.num_classes),
+            params=parameter_count(
+                variants.architecture(recipe.model), num_classes=self.num_classes, in_chans=recipe.in_channels
+            ),
             model=recipe.model,
             dialect=progress.dialect,
             num_classes=self.num_classes,
@@ -362,54 +426,5 @@ class _Run:
         )
 
 
-class _Scorer:
-    """Evaluates weights in a network of their own, whose graph is compiled once.
-
-    Attributes:
-        notes: what the user should know about the evaluation split.
-    """
-
-    def __init__(self, recipe: Recipe, like: XCiT, worker: Worker, classes: list[str]) -> None:
-        self.recipe = recipe
-        self.worker = worker
-        self.batches = eval_data(recipe, worker)
-        missing = match_classes(self.batches.source, like.num_classes, classes, whose="the training data")
-        self.notes = [f"not evaluated, as {recipe.val_split} has no image of them: {_some(missing)}"] if missing else []
-        self.network = evaluation_network(recipe.model, like.num_classes, like.dialect.name, recipe.val_amp_level)
-
-    def __call__(self, arrays: Weights, journal: Journal) -> Evaluation:
-        load_weights(self.network, arrays)
-        scored = evaluate(
-            answer_of(self.network),
-            self.batches,
-            outputs=self.network.num_classes,
-            worker=self.worker,
-            max_corrupt=self.recipe.max_corrupt,
-        )
-        for name in scored.unreadable:
-            journal.say(f"cannot be read, not evaluated: {name}")
-        return scored
-
-
 def _arrays(network: XCiT) -> dict[str, NDArray[Any]]:
     return {entry.name.removeprefix("ema."): entry.asnumpy() for entry in network.get_parameters()}
-
-
-def _notes(recipe: Recipe, source: ImageSource, network: XCiT) -> list[str]:
-    notes = [f"{key} has no effect: {reason}" for key, reason in recipe.without_effect().items()]
-    if len(source.classes) != network.num_classes:
-        notes.append(f"the data set has {len(source.classes)} classes, the network {network.num_classes}")
-    idle = [name for label, name in enumerate(source.classes) if not (source.labels == label).any()]
-    if idle:
-        notes.append(f"not trained, as there is no image of them: {_some(idle)}")
-    if source.others:
-        notes.append(f"{source.others} files are not images by their names or places, and were left out")
-    if recipe.dataset_sink_mode and not device.has_queue():
-        notes.append(f"dataset_sink_mode: {device_target()} has no queue of its own, batches are fed from the host")
-    if recipe.mode == mindspore.GRAPH_MODE:
-        notes.append("the first step compiles its graph and takes longer")
-    return notes
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")

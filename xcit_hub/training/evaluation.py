@@ -23,6 +23,7 @@ from xcit_hub.files import atomic_write, write_text
 from xcit_hub.run_record import FEWEST_FOR_TOP5, Sample
 from xcit_hub.training.device import gather, mean, total
 from xcit_hub.training.meters import unreadable
+from xcit_hub.training.real_labels import RealLabels
 
 Answer = Callable[[Images], NDArray[np.float32]]
 
@@ -46,6 +47,7 @@ class Evaluation:
             1,000 outputs.
         unreadable: names of the images that could not be read and did not count.
         predictions: first answer for each image by its position in the source, of this worker.
+        real: right first answers, images with one right among the first five, and images, by the real labels.
     """
 
     correct1: int
@@ -56,6 +58,7 @@ class Evaluation:
     confusion: NDArray[np.int64] | None
     unreadable: tuple[str, ...] = ()
     predictions: dict[int, int] = field(default_factory=dict)
+    real: tuple[int, int, int] | None = None
 
     @property
     def top1(self) -> float:
@@ -82,8 +85,17 @@ class Evaluation:
         low5, high5 = self.interval5
         is_telling = len(self.classes) >= FEWEST_FOR_TOP5
         top5 = f"top-5 {self.top5:.3f}% ({low5:.2f}–{high5:.2f}), " if is_telling else ""
+        real = ""
+        if self.real is not None:
+            right1, right5, counted = self.real
+            low, high = wilson_interval(right1, counted)
+            real = (
+                f"; by the real labels top-1 {100 * right1 / counted:.3f}% ({low:.2f}–{high:.2f}), "
+                f"top-5 {100 * right5 / counted:.3f}%, {counted} images"
+            )
         return (
             f"top-1 {self.top1:.3f}% (95%: {low1:.2f}–{high1:.2f}), {top5}loss {self.loss:.4f}, {self.samples} images"
+            f"{real}"
         )
 
 
@@ -103,6 +115,7 @@ def evaluate(
     worker: Worker | None = None,
     max_corrupt: int = 0,
     step: Callable[[], Any] = lambda: None,
+    real: RealLabels | None = None,
 ) -> Evaluation:
     """Score ``answer``, which maps images (B, 3, H, W) to logits (B, outputs), on every image of ``batches``.
 
@@ -111,6 +124,7 @@ def evaluate(
         worker: this worker among those that share the images; counts are summed over all of them.
         max_corrupt: images that may be unreadable, on all workers together.
         step: called after each batch.
+        real: counts by other labels, too.
 
     Raises:
         InputError: more images are unreadable, no image is left, or a label has no output.
@@ -139,6 +153,8 @@ def evaluate(
         if confusion is not None:
             np.add.at(confusion, (truth, ranked[:, 0]), 1)
         predictions.update(zip(indices[counts].tolist(), ranked[:, 0].tolist(), strict=True))
+        if real is not None:
+            real.add(indices[counts], ranked)
         step()
     worker = worker or Worker()
     names = [*found, *_names(batches, gather(batches.unreadable, max_corrupt, worker))]
@@ -149,9 +165,17 @@ def evaluate(
         loss = float(mean(np.array([loss], np.float32), worker)[0]) * worker.count
         classes = total(classes, worker)
         confusion = None if confusion is None else total(confusion, worker)
+    by_real = None
+    if real is not None:
+        right1, right5, counted = total(np.array([real.correct1, real.correct5, real.samples]), worker).tolist()
+        if not counted:
+            raise InputError("No evaluated image has a real label.")
+        by_real = right1, right5, counted
     if not samples:
         raise InputError("No image could be evaluated.")
-    return Evaluation(correct1, correct5, samples, loss / samples, classes, confusion, tuple(names), predictions)
+    return Evaluation(
+        correct1, correct5, samples, loss / samples, classes, confusion, tuple(names), predictions, by_real
+    )
 
 
 def _cross_entropy(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> float:

@@ -6,18 +6,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xcit_hub.data.augment import RandAugment, RandomErasing, TrainTransform
-from xcit_hub.data.batches import EvalBatches, TrainBatches, Worker
+from xcit_hub.data.augment import SplitTransform, TrainTransform
+from xcit_hub.data.batches import EvalBatches, TrainBatches, TrainView, Worker
+from xcit_hub.data.erasing import RandomErasing
 from xcit_hub.data.mixing import Mixing
+from xcit_hub.data.oversampling import OversampledTransform
+from xcit_hub.data.policy_notation import read_policy
 from xcit_hub.data.sources import ImageSource, name_classes, open_source, sample
-from xcit_hub.data.transforms import EvalTransform
+from xcit_hub.data.transforms import MODES, EvalTransform
 from xcit_hub.errors import InputError
+from xcit_hub.files import read_bounded
 from xcit_hub.training.recipe import Recipe
+
+_LARGEST_MAP = 1 << 24
 
 
 def train_data(recipe: Recipe, worker: Worker) -> tuple[ImageSource, TrainBatches]:
     """Find the training split and make its batches as the recipe says."""
-    source = open_source(recipe.dataset, recipe.data_dir, recipe.train_split, train=True)
+    source = _opened(recipe, train=True)
     if recipe.num_samples is not None:
         drawn = np.random.default_rng([recipe.seed, recipe.num_samples]) if recipe.shuffle else None
         source = sample(source, recipe.num_samples, drawn)
@@ -27,8 +33,16 @@ def train_data(recipe: Recipe, worker: Worker) -> tuple[ImageSource, TrainBatche
         classes=recipe.num_classes or len(source.classes),
         batch_size=recipe.batch_size,
         seed=recipe.seed,
-        mixing=Mixing(recipe.mixup, recipe.cutmix, recipe.cutmix_prob, recipe.switch_prob),
-        smoothing=recipe.label_smoothing,
+        mixing=Mixing(
+            recipe.mixup,
+            recipe.cutmix,
+            recipe.cutmix_prob,
+            recipe.switch_prob,
+            recipe.mixup_mode,
+            recipe.cutmix_minmax,
+            recipe.mixup_off_epoch,
+        ),
+        smoothing=recipe.smoothing,
         shuffle=recipe.shuffle,
         repeats=recipe.aug_repeats,
         drop_remainder=recipe.drop_remainder,
@@ -37,31 +51,70 @@ def train_data(recipe: Recipe, worker: Worker) -> tuple[ImageSource, TrainBatche
     )
 
 
-def _train_view(recipe: Recipe) -> TrainTransform:
+def _train_view(recipe: Recipe) -> TrainView:
     seen = recipe.preprocessing
     erasing = RandomErasing(
-        recipe.re_prob, recipe.re_scale, recipe.re_ratio, recipe.re_value == "random", recipe.re_max_attempts
+        recipe.re_prob,
+        recipe.re_scale,
+        recipe.re_ratio,
+        recipe.filling,
+        recipe.re_max_attempts,
+        recipe.re_count,
+        mindspores=recipe.library == "mindcv",
     )
-    return TrainTransform(
-        size=recipe.image_resize,
+    view = TrainTransform(
+        size=seen.size[0],
+        width=seen.size[1],
+        channels=recipe.in_channels,
         scale=recipe.scale,
         ratio=recipe.ratio,
         hflip=recipe.hflip,
         vflip=recipe.vflip,
-        jitter=recipe.jitter,
-        policy=RandAugment.parse(recipe.auto_augment) if recipe.auto_augment else None,
+        jitter=recipe.jitter if recipe.jitters else (),
+        policy=read_policy(recipe.auto_augment, recipe.library) if recipe.auto_augment else None,
         interpolation=recipe.interpolation,
         mean=seen.mean,
         std=seen.std,
         erasing=erasing if recipe.re_prob else None,
     )
+    return SplitTransform(view, recipe.aug_splits) if recipe.aug_splits else view
 
 
 def eval_data(recipe: Recipe, worker: Worker) -> EvalBatches:
     """Find the evaluation split; each worker sees its share of the images once."""
-    source = open_source(recipe.dataset, recipe.data_dir, recipe.val_split, train=False)
-    view = EvalTransform(recipe.preprocessing)
+    source = _opened(recipe, train=False)
+    seen, channels = recipe.preprocessing, recipe.in_channels
+    view = (
+        OversampledTransform(seen, recipe.tta, in_chans=channels, alpha=True)
+        if recipe.tta
+        else EvalTransform(seen, in_chans=channels, alpha=True)
+    )
     return EvalBatches(source, view, batch_size=recipe.batch_size, threads=recipe.num_parallel_workers, worker=worker)
+
+
+def _opened(recipe: Recipe, *, train: bool) -> ImageSource:
+    split = recipe.train_split if train else recipe.val_split
+    source = open_source(recipe.dataset, recipe.data_dir, split, train=train, mode=MODES[recipe.in_channels])
+    if recipe.class_map:
+        name_classes(source, read_class_map(recipe.class_map), whose="the class map")
+    return source
+
+
+def read_class_map(path: str) -> list[str]:
+    """Read timm's class map: the names of the class folders, one a line, in the order of the network's outputs.
+
+    Raises:
+        InputError: the file is not such a text, or a name is empty or stands there twice.
+    """
+    if path.endswith(".pkl"):
+        raise InputError("A pickled class map is not read: pickles can run code.", where=path, fix="Give a text file.")
+    try:
+        names = [line.strip() for line in read_bounded(path, _LARGEST_MAP).decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"Byte {error.start} of the class map is not UTF-8.", where=path) from error
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise InputError("The class map is not a list of different names, one a line.", where=path)
+    return names
 
 
 def match_classes(

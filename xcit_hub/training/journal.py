@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from xcit_hub.files import atomic_write, write_text
+from xcit_hub.training.loggers import Loggers
 
 _T = TypeVar("_T")
 
@@ -43,7 +44,12 @@ class Journal:
         as_json: print one JSON object a line to stdout instead of a progress bar to stderr.
         silent: neither print nor write.
         from_step: rows of ``steps.csv`` from this step on are dropped: a continued run writes them anew.
+
+    Attributes:
+        loggers: who else is told, set by who begins the run.
     """
+
+    loggers: Loggers | None = None
 
     def __init__(self, folder: Path | None, *, as_json: bool = False, silent: bool = False, from_step: int = 0) -> None:
         self.folder = None if silent else folder
@@ -85,6 +91,7 @@ class Journal:
         if self.folder is not None:
             with (self.folder / STEPS).open("a", newline="", encoding="utf-8") as stream:
                 csv.writer(stream).writerow([record[name] for name in _STEP_FIELDS])
+        self._log("step", record)
         self._event({f"train/{name}": record[name] for name in ("loss", "lr", "norm")}, int(record["step"]))
 
     def epoch(self, history: Sequence[Mapping[str, Any]], steps_done: int) -> None:
@@ -92,6 +99,7 @@ class Journal:
         if self.silent:
             return
         newest = history[-1]
+        self._log("epoch", newest)
         if self.as_json:
             print(json.dumps({"kind": "epoch", **newest}), flush=True)
         else:
@@ -116,6 +124,14 @@ class Journal:
         """Finish the TensorBoard file."""
         if self._events is not None:
             self._events.close()
+
+    def end(self, record: Mapping[str, Any]) -> None:
+        """Tell the loggers the record of the whole run."""
+        self._log("end", record)
+
+    def _log(self, event: str, record: Mapping[str, Any]) -> None:
+        if self.loggers is not None:
+            self.loggers.tell(event, record)
 
     def _keep_steps_before(self, step: int) -> None:
         assert self.folder is not None  # noqa: S101

@@ -44,7 +44,7 @@ def save_checkpoint(
         "xcit_hub.dialect": dialect,
         "xcit_hub.family": "mindcv",
         "xcit_hub.version": __version__,
-        "xcit_hub.image_size": str(recipe.image_resize),
+        "xcit_hub.image_size": "×".join(str(side) for side in dict.fromkeys(recipe.input_size)),
         "xcit_hub.weights": weights,
         PREPROCESSING: recipe.seen_images.model_dump_json(),
         CLASSES: json.dumps(list(classes)),

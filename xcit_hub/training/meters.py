@@ -27,16 +27,27 @@ class Clock:
         self._progress = progress
         self._taken = 0
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._open: list[float] = []
 
-    def step(self, seconds: float) -> None:
-        """Take note of one step."""
-        self._taken += 1
-        self._recent.append(seconds)
-        if self._progress.first_step is None:
-            self._progress.first_step = round(seconds, 3)
-        if self._taken > _WARM_UP_STEPS:
-            self._progress.timed_steps += 1
-            self._progress.timed_seconds += seconds
+    def step(self, seconds: float, *, complete: bool = True) -> None:
+        """Take note of one step.
+
+        Args:
+            complete: whether it is the last of those that were computed together, whose seconds are shared out then.
+        """
+        self._open.append(seconds)
+        if not complete:
+            return
+        each, count = sum(self._open) / len(self._open), len(self._open)
+        self._open.clear()
+        for _ in range(count):
+            self._taken += 1
+            self._recent.append(each)
+            if self._progress.first_step is None:
+                self._progress.first_step = round(each, 3)
+            if self._taken > _WARM_UP_STEPS:
+                self._progress.timed_steps += 1
+                self._progress.timed_seconds += each
 
     def rate(self, images: int) -> float:
         """Return images a second over the last steps, of ``images`` each."""
@@ -48,16 +59,15 @@ class Overflows:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._in_a_row = 0
 
     def update(self, applied: bool) -> str | None:
         """Take note of one update; returns what is wrong, once too many in a row were skipped."""
         if applied:
-            self._in_a_row = 0
+            self._progress.skipped_in_a_row = 0
             return None
         self._progress.skipped_updates += 1
-        self._in_a_row += 1
-        return f"{_MOST_SKIPS} updates in a row overflowed" if self._in_a_row > _MOST_SKIPS else None
+        self._progress.skipped_in_a_row += 1
+        return f"{_MOST_SKIPS} updates in a row overflowed" if self._progress.skipped_in_a_row > _MOST_SKIPS else None
 
 
 class Unreadable:

@@ -7,18 +7,22 @@ listed with its reason (:meth:`Recipe.without_effect`); a key that nobody knows 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from xcit_hub.data.mixing import MixingMode
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError
 from xcit_hub.run_record import SeenImages
+from xcit_hub.training.hyperparameters import OPTIMIZERS, Library, LossKind, Takes
 from xcit_hub.variants import DialectName, Preprocessing, architecture
 
 AmpLevel = Literal["O0", "O1", "O2", "O3"]
+AmpDtype = Literal["float16", "bfloat16"]
 DecayFilter = Literal["disable", "auto", "norm_and_bias", "paper", "timm"]
 Scheduler = Literal[
     "cosine_decay",
@@ -37,16 +41,15 @@ _IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 _NUMBER = re.compile(
     r"[-+]?(0|[1-9]\d{0,17})|[-+]?(\d{1,18}\.\d{0,30}|\.\d{1,30})([eE][-+]?\d{1,3})?|[-+]?\d{1,18}[eE][-+]?\d{1,3}"
 )
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""A teacher that is made by calling ``module:function``; ``timm:NAME`` may look the same and is not."""
+TIMM = "timm:"
 _SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _LONGEST_TEXT = 4096
 _MANY_EPOCHS = 100_000
 
 # Keys of MindCV's recipes that name machinery this library does not have: the only value each may take, and why.
 ONLY_VALUE: dict[str, tuple[Any, str]] = {
-    "opt": ("adamw", "XCiT is trained with AdamW"),
-    "aux_factor": (0.0, "XCiT has no auxiliary classifier"),
-    "reduction": ("mean", "the loss is the mean over the batch"),
-    "aug_splits": (0, "augmentation splits belong to AugMix, which is not implemented"),
     "dataset_download": (False, "data sets are not downloaded; point data_dir at one"),
     "amp_cast_list": (None, "each amp_level's own lists are used"),
     "enable_modelarts": (False, "the ModelArts copying step is not part of this library"),
@@ -64,7 +67,9 @@ class Recipe(BaseModel):
     val_while_train: bool = Field(False, description="evaluate on val_split while training")
     val_interval: int = Field(1, ge=1, description="epochs between evaluations")
     log_interval: int = Field(100, ge=1, description="steps between lines of the log")
-    pretrained: bool = Field(False, description="start from the published weights called `model`")
+    pretrained: bool | str = Field(
+        False, description="start from published weights: those called `model`, or what `xcit_hub.load` takes"
+    )
     ckpt_path: str = Field("", description="start from this checkpoint, or evaluate it")
     resume_opt: bool = Field(False, description="continue the run in ckpt_save_dir: weights, optimizer, schedule")
     seed: int = Field(42, ge=0, lt=2**31, description="decides initial weights, data order and augmentation")
@@ -90,23 +95,33 @@ class Recipe(BaseModel):
     )
 
     # Augmentation
-    image_resize: int = Field(224, ge=8, le=4096, description="side of the square input in pixels")
+    image_resize: int | tuple[int, int] = Field(224, description="side of the input in pixels, or height and width")
     scale: tuple[float, float] = Field((0.08, 1.0), description="RandomResizedCrop: share of the area")
     ratio: tuple[float, float] = Field((0.75, 1.333), description="RandomResizedCrop: aspect ratio")
     hflip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     vflip: float = Field(0.0, ge=0, le=1, description="probability of a vertical flip")
-    color_jitter: float | tuple[float, float, float] | None = Field(
-        0.4, description="brightness, contrast, saturation, one number or three; unused with auto_augment"
+    color_jitter: float | tuple[float, float, float] | tuple[float, float, float, float] | None = Field(
+        0.4, description="brightness, contrast, saturation, and hue if four numbers; one is for the first three"
     )
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = Field(
         "bilinear", description="how training and evaluation resize"
     )
-    auto_augment: str | None = Field(None, description="RandAugment, e.g. randaug-m9-mstd0.5-inc1")
-    aug_splits: int = 0
+    auto_augment: str | None = Field(
+        None,
+        description="MindCV's randaug, autoaug, autoaugr, 3a, augmix, trivialaugwide; timm's rand, original, v0, …",
+    )
+    aug_splits: Literal[0, 2, 3, 4, 5] = Field(
+        0, description="views of an image in a batch, the first without auto_augment; JSD's are three; 0: one view"
+    )
     re_prob: float = Field(0.0, ge=0, le=1, description="probability of random erasing")
     re_scale: tuple[float, float] = Field((0.02, 0.33), description="random erasing: share of the area")
     re_ratio: tuple[float, float] = Field((0.3, 3.3), description="random erasing: aspect ratio")
-    re_value: Literal[0, "random"] = Field(0, description="0: the mean colour, random: noise for each pixel")
+    re_value: float | tuple[float, float, float] | Literal["const", "rand", "random", "pixel"] = Field(
+        0.0,
+        description="a number or three, of the normalised image, const: 0, the mean colour; rand: a random colour; "
+        "random, pixel: noise for each pixel",
+    )
+    re_count: int = Field(1, ge=1, le=100, description="random erasing: at most so many rectangles share the area")
     re_max_attempts: int = Field(10, ge=1, le=1000, description="random erasing: draws before an image is left whole")
     mean: tuple[float, ...] = Field(_IMAGENET_MEAN, description="of each channel, in 0…255")
     std: tuple[float, ...] = Field(_IMAGENET_STD, description="of each channel, in 0…255")
@@ -118,11 +133,11 @@ class Recipe(BaseModel):
     # Model
     model: str = Field(..., description="architecture, by timm's name")
     num_classes: int | None = Field(None, ge=1, le=200_000, description="left out: as many as the data set has")
-    in_channels: Literal[3] = 3
+    in_channels: Literal[1, 3, 4] = Field(3, description="images are read as grey (1), RGB (3) or RGBA (4)")
     drop_rate: float | None = Field(None, ge=0, lt=1, description="dropout before the classifier")
     drop_path_rate: float | None = Field(None, ge=0, lt=1, description="stochastic depth")
     amp_level: AmpLevel = Field(
-        "O0", description="in float16: nothing, dense and conv, all but norms, all but LayerNorm"
+        "O0", description="in amp_dtype: nothing, dense and conv, all but norms, all but LayerNorm"
     )
     val_amp_level: AmpLevel = Field("O0", description="the same, for evaluation")
     amp_cast_list: str | None = None
@@ -140,9 +155,11 @@ class Recipe(BaseModel):
     gradient_accumulation_steps: int = Field(1, ge=1, le=10_000, description="batches summed before an update")
 
     # Optimizer
-    opt: str = Field("adamw", description="the optimizer; MindCV's default is adam")
+    opt: str = Field("adamw", description="the optimizer, as library computes it; MindCV's default is adam")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd, momentum and rmsprop")
-    weight_decay: float = Field(1e-6, ge=0, description="decoupled from the gradient in adamw")
+    betas: tuple[float, ...] | None = Field(None, description="of adam…, lamb, lion, adan; left out: its own")
+    alpha: float = Field(0.9, ge=0, lt=1, description="rmsprop: what the mean square keeps of itself")
+    weight_decay: float = Field(1e-6, ge=0, description="decoupled in adamw, lion, lamb, adan; else of the gradient")
     use_nesterov: bool = Field(False, description="Nesterov's form of momentum")
     filter_bias_and_bn: bool | None = Field(None, description="2022's name: true is norm_and_bias")
     weight_decay_filter: DecayFilter | None = Field(
@@ -162,27 +179,31 @@ class Recipe(BaseModel):
     # Schedule
     scheduler: Scheduler = Field("cosine_decay", description="how the learning rate changes after the warm-up")
     lr: float = Field(0.001, gt=0, description="highest learning rate, for the whole batch, not scaled")
-    min_lr: float = Field(1e-6, ge=0, description="where the cosine ends")
+    min_lr: float = Field(1e-6, ge=0, description="where the cosine, one_cycle, cyclic and timm's polynomial end")
     warmup_epochs: int = Field(3, ge=0, le=_MANY_EPOCHS, description="epochs from warmup_factor · lr to lr")
     warmup_factor: float = Field(0.0, ge=0, le=1, description="warm-up starts at this share of lr")
     decay_epochs: int = Field(100, ge=1, le=_MANY_EPOCHS, description="epochs from lr to min_lr, or of one step")
     decay_rate: float = Field(0.9, gt=0, le=10, description="factor of a step, or the polynomial's power")
     multi_step_decay_milestones: tuple[int, ...] = Field((30, 60, 90), description="epochs of multi_step_decay")
     lr_epoch_stair: bool = Field(False, description="change the learning rate at epochs only")
+    cycle_mul: float = Field(1.0, ge=1, le=10, description="how much longer each cosine is than the one before")
     num_cycles: int = Field(1, ge=1, le=_MANY_EPOCHS, description="cosines, or cycles of cyclic")
     cycle_decay: float = Field(1.0, gt=0, le=10, description="what each cosine's height is of the one before")
 
     # Loss
-    loss: Literal["CE", "BCE"] = Field("CE", description="cross-entropy, or binary cross-entropy")
+    loss: LossKind = Field("CE", description="(binary) cross-entropy, JSD of AugMix's views, asymmetric losses")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a target that all classes get")
-    aux_factor: float = 0.0
-    reduction: str = "mean"
+    aux_factor: float = Field(0.0, ge=0, description="no effect: XCiT has no auxiliary classifier")
+    reduction: Literal["mean", "sum"] = Field("mean", description="of the loss over the batch")
     eval_shuffle: bool = Field(False, description="no effect: every image counts once in any order")
 
     # ModelArts
     enable_modelarts: bool = False
 
     # xcit-hub
+    library: Library = Field(
+        "mindcv", description="whose optimizers, schedules, erasing and augmix are meant, where MindCV and timm differ"
+    )
     dialect: DialectName | None = Field(
         None, description="what the network computes: paper, or mindcv; left out: what the checkpoint says"
     )
@@ -192,18 +213,51 @@ class Recipe(BaseModel):
         le=10**9,
         description="decay is ema_decay · (1 − exp(−updates / ema_warmup)), as in MindCV; 0: ema_decay from the start",
     )
+    recovery_interval: int = Field(
+        0, ge=0, description="steps between states within an epoch, from which --resume goes on; 0: none"
+    )
     lr_epoch_lag: int = Field(
         0, ge=0, le=10, description="epochs by which the rate lags; facebook's main.py sets it after an epoch: 1"
     )
+    lr_base: float | None = Field(None, gt=0, description="instead of lr: the rate of lr_base_size images a step")
+    lr_base_size: int = Field(256, ge=1, description="images of a step that lr_base is of; facebook's main.py: 512")
+    lr_base_scale: Literal["linear", "sqrt"] | None = Field(
+        None, description="how the rate grows with the batch; left out, timm's: sqrt for Adam's family and LAMB"
+    )
+    amp_dtype: AmpDtype = Field("float16", description="of amp_level and val_amp_level; bfloat16 not on a CPU")
+    ema_form: Literal["mindcv", "timm", "timm_warmup"] = Field(
+        "mindcv", description="mindcv: by ema_warmup; timm's ModelEmaV3: first a copy, then ema_decay, or with warm-up"
+    )
     switch_prob: float = Field(0.5, ge=0, le=1, description="with mixup and CutMix on: share of CutMix batches")
+    mixup_mode: MixingMode = Field("batch", description="what one draw of mixup and CutMix is for, as in timm")
+    mixup_off_epoch: int = Field(0, ge=0, le=_MANY_EPOCHS, description="epochs that are mixed; 0: all")
+    cutmix_minmax: tuple[float, float] | None = Field(
+        None, description="CutMix by boxes of sides in this range of shares, evenly drawn; its alpha is then 1"
+    )
     warmup_prefix: bool = Field(True, description="decay_epochs begin after the warm-up; false: they contain it")
     no_weight_decay: tuple[str, ...] = Field((), description="further parameters without decay, by part of name")
+    freeze: tuple[str, ...] = Field(
+        (), description="parameters that are not trained, by name, part, or shell pattern: patch_embed, blocks.*.attn"
+    )
+    surgery: str = Field("", description="checkpoint whose patch projection is put in and frozen, as facebook's")
+    sync_bn: bool = Field(False, description="BatchNorm by the statistics of all workers' batches together")
+    tta: Literal[0, 2, 5, 10] = Field(
+        0, description="views of an image in evaluation, logits averaged: mirrored, five crops, both; 0: one"
+    )
+    real_labels: str = Field("", description="of an evaluation: JSON of ImageNet's reassessed labels")
+    loggers: tuple[str, ...] = Field((), description="who else is told of the run: names under xcit_hub.loggers")
+    class_map: str = Field("", description="text file of class folders, one a line: which output is whose, as timm's")
     freeze_bn: bool = Field(False, description="BatchNorm keeps the statistics it was given")
     recompute: bool = Field(False, description="recompute activations backward: less memory, more time")
     jit_level: Literal["O0", "O1", "O2", ""] = Field("", description="graph compilation level; empty: MindSpore's")
     max_corrupt: int = Field(10, ge=0, le=10**6, description="unreadable images to skip before giving up")
-    teacher: str = Field("", description="architecture of the distillation teacher")
-    teacher_ckpt: str = Field("", description="its checkpoint")
+    teacher: str = Field(
+        "", description="to distil from: an architecture, what `xcit_hub.load` takes, module:function, or timm:NAME"
+    )
+    teacher_ckpt: str = Field("", description="weights of an architecture, or of timm's network")
+    teacher_image_size: Literal["own", "student"] = Field(
+        "own", description="student: a teacher of another image size is shown the student's"
+    )
     distillation_type: Literal["none", "soft", "hard"] = Field("none", description="how the teacher is followed")
     distillation_alpha: float = Field(0.5, ge=0, le=1, description="weight of the teacher's loss")
     distillation_tau: float = Field(1.0, gt=0, description="temperature of soft distillation")
@@ -215,8 +269,13 @@ class Recipe(BaseModel):
         kind = kind_of(info.field_name or "")
         if kind == "switch":
             return _switch(value)
+        if kind == "switch or text":
+            if not isinstance(value, bool | str):
+                raise ValueError("must be true, false or a name")
+            return _SWITCHES.get(value.lower(), _checked_text(value)) if isinstance(value, str) else value
         if kind == "text":
-            return _checked_text(value)
+            several = cls.model_fields[info.field_name or ""].annotation == tuple[str, ...]
+            return _checked_text([value] if several and isinstance(value, str) else value)
         for entry in value if isinstance(value, list | tuple) else (value,):
             if isinstance(entry, bool):
                 raise ValueError("must not be a truth value")
@@ -224,6 +283,13 @@ class Recipe(BaseModel):
                 _checked_text(entry)
                 if kind == "number" and not _NUMBER.fullmatch(entry):
                     raise ValueError("must be a number")
+        return value
+
+    @field_validator("image_resize")
+    @classmethod
+    def _sides(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
+        if not all(8 <= side <= 4096 for side in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError("must be a side of 8 to 4096 pixels, or a height and a width of these")
         return value
 
     @field_validator("dataset", "opt", mode="after")
@@ -243,6 +309,13 @@ class Recipe(BaseModel):
             raise ValueError("must be two positive numbers, the smaller first")
         return value
 
+    @field_validator("cutmix_minmax")
+    @classmethod
+    def _shares(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1] <= 1:
+            raise ValueError("must be two shares in 0…1, the smaller first")
+        return value
+
     @field_validator("multi_step_decay_milestones")
     @classmethod
     def _in_order(cls, value: tuple[int, ...]) -> tuple[int, ...]:
@@ -257,23 +330,18 @@ class Recipe(BaseModel):
             raise ValueError("is of pixels in 0…255, as in MindCV's recipes: multiply timm's numbers by 255, mean too")
         return value
 
-    @field_validator("auto_augment")
-    @classmethod
-    def _policy(cls, value: str | None) -> str | None:
-        if value:
-            from xcit_hub.data.augment import RandAugment
-
-            try:
-                RandAugment.parse(value)
-            except InputError as error:
-                raise ValueError(f"{error.what.rstrip('.')}: {error.fix}".removesuffix(": None")) from None
-        return value
-
     @field_validator("color_jitter")
     @classmethod
     def _not_negative(cls, value: float | tuple[float, ...] | None) -> float | tuple[float, ...] | None:
         if value is not None and min(value if isinstance(value, tuple) else (value,)) < 0:
             raise ValueError("must not be negative")
+        return value
+
+    @field_validator("betas")
+    @classmethod
+    def _below_one(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and not all(0 < beta < 1 for beta in value):
+            raise ValueError("must lie between 0 and 1")
         return value
 
     @field_validator("drop_rate", "drop_path_rate", mode="after")
@@ -287,8 +355,23 @@ class Recipe(BaseModel):
             if getattr(self, key) != only:
                 raise ValueError(f"{key} can only be {only!r}: {reason}")
         architecture(self.model)
-        if len(self.mean) != self.in_channels or len(self.std) != self.in_channels:
-            raise ValueError(f"mean and std need {self.in_channels} numbers")
+        kinds = OPTIMIZERS[self.library]
+        if self.opt not in kinds:
+            raise ValueError(f"opt {self.opt[:60]!r} is not one of {self.library}'s optimizers {', '.join(kinds)}")
+        if self.betas is not None and len(self.betas) != len(self.takes.betas) > 0:
+            raise ValueError(f"betas of {self.opt} are {len(self.takes.betas)} numbers, not {len(self.betas)}")
+        if self.auto_augment:
+            from xcit_hub.data.policy_notation import read_policy
+
+            try:
+                read_policy(self.auto_augment, self.library)
+            except InputError as error:
+                said = f"auto_augment {self.auto_augment!r}: {error.what.rstrip('.')}: {error.fix}"
+                raise ValueError(said.removesuffix(": None").rstrip(".")) from None
+        for name in ("mean", "std"):
+            count = len(getattr(self, name))
+            if count != self.in_channels and (self.in_channels, count) != (1, 3):
+                raise ValueError(f"{name} needs {self.in_channels} numbers, one for each of in_channels")
         if min(self.std) <= 0:
             raise ValueError("std must be positive")
         for refused, reason in _CONTRADICTIONS:
@@ -296,17 +379,70 @@ class Recipe(BaseModel):
                 raise ValueError(reason)
         return self
 
+    def highest_rate(self, images: int) -> float:
+        """Return the learning rate of a step of ``images``, of all workers and accumulated batches together.
+
+        ``lr`` as it is, or ``lr_base`` scaled by the linear or the square-root rule (timm's train.py; facebook's
+        main.py scales linearly from 512).
+        """
+        if self.lr_base is None:
+            return self.lr
+        ratio = images / self.lr_base_size
+        return self.lr_base * (ratio if self.rate_rule == "linear" else math.sqrt(ratio))
+
+    @property
+    def rate_rule(self) -> Literal["linear", "sqrt"]:
+        """How ``lr_base`` grows with the batch."""
+        adaptive = any(word in self.opt for word in ("ada", "lamb"))
+        return self.lr_base_scale or ("sqrt" if adaptive else "linear")
+
+    @property
+    def teacher_is_function(self) -> bool:
+        """Whether the teacher is made by calling a function that ``teacher`` names."""
+        return bool(FUNCTION.fullmatch(self.teacher)) and not self.teacher.startswith(TIMM)
+
+    def synchronises(self, workers: int) -> bool:
+        """Whether BatchNorm takes the statistics of all of so many workers' batches."""
+        return self.sync_bn and not self.freeze_bn and workers > 1
+
+    @property
+    def mixes(self) -> bool:
+        """Whether batches are mixed by mixup or CutMix."""
+        return bool(self.mixup or self.cutmix or self.cutmix_minmax)
+
     @property
     def decay_filter(self) -> DecayFilter:
-        """Which parameters weight decay leaves out, by either of MindCV's two keys; the default is that of its 0.5."""
+        """Which parameters weight decay leaves out, by either of MindCV's two keys; the default is the library's."""
         if self.weight_decay_filter is not None:
             return self.weight_decay_filter
+        if self.filter_bias_and_bn is None and self.library == "timm":
+            return "timm"
         return "norm_and_bias" if self.filter_bias_and_bn else "disable"
 
     @property
     def epsilon(self) -> float:
-        """What is added to the root of the second moment."""
-        return 1e-8 if self.eps is None else self.eps
+        """What keeps the optimizer from dividing by 0; it says where it is added."""
+        return self.takes.eps if self.eps is None else self.eps
+
+    @property
+    def takes(self) -> Takes:
+        """What the optimizer takes."""
+        return OPTIMIZERS[self.library][self.opt]
+
+    @property
+    def optimizer_betas(self) -> tuple[float, ...]:
+        """What the optimizer's means keep of themselves (MindCV's adan: take of the new)."""
+        return self.takes.betas if self.betas is None else self.betas
+
+    @property
+    def smoothing(self) -> float:
+        """Share of a target that all classes get; MindCV gives none to the multi-label asymmetric loss."""
+        return 0.0 if self.loss == "ASL_MULTI_LABEL" else self.label_smoothing
+
+    @property
+    def views(self) -> int:
+        """Views of an image in a batch."""
+        return self.aug_splits or 1
 
     @property
     def dynamic_scaling(self) -> bool:
@@ -328,32 +464,68 @@ class Recipe(BaseModel):
         return self.dynamic_scaling or bool(self.drop_overflow_update)
 
     @property
-    def jitter(self) -> tuple[float, float, float]:
-        """Strength of the change of brightness, contrast and saturation."""
+    def jitter(self) -> tuple[float, ...]:
+        """Strength of the change of brightness, contrast and saturation, and of hue if there are four."""
         if isinstance(self.color_jitter, tuple):
             return self.color_jitter
-        strength = self.color_jitter or 0.0
-        return strength, strength, strength
+        return (self.color_jitter or 0.0,) * 3
+
+    @property
+    def filling(self) -> float | tuple[float, ...] | Literal["color", "pixel"]:
+        """What random erasing fills with: a number, one for each channel, or noise."""
+        words: dict[Any, Any] = {"const": 0.0, "rand": "color", "random": "pixel", "pixel": "pixel"}
+        return words.get(self.re_value, self.re_value)
+
+    @property
+    def jitters(self) -> bool:
+        """Whether colours are jittered: beside auto_augment only in timm's 3-Augment."""
+        return not self.auto_augment or (self.library == "timm" and "3a" in self.auto_augment)
+
+    @property
+    def undecayed(self) -> bool:
+        """Whether weight decay does nothing, whatever it is: MindCV's adan overwrites that of parameter groups."""
+        return self.library == "mindcv" and self.opt == "adan" and self.decay_filter != "auto"
+
+    @property
+    def repeats_cycles(self) -> bool:
+        """Whether the schedule may begin anew: the cosines, and timm's polynomial."""
+        return self.scheduler in _COSINES or (self.library == "timm" and self.scheduler == "polynomial_decay")
+
+    @property
+    def ends_at_min_lr(self) -> bool:
+        """Whether the schedule goes down to ``min_lr``."""
+        return self.repeats_cycles or self.scheduler in ("one_cycle", "cyclic")
 
     @property
     def preprocessing(self) -> Preprocessing:
         """How evaluation sees an image, in the variant table's terms (means and deviations in 0…1)."""
-        red, green, blue = (value / 255 for value in self.mean)
-        red_std, green_std, blue_std = (value / 255 for value in self.std)
+        height, width = self.input_size
         return Preprocessing(
-            image_size=self.image_resize,
+            image_size=height,
             crop_pct=self.crop_pct,
             interpolation=self.interpolation,
-            mean=(red, green, blue),
-            std=(red_std, green_std, blue_std),
+            mean=self._of_each_channel(self.mean),
+            std=self._of_each_channel(self.std),
+            image_width=None if width == height else width,
         )
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the network's input in pixels."""
+        size = self.image_resize
+        return size if isinstance(size, tuple) else (size, size)
+
+    def _of_each_channel(self, levels: tuple[float, ...]) -> tuple[float, ...]:
+        """Return levels in 0…1, one for each channel; three become their mean for grey images, as in timm."""
+        shares = tuple(level / 255 for level in levels)
+        return shares if len(shares) == self.in_channels else (sum(shares) / len(shares),)
 
     @property
     def seen_images(self) -> SeenImages:
         """The same as it travels with checkpoints and records."""
         seen = self.preprocessing
         return SeenImages(
-            input_size=(self.in_channels, seen.image_size, seen.image_size),
+            input_size=(self.in_channels, *self.input_size),
             mean=seen.mean,
             std=seen.std,
             interpolation=self.interpolation,
@@ -381,11 +553,15 @@ _CONTRADICTIONS: Sequence[tuple[Callable[[Recipe], bool], str]] = (
         "ckpt_save_policy top_k needs val_while_train",
     ),
     (
-        lambda r: len({r.distillation_type != "none", bool(r.teacher), bool(r.teacher_ckpt)}) > 1,
-        "distillation needs all of distillation_type, teacher and teacher_ckpt, or none",
+        lambda r: (r.distillation_type != "none") != bool(r.teacher) or bool(r.teacher_ckpt) > bool(r.teacher),
+        "distillation needs both of distillation_type and teacher, or neither, and teacher_ckpt only with them",
     ),
     (
-        lambda r: bool(r.mixup or r.cutmix) and bool(r.batch_size % 2),
+        lambda r: bool(r.auto_augment) and r.in_channels != 3,
+        "auto_augment is of images of 3 channels: leave it out",
+    ),
+    (
+        lambda r: r.mixes and bool(r.batch_size % 2),
         "mixup and CutMix pair the images of a batch: batch_size must be even",
     ),
     (
@@ -413,40 +589,119 @@ _CONTRADICTIONS: Sequence[tuple[Callable[[Recipe], bool], str]] = (
         lambda r: r.lr_epoch_lag > 0 and not r.lr_epoch_stair,
         "lr_epoch_lag counts epochs: set lr_epoch_stair",
     ),
+    (
+        lambda r: r.lr_base is not None and "lr" in r.model_fields_set,
+        "lr and lr_base say the same: give one of them",
+    ),
+    (
+        lambda r: r.cutmix_minmax is not None
+        and any(int(side * r.cutmix_minmax[0]) == int(side * r.cutmix_minmax[1]) for side in r.input_size),
+        "cutmix_minmax leaves no side of a box between its two shares of the image: widen it",
+    ),
+    (
+        lambda r: r.library == "mindcv" and r.cycle_mul != 1,
+        "cycle_mul is timm's: set library to timm, or leave it out",
+    ),
+    (
+        lambda r: r.library == "timm" and r.scheduler in ("exponential_decay", "one_cycle", "cyclic"),
+        "scheduler exponential_decay, one_cycle and cyclic are MindCV's: timm has none of them",
+    ),
+    (
+        lambda r: r.aug_splits > 0 and not r.auto_augment,
+        "aug_splits needs auto_augment: the views of an image would be the same",
+    ),
+    (
+        lambda r: r.aug_splits > 0 and r.mixes,
+        "aug_splits and mixup or CutMix cannot be together: an image's views would be mixed with others'",
+    ),
+    (
+        lambda r: r.library == "mindcv" and r.aug_splits not in (0, 3),
+        "aug_splits of MindCV's recipes is 0 or 3",
+    ),
+    (
+        lambda r: r.loss == "JSD" and not r.aug_splits,
+        "loss JSD compares an image's views: set aug_splits to 3",
+    ),
+    (
+        lambda r: r.loss == "ASL_SINGLE_LABEL" and r.mixes,
+        "loss asl_single_label takes one class an image: set mixup and cutmix to 0",
+    ),
+    (
+        lambda r: r.loss == "ASL_MULTI_LABEL" and r.library == "timm",
+        "loss asl_multi_label is MindCV's, a sum over the batch: set library to mindcv",
+    ),
+    (
+        lambda r: r.library == "mindcv" and r.opt == "adan" and r.layer_decay is not None,
+        "layer_decay cannot be with MindCV's adan, which takes one rate for all",
+    ),
+    (
+        lambda r: len(r.jitter) == 4 and r.jitter[3] > 0.5,
+        "color_jitter turns the hue by at most 0.5",
+    ),
 )  # fmt: skip
 
 # Keys that change nothing: which, when, and why. A run says those that its recipe set.
 _WITHOUT_EFFECT: Sequence[tuple[Sequence[str], Callable[[Recipe], bool], str]] = (
     (["eval_shuffle"], lambda _: True, "every image counts once in any order"),
-    (["color_jitter"], lambda r: bool(r.auto_augment), "not applied beside auto_augment, as in timm and MindCV"),
-    (["re_scale", "re_ratio", "re_value", "re_max_attempts"], lambda r: not r.re_prob, "re_prob is 0"),
-    (["cutmix_prob"], lambda r: not (r.mixup or r.cutmix), "mixup and cutmix are off"),
-    (["switch_prob"], lambda r: not (r.mixup and r.cutmix), "mixup and cutmix are not both on"),
-    (["ema_decay", "ema_warmup"], lambda r: not r.ema, "ema is off"),
+    (["aux_factor"], lambda _: True, "XCiT has no auxiliary classifier"),
+    (["color_jitter"], lambda r: not r.jitters, "not applied beside auto_augment, as in timm and MindCV"),
+    (["re_scale", "re_ratio", "re_value", "re_count", "re_max_attempts"], lambda r: not r.re_prob, "re_prob is 0"),
+    (["cutmix_prob", "mixup_mode", "mixup_off_epoch"], lambda r: not r.mixes, "mixup and cutmix are off"),
+    (["switch_prob"], lambda r: not (r.mixup and (r.cutmix or r.cutmix_minmax)), "mixup and cutmix are not both on"),
+    (["cutmix"], lambda r: r.cutmix_minmax is not None, "cutmix_minmax takes 1 for alpha, as timm does"),
+    (["ema_decay", "ema_warmup", "ema_form"], lambda r: not r.ema, "ema is off"),
+    (["ema_warmup"], lambda r: r.ema_form != "mindcv", "of ema_form mindcv"),
+    (["lr_base_size", "lr_base_scale"], lambda r: r.lr_base is None, "lr_base is not given"),
     (["clip_value"], lambda r: not r.clip_grad, "clip_grad is off"),
     (["keep_checkpoint_max"], lambda r: r.ckpt_save_policy is None, "ckpt_save_policy null keeps all"),
     (["val_interval"], lambda r: not r.val_while_train, "val_while_train is off"),
-    (["momentum", "use_nesterov"], lambda r: r.opt == "adamw", "AdamW's betas are 0.9 and 0.999"),
+    (["momentum"], lambda r: "momentum" not in r.takes.keys, "opt takes betas, or none"),
+    (["use_nesterov"], lambda r: "use_nesterov" not in r.takes.keys, "opt does not ask for it"),
+    (["alpha"], lambda r: "alpha" not in r.takes.keys, "of rmsprop"),
+    (["betas"], lambda r: not r.takes.betas, "opt takes none"),
+    (["eps"], lambda r: not r.takes.eps, "opt takes none"),
+    (["weight_decay"], lambda r: r.undecayed, "MindCV's adan decays with weight_decay_filter auto alone"),
+    (["reduction"], lambda r: r.loss.startswith("ASL"), "MindCV's asymmetric losses have their own"),
+    (["label_smoothing"], lambda r: r.loss == "ASL_MULTI_LABEL", "not of asl_multi_label, as in MindCV"),
     (["loss_scale"], lambda r: r.loss_scale_type == "auto", "loss_scale_type auto takes MindSpore's"),
-    (["min_lr"], lambda r: r.scheduler in (*_STEPWISE, "constant"), "only the cosines, one_cycle and cyclic use it"),
-    (["decay_epochs"], lambda r: r.scheduler not in (*_COSINES, "step_decay"), "of cosine_decay and step_decay"),
+    (["min_lr"], lambda r: not r.ends_at_min_lr, "only the cosines, one_cycle, cyclic and timm's polynomial use it"),
+    (["decay_epochs"], lambda r: not (r.repeats_cycles or r.scheduler == "step_decay"), "of cosine and step_decay"),
     (["decay_rate"], lambda r: r.scheduler not in _STEPWISE, "of the schedules that decay by a rate"),
     (["multi_step_decay_milestones"], lambda r: r.scheduler != "multi_step_decay", "of multi_step_decay"),
-    (["num_cycles"], lambda r: r.scheduler not in (*_COSINES, "cyclic"), "of cosine_decay and cyclic"),
-    (["cycle_decay"], lambda r: r.scheduler not in _COSINES or r.num_cycles == 1, "of several cosines"),
+    (["num_cycles"], lambda r: not (r.repeats_cycles or r.scheduler == "cyclic"), "of cosine_decay and cyclic"),
+    (["cycle_decay", "cycle_mul"], lambda r: not r.repeats_cycles or r.num_cycles == 1, "of several cosines"),
     (["warmup_factor", "warmup_prefix"], lambda r: not r.warmup_epochs, "warmup_epochs is 0"),
+    (["amp_dtype"], lambda r: r.amp_level == r.val_amp_level == "O0", "amp_level and val_amp_level are O0"),
+    (["pretrained"], lambda r: bool(r.ckpt_path), "the weights are those of ckpt_path"),
+    (["sync_bn"], lambda r: r.freeze_bn, "freeze_bn keeps the statistics as they are"),
+    (["real_labels"], lambda _: True, "of an evaluation (xcit-hub eval) alone"),
+    (["tta"], lambda r: not r.val_while_train, "val_while_train is off"),
+    (["teacher_image_size"], lambda r: r.distillation_type == "none", "distillation_type is none"),
     (["jit_level"], lambda r: r.mode == 1, "PyNative mode compiles nothing"),
     (["distillation_alpha"], lambda r: r.distillation_type == "none", "distillation_type is none"),
     (["distillation_tau"], lambda r: r.distillation_type != "soft", "of soft distillation"),
 )  # fmt: skip
 
 
-def kind_of(key: str) -> Literal["switch", "text", "number", "other"]:
-    """Say what a key takes: a truth value, words, a number or numbers, or something of its own."""
+def kind_of(key: str) -> Literal["switch", "text", "number", "switch or text", "other"]:
+    """Say what a key takes: a truth value, words, either of the two, a number or numbers, or something of its own."""
     annotation = _annotation(key)
     kinds = {_kind(part) for part in _parts(annotation)} - {"nothing"}
+    if kinds == {"switch", "text"}:
+        return "switch or text"
     found = kinds.pop() if len(kinds) == 1 else "other"
     return found if found in ("switch", "text", "number") else "other"  # type: ignore[return-value]
+
+
+def words_of(key: str) -> list[str]:
+    """Return the words that a key takes, where it takes certain ones only."""
+    return [word for word in _literals(_annotation(key)) if isinstance(word, str)]
+
+
+def _literals(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [word for entry in get_args(annotation) for word in _literals(entry)]
 
 
 def _annotation(key: str) -> Any:

@@ -16,11 +16,13 @@ from pydantic import ValidationError
 
 from xcit_hub.errors import InputError, closest
 from xcit_hub.files import read_bounded
-from xcit_hub.training.recipe import Recipe, kind_of
+from xcit_hub.training import timm_spelling
+from xcit_hub.training.recipe import Recipe, kind_of, words_of
 
 _LARGEST_FILE = 1 << 16
 _LONGEST_FLAG = 4096
 _DEEPEST = 3  # key, list, entry
+_WORDS = re.compile(r"[\w.*?/-][\w.*?/\[\]!-]*(?:,[\w.*?/\[\]!-]+)*")  # also what begins an alias in YAML
 _SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -58,15 +60,34 @@ def load_recipe(
         InputError: the file is not a recipe, or a key or value is unknown; the message names the nearest key.
         UnknownNameError: there is no such model.
     """
-    settings = {} if path is None else _read(_find(Path(path)))
-    return _build({**(defaults or {}), **settings, **(overrides or {})}, where=path)
+    layers = [defaults or {}, {} if path is None else _read(_find(Path(path))), overrides or {}]
+    said = {key: value for layer in layers for key, value in layer.items()}
+    if said.get("library") == "timm":
+        renamed = [timm_spelling.renamed(layer) for layer in layers]
+        said = timm_spelling.computed({key: value for layer in renamed for key, value in layer.items()})
+    for key in said:
+        if key not in Recipe.model_fields and key in timm_spelling.NAMES:
+            ours = timm_spelling.RENAMED.get(key)
+            raise InputError(
+                f"{key} is timm's name of a setting, and the recipe is not timm's.",
+                where=path,
+                fix=f"Set library to timm{f', or write {ours}' if ours else ''}.",
+            )
+    recipe = _build(said, where=path)
+    if recipe.teacher_is_function and "teacher" not in layers[2] and "teacher" in layers[1]:
+        raise InputError(
+            f"A recipe file may not name code to run: its teacher is {_shown(recipe.teacher)}.",
+            where=path,
+            fix="If you know what it does, say it yourself: --teacher MODULE:FUNCTION.",
+        )
+    return recipe
 
 
 def parse_flags(words: Sequence[str]) -> dict[str, Any]:
-    """Turn ``["--epoch_size", "2", "--distribute", "--lr=1e-3"]`` into recipe settings.
+    """Turn ``["--epoch_size", "2", "--distribute", "--lr=1e-3", "--set", "ema=true"]`` into recipe settings.
 
     A switch without a value means true, as in MindCV; every other flag needs one. Values are read as a recipe's are,
-    so lists and numbers work. Dashes in a key mean underscores.
+    so lists and numbers work. Dashes in a key mean underscores. ``--set key=value`` is ``--key=value``.
 
     Raises:
         InputError: a word is not a flag, a flag is not a key of a recipe, lacks its value, or is given twice.
@@ -77,6 +98,8 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
         word = left.pop(0)
         if not word.startswith("--"):
             raise InputError(f"{_shown(word)} is not a flag.", fix="Write recipe keys as --key value.")
+        if word.partition("=")[0] == "--set":
+            word = _assigned(word, left)
         key, equals, text = word[2:].partition("=")
         key = key.replace("-", "_")
         _check_known([key], where="the command line")
@@ -85,7 +108,7 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
         if not equals:
             if left and not left[0].startswith("--"):
                 text = left.pop(0)
-            elif kind_of(key) == "switch":
+            elif _kind(key) in ("switch", "switch or text"):
                 text = "true"
             else:
                 raise InputError(f"--{key} lacks its value.", fix=f"Write --{key} VALUE.")
@@ -93,11 +116,22 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def _assigned(word: str, left: list[str]) -> str:
+    """Return ``--set key=value``, in one word or two, as ``--key=value``."""
+    text = word.partition("=")[2] if "=" in word else left.pop(0) if left else ""
+    key, equals, _ = text.partition("=")
+    if not (key and equals):
+        raise InputError(f"--set takes key=value, not {_shown(text)}.", fix="Write --set lr=1e-4.")
+    return f"--{text}"
+
+
 def _flag(key: str, text: str) -> Any:
     if len(text) > _LONGEST_FLAG:
         raise InputError(f"The value of --{key} has more than {_LONGEST_FLAG} characters.")
-    if kind_of(key) == "text" and Recipe.model_fields[key].annotation != tuple[str, ...]:
+    if _kind(key) in ("text", "switch or text") and not _is_list(key):
         return None if text in ("null", "None", "~") and _may_be_null(key) else text
+    if _is_list(key) and _WORDS.fullmatch(text):
+        return text.split(",") if "," in text else text
     try:
         node = _node(text)
     except yaml.YAMLError:
@@ -105,16 +139,42 @@ def _flag(key: str, text: str) -> Any:
     return text if node is None else _value(key, node)
 
 
+def _own(key: str) -> str:
+    return timm_spelling.RENAMED.get(key, key)
+
+
+def _kind(key: str) -> str:
+    return kind_of(_own(key)) if _own(key) in Recipe.model_fields else "other"
+
+
+def _is_list(key: str) -> bool:
+    field = Recipe.model_fields.get(_own(key))
+    return field is not None and field.annotation == tuple[str, ...]
+
+
 def _may_be_null(key: str) -> bool:
-    return type(None) in get_args(Recipe.model_fields[key].annotation)
+    return type(None) in get_args(Recipe.model_fields[_own(key)].annotation)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the library, by name."""
+    # Installed, they lie inside the package; in a checkout beside it.
+    folders = [Path(__file__).parents[level] / "configs" / "xcit" for level in (2, 1)]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def _find(path: Path) -> Path:
-    # Installed, the recipes lie inside the package; in a checkout beside it.
-    for folder in (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs"):
-        shipped = folder / "xcit" / f"{path.name.removesuffix('.yaml')}.yaml"
-        if not path.exists() and shipped.is_file():
-            return shipped
+    if path.exists():
+        return path
+    shipped, name = shipped_recipes(), path.name.removesuffix(".yaml")
+    if name in shipped:
+        return shipped[name]
+    if path.parent == Path() and not path.suffix:
+        raise InputError(
+            f"Cannot read {_shown(str(path))}: there is no such file, and no recipe of this name comes with xcit-hub.",
+            where="--config",
+            fix=closest(name, shipped) or f"By name there are {', '.join(sorted(shipped))}.",
+        )
     return path
 
 
@@ -159,7 +219,11 @@ def _node(text: str) -> yaml.Node | None:
 
 
 def _value(key: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.ScalarNode) and kind_of(key) == "text" and node.tag != "tag:yaml.org,2002:null":
+    if (
+        isinstance(node, yaml.ScalarNode)
+        and _kind(key) in ("text", "switch or text")
+        and node.tag != "tag:yaml.org,2002:null"
+    ):
         return node.value  # a folder may be called 2024, or off
     value = _Loader("").construct_object(node, deep=True)
     return str(value) if isinstance(value, bytes) else value
@@ -173,7 +237,7 @@ def _said(error: yaml.YAMLError) -> str:
 
 def _check_known(keys: Iterable[str], where: object) -> None:
     for key in keys:
-        if key not in Recipe.model_fields:
+        if key not in Recipe.model_fields and key not in timm_spelling.NAMES:
             raise InputError(
                 f"A recipe has no key {_shown(key)}.",
                 where=where,
@@ -186,12 +250,20 @@ def _build(settings: Mapping[str, Any], where: object) -> Recipe:
     try:
         return Recipe(**settings)
     except ValidationError as error:
-        faults = []
+        faults: dict[str, str] = {}
+        hints = []
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"][:1])
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            faults.append(f"{key}: {message}, not {_shown(settings.get(key))}" if key else message)
-        raise InputError(f"The recipe does not hold: {'; '.join(dict.fromkeys(faults))}.", where=where) from error
+            if key in faults:  # of each form that a key may take; its description names them all
+                message = f"takes {Recipe.model_fields[key].description}"
+            faults[key] = f"{key}: {message}, not {_shown(settings.get(key))}" if key else message
+            hints.append(closest(str(settings.get(key))[:_SHOWN], words_of(key)) if key else "")
+        raise InputError(
+            f"The recipe does not hold: {'; '.join(faults.values())}.",
+            where=where,
+            fix=" ".join(dict.fromkeys(filter(None, hints))) or None,
+        ) from error
 
 
 def _shown(value: object) -> str:

@@ -24,6 +24,7 @@ from xcit_hub.training.recipe import Recipe
 STATE = "resume.safetensors"
 _FORMAT = "2"  # 1: xcit-hub 0.1.0
 _LISTED = 5
+_POSITIVE = ("adam_v.", "mean_square.", "adan_n.")  # what optimizers keep of squares
 _SHOWN = 80  # characters of a value in a message
 
 # What a continued run may change: places, speed, what is reported. Everything else would make it another run.
@@ -36,6 +37,9 @@ _MAY_CHANGE = frozenset(
         "val_interval",
         "keep_checkpoint_max",
         "ckpt_save_interval",
+        "recovery_interval",
+        "real_labels",
+        "loggers",
         "device_target",
         "resume_opt",
         "max_corrupt",
@@ -81,6 +85,14 @@ class Kept(_Strict):
     top1: float | None = Field(default=None, ge=0, le=100)
 
 
+class Part(_Strict):
+    """What is done of an epoch that has begun: steps, the sum of their losses, and the seconds they took."""
+
+    steps: int = Field(default=0, ge=0)
+    loss: float = 0.0
+    seconds: float = Field(default=0.0, ge=0)
+
+
 class Progress(_Strict):
     """How far a run has come.
 
@@ -91,11 +103,12 @@ class Progress(_Strict):
         classes: of the training data, in the order of the network's outputs.
         started_from: the checkpoint or model id it began with.
         epochs_done: finished epochs.
+        part: what is done of the next one.
         history: one record for each of them.
         kept: checkpoints that still exist, oldest first.
         best: the best evaluated weights, if any were evaluated.
         last_sha256: digest of the newest checkpoint.
-        skipped_updates: updates left out because of overflow.
+        skipped_updates: updates left out because of overflow; skipped_in_a_row: the newest of them.
         unreadable: names of images that could not be read.
         first_step: seconds of the very first step.
         timed_steps, timed_seconds: steps that were timed in steady state, and their sum.
@@ -107,15 +120,22 @@ class Progress(_Strict):
     classes: list[str]
     started_from: str | None = None
     epochs_done: int = Field(default=0, ge=0)
+    part: Part = Part()
     history: list[dict[str, int | float]] = []
     kept: list[Kept] = []
     best: Best | None = None
     last_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     skipped_updates: int = Field(default=0, ge=0)
+    skipped_in_a_row: int = Field(default=0, ge=0)
     unreadable: list[str] = []
     first_step: float | None = Field(default=None, ge=0)
     timed_steps: int = Field(default=0, ge=0)
     timed_seconds: float = Field(default=0.0, ge=0)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps since the beginning of the run."""
+        return self.epochs_done * self.steps + self.part.steps
 
 
 def checkpoint_name(model: str, epoch: int, steps: int) -> str:
@@ -148,6 +168,25 @@ def save_state(folder: Path, arrays: Mapping[str, NDArray[Any]], recipe: Recipe,
     checkpoint.write(folder / STATE, arrays, metadata)
 
 
+def stored_progress(folder: Path, recipe: Recipe) -> Progress:
+    """Read the progress alone of ``folder``/resume.safetensors.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or of another version.
+    """
+    path = _state_in(folder)
+    with checkpoint.read(path) as stored:
+        _described(stored.metadata, path)
+        return _progress(stored.metadata, recipe, path)
+
+
+def _state_in(folder: Path) -> Path:
+    path = folder / STATE
+    if not path.is_file():
+        raise CheckpointError("There is no run to continue.", where=path, fix="Leave out --resume to start one.")
+    return path
+
+
 def load_state(
     folder: Path, like: Mapping[str, NDArray[Any]], recipe: Recipe, expected: Progress
 ) -> tuple[dict[str, NDArray[Any]], Progress]:
@@ -161,9 +200,7 @@ def load_state(
         CheckpointError: there is no such file, it is damaged, of another version, or another network's.
         InputError: the recipe, the data or the number of workers differ from those it was written under.
     """
-    path = folder / STATE
-    if not path.is_file():
-        raise CheckpointError("There is no run to continue.", where=path, fix="Leave out --resume to start one.")
+    path = _state_in(folder)
     with checkpoint.read(path) as stored:
         written = _described(stored.metadata, path)
         progress = _progress(stored.metadata, recipe, path)
@@ -211,6 +248,8 @@ def _progress(metadata: Mapping[str, str], recipe: Recipe, path: Path) -> Progre
         raise _damaged(
             f"{progress.epochs_done} of {recipe.epoch_size} epochs are done and {len(progress.history)} recorded", path
         )
+    if progress.part.steps >= progress.steps or (progress.part.steps and progress.epochs_done == recipe.epoch_size):
+        raise _damaged(f"{progress.part.steps} steps of epoch {progress.epochs_done + 1} are done", path)
     for number, record in enumerate(progress.history, 1):
         if record.get("epoch") != number or "loss" not in record:
             raise _damaged(f"record {number} of its history is not that of an epoch", path)
@@ -227,7 +266,7 @@ def _progress(metadata: Mapping[str, str], recipe: Recipe, path: Path) -> Progre
 def _check_same(written: Mapping[str, Any], stored: Progress, recipe: Recipe, expected: Progress, path: Path) -> None:
     now = json.loads(recipe.model_dump_json())
     changed = [
-        f"{key} was {_short(repr(written.get(key)))} and is {_short(repr(now[key]))}"
+        f"{key} was {_short(repr(_before(key, written)))} and is {_short(repr(now[key]))}"
         for key in now
         if _changed(key, written, now)
     ]
@@ -259,7 +298,13 @@ def _short(value: object) -> str:
 
 
 def _changed(key: str, written: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return key not in _MAY_CHANGE and (key not in written or written[key] != now[key])
+    return key not in _MAY_CHANGE and _before(key, written) != now[key]
+
+
+def _before(key: str, written: Mapping[str, Any]) -> Any:
+    """Return what a state says of a key; one that is older than the key means its default."""
+    default = Recipe.model_fields[key].default
+    return written.get(key, list(default) if isinstance(default, tuple) else default)
 
 
 def _check_arrays(arrays: Mapping[str, NDArray[Any]], like: Mapping[str, NDArray[Any]], path: Path) -> None:
@@ -270,13 +315,13 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], like: Mapping[str, NDArray
             )
         if not np.isfinite(array).all():
             raise _damaged(f"{name} is not finite", path)
-        positive = name.startswith("adam_v.") or name.endswith(".moving_variance") or not array.ndim
+        positive = name.startswith(_POSITIVE) or name.endswith(".moving_variance") or not array.ndim
         if positive and (array < 0).any():
             raise _damaged(f"{name} is negative", path)
 
 
 def _check_counters(arrays: Mapping[str, NDArray[Any]], recipe: Recipe, progress: Progress, path: Path) -> None:
-    taken = progress.epochs_done * progress.steps
+    taken = progress.steps_done
     due, position = divmod(taken, recipe.gradient_accumulation_steps)
     expected = {"updates": due - progress.skipped_updates, "accumulated": position, "dropout_step": taken}
     for name, value in expected.items():

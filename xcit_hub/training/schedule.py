@@ -16,12 +16,13 @@ _Times = npt.NDArray[np.float64]
 def learning_rates(recipe: Recipe, steps_per_epoch: int) -> npt.NDArray[np.float64]:
     """Return the learning rate of every step of a run, float64, shape (epoch_size · steps_per_epoch,).
 
-    Linear warm-up from ``warmup_factor · lr`` over ``warmup_epochs``, then what ``scheduler`` names; of the cosine with
-    ``warmup_prefix`` off, the warm-up replaces the beginning. Time runs in steps, or in whole epochs with
+    Linear warm-up from ``warmup_factor · lr`` over ``warmup_epochs``, then what ``scheduler`` names; with
+    ``warmup_prefix`` off, the warm-up replaces its beginning. Time runs in steps, or in whole epochs with
     ``lr_epoch_stair``; then it may lag by ``lr_epoch_lag`` epochs.
 
-    Sources: MindCV 0.5 (mindcv/scheduler), whose cosine of one cycle is timm's (timm/scheduler/cosine_lr.py);
-    facebookresearch/xcit main.py calls timm's ``scheduler.step(epoch)`` after the epoch, a lag of one.
+    Sources: MindCV 0.5 (mindcv/scheduler) and timm 1.0.31 (timm/scheduler), by ``library``: cosine, step and constant
+    are the same in both, timm's polynomial ends at ``min_lr`` after ``decay_epochs``, and its milestones come one unit
+    of time early; facebookresearch/xcit main.py calls timm's ``scheduler.step(epoch)`` after the epoch, a lag of one.
     """
     step = np.arange(recipe.epoch_size * steps_per_epoch)
     epoch = step // steps_per_epoch
@@ -31,44 +32,66 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> npt.NDArray[np.float
     start = recipe.lr * recipe.warmup_factor
     rising = start + time * ((recipe.lr - start) / max(warmup, 1))
     elapsed = time - warmup if recipe.warmup_prefix else time
-    after = _SCHEDULES[recipe.scheduler](recipe, np.maximum(elapsed, 0.0))
+    unit = 1.0 if recipe.lr_epoch_stair else 1 / steps_per_epoch
+    after = _SCHEDULES[recipe.scheduler](recipe, np.maximum(elapsed, 0.0), unit)
     return np.where(time < warmup, rising, after)
 
 
-# Each maps epochs since the warm-up, whole ones with lr_epoch_stair, to rates.
+# Each maps epochs since the warm-up to rates; the unit in which they run is an epoch (lr_epoch_stair) or a step.
 
 
-def _cosine(recipe: Recipe, elapsed: _Times) -> _Times:
-    cycle = elapsed // recipe.decay_epochs
+def _cycles(recipe: Recipe, elapsed: _Times) -> tuple[_Times, _Times]:
+    """Number the cycles, and say which share of its own has passed; each is ``cycle_mul`` times as long as the last."""
+    factor = recipe.cycle_mul
+    if factor == 1:
+        cycle = elapsed // recipe.decay_epochs
+        return cycle, elapsed / recipe.decay_epochs - cycle
+    grown = 1 - elapsed / recipe.decay_epochs * (1 - factor)
+    # math.log is the same on every processor, numpy's is not.
+    cycle = np.array([math.floor(math.log(value, factor)) for value in grown.tolist()], np.float64)
+    begun = (1 - factor**cycle) / (1 - factor) * recipe.decay_epochs
+    return cycle, (elapsed - begun) / (factor**cycle * recipe.decay_epochs)
+
+
+def _in_cycles(recipe: Recipe, elapsed: _Times, shape: Callable[[_Times], _Times]) -> _Times:
+    cycle, share = _cycles(recipe, elapsed)
     height = recipe.lr * recipe.cycle_decay**cycle - recipe.min_lr
-    share = elapsed / recipe.decay_epochs - cycle
-    cosine = recipe.min_lr + 0.5 * height * (1 + np.cos(math.pi * share))
-    return np.where(cycle < recipe.num_cycles, cosine, recipe.min_lr)
+    return np.where(cycle < recipe.num_cycles, recipe.min_lr + height * shape(share), recipe.min_lr)
 
 
-def _constant(recipe: Recipe, elapsed: _Times) -> _Times:
+def _cosine(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
+    return _in_cycles(recipe, elapsed, lambda share: 0.5 * (1 + np.cos(math.pi * share)))
+
+
+def _constant(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
     return np.full(elapsed.shape, recipe.lr)
 
 
-def _exponential(recipe: Recipe, elapsed: _Times) -> _Times:
+def _exponential(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
     return recipe.lr * recipe.decay_rate**elapsed
 
 
-def _polynomial(recipe: Recipe, elapsed: _Times) -> _Times:
+def _polynomial(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
+    if recipe.library == "timm":
+        return _in_cycles(recipe, elapsed, lambda share: (1 - share) ** recipe.decay_rate)
     total = max(recipe.epoch_size - recipe.warmup_epochs, 1)
     return recipe.lr * (1 - np.minimum(elapsed, total) / total) ** recipe.decay_rate
 
 
-def _stepwise(recipe: Recipe, elapsed: _Times) -> _Times:
+def _stepwise(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
     return recipe.lr * recipe.decay_rate ** (np.floor(elapsed) // recipe.decay_epochs)
 
 
-def _multi_step(recipe: Recipe, elapsed: _Times) -> _Times:
+def _multi_step(recipe: Recipe, elapsed: _Times, unit: float) -> _Times:
     milestones = np.sort(np.array(recipe.multi_step_decay_milestones, np.float64))
-    return recipe.lr * recipe.decay_rate ** np.searchsorted(milestones, np.floor(elapsed), side="right")
+    if recipe.library == "timm":
+        passed = np.searchsorted(np.rint(milestones / unit), np.rint(elapsed / unit) + 1, side="right")
+    else:
+        passed = np.searchsorted(milestones, np.floor(elapsed), side="right")
+    return recipe.lr * recipe.decay_rate**passed
 
 
-def _one_cycle(recipe: Recipe, elapsed: _Times) -> _Times:
+def _one_cycle(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
     """Rise from lr/25 over three tenths of the steps, then fall to min_lr, both as half cosines (Smith, 1708.07120)."""
     index, steps = np.arange(len(elapsed)), len(elapsed)
     peak = 0.3 * steps - 1
@@ -83,7 +106,7 @@ def _one_cycle(recipe: Recipe, elapsed: _Times) -> _Times:
     return np.where(index <= peak, np.nan_to_num(rise, nan=first), fall)
 
 
-def _cyclic(recipe: Recipe, elapsed: _Times) -> _Times:
+def _cyclic(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
     """Rise from min_lr to lr and fall again ``num_cycles`` times, in straight lines (Smith, 1506.01186)."""
     index = np.arange(len(elapsed))
     half = max(int(len(elapsed) / recipe.num_cycles / 2), 1)
@@ -91,7 +114,7 @@ def _cyclic(recipe: Recipe, elapsed: _Times) -> _Times:
     return recipe.min_lr + (recipe.lr - recipe.min_lr) * np.where(place <= 0.5, 2 * place, 2 - 2 * place)
 
 
-_SCHEDULES: dict[str, Callable[[Recipe, _Times], _Times]] = {
+_SCHEDULES: dict[str, Callable[[Recipe, _Times, float], _Times]] = {
     "cosine_decay": _cosine,
     "warmup_cosine_decay": _cosine,
     "constant": _constant,

@@ -13,6 +13,7 @@ import numpy as np
 from xcit_hub.checkpoints import weights as stored_weights
 from xcit_hub.data.batches import EvalBatches, Worker
 from xcit_hub.data.mixing import Images
+from xcit_hub.data.transforms import MODES
 from xcit_hub.errors import InputError
 from xcit_hub.files import write_text
 from xcit_hub.models import XCiT, load_weights
@@ -21,7 +22,7 @@ from xcit_hub.parameters import parameter_count
 from xcit_hub.parity import torch_network
 from xcit_hub.run_record import RunRecord
 from xcit_hub.training import device
-from xcit_hub.training.engine import RUN, answer_of, versions
+from xcit_hub.training.engine import RUN, versions
 from xcit_hub.training.evaluation import (
     Answer,
     Evaluation,
@@ -35,11 +36,12 @@ from xcit_hub.training.inputs import eval_data, match_classes
 from xcit_hub.training.journal import Journal
 from xcit_hub.training.keeping import stored_classes
 from xcit_hub.training.precision import mix_precision
+from xcit_hub.training.real_labels import RealLabels, read_real_labels
 from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.scorer import answer_of, shown_views
 from xcit_hub.training.start import dialect_of, evaluation_network
 from xcit_hub.variants import Preprocessing
 
-_CHANNELS = 3
 _LISTED = 20  # differing images printed; JSON holds all
 
 
@@ -80,6 +82,9 @@ class Report:
             "samples": self.ours.samples,
             "unreadable": list(self.ours.unreadable),
         }
+        if self.ours.real is not None:
+            right1, right5, counted = self.ours.real
+            plain["real"] = {"top1": 100 * right1 / counted, "top5": 100 * right5 / counted, "samples": counted}
         if self.theirs is not None:
             plain["timm"] = {"top1": self.theirs.top1, "top5": self.theirs.top5}
             plain["differences"] = [vars(entry) for entry in self.differences]
@@ -127,7 +132,14 @@ def stored_network(recipe: Recipe) -> Stored:
             where=recipe.ckpt_path,
             fix=f"Pass --num_classes {loaded.num_classes}.",
         )
-    network = evaluation_network(recipe.model, loaded.num_classes, dialect_of(recipe, loaded.dialect), "O0")
+    if loaded.in_chans != recipe.in_channels:
+        raise InputError(
+            f"The checkpoint sees {loaded.in_chans} channels, the recipe says {recipe.in_channels}.",
+            where=recipe.ckpt_path,
+            fix=f"Pass --in_channels {loaded.in_chans}, and mean and std of these.",
+        )
+    dialect = dialect_of(recipe, loaded.dialect)
+    network = evaluation_network(recipe.model, loaded.num_classes, dialect, "O0", channels=loaded.in_chans)
     load_weights(network, loaded.arrays())
     return Stored(network, loaded.file.sha256, stored_classes(loaded.file))
 
@@ -136,10 +148,10 @@ def settings_of(network: XCiT, preprocessing: Preprocessing) -> dict[str, Any]:
     """Return the recipe settings that a loaded network brings along: what it is, and how it wants its images.
 
     Raises:
-        InputError: it wants them in a way that no recipe says: not square, or not cut from the centre.
+        InputError: it wants them in a way that no recipe says: of other channels, or not cut from the centre.
     """
     height, width = preprocessing.size
-    if height != width or preprocessing.crop_mode != "center" or network.in_chans != _CHANNELS:
+    if preprocessing.crop_mode != "center" or network.in_chans not in MODES:
         raise InputError(
             f"The network takes {network.in_chans}×{height}×{width} images, crop mode {preprocessing.crop_mode}: "
             "a recipe cannot say that.",
@@ -149,17 +161,18 @@ def settings_of(network: XCiT, preprocessing: Preprocessing) -> dict[str, Any]:
         "model": network.architecture.name,
         "dialect": network.dialect.name,
         "num_classes": network.num_classes,
-        "image_resize": preprocessing.image_size,
+        "image_resize": height if height == width else (height, width),
+        "in_channels": network.in_chans,
         "crop_pct": preprocessing.crop_pct,
         "interpolation": preprocessing.interpolation,
-        "mean": _each_channel(preprocessing.mean),
-        "std": _each_channel(preprocessing.std),
+        "mean": _each_channel(preprocessing.mean, network.in_chans),
+        "std": _each_channel(preprocessing.std, network.in_chans),
     }
 
 
-def _each_channel(values: tuple[float, ...]) -> list[float]:
+def _each_channel(values: tuple[float, ...], channels: int) -> list[float]:
     """Return values in 0…1 as a recipe's in 0…255; one number stands for all channels."""
-    return [255 * value for value in (values if len(values) > 1 else values[:1] * _CHANNELS)]
+    return [255 * value for value in (values if len(values) > 1 else values[:1] * channels)]
 
 
 def score(
@@ -199,22 +212,36 @@ def score(
         raise InputError("The comparison with timm runs in one process.", fix="Start it without msrun.")
     worker = device.prepare(recipe, distribute=distribute)
     batches = eval_data(recipe, worker)
-    missing = match_classes(batches.source, network.num_classes, classes, whose="the network", certain=certain)
+    source = batches.source
+    if recipe.class_map:
+        missing = [name for label, name in enumerate(source.classes) if not (source.labels == label).any()]
+    else:
+        missing = match_classes(source, network.num_classes, classes, whose="the network", certain=certain)
+    real = read_real_labels(recipe.real_labels, source, network.num_classes) if recipe.real_labels else None
     arrays = {name: parameter.asnumpy() for name, parameter in network.parameters_dict().items()}
     network.set_train(False)
-    mix_precision(network, recipe.val_amp_level)
+    mix_precision(network, recipe.val_amp_level, recipe.amp_dtype)
+    device.compile_at(network, recipe)
     journal = Journal(None, as_json=as_json, silent=worker.rank > 0)
     if missing:
         journal.say(f"{len(missing)} of the network's classes have no image in {recipe.val_split}")
     if batches.source.others:
         journal.say(f"{batches.source.others} files are not images by their names or places, and were left out")
     began = time.perf_counter()
-    ours = _shown(answer_of(network), batches, network.num_classes, worker, recipe, journal, "evaluating")
+    if recipe.class_map:
+        journal.say("which output is whose is as class_map says; what the weights call them was not asked")
+    ours = _shown(answer_of(network), batches, network.num_classes, worker, recipe, journal, "evaluating", real)
     seconds = time.perf_counter() - began
     theirs: Evaluation | None = None
     differences: tuple[Difference, ...] = ()
     if against_timm:
-        twin = torch_network(arrays, network.architecture, network.dialect.name, num_classes=network.num_classes)
+        twin = torch_network(
+            arrays,
+            network.architecture,
+            network.dialect.name,
+            num_classes=network.num_classes,
+            in_chans=network.in_chans,
+        )
         theirs = _shown(_torch_answer(twin), batches, network.num_classes, worker, recipe, journal, "timm")
         differences = _differences(ours, theirs, batches)
     for name in ours.unreadable:
@@ -228,8 +255,8 @@ def score(
         device=device_target(),
         cards=worker.count,
         batch_size=recipe.batch_size,
-        image_size=(recipe.image_resize, recipe.image_resize),
-        params=parameter_count(network.architecture, num_classes=network.num_classes),
+        image_size=recipe.input_size,
+        params=parameter_count(network.architecture, num_classes=network.num_classes, in_chans=network.in_chans),
         model=network.architecture.name,
         dialect=network.dialect.name,
         num_classes=network.num_classes,
@@ -258,11 +285,26 @@ def score(
 
 
 def _shown(
-    answer: Answer, batches: EvalBatches, outputs: int, worker: Worker, recipe: Recipe, journal: Journal, title: str
+    answer: Answer,
+    batches: EvalBatches,
+    outputs: int,
+    worker: Worker,
+    recipe: Recipe,
+    journal: Journal,
+    title: str,
+    real: RealLabels | None = None,
 ) -> Evaluation:
     ticks = journal.bar(range(batches.steps), batches.steps, title)
     step: Callable[[], Any] = lambda: next(ticks, None)  # noqa: E731
-    found = evaluate(answer, batches, outputs=outputs, worker=worker, max_corrupt=recipe.max_corrupt, step=step)
+    found = evaluate(
+        shown_views(answer, recipe),
+        batches,
+        outputs=outputs,
+        worker=worker,
+        max_corrupt=recipe.max_corrupt,
+        step=step,
+        real=real,
+    )
     step()
     return found
 

@@ -19,7 +19,7 @@ from xcit_hub.data.scenes import Annotated
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.models.segmenter import XCiTSegmenter
 from xcit_hub.training.losses import PixelLoss
-from xcit_hub.training.optimizer import AdamW, ParameterSetting
+from xcit_hub.training.optimizers import ParameterSetting, create_optimizer
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.schedule import learning_rates
 from xcit_hub.variants import Preprocessing
@@ -89,6 +89,8 @@ def train(
         )
     if pairs.unreadable:
         raise InputError(f"These cannot be read: {'; '.join(pairs.unreadable[:20])}.", fix="Remove them.")
+    if preprocessing.size[0] != preprocessing.size[1]:
+        raise InputError("A segmenter is trained on square views.", where="image_resize", fix="Give one number.")
     views = Views(preprocessing, preprocessing.image_size, recipe.scale, recipe.hflip, recipe.seed)
     rates = learning_rates(recipe, steps)
     mindspore.set_seed(recipe.seed)
@@ -124,7 +126,7 @@ class _Step(nn.Cell):
             ParameterSetting(parameter, 1.0, 0.0 if "norm" in parameter.name else recipe.weight_decay)
             for parameter in network.trainable_params()
         ]
-        self.optimizer = AdamW(settings, recipe.epsilon)
+        self.optimizer = create_optimizer(settings, recipe)
         weights = ParameterTuple([setting.parameter for setting in settings])
         self.value_and_grad = mindspore.value_and_grad(self._forward, None, weights)
 

@@ -1,4 +1,4 @@
-"""What a run begins with: the network and its weights, its moving average, its teacher."""
+"""What a run begins with: the network and its weights, and its moving average."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 
 from xcit_hub.accelerated import accelerate
 from xcit_hub.checkpoints import weights as stored_weights
+from xcit_hub.checkpoints.dtypes import adapt_input_conv
+from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT, create_model, load_weights
+from xcit_hub.training.freezing import settle
 from xcit_hub.training.keeping import output_names, stored_classes
 from xcit_hub.training.precision import mix_precision
-from xcit_hub.training.recipe import AmpLevel, Recipe
+from xcit_hub.training.recipe import AmpDtype, AmpLevel, Recipe
 
 Weights = Mapping[str, NDArray[Any]]
 
 _HEAD = ("head.weight", "head.bias")
+_FIRST = "patch_embed.proj.0.0.weight"
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,26 @@ class Start:
     notes: list[str]
 
 
-def start(recipe: Recipe, classes: Sequence[str], initial: Initial | None = None) -> Start:
+def start(
+    recipe: Recipe, classes: Sequence[str], initial: Initial | None = None, *, continued: str | None = None
+) -> Start:
     """Build the network to train: fresh from the recipe's seed, then ``initial`` or ``ckpt_path`` laid into it.
 
-    A classifier for other classes is left fresh; everything else has to fit.
+    A classifier for other classes is left fresh, a first convolution of other channels is adapted as timm does;
+    everything else has to fit. Then what the recipe freezes is frozen.
 
     Args:
         classes: of the training data.
+        continued: dialect of the run that is continued, whose state holds the weights: no others are looked for.
 
     Raises:
-        InputError: ``pretrained`` without weights, or neither recipe nor weights say the dialect.
+        InputError: ``pretrained`` without weights, neither recipe nor weights say the dialect, or ``freeze`` fits
+            nothing.
         WeightsError: the checkpoint is another network's.
     """
-    if initial is None and recipe.ckpt_path:
+    if continued is None and initial is None and recipe.ckpt_path:
         initial = _stored(recipe)
-    if initial is None and recipe.pretrained:
+    if continued is None and initial is None and recipe.pretrained:
         raise InputError("pretrained needs the published weights.", where="pretrained")
     plain = create_model(
         recipe.model,
@@ -74,28 +83,32 @@ def start(recipe: Recipe, classes: Sequence[str], initial: Initial | None = None
         in_chans=recipe.in_channels,
         drop_rate=recipe.drop_rate or 0.0,
         drop_path_rate=recipe.drop_path_rate or 0.0,
-        dialect=dialect_of(recipe, None if initial is None else initial.dialect),
+        dialect=dialect_of(recipe, continued if initial is None else initial.dialect),
         seed=recipe.seed,
     )
     network = accelerate(plain)
-    if initial is None:
-        return Start(network, None, [])
+    notes = [] if initial is None else _lay_in(network, initial, classes)
+    return Start(network, None if initial is None else initial.name, [*notes, *settle(network, recipe)])
+
+
+def _lay_in(network: XCiT, initial: Initial, classes: Sequence[str]) -> list[str]:
+    """Give a fresh network other weights; returns what of them was not taken as it is."""
+    arrays, notes = dict(initial.arrays), []
+    had = arrays[_FIRST].shape[1] if _FIRST in arrays else network.in_chans
+    if had != network.in_chans:
+        arrays[_FIRST] = adapt_input_conv(StoredTensor.of(arrays[_FIRST]), network.in_chans).numpy()
+        how = "summed over" if network.in_chans == 1 else f"made {network.in_chans} by repeating"
+        notes.append(f"the input channels of the first convolution are {how} the {had} of {initial.name}, as timm does")
     fresh = {name: parameter.asnumpy() for name, parameter in network.parameters_dict().items()}
     others = initial.classes is not None and list(initial.classes) != output_names(classes, network.num_classes)
     new_head = {
-        name
-        for name in _HEAD
-        if others or name not in initial.arrays or tuple(initial.arrays[name].shape) != fresh[name].shape
+        name for name in _HEAD if others or name not in arrays or tuple(arrays[name].shape) != fresh[name].shape
     }
-    load_weights(
-        network,
-        {
-            **{name: array for name, array in initial.arrays.items() if name not in new_head},
-            **{name: fresh[name] for name in new_head},
-        },
-    )
-    notes = [f"the classifier is new: {initial.name} was trained on other classes"] if new_head else []
-    return Start(network, initial.name, notes)
+    kept = {name: array for name, array in arrays.items() if name not in new_head}
+    load_weights(network, {**kept, **{name: fresh[name] for name in new_head}})
+    if new_head:
+        notes.append(f"the classifier is new: {initial.name} was trained on other classes")
+    return notes
 
 
 def dialect_of(recipe: Recipe, stored: str | None) -> str:
@@ -121,36 +134,21 @@ def _stored(recipe: Recipe) -> Initial:
 
 def copy_of(network: XCiT) -> XCiT:
     """Return a network with the same weights, to hold their average."""
-    copy = _empty(network.architecture.name, network.num_classes, network.dialect.name)
+    copy = _empty(network.architecture.name, network.num_classes, network.dialect.name, network.in_chans)
     load_weights(copy, {name: parameter.asnumpy() for name, parameter in network.parameters_dict().items()})
     return copy
 
 
-def teacher(recipe: Recipe, classes: int) -> XCiT | None:
-    """Build the distillation teacher from its checkpoint; None without one.
-
-    Raises:
-        InputError: it knows another number of classes.
-    """
-    if recipe.distillation_type == "none":
-        return None
-    loaded = stored_weights.load(recipe.teacher_ckpt, model=recipe.teacher)
-    if loaded.num_classes != classes:
-        raise InputError(
-            f"The teacher knows {loaded.num_classes} classes, the student {classes}.", where="teacher_ckpt"
-        )
-    network = _empty(recipe.teacher, loaded.num_classes, loaded.dialect)
-    load_weights(network, loaded.arrays())
-    return network
-
-
-def evaluation_network(name: str, classes: int, dialect: str, level: AmpLevel) -> XCiT:
+def evaluation_network(
+    name: str, classes: int, dialect: str, level: AmpLevel, dtype: AmpDtype = "float16", *, channels: int = 3
+) -> XCiT:
     """Build a network without weights, in evaluation mode and at a precision level."""
-    network = _empty(name, classes, dialect)
+    network = _empty(name, classes, dialect, channels)
     network.set_train(False)
-    mix_precision(network, level)
+    mix_precision(network, level, dtype)
     return network
 
 
-def _empty(name: str, classes: int, dialect: str) -> XCiT:
-    return accelerate(create_model(name, num_classes=classes, dialect=dialect, init=False), in_place=True)
+def _empty(name: str, classes: int, dialect: str, channels: int) -> XCiT:
+    plain = create_model(name, num_classes=classes, dialect=dialect, in_chans=channels, init=False)
+    return accelerate(plain, in_place=True)

@@ -16,13 +16,15 @@ from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT
 from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import recomputes
+from xcit_hub.training.device import compile_at
 from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
-from xcit_hub.training.optimizer import AdamW, parameter_settings
+from xcit_hub.training.optimizers import Optimizer, create_optimizer, parameter_settings
 from xcit_hub.training.randomness import seed_dropout
 from xcit_hub.training.recipe import Recipe
 
 _SCALE_WINDOW = 2000  # as in torch.amp.GradScaler and MindCV: steps without overflow before the scale doubles
 _AT_ONCE = 1e9  # 1 − exp of it is 1: the average is at its full decay from the first update
+_EMA_POWER = 2 / 3  # of timm's ModelEmaV3
 _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_
 
 _map = ops.HyperMap()
@@ -80,18 +82,30 @@ class _Backward(nn.Cell):
     """Loss and gradients of one batch; the gradients are scaled by the loss scale."""
 
     def __init__(
-        self, network: XCiT, loss: nn.Cell, weights: ParameterTuple, teacher: XCiT | None, shares: int
+        self,
+        network: XCiT,
+        loss: nn.Cell,
+        weights: ParameterTuple,
+        teacher: nn.Cell | None,
+        shares: int,
+        *,
+        told: bool,
+        classes: int,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
         self.loss = loss
         self.teacher = teacher
+        self.told = told  # what a teacher answered, beside the targets
+        self.classes = classes
         self.share = 1.0 / shares
         self.value_and_grad = mindspore.value_and_grad(self._scaled_loss, None, weights, has_aux=True)
 
     def _scaled_loss(self, images: Tensor, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network(images)
-        if self.teacher is None:
+        if self.told:
+            loss = self.loss(logits, targets[:, : self.classes], targets[:, self.classes :])
+        elif self.teacher is None:
             loss = self.loss(logits, targets)
         else:
             loss = self.loss(logits, targets, ops.stop_gradient(self.teacher(images)))
@@ -105,7 +119,7 @@ class _Backward(nn.Cell):
 class _Update(nn.Cell):
     """From scaled gradients to new weights, a new loss scale and a new moving average."""
 
-    def __init__(self, network: XCiT, optimizer: AdamW, recipe: Recipe, ema: XCiT | None, workers: int) -> None:
+    def __init__(self, network: XCiT, optimizer: Optimizer, recipe: Recipe, ema: XCiT | None, workers: int) -> None:
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
         self.reduce = (
@@ -119,21 +133,26 @@ class _Update(nn.Cell):
         self.scale.name, self.quiet_steps.name = "loss_scale", "quiet_steps"
         for parameter in (self.scale, self.quiet_steps):
             parameter.requires_grad = False
-        # There the hardware keeps the overflow to itself: the first cards saturate instead of giving infinity.
+        # There the hardware keeps the overflow to itself: the first cards saturate instead of giving infinity. Each
+        # knows of its own alone, and the sum of saturated gradients does not tell the others.
         self.hidden_overflow = device_target() == "Ascend"
+        self.together = ops.AllReduce() if self.hidden_overflow and workers > 1 else nn.Identity()
         self.decay = Tensor(recipe.ema_decay, mstype.float32)
         # A branch on it in the graph would lose the optimizer's update, whose count one of the sides does not read.
         self.haste = 1.0 / recipe.ema_warmup if recipe.ema_warmup else _AT_ONCE
+        self.form = recipe.ema_form
         self.averaged = ema is not None
         self.weights = ParameterTuple(list(network.get_parameters()))
-        self.averages = ParameterTuple(list(ema.get_parameters()) if ema is not None else [])
+        averages = {} if ema is None else {each.name: each for each in ema.get_parameters()}
+        self.averages = ParameterTuple([averages[f"ema.{each.name}"] for each in self.weights] if averages else [])
 
     def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> tuple[Tensor, Tensor]:
         gradients = _map(ops.partial(_multiplied, 1.0 / self.scale), self.reduce(gradients))
         norm = ops.sqrt(ops.addn(_map(_squared_sum, gradients)))
         finite = ops.isfinite(norm)
         if self.hidden_overflow:
-            finite = ops.logical_and(finite, amp.all_finite(gradients))
+            overflows = self.together(1.0 - amp.all_finite(gradients).astype(mstype.float32))
+            finite = ops.logical_and(finite, overflows == 0.0)
         if self.clip > 0.0:
             factor = ops.minimum(self.clip / (norm + _CLIP_EPSILON), Tensor(1.0, mstype.float32))
             gradients = _map(ops.partial(_multiplied, factor), gradients)
@@ -150,9 +169,17 @@ class _Update(nn.Cell):
     def _apply(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> None:
         updates = self.optimizer(gradients, learning_rate)
         if self.averaged:
-            # MindCV: decay · (1 − exp(−t/2000)), so that the initial weights are soon forgotten.
-            decay = self.decay * -ops.expm1(-updates * self.haste)
-            _map(ops.partial(_average, decay), self.averages, self.weights)
+            _map(ops.partial(_average, self._kept(updates)), self.averages, self.weights)
+
+    def _kept(self, updates: Tensor) -> Tensor:
+        """Return what the average keeps of itself at update number ``updates``, from 1 on; both float32 scalars."""
+        if self.form == "mindcv":
+            # decay · (1 − exp(−t/2000)), so that the initial weights are soon forgotten.
+            return self.decay * -ops.expm1(-updates * self.haste)
+        if self.form == "timm":
+            return self.decay * (updates > 1.0).astype(mstype.float32)
+        # ModelEmaV3's get_decay: its step is the update before this one, its gamma 1.
+        return ops.minimum(self.decay, 1.0 - ops.pow(updates, -_EMA_POWER))
 
 
 class _FusedStep(nn.Cell):
@@ -211,6 +238,7 @@ class TrainStep:
         ema: the network that holds the moving average, a copy of ``network`` at the start; its parameters are renamed
             ``ema.…``. None without averaging. Read it from :attr:`ema`.
         teacher: the distillation teacher, in evaluation mode; None without one.
+        told: what a teacher answered stands in the targets, after those of the data.
         worker: this one of the data-parallel workers; their gradients are averaged.
 
     Raises:
@@ -223,14 +251,17 @@ class TrainStep:
         recipe: Recipe,
         *,
         ema: XCiT | None = None,
-        teacher: XCiT | None = None,
+        teacher: nn.Cell | None = None,
+        told: bool = False,
         worker: Worker | None = None,
     ) -> None:
         worker = worker or Worker()
         graph = mindspore.get_context("mode") == mindspore.GRAPH_MODE
         _check(network, ema, recipe, graph)
-        network, ema = accelerate(network), None if ema is None else accelerate(ema)
-        teacher = None if teacher is None else accelerate(teacher)
+        # Synchronised batch normalisation is no compiled operation: the plain network has it.
+        network = network if recipe.synchronises(worker.count) else accelerate(network)
+        ema = None if ema is None else accelerate(ema)
+        teacher = accelerate(teacher) if isinstance(teacher, XCiT) else teacher
         self._network = network
         self._ema = ema
         self.accumulation = recipe.gradient_accumulation_steps
@@ -253,21 +284,32 @@ class TrainStep:
                 parameter.name = f"teacher.{parameter.name}"
                 parameter.requires_grad = False
             teacher.set_train(False)
-        loss: nn.Cell = SoftTargetLoss(recipe.loss)
-        if teacher is not None and recipe.distillation_type != "none":
+        loss: nn.Cell = SoftTargetLoss(recipe.loss, recipe.reduction, recipe.views)
+        if (teacher is not None or told) and recipe.distillation_type != "none":
             loss = DistillationLoss(loss, recipe.distillation_type, recipe.distillation_alpha, recipe.distillation_tau)
-        self.optimizer = AdamW(
+        self.optimizer = create_optimizer(
             [replace(settings[members(entry)[0]], parameter=entry) for entry in self._trained.trainable_params()],
-            recipe.epsilon,
+            recipe,
         )
-        backward = _Backward(self._trained, loss, self.optimizer.weights, teacher, self.accumulation)
+        backward = _Backward(
+            self._trained,
+            loss,
+            self.optimizer.weights,
+            teacher,
+            self.accumulation,
+            told=told,
+            classes=network.num_classes,
+        )
         self._update = _Update(self._trained, self.optimizer, recipe, self._averaged, worker.count)
         if self.accumulation == 1:
             self._fused = _FusedStep(backward, self._update)
+            compile_at(self._fused, recipe)
         else:
             self._sums = self.optimizer.weights.clone(prefix="gradient_sum", init="zeros")
             self._accumulate = _Accumulate(backward, self._update.scale, self._sums)
             self._apply_sums = _ApplySums(self._update, self._sums)
+            compile_at(self._accumulate, recipe)
+            compile_at(self._apply_sums, recipe)
         self._cells = [backward, self._update, *([self._fused] if self.accumulation == 1 else [])]
         self.set_train()
 
@@ -289,7 +331,7 @@ class TrainStep:
                 _freeze(network)
 
     def __call__(self, images: Tensor, targets: Tensor, learning_rate: float | Tensor) -> StepResult:
-        """Train on one batch: images (B, 3, H, W), dense targets (B, classes), both float32."""
+        """Train on one batch: images (B, C, H, W), dense targets (B, classes), twice as wide if told; float32."""
         rate = learning_rate if isinstance(learning_rate, Tensor) else Tensor(learning_rate, mstype.float32)
         result = (
             self._fused_step(images, targets, rate) if self.accumulation == 1 else self._part(images, targets, rate)
@@ -297,6 +339,14 @@ class TrainStep:
         if self._dropout_step is not None:
             ops.assign_add(self._dropout_step, Tensor(1, mstype.int32))
         return result
+
+    @property
+    def in_graph(self) -> nn.Cell | None:
+        """A step that a graph can hold: images, targets and rate to loss, norm and whether it was applied.
+
+        None where a step is more than one graph: it accumulates, or counts for its dropout.
+        """
+        return self._fused if self.accumulation == 1 and self._dropout_step is None else None
 
     def _fused_step(self, images: Tensor, targets: Tensor, rate: Tensor) -> StepResult:
         return StepResult(*self._fused(images, targets, rate))
@@ -328,9 +378,7 @@ class TrainStep:
     def _state(self) -> list[Parameter]:
         return [
             *self._weights(),
-            *self.optimizer.adam_m,
-            *self.optimizer.adam_v,
-            self.optimizer.updates,
+            *self.optimizer.kept(),
             self._update.scale,
             self._update.quiet_steps,
             *([self._position, *self._sums] if self._sums else []),
@@ -342,9 +390,14 @@ class TrainStep:
         networks = [self._trained] if self._averaged is None else [self._trained, self._averaged]
         return [parameter for network in networks for parameter in network.get_parameters()]
 
-    def statistics(self) -> list[Parameter]:
-        """Return the running statistics of BatchNorm, the network's and the average's, which no gradient moves."""
-        return [entry for entry in self._weights() if entry.name.endswith((".moving_mean", ".moving_variance"))]
+    def own(self) -> list[Parameter]:
+        """Return what each worker has of its own, so that its mean over all is to be taken before one state is written.
+
+        The running statistics of BatchNorm, the network's and the average's, which no gradient moves, where they are
+        not frozen; and the sums of gradients, while an accumulation is under way.
+        """
+        statistics = [entry for entry in self._weights() if entry.name.endswith((".moving_mean", ".moving_variance"))]
+        return [*([] if self._freeze_bn else statistics), *(self._sums if int(self._position) else [])]
 
 
 def _check(network: XCiT, ema: XCiT | None, recipe: Recipe, graph: bool) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xcit_hub.models import XCiT, create_model
-from xcit_hub.training.optimizer import AdamW, ParameterSetting, parameter_settings
+from xcit_hub.training.optimizers import AdamW, ParameterSetting, parameter_settings
 from xcit_hub.training.recipe_file import load_recipe
 
 NAME = "xcit_nano_12_p16_224"

@@ -1,0 +1,86 @@
+"""``python -m benchmarks.cluster``: what it prints, what it refuses, and what it counts of real workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cluster, cluster_measure
+from benchmarks.cluster_model import exchange_seconds
+from xcit_hub.errors import InputError
+
+_CHECKOUT = Path(__file__).parents[2]
+
+
+def printed(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.cluster", *words]
+    environment = {**os.environ, "PYTHONPATH": str(_CHECKOUT)}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, cwd=_CHECKOUT, env=environment, check=False
+    )
+
+
+def test_one_command_prints_the_table_and_the_same_again(tmp_path: Path) -> None:
+    first = printed("--json", str(tmp_path / "a.json"), "--epochs", "5")
+    assert first.returncode == 0, first.stderr
+    assert "8 cards | 64 cards | 1,024 cards" in first.stdout
+    assert "`link_bandwidth`" in first.stdout
+    outcomes = json.loads((tmp_path / "a.json").read_text())["outcomes"]
+    assert [each["steps"] for each in outcomes] == [1251, 156, 9]
+    assert printed("--epochs", "5").stdout == first.stdout
+
+
+def test_the_page_holds_what_the_command_prints() -> None:
+    page = (_CHECKOUT / "docs" / "scaling.md").read_text("utf-8")
+    rows = [line for line in printed().stdout.splitlines() if line.startswith("|")]
+    assert len(rows) > 30
+    assert [row for row in rows if row not in page] == []
+
+
+def test_the_cards_step_is_the_cards_where_nothing_disturbs() -> None:
+    figures = cluster.changed(cluster.read_figures(cluster.FIGURES), ["jitter=0"])
+    built = cluster.cluster_of(figures, "xcit_tiny_12_p16_224", 128)
+    assert built.compute + exchange_seconds(built, 8) == pytest.approx(0.23386)
+    assert built.gradient_bytes == 4 * 6_716_272
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--set", "speed=3"), "'speed=3' is not a figure"),
+        (("--set", "jitter=nan"), "is not a figure"),
+        (("--set", "jitter=-1"), "is not a figure"),
+        (("--set", "link_bandwidth=0"), "is 0"),
+        (("--cards", "0"), "not a number from 1"),
+        (("--model", "xcit_nano_12_p16"), "did you mean"),
+        (("--figures", "README.md"), "not a file of figures"),
+        (("--figures", "/no/where"), "Cannot read the file"),
+    ],
+)
+def test_a_mistake_is_answered_in_words(words: tuple[str, ...], says: str) -> None:
+    ended = printed(*words)
+    assert ended.returncode == 2
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"figures": []}', '{"figures": {"jitter": 3}}', "[" * 99_999])
+def test_a_file_that_is_none_of_figures_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "figures.json").write_text(content)
+    with pytest.raises(InputError, match="not a file of figures"):
+        cluster.read_figures(tmp_path / "figures.json")
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_send_what_the_model_says_or_what_the_page_says(tmp_path: Path, workers: int) -> None:
+    counted = cluster_measure.run_workers(workers, tmp_path, steps=4)
+    figures = cluster.read_figures(cluster.FIGURES)
+    ring = workers * cluster_measure.ring_bytes(counted["gradient_bytes"], workers)
+    if counted["alone"]:  # on the host's own loopback others send, too
+        assert counted["sent_a_step"] / ring == pytest.approx(figures[f"sent_by_{workers}"]["value"], rel=0.02)

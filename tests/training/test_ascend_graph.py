@@ -1,0 +1,363 @@
+"""The graphs that Ascend compiles, of the operations that are chosen there, compiled and run here on the CPU.
+
+What is not here: Ascend's kernels, its queue, and the level O2, whose compiler is part of CANN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mindspore
+import numpy as np
+import pytest
+from image_folder import write_images
+from mindspore import Tensor, nn
+
+from xcit_hub import variants
+from xcit_hub.accelerated import is_accelerated, twins
+from xcit_hub.data.batches import Stream
+from xcit_hub.models import create_model, functions, load_weights
+from xcit_hub.parameters import parameter_shapes
+from xcit_hub.parity.networks import LAYOUTS, compare, random_images, random_weights, torch_network
+from xcit_hub.parity.rule import GRADIENT_FLOOR, Check, Distance, Reference
+from xcit_hub.training import device, engine, scorer, step
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_file import load_recipe
+from xcit_hub.training.step import TrainStep
+
+pytestmark = pytest.mark.usefixtures("graph")
+
+CLASSES, SIDE, BATCH = 10, 64, 4
+TARGETS = np.random.default_rng(5).dirichlet(np.ones(CLASSES), BATCH).astype(np.float32)
+CONFIGS = Path(__file__).parents[2] / "configs" / "xcit"
+
+
+def choose(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    """Have everything chosen as on another device, while this one computes."""
+    for module in (functions, twins, step):
+        monkeypatch.setattr(module, "device_target", lambda: target)
+
+
+def weights_of(architecture: str, dialect: str) -> dict[str, np.ndarray]:
+    tokens = (SIDE // 16) ** 2
+    temperature = 1.0 if dialect == "paper" else 1.0 / tokens
+    return random_weights(
+        parameter_shapes(variants.architecture(architecture), num_classes=CLASSES), 3, temperature=temperature
+    )
+
+
+def network_of(architecture: str, dialect: str, weights: dict[str, np.ndarray]) -> Any:
+    from xcit_hub.accelerated import accelerate
+
+    network = accelerate(create_model(architecture, num_classes=CLASSES, dialect=dialect, init=False))
+    load_weights(network, weights)
+    return network
+
+
+def recipe_of(model: str, **settings: Any) -> Recipe:
+    fixed = {"model": model, "dialect": "paper", "num_classes": CLASSES, "weight_decay": 0.05}
+    return load_recipe(None, {**fixed, **settings})
+
+
+def test_ascend_is_given_mindspores_own_operations_and_its_own_overflow(mini_architecture: str, monkeypatch) -> None:
+    weights = weights_of(mini_architecture, "paper")
+    chosen = {}
+    for target in ("CPU", "Ascend"):
+        choose(monkeypatch, target)
+        network = network_of(mini_architecture, "paper", weights)
+        train = TrainStep(network, recipe_of(mini_architecture))
+        chosen[target] = (
+            is_accelerated(network), functions.functions().gelu["erf"], functions.functions().convolution,
+            train._update.hidden_overflow,
+        )  # fmt: skip
+    assert chosen["Ascend"] == (False, functions.gelu_erf, nn.Conv2d, True)
+    assert chosen["CPU"][1:] != chosen["Ascend"][1:]
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("dialect", ["paper", "mindcv"])
+def test_evaluation_by_ascends_operations_passes_the_proof(mini_architecture: str, dialect: str, monkeypatch) -> None:
+    choose(monkeypatch, "Ascend")
+    weights = weights_of(mini_architecture, dialect)
+    ours = network_of(mini_architecture, dialect, weights)
+    theirs = torch_network(weights, variants.architecture(mini_architecture), dialect, num_classes=CLASSES)
+    result = compare(ours, theirs, random_images(BATCH, 3, SIDE, SIDE))
+    assert result.passed, str(result)
+
+
+def torch_gradients(network: Any, images: Any) -> dict[str, Any]:
+    """The gradients of the training loss by our names, in training mode; BatchNorm is left as it was."""
+    import torch
+
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    network.train()
+    logits = network(images)
+    loss = -(torch.from_numpy(TARGETS).to(logits.dtype) * torch.log_softmax(logits, -1)).sum(-1).mean()
+    loss.backward()
+    gradients = {name: entry.grad for name, entry in network.named_parameters() if entry.grad is not None}
+    network.zero_grad(set_to_none=True)
+    network.eval()
+    for name, buffer in network.named_buffers():
+        buffer.copy_(before[name])
+    found = {"loss": loss.detach().reshape(1)}
+    for name in NAMES[0]:
+        parts = LAYOUTS["timm"].names(name)
+        if all(part in gradients for part in parts):
+            found[name] = torch.cat([gradients[part] for part in parts])
+    return found
+
+
+NAMES: list[tuple[str, ...]] = [()]  # what torch_gradients is asked for: a Reference calls it without arguments
+
+
+def our_gradients(train: TrainStep, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Loss and gradients of one step; AdamW's first moment is then a tenth of them."""
+    result = train(Tensor(images), Tensor(TARGETS), 1e-3)
+    moments = {
+        name.removeprefix("adam_m."): value for name, value in train.state().items() if name.startswith("adam_m.")
+    }
+    return {
+        "loss": result.loss.asnumpy().reshape(1),
+        **{name: value / np.float32(0.1) for name, value in moments.items()},
+    }
+
+
+@pytest.mark.parametrize("level", ["O0", pytest.param("O1", marks=pytest.mark.campaign)])
+def test_a_training_step_by_ascends_operations_and_by_the_cpus_pass_the_proof(
+    mini_architecture: str, level: str, monkeypatch
+) -> None:
+    weights, images = weights_of(mini_architecture, "paper"), random_images(BATCH, 3, SIDE, SIDE)
+    theirs = torch_network(weights, variants.architecture(mini_architecture), "paper", num_classes=CLASSES)
+    NAMES[0] = tuple(weights)
+    reference = Reference(theirs, images, torch_gradients, floor=GRADIENT_FLOOR)
+    for target in ("Ascend", *(["CPU"] if level == "O0" else [])):
+        choose(monkeypatch, target)
+        train = TrainStep(
+            network_of(mini_architecture, "paper", weights), recipe_of(mini_architecture, jit_level=level)
+        )
+        found = our_gradients(train, images)
+        assert found.keys() >= reference.truth.keys()
+        # Root mean squares: a loss adds rounding of its own, which single elements of a gradient show (see _probe).
+        for name, truth in reference.truth.items():
+            scale = float(np.sqrt(np.mean(np.square(truth))))
+            ours = Distance.between(found[name], truth)
+            check = Check(name, ours, reference.pytorch[name], scale, floor=GRADIENT_FLOOR)
+            assert ours.rms <= check.tolerance.rms, (target, name)
+        assert train._fused.jit_config_dict["jit_level"] == level
+
+
+# ---- every recipe --------------------------------------------------------------------------------
+
+# What decides the graph of a step, beside the network's size: recipes that agree in it compile the same.
+_OF_THE_GRAPH = (
+    "dialect", "opt", "amp_level", "ema", "clip_grad", "clip_value", "loss", "loss_scale", "loss_scale_type",
+    "dynamic_loss_scale", "drop_overflow_update", "gradient_accumulation_steps", "layer_decay", "weight_decay_filter",
+    "freeze_bn", "recompute",
+)  # fmt: skip
+
+
+def recipes() -> dict[str, dict[str, Any]]:
+    """The settings of each graph that the recipes of the library have, by the first recipe that has it."""
+    found: dict[str, dict[str, Any]] = {}
+    seen = set()
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        recipe = load_recipe(path)
+        settings = {name: getattr(recipe, name) for name in _OF_THE_GRAPH}
+        # A share of dropped paths is a number in the graph: some, or none.
+        settings["drop_path_rate"] = 0.1 if recipe.drop_path_rate else 0.0
+        key = repr(sorted(settings.items()))
+        if key not in seen:
+            seen.add(key)
+            found[path.stem] = settings
+    return found
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("name", list(recipes()))
+def test_every_recipes_step_compiles_as_on_ascend_at_each_level(mini_architecture: str, name: str, monkeypatch) -> None:
+    choose(monkeypatch, "Ascend")
+    settings = recipes()[name]
+    weights, images = weights_of(mini_architecture, settings["dialect"]), random_images(BATCH, 3, 32, 32)
+    losses = {}
+    for level in ("O0", "O1"):
+        recipe = recipe_of(mini_architecture, **{**settings, "jit_level": level})
+        network = create_model(
+            mini_architecture,
+            num_classes=CLASSES,
+            dialect=recipe.dialect,
+            drop_path_rate=recipe.drop_path_rate,
+            init=False,
+        )
+        load_weights(network, weights)
+        from xcit_hub.training.precision import mix_precision
+        from xcit_hub.training.start import copy_of
+
+        average = copy_of(network) if recipe.ema else None
+        mix_precision(network, recipe.amp_level)
+        if recipe.recompute:
+            network.set_grad_checkpointing()
+        train = TrainStep(network, recipe, ema=average)
+        losses[level] = float(train(Tensor(images), Tensor(TARGETS), 1e-3).loss)
+    assert np.isfinite(losses["O0"])
+    assert losses["O1"] == pytest.approx(losses["O0"], rel=1e-4)
+
+
+# ---- shapes, reads and the queue -----------------------------------------------------------------
+
+
+@pytest.fixture
+def run(mini_architecture: str, tmp_path: Path, monkeypatch) -> Callable[..., Any]:
+    """Train with the operations of Ascend, and return the steps and the networks that were built for it."""
+    choose(monkeypatch, "Ascend")
+    data = write_images(tmp_path / "data", train=7, val=3)  # 21 and 9 images
+    built: list[Any] = []
+
+    def kept(kind: Callable[..., Any]) -> Callable[..., Any]:
+        def build(*args: Any, **kwargs: Any) -> Any:
+            built.append(kind(*args, **kwargs))
+            return built[-1]
+
+        return build
+
+    monkeypatch.setattr(engine, "TrainStep", kept(engine.TrainStep))
+    monkeypatch.setattr(scorer, "evaluation_network", kept(scorer.evaluation_network))
+
+    def train(folder: str = "run", **settings: Any) -> SimpleNamespace:
+        built.clear()
+        fixed = {"dataset": "imagefolder", "data_dir": str(data), "num_classes": 3, "image_resize": 32, "batch_size": 8}
+        fixed |= {"epoch_size": 2, "warmup_epochs": 0, "decay_epochs": 2, "val_while_train": True}
+        fixed |= {"num_parallel_workers": 1, "ckpt_save_dir": str(tmp_path / folder)}
+        recipe = recipe_of(mini_architecture, **{**fixed, **settings})
+        record = engine.train(recipe, as_json=True)
+        network, train_step = built
+        return SimpleNamespace(record=record, step=train_step, network=network)
+
+    return train
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("keys", "graphs"), [({}, 1), ({"drop_remainder": False}, 2)], ids=["dropped", "kept"])
+def test_an_epoch_has_one_graph_unless_its_last_batch_is_smaller(
+    run, capsys, keys: dict[str, Any], graphs: int
+) -> None:
+    done = run(**keys)
+    assert len(done.step._fused.compile_cache) == graphs
+    assert len(done.network.compile_cache) == 1, "the last batch of an evaluation is filled up"
+    assert ("a smaller batch" in capsys.readouterr().out) == (graphs == 2)
+
+
+class Queue:
+    """Stands in for the device's queue: it hands out rows, and notes what happens between them."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def data_sink(self, function: Callable[..., Any], dataset: Any, *, jit_config: Any) -> Callable[[], Any]:
+        self.level = None if jit_config is None else jit_config.jit_config_dict["jit_level"]
+        if jit_config is not None:  # as data_sink does; its own graph also holds what takes the row
+            function = mindspore.jit(function, jit_level=self.level or "O0")
+        rows = dataset.create_tuple_iterator(num_epochs=1)
+        dataset.__transfer_dataset__ = SimpleNamespace(
+            stop_send=lambda: self.events.append("stop"), release=lambda: self.events.append("release")
+        )
+        iterator = iter(rows)
+
+        def sunk() -> Any:
+            self.events.append("step")
+            return function(*next(iterator))
+
+        return sunk
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    made = Queue()
+    monkeypatch.setattr(device, "has_queue", lambda: True)
+    monkeypatch.setattr(mindspore, "data_sink", made.data_sink)
+    for name in ("asnumpy", "_item", "__float__", "__int__", "__bool__"):
+        reading = getattr(Tensor, name)
+
+        def read(self: Tensor, *args: Any, reading: Any = reading) -> Any:
+            made.events.append("read")
+            return reading(self, *args)
+
+        monkeypatch.setattr(Tensor, name, read)
+    return made
+
+
+def test_nothing_is_read_while_the_queue_is_being_emptied_and_it_is_stopped_at_the_end(run, queue: Queue) -> None:
+    done = run(log_interval=3, batch_size=2)
+    steps = "".join({"step": "s", "read": "r", "stop": "x", "release": "y"}[event] for event in queue.events)
+    groups = [part for part in "".join(steps).replace("x", "").replace("y", "").split("r") if part]
+    # 10 steps an epoch: one that compiles; then figures are read after the third, the sixth, the ninth and the last.
+    assert groups == ["s", "ss", "sss", "sss", "s"] * 2
+    assert steps.count("xy") == 1
+    assert steps.index("xy") > steps.rindex("s")
+    assert queue.level == ""
+    assert done.record.epochs == 2
+
+
+@pytest.mark.campaign
+def test_a_run_through_the_queue_is_the_same_run(run, queue: Queue, tmp_path: Path) -> None:
+    sunk = run("sunk", jit_level="O0")
+    assert queue.level == "O0"
+    fed = run("fed", jit_level="O0", dataset_sink_mode=False)
+    assert sunk.record.final_loss == pytest.approx(fed.record.final_loss, rel=1e-6)
+    ours, theirs = sunk.step.state(), fed.step.state()
+    assert max(float(np.abs(ours[name] - theirs[name]).max()) for name in ours) < 1e-6
+    assert sunk.record.ms_per_step is not None
+
+
+def test_the_queue_is_stopped_when_a_run_breaks_off(queue: Queue) -> None:
+    def rows() -> Iterator[tuple[np.ndarray]]:
+        for number in range(4):
+            yield (np.full(2, number, np.float32),)
+
+    results = device.fed(lambda row: row, Stream(rows, ["row"], 4), sink=True)
+    next(results)
+    results.close()
+    assert queue.events[-2:] == ["stop", "release"]
+
+
+@pytest.mark.campaign
+def test_where_a_step_is_more_than_a_graph_the_queue_feeds_it_step_by_step(run, queue: Queue) -> None:
+    run(gradient_accumulation_steps=2)
+    assert queue.level is None
+
+
+def test_seconds_of_steps_that_were_computed_together_are_shared_out() -> None:
+    from xcit_hub.training.meters import Clock
+
+    progress = SimpleNamespace(first_step=None, timed_steps=0, timed_seconds=0.0)
+    clock = Clock(progress)
+    clock.step(9.0)
+    for seconds, complete in ((3.0, False), (0.0, False), (0.0, True), (2.0, False), (0.0, True)):
+        clock.step(seconds, complete=complete)
+    assert progress.first_step == 9.0
+    assert (progress.timed_steps, progress.timed_seconds) == (4, 4.0)
+    assert clock.rate(6) == pytest.approx(6 * 6 / 14)
+
+
+# ---- overflow ------------------------------------------------------------------------------------
+
+
+def never(gradients: tuple[Tensor, ...]) -> Tensor:
+    return mindspore.ops.isfinite(gradients[0]).all() != mindspore.ops.isfinite(gradients[0]).all()
+
+
+def test_an_overflow_that_the_card_hides_skips_the_update(mini_architecture: str, monkeypatch) -> None:
+    """Saturating cards give large numbers for infinities: MindSpore's status alone tells."""
+    choose(monkeypatch, "Ascend")
+    monkeypatch.setattr(step.amp, "all_finite", never)
+    weights = weights_of(mini_architecture, "paper")
+    recipe = recipe_of(mini_architecture, loss_scale=1024, loss_scale_type="dynamic")
+    train = TrainStep(network_of(mini_architecture, "paper", weights), recipe)
+    before = train.state()["head.weight"].copy()
+    result = train(Tensor(random_images(BATCH, 3, 32, 32)), Tensor(TARGETS), 1e-3)
+    assert np.isfinite(float(result.norm))
+    assert float(result.applied) == 0.0
+    assert train.loss_scale == 512.0
+    np.testing.assert_array_equal(train.state()["head.weight"], before)

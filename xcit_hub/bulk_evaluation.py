@@ -1,0 +1,168 @@
+"""Many networks evaluated on one data set, a row each in one CSV: what timm's ``validate.py --model all`` does.
+
+The table is written anew, whole, after every network; who is killed loses the network that was under way. A table that
+is there is gone on with: networks that have a result are not evaluated again, those that failed are.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xcit_hub import variants
+from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.files import read_bounded, write_text
+from xcit_hub.hub.load import load
+from xcit_hub.training.recipe_file import load_recipe
+from xcit_hub.training.scoring import Report, score, settings_of
+
+COLUMNS = (
+    "model", "top1", "top1_low", "top1_high", "top5", "loss", "samples", "unreadable", "real_top1", "real_top5",
+    "parameters", "dialect", "image_size", "crop_pct", "interpolation", "sha256", "settings", "error",
+)  # fmt: skip
+"""A row's: figures in per cent with the 95% interval of top-1, what the network is and how it saw its images; which
+flags it was evaluated with; and, where it could not be evaluated, why."""
+
+_LARGEST = 1 << 24
+
+Row = dict[str, str]
+
+
+def named(what: str) -> list[str]:
+    """Return the ids that are meant: ``all`` published classifiers, those of a shell pattern, or a text file's lines.
+
+    Raises:
+        InputError: there are none, or the file is not such a list.
+    """
+    path = Path(what)
+    if path.is_file():
+        try:
+            lines = read_bounded(path, _LARGEST).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"Byte {error.start} of the list is not UTF-8.", where=path) from error
+        names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    else:
+        listed = variants.list_models("*" if what == "all" else what, pretrained=True)
+        names = [name for name in listed if variants.CHECKPOINTS[name].num_classes]
+    if not names:
+        raise InputError(
+            f"No model is meant by {what!r}.",
+            where="--models",
+            fix="Say all, a shell pattern of published names ('xcit_tiny*'), or a text file with an id a line.",
+        )
+    return list(dict.fromkeys(names))
+
+
+def evaluate_all(
+    names: Sequence[str],
+    table: Path,
+    *,
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Row]:
+    """Evaluate networks one after another, each as its own description says; return their rows.
+
+    Args:
+        names: what :func:`xcit_hub.load` takes.
+        table: the CSV; its other rows stay.
+        config, flags: the recipe, and its keys that are changed, for all of them.
+        say: told a line for each network.
+
+    Raises:
+        InputError: the table is another's, or was begun with other settings.
+    """
+    given = dict(flags or {})
+    settings = " ".join([str(config or ""), *(f"--{key} {value}" for key, value in sorted(given.items()))]).strip()
+    rows = _read(table, settings)
+    for name in names:
+        known = rows.get(name)
+        if known is not None and not known["error"]:
+            say(f"{name}: {_told(known)}, as the table says")
+            continue
+        rows[name] = _row(name, config, given, settings)
+        say(f"{name}: {_told(rows[name])}")
+        _write(table, rows.values())
+    return [rows[name] for name in names]
+
+
+def _row(name: str, config: Path | None, flags: Mapping[str, Any], settings: str) -> Row:
+    row = dict.fromkeys(COLUMNS, "") | {"model": name, "settings": settings}
+    try:
+        network = load(name, dialect=flags.get("dialect"))
+        recipe = load_recipe(config, {**settings_of(network, network.config.preprocessing), **flags})
+        described = network.config
+        report = score(
+            recipe,
+            network,
+            flags=flags,
+            digest=described.provenance.sha256,
+            classes=described.labels or None,
+            certain=False,
+        )
+    except XcitHubError as error:
+        return row | {"error": " ".join(error.what.split())}
+    except RuntimeError as error:  # MindSpore's own
+        return row | {"error": " ".join(str(error).split("\n", 1)[0].split())}
+    if report is None:
+        raise InputError("Many networks are evaluated in one process.", where="--models", fix="Start it without msrun.")
+    return row | _figures(report)
+
+
+def _figures(report: Report) -> Row:
+    found, record = report.ours, report.record
+    low, high = found.interval1
+    figures: dict[str, Any] = {
+        "top1": f"{found.top1:.4f}",
+        "top1_low": f"{low:.4f}",
+        "top1_high": f"{high:.4f}",
+        "top5": f"{found.top5:.4f}",
+        "loss": f"{found.loss:.6f}",
+        "samples": found.samples,
+        "unreadable": len(found.unreadable),
+        "parameters": record.params,
+        "dialect": record.dialect,
+        "image_size": "×".join(map(str, record.image_size or ())),
+        "sha256": record.checkpoint_sha256,
+    }
+    if found.real is not None:
+        right1, right5, counted = found.real
+        figures |= {"real_top1": f"{100 * right1 / counted:.4f}", "real_top5": f"{100 * right5 / counted:.4f}"}
+    if record.preprocessing is not None:
+        figures |= {"crop_pct": record.preprocessing.crop_pct, "interpolation": record.preprocessing.interpolation}
+    return {name: "" if value is None else str(value) for name, value in figures.items()}
+
+
+def _told(row: Row) -> str:
+    return f"failed: {row['error']}" if row["error"] else f"top-1 {row['top1']}% of {row['samples']} images"
+
+
+def _read(table: Path, settings: str) -> dict[str, Row]:
+    if not table.exists():
+        return {}
+    try:
+        lines = list(csv.reader(io.StringIO(read_bounded(table, _LARGEST).decode("utf-8"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"The table cannot be read: {error}.", where=table) from error
+    if not lines or tuple(lines[0]) != COLUMNS or any(len(line) != len(COLUMNS) for line in lines[1:]):
+        raise InputError("This is not a table of evaluated networks.", where=table, fix="Name another --results-file.")
+    rows = {line[0]: dict(zip(COLUMNS, line, strict=True)) for line in lines[1:]}
+    for row in rows.values():
+        if row["settings"] != settings:
+            raise InputError(
+                f"The table was begun with other settings: {row['settings'] or 'none'}, now {settings or 'none'}.",
+                where=table,
+                fix="Give the same, or name another --results-file.",
+            )
+    return rows
+
+
+def _write(table: Path, rows: Any) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(table, text.getvalue())

@@ -1,0 +1,129 @@
+"""Where files go and come from: the cache, its space, and the hubs that are configured."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from xcit_hub.doctor.finding import Finding, Machine, is_folder, shown
+from xcit_hub.errors import HubError, XcitHubError
+
+_ROOM = 4 << 30  # bytes: the largest checkpoint, with the state of its training
+_HUGGING_FACE = "https://huggingface.co"
+_PATIENCE_SECONDS = 30.0  # for a hub's first word
+
+
+def cache(folder: Path | None = None) -> Iterator[Finding]:
+    """See whether what is fetched can be kept.
+
+    Args:
+        folder: the cache; huggingface_hub's by default.
+    """
+    if folder is None:
+        from xcit_hub.hub.cache import default_folder
+
+        folder = default_folder()
+    existing = next((place for place in (folder, *folder.parents) if is_folder(place)), Path("/"))
+    where = shown(folder)
+    try:
+        if os.path.lexists(folder) and not is_folder(folder):
+            raise NotADirectoryError(20, "it is not a folder")
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+        free = shutil.disk_usage(existing).free
+    except OSError as error:
+        says = f"{where} cannot be written: {error.strerror or error}"
+        yield Finding("cache", "wrong", says, "Set HF_HOME to a folder of yours, or mend its rights.")
+        return
+    said = f"{where}, {free / 1e9:.1f} GB free"
+    if free < _ROOM:
+        do = "Make room (xcit-hub cache prune), or set HF_HOME to a larger disk."
+        yield Finding("cache", "wrong", f"{said}, less than {_ROOM / 1e9:.0f} GB", do, needed=False)
+    else:
+        yield Finding("cache", "ok", said)
+
+
+def hubs(machine: Machine, *, online: bool) -> Iterator[Finding]:
+    """Say where each hub is looked for.
+
+    Args:
+        online: also ask each whether it answers.
+    """
+    from xcit_hub.hub.address import without_secret
+    from xcit_hub.hub.sites import SITES
+
+    environment = machine.environment
+    if environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        yield Finding("hubs", "ok", "HF_HUB_OFFLINE: none is asked")
+    places = {
+        "hugging-face": (environment.get("HF_ENDPOINT") or _HUGGING_FACE, "HF_ENDPOINT", ("HF_TOKEN",)),
+        **{
+            name: (
+                environment.get(site.endpoint_variable, "").strip() or site.endpoint,
+                site.endpoint_variable,
+                site.token_variables,
+            )
+            for name, site in SITES.items()
+        },
+    }
+    for name, (place, variable, tokens) in places.items():
+        title = f"hub {name}"
+        try:
+            place = without_secret(place)
+            if not place.startswith(("https://", "http://")):
+                raise HubError(f"{shown(place)} is not an address")
+        except (XcitHubError, ValueError) as error:
+            yield Finding(title, "wrong", str(error).splitlines()[0], f"Correct or unset {variable}.")
+            continue
+        yield _asked(title, place, variable, _token(environment, tokens), online=online)
+
+
+def _token(environment: Mapping[str, str], names: tuple[str, ...]) -> str:
+    """Say whether a token is there, never which."""
+    name = next((name for name in names if environment.get(name)), None)
+    return f"with the token of {name}" if name else f"no token in {' or '.join(names)}"
+
+
+def _asked(title: str, place: str, variable: str, token: str, *, online: bool) -> Finding:
+    if not online:
+        return Finding(title, "ok", f"{place}, {token}, not asked")
+    fault = _silence(place)
+    if fault:
+        do = f"See your connection and proxies, or set {variable} to a mirror."
+        return Finding(title, "wrong", f"{place}, {token}: {fault}", do)
+    return Finding(title, "ok", f"{place}, {token}, answers")
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Go nowhere else: a redirection is an answer."""
+
+
+def _silence(place: str) -> str:
+    """Say why a server does not answer; empty if it does, whatever it says. No token is sent."""
+    said = [f"no answer within {_PATIENCE_SECONDS:.0f} seconds"]
+
+    def ask() -> None:
+        request = urllib.request.Request(place, method="HEAD")  # noqa: S310  (https or http: seen above)
+        try:
+            urllib.request.build_opener(_Stay).open(request, timeout=_PATIENCE_SECONDS).close()
+        except urllib.error.HTTPError:
+            said[0] = ""
+        except Exception as error:  # whatever a server, a proxy or a certificate can do
+            reason = getattr(error, "reason", None) or error
+            said[0] = f"{type(reason).__name__}: {reason}".splitlines()[0][:200]
+        else:
+            said[0] = ""
+
+    # A server that answers a byte at a time would hold this process for ever.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE_SECONDS)
+    return said[0]

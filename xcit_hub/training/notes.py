@@ -1,0 +1,55 @@
+"""What the user should know of a run before it trains."""
+
+from __future__ import annotations
+
+import math
+
+import mindspore
+
+from xcit_hub.data.batches import Worker
+from xcit_hub.data.sources import ImageSource
+from xcit_hub.models import XCiT
+from xcit_hub.models.functions import device_target
+from xcit_hub.training import device
+from xcit_hub.training.recipe import Recipe
+
+_LISTED = 5  # names in a note
+_RULES = {"linear": "linear", "sqrt": "square-root"}
+
+
+def notes_of(recipe: Recipe, source: ImageSource, network: XCiT, worker: Worker) -> list[str]:
+    """Return the sentences that a run begins with: keys without effect, classes, what is computed how."""
+    notes = [f"{key} has no effect: {reason}" for key, reason in recipe.without_effect().items()]
+    if recipe.lr_base is not None:
+        images = recipe.batch_size * worker.count * recipe.gradient_accumulation_steps
+        notes.append(
+            f"lr is {recipe.highest_rate(images):.6g}: lr_base {recipe.lr_base:g} of {recipe.lr_base_size} images, "
+            f"scaled to {images} by the {_RULES[recipe.rate_rule]} rule"
+        )
+    if len(source.classes) != network.num_classes:
+        notes.append(f"the data set has {len(source.classes)} classes, the network {network.num_classes}")
+    idle = [name for label, name in enumerate(source.classes) if not (source.labels == label).any()]
+    if idle:
+        notes.append(f"not trained, as there is no image of them: {some(idle)}")
+    if source.others:
+        notes.append(f"{source.others} files are not images by their names or places, and were left out")
+    if recipe.sync_bn and not recipe.freeze_bn:
+        notes.append(
+            f"BatchNorm takes the statistics of all {worker.count} workers; blocks are computed one by one for it"
+            if worker.count > 1
+            else "sync_bn has no effect: there is one worker"
+        )
+    if recipe.dataset_sink_mode and not device.has_queue():
+        notes.append(f"dataset_sink_mode: {device_target()} has no queue of its own, batches are fed from the host")
+    if recipe.mode == mindspore.GRAPH_MODE:
+        notes.append("the first step compiles its graph and takes longer")
+        if recipe.jit_level and not device.compile_level(recipe):
+            notes.append(f"jit_level: {recipe.jit_level} is Ascend's, the graph is compiled at MindSpore's own level")
+        if not recipe.drop_remainder and math.ceil(len(source.labels) / worker.count) % recipe.batch_size:
+            notes.append("so does the last step of the first epoch: drop_remainder: False leaves it a smaller batch")
+    return notes
+
+
+def some(names: list[str]) -> str:
+    """Return the first of several names, as a list in a sentence."""
+    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")

@@ -300,7 +300,9 @@ def packed_linear() -> Operation:
 
 @cache
 def fused_stem(gelu_form: str, widths: tuple[int, ...]) -> Operation:
-    """Image (B, K, H, W), widths (S) int32, packed weights, biases, features (N, F) → tokens (B, H', W', C), N = H' · W'.
+    """Image (B, K, H, W), widths (S) int32, packed weights, biases, features (N, F) → tokens (B, H', W', C).
+
+    N is H' · W'.
 
     The patch embedding in evaluation, without a derivative: S convolutions of stride 2 and ``widths`` channels, each
     batch norm folded into weight and bias; weights one after another, and biases. A weight is that of (N, 9 · K), its

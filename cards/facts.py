@@ -90,7 +90,7 @@ class CardYaml(MindSporeHubFields, _Strict):
     MindSpore Hub's fields, and beside them:
 
     Args:
-        license: Hugging Face's identifier.
+        license: Hugging Face's identifier; nothing is taken for it where nobody says it.
         base_model: the repository that the weights were made from.
         repository: where the weights are, or will be: ``ORG/NAME`` on Hugging Face.
         uid: MindSpore Hub's id, ``publisher/version/model_dataset``.
@@ -106,7 +106,7 @@ class CardYaml(MindSporeHubFields, _Strict):
     module_type: str = "cv"
     fine_tunable: bool = True
     used_for: str = "inference/extract-feature/transfer-learning"
-    license: str = "apache-2.0"
+    license: str | None = None
     accuracy: list[AccuracyFigure] = []  # type: ignore[assignment]
     base_model: Names = []
     tags: Names = []
@@ -192,6 +192,12 @@ class Facts(_Strict):
             InputError: the file is missing or is not a record of facts.
         """
         return read_json(path, cls)
+
+    @property
+    def license(self) -> str | None:
+        """The weights' licence: the author's, or that of the published ones that these are; None if nobody said."""
+        known = variants.CHECKPOINTS.get(self.published or "")
+        return self.meta.license or (known.license if known else None)
 
     @property
     def load_id(self) -> str:
@@ -314,7 +320,7 @@ class Facts(_Strict):
             "model_name": self.meta.model_name or self.name,
             "evaluation": self.meta.evaluation or self._evaluation(),
             "asset": said["asset"] or self._asset(),
-            "license": HUB_LICENSES.get(self.meta.license, self.meta.license),
+            "license": HUB_LICENSES.get(self.license or "", self.license),
             # The variant table knows the dialect of published weights; no table knows the others'.
             "dialect": None if self.published else self.dialect,
         }
@@ -327,7 +333,7 @@ class Facts(_Strict):
         return {
             "library_name": "timm" if in_timm else "mindspore",
             "language": ["zh" if lang == "zh" else "en"],
-            "license_id": self.meta.license,
+            "license_id": self.license,
             "pipeline_tag": task,
             "tags": [task, *tags],
             "datasets": [trained_on] if trained_on else [],

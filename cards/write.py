@@ -57,9 +57,14 @@ def write(
             where=folder,
             fix="Choose another folder with --out, or give --force to replace them.",
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for path in texts:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CardError(
+            f"The folder cannot be made: {error.strerror or error}.", where=folder, fix="Name another one with --out."
+        ) from error
     for path, text in texts.items():
-        path.parent.mkdir(exist_ok=True)
         write_text(path, text)
     known = {"format": facts.format, **facts.model_dump(mode="json", exclude_defaults=True)}
     write_text(folder / FACTS, public(json.dumps(known, indent=2, ensure_ascii=False)) + "\n")

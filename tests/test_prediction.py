@@ -168,6 +168,13 @@ def test_shards_without_a_single_image_are_named_and_nothing_is_loaded(tmp_path:
     assert "1 not answered, 0 answered" in done.stderr
 
 
+def test_a_pattern_without_images_is_named_and_the_others_are_found(images: Path) -> None:
+    photo = images / "photo 0.png"
+    found = sources([str(photo), str(images / "nothing*.xyz")])
+    assert found.images == (photo,)
+    assert found.problems == (f"{images / 'nothing*.xyz'}: there is no image",)
+
+
 def test_the_command_refuses_in_a_sentence_and_writes_nothing(
     model: Path, images: Path, tmp_path: Path, run_cli
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 import subprocess
 import sys
 
@@ -84,7 +87,10 @@ def test_using_the_network_prints_nothing_and_ends_quietly() -> None:
         (["load", "xcit_tinny_12_p16_224"], "xcit_tiny_12_p16_224"),
         (["parity", "xcit_none"], "xcit_none"),
         (["card", "check", "missing.md"], "missing.md"),
-        (["publish", "missing.ckpt", "org/name", "--to", "hub"], "missing.ckpt"),
+        (["publish", "missing.ckpt", "org/name", "--to", "./hub"], "missing.ckpt"),
+        (["publish", "missing.ckpt", "org/name", "--to", "huggingface"], "did you mean hugging-face"),
+        (["publish", "missing.ckpt", "org/name", "--to", "hugging face"], "did you mean hugging-face"),
+        (["publish", "missing.ckpt", "org/name", "--to", "nowhere"], "./nowhere"),
     ],
 )
 def test_a_mistake_ends_with_code_2_one_message_and_no_file(run_cli, tmp_path, arguments, says: str) -> None:
@@ -101,3 +107,76 @@ def test_an_output_that_cannot_be_written_ends_without_a_traceback(redirection: 
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "read.ckpt", "read.png", "--html", "read.png"],
+        ["predict", "read.ckpt", "read.png", "--csv", "./read.ckpt"],
+        ["predict", "read.ckpt", "read.png", "--csv", "out", "--html", "folder/../out"],
+        ["parity", "read.ckpt", "--against", "other.ckpt", "--json", "read.ckpt"],
+        ["parity", "read.ckpt", "--against", "read.png", "--junit", "read.png"],
+        ["parity", "read.ckpt", "--json", "out", "--junit", "out"],
+        ["card", "html", "README.md", "--out", "README.md"],
+        ["card", "html", "README.md", "--run", "run.json", "--out", "run.json"],
+        ["card", "translate", "README.md", "--lang", "zh", "--out", "README.md"],
+        ["export", "read.onnx", "read.onnx"],
+    ],
+)
+def test_nothing_that_is_read_is_overwritten(run_cli, tmp_path, arguments) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("read.ckpt", "other.ckpt", "read.png", "read.onnx", "README.md", "run.json"):
+        (tmp_path / name).write_bytes(b"as it was")
+    done = run_cli(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "names a file that is read" in done.stderr or "name the same file" in done.stderr
+    assert all(path.read_bytes() == b"as it was" for path in tmp_path.iterdir() if path.is_file())
+    assert not (tmp_path / "out").exists()
+
+
+_INTERRUPTED = """
+import os, signal
+from xcit_hub.process import run
+
+def command():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            pass
+    except KeyboardInterrupt:
+        {then}
+
+run(command)
+"""
+
+
+@pytest.mark.parametrize(
+    "then", ["raise", "raise ImportError('initialization failed')", "raise OSError(4, 'interrupted')"]
+)
+def test_an_interruption_is_told_by_its_code_whatever_it_broke(then: str) -> None:
+    done = _python(_INTERRUPTED.format(then=then))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_an_output_that_has_no_such_letter_shows_its_number() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from xcit_hub.process import run; run(lambda: print('a → b'))"],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a \\u2192 b\n", "")
+
+
+def test_a_report_of_earlier_is_not_taken_for_todays(run_cli, tmp_path) -> None:
+    (tmp_path / "parity.json").write_text('{"equal": true}')
+    done = run_cli("parity", "missing.ckpt", "--against", "missing.pth", "--json", "parity.json", cwd=tmp_path)
+    assert done.returncode == 2
+    error = json.loads((tmp_path / "parity.json").read_text())["error"]
+    assert error["what"] == "There is no such file or folder." and "missing" in error["where"]
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(run_cli) -> None:
+    pytest.importorskip("uvicorn")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run_cli("serve", "missing.ckpt", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2 and "Cannot listen" in done.stderr and "--port" in done.stderr

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from xcit_hub.errors import InputError
 from xcit_hub.exporters.writing import check_target, write
+from xcit_hub.files import check_outputs
 from xcit_hub.hub.address import LOCAL
 from xcit_hub.hub.exporting import FORMAT, Dtype, for_mindir, form_of, metadata_of
 from xcit_hub.hub.locate import locate
@@ -115,6 +116,7 @@ def export(
     """
     path = Path(target)
     check_target(path)
+    check_outputs({"the target": path}, [source])
     stage("reading the source")
     located = locate(
         os.fspath(source), revision, hub=hub, cache_dir=cache_dir, offline=offline, ignore_fields=ignore_fields

@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -189,6 +189,27 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFDIR: "a folder",
 }
+
+
+def check_outputs(written: Mapping[str, Path | None], read: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Make sure that no output takes the place of another one, or of what is read.
+
+    Args:
+        written: the files that will be written, by the option that names each.
+        read: what is read; what is not a file does not matter.
+
+    Raises:
+        InputError: two names are of one file; links are followed.
+    """
+    places: dict[str, str] = {}
+    for option, path in written.items():
+        if path is not None:
+            other = places.setdefault(os.path.realpath(path), option)
+            if other != option:
+                raise InputError(f"{other} and {option} name the same file.", where=path, fix="Name two files.")
+    for each in read if places else ():
+        if (option_of := places.get(os.path.realpath(each))) is not None:
+            raise InputError(f"{option_of} names a file that is read.", where=each, fix="Name another file to write.")
 
 
 def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BinaryIO:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from xcit_hub.hub.network import XCiT
 
 _TOP = 5
+_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -210,11 +211,12 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
         column: of Parquet tables, that holds the images; see :func:`xcit_hub.data.shards.list_shard`.
 
     Raises:
-        InputError: nothing is named by one of them, or nothing at all is an image; a column of no table is named; or
+        InputError: nothing at all is an image; a column of no table is named; or
             Parquet is not installed.
     """
     images: list[Path | Stored] = []
     problems: list[str] = []
+    nothing: list[str] = []
     tables = 0
     for name in named:
         if name == "-":
@@ -230,7 +232,7 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
         else:
             found = [Path(name)]
         if not found:
-            raise InputError("There is no image.", where=readable(name), fix="Name images, or a folder of images.")
+            nothing.append(readable(name))
         for path in found:
             if is_shard(path.name) and path.is_file():
                 tables += path.suffix.lower() == ".parquet"
@@ -247,9 +249,11 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
         )
     if not images and not problems:
         raise InputError(
-            "No image was named.", fix="Name images, folders, shards, patterns, or - for a list on standard input."
+            "There is no image.",
+            where=", ".join(nothing[:_LISTED]) or None,
+            fix="Name images, folders, shards, patterns, or - for a list on standard input.",
         )
-    return Sources(tuple(images), tuple(problems))
+    return Sources(tuple(images), (*problems, *(f"{name}: there is no image" for name in nothing)))
 
 
 def refuse_unless_positive(number: int, what: str) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 from xcit_hub.errors import XcitHubError
@@ -29,6 +32,24 @@ class _Answers:
     are_json = False
 
 
+class _Interruption:
+    """Whether the user has interrupted, which libraries turn into errors of their own."""
+
+    CODE = 130  # as shells have it
+    was = False
+
+    @classmethod
+    def note(cls) -> None:
+        """Take note of interruptions from now on, and act on them as Python does."""
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where they are ignored
+
+            def interrupted(number: int, frame: FrameType | None) -> None:
+                cls.was = True
+                signal.default_int_handler(number, frame)
+
+            signal.signal(signal.SIGINT, interrupted)
+
+
 def answer_in_json(asked: bool) -> bool:
     """Note that a command answers in JSON, so that its error is JSON, too; the callback of an option ``--json``."""
     _Answers.are_json = _Answers.are_json or asked
@@ -38,14 +59,18 @@ def answer_in_json(asked: bool) -> bool:
 def run(command: Callable[[], object]) -> NoReturn:
     """Run a command as a whole process and end it.
 
-    Exit codes: 0 done, 1 a check failed or the user interrupted, 2 the user can mend something, 70 a fault of ours (the
-    only case with a traceback). Frameworks' noise is kept away. Where a command was asked for JSON
+    Exit codes: 0 done, 1 a check failed, 2 the user can mend something, 70 a fault of ours (the only case with a
+    traceback), 130 the user interrupted. Frameworks' noise is kept away. Where a command was asked for JSON
     (:func:`answer_in_json`), what was wrong is ``{"error": {"what", "where", "fix"}}``, on the error output, too.
 
     Args:
         command: a Typer application, or anything else that parses ``sys.argv`` and does what it says.
     """
     _silence_frameworks()
+    _Interruption.note()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter shows its number
+            stream.reconfigure(errors="backslashreplace")
     code = _exit_code(command)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -73,13 +98,19 @@ def _exit_code(command: Callable[[], object]) -> int:
             return 2
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         return 2
+    except KeyboardInterrupt:
+        return _Interruption.CODE
     except OSError as error:
+        if _Interruption.was:
+            return _Interruption.CODE
         if error.errno not in (errno.ENOSPC, errno.EPIPE):
             traceback.print_exc()
             return 70
         sys.stderr.write(f"error: the output could not be written: {error.strerror}\n")
         return 2
     except Exception:
+        if _Interruption.was:  # whatever broke on the way out: a half-imported framework says "initialization failed"
+            return _Interruption.CODE
         traceback.print_exc()
         return 70
     return 0

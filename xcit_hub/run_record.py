@@ -188,6 +188,13 @@ class RunRecord(BaseModel):
             # Strictly: a truth value is not a number, and neither is a text.
             return cls.model_validate_json(json.dumps({"format": 1, **values}), strict=True)
         except ValidationError as error:
+            unknown = [str(fault["loc"][0]) for fault in error.errors() if fault["type"] == "extra_forbidden"]
+            if unknown and not set(values) - set(unknown) - {"format"}:
+                raise InputError(
+                    "This is not a run record: it has none of its fields.",
+                    where=path,
+                    fix="Give the run.json that training or evaluation wrote.",
+                ) from error
             faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise InputError(
                 f"The run record does not hold: {faults}.",

@@ -64,6 +64,7 @@ def test_new_writes_every_form_in_every_language(model, tmp_path):
     (tmp_path / "card.yaml").write_text(
         "model_version: 1.0\nauthor: me\nupdate_time: 2026-01-31\nrepo_link: https://example.com/me/nano\nuser_id: me\n"
         "mindspore_version: 2.10\nsummary: mine\ntrain_dataset: ImageNet2012\nrepository: me/nano\n"
+        "license: mit\n"
     )
     arguments = [
         "new", model, "--run", tmp_path / "run.json", "--meta", tmp_path / "card.yaml", "--lang", "en,zh",
@@ -80,6 +81,25 @@ def test_new_writes_every_form_in_every_language(model, tmp_path):
     assert again.returncode == 2
     assert "exist already" in again.stderr
     assert card(*arguments, "--force").returncode == 0
+
+
+def test_a_file_in_the_folders_place_is_the_users_error(model, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    done = card("new", model, "--dialect", "paper", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "--out" in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_nobodys_licence_is_guessed(model, tmp_path):
+    done = card("new", model, "--dialect", "paper", "--lang", "en,zh", "--out", tmp_path / "out")
+    assert done.returncode == 0 and "license: is missing" in done.stdout
+    english, chinese = ((tmp_path / "out" / name).read_text("utf-8") for name in ("README.md", "README_zh.md"))
+    assert "\nlicense:" not in english + chinese
+    assert (
+        "Under which licence the weights are, nobody has said" in english and "没有人说明权重采用何种许可证" in chinese
+    )
+    done = card("show", "timm/xcit_nano_12_p16_224.fb_in1k")
+    assert "apache-2.0" in done.stdout  # what its publisher says
 
 
 def test_new_says_what_a_hub_would_refuse(model, tmp_path):

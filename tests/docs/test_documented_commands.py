@@ -47,7 +47,7 @@ NOT_RUN = {
     "curl --data-binary @cat.jpg http://127.0.0.1:8000/classify": _SERVER,
     "xcit-hub publish xcit_tiny_12_p16_224.ckpt ORG/NAME --to modelers --to modelscope": _CLIENTS,
     "xcit-hub publish tiny.ckpt ORG/NAME --to modelers --to modelscope --to hugging-face": _CLIENTS,
-    "xcit-hub publish best.ckpt me/xcit-flowers --to modelers --to modelscope --to hugging-face "
+    "xcit-hub publish best.ckpt flora/xcit-flowers --to modelers --to modelscope --to hugging-face "
     "--run run.json --meta card.yaml": _CLIENTS,
     "xcit-hub load modelers://ORG/NAME --image photograph.jpg": _CLIENTS,
     "xcit-hub info https://modelscope.cn/models/ORG/NAME": _CLIENTS,
@@ -122,7 +122,7 @@ def _follow(page, folder, readers_files, timm_tiny, server, monkeypatch, *, whol
     shutil.copytree(readers_files, folder, symlinks=True)
     use(server, monkeypatch)
     server.add("timm/xcit_tiny_12_p16_224.fb_in1k", timm_tiny)
-    for name in ("ORG/NAME", "me/xcit-flowers"):
+    for name in ("ORG/NAME", "flora/xcit-flowers"):
         server.add(name, timm_tiny if name == "ORG/NAME" else {"README.md": b"---\nlicense: apache-2.0\n---\n"})
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PATH", f"{_programs(folder)}:{os.environ['PATH']}")

@@ -179,6 +179,7 @@ def card_yaml(tmp_path) -> Path:
         "summary": "a small XCiT",
         "update_time": "2026-01-31",
         "train_dataset": "ImageNet2012",
+        "license": "apache-2.0",
         "asset": [{"asset-link": "https://download.example.org/xcit/xcit_nano_12_p16_224-mine.ckpt"}],
     }
     path.write_text(json.dumps(said))

@@ -63,8 +63,18 @@ def weights_of(network) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-def test_one_proof_is_published_on_three_hubs_in_one_commit_each_and_loads_back(sites, nano_ckpt, nano_arrays):
-    done = xcit_hub.publish_to(nano_ckpt, "someone/nano", SITES, parity=False)
+@pytest.fixture
+def licensed(tmp_path) -> Path:
+    """What these hubs ask for before an upload."""
+    path = tmp_path / "card.yaml"
+    path.write_text("license: apache-2.0\n")
+    return path
+
+
+def test_one_proof_is_published_on_three_hubs_in_one_commit_each_and_loads_back(
+    sites, nano_ckpt, nano_arrays, licensed
+):
+    done = xcit_hub.publish_to(nano_ckpt, "someone/nano", SITES, meta=licensed, parity=False)
     for site, each in zip(SITES, done, strict=True):
         assert each.changed
         assert each.address == f"{site}://someone/nano"
@@ -74,7 +84,8 @@ def test_one_proof_is_published_on_three_hubs_in_one_commit_each_and_loads_back(
         assert f'xcit_hub.load("{site}://someone/nano")' in card
         for other in done:
             assert (other.url in card) == (other is not each), (site, other.url)
-    assert not any(each.changed for each in xcit_hub.publish_to(nano_ckpt, "someone/nano", SITES, parity=False))
+    again = xcit_hub.publish_to(nano_ckpt, "someone/nano", SITES, meta=licensed, parity=False)
+    assert not any(each.changed for each in again)
     for each in done:
         network = xcit_hub.load(each.address)
         found = weights_of(network)
@@ -89,17 +100,17 @@ def test_one_proof_is_published_on_three_hubs_in_one_commit_each_and_loads_back(
 
 
 @pytest.mark.slow
-def test_a_publication_that_failed_on_one_hub_is_finished_by_running_it_again(sites, nano_ckpt):
+def test_a_publication_that_failed_on_one_hub_is_finished_by_running_it_again(sites, nano_ckpt, licensed):
     from hub_server import Fault
 
     sites.faults = [Fault("modelscope.cn POST .*/commit/", "status", 403, times=99)]
     with pytest.raises(xcit_hub.hub.publish.PartlyPublishedError, match="Run the same command again") as caught:
-        xcit_hub.publish_to(nano_ckpt, "someone/nano", ["modelscope", "modelers"], parity=False)
+        xcit_hub.publish_to(nano_ckpt, "someone/nano", ["modelscope", "modelers"], meta=licensed, parity=False)
     assert [each.address for each in caught.value.done] == ["modelers://someone/nano"]
     assert "modelscope://someone/nano" in caught.value.failed
     assert set(sites.at("modelscope", "someone/nano").files) == {"README.md"}
     sites.faults.clear()
-    again = xcit_hub.publish_to(nano_ckpt, "someone/nano", ["modelscope", "modelers"], parity=False)
+    again = xcit_hub.publish_to(nano_ckpt, "someone/nano", ["modelscope", "modelers"], meta=licensed, parity=False)
     assert [each.changed for each in again] == [True, False]
 
 
@@ -364,7 +375,7 @@ def test_a_card_that_the_client_cannot_read_is_refused_before_anything_is_sent(s
 
 
 @pytest.mark.slow
-def test_the_command_shows_what_went_where_and_fails_if_a_hub_refused(sites, nano_ckpt, tmp_path):
+def test_the_command_shows_what_went_where_and_fails_if_a_hub_refused(sites, nano_ckpt, licensed, tmp_path):
     from hub_server import Fault
 
     from xcit_hub.cli.app import app
@@ -374,7 +385,8 @@ def test_the_command_shows_what_went_where_and_fails_if_a_hub_refused(sites, nan
         assert (type(done.exception) if done.exception is not None else None) is error, done.exception
         return done.stdout
 
-    command = ["publish", nano_ckpt, "org/nano", "--no-parity", "--to", tmp_path / "a", "--to", "modelscope"]
+    command = ["publish", nano_ckpt, "org/nano", "--no-parity", "--meta", licensed]
+    command += ["--to", tmp_path / "a", "--to", "modelscope"]
     shown = run(*command, "--dry-run")
     assert "license: Apache License 2.0" in shown
     assert "not published: --dry-run" in shown

@@ -197,8 +197,9 @@ def translate(
         xcit-hub card translate README.md --lang zh --out README_zh.md
     """
     from cards.translate import translate as translated
-    from xcit_hub.files import write_text
+    from xcit_hub.files import check_outputs, write_text
 
+    check_outputs({"--out": out}, [card, *([] if facts is None else [facts])])
     text = translated(
         card, form=None if form is None else form.value, lang=None if lang is None else lang.value, facts=facts
     )
@@ -227,10 +228,11 @@ def html(
     """
     from cards.page import html as page
     from cards.translate import opened
-    from xcit_hub.files import write_text
+    from xcit_hub.files import check_outputs, write_text
     from xcit_hub.run_record import RunRecord
 
     target = out or (card.with_suffix(".html") if card.suffix == ".md" else Path(f"{card.name}.html"))
+    check_outputs({"--out": target}, [card, *(run or [])])
     runs = [RunRecord.read(path) for path in run or []]
     write_text(target, page(opened(card), None if lang is None else lang.value, runs))
     typer.echo(f"wrote {target}")

@@ -111,7 +111,7 @@ def info(
     out.print(table)
     files = Table("file", "bytes", "digest", box=None)
     for path, (size, digest) in found.files.items():
-        mark = " [green]← weights[/]" if path == found.weights else ""
+        mark = " ← weights" if path == found.weights else ""
         files.add_row(path + mark, "?" if size is None else f"{size:,}", short(digest))
     out.print(files)
     for path in found.damaged:

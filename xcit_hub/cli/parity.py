@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -75,17 +75,19 @@ def parity(
     """
     from xcit_hub import variants
     from xcit_hub.errors import InputError
+    from xcit_hub.files import check_outputs
 
     wanted = [*(names or []), *(variants.list_models() if every else [])]
     if not wanted:
         raise InputError("There is nothing to compare.", fix="Give names or files, or --all.")
+    check_outputs({"--json": json_file, "--junit": junit}, [*wanted, *([] if against is None else [against])])
     if against is not None:
         if len(wanted) != 1 or gradients or dtype != "float32":
             raise InputError(
                 "--against compares two networks, in float32 and without gradients.",
                 fix="Give one network before it, and neither --gradients nor --dtype.",
             )
-        with _reporting(junit, f"{wanted[0]} against {against}"):
+        with _reporting(json_file, junit, f"{wanted[0]} against {against}"):
             _against(wanted[0], against, dialect, image_size, ignore_field or (), json_file, junit)
         return
     if ignore_field:
@@ -97,7 +99,7 @@ def parity(
     from xcit_hub.parity import require_timm
 
     options = {"image_size": image_size, "gradients": gradients, "dtype": dtype}
-    with _reporting(junit, ", ".join(wanted)), working("comparing") as show:
+    with _reporting(json_file, junit, ", ".join(wanted)), working("comparing") as show:
         require_timm()
         results = [_compare(name, dialect, options, _naming(name, show)) for name in wanted]
     out = console()
@@ -162,15 +164,18 @@ def _against(
 
 
 @contextmanager
-def _reporting(junit: Path | None, what: str) -> Iterator[None]:
-    """Write into the JUnit report, too, why nothing could be compared."""
+def _reporting(json_file: Path | None, junit: Path | None, what: str) -> Iterator[None]:
+    """Write into the reports, too, why nothing could be compared: earlier ones would be taken for today's."""
     from xcit_hub.errors import XcitHubError
     from xcit_hub.junit import Case
 
     try:
         yield
     except XcitHubError as error:
-        _write_junit(junit, [Case(what, "comparison", error=str(error))])
+        with suppress(XcitHubError):  # what went wrong first is what is said
+            _write(json_file, {"error": {"what": error.what, "where": error.where, "fix": error.fix}})
+        with suppress(XcitHubError):
+            _write_junit(junit, [Case(what, "comparison", error=str(error))])
         raise
 
 

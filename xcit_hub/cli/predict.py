@@ -118,6 +118,7 @@ def predict(
         )
         return
     from xcit_hub.answering import Engine, Wanted, answer_all
+    from xcit_hub.files import check_outputs
     from xcit_hub.prediction import sources
     from xcit_hub.predictor import Predictor
     from xcit_hub.variants import dialect as checked
@@ -137,6 +138,10 @@ def predict(
         token_env=token_env,
     )
     found = sources(images, sys.stdin if "-" in images else (), column=column)
+    check_outputs(
+        {"--csv": csv, "--parquet": parquet, "--html": html},
+        [model_id, *(str(getattr(each, "shard", each)) for each in found.images)],
+    )
     with working("loading") as show:
         answered = answer_all(
             predictor,

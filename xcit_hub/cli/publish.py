@@ -102,7 +102,7 @@ def _print(done: Publication) -> None:
         out.print(f"repaired: {path} was damaged where it is kept, and is whole again", style="yellow", markup=False)
     out.print(f"{_verdict(done)}  {done.url}" + (f"  revision {done.revision}" if done.revision else ""))
     if done.parity is None:
-        out.print("[yellow]not proven against PyTorch; the card says so[/]")
+        out.print("not proven against PyTorch; the card says so", style="yellow")
     for number, step in enumerate(done.todo, 1):
         out.print(f"{number}. {step}", markup=False)
 

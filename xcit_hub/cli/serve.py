@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from typing import Annotated
 
 import typer
@@ -40,6 +41,7 @@ def serve(
     for module in ("starlette", "uvicorn"):
         if importlib.util.find_spec(module) is None:
             raise InputError(f"{module} is not installed.", fix="pip install 'xcit-hub[serve]'")
+    _check_free(host, port)
     import uvicorn
 
     from xcit_hub.hub.load import load
@@ -62,3 +64,17 @@ def serve(
         app = application(served(model_id, network, top=top), largest_batch=batch)
     print_notes(network.config.provenance.notes, stderr=True)
     uvicorn.run(app, host=host, port=port, log_level="info", limit_concurrency=_MOST_CONNECTIONS)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened on before the model is loaded."""
+    from xcit_hub.errors import InputError
+
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise InputError(
+            f"Cannot listen on port {port} of {host}: {error.strerror or error}.",
+            where="--host, --port",
+            fix="Choose another --port, or 0 for a free one.",
+        ) from error

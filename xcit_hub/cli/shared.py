@@ -65,10 +65,10 @@ def token_in(variable: str | None) -> str | None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that neither wraps nor, in a pipe, cuts what is printed."""
+    """Return a console that neither wraps nor, in a pipe, cuts what is printed, and takes no name for markup."""
     from rich.console import Console
 
-    made = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    made = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
     if not made.is_terminal:
         made.width = 1 << 16  # a pipe has no edge to cut a table at
     return made

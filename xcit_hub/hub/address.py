@@ -38,10 +38,12 @@ FOLDER = "folder"
 HUGGING_FACE = "hugging-face"
 MINDSPORE_HUB = "mindspore-hub"
 LOCAL = "local"
+_HUBS = (HUGGING_FACE, "hf", MINDSPORE_HUB, *SITES)
 ANY = "any/model"  # where a hub is meant, and none of its models
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".th", ".pkl", ".index.json")
 
+_BARE = re.compile(r"[^/\\.~:]+")  # neither a path nor an address
 _SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+[a-z0-9]+)?://", re.IGNORECASE)
 _AUTHORITY = re.compile(r"^[^/]*://[^/]*")  # an @ in there would be a user's name, not a revision
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}")
@@ -212,9 +214,20 @@ def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str
     """Say where ``publish --to target`` writes ``name``: ``None`` is the folder hub of this machine.
 
     Raises:
-        InputError: the name or target has no valid form.
+        InputError: the name or target has no valid form, or is a bare word that is neither a hub nor a folder here.
     """
     name, revision = _split_revision(name, revision)
+    if (
+        isinstance(target, str)
+        and _BARE.fullmatch(target)
+        and target.lower() not in _HUBS
+        and not Path(target).is_dir()
+    ):
+        raise InputError(
+            f"{target!r} is neither a hub nor a folder that is here.",
+            where="--to",
+            fix=closest(target, _HUBS) or f"Write ./{target} for a new folder, or one of {', '.join(_HUBS)}.",
+        )
     if "/" not in name and _owner_in(target) is None:
         raise InputError(
             f"{name!r} lacks its organisation or user: models are published as ORG/NAME.",

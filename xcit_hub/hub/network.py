@@ -52,6 +52,19 @@ NO_RATES: Rates = {
 }
 
 
+# Of a saved network: what is known without a run, an author and a proof. `card new` and `publish` write whole ones.
+_CARD = """---
+{{ card_data }}
+---
+
+An XCiT (Cross-Covariance Image Transformer) for MindSpore, saved by xcit-hub: `xcit_hub.load` reads it.
+What the network is and how its images are prepared stands in `config.json` and `xcit_hub.json`.
+Nobody has said here what it was trained on, how good it is, or under which licence it is.
+
+- Paper: {{ paper_url }}
+"""
+
+
 class XCiTFeatures(models.XCiTFeatures):
     """The backbone of a feature pyramid, see :class:`xcit_hub.models.XCiTFeatures`."""
 
@@ -68,10 +81,10 @@ class XCiT(
     models.XCiT,
     ModelHubMixin,
     library_name="xcit-hub",
-    license="apache-2.0",
     pipeline_tag="image-classification",
     tags=["mindspore", "xcit"],
     paper_url="https://arxiv.org/abs/2106.09681",
+    model_card_template=_CARD,
 ):
     """An XCiT that can be saved, pushed and loaded: what every public function of this package returns.
 

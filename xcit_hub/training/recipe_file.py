@@ -257,12 +257,15 @@ def _build(settings: Mapping[str, Any], where: object) -> Recipe:
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             if key in faults:  # of each form that a key may take; its description names them all
                 message = f"takes {Recipe.model_fields[key].description}"
-            faults[key] = f"{key}: {message}, not {_shown(settings.get(key))}" if key else message
+            if fault["type"] == "missing":
+                faults[key] = f"{key} has to be said"
+            else:
+                faults[key] = f"{key}: {message}, not {_shown(settings.get(key))}" if key else message
             hints.append(closest(str(settings.get(key))[:_SHOWN], words_of(key)) if key else "")
         raise InputError(
             f"The recipe does not hold: {'; '.join(faults.values())}.",
             where=where,
-            fix=" ".join(dict.fromkeys(filter(None, hints))) or None,
+            fix=" ".join(dict.fromkeys(filter(None, hints))) or "`xcit-hub train --keys` says what each key takes.",
         ) from error
 
 

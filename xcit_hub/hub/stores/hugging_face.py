@@ -7,6 +7,7 @@ second fetch of a damaged one, errors that say what to do, and uploads to endpoi
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -55,6 +56,12 @@ class HuggingFaceStore:
 
     def __init__(self, location: str | None, context: Context) -> None:
         self.endpoint = address.without_secret(location or constants.ENDPOINT).rstrip("/")
+        if location is None and not re.fullmatch(r"https?://[^/\s].*", self.endpoint):
+            raise InputError(
+                f"HF_ENDPOINT is {self.endpoint[:200]!r}, which is not an address.",
+                where="HF_ENDPOINT",
+                fix="Set it to https://HOST, or unset it.",
+            )
         self.context = context
         self.token = token_for(self.endpoint, context.token)
         self.api = HfApi(endpoint=self.endpoint, token=self.token, library_name="xcit-hub", library_version=__version__)

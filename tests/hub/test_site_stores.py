@@ -62,7 +62,6 @@ def weights_of(network) -> dict[str, np.ndarray]:
     return {name: value.asnumpy() for name, value in network.parameters_and_names()}
 
 
-@pytest.mark.slow
 @pytest.fixture
 def licensed(tmp_path) -> Path:
     """What these hubs ask for before an upload."""
@@ -71,6 +70,7 @@ def licensed(tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_one_proof_is_published_on_three_hubs_in_one_commit_each_and_loads_back(
     sites, nano_ckpt, nano_arrays, licensed
 ):

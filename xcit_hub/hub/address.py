@@ -217,6 +217,11 @@ def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str
         InputError: the name or target has no valid form, or is a bare word that is neither a hub nor a folder here.
     """
     name, revision = _split_revision(name, revision)
+    if "/" not in name and _owner_in(target) is None:
+        raise InputError(
+            f"{name!r} lacks its organisation or user: models are published as ORG/NAME.",
+            fix=f"Write me/{name}, with your own name before the slash.",
+        )
     if (
         isinstance(target, str)
         and _BARE.fullmatch(target)
@@ -227,11 +232,6 @@ def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str
             f"{target!r} is neither a hub nor a folder that is here.",
             where="--to",
             fix=closest(target, _HUBS) or f"Write ./{target} for a new folder, or one of {', '.join(_HUBS)}.",
-        )
-    if "/" not in name and _owner_in(target) is None:
-        raise InputError(
-            f"{name!r} lacks its organisation or user: models are published as ORG/NAME.",
-            fix=f"Write me/{name}, with your own name before the slash.",
         )
     owned = _owner_in(target)
     if owned is not None:

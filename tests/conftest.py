@@ -98,6 +98,27 @@ def hand_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+# Files of tests that take minutes or wait for others: a worker begins with each, so that none is left for the end.
+_LONG = ("test_ray_engine.py", "test_learning.py", "test_processes.py", "test_ascend_graph.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each worker's part, which is a stretch of all tests, one of the long files to begin with."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
+    if workers < 2:
+        return
+    long = [[item for item in items if item.path.name == name] for name in _LONG]
+    others = [item for item in items if item.path.name not in _LONG]
+    begins = [sum(long[worker::workers], []) for worker in range(workers)]
+    each = -(-len(items) // workers)
+    items.clear()
+    for begin in begins:
+        room = max(0, each - len(begin))
+        items += [*begin, *others[:room]]
+        del others[:room]
+    items += others
+
+
 def pytest_collection_finish() -> None:
     """Set aside what was imported: MindSpore collects garbage before each graph, half a second for all of it."""
     gc.collect()

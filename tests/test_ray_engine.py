@@ -32,6 +32,15 @@ pyarrow = pytest.importorskip("pyarrow")
 _IMAGES = 1000
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _all_cores() -> Iterator[None]:
+    """A cluster has several processes, which are not to share the core that this one may have been given."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
+    yield
+    os.sched_setaffinity(0, own)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "nano"

@@ -109,7 +109,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     long = [[item for item in items if item.path.name == name] for name in _LONG]
     others = [item for item in items if item.path.name not in _LONG]
-    begins = [sum(long[worker::workers], []) for worker in range(workers)]
+    begins = [[item for each in long[worker::workers] for item in each] for worker in range(workers)]
     each = -(-len(items) // workers)
     items.clear()
     for begin in begins:

@@ -188,10 +188,9 @@ class RunRecord(BaseModel):
             # Strictly: a truth value is not a number, and neither is a text.
             return cls.model_validate_json(json.dumps({"format": 1, **values}), strict=True)
         except ValidationError as error:
-            unknown = [str(fault["loc"][0]) for fault in error.errors() if fault["type"] == "extra_forbidden"]
-            if unknown and not set(values) - set(unknown) - {"format"}:
+            if not values.keys() & cls.model_fields.keys() - {"format"}:
                 raise InputError(
-                    "This is not a run record: it has none of its fields.",
+                    f"This is not a run record: of its fields it has none, but {', '.join(values)[:200]}.",
                     where=path,
                     fix="Give the run.json that training or evaluation wrote.",
                 ) from error

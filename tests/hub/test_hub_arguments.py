@@ -115,6 +115,9 @@ def test_a_backbone_classifies_nothing(run_cli, nano_arrays, tmp_path):
         ("xcit_nano_12_p16_224.fb_in1k", 1000),
         ("timm/xcit_tiny_12_p8_384.fb_dist_in1k", 1000),
         ("dino_xcit_small_12_p16", 0),
+        ("hf-hub:timm/xcit_tiny_12_p8_384.fb_dist_in1k", 1000),
+        ("https://huggingface.co/timm/xcit_tiny_12_p8_384.fb_dist_in1k/blob/main/model.safetensors", 1000),
+        ("https://dl.fbaipublicfiles.com/xcit/xcit_tiny_12_p16_224.pth", 1000),
     ],
 )
 def test_what_the_table_knows_needs_no_network(model_id, classes):
@@ -123,3 +126,5 @@ def test_what_the_table_knows_needs_no_network(model_id, classes):
     assert any("no hub was asked" in note for note in found.notes)
     with pytest.raises(HubError, match="offline mode forbids"):
         xcit_hub.info("org/name", offline=True)
+    with pytest.raises(HubError, match="offline mode forbids"):  # the table knows one revision alone
+        xcit_hub.info("hf-hub:timm/xcit_tiny_12_p8_384.fb_dist_in1k@other", offline=True)

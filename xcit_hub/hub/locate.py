@@ -20,7 +20,7 @@ from xcit_hub.hub import address, cache, config, timm_config
 from xcit_hub.hub.config import Description, ModelConfig
 from xcit_hub.hub.stores import Context, Snapshot, Store, open_store
 from xcit_hub.hub.stores.folder import FolderStore
-from xcit_hub.variants import checkpoint
+from xcit_hub.variants import CHECKPOINTS, PublishedCheckpoint, checkpoint
 
 if TYPE_CHECKING:
     from xcit_hub.checkpoints.checkpoint import Checkpoint
@@ -239,11 +239,24 @@ def info(
     )
 
 
-def _from_table(model_id: str, error: XcitHubError) -> ModelInfo | None:
-    name = address.published_name(os.fspath(model_id).strip().removeprefix("timm/"))
-    if name is None:
+def _published(model_id: str) -> PublishedCheckpoint | None:
+    """The table's checkpoint that an id means, however it is written."""
+    name = address.published_name(model_id.removeprefix("timm/"))
+    if name is not None:
+        return checkpoint(name)
+    try:
+        at = address.parse(model_id)
+    except XcitHubError:
         return None
-    known = checkpoint(name)
+    if at.revision is not None or at.location is not None or at.store != address.HUGGING_FACE:
+        return None
+    return next((entry for entry in CHECKPOINTS.values() if entry.repository == at.name), None)
+
+
+def _from_table(model_id: str, error: XcitHubError) -> ModelInfo | None:
+    known = _published(os.fspath(model_id).strip())
+    if known is None:
+        return None
     return ModelInfo(
         id=model_id,
         address=known.repository or known.url,

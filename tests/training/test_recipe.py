@@ -34,6 +34,16 @@ def test_every_number_of_a_paper_recipe_says_where_it_comes_from() -> None:
         assert set(unsourced) <= {"model", "dialect", "num_classes", "dataset", "loss"}, name
 
 
+def test_a_flag_replaces_the_recipes_key_that_says_the_same(tmp_path: Path) -> None:
+    scaled = load_recipe("cpu_smoke", {"lr_base": 0.25})
+    assert scaled.lr_base == 0.25 and "lr" not in scaled.model_fields_set
+    (tmp_path / "scaled.yaml").write_text(yaml.safe_dump(scaled.model_dump(mode="json", exclude_unset=True)))
+    back = load_recipe(tmp_path / "scaled.yaml", {"lr": 0.5})
+    assert (back.lr, back.lr_base) == (0.5, None)
+    with pytest.raises(InputError, match="give one of them"):
+        load_recipe("cpu_smoke", {"lr": 0.5, "lr_base": 0.25})
+
+
 def test_both_names_of_mindcvs_recipe_hold_mindcvs_numbers() -> None:
     first = load_recipe(CONFIGS / "xcit_tiny_12_p16_ascend.yaml")
     assert first == load_recipe(CONFIGS / "xcit_tiny_12_p16_224_ascend.yaml")

@@ -42,7 +42,9 @@ def settle(network: XCiT, recipe: Recipe) -> list[str]:
         notes.append(f"frozen by {pattern!r}: {_count(found):,} parameters in {len(found)} tensors")
     left = network.trainable_params()
     if not left:
-        raise InputError("Everything is frozen: no parameter is left to train.", where="freeze")
+        raise InputError(
+            "Everything is frozen: no parameter is left to train.", where="freeze", fix="Name fewer parts."
+        )
     notes.append(f"{_count(left):,} of {_count(parameters):,} parameters are trained")
     return notes
 
@@ -52,7 +54,7 @@ def _matching(parameters: Sequence[Parameter], pattern: str) -> list[Parameter]:
     found = [one for one in parameters if fnmatchcase(one.name, pattern) or fnmatchcase(one.name, f"{pattern}.*")]
     if not found:
         names = [one.name for one in parameters]
-        parts = [name.rpartition(".")[0] for name in names]
+        parts = [part for name in names if (part := name.rpartition(".")[0])]
         raise InputError(
             f"No parameter is called {pattern!r}.",
             where="freeze",

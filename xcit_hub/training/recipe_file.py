@@ -45,6 +45,9 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
+_SAY_THE_SAME = (("lr", "lr_base"), ("lr_base", "lr"))
+
+
 def load_recipe(
     path: str | Path | None, overrides: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None
 ) -> Recipe:
@@ -61,10 +64,9 @@ def load_recipe(
         UnknownNameError: there is no such model.
     """
     layers = [defaults or {}, {} if path is None else _read(_find(Path(path))), overrides or {}]
-    said = {key: value for layer in layers for key, value in layer.items()}
+    said = _laid_over(layers)
     if said.get("library") == "timm":
-        renamed = [timm_spelling.renamed(layer) for layer in layers]
-        said = timm_spelling.computed({key: value for layer in renamed for key, value in layer.items()})
+        said = timm_spelling.computed(_laid_over([timm_spelling.renamed(layer) for layer in layers]))
     for key in said:
         if key not in Recipe.model_fields and key in timm_spelling.NAMES:
             ours = timm_spelling.RENAMED.get(key)
@@ -81,6 +83,17 @@ def load_recipe(
             fix="If you know what it does, say it yourself: --teacher MODULE:FUNCTION.",
         )
     return recipe
+
+
+def _laid_over(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay each layer over those before; where two keys say the same, the one that is said last counts."""
+    said: dict[str, Any] = {}
+    for layer in layers:
+        for key, other in _SAY_THE_SAME:
+            if key in layer and other not in layer:
+                said.pop(other, None)
+        said |= layer
+    return said
 
 
 def parse_flags(words: Sequence[str]) -> dict[str, Any]:

@@ -180,3 +180,10 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(run_cli) -> N
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = run_cli("serve", "missing.ckpt", "--port", str(taken.getsockname()[1]))
     assert done.returncode == 2 and "Cannot listen" in done.stderr and "--port" in done.stderr
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "ftp://host", "https://", "https:// host"])
+def test_an_endpoint_that_is_not_an_address_is_named(run_cli, tmp_path, endpoint: str) -> None:
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(tmp_path)}
+    done = run_cli("load", "timm/xcit_tiny_12_p16_224.fb_in1k", env=environment)
+    assert done.returncode == 2 and "HF_ENDPOINT is" in done.stderr and "Traceback" not in done.stderr

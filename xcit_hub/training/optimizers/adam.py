@@ -64,17 +64,13 @@ class AdamW(Optimizer):
         self.betas = betas
         self.fused = ops.AdamWeightDecay()
 
-    def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> Tensor:
-        """Update every weight once; return the number of updates so far."""
-        updates = self.updates + 1.0
+    def _change(self, gradients: tuple[Tensor, ...], learning_rate: Tensor, updates: Tensor) -> None:
         correction1 = one_minus_power(self.betas[0], updates)
         correction2 = ops.sqrt(one_minus_power(self.betas[1], updates))
         ratio = correction2 / correction1
         rate, eps = learning_rate * ratio, correction2 * self.eps
-        update = ops.partial(_adamw, self.fused, rate, self.betas[0], self.betas[1], eps, 1.0 / ratio)
-        mapped(update, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays)
-        ops.assign(self.updates, updates)
-        return updates
+        one = ops.partial(_adamw, self.fused, rate, self.betas[0], self.betas[1], eps, 1.0 / ratio)
+        mapped(one, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays)
 
 
 class Adam(Optimizer):
@@ -97,16 +93,12 @@ class Adam(Optimizer):
         self.nesterov = nesterov
         self.torchs = torchs
 
-    def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> Tensor:
-        """Update every weight once; return the number of updates so far."""
-        updates = self.updates + 1.0
+    def _change(self, gradients: tuple[Tensor, ...], learning_rate: Tensor, updates: Tensor) -> None:
         correction2 = ops.sqrt(one_minus_power(self.betas[1][0], updates))
         rate = learning_rate * correction2 / one_minus_power(self.betas[0][0], updates)
         eps = correction2 * self.eps if self.torchs else ops.ones_like(correction2) * self.eps
-        update = ops.partial(_adam, rate, self.betas[0], self.betas[1], eps, self.nesterov)
-        mapped(update, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays)
-        ops.assign(self.updates, updates)
-        return updates
+        one = ops.partial(_adam, rate, self.betas[0], self.betas[1], eps, self.nesterov)
+        mapped(one, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays)
 
 
 def _adam(
@@ -153,19 +145,15 @@ class NAdam(Optimizer):
         """Return the moments, the count of updates and the product of all β₁ so far."""
         return [*super().kept(), self.mu_product]
 
-    def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> Tensor:
-        """Update every weight once; return the number of updates so far."""
-        updates = self.updates + 1.0
+    def _change(self, gradients: tuple[Tensor, ...], learning_rate: Tensor, updates: Tensor) -> None:
         current, following = self._mu(updates + self.ahead), self._mu(updates + self.ahead + 1.0)
         product = self.mu_product * current
         of_gradient = learning_rate * (1.0 - current) / (1.0 - product)
         of_moment = learning_rate * following / (1.0 - product * following)
         correction2 = ops.sqrt(one_minus_power(self.betas[1][0], updates))
-        update = ops.partial(_nadam, of_gradient, of_moment, self.betas[0], self.betas[1], correction2, self.eps)
-        mapped(update, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays)
+        one = ops.partial(_nadam, of_gradient, of_moment, self.betas[0], self.betas[1], correction2, self.eps)
+        mapped(one, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays)
         ops.assign(self.mu_product, product)
-        ops.assign(self.updates, updates)
-        return updates
 
     def _mu(self, step: Tensor) -> Tensor:
         return self.betas[0][0] * (1.0 - 0.5 * ops.pow(0.96, step * _SCHEDULE_DECAY))

@@ -25,20 +25,16 @@ class Adan(Optimizer):
         self.eps = eps
         self.betas = betas
 
-    def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> Tensor:
-        """Update every weight once; return the number of updates so far."""
-        updates = self.updates + 1.0
-        later = (self.updates > 0.0).astype(learning_rate.dtype)
+    def _change(self, gradients: tuple[Tensor, ...], learning_rate: Tensor, updates: Tensor) -> None:
+        later = (updates > 1.0).astype(learning_rate.dtype)
         corrections = (
             one_minus_power(self.betas[0][0], updates),
             one_minus_power(self.betas[1][0], updates),
             ops.sqrt(one_minus_power(self.betas[2][0], updates)),
         )
-        update = ops.partial(_adan, learning_rate, self.betas, corrections, later, self.eps)
+        one = ops.partial(_adan, learning_rate, self.betas, corrections, later, self.eps)
         moments = (self.adan_m, self.adan_v, self.adan_n, self.previous)
-        mapped(update, self.weights, *moments, gradients, self.rates, self.decays)
-        ops.assign(self.updates, updates)
-        return updates
+        mapped(one, self.weights, *moments, gradients, self.rates, self.decays)
 
 
 def _adan(
@@ -87,14 +83,10 @@ class MindCVAdan(Optimizer):
         self.eps = eps
         self.betas = betas
 
-    def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> Tensor:
-        """Update every weight once; return the number of updates so far."""
-        update = ops.partial(_mindcv_adan, learning_rate, self.betas, self.eps)
+    def _change(self, gradients: tuple[Tensor, ...], learning_rate: Tensor, updates: Tensor) -> None:  # noqa: ARG002
+        one = ops.partial(_mindcv_adan, learning_rate, self.betas, self.eps)
         moments = (self.adan_m, self.adan_v, self.adan_n, self.previous)
-        mapped(update, self.weights, *moments, gradients, self.rates, self.decays, self.stacked)
-        updates = self.updates + 1.0
-        ops.assign(self.updates, updates)
-        return updates
+        mapped(one, self.weights, *moments, gradients, self.rates, self.decays, self.stacked)
 
 
 def _mindcv_adan(

@@ -18,7 +18,7 @@ mapped = ops.HyperMap()
 
 
 class Optimizer(nn.Cell):
-    """Changes weights in place by their gradients. A subclass says how, in ``construct``.
+    """Changes weights in place by their gradients. A subclass says how, in ``_change``.
 
     Args:
         settings: the parameters and how each is trained. One that holds all layers (``blocks.*``) is treated layer by
@@ -45,6 +45,13 @@ class Optimizer(nn.Cell):
         """Update every weight once. Gradients and the rate are float32.
 
         Returns the number of updates so far."""
+        updates = self.updates + 1.0
+        self._change(gradients, learning_rate, updates)
+        ops.assign(self.updates, updates)
+        return updates
+
+    def _change(self, gradients: tuple[Tensor, ...], learning_rate: Tensor, updates: Tensor) -> None:
+        """Change every weight, and what is kept for it; ``updates`` counts this one."""
         raise NotImplementedError
 
 

@@ -36,9 +36,7 @@ class Lamb(Optimizer):
         self.betas = betas
         self.timms = timms
 
-    def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> Tensor:
-        """Update every weight once; return the number of updates so far."""
-        updates = self.updates + 1.0
+    def _change(self, gradients: tuple[Tensor, ...], learning_rate: Tensor, updates: Tensor) -> None:
         correction1 = one_minus_power(self.betas[0][0], updates)
         correction2 = ops.sqrt(one_minus_power(self.betas[1][0], updates))
         bound = ops.ones_like(correction1)
@@ -46,10 +44,8 @@ class Lamb(Optimizer):
             norm = ops.sqrt(ops.addn(mapped(_squared_sum, gradients)))
             bound = ops.maximum(norm / _LARGEST_NORM, bound)
         corrections = (correction1, correction2)
-        update = ops.partial(_lamb, learning_rate, self.betas, corrections, self.eps, bound, self.timms)
-        mapped(update, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays, self.stacked)
-        ops.assign(self.updates, updates)
-        return updates
+        one = ops.partial(_lamb, learning_rate, self.betas, corrections, self.eps, bound, self.timms)
+        mapped(one, self.weights, self.adam_m, self.adam_v, gradients, self.rates, self.decays, self.stacked)
 
 
 def _lamb(

@@ -23,13 +23,9 @@ class SGD(Optimizer):
         self.momentum = momentum
         self.nesterov = nesterov
 
-    def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> Tensor:
-        """Update every weight once; return the number of updates so far."""
-        update = ops.partial(_sgd, learning_rate, self.momentum, self.nesterov)
-        mapped(update, self.weights, self.velocity, gradients, self.rates, self.decays)
-        updates = self.updates + 1.0
-        ops.assign(self.updates, updates)
-        return updates
+    def _change(self, gradients: tuple[Tensor, ...], learning_rate: Tensor, updates: Tensor) -> None:  # noqa: ARG002
+        one = ops.partial(_sgd, learning_rate, self.momentum, self.nesterov)
+        mapped(one, self.weights, self.velocity, gradients, self.rates, self.decays)
 
 
 def _sgd(
@@ -61,13 +57,9 @@ class Lion(Optimizer):
         super().__init__(settings, {"lion_m": "zeros"})
         self.betas = betas
 
-    def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> Tensor:
-        """Update every weight once; return the number of updates so far."""
-        update = ops.partial(_lion, learning_rate, self.betas[0], self.betas[1])
-        mapped(update, self.weights, self.lion_m, gradients, self.rates, self.decays)
-        updates = self.updates + 1.0
-        ops.assign(self.updates, updates)
-        return updates
+    def _change(self, gradients: tuple[Tensor, ...], learning_rate: Tensor, updates: Tensor) -> None:  # noqa: ARG002
+        one = ops.partial(_lion, learning_rate, self.betas[0], self.betas[1])
+        mapped(one, self.weights, self.lion_m, gradients, self.rates, self.decays)
 
 
 def _lion(
@@ -108,13 +100,9 @@ class RMSProp(Optimizer):
         self.eps = eps
         self.torchs = torchs
 
-    def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> Tensor:
-        """Update every weight once; return the number of updates so far."""
-        update = ops.partial(_rmsprop, learning_rate, self.alpha, self.momentum, self.eps, self.torchs)
-        mapped(update, self.weights, self.mean_square, self.velocity, gradients, self.rates, self.decays)
-        updates = self.updates + 1.0
-        ops.assign(self.updates, updates)
-        return updates
+    def _change(self, gradients: tuple[Tensor, ...], learning_rate: Tensor, updates: Tensor) -> None:  # noqa: ARG002
+        one = ops.partial(_rmsprop, learning_rate, self.alpha, self.momentum, self.eps, self.torchs)
+        mapped(one, self.weights, self.mean_square, self.velocity, gradients, self.rates, self.decays)
 
 
 def _rmsprop(

@@ -187,3 +187,27 @@ def test_an_endpoint_that_is_not_an_address_is_named(run_cli, tmp_path, endpoint
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(tmp_path)}
     done = run_cli("load", "timm/xcit_tiny_12_p16_224.fb_in1k", env=environment)
     assert done.returncode == 2 and "HF_ENDPOINT is" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["load", "x", "--json", "--frob"], "--frob"),
+        (["predict", "model.ckpt", "--json"], "IMAGE"),
+        (["inspect", "--json"], "FILE"),
+        (["predict", "model.ckpt", "a.png", "--json", "--top", "many"], "--top"),
+        (["card", "check", "--json"], "FILE"),
+    ],
+)
+def test_wrong_words_are_said_in_json_where_that_was_asked_for(run_cli, arguments, says: str) -> None:
+    done = run_cli(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert says in json.loads(line)["error"]["what"]
+
+
+def test_a_json_that_names_a_file_changes_nothing_about_wrong_words(run_cli) -> None:
+    done = run_cli("parity", "--json", "out.json", "--frob")
+    assert done.returncode == 2 and "--frob" in done.stderr and 'error":' not in done.stderr
+    done = run_cli("list", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)

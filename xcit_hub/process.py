@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from xcit_hub.errors import XcitHubError
 
@@ -86,15 +86,14 @@ def _exit_code(command: Callable[[], object]) -> int:
     from rich.console import Console
 
     try:
-        command()
+        _call(command)
     except SystemExit as end:
         # Typer ends every command this way, after it has printed what was wrong with the arguments.
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except XcitHubError as error:
         error.fix = None if error.fix is None else in_options(error.fix)
         if _Answers.are_json:
-            answer = {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
-            sys.stderr.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            _say_in_json(error)
             return 2
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         return 2
@@ -114,6 +113,33 @@ def _exit_code(command: Callable[[], object]) -> int:
         traceback.print_exc()
         return 70
     return 0
+
+
+def _call(command: Callable[[], object]) -> None:
+    """Call a command; what is wrong with its words is said in JSON, too, where ``--json`` asks for it."""
+    import typer
+
+    if "--json" not in sys.argv or not isinstance(command, typer.Typer):
+        command()
+        return
+    try:
+        code = command(standalone_mode=False)
+    except Exception as error:
+        wrong: Any = error
+        context = getattr(wrong, "ctx", None)  # of what the parser raises, whichever Click it comes from
+        if context is None:
+            raise
+        if any("--json" in option.opts and getattr(option, "is_flag", False) for option in context.command.params):
+            _say_in_json(XcitHubError(wrong.format_message(), where=context.command_path, fix="See --help."))
+            raise SystemExit(2) from None
+        command()  # its --json names a file: it shows what is wrong as ever
+    else:
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _say_in_json(error: XcitHubError) -> None:
+    answer = {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
+    sys.stderr.write(json.dumps(answer, ensure_ascii=False) + "\n")
 
 
 def in_options(advice: str) -> str:

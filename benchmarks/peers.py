@@ -1,6 +1,7 @@
 """The trainers themselves on the same images: ours, timm's train.py, MindCV's train.py; loss curves and top-1.
 
     python -m benchmarks.peers [--timm CHECKOUT] [--mindcv CHECKOUT] [--seeds 3] [--json FILE]
+    python -m benchmarks.peers_page          # what of it docs/training.md shows, from the file that is kept
 
 Each runs as its users run it, a command on folders of images, with the same recipe in its own words: AdamW, one cosine
 after a linear warm-up by steps, label smoothing, no augmentation. The network is xcit_nano_12_p16 at 32 × 32 pixels;
@@ -22,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +284,16 @@ def table(found: Sequence[Trained]) -> str:
     return "\n".join([*lines, "", *curves])
 
 
+def commit(checkout: Path | None) -> str | None:
+    """Return the commit of a checkout; None where there is none, or git does not know it."""
+    if checkout is None:
+        return None
+    asked = subprocess.run(
+        ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or None
+
+
 def compare(
     data: Sequence[str],
     entrants: Mapping[str, Callable[[Task], Run] | str],
@@ -333,11 +345,19 @@ def main() -> None:
     asked = parser.parse_args()
     entrants = trainers(asked.timm, asked.mindcv)
 
+    about: dict[str, Any] = {
+        "machine": machine.description(),
+        "versions": {name: version(name) for name in ("mindspore", "torch")},
+        "commits": {"timm": commit(asked.timm), "mindcv": commit(asked.mindcv)},
+        "model": MODEL,
+        "side": SIDE,
+        "epochs": asked.epochs,
+    }
+
     def keep(text: str, found: list[Trained]) -> None:
         print(text, file=sys.stderr)
         if asked.json is not None:
-            record: dict[str, Any] = {"machine": machine.description(), "trained": [asdict(each) for each in found]}
-            write_text(asked.json, json.dumps(record, indent=1) + "\n")
+            write_text(asked.json, json.dumps({**about, "trained": [asdict(each) for each in found]}, indent=1) + "\n")
 
     found = compare(asked.data or list(DATA), entrants, range(asked.seeds), asked.epochs, keep)
     print(f"{MODEL} at {SIDE} × {SIDE} pixels, {asked.epochs} epochs, {asked.seeds} seeds\n")

@@ -106,6 +106,7 @@ def test_the_file_that_timm_writes_beside_every_run_is_a_recipe(tmp_path: Path) 
     assert (recipe.epoch_size, recipe.decay_epochs, recipe.warmup_lr, recipe.min_lr) == (20, 20, 1e-5, 0.0)
     assert (recipe.interpolation, recipe.data_dir, recipe.ema, recipe.clip_grad) == ("bicubic", "images", False, False)
     assert "pin_mem" in recipe.without_effect()
+    assert load_recipe(path, {"workers": 0}).num_parallel_workers == 1
     recipe = load_recipe(
         written(train_interpolation="bicubic", lr=0.05, input_size=[1, 64, 96], model_ema=True, amp=True)
     )

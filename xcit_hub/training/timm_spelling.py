@@ -39,7 +39,6 @@ RENAMED = {
     "drop_path": "drop_path_rate",
     "model_ema": "ema",
     "model_ema_decay": "ema_decay",
-    "workers": "num_parallel_workers",
     "grad_accum_steps": "gradient_accumulation_steps",
     "grad_checkpointing": "recompute",
     "initial_checkpoint": "ckpt_path",
@@ -88,9 +87,16 @@ def _interpolations(said: dict[str, Any]) -> None:
     said["interpolation"] = training
 
 
+def _workers(said: dict[str, Any]) -> None:
+    """torch's loader decodes in the training's own process where it has no others; here a thread does."""
+    workers = said.pop("workers")
+    _put(said, "workers", "num_parallel_workers", 1 if workers == 0 and workers is not False else workers)
+
+
 _WITHIN: dict[str, Callable[[dict[str, Any]], None]] = {
     "input_size": _input_size,
     "train_interpolation": _interpolations,
+    "workers": _workers,
 }
 
 
@@ -163,12 +169,20 @@ def _epochs(said: dict[str, Any]) -> None:
     whole = epochs
     if said.get("scheduler", "cosine_decay") in _CYCLIC:
         factor, cycles = _number(said, "cycle_mul", 1), max(1, _number(said, "num_cycles", 1))
-        whole = epochs * cycles if factor == 1 else math.floor(-epochs * (factor**cycles - 1) / (1 - factor))
+        whole = epochs * cycles if factor == 1 else _grown(epochs, float(factor), cycles)
         said["decay_epochs"] = epochs  # timm's own key is not of these
         whole += _number(said, "cooldown_epochs", 0)
     said.pop("cooldown_epochs", None)
     del said["epochs"]
     said.setdefault("epoch_size", int(whole + prefix))
+
+
+def _grown(epochs: float, factor: float, cycles: float) -> float:
+    """Return the epochs of cycles each of which is ``factor`` times as long as the one before."""
+    try:
+        return math.floor(-epochs * (factor**cycles - 1) / (1 - factor))
+    except OverflowError:
+        raise InputError("The cycles grow beyond all bounds.", where="cycle_mul", fix="Give fewer cycles.") from None
 
 
 def _number(said: Mapping[str, Any], key: str, default: float | None = None) -> Any:

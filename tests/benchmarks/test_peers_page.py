@@ -1,0 +1,48 @@
+"""docs/training.md shows what was kept of the comparison with the other trainers, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peers_page
+from benchmarks.peers import interval
+from xcit_hub.errors import InputError
+
+
+def kept() -> dict:
+    return json.loads(peers_page.KEPT.read_text("utf-8"))
+
+
+def test_the_page_shows_what_was_kept_and_nothing_else() -> None:
+    text = peers_page.PAGE.read_text("utf-8")
+    assert peers_page.written(text, kept()) == text
+    assert peers_page.KEPT.with_suffix(".svg").is_file()
+
+
+def test_every_trainer_ran_and_ours_is_within_the_interval_of_the_best() -> None:
+    trained = peers_page.read(kept())
+    for data in {each.data for each in trained}:
+        means = {}
+        for each in trained:
+            if each.data == data:
+                assert len(each.runs) >= 3, each.absent
+                means[each.trainer] = interval(each.scores)
+        _, low, high = max(means.values())
+        for name in ("xcit-hub", "xcit-hub, MindCV's dialect"):
+            assert means[name][2] >= low, (data, name)
+        assert high > low
+
+
+def test_curves_are_drawn_to_the_same_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name in ("a.svg", "b.svg"):
+        peers_page.draw(peers_page.read(kept()), tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_a_page_without_a_place_is_refused() -> None:
+    with pytest.raises(InputError, match="no place"):
+        peers_page.written("# Training", kept())

@@ -121,7 +121,10 @@ def in_timms_words(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     if "full_crop" in said:
         said["crop_pct"] = 1.0 if _switch(said, "full_crop") else _RESIZED
     if "teacher_model" in said:
-        said["teacher"] = f"timm:{said.pop('teacher_model')}"
+        name = said.pop("teacher_model")
+        if not isinstance(name, str):
+            raise InputError(f"teacher_model must be a name of timm's, not {str(name)[:60]!r}.", where="teacher_model")
+        said["teacher"] = f"timm:{name}"
     return said, dropped
 
 
@@ -129,7 +132,7 @@ def settled(said: dict[str, Any]) -> dict[str, Any]:
     """Return all settings together, in timm's words, as timm's recipe: what one of them decides about another."""
     model, side = said.get("model"), said.get("image_resize")
     for size in (side, 224):
-        if model not in ARCHITECTURES and f"{model}_{size}" in ARCHITECTURES:
+        if isinstance(model, str) and model not in ARCHITECTURES and f"{model}_{size}" in ARCHITECTURES:
             said["model"] = f"{model}_{size}"
             break
     if said["distillation_type"] == "none":

@@ -54,9 +54,9 @@ _SAY_THE_SAME = (
     ("warmup_factor", "warmup_lr"),
     *timm_spelling.DECIDES.items(),
 )
-# Whose names are read where `library` says so.
-_SPELLINGS = {"timm": timm_spelling.NAMES, "facebook": timm_spelling.NAMES | facebook_spelling.NAMES}
-FOREIGN = _SPELLINGS["facebook"]
+_LIBRARIES = ("mindcv", "timm", "facebook")
+# Names of others' settings, which are read where `library` says whose.
+FOREIGN = timm_spelling.NAMES | facebook_spelling.NAMES
 _SWITCHES = timm_spelling.SWITCHES | facebook_spelling.SWITCHES
 
 
@@ -97,8 +97,14 @@ def load_recipe(
 
 def _as_spelled(layers: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what all layers say in a recipe's words, and what of it is dropped, with the reason."""
-    library = _laid_over(layers).get("library")
-    if library not in ("timm", "facebook"):
+    library = _laid_over(layers).get("library", "mindcv")
+    if library not in _LIBRARIES:
+        raise InputError(
+            f"library {_shown(library)} is not one of {', '.join(_LIBRARIES)}.",
+            where="library",
+            fix=closest(str(library)[:_SHOWN], _LIBRARIES) or "Leave it out for MindCV's recipes.",
+        )
+    if library == "mindcv":
         return _laid_over(layers), {}
     dropped: dict[str, str] = {}
     if library == "facebook":
@@ -294,7 +300,7 @@ def _build(settings: Mapping[str, Any], where: object) -> Recipe:
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             if key in faults:  # of each form that a key may take; its description names them all
                 message = f"takes {Recipe.model_fields[key].description}"
-            if fault["type"] == "missing":
+            if fault["type"] == "missing" and len(fault["loc"]) == 1:  # not of a list
                 faults[key] = f"{key} has to be said"
             else:
                 faults[key] = f"{key}: {message}, not {_shown(settings.get(key))}" if key else message

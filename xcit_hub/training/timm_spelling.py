@@ -188,7 +188,7 @@ def _grown(epochs: float, factor: float, cycles: float) -> float:
 def _number(said: Mapping[str, Any], key: str, default: float | None = None) -> Any:
     value = said.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise InputError(f"{key} must be a number that is not negative, not {_shown(value)}.", where=key)
+        raise InputError(f"{key} must be a number of at least 0 and below 1e9, not {_shown(value)}.", where=key)
     return value
 
 

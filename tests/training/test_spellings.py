@@ -38,8 +38,10 @@ def test_every_option_of_timm_is_read_refused_or_dropped_and_is_only_one_of_thes
     aside = set(timm_only.REFUSED), set(timm_only.DROPPED), set(timm_spelling.RENAMED), keys
     for place, one in enumerate(aside):
         assert not one & set().union(*aside[place + 1 :])
-    # What is in the tables and no option: two that the scheduler factory of timm 1.0.31 reads.
-    assert set(timm_only.NAMES) - set(names("timm")) == {"lr_decay_fn", "lr_stable_timescale"}
+    # Of releases since 0.4.12, the rest is the same; and two that the scheduler factory of timm 1.0.31 reads.
+    earlier = set(OPTIONS["timm"]["earlier"])
+    assert earlier <= foreign
+    assert set(timm_only.NAMES) - set(names("timm")) - earlier == {"lr_decay_fn", "lr_stable_timescale"}
     assert set(timm_spelling.RENAMED.values()) <= keys
     assert len(names("timm")) > 170
 
@@ -113,6 +115,7 @@ def test_the_file_that_timm_writes_beside_every_run_is_a_recipe(tmp_path: Path) 
     assert (recipe.lr, recipe.lr_base, recipe.in_channels, recipe.input_size) == (0.05, None, 1, (64, 96))
     assert "lr_base" in recipe.without_effect()
     assert (recipe.ema, recipe.ema_form, recipe.amp_level, recipe.first_loss_scale) == (True, "timm", "O2", 65536)
+    assert load_recipe(path, OPTIONS["timm"]["earlier"]) == recipe, "switches of earlier releases, all off"
     again = load_recipe(path, parse_flags(["--model-ema-warmup", "--amp-dtype", "bfloat16", "--in-chans", "3"]))
     assert (again.ema_form, again.dynamic_scaling, again.in_channels) == ("timm_warmup", False, 3)
 

@@ -62,6 +62,9 @@ REFUSED: Aside = {
     "train_steps_per_epoch": (None, "an epoch is once through the images"),
     "naflex_loader": (False, "a batch has one image size"),
     "kd_model_name": (None, "give teacher and distillation_type: timm:NAME"),
+    # Of earlier releases.
+    "bn_tf": (False, _LAYERS),
+    "apex_amp": (False, "amp is torch's own"),
 }
 _TORCH, _HOST = "it says how torch computes", "it says how torch's loader feeds"
 _SIZES, _NAFLEX, _KD, _WANDB = (
@@ -114,6 +117,10 @@ DROPPED: Aside = {
     "kd_student_feature_dim": (None, _KD),
     "kd_teacher_feature_dim": (None, _KD),
     "kd_token_distill_type": ("soft", _KD),
+    # Of earlier releases.
+    "validation_batch_size_multiplier": (1, "an evaluation takes batch_size, and counts every image once"),
+    "aot_autograd": (False, _TORCH),
+    "amp_impl": ("native", _TORCH),
 }
 NAMES = frozenset({*REFUSED, *DROPPED})
 SWITCHES = frozenset(name for name, (quiet, _) in {**REFUSED, **DROPPED}.items() if quiet is False)

@@ -1,7 +1,7 @@
 """timm's names of what a recipe says, where the recipe is timm's: ``library: timm``, ``sched: step``, ``aa: original``.
 
-Source: the options of timm's train.py (1.0.29.dev0 of August 2026, and what the scheduler factory of 1.0.31 reads
-beside them), and what it makes of them. Each is read: under the same name, under another (:data:`RENAMED`), as several
+Source: the options of timm's train.py (1.0.29.dev0 of August 2026, those of releases from 0.4.12 on that it no longer
+has, and what the scheduler factory of 1.0.31 reads beside them), and what it makes of them. Each is read: under the same name, under another (:data:`RENAMED`), as several
 keys (:data:`CHANGES`), or it stands in :mod:`xcit_hub.training.timm_only`.
 """
 
@@ -93,10 +93,22 @@ def _workers(said: dict[str, Any]) -> None:
     _put(said, "workers", "num_parallel_workers", 1 if workers == 0 and workers is not False else workers)
 
 
+def _earlier(before: str, now: str) -> Callable[[dict[str, Any]], None]:
+    """A switch of earlier releases: off it says nothing, beside which the one of today may be on."""
+
+    def change(said: dict[str, Any]) -> None:
+        if _switch(said, before):
+            said[now] = True
+
+    return change
+
+
 _WITHIN: dict[str, Callable[[dict[str, Any]], None]] = {
     "input_size": _input_size,
     "train_interpolation": _interpolations,
     "workers": _workers,
+    "native_amp": _earlier("native_amp", "amp"),
+    "jsd": _earlier("jsd", "jsd_loss"),
 }
 
 
@@ -272,7 +284,9 @@ DECIDES = {
 }
 _MAY_BE_EMPTY = ("initial_checkpoint", "output", "interpolation", "lr_base_scale")
 NAMES = frozenset({*RENAMED, *_WITHIN, *CHANGES, "cooldown_epochs", *timm_only.NAMES})
-SWITCHES = frozenset({"sched_on_updates", "bce_loss", "jsd_loss", "amp", "model_ema_warmup", *timm_only.SWITCHES})
+SWITCHES = frozenset(
+    {"sched_on_updates", "bce_loss", "jsd_loss", "amp", "native_amp", "jsd", "model_ema_warmup", *timm_only.SWITCHES}
+)
 """Names that mean true where a flag gives them no value."""
 
 

@@ -1,8 +1,9 @@
 """timm's names of what a recipe says, where the recipe is timm's: ``library: timm``, ``sched: step``, ``aa: original``.
 
 Source: the options of timm's train.py (1.0.29.dev0 of August 2026, those of releases from 0.4.12 on that it no longer
-has, and what the scheduler factory of 1.0.31 reads beside them), and what it makes of them. Each is read: under the same name, under another (:data:`RENAMED`), as several
-keys (:data:`CHANGES`), or it stands in :mod:`xcit_hub.training.timm_only`.
+has, and what the scheduler factory of 1.0.31 reads beside them), and what it makes of them. Each is read: under the
+same name, under another (:data:`RENAMED`), as several keys (:data:`CHANGES`), or it stands in
+:mod:`xcit_hub.training.timm_only`.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ import yaml
 
 from benchmarks import machine
 from xcit_hub.doctor.shapes import SHAPES, draw_shape
+from xcit_hub.errors import InputError
 from xcit_hub.files import write_text
 from xcit_hub.process import run
 from xcit_hub.run_record import RunRecord
@@ -300,14 +301,17 @@ def compare(
     seeds: Sequence[int],
     epochs: int,
     say: Callable[[str, list[Trained]], None],
+    done: Sequence[Trained] = (),
 ) -> list[Trained]:
     """Train everything that is asked for, one after another, each seed with all trainers.
 
     Args:
         say: told of each training, with all that is known by then.
+        done: what was trained before, and is not again.
     """
+    runs = {(each.data, each.trainer): each.runs for each in done}
     found = [
-        Trained(trainer, name, absent=train if isinstance(train, str) else "")
+        Trained(trainer, name, runs.get((name, trainer), {}), absent=train if isinstance(train, str) else "")
         for name in data
         for trainer, train in entrants.items()
     ]
@@ -316,7 +320,7 @@ def compare(
         for seed in seeds:
             for place, trained in enumerate(found):
                 train = entrants[trained.trainer]
-                if trained.absent or isinstance(train, str):
+                if trained.absent or isinstance(train, str) or seed in trained.runs:
                     continue
                 output = Path(scratch) / f"run-{place}-{seed}"
                 output.mkdir()
@@ -331,6 +335,34 @@ def compare(
     return found
 
 
+def read(content: Mapping[str, Any]) -> list[Trained]:
+    """Return what was trained, from what was written."""
+    return [
+        Trained(
+            trainer=each["trainer"],
+            data=each["data"],
+            runs={int(seed): Run(**kept) for seed, kept in each["runs"].items()},
+            absent=each["absent"],
+        )
+        for each in content["trained"]
+    ]
+
+
+def earlier(path: Path, about: Mapping[str, Any]) -> list[Trained]:
+    """Return what a file holds of earlier trainings.
+
+    Raises:
+        InputError: they were of other trainers or another recipe.
+    """
+    content = json.loads(path.read_text("utf-8"))
+    for name in ("versions", "commits", "model", "side", "epochs"):
+        if content.get(name) != about[name]:
+            raise InputError(
+                f"{name} was {content.get(name)} and is {about[name]}.", where=path, fix="Write another file."
+            )
+    return read(content)
+
+
 def main() -> None:
     """Train what the command line asks for."""
     parser = argparse.ArgumentParser(
@@ -341,7 +373,7 @@ def main() -> None:
     parser.add_argument("--mindcv", type=Path, help="a checkout of mindspore-lab/mindcv")
     parser.add_argument("--seeds", type=int, choices=range(1, 11), metavar="N", default=3, help="1 to 10")
     parser.add_argument("--epochs", type=int, choices=range(_WARMUP + 1, 101), metavar="N", default=_EPOCHS)
-    parser.add_argument("--json", type=Path, help="also write every run")
+    parser.add_argument("--json", type=Path, help="also write every run; what stands there is not trained again")
     asked = parser.parse_args()
     entrants = trainers(asked.timm, asked.mindcv)
 
@@ -359,7 +391,8 @@ def main() -> None:
         if asked.json is not None:
             write_text(asked.json, json.dumps({**about, "trained": [asdict(each) for each in found]}, indent=1) + "\n")
 
-    found = compare(asked.data or list(DATA), entrants, range(asked.seeds), asked.epochs, keep)
+    done = [] if asked.json is None or not asked.json.exists() else earlier(asked.json, about)
+    found = compare(asked.data or list(DATA), entrants, range(asked.seeds), asked.epochs, keep, done)
     print(f"{MODEL} at {SIDE} × {SIDE} pixels, {asked.epochs} epochs, {asked.seeds} seeds\n")
     print(table(found))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import Run, Trained, table
+from benchmarks.peers import Trained, read, table
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, write_text
 from xcit_hub.process import run
@@ -28,19 +28,6 @@ _COLOURS = {
     "xcit-hub": "#c8102e", "xcit-hub, MindCV's dialect": "#f0788c",
     "timm's train.py": "#3b6fb6", "MindCV's train.py": "#e08a1e",
 }  # fmt: skip
-
-
-def read(content: dict[str, Any]) -> list[Trained]:
-    """Return what was trained, from what was kept."""
-    return [
-        Trained(
-            trainer=each["trainer"],
-            data=each["data"],
-            runs={int(seed): Run(**kept) for seed, kept in each["runs"].items()},
-            absent=each["absent"],
-        )
-        for each in content["trained"]
-    ]
 
 
 def shown(content: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers_page
-from benchmarks.peers import interval
+from benchmarks.peers import interval, read
 from xcit_hub.errors import InputError
 
 
@@ -23,7 +23,7 @@ def test_the_page_shows_what_was_kept_and_nothing_else() -> None:
 
 
 def test_every_trainer_ran_and_ours_is_within_the_interval_of_the_best() -> None:
-    trained = peers_page.read(kept())
+    trained = read(kept())
     for data in {each.data for each in trained}:
         means = {}
         for each in trained:
@@ -39,7 +39,7 @@ def test_every_trainer_ran_and_ours_is_within_the_interval_of_the_best() -> None
 def test_curves_are_drawn_to_the_same_bytes(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for name in ("a.svg", "b.svg"):
-        peers_page.draw(peers_page.read(kept()), tmp_path / name)
+        peers_page.draw(read(kept()), tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 

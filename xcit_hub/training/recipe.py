@@ -54,8 +54,6 @@ class Recipe(RecipeValues):
             count = len(getattr(self, name))
             if count != self.in_channels and (self.in_channels, count) != (1, 3):
                 raise ValueError(f"{name} needs {self.in_channels} numbers, one for each of in_channels")
-        if min(self.std) <= 0:
-            raise ValueError("std must be positive")
         for refused, reason in CONTRADICTIONS:
             if refused(self):
                 raise ValueError(reason)

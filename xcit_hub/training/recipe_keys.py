@@ -73,7 +73,7 @@ class RecipeKeys(BaseModel):
     num_samples: int | None = Field(
         None, ge=1, description="train on so many images, of every class its share; without shuffle the first ones"
     )
-    batch_size: int = Field(128, ge=1, description="images a step on each worker")
+    batch_size: int = Field(128, ge=1, le=1 << 20, description="images a step on each worker")
     drop_remainder: bool = Field(True, description="leave out an epoch's last, smaller batch")
     aug_repeats: int = Field(
         0, ge=0, le=100, description="views of an image in an epoch (repeated augmentation); 0, 1: off"
@@ -263,6 +263,8 @@ class RecipeKeys(BaseModel):
         if kind == "switch or text":
             if not isinstance(value, bool | str):
                 raise ValueError("must be true, false or a name")
+            if value == "":
+                raise ValueError("must be true, false or a name")
             return _SWITCHES.get(value.lower(), _checked_text(value)) if isinstance(value, str) else value
         if kind == "text":
             several = cls.model_fields[info.field_name or ""].annotation == tuple[str, ...]
@@ -319,6 +321,28 @@ class RecipeKeys(BaseModel):
     def _of_bytes(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if value and max(value) < 1:
             raise ValueError("is of pixels in 0…255, as in MindCV's recipes: multiply timm's numbers by 255, mean too")
+        return value
+
+    @field_validator("mean", "std", mode="after")
+    @classmethod
+    def _levels(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        least = 0.0 if info.field_name == "mean" else 1e-3
+        if not all(least <= level <= 255 for level in value):
+            raise ValueError(f"must lie in {least:g}…255")
+        return value
+
+    @field_validator("re_value", mode="after")
+    @classmethod
+    def _of_normalised(cls, value: Any) -> Any:
+        if any(abs(one) > 1e4 for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, float)):
+            raise ValueError("must lie in -10,000…10,000")
+        return value
+
+    @field_validator("ckpt_save_dir")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        if not value:
+            raise ValueError("must name a folder; ./ is this one")
         return value
 
     @field_validator("color_jitter")

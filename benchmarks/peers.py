@@ -121,6 +121,7 @@ def write_drawn(folder: Path) -> int:
     return len(SHAPES)
 
 
+TRAINERS = ("xcit-hub", "xcit-hub, MindCV's dialect", "timm's train.py", "MindCV's train.py")
 DATA: dict[str, Callable[[Path], int]] = {"digits": write_digits, "shapes": write_drawn}
 
 
@@ -369,6 +370,7 @@ def main() -> None:
         prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", action="append", choices=list(DATA), help="only these images; may be repeated")
+    parser.add_argument("--trainer", action="append", choices=list(TRAINERS), help="only this one; may be repeated")
     parser.add_argument("--timm", type=Path, help="a checkout of huggingface/pytorch-image-models")
     parser.add_argument("--mindcv", type=Path, help="a checkout of mindspore-lab/mindcv")
     parser.add_argument("--seeds", type=int, choices=range(1, 11), metavar="N", default=3, help="1 to 10")
@@ -376,6 +378,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write every run; what stands there is not trained again")
     asked = parser.parse_args()
     entrants = trainers(asked.timm, asked.mindcv)
+    if asked.trainer:
+        entrants |= {name: "not asked for" for name in entrants if name not in asked.trainer}
 
     about: dict[str, Any] = {
         "machine": machine.description(),

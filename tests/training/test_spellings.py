@@ -151,14 +151,21 @@ def test_facebooks_words_are_read_as_main_py_reads_them() -> None:
     assert (read("--no-model-ema").ema, read("--no-repeated-aug").aug_repeats) == (False, 0)
     taught = read("--distillation-type", "hard", "--teacher-path", "teacher.pth")
     assert (taught.teacher, taught.teacher_ckpt) == ("timm:regnety_160", "teacher.pth")
-    assert read("--distillation-type", "soft", "--teacher-model", "resnet50").teacher == "timm:resnet50"
+    assert read("--distillation-type", "soft", "--teacher-model", "resnet50", "--teacher-path", "a.pth").teacher == (
+        "timm:resnet50"
+    )
     assert read("--teacher-model", "resnet50").teacher == "", "main.py has a name for it always"
     assert (read("--sched", "step").decay_epochs, read("--sched", "step").scheduler) == (30, "step_decay")
     assert read("--data-set", "CIFAR10").dataset == "cifar10"
     assert read("--pretrained", "weights.pth", "--surgery", "other.pth").pretrained == "weights.pth"
     assert read("--lr", "1e-3").highest_rate(256) == pytest.approx(5e-4)
     assert read("--lr_base_size", "256").highest_rate(256) == pytest.approx(5e-4), "a recipe's own name counts"
-    for words, says in ((("--data-set", "INAT"), "INAT"), (("--eval",), "eval"), (("--sched", "plateau"), "plateau")):
+    for words, says in (
+        (("--data-set", "INAT"), "INAT"),
+        (("--eval",), "eval"),
+        (("--sched", "plateau"), "plateau"),
+        (("--distillation-type", "hard"), "teacher's weights"),
+    ):
         with pytest.raises(InputError, match=says):
             read(*words)
 
@@ -200,7 +207,7 @@ def test_of_a_file_and_a_flag_the_flag_counts_whichever_name_it_has(tmp_path: Pa
         ({"library": "facebook", "full_crop": 1}, "full_crop"),
         ({"library": "facebook", "data_set": ["IMNET"]}, "data_set"),
         ({"library": "facebook", "model": ["xcit_nano_12_p16"]}, "model"),
-        ({"library": "facebook", "teacher_model": ["a"], "distillation_type": "soft"}, "teacher_model"),
+        ({"library": "facebook", "teacher_model": ["a"]}, "teacher_model"),
         ({"library": ["facebook"]}, "library"),
         ({"library": "Facebook"}, "did you mean facebook"),
         ({"library": "timm", "epochs": 3, "lr_cycle_mul": 10, "lr_cycle_limit": 10**8}, "beyond all bounds"),

@@ -94,6 +94,13 @@ def train(
     continued = resume or recipe.resume_opt
     folder = _folder(recipe, continued)
     source, batches = train_data(recipe, worker)
+    if recipe.epoch_size * batches.steps < recipe.gradient_accumulation_steps:
+        raise InputError(
+            f"Nothing would be trained: the run has {recipe.epoch_size * batches.steps} batches, and an update takes "
+            f"{recipe.gradient_accumulation_steps}.",
+            where="gradient_accumulation_steps",
+            fix="Lower it, or train longer.",
+        )
     told = stored_progress(folder, recipe).dialect if continued else None
     begun = start(recipe, source.classes, initial, continued=told)
     network = begun.network

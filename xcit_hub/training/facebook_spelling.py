@@ -137,8 +137,14 @@ def settled(said: dict[str, Any]) -> dict[str, Any]:
             break
     if said["distillation_type"] == "none":
         said.pop("teacher", None)  # main.py has a name for it always
-    elif "teacher" not in said:
-        said["teacher"] = "timm:regnety_160"
+    elif not said.get("teacher_ckpt"):
+        raise InputError(
+            "A distillation needs the teacher's weights.",
+            where="teacher_path",
+            fix="Give teacher_path, as main.py asks.",
+        )
+    else:
+        said.setdefault("teacher", "timm:regnety_160")
     if said["sched"] == "step":
         said = {**_STEPS, **said}
     return {**said, "library": "timm"}

@@ -110,7 +110,7 @@ class RecipeKeys(BaseModel):
     re_max_attempts: int = Field(10, ge=1, le=1000, description="random erasing: draws before an image is left whole")
     mean: tuple[float, ...] = Field(_IMAGENET_MEAN, description="of each channel, in 0…255")
     std: tuple[float, ...] = Field(_IMAGENET_STD, description="of each channel, in 0…255")
-    crop_pct: float = Field(0.875, gt=0, le=1, description="share of the resized image that evaluation sees")
+    crop_pct: float = Field(0.875, ge=0.05, le=1, description="share of the resized image that evaluation sees")
     mixup: float = Field(0.0, ge=0, le=100, description="alpha of mixup; 0: off")
     cutmix: float = Field(0.0, ge=0, le=100, description="alpha of CutMix; 0: off")
     cutmix_prob: float = Field(1.0, ge=0, le=1, description="probability that a batch is mixed at all")

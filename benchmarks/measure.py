@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import subprocess
 import tempfile
@@ -46,6 +47,9 @@ def measure(
         list[Path] | None,
         typer.Option(help="Run xcit-hub's contenders with this interpreter, too, of another environment."),
     ] = None,
+    avx2: Annotated[
+        bool, typer.Option("--avx2", help="Keep every library to AVX2 on a processor that has more.")
+    ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of every contender, one after another.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.0, help="Length of a turn; at least one call is made.")] = 0.5,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write what was measured.")] = None,
@@ -63,6 +67,8 @@ def measure(
             for name in chosen
             if name.startswith("xcit-hub")
         ]
+    if avx2:
+        _keep_to_avx2()
     if plot_file is not None:
         plot.check(plot_file)
     for target in (json_file, plot_file):
@@ -94,6 +100,17 @@ def measure(
         plot.draw(result, plot_file)
     if any(row.failed for comparison in comparisons for row in comparison.rows):
         raise typer.Exit(1)
+
+
+def _keep_to_avx2() -> None:
+    """Tell every library to be measured, in its own words, to leave wider instructions alone.
+
+    Raises:
+        InputError: the processor does not have AVX2 either.
+    """
+    if machine.instruction_set() not in ("AVX-512", "AVX2"):
+        raise InputError(f"This processor has {machine.instruction_set()} and no AVX2.", where="--avx2")
+    os.environ.update(machine.AVX2_ALONE)
 
 
 def _matching(names: list[str], patterns: list[str]) -> list[str]:

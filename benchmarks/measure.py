@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import os
 import re
 import subprocess
@@ -14,8 +15,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import machine, output, plot, tables
+from benchmarks import clock, machine, output, plot, tables
 from benchmarks import rounds as turns
+from benchmarks.conditions import conditions
 from benchmarks.result import Result
 from benchmarks.suites import Wanted
 from benchmarks.suites import suite as suite_called
@@ -50,6 +52,13 @@ def measure(
     avx2: Annotated[
         bool, typer.Option("--avx2", help="Keep every library to AVX2 on a processor that has more.")
     ] = False,
+    cores: Annotated[int | None, typer.Option(min=1, help="Keep to the first so many cores.")] = None,
+    disturber: Annotated[
+        bool, typer.Option("--disturber", help="Let another process compute on one of the cores meanwhile.")
+    ] = False,
+    quota: Annotated[
+        float | None, typer.Option(min=0.05, help="Cores' worth of time that all may take, as of a container.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of every contender, one after another.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.0, help="Length of a turn; at least one call is made.")] = 0.5,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write what was measured.")] = None,
@@ -77,6 +86,7 @@ def measure(
     wanted = Wanted(models or (), work or (), batch or (), sizes, workers or (), photographs)
     terminal = Console(stderr=True)
     with (
+        conditions(cores=cores, disturber=disturber, quota=quota) as under,
         tempfile.TemporaryDirectory() as scratch,
         Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
     ):
@@ -91,9 +101,12 @@ def measure(
             def say(name: str, model: str = case.model) -> None:
                 progress.update(task, description=f"{model}: {name}")
 
-            comparisons.append(turns.compare(suite, case, entrants, rounds=rounds, turn_seconds=seconds, on_turn=say))
+            quiet = math.inf if disturber else clock.QUIET
+            comparisons.append(
+                turns.compare(suite, case, entrants, rounds=rounds, turn_seconds=seconds, quiet=quiet, on_turn=say)
+            )
             progress.advance(task)
-    result = Result(suite, machine.description(), comparisons)
+        result = Result(suite, machine.description() | ({"conditions": under} if under else {}), comparisons)
     output.show(tables.rich_table(result))
     output.write_json(json_file, result.as_dict())
     if plot_file is not None:

@@ -20,6 +20,8 @@ import typer
 
 from benchmarks import plot, summary, tables
 from benchmarks.case import Case
+from benchmarks.deploying import OPENVINO
+from benchmarks.networks import FUSED, TIMM, TIMM_COMPILED
 from benchmarks.result import Result
 from xcit_hub.errors import InputError, UnknownNameError, closest
 from xcit_hub.files import write_text
@@ -38,6 +40,11 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 _TINY = ["xcit_tiny_12_p16_224"]
 
+_BESIDE_OPENVINO = [
+    *("deployment", "--rounds", "7"),
+    *("--contender", TIMM, "--contender", TIMM_COMPILED, "--contender", FUSED, "--contender", OPENVINO),
+]
+
 # What is measured under each name: the models, each in a run of its own, and the command's other arguments.
 RUNS: dict[str, tuple[list[str], list[str]]] = {
     "inference": (_TINY, ["inference", "--rounds", "7"]),
@@ -48,6 +55,9 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "start": (_TINY, ["start", "--rounds", "7"]),
     "input": (_TINY, ["input", "--rounds", "7"]),
     "deployment": (_TINY, ["deployment", "--rounds", "7"]),
+    "disturbed": (_TINY, [*_BESIDE_OPENVINO, "--disturber"]),
+    "quota": (_TINY, [*_BESIDE_OPENVINO, "--quota", "0.5", "--seconds", "2"]),
+    "one core": (_TINY, [*_BESIDE_OPENVINO, "--cores", "1"]),
     "scaling": (["xcit_tiny_12_p16_224"], ["scaling", "--rounds", "3"]),
     "photograph": (
         ["xcit_nano_12_p16_224"],

@@ -60,7 +60,7 @@ def heading(result: Result) -> str:
     rounds = sorted({len(row.turns) for each in result.comparisons for row in each.rows if row.turns}) or [0]
     return (
         f"{suite(result.suite).explanation}; {machine['processor']}, {machine.get('instructions', 'unknown')}, "
-        f"{machine['cores']} cores; {versions}; rounds: "
+        f"{machine['cores']} cores{f', {under}' if (under := machine.get('conditions')) else ''}; {versions}; rounds: "
         f"{' to '.join(map(str, dict.fromkeys((*rounds[:1], *rounds[-1:]))))}; {result.measured}"
     )
 

@@ -27,21 +27,30 @@ _OURS, _INT8, _TIMMS = "ours.onnx", "int8.onnx", "timm.onnx"
 
 def prepare(case: Case) -> None:
     """Write our file in float32 and int8, and timm's; what cannot be written here is left out."""
-    from xcit_hub import parity, variants
-    from xcit_hub.exporters import onnx_file, onnx_graph
-    from xcit_hub.exporters.form import Form
+    from xcit_hub import parity
+    from xcit_hub.exporters import onnx_file
     from xcit_hub.exporters.int8 import quantised
-    from xcit_hub.parameters import parameter_shapes
 
     folder = Path(case.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    architecture = variants.architecture(case.model)
-    arrays = parity.random_weights(parameter_shapes(architecture))
-    model = onnx_graph.build(arrays, architecture, variants.DIALECTS["paper"], Form(), {})
-    onnx_file.write(model, folder / _OURS)
+    model = write_ours(case, folder / _OURS)
     noise = [parity.random_images(4, 3, case.height, case.width)]
     onnx_file.write(quantised(model, noise), folder / _INT8)
     _write_timms(case, folder / _TIMMS)
+
+
+def write_ours(case: Case, target: Path) -> Any:
+    """Write the network in float32 and return its graph."""
+    from xcit_hub import parity, variants
+    from xcit_hub.exporters import onnx_file, onnx_graph
+    from xcit_hub.exporters.form import Form
+    from xcit_hub.parameters import parameter_shapes
+
+    architecture = variants.architecture(case.model)
+    arrays = parity.random_weights(parameter_shapes(architecture))
+    model = onnx_graph.build(arrays, architecture, variants.DIALECTS["paper"], Form(), {})
+    onnx_file.write(model, target)
+    return model
 
 
 def _write_timms(case: Case, target: Path) -> None:

@@ -32,8 +32,8 @@ PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
-# What ``python -m benchmarks.alternatives`` printed, beside the other results.
-ALTERNATIVES = "alternatives"
+# What ``python -m benchmarks.alternatives`` and ``benchmarks.parts`` printed, beside the other results.
+PRINTED = {"alternatives": "*/alternatives.md", "parts": "*/*/parts.md"}
 
 # What is not an option of the page goes on to the suite.
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -143,8 +143,10 @@ def written(text: str) -> str:
     """Replace every table of the page, between its marks, by what the kept results say."""
     for name in RUNS:
         text = between(text, name, "\n".join(map(_shown, kept(name))))
-    alternatives = sorted(RESULTS.glob(f"*/{ALTERNATIVES}.md"))
-    return between(text, ALTERNATIVES, "\n".join(file.read_text(encoding="utf-8") for file in alternatives))
+    for name, places in PRINTED.items():
+        files = sorted(RESULTS.glob(places), reverse=True)
+        text = between(text, name, "\n".join(file.read_text(encoding="utf-8") for file in files))
+    return text
 
 
 def between(text: str, name: str, table: str) -> str:

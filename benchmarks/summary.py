@@ -32,11 +32,9 @@ def markdown(inference: Sequence[Result], deployment: Sequence[Result], training
         )
         lines.append(f"| **{instructions}** |{' |' * len(_PEERS)}")
         for batch in (1, 16):
-            lines += [
-                _line(f"inference, `fuse()`, batch {batch}", [*exported, *forward], FUSED, batch),
-                _line(f"inference, batch {batch}", forward, OURS, batch),
-            ]
-        lines.append(_line("training step, batch 16", steps, OURS, 16))
+            lines += _line(f"inference, `fuse()`, batch {batch}", [*exported, *forward], FUSED, batch)
+            lines += _line(f"inference, batch {batch}", forward, OURS, batch)
+        lines += _line("training step, batch 16", steps, OURS, 16)
     measured = dict.fromkeys(f"{_instructions(each)}: {each.measured}" for each in (*deployment, *inference, *training))
     return "\n".join([*lines, "", f"Measured: {'; '.join(measured)}.", ""])
 
@@ -45,8 +43,10 @@ def _instructions(result: Result) -> str:
     return str(result.machine.get("instructions", "unknown instructions"))
 
 
-def _line(name: str, results: Sequence[Result], contender: str, batch: int) -> str:
-    return f"| {name} | {' | '.join(_ratio(results, contender, peer, batch) for peer in _PEERS)} |"
+def _line(name: str, results: Sequence[Result], contender: str, batch: int) -> list[str]:
+    """Return a row, or none where nothing was measured."""
+    cells = [_ratio(results, contender, peer, batch) for peer in _PEERS]
+    return [f"| {name} | {' | '.join(cells)} |"] if any(cells) else []
 
 
 def _ratio(results: Sequence[Result], contender: str, peer: str, batch: int) -> str:

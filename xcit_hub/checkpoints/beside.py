@@ -87,7 +87,8 @@ _BELOW = r"(.*\.)?"  # what so begins is found below any prefix
 
 def _any(patterns: Iterable[str]) -> re.Pattern[str]:
     """Join patterns into one that says no at once to what is in none of them: to nearly every name of a network."""
-    below, whole = [], []
+    below: list[str] = []
+    whole: list[str] = []
     for pattern in patterns:
         (below if pattern.startswith(_BELOW) else whole).append(pattern.removeprefix(_BELOW))
     joined = f"{_BELOW}({'|'.join(below)})|{'|'.join(whole)}"

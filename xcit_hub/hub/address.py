@@ -249,8 +249,9 @@ def machine_hub() -> Path:
 
 
 def offline_by_environment() -> bool:
-    """Whether ``HF_HUB_OFFLINE`` forbids the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    """Whether ``HF_HUB_OFFLINE``, or ``TRANSFORMERS_OFFLINE`` in its place, forbids the network."""
+    told = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return told.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def holds(folder: Path, name: str) -> bool:

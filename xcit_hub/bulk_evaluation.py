@@ -14,7 +14,7 @@ from typing import Any
 
 from xcit_hub import variants
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.files import read_bounded, write_text
+from xcit_hub.files import check_outputs, read_bounded, write_text
 from xcit_hub.hub.load import load
 from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.scoring import Report, score, settings_of
@@ -76,6 +76,7 @@ def evaluate_all(
         InputError: the table is another's, or was begun with other settings.
     """
     given = dict(flags or {})
+    check_outputs({"the table": table})
     settings = " ".join([str(config or ""), *(f"--{key} {value}" for key, value in sorted(given.items()))]).strip()
     rows = _read(table, settings)
     for name in names:
@@ -119,7 +120,7 @@ def _figures(report: Report) -> Row:
         "top1": f"{found.top1:.4f}",
         "top1_low": f"{low:.4f}",
         "top1_high": f"{high:.4f}",
-        "top5": f"{found.top5:.4f}",
+        "top5": None if found.top5 is None else f"{found.top5:.4f}",
         "loss": f"{found.loss:.6f}",
         "samples": found.samples,
         "unreadable": len(found.unreadable),
@@ -128,9 +129,9 @@ def _figures(report: Report) -> Row:
         "image_size": "×".join(map(str, record.image_size or ())),
         "sha256": record.checkpoint_sha256,
     }
-    if found.real is not None:
-        right1, right5, counted = found.real
-        figures |= {"real_top1": f"{100 * right1 / counted:.4f}", "real_top5": f"{100 * right5 / counted:.4f}"}
+    if found.real_figures is not None:
+        real = {name: found.real_figures[name] for name in ("top1", "top5")}
+        figures |= {f"real_{name}": None if value is None else f"{value:.4f}" for name, value in real.items()}
     if record.preprocessing is not None:
         figures |= {"crop_pct": record.preprocessing.crop_pct, "interpolation": record.preprocessing.interpolation}
     return {name: "" if value is None else str(value) for name, value in figures.items()}

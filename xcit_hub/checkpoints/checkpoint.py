@@ -1,4 +1,4 @@
-"""A file ↔ named tensors. Knows formats, knows no model; those besides safetensors are imported where a file has one."""
+"""A file ↔ named tensors. Knows formats, knows no model; formats but safetensors are imported where a file has one."""
 
 from __future__ import annotations
 

@@ -82,9 +82,11 @@ def new(
     from cards.check import check
     from cards.gather import of_checkpoint
     from cards.write import write
+    from xcit_hub.files import check_folders
     from xcit_hub.run_record import RunRecord
     from xcit_hub.variants import dialect as known_dialect
 
+    check_folders({"--out": out})
     forms, langs = _choices(form, Form, "--form"), _choices(lang, Lang, "--lang")
     facts = of_checkpoint(
         checkpoint,

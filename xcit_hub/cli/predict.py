@@ -118,7 +118,7 @@ def predict(
         )
         return
     from xcit_hub.answering import Engine, Wanted, answer_all
-    from xcit_hub.files import check_outputs
+    from xcit_hub.files import check_folders, check_outputs
     from xcit_hub.prediction import sources
     from xcit_hub.predictor import Predictor
     from xcit_hub.variants import dialect as checked
@@ -137,6 +137,7 @@ def predict(
         ignore_fields=tuple(ignore_field or ()),
         token_env=token_env,
     )
+    check_folders({"--attention": attention})
     found = sources(images, sys.stdin if "-" in images else (), column=column)
     check_outputs(
         {"--csv": csv, "--parquet": parquet, "--html": html},

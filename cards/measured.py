@@ -103,9 +103,7 @@ def command(run: RunRecord) -> str:
 def validation(run: RunRecord, weights: str) -> str:
     """Return the command that measures the weights as the run did; what only begins a training run is left out."""
     recipe = ["-c", shlex.quote(run.recipe)] if run.recipe else []
-    return _line(
-        ["xcit-hub eval", *recipe, *_flags(run, _BEGIN), "--ckpt_path", shlex.quote(f"/path/to/{weights}")]
-    )
+    return _line(["xcit-hub eval", *recipe, *_flags(run, _BEGIN), "--ckpt_path", shlex.quote(f"/path/to/{weights}")])
 
 
 def _flags(run: RunRecord, without: frozenset[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """Many networks evaluated on one data set, a row each in one CSV: what timm's ``validate.py --model all`` does.
 
 The table is written anew, whole, after every network; who is killed loses the network that was under way. A table that
-is there is gone on with: networks that have a result are not evaluated again, those that failed are.
+is there is gone on with: networks that have a result are not evaluated again, those that failed are, and those whose
+files on this disk are others by now.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 from xcit_hub import variants
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import check_outputs, read_bounded, write_text
+from xcit_hub.hub.address import FOLDER, LOCAL, parse
 from xcit_hub.hub.load import load
+from xcit_hub.hub.locate import locate
 from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.scoring import Report, score, settings_of
 
@@ -82,12 +85,24 @@ def evaluate_all(
     for name in names:
         known = rows.get(name)
         if known is not None and not known["error"]:
-            say(f"{name}: {_told(known)}, as the table says")
-            continue
+            if _is_still(name, known["sha256"]):
+                say(f"{name}: {_told(known)}, as the table says")
+                continue
+            say(f"{name}: the file is another one than the table tells of")
         rows[name] = _row(name, config, given, settings)
         say(f"{name}: {_told(rows[name])}")
         _write(table, rows.values())
     return [rows[name] for name in names]
+
+
+def _is_still(name: str, digest: str) -> bool:
+    """Whether what is on this disk under a name has the digest that it was evaluated with; elsewhere nobody looks."""
+    try:
+        if parse(name).store not in (LOCAL, FOLDER):
+            return True
+        return locate(name).fetch()[1] == digest
+    except XcitHubError:  # gone, or damaged: the row is of what was there
+        return True
 
 
 def _row(name: str, config: Path | None, flags: Mapping[str, Any], settings: str) -> Row:

@@ -92,7 +92,8 @@ def test_the_command_repeats_the_run():
     }  # fmt: skip
     run = RunRecord.model_validate(FLOWERS | {"recipe": "configs/xcit/r.yaml", "flags": flags})
     assert measured.command(run) == (
-        "msrun --bind_core=True --worker_num 2 --local_worker_num 2 python -m xcit_hub train --config configs/xcit/r.yaml "
+        "msrun --bind_core=True --worker_num 2 --local_worker_num 2 python -m xcit_hub train "
+        "--config configs/xcit/r.yaml "
         "--data_dir /path/to/flowers --lr 0.00025 --mixup False --ckpt_path /path/to/start.ckpt --nothing None "
         """--names '["/path/to/a", "b"]' --note 'it'"'"'s; rm -rf $HOME ``` ' """
         "--model timm/xcit_nano_12_p16_224.fb_in1k"

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
     from xcit_hub.hub.config import ModelConfig
 
+_VERIFIED = {
+    "full": "in full",
+    "prefix": "by its published prefix",
+    "none": "against nothing: nothing says what bytes this file should have",
+}
 _UNVERIFIED = "nothing says what bytes this file should have, so its SHA-256 was verified against nothing"
 
 
@@ -168,9 +173,9 @@ def load(
         )
         best = predict(network, image, exif=exif) if image is not None else []
     source = network.config.provenance
-    if source.verified == "none":
-        print_notes((_UNVERIFIED,), stderr=True)
     if as_json:
+        if source.verified == "none":
+            print_notes((_UNVERIFIED,), stderr=True)
         record = {
             "id": model_id,
             "architecture": network.config.architecture,
@@ -186,7 +191,7 @@ def load(
         typer.echo(json.dumps(record, ensure_ascii=False, indent=2))
         return
     out = console()
-    verified = {"full": "in full", "prefix": "by its published prefix", "none": "against nothing"}[source.verified]
+    verified = _VERIFIED[source.verified]
     out.print(f"{network.config.architecture}, {network.config.dialect} dialect, from {source.source}")
     out.print(f"sha256 {source.sha256}, verified {verified}")
     print_notes(source.notes)

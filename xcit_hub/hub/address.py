@@ -41,8 +41,10 @@ LOCAL = "local"
 _HUBS = (HUGGING_FACE, "hf", MINDSPORE_HUB, *SITES)
 ANY = "any/model"  # where a hub is meant, and none of its models
 
+_EXPORTED_SUFFIXES = (".onnx", ".mindir")  # files, too, which are refused by what they are
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".th", ".pkl", ".index.json")
 
+_CARD_PARTS = 4  # of a MindSpore Hub card's uid, at most
 _BARE = re.compile(r"[^/\\.~:]+")  # neither a path nor an address
 _SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+[a-z0-9]+)?://", re.IGNORECASE)
 _AUTHORITY = re.compile(r"^[^/]*://[^/]*")  # an @ in there would be a user's name, not a revision
@@ -130,7 +132,7 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
         is_here, model_id = False, model_id if "@" in model_id else model_id.rstrip("/") or model_id
     name, revision = _split_revision(model_id, revision)
     if name.startswith("mindspore/"):
-        return Address(MINDSPORE_HUB, _checked_name(name), revision=revision)
+        return Address(MINDSPORE_HUB, _checked_name(name, most=_CARD_PARTS), revision=revision)
     published = published_name(name.removeprefix("timm/") if name.removeprefix("timm/") in ARCHITECTURES else name)
     if published is not None:
         return _by_table(published, revision)
@@ -278,12 +280,13 @@ def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Add
                     f"{name} is not a model of {owned[1]}.", fix=f"Write {site}://{name}, or --hub {site}."
                 )
         return Address(site.lower(), _checked_name(name), location=place if owned else None, revision=revision)
+    kind, _, rest = place.partition(":")
+    if kind == MINDSPORE_HUB and not rest.startswith("//"):
+        name = _checked_name(name, most=_CARD_PARTS)
+        return Address(MINDSPORE_HUB, name, location=rest or None, revision=revision)
     name = _checked_name(name)
     if place in (HUGGING_FACE, "hf"):
         return Address(HUGGING_FACE, name, revision=revision)
-    kind, _, rest = place.partition(":")
-    if kind == MINDSPORE_HUB and not rest.startswith("//"):
-        return Address(MINDSPORE_HUB, name, location=rest or None, revision=revision)
     scheme = _SCHEME.match(place)
     if scheme is None:
         return Address(FOLDER, name, location=str(Path(place).expanduser()), revision=revision)
@@ -329,7 +332,7 @@ def _by_web_address(link: str, revision: str | None) -> Address:
     card = _CARD_PAGE.fullmatch(unquote(parts.query)) if host in _CARD_HOSTS and "/hub/details" in parts.path else None
     if card is not None:
         uid = f"{card['publisher'].lower()}/{card['rest'].strip('/')}"
-        return Address(MINDSPORE_HUB, _checked_name(uid), revision=revision)
+        return Address(MINDSPORE_HUB, _checked_name(uid, most=_CARD_PARTS), revision=revision)
     is_card = "/assets/" in parts.path and parts.path.endswith(".md")  # MindSpore Hub's are on GitCode too
     site = of_page(parts)
     if site is not None and not is_card:
@@ -430,7 +433,7 @@ def _is_spelled_as_path(model_id: str) -> bool:
     return (
         model_id in (".", "..", "~")
         or model_id.startswith(("/", "./", "../", "~/"))
-        or model_id.lower().endswith(CHECKPOINT_SUFFIXES)
+        or model_id.lower().endswith((*CHECKPOINT_SUFFIXES, *_EXPORTED_SUFFIXES))
     )
 
 
@@ -488,10 +491,15 @@ def is_name(name: str) -> bool:
     return _REPOSITORY.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
-def _checked_name(name: str) -> str:
+def _checked_name(name: str, most: int = 2) -> str:
     if not is_name(name):
         raise InputError(
             f"{name!r} is not the name of a model in a hub.",
             fix="Write org/name: letters, digits, '.', '_' and '-', no '..' and no '--'.",
+        )
+    if name.count("/") >= most:
+        raise InputError(
+            f"{name!r} has more parts than the name of a model in a hub.",
+            fix=f"Write org/name. A path is written ./{name}, one file of a hub's model hf://org/name/FILE.",
         )
     return name

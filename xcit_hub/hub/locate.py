@@ -240,7 +240,10 @@ def info(
 
 
 def _published(model_id: str) -> PublishedCheckpoint | None:
-    """The table's checkpoint that an id means, however it is written."""
+    """The table's checkpoint that an id means, however it is written; its file's own name is one."""
+    files = [entry for entry in CHECKPOINTS.values() if entry.file == model_id]
+    if len(files) == 1:
+        return files[0]
     name = address.published_name(model_id.removeprefix("timm/"))
     if name is not None:
         return checkpoint(name)

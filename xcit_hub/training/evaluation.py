@@ -67,7 +67,7 @@ class Evaluation:
 
     @property
     def top5(self) -> float | None:
-        """Per cent of images whose class is among the first five answers; None of so few classes that it says nothing."""
+        """Per cent of images whose class is among the first five answers; None of too few classes."""
         return 100.0 * self.correct5 / self.samples if len(self.classes) >= FEWEST_FOR_TOP5 else None
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
+from xcit_hub.variants import CHECKPOINTS
 
 
 class LocalStore:
@@ -52,6 +53,11 @@ class LocalStore:
 
 
 def _elsewhere(name: str) -> str:
+    published = next((entry for entry in CHECKPOINTS.values() if entry.file == name), None)
+    if published is not None:
+        return (
+            f"A published file is called so: {published.name}, at {published.url}. `xcit-hub info {name}` tells of it."
+        )
     parts = name.split("/")
     if len(parts) == 3 and all(parts) and parts[0] not in (".", "..", "~"):
         return f"Check the path. A file of a hub's model is written with the hub: hf://{name}."

@@ -245,9 +245,20 @@ def machine_hub() -> Path:
     """Return the folder hub of this machine; it need not exist yet."""
     configured = os.environ.get("XCIT_HUB_HOME")
     if configured:
-        return Path(configured).expanduser()
-    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser() / "xcit-hub"
+        return expanded(configured)
+    return expanded(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "xcit-hub"
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home folder that ``~`` or ``~user`` means.
+
+    Raises:
+        InputError: nobody has it.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{os.fspath(path)!r}: {error}", fix="Write the home folder out.") from None
 
 
 def offline_by_environment() -> bool:
@@ -289,7 +300,7 @@ def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Add
         return Address(HUGGING_FACE, name, revision=revision)
     scheme = _SCHEME.match(place)
     if scheme is None:
-        return Address(FOLDER, name, location=str(Path(place).expanduser()), revision=revision)
+        return Address(FOLDER, name, location=str(expanded(place)), revision=revision)
     known = scheme.group(1).lower()
     if known == "file":
         return Address(FOLDER, name, location=_path_of_url(place), revision=revision)
@@ -423,10 +434,7 @@ def _local(path: str, revision: str | None) -> Address:
             where=path,
             fix="Leave the revision out, or name the model in its hub: hub=FOLDER.",
         )
-    try:
-        return Address(LOCAL, str(Path(path).expanduser()))
-    except RuntimeError as error:
-        raise InputError(f"{path!r}: {error}", fix="Write the home folder out.") from None
+    return Address(LOCAL, str(expanded(path)))
 
 
 def _is_spelled_as_path(model_id: str) -> bool:

@@ -18,7 +18,7 @@ from xcit_hub.errors import HubError, InputError, XcitHubError
 from xcit_hub.files import open_regular
 from xcit_hub.hub import address, cache, config, timm_config
 from xcit_hub.hub.config import Description, ModelConfig
-from xcit_hub.hub.stores import Context, Snapshot, Store, open_store
+from xcit_hub.hub.stores import Context, Keeping, Snapshot, Store, open_store
 from xcit_hub.hub.stores.folder import FolderStore
 from xcit_hub.variants import CHECKPOINTS, PublishedCheckpoint, checkpoint
 
@@ -76,8 +76,14 @@ class Located:
         for name in self.snapshot.files:
             if shard_index_of(Path(name)) == Path(self.weights):  # the index alone is no weights
                 self.store.fetch(self.snapshot, name)
-        opened = checkpoints.opened(self.store.fetch(self.snapshot, self.weights))
-        self._check(self.weights, opened, self.sha256)
+        get = self.store.held if isinstance(self.store, Keeping) else self.store.fetch
+        try:
+            opened = checkpoints.opened(get(self.snapshot, self.weights))
+            self._check(self.weights, opened, self.sha256)
+        except XcitHubError:
+            if isinstance(self.store, Keeping):
+                self.store.fetch(self.snapshot, self.weights)  # says it in the store's words
+            raise
         return opened
 
     def check_parts(self, held: Checkpoint) -> None:
@@ -296,7 +302,7 @@ def _context(
     cache_dir: PathLike | None, *, offline: bool = False, token: str | bool | None = None, force: bool = False
 ) -> Context:
     return Context(
-        cache=Path(cache_dir).expanduser() if cache_dir is not None else cache.default_folder(),
+        cache=address.expanded(cache_dir) if cache_dir is not None else cache.default_folder(),
         offline=offline or address.offline_by_environment(),
         token=token,
         force=force,

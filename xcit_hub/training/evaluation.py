@@ -91,7 +91,10 @@ class Evaluation:
 
     def __str__(self) -> str:
         low1, high1 = self.interval1
-        top5 = "" if self.interval5 is None else "top-5 {:.3f}% ({:.2f}–{:.2f}), ".format(self.top5, *self.interval5)
+        top5 = ""
+        if self.interval5 is not None:
+            low5, high5 = self.interval5
+            top5 = f"top-5 {self.top5:.3f}% ({low5:.2f}–{high5:.2f}), "
         real = ""
         if self.real is not None and (figures := self.real_figures) is not None:
             low, high = wilson_interval(self.real[0], self.real[2])

@@ -142,6 +142,14 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class Keeping(Protocol):
+    """A store whose files are on this disk: what is read is hashed once, by whoever opens it."""
+
+    def held(self, snapshot: Snapshot, path: str) -> Path:
+        """Return where a file stands, its bytes unread; :meth:`Store.fetch` says what is wrong with them."""
+
+
+@runtime_checkable
 class Checking(Protocol):
     """A store that says, before anything is sent, what it cannot do."""
 

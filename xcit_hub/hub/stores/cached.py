@@ -48,15 +48,8 @@ class CachedStore:
 
     def fetch(self, snapshot: Snapshot, path: str) -> Path:
         """Return the file in the cache, if its bytes are those that its name promises."""
-        repository = cache.Repository(self.context.cache, snapshot.name)
-        held = repository.files(snapshot.revision or "").get(path)
-        if held is None or not held.exists():
-            raise HubError(
-                f"{path} of {snapshot.name} is not in the cache, and offline mode forbids fetching it.",
-                where=self.context.cache,
-                fix="Load it once online, or give cache_dir the folder that has it.",
-            )
-        named = repository.digest(held)
+        held = self.held(snapshot, path)
+        named = cache.Repository(self.context.cache, snapshot.name).digest(held)
         expected = snapshot.files[path].digest or named
         digest_of = cache.digest_like(expected) if expected else None
         if digest_of is not None and (digest_of(held) != expected or named not in (None, expected)):
@@ -64,6 +57,18 @@ class CachedStore:
                 f"{path} of {snapshot.name} is damaged in the cache, and offline mode forbids fetching it again.",
                 where=held,
                 fix="Load it once online, or run `xcit-hub cache verify`.",
+            )
+        return held
+
+    def held(self, snapshot: Snapshot, path: str) -> Path:
+        """Return where a file stands in the cache."""
+        repository = cache.Repository(self.context.cache, snapshot.name)
+        held = repository.files(snapshot.revision or "").get(path)
+        if held is None or not held.exists():
+            raise HubError(
+                f"{path} of {snapshot.name} is not in the cache, and offline mode forbids fetching it.",
+                where=self.context.cache,
+                fix="Load it once online, or give cache_dir the folder that has it.",
             )
         return held
 

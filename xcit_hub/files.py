@@ -248,7 +248,7 @@ def check_folders(written: Mapping[str, Path | None]) -> None:
                 pass
         except OSError as error:
             raise InputError(
-                f"{option} cannot be written: {error.strerror or error}.",
+                f"Cannot write into {folder} ({option}): {error.strerror or error}.",
                 where=folder,
                 fix="Name a folder that may be written, or made.",
             ) from error
@@ -265,7 +265,7 @@ def _check_writable(option: str, path: Path) -> None:
             pass
     except (OSError, ValueError) as error:  # a NUL inside the name is a ValueError
         raise InputError(
-            f"{option} cannot be written: {getattr(error, 'strerror', None) or error}.",
+            f"Cannot write {path.name or path} ({option}): {getattr(error, 'strerror', None) or error}.",
             where=path,
             fix="Name a file in a folder that exists and may be written.",
         ) from error

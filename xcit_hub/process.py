@@ -87,6 +87,8 @@ def run(command: Callable[[], object]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter shows its number
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):  # a list of files' names is not always text
+        sys.stdin.reconfigure(errors="surrogateescape")
     with _graphs_aside():
         code = _exit_code(command)
         for stream in (sys.stdout, sys.stderr):

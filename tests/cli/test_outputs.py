@@ -48,19 +48,23 @@ def _somewhere(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"], "nothing was written"
 
 
-@pytest.mark.parametrize("option", COMMANDS)
-@pytest.mark.parametrize("place", FILES)
+# With a suffix, which is looked at first, a folder or a device is another file.
+TRIED = [
+    (option, place)
+    for option in COMMANDS
+    for place in FILES
+    if option != "OUT" or place not in ("a folder", "a device")
+]
+
+
+@pytest.mark.parametrize(("option", "place"), TRIED)
 def test_a_file_that_cannot_be_written_is_refused_before_any_work(option, place):
     path, reason = FILES[place]
-    if option == "OUT":  # its suffix is looked at first
-        path += ".onnx"
-        reason = reason if place not in ("a folder", "a device") else ""
-        if not reason:
-            pytest.skip("with a suffix it is another file")
+    path += ".onnx" if option == "OUT" else ""
     error = CliRunner().invoke(app, [*COMMANDS[option], path]).exception
     assert isinstance(error, InputError), error
-    assert "cannot be written" in error.what or "no such folder" in error.what, error
-    assert reason in error.what or place == "in a folder that is not there" or option == "--accept"
+    assert "Cannot write" in error.what or "written there" in error.what or "no such folder" in error.what, error
+    assert (option in error.what and reason in error.what) or option in ("--accept", "OUT")
 
 
 @pytest.mark.parametrize("option", FOLDERS)
@@ -68,4 +72,4 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(option, place)
 def test_a_folder_that_cannot_be_made_or_written_is_refused_before_any_work(option, path):
     error = CliRunner().invoke(app, [*FOLDERS[option], path]).exception
     assert isinstance(error, InputError), error
-    assert option in error.what and "cannot be written" in error.what
+    assert option in error.what and "Cannot write into" in error.what

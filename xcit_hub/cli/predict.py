@@ -138,7 +138,7 @@ def predict(
         token_env=token_env,
     )
     check_folders({"--attention": attention})
-    found = sources(images, sys.stdin if "-" in images else (), column=column)
+    found = sources(images, (sys.stdin or ()) if "-" in images else (), column=column)
     check_outputs(
         {"--csv": csv, "--parquet": parquet, "--html": html},
         [model_id, *(str(getattr(each, "shard", each)) for each in found.images)],

@@ -64,7 +64,7 @@ def segment_images(
 
     slides = parse_window(window, stride)
     check_folders({"--segment": painted, "--masks": masks})
-    found = sources(named, sys.stdin if "-" in named else (), column=column)
+    found = sources(named, (sys.stdin or ()) if "-" in named else (), column=column)
     with working("loading") as show:
         network = load(address, names)
         answered = segment_all(

@@ -195,10 +195,17 @@ class Sources:
     Args:
         images: files and images in shards, in the order in which they were named; those of a folder by name.
         problems: what was named, or lies in a folder, and cannot be an image's file or a shard: path and reason.
+        others: files in the folders, and of the patterns, that are not images by their names, and were left out.
     """
 
     images: tuple[Path | Stored, ...]
     problems: tuple[str, ...]
+    others: int = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader has to know, though nothing failed."""
+        return (f"{self.others:,} files are not images by their names, and were left out",) if self.others else ()
 
 
 def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | None = None) -> Sources:
@@ -217,7 +224,7 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
     images: list[Path | Stored] = []
     problems: list[str] = []
     nothing: list[str] = []
-    tables = 0
+    tables = others = 0
     for name in named:
         if name == "-":
             found = [Path(line) for line in (line.strip("\r\n") for line in lines) if line]
@@ -226,9 +233,11 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
             problems += below.unreadable
             shards = [Path(name) / entry.name for entry in entries(Path(name)) if is_shard(entry.name)]
             found = sorted([*below.images, *shards])
+            others += below.others - len(shards)
         elif glob.has_magic(name) and not Path(name).exists():
             matched = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
             found = [Path(each) for each in matched if is_image(each) or is_shard(each)]
+            others += sum(Path(each).is_file() for each in matched) - sum(path.is_file() for path in found)
         else:
             found = [Path(name)]
         if not found:
@@ -253,7 +262,7 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
             where=", ".join(nothing[:_LISTED]) or None,
             fix="Name images, folders, shards, patterns, or - for a list on standard input.",
         )
-    return Sources(tuple(images), (*problems, *(f"{name}: there is no image" for name in nothing)))
+    return Sources(tuple(images), (*problems, *(f"{name}: there is no image" for name in nothing)), others)
 
 
 def refuse_unless_positive(number: int, what: str) -> None:

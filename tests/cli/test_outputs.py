@@ -1,4 +1,4 @@
-"""An output that cannot be written is found out before anything is read or computed."""
+"""What cannot be written, or means nothing, is found out before anything is read or computed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from xcit_hub.cli.app import app
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, XcitHubError
 
 # Each of these models and folders is missing: who looks for it first says so, not what is wrong with the output.
 COMMANDS = {
@@ -73,3 +73,22 @@ def test_a_folder_that_cannot_be_made_or_written_is_refused_before_any_work(opti
     error = CliRunner().invoke(app, [*FOLDERS[option], path]).exception
     assert isinstance(error, InputError), error
     assert option in error.what and "Cannot write into" in error.what
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["convert", "no.ckpt", "out.ckpt", "--suffix", ".pth"], "--suffix means nothing without --all"),
+        (["doctor", "--workers", "4"], "--workers means nothing without --accept"),
+        (["load", "no.ckpt", "--exif"], "--exif means nothing without --image"),
+        (["card", "translate", "no.md", "--facts", "facts.json"], "--facts means nothing without --lang"),
+        (["list", "--pretrained", "--hub", "folder"], "--pretrained is of the table"),
+        (["parity", "xcit_nano_12_p16_224", "xcit_nano_13_p16_224"], "xcit_nano_13_p16_224"),
+        (["publish", "no.ckpt", "o/n", "--to", "./hub", "--run", "no.json"], "Cannot read the file"),
+        (["publish", "no.ckpt", "o/n", "--to", "./hub", "--meta", "folder"], "Cannot read the file"),
+    ],
+)
+def test_what_would_not_be_used_or_is_not_there_is_refused_before_any_work(words, says):
+    error = CliRunner().invoke(app, words).exception
+    assert isinstance(error, XcitHubError), error
+    assert says in error.what

@@ -19,6 +19,7 @@ from xcit_hub.cli.shared import (
     TokenEnv,
     console,
     print_notes,
+    refuse_without,
     short,
     token_in,
     working,
@@ -56,8 +57,11 @@ def list_models(
     from fnmatch import fnmatchcase
 
     from xcit_hub import variants
+    from xcit_hub.errors import InputError
     from xcit_hub.hub.locate import list_hub
 
+    if hub is not None and pretrained:
+        raise InputError("--pretrained is of the table, and --hub of a hub.", where="xcit-hub list", fix="Give one.")
     if hub is not None:
         names = [name for name in list_hub(hub) if fnmatchcase(name, pattern)]
     else:
@@ -127,6 +131,7 @@ def info(
 
 
 def load(
+    context: typer.Context,
     model_id: Annotated[str, typer.Argument(metavar="ID", help="org/name, a table's name, a path or an address.")],
     revision: Revision = None,
     hub: Hub = None,
@@ -156,6 +161,7 @@ def load(
     from xcit_hub.prediction import predict
     from xcit_hub.variants import dialect as checked
 
+    refuse_without("--image", image, context, "exif")
     name = checked(dialect).name if dialect is not None else None
     with working("loading"):
         network = load_model(

@@ -100,6 +100,8 @@ def parity(
 
     options = {"image_size": image_size, "gradients": gradients, "dtype": dtype}
     with _reporting(json_file, junit, ", ".join(wanted)), working("comparing") as show:
+        for name in (each for each in wanted if not _is_file(each)):
+            variants.architecture(name)  # what is wrong is said before the others are compared
         require_timm()
         results = [_compare(name, dialect, options, _naming(name, show)) for name in wanted]
     out = console()

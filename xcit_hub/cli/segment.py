@@ -74,6 +74,7 @@ def segment_images(
         typer.echo(json.dumps([_record(each) for each in answered], ensure_ascii=False, indent=2))
     else:
         _print(answered)
+    print_notes(found.notes, stderr=True)
     problems = (*found.problems, *(f"{each.image}: {each.problem}" for each in answered if each.problem))
     print_notes(problems, stderr=True)
     if problems:

@@ -15,7 +15,7 @@ from typing import Any
 
 from xcit_hub import variants
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.files import check_outputs, read_bounded, write_text
+from xcit_hub.files import check_outputs, is_file, read_bounded, write_text
 from xcit_hub.hub.address import FOLDER, LOCAL, parse
 from xcit_hub.hub.load import load
 from xcit_hub.hub.locate import locate
@@ -41,11 +41,11 @@ def named(what: str) -> list[str]:
         InputError: there are none, or the file is not such a list.
     """
     path = Path(what)
-    if path.is_file():
+    if is_file(path):
         try:
             lines = read_bounded(path, _LARGEST).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise InputError(f"Byte {error.start} of the list is not UTF-8.", where=path) from error
+            raise InputError(f"Byte {error.start} of the list is not UTF-8.", where=path, fix="Give a text.") from error
         names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     else:
         listed = variants.list_models("*" if what == "all" else what, pretrained=True)

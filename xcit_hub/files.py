@@ -206,6 +206,29 @@ _KINDS = {
 }
 
 
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """Whether anything stands there. Unlike pathlib's, these three take whatever a user may write for a name."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file stands there; see :func:`is_there`."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder stands there; see :func:`is_there`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def real_path(path: str | os.PathLike[str]) -> str:
+    """Return a path with its links followed as far as they lead; a loop, or what no file can be called, as it is."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return os.fspath(path)
+
+
 def check_outputs(written: Mapping[str, Path | None], read: Iterable[str | os.PathLike[str]] = ()) -> None:
     """Make sure, before any work, that every output can be written, in the place of no other and of nothing read.
 
@@ -219,11 +242,11 @@ def check_outputs(written: Mapping[str, Path | None], read: Iterable[str | os.Pa
     places: dict[str, str] = {}
     for option, path in written.items():
         if path is not None:
-            other = places.setdefault(os.path.realpath(path), option)
+            other = places.setdefault(real_path(path), option)
             if other != option:
                 raise InputError(f"{other} and {option} name the same file.", where=path, fix="Name two files.")
     for each in read if places else ():
-        if (option_of := places.get(os.path.realpath(each))) is not None:
+        if (option_of := places.get(real_path(each))) is not None:
             raise InputError(f"{option_of} names a file that is read.", where=each, fix="Name another file to write.")
     for option, path in written.items():
         if path is not None:

@@ -17,6 +17,7 @@ from xcit_hub.data.folders import entries, find_images, is_image, readable
 from xcit_hub.data.shards import Stored, is_shard, list_shard
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.exported import ExportedNetwork
+from xcit_hub.files import is_file, is_folder, is_there
 from xcit_hub.hub.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -228,13 +229,13 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
     for name in named:
         if name == "-":
             found = [Path(line) for line in (line.strip("\r\n") for line in lines) if line]
-        elif Path(name).is_dir():
+        elif is_folder(name):
             below = find_images(Path(name))
             problems += below.unreadable
             shards = [Path(name) / entry.name for entry in entries(Path(name)) if is_shard(entry.name)]
             found = sorted([*below.images, *shards])
             others += below.others - len(shards)
-        elif glob.has_magic(name) and not Path(name).exists():
+        elif glob.has_magic(name) and not is_there(name):
             matched = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
             found = [Path(each) for each in matched if is_image(each) or is_shard(each)]
             others += sum(Path(each).is_file() for each in matched) - sum(path.is_file() for path in found)
@@ -243,7 +244,7 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
         if not found:
             nothing.append(readable(name))
         for path in found:
-            if is_shard(path.name) and path.is_file():
+            if is_shard(path.name) and is_file(path):
                 tables += path.suffix.lower() == ".parquet"
                 shard = list_shard(path, column)
                 images += shard.images

@@ -107,7 +107,7 @@ print(found.weights, found.revision, [name for name in {_HEAVY} if name in sys.m
 _HEAVY = ("mindspore", "pydantic", "huggingface_hub.hf_api", "httpx", "httpx2")
 
 
-@pytest.mark.parametrize("target", ["file", "file/below", "mindspore-hub:typo", "mindspore-hub:file"])
+@pytest.mark.parametrize("target", ["./file", "file/below", "mindspore-hub:typo", "mindspore-hub:file"])
 def test_where_nothing_can_be_published_to_is_said_before_anything_is_read(target, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("in the way")

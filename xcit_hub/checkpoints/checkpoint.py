@@ -21,7 +21,7 @@ from xcit_hub.checkpoints.hashing import hashed
 from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.errors import CheckpointError
-from xcit_hub.files import atomic_write
+from xcit_hub.files import atomic_write, is_folder
 
 __all__ = ["SUFFIXES", "Checkpoint", "Format", "StoredTensor", "read", "write"]
 
@@ -134,7 +134,7 @@ def opened(path: str | os.PathLike[str]) -> MappedFile:
         CheckpointError: there is no such file, or it is not a regular one.
     """
     source = Path(path)
-    if source.is_dir():
+    if is_folder(source):
         raise CheckpointError(
             f"{path} is a folder, not a checkpoint.",
             where=source,

@@ -19,10 +19,11 @@ app = typer.Typer(
 def _folder(given: Path | None) -> Path:
     """Return the cache that is meant: the default one may not be there yet, a named one has to be."""
     from xcit_hub.errors import InputError
+    from xcit_hub.files import is_folder
     from xcit_hub.hub import address, cache
 
     folder = cache.default_folder() if given is None else address.expanded(given)
-    if given is not None and not folder.is_dir():
+    if given is not None and not is_folder(folder):
         raise InputError("There is no such folder.", where=given, fix="Name a cache, or leave --cache-dir out.")
     return folder
 
@@ -103,7 +104,8 @@ def cache_prune(
     from xcit_hub.hub import cache
 
     spared: list[str] = []
-    removed = cache.prune(_folder(cache_dir), dry_run=dry_run, folders=folders or (), on_spared=spared.append)
+    root = _folder(cache_dir) if cache_dir is None or not folders else cache_dir
+    removed = cache.prune(root, dry_run=dry_run, folders=folders or (), on_spared=spared.append)
     total = sum(size for _, size in removed)
     if as_json:
         record: dict[str, Any] = {

@@ -191,8 +191,9 @@ def _cases(name: str, result: ParityResult) -> list[Case]:
 
 def _is_file(name: str) -> bool:
     from xcit_hub import variants
+    from xcit_hub.files import is_there
 
-    return name not in variants.ARCHITECTURES and name not in variants.CHECKPOINTS and Path(name).exists()
+    return name not in variants.ARCHITECTURES and name not in variants.CHECKPOINTS and is_there(name)
 
 
 def _naming(name: str, show: Callable[[str], None]) -> Callable[[str], None]:

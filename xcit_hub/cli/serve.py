@@ -72,7 +72,7 @@ def _check_free(host: str, port: int) -> None:
 
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except (OSError, UnicodeError, ValueError) as error:  # a name that no host can have
+    except (OSError, TypeError, ValueError) as error:  # a name that no host can have
         raise InputError(
             f"Cannot listen on port {port} of {host}: {getattr(error, 'strerror', None) or error}.",
             where="--host, --port",

@@ -31,6 +31,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from xcit_hub.errors import InputError, UnknownNameError, closest
+from xcit_hub.files import is_folder, is_there
 from xcit_hub.hub.sites import SITES, Site, model_of_page, of_page
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, PublishedCheckpoint, checkpoint
 
@@ -126,7 +127,7 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
         return _by_scheme(scheme.group(1).lower(), model_id, revision)
     if _is_spelled_as_path(model_id):
         return _local(model_id, revision)
-    if os.path.exists(model_id):  # noqa: PTH110  (Path.exists raises for names that are too long)
+    if is_there(model_id):
         is_here = True
     else:
         is_here, model_id = False, model_id if "@" in model_id else model_id.rstrip("/") or model_id
@@ -224,12 +225,7 @@ def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str
             f"{name!r} lacks its organisation or user: models are published as ORG/NAME.",
             fix=f"Write me/{name}, with your own name before the slash.",
         )
-    if (
-        isinstance(target, str)
-        and _BARE.fullmatch(target)
-        and target.lower() not in _HUBS
-        and not Path(target).is_dir()
-    ):
+    if isinstance(target, str) and _BARE.fullmatch(target) and target.lower() not in _HUBS and not is_folder(target):
         raise InputError(
             f"{target!r} is neither a hub nor a folder that is here.",
             where="--to",
@@ -280,6 +276,8 @@ def _owner_in(hub: str | os.PathLike[str] | None) -> tuple[str, str] | None:
 
 def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Address:
     place = os.fspath(hub)
+    if not place.strip():
+        raise InputError("The hub has an empty name.", where="hub", fix="Name a folder, . for this one, or a hub.")
     site, _, rest = place.partition("://")
     if site.lower() in SITES:
         # An owner's models: the name may leave him out, and no other owner's is looked for there.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from xcit_hub.checkpoints.checkpoint import shard_index_of
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.errors import HubError, InputError, XcitHubError
-from xcit_hub.files import open_regular
+from xcit_hub.files import is_file, open_regular
 from xcit_hub.hub import address, cache, config, timm_config
 from xcit_hub.hub.config import Description, ModelConfig
 from xcit_hub.hub.stores import Context, Keeping, Snapshot, Store, open_store
@@ -154,8 +154,8 @@ def _located(where: address.Address, context: Context, ignore: frozenset[str]) -
     store = open_store(where, context)
     snapshot = store.resolve(where.name, where.revision)
     described = _describe(store, snapshot, ignore)
-    is_file = where.store == address.LOCAL and Path(where.name).is_file()
-    weights = Path(where.name).name if is_file else where.file or _weights_file(snapshot, described.digests)
+    is_bare = where.store == address.LOCAL and is_file(where.name)
+    weights = Path(where.name).name if is_bare else where.file or _weights_file(snapshot, described.digests)
     if weights not in snapshot.files:
         raise HubError(f"There is no file {weights!r} there.", where=snapshot.origin, fix="Check the address.")
     return Located(where, store, snapshot, described, weights)

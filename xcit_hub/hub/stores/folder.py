@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xcit_hub.errors import HubError, InputError, closest
-from xcit_hub.files import check_folders, contained, open_regular, sha256_of
+from xcit_hub.files import check_folders, contained, is_folder, open_regular, sha256_of
 from xcit_hub.hub import cache
 from xcit_hub.hub.address import expanded
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
@@ -36,7 +36,7 @@ class FolderStore:
 
     def resolve(self, name: str, revision: str | None = None) -> Snapshot:
         """Find a model's revision; a plain folder has only its present one."""
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise HubError(
                 "There is no such folder hub.", where=self.root, fix="Check the path, or publish something to it first."
             )
@@ -168,7 +168,7 @@ class FolderStore:
         Raises:
             HubError: the hub's folder does not exist.
         """
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise HubError("This folder hub does not exist.", where=self.root, fix="Check the path; publish makes it.")
         laid_out = {entry.name for entry in cache.entries(self.root)}
         plain = {

@@ -20,7 +20,7 @@ from cards import index
 from cards.card import Card
 from cards.check import read as read_card
 from xcit_hub.errors import HubError, InputError, closest
-from xcit_hub.files import check_folders, contained, read_bounded, sha256_of, write_text
+from xcit_hub.files import check_folders, contained, is_folder, read_bounded, sha256_of, write_text
 from xcit_hub.hub import address, cache, config, guard
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
@@ -140,7 +140,7 @@ class MindSporeHubStore:
     ) -> None:
         """Refuse what is not a checkout, and a branch: git makes it."""
         del name, private, create_pr
-        if self.root is None or not self.root.is_dir():
+        if self.root is None or not is_folder(self.root):
             raise InputError(
                 "MindSpore Hub takes pull requests only.",
                 where=self.root,
@@ -201,7 +201,7 @@ class MindSporeHubStore:
         """Name the XCiT cards that ship, or every card of the checkout."""
         if self.root is None:
             return [uid for uid in index.uids() if uid.startswith("mindspore/")]
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise HubError("There is no such checkout.", where=self.root, fix="Clone MindSpore Hub's repository.")
         assets = self.root / ASSETS
         return sorted(path.relative_to(assets).with_suffix("").as_posix() for path in assets.rglob("*.md"))

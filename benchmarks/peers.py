@@ -212,7 +212,7 @@ def timm(task: Task, checkout: Path) -> Run:
         "epochs": task.epochs - _WARMUP,  # with --warmup-prefix the warm-up comes on top
         "smoothing": _SMOOTHING,
         "seed": task.seed,
-        "workers": 0,
+        "workers": 1,
         "device": "cpu",
         "checkpoint-hist": 1,
         "output": task.output,

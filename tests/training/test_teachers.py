@@ -228,6 +228,7 @@ def test_a_regnety_in_facebooks_wrapping_teaches_as_it_taught_the_published_weig
     told = {"teacher_ckpt": str(path), "teacher_image_size": "student"}
     found = find(recipe_of(mini_architecture, "timm:regnety_002", **told), 3)
     assert found is not None and found.answer is not None
+    assert any(note.startswith("the teacher's weights are those under 'model'") for note in found.notes)
     seen = images(size=32)
     with torch.inference_mode():
         expected = network(torch.from_numpy(seen)).numpy()

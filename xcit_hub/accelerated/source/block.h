@@ -244,8 +244,8 @@ inline BlockWeights prepared(const Arguments& a, const BlockSizes& s, int64_t la
 
 // ---- evaluation -------------------------------------------------------------------------------------------------------
 
-// x (B, N, C) → out (B, N, C) through the layers [first, last); weights(layer) says what each reads.
-template <class Form, class Weights>
+// x (B, N, C) → out (B, N, C) through the layers [first, last); weights(layer) says what each reads. Kind: Block of a form.
+template <class Kind, class Weights>
 void evaluate(const BlockSizes& s, int64_t first, int64_t last, const Weights& weights, const float* x, float* out) {
   const float one = 1.0f;
   const int64_t image = s.tokens * s.channels;
@@ -253,7 +253,7 @@ void evaluate(const BlockSizes& s, int64_t first, int64_t last, const Weights& w
   for (int64_t layer = first; layer < last; ++layer, x = out) {
     const BlockWeights w = weights(layer);
     const auto some = [&](int64_t begin, int64_t count) {
-      const Block<Form> block{s, w, {&one, true, s.images, s.tokens, layer}, begin, count};
+      const Kind block{s, w, {&one, true, s.images, s.tokens, layer}, begin, count};
       const Buffer buffer(count * 3 * image);
       float *qkv = buffer, *to = out + begin * image;  // queries, keys and values are read before the convolutions write
       const Places p{x + begin * image, qkv, nullptr, to, qkv, qkv + count * image, qkv + count * image, to, nullptr, to};
@@ -278,12 +278,12 @@ template <class Form>
 void blocks(const Arguments& a, bool normalised) {
   const operands::Blocks d(a);
   const BlockSizes s = sizes_of_blocks(a, normalised);
-  evaluate<Form>(s, 0, s.layers, [&](int64_t layer) { return prepared(a, s, layer); }, d.x, d.out);
+  evaluate<Block<Form>>(s, 0, s.layers, [&](int64_t layer) { return prepared(a, s, layer); }, d.x, d.out);
 }
 
 // operands::FusedBlocks: the same of a fused network, whose weights were prepared once. `where`: the grid's sides, the first
 // layer and the one after the last.
-template <class Form>
+template <class Kind>
 void fused_blocks(const Arguments& a, bool normalised) {
   using F = operands::FusedBlocks;
   const F d(a);
@@ -310,7 +310,7 @@ void fused_blocks(const Arguments& a, bool normalised) {
     w.fc1 = f.fc1, w.fc1_bias = f.fc1_bias, w.fc2 = f.fc2, w.fc2_bias = f.fc2_bias;
     return w;
   };
-  evaluate<Form>(s, d.where[2], d.where[3], weights, d.x, d.out);
+  evaluate<Kind>(s, d.where[2], d.where[3], weights, d.x, d.out);
 }
 
 }  // namespace xcit

@@ -333,7 +333,7 @@ def main() -> None:
     made = build(parser.parse_args().machine)
     for target, reason in made.items():
         sys.stdout.write(f"{target.name}: {f'not built: {reason}' if reason else target.path}\n")
-    if all(made.values()):
+    if all(reason for target, reason in made.items() if target in TARGETS):
         raise SystemExit("xcit-hub will compute with MindSpore's own operations, which are slower.")
 
 

@@ -47,12 +47,6 @@ Tensor draw(const Shape& shape, float scale = 1.0f, float centre = 0.0f) {
   return t;
 }
 
-Tensor positive(const Shape& shape) {
-  Tensor t = draw(shape);
-  for (float& number : t.data) number = 0.5f + std::fabs(number);
-  return t;
-}
-
 Tensor whole(const std::vector<std::int32_t>& numbers) {
   Tensor t = zeros({static_cast<int64_t>(numbers.size())});
   std::memcpy(t.data.data(), numbers.data(), numbers.size() * sizeof(float));

@@ -39,30 +39,30 @@ template <class Form, class Factors>
 struct NarrowBlock : Block<Form> {
   using Rows = typename Factors::Rows;
 
-  // x → qkv, after_attention
-  void attention(const Places& p) const {
+  void attention(const Places& p) const { this->attend(*this, p); }
+
+  // x (rows, C) → qkv (rows, 3·C)
+  void project(int64_t rows, const float* x, float* qkv) const {
+    const auto& w = this->w;
+    const int64_t channels = this->s.channels, width = 3 * channels;
+    split_bands(rows, [&](int64_t top, int64_t bottom) {
+      const Rows normed = normalised(top, bottom, x, w.norm1_gamma, w.norm1_beta);
+      Factors::multiply(bottom - top, normed, w.qkv, width, channels, by(add_bias(w.qkv_bias, qkv, width), top));
+    });
+  }
+
+  // x, values (rows, C), maps of every image → after_attention
+  void mix(const Places& p, const Matrix& values, const float* maps) const {
     const auto &s = this->s, &w = this->w;
-    const int64_t channels = s.channels, width = 3 * channels, tokens = s.tokens;
-    split_bands(this->rows(), [&](int64_t top, int64_t bottom) {
-      const Rows normed = normalised(top, bottom, p.x, w.norm1_gamma, w.norm1_beta);
-      Factors::multiply(bottom - top, normed, w.qkv, width, channels, by(add_bias(w.qkv_bias, p.qkv, width), top));
-    });
-    const int64_t map = s.heads.heads * s.heads.dim() * s.heads.dim();  // of an image
-    const Buffer maps(this->count * map);
-    Team::instance().split(this->count * s.heads.heads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item) {
-        attention_map(s.heads, item % s.heads.heads, p.qkv + item / s.heads.heads * tokens * width, w.temperature,
-                      maps + item / s.heads.heads * map);
-      }
-    });
+    const int64_t channels = s.channels, tokens = s.tokens, map = s.heads.heads * s.heads.dim() * s.heads.dim();
     split_bands(this->rows(), [&](int64_t top, int64_t bottom) {
       const Rows attended = Factors::rows_in(Use::kBandIn, bottom - top, channels);
-      float* values = workspace(Use::kBandOut, (bottom - top) * channels);
+      float* mixed = workspace(Use::kBandOut, (bottom - top) * channels);
       for (int64_t row = top, next; row < bottom; row = next) {  // a band may begin in one image and end in another
         next = std::min(bottom, (row / tokens + 1) * tokens);
-        mix_values(s.heads, next - row, p.qkv + row * width, maps + row / tokens * map, values + (row - top) * channels);
+        mix_values(s.heads, next - row, values.at(row, 0), maps + row / tokens * map, mixed + (row - top) * channels);
       }
-      for (int64_t row = 0; row < bottom - top; ++row) attended.round(row, values + row * channels, channels);
+      for (int64_t row = 0; row < bottom - top; ++row) attended.round(row, mixed + row * channels, channels);
       Factors::multiply(bottom - top, attended, w.proj, channels, channels,
                         by(this->onto(0, w.proj_bias, w.gamma1, p.x, p.after_attention), top));
     });

@@ -1,6 +1,7 @@
 """The trainers themselves on the same images: ours, timm's train.py, MindCV's train.py; loss curves and top-1.
 
     python -m benchmarks.peers [--timm CHECKOUT] [--mindcv CHECKOUT] [--seeds 3] [--json FILE]
+    python -m benchmarks.peers_page          # what of it docs/training.md shows, from the file that is kept
 
 Each runs as its users run it, a command on folders of images, with the same recipe in its own words: AdamW, one cosine
 after a linear warm-up by steps, label smoothing, no augmentation. The network is xcit_nano_12_p16 at 32 × 32 pixels;
@@ -22,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ import yaml
 
 from benchmarks import machine
 from xcit_hub.doctor.shapes import SHAPES, draw_shape
+from xcit_hub.errors import InputError
 from xcit_hub.files import write_text
 from xcit_hub.process import run
 from xcit_hub.run_record import RunRecord
@@ -118,6 +121,7 @@ def write_drawn(folder: Path) -> int:
     return len(SHAPES)
 
 
+TRAINERS = ("xcit-hub", "xcit-hub, MindCV's dialect", "timm's train.py", "MindCV's train.py")
 DATA: dict[str, Callable[[Path], int]] = {"digits": write_digits, "shapes": write_drawn}
 
 
@@ -208,7 +212,7 @@ def timm(task: Task, checkout: Path) -> Run:
         "epochs": task.epochs - _WARMUP,  # with --warmup-prefix the warm-up comes on top
         "smoothing": _SMOOTHING,
         "seed": task.seed,
-        "workers": 0,
+        "workers": 1,
         "device": "cpu",
         "checkpoint-hist": 1,
         "output": task.output,
@@ -282,20 +286,33 @@ def table(found: Sequence[Trained]) -> str:
     return "\n".join([*lines, "", *curves])
 
 
+def commit(checkout: Path | None) -> str | None:
+    """Return the commit of a checkout; None where there is none, or git does not know it."""
+    if checkout is None:
+        return None
+    asked = subprocess.run(
+        ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or None
+
+
 def compare(
     data: Sequence[str],
     entrants: Mapping[str, Callable[[Task], Run] | str],
     seeds: Sequence[int],
     epochs: int,
     say: Callable[[str, list[Trained]], None],
+    done: Sequence[Trained] = (),
 ) -> list[Trained]:
     """Train everything that is asked for, one after another, each seed with all trainers.
 
     Args:
         say: told of each training, with all that is known by then.
+        done: what was trained before, and is not again.
     """
+    runs = {(each.data, each.trainer): each.runs for each in done}
     found = [
-        Trained(trainer, name, absent=train if isinstance(train, str) else "")
+        Trained(trainer, name, runs.get((name, trainer), {}), absent=train if isinstance(train, str) else "")
         for name in data
         for trainer, train in entrants.items()
     ]
@@ -304,7 +321,7 @@ def compare(
         for seed in seeds:
             for place, trained in enumerate(found):
                 train = entrants[trained.trainer]
-                if trained.absent or isinstance(train, str):
+                if trained.absent or isinstance(train, str) or seed in trained.runs:
                     continue
                 output = Path(scratch) / f"run-{place}-{seed}"
                 output.mkdir()
@@ -319,27 +336,67 @@ def compare(
     return found
 
 
+def read(content: Mapping[str, Any]) -> list[Trained]:
+    """Return what was trained, from what was written."""
+    return [
+        Trained(
+            trainer=each["trainer"],
+            data=each["data"],
+            runs={int(seed): Run(**kept) for seed, kept in each["runs"].items()},
+            absent=each["absent"],
+        )
+        for each in content["trained"]
+    ]
+
+
+def earlier(path: Path, about: Mapping[str, Any]) -> list[Trained]:
+    """Return what a file holds of earlier trainings.
+
+    Raises:
+        InputError: they were of other trainers or another recipe.
+    """
+    content = json.loads(path.read_text("utf-8"))
+    for name in ("versions", "commits", "model", "side", "epochs"):
+        if content.get(name) != about[name]:
+            raise InputError(
+                f"{name} was {content.get(name)} and is {about[name]}.", where=path, fix="Write another file."
+            )
+    return read(content)
+
+
 def main() -> None:
     """Train what the command line asks for."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", action="append", choices=list(DATA), help="only these images; may be repeated")
+    parser.add_argument("--trainer", action="append", choices=list(TRAINERS), help="only this one; may be repeated")
     parser.add_argument("--timm", type=Path, help="a checkout of huggingface/pytorch-image-models")
     parser.add_argument("--mindcv", type=Path, help="a checkout of mindspore-lab/mindcv")
     parser.add_argument("--seeds", type=int, choices=range(1, 11), metavar="N", default=3, help="1 to 10")
     parser.add_argument("--epochs", type=int, choices=range(_WARMUP + 1, 101), metavar="N", default=_EPOCHS)
-    parser.add_argument("--json", type=Path, help="also write every run")
+    parser.add_argument("--json", type=Path, help="also write every run; what stands there is not trained again")
     asked = parser.parse_args()
     entrants = trainers(asked.timm, asked.mindcv)
+    if asked.trainer:
+        entrants |= {name: "not asked for" for name in entrants if name not in asked.trainer}
+
+    about: dict[str, Any] = {
+        "machine": machine.description(),
+        "versions": {name: version(name) for name in ("mindspore", "torch")},
+        "commits": {"timm": commit(asked.timm), "mindcv": commit(asked.mindcv)},
+        "model": MODEL,
+        "side": SIDE,
+        "epochs": asked.epochs,
+    }
 
     def keep(text: str, found: list[Trained]) -> None:
         print(text, file=sys.stderr)
         if asked.json is not None:
-            record: dict[str, Any] = {"machine": machine.description(), "trained": [asdict(each) for each in found]}
-            write_text(asked.json, json.dumps(record, indent=1) + "\n")
+            write_text(asked.json, json.dumps({**about, "trained": [asdict(each) for each in found]}, indent=1) + "\n")
 
-    found = compare(asked.data or list(DATA), entrants, range(asked.seeds), asked.epochs, keep)
+    done = [] if asked.json is None or not asked.json.exists() else earlier(asked.json, about)
+    found = compare(asked.data or list(DATA), entrants, range(asked.seeds), asked.epochs, keep, done)
     print(f"{MODEL} at {SIDE} × {SIDE} pixels, {asked.epochs} epochs, {asked.seeds} seeds\n")
     print(table(found))
 

@@ -51,15 +51,21 @@ def compile_one(name: str, device: str, distribute: bool) -> None:
     classes = recipe.num_classes or 1000
     network = start(recipe, [str(number) for number in range(classes)]).network
     average = copy_of(network) if recipe.ema else None
-    mix_precision(network, recipe.amp_level)
+    mix_precision(network, recipe.amp_level, recipe.amp_dtype)
     if recipe.recompute:
         network.set_grad_checkpointing()
     step = TrainStep(network, recipe, ema=average, worker=worker)
-    side = recipe.image_resize
-    images = Tensor(np.zeros((recipe.batch_size, 3, side, side), np.float32))
+    images = Tensor(np.zeros((recipe.batch_size, recipe.in_channels, *recipe.input_size), np.float32))
     targets = Tensor(np.full((recipe.batch_size, classes), 1 / classes, np.float32))
     step(images, targets, recipe.lr)
-    judged = evaluation_network(recipe.model, classes, network.dialect.name, recipe.val_amp_level)
+    judged = evaluation_network(
+        recipe.model,
+        classes,
+        network.dialect.name,
+        recipe.val_amp_level,
+        recipe.amp_dtype,
+        channels=recipe.in_channels,
+    )
     compile_at(judged, recipe)
     judged(images)
 

@@ -17,11 +17,11 @@ from xcit_hub.errors import InputError
 _CHECKOUT = Path(__file__).parents[2]
 
 
-def printed(*words: str) -> subprocess.CompletedProcess[str]:
+def printed(*words: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.cluster", *words]
     environment = {**os.environ, "PYTHONPATH": str(_CHECKOUT)}
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, cwd=_CHECKOUT, env=environment, check=False
+        command, capture_output=True, text=True, timeout=timeout, cwd=_CHECKOUT, env=environment, check=False
     )
 
 
@@ -84,3 +84,21 @@ def test_workers_send_what_the_model_says_or_what_the_page_says(tmp_path: Path, 
     ring = workers * cluster_measure.ring_bytes(counted["gradient_bytes"], workers)
     if counted["alone"]:  # on the host's own loopback others send, too
         assert counted["sent_a_step"] / ring == pytest.approx(figures[f"sent_by_{workers}"]["value"], rel=0.02)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+def test_one_command_measures_what_can_be_and_then_prints(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text(cluster.FIGURES.read_text("utf-8"), "utf-8")
+    ended = printed("--measure", "--figures", str(path), timeout=3500)
+    assert ended.returncode == 0, ended.stderr
+    before, after = cluster.read_figures(cluster.FIGURES), cluster.read_figures(path)
+    assert before.keys() == after.keys()
+    measured = {name for name, figure in after.items() if figure["source"] == "[here]"}
+    assert measured == {"sent_by_2", "sent_by_4", "images_a_core", "checkpoint_write", "resume_read"}
+    for name in measured & {"images_a_core", "checkpoint_write", "resume_read"}:
+        assert 0 < after[name]["low"] <= after[name]["value"] <= after[name]["high"]
+        assert f"({after[name]['low']:g} to {after[name]['high']:g})" in ended.stdout
+    assert [after[name] for name in before.keys() - measured] == [before[name] for name in before.keys() - measured]
+    assert json.loads(path.read_text())["machine"]["cores"] >= 1

@@ -78,6 +78,8 @@ NOT_RUN = {
     "xcit-hub train --config xcit_tiny_12_p16_ascend --data_dir /path/to/imagenet --distribute False": _IMAGENET,
     "msrun --bind_core=True --worker_num 8 --local_worker_num 8 --join True python -m xcit_hub train "
     "--config xcit_tiny_12_p16_ascend --data_dir /path/to/imagenet": _LAUNCHER,
+    "xcit-hub train --library facebook --model xcit_small_12_p16 --batch-size 128 --drop-path 0.05 --epochs 400 "
+    "--data_dir DIR": _IMAGENET,
     "xcit-hub doctor --device CPU --accept acceptance.json": _ACCEPTANCE,
     "python examples/gallery/run.py 1_load_and_look": "writes into the checkout; tests/docs/test_gallery.py runs it",
     "python -m benchmarks inference xcit_tiny_12_p16_224 --batch 1 --batch 16": _BENCHMARK,

@@ -22,8 +22,9 @@ from xcit_hub.data.batches import Stream
 from xcit_hub.models import create_model, functions, load_weights
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.parity.networks import LAYOUTS, compare, random_images, random_weights, torch_network
-from xcit_hub.parity.rule import GRADIENT_FLOOR, Check, Distance, Reference
+from xcit_hub.parity.rule import GRADIENT_FLOOR, Reference
 from xcit_hub.training import device, engine, scorer, step
+from xcit_hub.training.hyperparameters import OPTIMIZERS
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.step import TrainStep
@@ -114,14 +115,14 @@ NAMES: list[tuple[str, ...]] = [()]  # what torch_gradients is asked for: a Refe
 
 
 def our_gradients(train: TrainStep, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Loss and gradients of one step; AdamW's first moment is then a tenth of them."""
+    """Loss and gradients of one step; with a β₁ of a half AdamW's first moment is half of them, to the bit."""
     result = train(Tensor(images), Tensor(TARGETS), 1e-3)
     moments = {
         name.removeprefix("adam_m."): value for name, value in train.state().items() if name.startswith("adam_m.")
     }
     return {
         "loss": result.loss.asnumpy().reshape(1),
-        **{name: value / np.float32(0.1) for name, value in moments.items()},
+        **{name: value * np.float32(2.0) for name, value in moments.items()},
     }
 
 
@@ -136,16 +137,14 @@ def test_a_training_step_by_ascends_operations_and_by_the_cpus_pass_the_proof(
     for target in ("Ascend", *(["CPU"] if level == "O0" else [])):
         choose(monkeypatch, target)
         train = TrainStep(
-            network_of(mini_architecture, "paper", weights), recipe_of(mini_architecture, jit_level=level)
+            network_of(mini_architecture, "paper", weights),
+            recipe_of(mini_architecture, jit_level=level, betas=(0.5, 0.999)),
         )
         found = our_gradients(train, images)
         assert found.keys() >= reference.truth.keys()
-        # Root mean squares: a loss adds rounding of its own, which single elements of a gradient show (see _probe).
-        for name, truth in reference.truth.items():
-            scale = float(np.sqrt(np.mean(np.square(truth))))
-            ours = Distance.between(found[name], truth)
-            check = Check(name, ours, reference.pytorch[name], scale, floor=GRADIENT_FLOOR)
-            assert ours.rms <= check.tolerance.rms, (target, name)
+        # A loss adds rounding of its own: single elements need more than one run of PyTorch's to be judged by.
+        checks = reference.check({name: found[name] for name in reference.truth}, varying=False)
+        assert not [check for check in checks if not check.passed], target
         assert train._fused.jit_config_dict["jit_level"] == level
 
 
@@ -179,7 +178,21 @@ def recipes() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("name", list(recipes()))
 def test_every_recipes_step_compiles_as_on_ascend_at_each_level(mini_architecture: str, name: str, monkeypatch) -> None:
     choose(monkeypatch, "Ascend")
-    settings = recipes()[name]
+    assert_levels_agree(mini_architecture, recipes()[name])
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("library", "opt"), [(library, opt) for library, kinds in OPTIMIZERS.items() for opt in kinds])
+def test_every_optimizers_step_compiles_as_on_ascend_at_each_level(
+    mini_architecture: str, library: str, opt: str, monkeypatch
+) -> None:
+    choose(monkeypatch, "Ascend")
+    settings = {"dialect": "paper", "drop_path_rate": 0.0, "library": library, "opt": opt}
+    assert_levels_agree(mini_architecture, settings)
+
+
+def assert_levels_agree(mini_architecture: str, settings: dict[str, Any]) -> None:
+    """Compile a step at O0 and at O1, take it twice, and hold the losses against each other."""
     weights, images = weights_of(mini_architecture, settings["dialect"]), random_images(BATCH, 3, 32, 32)
     losses = {}
     for level in ("O0", "O1"):
@@ -200,9 +213,11 @@ def test_every_recipes_step_compiles_as_on_ascend_at_each_level(mini_architectur
         if recipe.recompute:
             network.set_grad_checkpointing()
         train = TrainStep(network, recipe, ema=average)
-        losses[level] = float(train(Tensor(images), Tensor(TARGETS), 1e-3).loss)
-    assert np.isfinite(losses["O0"])
-    assert losses["O1"] == pytest.approx(losses["O0"], rel=1e-4)
+        losses[level] = [float(train(Tensor(images), Tensor(TARGETS), 1e-3).loss) for _ in range(2)]
+    assert np.isfinite(losses["O0"]).all()
+    assert losses["O1"][0] == pytest.approx(losses["O0"][0], rel=1e-4)
+    # The second loss shows the update, in 16 bits less exactly.
+    assert losses["O1"][1] == pytest.approx(losses["O0"][1], rel=1e-4 if recipe.amp_level == "O0" else 1e-2)
 
 
 # ---- shapes, reads and the queue -----------------------------------------------------------------

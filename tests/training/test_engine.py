@@ -21,8 +21,9 @@ from xcit_hub.files import sha256_of
 from xcit_hub.run_record import RunRecord
 from xcit_hub.training.engine import train
 from xcit_hub.training.inputs import eval_data
-from xcit_hub.training.recipe import _WITHOUT_EFFECT, ONLY_VALUE, Recipe, Scheduler
+from xcit_hub.training.recipe import Recipe, Scheduler
 from xcit_hub.training.recipe_file import load_recipe
+from xcit_hub.training.recipe_rules import ONLY_VALUE, WITHOUT_EFFECT
 from xcit_hub.training.resume import Progress
 from xcit_hub.training.schedule import learning_rates
 from xcit_hub.training.scoring import score, settings_of, stored_network
@@ -394,7 +395,7 @@ def test_every_key_is_used_refused_or_listed(recipe_of: Any, tmp_path: Path, min
     )
     for scheduler in get_args(Scheduler):
         learning_rates(Watched(model=mini_architecture, scheduler=scheduler, warmup_epochs=0, epoch_size=4), 2)
-    listed = {key for keys, applies, _ in _WITHOUT_EFFECT if applies(Recipe(model=mini_architecture)) for key in keys}
+    listed = {key for keys, applies, _ in WITHOUT_EFFECT if applies(Recipe(model=mini_architecture)) for key in keys}
     only = set(ONLY_VALUE)
     missing = set(Recipe.model_fields) - Watched.asked
     assert missing <= listed | only, missing - listed - only

@@ -78,6 +78,22 @@ def test_a_way_that_a_cpu_does_not_have_is_refused_with_the_one_it_has(alone, va
     assert "msrun" in str(caught.value.fix)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MS_ROLE", "MS_PSERVER"), ("MS_ROLE", "worker"), ("MS_WORKER_NUM", "0"), ("MS_WORKER_NUM", "eight"),
+        ("MS_WORKER_NUM", "-1"), ("MS_SCHED_HOST", ""), ("MS_SCHED_HOST", "two hosts"), ("MS_SCHED_PORT", "99999"),
+        ("MS_SCHED_PORT", "http"), ("MS_SCHED_PORT", "0"), ("MS_SCHED_PORT", ""), ("MS_SCHED_PORT", "65536"),
+    ],
+)  # fmt: skip
+def test_a_wrong_variable_of_a_cluster_is_refused_by_its_name(alone, name: str, value: str) -> None:
+    for each, right in {**CLUSTER, name: value}.items():
+        alone.setenv(each, right)
+    with pytest.raises(InputError, match=f"^{name} is") as caught:
+        device.prepare(Recipe.model_validate({"model": "xcit_nano_12_p16_224", "mode": 1}), distribute=True)
+    assert "msrun" in str(caught.value.fix)
+
+
 @pytest.mark.campaign
 def test_a_dynamic_cluster_started_by_hand_trains_and_one_worker_speaks(tmp_path: Path) -> None:
     data, folder = write_images(tmp_path / "data"), tmp_path / "run"

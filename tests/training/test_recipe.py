@@ -225,12 +225,12 @@ bce_loss: true
     path.write_text(timms)
     assert load_recipe(path) == Recipe(
         library="timm", model="xcit_nano_12_p16_224", scheduler="cosine_decay", epoch_size=760, decay_epochs=300,
-        warmup_prefix=False, warmup_epochs=5, warmup_factor=0.001, lr=0.001, min_lr=1e-5, lr_epoch_stair=True,
+        warmup_prefix=False, warmup_epochs=5, warmup_lr=1e-6, lr=0.001, min_lr=1e-5, lr_epoch_stair=True,
         num_cycles=2, cycle_mul=1.5, cycle_decay=0.5, opt="lamb", eps=1e-6, betas=(0.9, 0.98),
         auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, re_value="pixel", re_count=2, label_smoothing=0.1,
         cutmix_prob=0.7, switch_prob=0.4, image_resize=192, interpolation="bicubic", mean=(127.5,) * 3,
-        std=(63.75,) * 3, drop_path_rate=0.05, ema=True, ema_decay=0.999, ema_warmup=0, clip_grad=True, clip_value=1.0,
-        loss="BCE",
+        std=(63.75,) * 3, drop_path_rate=0.05, ema=True, ema_decay=0.999, ema_form="timm", clip_grad=True,
+        clip_value=1.0, loss="BCE",
     )  # fmt: skip
     assert load_recipe(path, parse_flags(["--epochs", "20", "--set", "clip_value=2"])).epoch_size == 60
     assert load_recipe(path, parse_flags(["--epoch_size", "20"])).epoch_size == 20

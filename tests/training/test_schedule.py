@@ -183,6 +183,10 @@ _TIMMS = [
     {"scheduler": "cosine_decay", "decay_epochs": 4, "num_cycles": 2, "cycle_decay": 0.5},
     {"scheduler": "cosine_decay", "decay_epochs": 3, "num_cycles": 2, "cycle_decay": 0.1, "cycle_mul": 2.0},
     {"scheduler": "cosine_decay", "decay_epochs": 4, "num_cycles": 3, "cycle_mul": 1.5},
+    {"scheduler": "cosine_decay", "decay_epochs": 6, "num_cycles": 2, "k_decay": 1.5},
+    {"scheduler": "tanh_decay", "decay_epochs": 12},
+    {"scheduler": "tanh_decay", "decay_epochs": 4, "num_cycles": 2, "cycle_decay": 0.5, "cycle_mul": 1.5},
+    {"scheduler": "polynomial_decay", "decay_epochs": 10, "decay_rate": 0.5, "k_decay": 0.8},
     {"scheduler": "polynomial_decay", "decay_epochs": 10, "decay_rate": 0.5},
     {"scheduler": "polynomial_decay", "decay_epochs": 3, "decay_rate": 2.0, "num_cycles": 3, "cycle_decay": 0.7},
     {"scheduler": "step_decay", "decay_epochs": 3, "decay_rate": 0.4},
@@ -191,6 +195,7 @@ _TIMMS = [
 ]
 _IN_TIMM = {
     "cosine_decay": "cosine",
+    "tanh_decay": "tanh",
     "polynomial_decay": "poly",
     "step_decay": "step",
     "multi_step_decay": "multistep",
@@ -225,6 +230,7 @@ def test_every_step_of_a_timm_recipe_is_timms(keys: dict[str, Any], warmup: int,
         cycle_mul=recipe.cycle_mul,
         cycle_decay=recipe.cycle_decay,
         cycle_limit=recipe.num_cycles,
+        k_decay=recipe.k_decay,
         step_on_epochs=by_epoch,
         updates_per_epoch=steps,
     )

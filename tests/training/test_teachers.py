@@ -211,3 +211,39 @@ def test_a_recipe_file_may_not_name_code_to_run(mini_architecture: str, tmp_path
     assert load_recipe(path, {"teacher": "own.module:make"}).teacher_is_function
     path.write_text(f"model: {mini_architecture}\ndistillation_type: soft\nteacher: timm:regnety_160\n")
     assert not load_recipe(path).teacher_is_function
+
+
+@pytest.mark.usefixtures("pynative")
+def test_a_regnety_in_facebooks_wrapping_teaches_as_it_taught_the_published_weights(
+    mini_architecture: str, tmp_path: Path
+) -> None:
+    """The smallest of its kind, with random weights: facebook's own is regnety_160, {"model": …} in a pickle."""
+    torch.manual_seed(1)
+    network = timm.create_model("regnety_002", num_classes=3).eval()
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    path = tmp_path / "regnety_002.pth"
+    torch.save({"model": network.state_dict()}, path)
+    told = {"teacher_ckpt": str(path), "teacher_image_size": "student"}
+    found = find(recipe_of(mini_architecture, "timm:regnety_002", **told), 3)
+    assert found is not None and found.answer is not None
+    assert any(note.startswith("the teacher's weights are those under 'model'") for note in found.notes)
+    seen = images(size=32)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(seen)).numpy()
+    np.testing.assert_allclose(found.answer(seen), expected, rtol=1e-4, atol=1e-5)
+    data = write_images(tmp_path / "data")
+
+    def final_loss(**changes: Any) -> float:
+        recipe = recipe_of(
+            mini_architecture, "timm:regnety_002", **told, dataset="imagefolder", data_dir=str(data), mode=1,
+            batch_size=8, epoch_size=1, warmup_epochs=0, num_parallel_workers=1, ckpt_save_dir=str(tmp_path / "run"),
+            **changes,
+        )  # fmt: skip
+        loss = train(recipe).final_loss
+        (tmp_path / "run").rename(tmp_path / f"run-{len(list(tmp_path.iterdir()))}")
+        assert loss is not None and np.isfinite(loss)
+        return loss
+
+    assert abs(final_loss(distillation_alpha=0.9) - final_loss(distillation_alpha=0.0)) > 1e-2

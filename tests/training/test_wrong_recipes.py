@@ -20,9 +20,9 @@ from image_folder import write_images
 from xcit_hub.cli.train import SETTINGS, train
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.process import _exit_code
-from xcit_hub.training import timm_spelling
-from xcit_hub.training.recipe import ONLY_VALUE, Recipe
-from xcit_hub.training.recipe_file import load_recipe, parse_flags
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_file import FOREIGN, load_recipe, parse_flags
+from xcit_hub.training.recipe_rules import ONLY_VALUE
 
 ATTACKS = Path(__file__).parents[1] / "attacks" / "training"
 LINES = [line for line in (ATTACKS / "flags.txt").read_text().splitlines() if line and not line.startswith("#")]
@@ -108,7 +108,7 @@ KEY = st.text(alphabet="abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=20)
 VALUE = st.one_of(st.integers(-5, 5), st.floats(-5, 5), st.booleans(), st.text(max_size=5), st.none())
 
 
-@given(key=KEY.filter(lambda key: key not in Recipe.model_fields and key not in timm_spelling.NAMES), value=VALUE)
+@given(key=KEY.filter(lambda key: key not in Recipe.model_fields and key not in FOREIGN), value=VALUE)
 @settings(max_examples=100, deadline=None)
 def test_a_random_unknown_key_is_refused_by_name(tmp_path_factory: Any, key: str, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "r.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeVar
@@ -25,6 +26,16 @@ _HALF = 1 << 20
 _COMPILE_CACHE = "MS_COMPILER_CACHE_ENABLE"
 _OTHER_RANK_TABLE = "MINDSPORE_HCCL_CONFIG_PATH"
 _ALSO = {"mpirun": " and GPU"}
+# By what a dynamic cluster finds together; a wrong one MindSpore answers with its stack, or by waiting.
+_CLUSTER = {
+    "MS_ROLE": (r"MS_SCHED|MS_WORKER", "MS_SCHED or MS_WORKER"),
+    "MS_WORKER_NUM": (r"[1-9]\d{0,5}", "how many workers there are"),
+    "MS_SCHED_HOST": (r"[\w.:\[\]-]{1,253}", "the scheduler's address"),
+    "MS_SCHED_PORT": (
+        r"[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5]",
+        "its port, up to 65,535",
+    ),
+}
 _joined: list[Worker] = []  # this process, once it has joined others
 
 
@@ -105,6 +116,8 @@ def _join() -> Worker:
             f"By {launcher} MindSpore cannot join workers on CPU; that way is for Ascend{_ALSO.get(launcher, '')}.",
             fix="Use msrun --worker_num N --local_worker_num N --join True python train.py …",
         )
+    if launcher == "msrun":
+        _check_cluster()
     from mindspore import communication
 
     if os.environ.get("MS_ROLE") == "MS_SCHED":
@@ -122,6 +135,17 @@ def _join() -> Worker:
     )
     _joined[:] = [Worker(rank=int(communication.get_rank()), count=count)]
     return _joined[0]
+
+
+def _check_cluster() -> None:
+    for name, (pattern, what) in _CLUSTER.items():
+        value = os.environ.get(name, "")
+        if re.fullmatch(pattern, value, re.ASCII) is None:
+            raise InputError(
+                f"{name} is {value[:60]!r}, not {what}." if value else f"{name} is not set.",
+                where=name,
+                fix="Start the workers with msrun, which sets it; by hand give it to each of them and the scheduler.",
+            )
 
 
 def is_first() -> bool:

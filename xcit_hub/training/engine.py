@@ -94,6 +94,13 @@ def train(
     continued = resume or recipe.resume_opt
     folder = _folder(recipe, continued)
     source, batches = train_data(recipe, worker)
+    if recipe.epoch_size * batches.steps < recipe.gradient_accumulation_steps:
+        raise InputError(
+            f"Nothing would be trained: the run has {recipe.epoch_size * batches.steps} batches, and an update takes "
+            f"{recipe.gradient_accumulation_steps}.",
+            where="gradient_accumulation_steps",
+            fix="Lower it, or train longer.",
+        )
     told = stored_progress(folder, recipe).dialect if continued else None
     begun = start(recipe, source.classes, initial, continued=told)
     network = begun.network
@@ -189,6 +196,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.images_a_step = self.recipe.batch_size * self.worker.count
+        shown = math.ceil(len(self.batches.source.labels) / self.worker.count) * self.worker.count
+        self.images_an_epoch = min(self.images_a_step * self.batches.steps, shown)  # the last batch may be smaller
         self.lr = self.recipe.highest_rate(self.images_a_step * self.recipe.gradient_accumulation_steps)
         self.rates = learning_rates(self.recipe.model_copy(update={"lr": self.lr}), self.batches.steps)
         self.clock = Clock(self.progress)
@@ -265,7 +274,7 @@ class _Run:
             "epoch": epoch + 1,
             "loss": self._mean(loss_sum / steps),
             "lr": float(self.rates[(epoch + 1) * steps - 1]),
-            "images_per_second": round(self.images_a_step * steps / seconds, 2),
+            "images_per_second": round(self.images_an_epoch / seconds, 2),
             "seconds": round(seconds, 3),
         }
         self._finish(epoch + 1, history)
@@ -301,9 +310,12 @@ class _Run:
 
     def _stop(self, what: str, indices: Tensor, epoch: int, number: int) -> NoReturn:
         files = [self.batches.source.name(int(index)) for index in indices.asnumpy()]
+        self._break_off(f"{what} at step {number} (epoch {epoch + 1}).\n  batch: {', '.join(files)}")
+
+    def _break_off(self, what: str) -> NoReturn:
         good = self.folder / STATE
         raise XcitHubError(
-            f"{what} at step {number} (epoch {epoch + 1}).\n  batch: {', '.join(files)}",
+            what,
             where=f"last good state: {good}" if good.exists() else "no epoch was finished",
             fix="Lower lr, lengthen the warm-up, clip gradients, or use amp_level O0; look at the batch's images.",
         )
@@ -315,6 +327,9 @@ class _Run:
         held = {"trained": _arrays(self.step.network)}
         if self.step.ema is not None:
             held["average"] = _arrays(self.step.ema)
+        for whose, arrays in held.items():
+            if wrong := next((name for name, array in arrays.items() if not np.isfinite(array).all()), None):
+                self._break_off(f"After epoch {epoch} weights are not finite: {wrong} ({whose}).")
         scores: dict[str, Evaluation] = {}
         if self.scorer is not None and (last or not epoch % recipe.val_interval):
             scores = {weights: self.scorer(arrays, self.journal) for weights, arrays in held.items()}

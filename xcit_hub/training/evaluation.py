@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xcit_hub.data.batches import EvalBatches, Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.data.sources import ImageSource
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import atomic_write, write_text
 from xcit_hub.run_record import FEWEST_FOR_TOP5, Sample
 from xcit_hub.training.device import gather, mean, total
@@ -138,6 +138,7 @@ def evaluate(
 
     Raises:
         InputError: more images are unreadable, no image is left, or a label has no output.
+        XcitHubError: answers are not finite.
     """
     labels = batches.source.labels
     if labels.max() >= outputs:
@@ -183,6 +184,11 @@ def evaluate(
         by_real = right1, right5, counted
     if not samples:
         raise InputError("No image could be evaluated.")
+    if not math.isfinite(loss):
+        raise XcitHubError(
+            f"The network's answers are not finite: the loss of the evaluation is {loss}.",
+            fix="Evaluate in float32 (val_amp_level O0); of weights that are being trained, lower lr.",
+        )
     return Evaluation(
         correct1, correct5, samples, loss / samples, classes, confusion, tuple(names), predictions, by_real
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -89,7 +90,9 @@ def eval_data(recipe: Recipe, worker: Worker) -> EvalBatches:
         if recipe.tta
         else EvalTransform(seen, in_chans=channels, alpha=True)
     )
-    return EvalBatches(source, view, batch_size=recipe.batch_size, threads=recipe.num_parallel_workers, worker=worker)
+    share = max(math.ceil(len(source.labels) / worker.count), 1)
+    size = min(recipe.batch_size, share)  # the last batch is filled up, which the only one need not be
+    return EvalBatches(source, view, batch_size=size, threads=recipe.num_parallel_workers, worker=worker)
 
 
 def _opened(recipe: Recipe, *, train: bool) -> ImageSource:

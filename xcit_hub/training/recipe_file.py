@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from xcit_hub.errors import InputError, closest
 from xcit_hub.files import is_there, read_bounded
-from xcit_hub.training import timm_spelling
-from xcit_hub.training.recipe import Recipe, kind_of, words_of
+from xcit_hub.training import facebook_spelling, timm_spelling
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_keys import kind_of, may_be_null, words_of
 
 _LARGEST_FILE = 1 << 16
 _LONGEST_FLAG = 4096
@@ -45,7 +46,18 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
-_SAY_THE_SAME = (("lr", "lr_base"), ("lr_base", "lr"))
+# Of two that say the same, the one that is said later replaces the other.
+_SAY_THE_SAME = (
+    ("lr", "lr_base"),
+    ("lr_base", "lr"),
+    ("warmup_lr", "warmup_factor"),
+    ("warmup_factor", "warmup_lr"),
+    *timm_spelling.DECIDES.items(),
+)
+_LIBRARIES = ("mindcv", "timm", "facebook")
+# Names of others' settings, which are read where `library` says whose.
+FOREIGN = timm_spelling.NAMES | facebook_spelling.NAMES
+_SWITCHES = timm_spelling.SWITCHES | facebook_spelling.SWITCHES
 
 
 def load_recipe(
@@ -64,18 +76,16 @@ def load_recipe(
         UnknownNameError: there is no such model.
     """
     layers = [defaults or {}, {} if path is None else _read(_find(Path(path))), overrides or {}]
-    said = _laid_over(layers)
-    if said.get("library") == "timm":
-        said = timm_spelling.computed(_laid_over([timm_spelling.renamed(layer) for layer in layers]))
+    said, dropped = _as_spelled(layers)
     for key in said:
-        if key not in Recipe.model_fields and key in timm_spelling.NAMES:
-            ours = timm_spelling.RENAMED.get(key)
+        if key not in Recipe.model_fields and key in FOREIGN:
+            whose, ours = "timm" if key in timm_spelling.NAMES else "facebook", timm_spelling.RENAMED.get(key)
             raise InputError(
-                f"{key} is timm's name of a setting, and the recipe is not timm's.",
+                f"{key} is {whose}'s name of a setting, and the recipe is not {whose}'s.",
                 where=path,
-                fix=f"Set library to timm{f', or write {ours}' if ours else ''}.",
+                fix=f"Set library to {whose}{f', or write {ours}' if ours else ''}.",
             )
-    recipe = _build(said, where=path)
+    recipe = _build(said, where=path).with_dropped(dropped)
     if recipe.teacher_is_function and "teacher" not in layers[2] and "teacher" in layers[1]:
         raise InputError(
             f"A recipe file may not name code to run: its teacher is {_shown(recipe.teacher)}.",
@@ -83,6 +93,30 @@ def load_recipe(
             fix="If you know what it does, say it yourself: --teacher MODULE:FUNCTION.",
         )
     return recipe
+
+
+def _as_spelled(layers: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what all layers say in a recipe's words, and what of it is dropped, with the reason."""
+    library = _laid_over(layers).get("library", "mindcv")
+    if library not in _LIBRARIES:
+        raise InputError(
+            f"library {_shown(library)} is not one of {', '.join(_LIBRARIES)}.",
+            where="library",
+            fix=closest(str(library)[:_SHOWN], _LIBRARIES) or "Leave it out for MindCV's recipes.",
+        )
+    if library == "mindcv":
+        return _laid_over(layers), {}
+    dropped: dict[str, str] = {}
+    if library == "facebook":
+        translated = [facebook_spelling.in_timms_words(layer) for layer in (facebook_spelling.DEFAULTS, *layers)]
+        layers = [said for said, _ in translated]
+        for _, reasons in translated:
+            dropped |= reasons
+    said = _laid_over([timm_spelling.renamed(layer) for layer in layers])
+    if library == "facebook":
+        said = facebook_spelling.settled(said)
+    said, others = timm_spelling.computed(said)
+    return said, dropped | others
 
 
 def _laid_over(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -121,7 +155,7 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
         if not equals:
             if left and not left[0].startswith("--"):
                 text = left.pop(0)
-            elif _kind(key) in ("switch", "switch or text"):
+            elif _kind(key) in ("switch", "switch or text") or key in _SWITCHES:
                 text = "true"
             else:
                 raise InputError(f"--{key} lacks its value.", fix=f"Write --{key} VALUE.")
@@ -142,7 +176,7 @@ def _flag(key: str, text: str) -> Any:
     if len(text) > _LONGEST_FLAG:
         raise InputError(f"The value of --{key} has more than {_LONGEST_FLAG} characters.")
     if _kind(key) in ("text", "switch or text") and not _is_list(key):
-        return None if text in ("null", "None", "~") and _may_be_null(key) else text
+        return None if text in ("null", "None", "~") and may_be_null(_own(key)) else text
     if _is_list(key) and _WORDS.fullmatch(text):
         return text.split(",") if "," in text else text
     try:
@@ -163,10 +197,6 @@ def _kind(key: str) -> str:
 def _is_list(key: str) -> bool:
     field = Recipe.model_fields.get(_own(key))
     return field is not None and field.annotation == tuple[str, ...]
-
-
-def _may_be_null(key: str) -> bool:
-    return type(None) in get_args(Recipe.model_fields[_own(key)].annotation)
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -250,7 +280,7 @@ def _said(error: yaml.YAMLError) -> str:
 
 def _check_known(keys: Iterable[str], where: object) -> None:
     for key in keys:
-        if key not in Recipe.model_fields and key not in timm_spelling.NAMES:
+        if key not in Recipe.model_fields and key not in FOREIGN:
             raise InputError(
                 f"A recipe has no key {_shown(key)}.",
                 where=where,
@@ -270,7 +300,7 @@ def _build(settings: Mapping[str, Any], where: object) -> Recipe:
             message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             if key in faults:  # of each form that a key may take; its description names them all
                 message = f"takes {Recipe.model_fields[key].description}"
-            if fault["type"] == "missing":
+            if fault["type"] == "missing" and len(fault["loc"]) == 1:  # not of a list
                 faults[key] = f"{key} has to be said"
             else:
                 faults[key] = f"{key}: {message}, not {_shown(settings.get(key))}" if key else message

@@ -29,11 +29,14 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> npt.NDArray[np.float
     time = epoch.astype(np.float64) if recipe.lr_epoch_stair else step / steps_per_epoch
     time = np.maximum(time - recipe.lr_epoch_lag, 0.0)
     warmup = recipe.warmup_epochs
-    start = recipe.lr * recipe.warmup_factor
-    rising = start + time * ((recipe.lr - start) / max(warmup, 1))
+    start = recipe.lr * recipe.warmup_factor if recipe.warmup_lr is None else recipe.warmup_lr
     elapsed = time - warmup if recipe.warmup_prefix else time
     unit = 1.0 if recipe.lr_epoch_stair else 1 / steps_per_epoch
     after = _SCHEDULES[recipe.scheduler](recipe, np.maximum(elapsed, 0.0), unit)
+    top = recipe.lr
+    if recipe.scheduler == "tanh_decay" and not recipe.warmup_prefix:
+        top = float(_tanh(recipe, np.array([float(warmup)]), unit)[0])  # timm's rises to where it goes on
+    rising = start + time * ((top - start) / max(warmup, 1))
     return np.where(time < warmup, rising, after)
 
 
@@ -60,7 +63,12 @@ def _in_cycles(recipe: Recipe, elapsed: _Times, shape: Callable[[_Times], _Times
 
 
 def _cosine(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
-    return _in_cycles(recipe, elapsed, lambda share: 0.5 * (1 + np.cos(math.pi * share)))
+    return _in_cycles(recipe, elapsed, lambda share: 0.5 * (1 + np.cos(math.pi * share**recipe.k_decay)))
+
+
+def _tanh(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
+    """Fall as the hyperbolic tangent does from −7 to 3 (Hsueh et al., 1806.01593)."""
+    return _in_cycles(recipe, elapsed, lambda share: 0.5 * (1 - np.tanh(-7 * (1 - share) + 3 * share)))
 
 
 def _constant(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
@@ -73,7 +81,7 @@ def _exponential(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
 
 def _polynomial(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
     if recipe.library == "timm":
-        return _in_cycles(recipe, elapsed, lambda share: (1 - share) ** recipe.decay_rate)
+        return _in_cycles(recipe, elapsed, lambda share: (1 - share**recipe.k_decay) ** recipe.decay_rate)
     total = max(recipe.epoch_size - recipe.warmup_epochs, 1)
     return recipe.lr * (1 - np.minimum(elapsed, total) / total) ** recipe.decay_rate
 
@@ -117,6 +125,7 @@ def _cyclic(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
 _SCHEDULES: dict[str, Callable[[Recipe, _Times, float], _Times]] = {
     "cosine_decay": _cosine,
     "warmup_cosine_decay": _cosine,
+    "tanh_decay": _tanh,
     "constant": _constant,
     "exponential_decay": _exponential,
     "polynomial_decay": _polynomial,

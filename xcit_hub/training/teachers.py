@@ -26,6 +26,7 @@ from xcit_hub.run_record import SeenImages
 from xcit_hub.training.recipe import TIMM, Recipe
 
 _LISTED = 3  # names in a message
+_WRAPPINGS = ("model", "state_dict", "module", "model_ema", "state_dict_ema")  # facebook's and timm's
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,11 @@ def _of_timm(recipe: Recipe, classes: int) -> Teacher:
             where=recipe.teacher,
             fix="See timm.list_models(); give its weights as teacher_ckpt where Hugging Face cannot be reached.",
         ) from error
+    under = ""
     if recipe.teacher_ckpt:
         with checkpoint.read(recipe.teacher_ckpt) as stored:
             state = {key: torch.tensor(np.array(tensor.numpy())) for key, tensor in stored.tensors.items()}
+        state, under = _unwrapped(state, network.state_dict())
         _check_weights(network.state_dict(), state, name, recipe.teacher_ckpt)
         network.load_state_dict(state, strict=False)
     network.eval()
@@ -181,7 +184,19 @@ def _of_timm(recipe: Recipe, classes: int) -> Teacher:
         return logits
 
     _check_answer(answer(_blank(recipe)), recipe, classes)
+    if under:
+        notes.append(f"the teacher's weights are those under {under!r} in {recipe.teacher_ckpt}")
     return Teacher(None, answer, [*notes, f"the teacher is timm's {name}, computed by torch on the host"])
+
+
+def _unwrapped(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return the weights of a training's file, and the name that they stand under; itself where there is none."""
+    needed = {key for key in wanted if not key.endswith("num_batches_tracked")}
+    for name in _WRAPPINGS:
+        inner = {key.removeprefix(f"{name}."): value for key, value in found.items() if key.startswith(f"{name}.")}
+        if needed <= inner.keys():
+            return inner, name
+    return found, ""
 
 
 def _check_weights(wanted: Mapping[str, Any], found: Mapping[str, Any], name: str, path: str) -> None:

@@ -1,7 +1,9 @@
 """timm's names of what a recipe says, where the recipe is timm's: ``library: timm``, ``sched: step``, ``aa: original``.
 
-Source: the options of timm 1.0.31's train.py, and what it makes of them. A name that both have keeps its meaning here;
-what is not in these tables is a recipe's own key, or refused by name.
+Source: the options of timm's train.py (1.0.29.dev0 of August 2026, those of releases from 0.4.12 on that it no longer
+has, and what the scheduler factory of 1.0.31 reads beside them), and what it makes of them. Each is read: under the
+same name, under another (:data:`RENAMED`), as several keys (:data:`CHANGES`), or it stands in
+:mod:`xcit_hub.training.timm_only`.
 """
 
 from __future__ import annotations
@@ -11,15 +13,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from xcit_hub.errors import InputError
+from xcit_hub.training import timm_only
+from xcit_hub.training.recipe_keys import KEYS, may_be_null
 
 # The same value under another name.
 RENAMED = {
+    "data": "data_dir",
     "opt_eps": "eps",
     "opt_betas": "betas",
     "decay_milestones": "multi_step_decay_milestones",
+    "dr": "decay_rate",
     "lr_cycle_mul": "cycle_mul",
     "lr_cycle_decay": "cycle_decay",
     "lr_cycle_limit": "num_cycles",
+    "lr_k_decay": "k_decay",
     "aa": "auto_augment",
     "reprob": "re_prob",
     "remode": "re_value",
@@ -28,32 +35,139 @@ RENAMED = {
     "mixup_prob": "cutmix_prob",
     "mixup_switch_prob": "switch_prob",
     "img_size": "image_resize",
-    "train_interpolation": "interpolation",
+    "in_chans": "in_channels",
     "drop": "drop_rate",
     "drop_path": "drop_path_rate",
     "model_ema": "ema",
     "model_ema_decay": "ema_decay",
-    "workers": "num_parallel_workers",
     "grad_accum_steps": "gradient_accumulation_steps",
+    "grad_checkpointing": "recompute",
     "initial_checkpoint": "ckpt_path",
+    "pretrained_path": "ckpt_path",
     "output": "ckpt_save_dir",
     "checkpoint_hist": "keep_checkpoint_max",
 }
 _SCHEDULES = {
     "cosine": "cosine_decay",
+    "tanh": "tanh_decay",
     "step": "step_decay",
     "multistep": "multi_step_decay",
     "poly": "polynomial_decay",
     "constant": "constant",
 }
-_CYCLIC = ("cosine_decay", "polynomial_decay")
+_NO_SCHEDULES = {
+    "plateau": "its rates follow the scores, and a run's are known before it begins",
+    "wsd": "there is no schedule with a stable phase",
+    "rsqrt": "there is no schedule with a stable phase",
+}
+_CYCLIC = ("cosine_decay", "polynomial_decay", "tanh_decay")
+_FIRST_SCALE = 65536.0  # of torch.amp.GradScaler
+
+
+# ---- one setting at a time: within what one file or command line says ----------------------------
+
+
+def _input_size(said: dict[str, Any]) -> None:
+    size = said.pop("input_size")
+    if not (isinstance(size, list | tuple) and len(size) == 3):
+        raise InputError(f"input_size is channels, height and width, not {_shown(size)}.", where="input_size")
+    channels, height, width = size
+    _put(said, "input_size", "in_channels", channels)
+    _put(said, "input_size", "image_resize", height if height == width else [height, width])
+
+
+def _interpolations(said: dict[str, Any]) -> None:
+    """timm has one for training and one for evaluation."""
+    training, evaluation = said.pop("train_interpolation"), said.get("interpolation")
+    if evaluation not in (None, training):
+        raise InputError(
+            f"train_interpolation {_shown(training)} and interpolation {_shown(evaluation)} differ.",
+            where="train_interpolation",
+            fix="Give one of them: training and evaluation resize alike here.",
+        )
+    said["interpolation"] = training
+
+
+def _workers(said: dict[str, Any]) -> None:
+    """torch's loader decodes in the training's own process where it has no others; here a thread does."""
+    workers = said.pop("workers")
+    _put(said, "workers", "num_parallel_workers", 1 if workers == 0 and workers is not False else workers)
+
+
+def _earlier(before: str, now: str) -> Callable[[dict[str, Any]], None]:
+    """A switch of earlier releases: off it says nothing, beside which the one of today may be on."""
+
+    def change(said: dict[str, Any]) -> None:
+        if _switch(said, before):
+            said[now] = True
+
+    return change
+
+
+_WITHIN: dict[str, Callable[[dict[str, Any]], None]] = {
+    "input_size": _input_size,
+    "train_interpolation": _interpolations,
+    "workers": _workers,
+    "native_amp": _earlier("native_amp", "amp"),
+    "jsd": _earlier("jsd", "jsd_loss"),
+}
+
+
+def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what one file or command line says a recipe's own names, where that needs nothing else to be known.
+
+    What timm writes for nothing, ``null`` and the empty word, is left out where a recipe's key does not take it.
+
+    Raises:
+        InputError: two names of one setting are given, or a value cannot be read.
+    """
+    said: dict[str, Any] = {}
+    for key, value in settings.items():
+        ours = RENAMED.get(key, key)
+        if not _says_nothing(key, ours, value):
+            _put(said, key, ours, value)
+    if "model_ema" in settings:
+        said["model_ema"] = True  # whose average it is, is settled with all settings together
+    for key, change in _WITHIN.items():
+        if key in said:
+            change(said)
+    for key, ours in DECIDES.items():
+        if key in said and ours in said and said[key] is not False and key != "epochs":  # a part of a schedule
+            raise _twice(key, ours)
+    return said
+
+
+def _put(said: dict[str, Any], key: str, ours: str, value: Any) -> None:
+    if ours in said:
+        raise _twice(key, ours)
+    said[ours] = value
+
+
+def _twice(key: str, ours: str) -> InputError:
+    return InputError(f"{key} and {ours} say the same.", where=key, fix="Give one of them.")
+
+
+def _says_nothing(key: str, ours: str, value: Any) -> bool:
+    if key in timm_only.NAMES:
+        return False  # judged there
+    if value is None:
+        return key in NAMES - KEYS or (ours in KEYS and not may_be_null(ours))
+    return value == "" and key in _MAY_BE_EMPTY
+
+
+# ---- all settings together -----------------------------------------------------------------------
 
 
 def _scheduler(said: dict[str, Any]) -> None:
     word = said.pop("sched")
-    if word not in _SCHEDULES:
+    if word == "none":
+        said["warmup_epochs"] = 0
+        said.setdefault("scheduler", "constant")
+        return
+    if not isinstance(word, str) or word not in _SCHEDULES:
+        reason = _NO_SCHEDULES.get(str(word), "")
         raise InputError(
-            f"sched {str(word)[:60]!r} is not a schedule that is known here.",
+            f"sched {_shown(word)} is not a schedule that is known here{reason and f': {reason}'}.",
             where="sched",
             fix=f"Of timm's there are {', '.join(_SCHEDULES)}.",
         )
@@ -68,7 +182,7 @@ def _epochs(said: dict[str, Any]) -> None:
     whole = epochs
     if said.get("scheduler", "cosine_decay") in _CYCLIC:
         factor, cycles = _number(said, "cycle_mul", 1), max(1, _number(said, "num_cycles", 1))
-        whole = epochs * cycles if factor == 1 else math.floor(-epochs * (factor**cycles - 1) / (1 - factor))
+        whole = epochs * cycles if factor == 1 else _grown(epochs, float(factor), cycles)
         said["decay_epochs"] = epochs  # timm's own key is not of these
         whole += _number(said, "cooldown_epochs", 0)
     said.pop("cooldown_epochs", None)
@@ -76,19 +190,19 @@ def _epochs(said: dict[str, Any]) -> None:
     said.setdefault("epoch_size", int(whole + prefix))
 
 
+def _grown(epochs: float, factor: float, cycles: float) -> float:
+    """Return the epochs of cycles each of which is ``factor`` times as long as the one before."""
+    try:
+        return math.floor(-epochs * (factor**cycles - 1) / (1 - factor))
+    except OverflowError:
+        raise InputError("The cycles grow beyond all bounds.", where="cycle_mul", fix="Give fewer cycles.") from None
+
+
 def _number(said: Mapping[str, Any], key: str, default: float | None = None) -> Any:
     value = said.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise InputError(f"{key} must be a number that is not negative, not {str(value)[:60]!r}.", where=key)
+        raise InputError(f"{key} must be a number of at least 0 and below 1e9, not {_shown(value)}.", where=key)
     return value
-
-
-def _warmup_rate(said: dict[str, Any]) -> None:
-    rate, highest = _number(said, "warmup_lr"), said.get("lr")
-    if not isinstance(highest, int | float) or not highest > 0:
-        raise InputError("warmup_lr is a learning rate, and lr does not say which share of it.", fix="Give lr, too.")
-    del said["warmup_lr"]
-    said["warmup_factor"] = rate / highest
 
 
 def _by_updates(said: dict[str, Any]) -> None:
@@ -98,7 +212,7 @@ def _by_updates(said: dict[str, Any]) -> None:
 def _switch(said: dict[str, Any], key: str) -> bool:
     value = said.pop(key)
     if not isinstance(value, bool):
-        raise InputError(f"{key} must be true or false, not {str(value)[:60]!r}.", where=key)
+        raise InputError(f"{key} must be true or false, not {_shown(value)}.", where=key)
     return value
 
 
@@ -115,14 +229,25 @@ def _clip_mode(said: dict[str, Any]) -> None:
         raise InputError("clip_mode can only be norm: the global norm of the gradients is bounded.", where="clip_mode")
 
 
-def _bce(said: dict[str, Any]) -> None:
-    if _switch(said, "bce_loss"):
-        said["loss"] = "BCE"
+def _loss(kind: str) -> Callable[[dict[str, Any]], None]:
+    def change(said: dict[str, Any]) -> None:
+        if _switch(said, f"{kind.lower()}_loss"):
+            said["loss"] = kind
+
+    return change
 
 
-def _jsd(said: dict[str, Any]) -> None:
-    if _switch(said, "jsd_loss"):
-        said["loss"] = "JSD"
+def _mixed_precision(said: dict[str, Any]) -> None:
+    """torch's automatic casting leaves the norms in float32; its scaler is for float16 alone."""
+    if _switch(said, "amp"):
+        said.setdefault("amp_level", "O2")
+        if said.get("amp_dtype", "float16") == "float16" and "dynamic_loss_scale" not in said:
+            said.setdefault("loss_scale_type", "dynamic")
+            said.setdefault("loss_scale", _FIRST_SCALE)
+
+
+def _average(said: dict[str, Any]) -> None:
+    said.setdefault("ema_form", "timm_warmup" if _switch(said, "model_ema_warmup") else "timm")
 
 
 def _bytes(key: str) -> Callable[[dict[str, Any]], None]:
@@ -135,48 +260,57 @@ def _bytes(key: str) -> Callable[[dict[str, Any]], None]:
 
 
 # What becomes of a name, in this order; the recipe's own names stand already where timm has another.
-_CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
+CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "sched": _scheduler,
     "epochs": _epochs,
-    "warmup_lr": _warmup_rate,
     "sched_on_updates": _by_updates,
     "clip_grad": _clip,
     "clip_mode": _clip_mode,
-    "bce_loss": _bce,
-    "jsd_loss": _jsd,
+    "bce_loss": _loss("BCE"),
+    "jsd_loss": _loss("JSD"),
+    "amp": _mixed_precision,
+    "model_ema_warmup": _average,
     "mean": _bytes("mean"),
     "std": _bytes("std"),
 }
-NAMES = frozenset({*RENAMED, *_CHANGES, "cooldown_epochs"})
+# The recipe's own key that a name decides: of a file and a flag, which says another of the two, the flag counts.
+DECIDES = {
+    "sched": "scheduler",
+    "epochs": "epoch_size",
+    "sched_on_updates": "lr_epoch_stair",
+    "bce_loss": "loss",
+    "jsd_loss": "loss",
+    "amp": "amp_level",
+    "model_ema_warmup": "ema_form",
+}
+_MAY_BE_EMPTY = ("initial_checkpoint", "output", "interpolation", "lr_base_scale")
+NAMES = frozenset({*RENAMED, *_WITHIN, *CHANGES, "cooldown_epochs", *timm_only.NAMES})
+SWITCHES = frozenset(
+    {"sched_on_updates", "bce_loss", "jsd_loss", "amp", "native_amp", "jsd", "model_ema_warmup", *timm_only.SWITCHES}
+)
+"""Names that mean true where a flag gives them no value."""
 
 
-def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give settings a recipe's own names where only the name differs.
+def computed(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return renamed settings as a recipe has them, and what was dropped, with the reason.
+
+    What is given under a recipe's own name stays.
 
     Raises:
-        InputError: two names of one setting are given.
+        InputError: a value cannot be read, or asks for what is not here.
     """
-    said: dict[str, Any] = {}
-    for key, value in settings.items():
-        ours = RENAMED.get(key, key)
-        if ours in said:
-            raise InputError(f"{key} and {ours} say the same.", where=key, fix="Give one of them.")
-        said[ours] = value
-    if "model_ema" in settings:
-        said.setdefault("ema_warmup", 0)  # timm's average has its decay from the start
-    return said
-
-
-def computed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return renamed settings as a recipe has them. What is given under a recipe's own name stays.
-
-    Raises:
-        InputError: a value cannot be read.
-    """
-    said = dict(settings)
-    for key, change in _CHANGES.items():
+    said, dropped = timm_only.set_aside(settings)
+    if "lr" in said and said.pop("lr_base", None) is not None:
+        dropped["lr_base"] = "lr overrides it, as in timm"
+    if said.pop("model_ema", None) is not None:
+        said.setdefault("model_ema_warmup", False)
+    for key, change in CHANGES.items():
         if key in said:
             change(said)
     if "cooldown_epochs" in said:
         raise InputError("cooldown_epochs is of the epochs that timm's key epochs counts.", fix="Give epochs, too.")
-    return said
+    return said, dropped
+
+
+def _shown(value: object) -> str:
+    return repr(str(value)[:60])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mindspore import Parameter
 
+from xcit_hub.errors import InputError, closest
 from xcit_hub.models import XCiT
 from xcit_hub.training.recipe import Recipe
 
@@ -29,7 +30,18 @@ def parameter_settings(network: XCiT, recipe: Recipe) -> list[ParameterSetting]:
 
     Layer decay multiplies the rate by ``layer_decay`` for each layer below the classifier (timm,
     ``param_groups_layer_decay``).
+
+    Raises:
+        InputError: a part of ``no_weight_decay`` is in no name.
     """
+    names = [parameter.name for parameter in network.get_parameters()]
+    for part in recipe.no_weight_decay:
+        if not part or not any(part in name for name in names):
+            raise InputError(
+                f"No parameter has {part!r} in its name.",
+                where="no_weight_decay",
+                fix=closest(part, names) or f"Names are like {names[0]}.",
+            )
     layers = network.parameter_layers()
     top = max(layers.values())
     settings = []

@@ -1,0 +1,56 @@
+"""One of two workers on cards that saturate: an overflow shows in this card's own status, and in no number."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor
+from mini_train import MINI, register
+
+from xcit_hub.accelerated import twins
+from xcit_hub.models import create_model, functions
+from xcit_hub.training import device, step
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.step import TrainStep
+
+CLASSES, BATCH = 5, 4
+OVERFLOWS = ((), (1,), (0,), (0, 1), ())  # who overflows at each step
+
+
+def train(steps: list[int]) -> dict[str, np.ndarray]:
+    """Train the steps of these numbers, and return what was applied, the scales, and the weights after each."""
+    recipe = Recipe(
+        model=MINI, dialect="paper", num_classes=CLASSES, loss_scale=1024, loss_scale_type="dynamic", mode=1
+    )
+    network = TrainStep(create_model(MINI, num_classes=CLASSES, seed=3), recipe, worker=worker)
+    found: dict[str, np.ndarray] = {}
+    applied, scales = [], []
+    for place, number in enumerate(steps):
+        rng = np.random.default_rng([number, worker.rank])
+        images = rng.standard_normal((BATCH, 3, 32, 32), np.float32)
+        targets = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, BATCH)]
+        overflowed = worker.rank in OVERFLOWS[number]
+        step.amp.all_finite = lambda _, told=not overflowed: Tensor(told)
+        # What saturated is large, and wrong.
+        result = network(Tensor(images), Tensor(targets * (1000 if overflowed else 1)), 1e-2)
+        assert np.isfinite(float(result.norm))
+        applied.append(float(result.applied))
+        scales.append(network.loss_scale)
+        for parameter in network.network.trainable_params():
+            found[f"{place}/{parameter.name}"] = parameter.asnumpy().copy()
+    return {"applied": np.array(applied), "scales": np.array(scales), **found}
+
+
+if __name__ == "__main__":
+    register()
+    worker = device.prepare(Recipe(model=MINI, mode=1), distribute=True)
+    for module in (functions, twins, step):
+        module.device_target = lambda: "Ascend"
+    folder = Path(sys.argv[1])
+    np.savez(folder / f"all-{worker.rank}.npz", **train(list(range(len(OVERFLOWS)))))
+    np.savez(folder / f"quiet-{worker.rank}.npz", **train([n for n, who in enumerate(OVERFLOWS) if not who]))
+    device.leave()
+    os._exit(0)

@@ -1,0 +1,221 @@
+"""Every option of timm's train.py, of facebook's main.py and of MindCV's config.py; ``fixtures/train_options.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from xcit_hub.errors import InputError
+from xcit_hub.training import facebook_spelling, timm_only, timm_spelling
+from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_file import load_recipe, parse_flags
+from xcit_hub.training.schedule import learning_rates
+
+OPTIONS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "fixtures" / "train_options.json").read_text())
+MODEL = {"model": "xcit_nano_12_p16_224"}
+README = (  # facebookresearch/xcit, README.md, Training
+    "--model xcit_small_12_p16 --batch-size 128 --drop-path 0.05 --output_dir /experiments/xcit_small_12_p16/ "
+    "--epochs 400"
+)
+
+
+def names(whose: str) -> list[str]:
+    return list(OPTIONS[whose]["options"])
+
+
+def test_every_option_of_mindcv_is_a_key() -> None:
+    assert [name for name in names("mindcv") if name not in Recipe.model_fields] == []
+
+
+def test_every_option_of_timm_is_read_refused_or_dropped_and_is_only_one_of_these() -> None:
+    foreign, keys = timm_spelling.NAMES, set(Recipe.model_fields)
+    assert [name for name in names("timm") if name not in foreign | keys] == []
+    aside = set(timm_only.REFUSED), set(timm_only.DROPPED), set(timm_spelling.RENAMED), keys
+    for place, one in enumerate(aside):
+        assert not one & set().union(*aside[place + 1 :])
+    # Of releases since 0.4.12, the rest is the same; and two that the scheduler factory of timm 1.0.31 reads.
+    earlier = set(OPTIONS["timm"]["earlier"])
+    assert earlier <= foreign
+    assert set(timm_only.NAMES) - set(names("timm")) - earlier == {"lr_decay_fn", "lr_stable_timescale"}
+    assert set(timm_spelling.RENAMED.values()) <= keys
+    assert len(names("timm")) > 170
+
+
+def test_every_option_of_facebook_is_read_refused_or_dropped() -> None:
+    known = facebook_spelling.NAMES | timm_spelling.NAMES | set(Recipe.model_fields)
+    assert [name for name in names("facebook") if name not in known] == []
+    assert facebook_spelling.NAMES - set(names("facebook")) == set()
+    assert not set(facebook_spelling.REFUSED) & set(facebook_spelling.DROPPED)
+
+
+def other(value: Any) -> Any:
+    """Another value than a quiet one."""
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int | float) else "other"
+
+
+REFUSED = [("timm", name, quiet) for name, (quiet, _) in timm_only.REFUSED.items()]
+REFUSED += [("facebook", name, quiet) for name, (quiet, _) in facebook_spelling.REFUSED.items()]
+DROPPED = [("timm", name, quiet) for name, (quiet, _) in timm_only.DROPPED.items()]
+DROPPED += [("facebook", name, quiet) for name, (quiet, _) in facebook_spelling.DROPPED.items()]
+
+
+@pytest.mark.parametrize(("library", "name", "quiet"), REFUSED)
+def test_what_is_not_here_is_refused_by_its_name_and_what_asks_for_nothing_may_stand(
+    library: str, name: str, quiet: Any
+) -> None:
+    base = load_recipe(None, {"library": library, **MODEL})
+    assert load_recipe(None, {"library": library, **MODEL, name: quiet}) == base
+    assert base.without_effect() == {}
+    with pytest.raises(InputError, match=f"^{name} .* is not taken") as caught:
+        load_recipe(None, {"library": library, **MODEL, name: other(quiet)})
+    assert caught.value.fix == f"Leave {name} out."
+
+
+@pytest.mark.parametrize(("library", "name", "quiet"), DROPPED)
+def test_what_is_dropped_is_said_to_have_no_effect_with_the_reason(library: str, name: str, quiet: Any) -> None:
+    assert load_recipe(None, {"library": library, **MODEL, name: quiet}).without_effect() == {}
+    recipe = load_recipe(None, {"library": library, **MODEL, name: other(quiet)})
+    assert list(recipe.without_effect()) == [name]
+    assert recipe.model_copy(update={"lr": 0.5}).without_effect() == recipe.without_effect()
+    table = timm_only.DROPPED if library == "timm" else facebook_spelling.DROPPED
+    assert recipe.without_effect()[name] == table[name][1]
+
+
+def test_the_file_that_timm_writes_beside_every_run_is_a_recipe(tmp_path: Path) -> None:
+    """args.yaml: all options, most at their defaults, some of which mean nothing: null, and empty words."""
+    whole = {
+        name: value for name, value in OPTIONS["timm"]["options"].items() if name not in ("dr", "train_steps_per_epoch")
+    }
+    path = tmp_path / "args.yaml"
+
+    def written(**settings: Any) -> Path:
+        path.write_text(yaml.safe_dump({**whole, **MODEL, "library": "timm", **settings}))
+        return path
+
+    with pytest.raises(InputError, match=r"interpolation: .* not 'random'"):  # timm's default
+        load_recipe(written())
+    recipe = load_recipe(
+        written(train_interpolation="bicubic", data_dir="images", pin_mem=True, epochs=20, lr_base=0.4)
+    )
+    assert (recipe.opt, recipe.lr_base, recipe.lr_base_size, recipe.label_smoothing) == ("sgd", 0.4, 256, 0.1)
+    assert (recipe.epoch_size, recipe.decay_epochs, recipe.warmup_lr, recipe.min_lr) == (20, 20, 1e-5, 0.0)
+    assert (recipe.interpolation, recipe.data_dir, recipe.ema, recipe.clip_grad) == ("bicubic", "images", False, False)
+    assert "pin_mem" in recipe.without_effect()
+    assert load_recipe(path, {"workers": 0}).num_parallel_workers == 1
+    recipe = load_recipe(
+        written(train_interpolation="bicubic", lr=0.05, input_size=[1, 64, 96], model_ema=True, amp=True)
+    )
+    assert (recipe.lr, recipe.lr_base, recipe.in_channels, recipe.input_size) == (0.05, None, 1, (64, 96))
+    assert "lr_base" in recipe.without_effect()
+    assert (recipe.ema, recipe.ema_form, recipe.amp_level, recipe.first_loss_scale) == (True, "timm", "O2", 65536)
+    assert load_recipe(path, OPTIONS["timm"]["earlier"]) == recipe, "switches of earlier releases, all off"
+    again = load_recipe(path, parse_flags(["--model-ema-warmup", "--amp-dtype", "bfloat16", "--in-chans", "3"]))
+    assert (again.ema_form, again.dynamic_scaling, again.in_channels) == ("timm_warmup", False, 3)
+
+
+def test_the_command_of_facebooks_readme_is_the_recipe_of_the_library() -> None:
+    """All but what main.py does not decide: where it runs and writes, and the words for a rate and for noise."""
+    flags = parse_flags(["--library", "facebook", "--full_crop", *README.split()])
+    recipe, ours = load_recipe(None, flags), load_recipe("xcit_small_12_p16_224")
+    apart = {key for key in Recipe.model_fields if getattr(recipe, key) != getattr(ours, key)}
+    assert apart == {
+        "distribute", "num_classes", "ckpt_save_dir", "ckpt_save_policy",
+        "re_value", "lr_base", "lr_base_size", "lr_base_scale", "warmup_lr", "warmup_factor",
+    }  # fmt: skip
+    assert recipe.filling == ours.filling
+    assert recipe.without_effect() == ours.without_effect() == {}
+    assert recipe.highest_rate(1024) == pytest.approx(ours.lr)
+    small = {"epoch_size": 12, "lr": recipe.highest_rate(1024), "lr_base": None}
+    np.testing.assert_allclose(
+        learning_rates(recipe.model_copy(update=small), 3), learning_rates(ours.model_copy(update=small), 3), rtol=1e-9
+    )
+
+
+def test_facebooks_words_are_read_as_main_py_reads_them() -> None:
+    def read(*words: str) -> Recipe:
+        return load_recipe(None, parse_flags(["--library=facebook", "--model=xcit_nano_12_p16", *words]))
+
+    assert read().model == "xcit_nano_12_p16_224"
+    assert read("--input-size", "384").model == "xcit_nano_12_p16_384"
+    assert (read("--input-size", "256").model, read("--input-size", "256").image_resize) == (
+        "xcit_nano_12_p16_224", 256,
+    )  # fmt: skip
+    assert read().crop_pct == 0.875
+    assert (read("--no-model-ema").ema, read("--no-repeated-aug").aug_repeats) == (False, 0)
+    taught = read("--distillation-type", "hard", "--teacher-path", "teacher.pth")
+    assert (taught.teacher, taught.teacher_ckpt) == ("timm:regnety_160", "teacher.pth")
+    assert read("--distillation-type", "soft", "--teacher-model", "resnet50", "--teacher-path", "a.pth").teacher == (
+        "timm:resnet50"
+    )
+    assert read("--teacher-model", "resnet50").teacher == "", "main.py has a name for it always"
+    assert (read("--sched", "step").decay_epochs, read("--sched", "step").scheduler) == (30, "step_decay")
+    assert read("--data-set", "CIFAR10").dataset == "cifar10"
+    assert read("--pretrained", "weights.pth", "--surgery", "other.pth").pretrained == "weights.pth"
+    assert read("--lr", "1e-3").highest_rate(256) == pytest.approx(5e-4)
+    assert read("--lr_base_size", "256").highest_rate(256) == pytest.approx(5e-4), "a recipe's own name counts"
+    for words, says in (
+        (("--data-set", "INAT"), "INAT"),
+        (("--eval",), "eval"),
+        (("--sched", "plateau"), "plateau"),
+        (("--distillation-type", "hard"), "teacher's weights"),
+    ):
+        with pytest.raises(InputError, match=says):
+            read(*words)
+
+
+def test_of_a_file_and_a_flag_the_flag_counts_whichever_name_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "library: timm\nmodel: xcit_nano_12_p16_224\nscheduler: step_decay\nimage_resize: 64\nwarmup_factor: 0.1\n"
+        "ema: true\nema_form: mindcv\nloss: JSD\naug_splits: 3\nauto_augment: augmix\n"
+    )
+    recipe = load_recipe(
+        path,
+        parse_flags(["--sched", "tanh", "--img-size", "32", "--warmup-lr", "1e-6", "--model-ema-warmup", "--bce-loss"]),
+    )
+    assert (recipe.scheduler, recipe.image_resize, recipe.ema_form, recipe.loss) == (
+        "tanh_decay", 32, "timm_warmup", "BCE",
+    )  # fmt: skip
+    assert (recipe.warmup_lr, "warmup_factor" in recipe.model_fields_set) == (1e-6, False)
+    path.write_text("library: timm\nmodel: xcit_nano_12_p16_224\nsched: step\nwarmup_lr: 1e-6\nlr: 0.5\n")
+    recipe = load_recipe(path, parse_flags(["--scheduler", "constant", "--warmup_factor", "0.2", "--lr_base", "0.1"]))
+    assert (recipe.scheduler, recipe.warmup_lr, recipe.warmup_factor, recipe.lr_base) == ("constant", None, 0.2, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"library": "timm", "input_size": [3, 64]}, "channels, height and width"),
+        ({"library": "timm", "input_size": [3, 64, 64], "image_resize": 32}, "say the same"),
+        ({"library": "timm", "input_size": [3, "a", 64]}, "image_resize"),
+        ({"library": "timm", "train_interpolation": "bicubic", "interpolation": "bilinear"}, "differ"),
+        ({"library": "timm", "pretrained_path": "a.pth", "initial_checkpoint": "b.pth"}, "say the same"),
+        ({"library": "timm", "sched": "step", "scheduler": "constant"}, "say the same"),
+        ({"library": "timm", "sched": ["step"]}, "sched"),
+        ({"library": "timm", "amp": "apex"}, "amp"),
+        ({"library": "timm", "foo": None}, "no key 'foo'"),
+        ({"library": "timm", "full_crop": True}, "facebook's name"),
+        ({"library": "mindcv", "in_chans": 3}, "timm's name"),
+        ({"library": "mindcv", "k_decay": 2.0}, "k_decay"),
+        ({"library": "facebook", "full_crop": 1}, "full_crop"),
+        ({"library": "facebook", "data_set": ["IMNET"]}, "data_set"),
+        ({"library": "facebook", "model": ["xcit_nano_12_p16"]}, "model"),
+        ({"library": "facebook", "teacher_model": ["a"]}, "teacher_model"),
+        ({"library": ["facebook"]}, "library"),
+        ({"library": "Facebook"}, "did you mean facebook"),
+        ({"library": "timm", "epochs": 3, "lr_cycle_mul": 10, "lr_cycle_limit": 10**8}, "beyond all bounds"),
+        ({"scale": []}, "scale: "),
+        ({"warmup_lr": 1e-6, "warmup_factor": 0.1}, "say the same"),
+    ],
+    ids=str,
+)
+def test_a_wrong_word_is_refused_by_its_name(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        load_recipe(None, {**MODEL, **settings})

@@ -21,7 +21,7 @@ import typer
 from benchmarks import plot, summary, tables
 from benchmarks.case import Case
 from benchmarks.deploying import OPENVINO
-from benchmarks.networks import FUSED, TIMM, TIMM_COMPILED
+from benchmarks.networks import FUSED, OURS, TIMM, TIMM_COMPILED, TORCH_LIMIT
 from benchmarks.result import Result
 from xcit_hub.errors import InputError, UnknownNameError, closest
 from xcit_hub.files import write_text
@@ -49,7 +49,7 @@ _BESIDE_OPENVINO = [
 RUNS: dict[str, tuple[list[str], list[str]]] = {
     "inference": (_TINY, ["inference", "--rounds", "7"]),
     "training": (_TINY, ["training", "--rounds", "5"]),
-    "compile": ([*_TINY, "xcit_tiny_24_p16_224"], ["compile", "--rounds", "3"]),
+    "compile": ([*_TINY, "xcit_tiny_24_p16_224"], ["compile", "--rounds", "2"]),
     "load": (_TINY, ["load", "--rounds", "7"]),
     "convert": (["xcit_large_24_p8_224"], ["convert", "--rounds", "5"]),
     "start": (_TINY, ["start", "--rounds", "7"]),
@@ -67,7 +67,23 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
             *("--contender", "xcit-hub, PyNative", "--contender", "limit*"),
         ],
     ),
-    "zoo": (list(ARCHITECTURES), ["zoo", "--rounds", "3"]),
+    "large": (
+        ["xcit_small_24_p8_224"],
+        [
+            *("deployment", "--size", "1792", "--batch", "1", "--rounds", "3", "--seconds", "0"),
+            *("--contender", FUSED, "--contender", OPENVINO),
+        ],
+    ),
+    # torch.compile would take half a minute and more for each.
+    "zoo": (
+        list(ARCHITECTURES),
+        [
+            "zoo",
+            "--rounds",
+            "3",
+            *(word for name in (TIMM, OURS, FUSED, TORCH_LIMIT) for word in ("--contender", name)),
+        ],
+    ),
 }
 
 

@@ -35,6 +35,7 @@ types: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -q xcit_hub converters cards  # as pip does for a wheel
 	touch $@
 
 clean:

@@ -117,6 +117,8 @@ def export(
     path = Path(target)
     check_target(path)
     check_outputs({"the target": path}, [source])
+    if int8 is not None and dtype != "float32":
+        raise InputError(f"int8 and {dtype} exclude each other.", fix="Give one of them.")
     images = [] if int8 is None else _calibration_images(Path(int8))
     stage("reading the source")
     located = locate(
@@ -129,8 +131,6 @@ def export(
             where=source,
             fix="Export a classifier, or a backbone with class attention.",
         )
-    if int8 is not None and dtype != "float32":
-        raise InputError(f"int8 and {dtype} exclude each other.", fix="Give one of them.")
     form = form_of(config, features, headless, dtype, with_preprocessing, image_size, batch, opset, fuse, attention)
     if path.suffix == ".mindir":
         form = for_mindir(form, int8=int8 is not None)

@@ -168,8 +168,8 @@ def _of_timm(recipe: Recipe, classes: int) -> Teacher:
     under = ""
     if recipe.teacher_ckpt:
         with checkpoint.read(recipe.teacher_ckpt) as stored:
-            state = {key: torch.tensor(np.array(tensor.numpy())) for key, tensor in stored.tensors.items()}
-        state, under = _unwrapped(state, network.state_dict())
+            held = {key: torch.tensor(np.array(tensor.numpy())) for key, tensor in stored.tensors.items()}
+        state, under = _unwrapped(held, network.state_dict())
         _check_weights(network.state_dict(), state, name, recipe.teacher_ckpt)
         network.load_state_dict(state, strict=False)
     network.eval()

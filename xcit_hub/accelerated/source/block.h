@@ -242,6 +242,16 @@ inline BlockWeights prepared(const Arguments& a, const BlockSizes& s, int64_t la
   return w;
 }
 
+// Call job(first, count) for all images: one after another, each by a thread, which waits for nobody; fewer images than threads
+// are worth the waiting.
+template <class Job>
+void split_images(int64_t images, const Job& job) {
+  if (images < Team::instance().size()) return job(0, images);
+  Team::instance().split(images, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t which = begin; which < end; ++which) job(which, 1);
+  });
+}
+
 // ---- evaluation -------------------------------------------------------------------------------------------------------
 
 // x (B, N, C) → out (B, N, C) through the layers [first, last); weights(layer) says what each reads.
@@ -252,7 +262,7 @@ void evaluate(const BlockSizes& s, int64_t first, int64_t last, const Weights& w
   if (first == last) std::copy_n(x, s.images * image, out);
   for (int64_t layer = first; layer < last; ++layer, x = out) {
     const BlockWeights w = weights(layer);
-    const auto some = [&](int64_t begin, int64_t count) {
+    split_images(s.images, [&](int64_t begin, int64_t count) {
       const Block<Form> block{s, w, {&one, true, s.images, s.tokens, layer}, begin, count};
       const Buffer buffer(count * 3 * image);
       float *qkv = buffer, *to = out + begin * image;  // queries, keys and values are read before the convolutions write
@@ -261,15 +271,7 @@ void evaluate(const BlockSizes& s, int64_t first, int64_t last, const Weights& w
       block.first_convolution(p, true);
       block.second_convolution(p);
       block.mlp(p);
-    };
-    // An image a thread needs no waiting for one another; fewer images than threads are worth the waiting.
-    if (s.images < Team::instance().size()) {
-      some(0, s.images);
-    } else {
-      Team::instance().split(s.images, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t which = begin; which < end; ++which) some(which, 1);
-      });
-    }
+    });
   }
 }
 

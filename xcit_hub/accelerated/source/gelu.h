@@ -39,7 +39,7 @@ XCIT_INLINED float power_of_two(float shifted, float rest) {
 }
 
 // eˣ for any x.
-XCIT_INLINED float exponential(float x) {
+inline float exponential(float x) {
   x = std::min(std::max(x, -87.0f), 88.0f);
   const float shifted = x * kLog2E + kShift, whole = shifted - kShift;
   return power_of_two(shifted, (x - whole * 0.693145752f - whole * 1.42860677e-6f) * kLog2E);

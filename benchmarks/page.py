@@ -28,8 +28,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
-# What ``python -m benchmarks.alternatives`` printed, beside the other results.
-ALTERNATIVES = "alternatives"
+# What ``python -m benchmarks.NAME`` printed, beside the other results.
+PRINTED = ("alternatives", "operators")
 
 # What is not an option of the page goes on to the suite.
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -55,6 +55,7 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
             *("--contender", "xcit-hub, PyNative", "--contender", "limit*"),
         ],
     ),
+    "growth": (["xcit_nano_12_p16_224"], ["growth", "--rounds", "3"]),
     "zoo": (list(ARCHITECTURES), ["zoo", "--rounds", "3"]),
 }
 
@@ -120,12 +121,13 @@ def keep(name: str, result: Result) -> None:
 
 
 def _place(case: Case) -> tuple[int | str, ...]:
-    return list(ARCHITECTURES).index(case.model), case.work, case.workers, case.batch, case.height
+    place = list(ARCHITECTURES).index(case.model)
+    return place, case.work, case.workers, case.batch, case.height, case.depth, case.cores
 
 
 def written(text: str) -> str:
     """Replace every table of the page, between its marks, by what the kept results say."""
-    for name in (*RUNS, ALTERNATIVES):
+    for name in (*RUNS, *PRINTED):
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         if begin not in text or end not in text:
             raise InputError(f"The page has no place for {name}.", where=PAGE, fix=f"Put {begin} and {end} there.")

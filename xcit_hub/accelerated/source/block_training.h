@@ -43,6 +43,16 @@ struct Kept {
   }
 };
 
+// Call job(first, count) for all images: one after another, each by a thread, which waits for nobody; fewer images than threads
+// are worth the waiting.
+template <class Job>
+void split_images(int64_t images, const Job& job) {
+  if (images < Team::instance().size()) return job(0, images);
+  Team::instance().split(images, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t which = begin; which < end; ++which) job(which, 1);
+  });
+}
+
 // operands::BlocksTrain: x (B, N, C) → out (B, N, C), kept, batch_mean and biased batch_variance (layers · C).
 // `moving` normalises by the batch's statistics, else by the running ones, which it puts out.
 template <class Form>

@@ -59,6 +59,33 @@ def three_products(weight: Tensor) -> Way:
     return way
 
 
+def weight_times_tokens(weight: Tensor) -> Way:
+    product = ops.BatchMatMul(transpose_b=True)
+
+    def way(x: Tensor) -> Tensor:
+        batch, tokens, dim = x.shape
+        channels = product(ops.broadcast_to(weight, (batch, *weight.shape)), x)  # channels first without a transpose
+        parts = ops.split(channels, dim, axis=1)
+        return (parts[0] + parts[1] + parts[2]).reshape(batch, 4, dim // 4, tokens)
+
+    return way
+
+
+def one_product_and_transpose(weight: Tensor) -> Way:
+    def way(x: Tensor) -> Tensor:
+        batch, tokens, dim = x.shape
+        parts = ops.split(
+            ops.matmul(x.reshape(-1, dim), weight.T).reshape(batch, tokens, -1).transpose(0, 2, 1), dim, axis=1
+        )
+        return (parts[0] + parts[1] + parts[2]).reshape(batch, 4, dim // 4, tokens)
+
+    return way
+
+
+def gradient_of(way: Way) -> Way:
+    return mindspore.grad(lambda x: way(x).sum())
+
+
 def plus_one(x: Tensor) -> Tensor:
     return x + 1.0
 
@@ -82,12 +109,27 @@ def ways() -> dict[str, tuple[tuple[int, ...], dict[str, Way]]]:
                 "from one exponential": functions.gelu_erf_from_exp,
             },
         ),
+        "exact GELU and its gradient": (
+            HIDDEN,
+            {
+                "`ops.gelu(approximate='none')`": gradient_of(functions.gelu_erf),
+                "from one exponential": gradient_of(functions.gelu_erf_from_exp),
+                "the same, its gradient by a formula": gradient_of(functions.GeluErfFromExp()),
+            },
+        ),
         "tanh GELU": (
             HIDDEN,
             {
                 "`ops.gelu(approximate='tanh')`": functions.gelu_tanh,
                 "written with `ops.tanh` (inexact)": tanh_formula,
                 "from `ops.sigmoid`": functions.gelu_tanh_from_sigmoid,
+            },
+        ),
+        "tanh GELU and its gradient": (
+            HIDDEN,
+            {
+                "from `ops.sigmoid`": gradient_of(functions.gelu_tanh_from_sigmoid),
+                "the same, its gradient by a formula": gradient_of(functions.GeluTanhFromSigmoid()),
             },
         ),
         "one function": (
@@ -104,7 +146,9 @@ def ways() -> dict[str, tuple[tuple[int, ...], dict[str, Way]]]:
             TOKENS,
             {
                 "one product, 5-D permutation": one_product_and_permutation(weight),
+                "one product, one transpose": one_product_and_transpose(weight),
                 "three products, three transposes": three_products(weight),
+                "the weight times the tokens, no transpose": weight_times_tokens(weight),
             },
         ),
         "LayerNorm": (TOKENS, {"`nn.LayerNorm`": nn.LayerNorm((TOKENS[2],))}),

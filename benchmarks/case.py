@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from xcit_hub import variants
+from xcit_hub.variants import Architecture
 
 Work = Literal["inference", "training", "evaluation"]
 
@@ -23,6 +26,8 @@ class Case:
         height, width: of the network's input in pixels.
         workers: processes that decode pictures.
         folder: where the suite's prepared files lie.
+        depth: cross-covariance blocks, if others than the model's; 0 otherwise.
+        cores: which the contender's process may use, at most; 0 for all.
     """
 
     model: str
@@ -32,6 +37,14 @@ class Case:
     width: int = 224
     workers: int = 1
     folder: str = ""
+    depth: int = 0
+    cores: int = 0
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the network is built of."""
+        own = variants.architecture(self.model)
+        return replace(own, depth=self.depth) if self.depth else own
 
 
 class NotHereError(Exception):

@@ -48,6 +48,8 @@ def main() -> None:
 def _serve(questions: TextIO, answers: TextIO) -> None:
     order = json.loads(questions.readline())
     suite, case = SUITES[order["suite"]], Case(**order["case"])
+    if case.cores:  # before any framework counts them
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case.cores])
     if order["contender"] is None:
         if suite.prepare is not None:
             suite.prepare(case)
@@ -55,9 +57,9 @@ def _serve(questions: TextIO, answers: TextIO) -> None:
         return
     contender = suite.contenders[order["contender"]]
     step = contender.build(case)
-    most = _memory_mb("VmHWM")
+    most = memory_mb("VmHWM")
     _hand_back()
-    _answer(answers, {"start_mb": _memory_mb("VmRSS"), "peak_mb": most, "flops": _flops(contender, case)})
+    _answer(answers, {"start_mb": memory_mb("VmRSS"), "peak_mb": most, "flops": _flops(contender, case)})
     for line in questions:
         _answer(answers, _turn(step, int(line)))
 
@@ -78,7 +80,7 @@ def _turn(step: Step, steps: int) -> dict[str, Any]:
         "cores": own / wall,
         "others": max(everybody - own, 0.0) / wall,
         "stolen": stolen / wall,
-        "running_mb": _memory_mb("VmHWM"),
+        "running_mb": memory_mb("VmHWM"),
         "threads": _threads(),
         "versions": {name: version(name) for name in _REPORTED if _MODULE.get(name, name) in sys.modules},
     }
@@ -99,7 +101,7 @@ def _threads() -> int:
     return 1
 
 
-def _memory_mb(field: str) -> float:
+def memory_mb(field: str) -> float:
     """Read this process's resident memory. ``getrusage`` would begin with the peak of whoever started us."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status[field].split()[0]) / 1024

@@ -1,10 +1,10 @@
-"""How much arithmetic an architecture needs: multiply-adds, counted from its shape alone."""
+"""How much arithmetic and memory an architecture needs, counted from its shape alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xcit_hub.parameters import FOURIER_CHANNELS, stem_widths
+from xcit_hub.parameters import FOURIER_CHANNELS, parameter_count, stem_widths
 from xcit_hub.variants import Architecture
 
 _WINDOW = 9  # every convolution that sees neighbours is 3×3
@@ -37,6 +37,22 @@ def multiply_adds(
 def tokens(architecture: Architecture, height: int, width: int) -> int:
     """Count the patch tokens of an image."""
     return (height // architecture.patch_size) * (width // architecture.patch_size)
+
+
+def numbers(architecture: Architecture, height: int, width: int, *, batch: int = 1) -> int:
+    """Count the numbers that inference holds at once: the parameters, and the most activations of any one step.
+
+    A step is a convolution of the stem, with what it reads and what it makes, or a block's MLP: the tokens, their norm
+    and the hidden numbers.
+    """
+    dim = architecture.embed_dim
+    most = tokens(architecture, height, width) * (2 * dim + architecture.mlp_hidden)
+    read = 3 * height * width
+    for out_channels in stem_widths(architecture):
+        height, width = height // 2, width // 2
+        made = out_channels * height * width
+        most, read = max(most, read + made), made
+    return parameter_count(architecture) + batch * most
 
 
 def _products(

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from benchmarks.case import Case, Contender, NotHereError, Step
 from benchmarks.flops import multiply_adds
-from xcit_hub import variants
 
 if TYPE_CHECKING:
     from xcit_hub.accelerated.fused import FusedDtype
@@ -44,7 +43,8 @@ def timm_network(case: Case, *, layout: str = "", compiled: bool = False, dtype:
         raise NotHereError("not installed (pip install 'xcit-hub[timm]')") from error
     if compiled and not any(map(shutil.which, ("g++", "clang++"))):
         raise NotHereError("torch.compile needs a C++ compiler (g++ or clang++), and there is none")
-    network = timm.create_model(case.model).train(case.work == "training")
+    depth = {"depth": case.depth} if case.depth else {}
+    network = timm.create_model(case.model, **depth).train(case.work == "training")
     images, labels = (torch.from_numpy(array) for array in random_batch(case))
     if layout:
         network, images = (each.to(memory_format=getattr(torch, layout)) for each in (network, images))
@@ -112,7 +112,7 @@ def our_network(
         raise NotHereError(absence)
 
     mindspore.set_context(mode=mindspore.GRAPH_MODE if graph else mindspore.PYNATIVE_MODE)
-    network = xcit_hub.create_model(case.model, seed=0)
+    network = xcit_hub.create_model(case.architecture, seed=0)
     images, labels = random_batch(case)
     if case.work == "training":
         from xcit_hub.training.recipe import Recipe
@@ -182,9 +182,8 @@ def _matrices() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 def network_flops(case: Case) -> int:
     """Return the floating-point operations that the paper's network needs for a case."""
-    architecture = variants.architecture(case.model)
     training = case.work == "training"
-    return 2 * multiply_adds(architecture, case.height, case.width, batch=case.batch, training=training)
+    return 2 * multiply_adds(case.architecture, case.height, case.width, batch=case.batch, training=training)
 
 
 def _product_flops(_: Case) -> int:

@@ -32,8 +32,8 @@ PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
-# What ``python -m benchmarks.alternatives`` and ``benchmarks.parts`` printed, beside the other results.
-PRINTED = {"alternatives": "*/alternatives.md", "parts": "*/*/parts.md"}
+# What ``python -m benchmarks.NAME`` printed for alternatives, operators and parts, beside the other results.
+PRINTED = {"alternatives": "*/alternatives.md", "operators": "*/operators.md", "parts": "*/*/parts.md"}
 
 # What is not an option of the page goes on to the suite.
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -67,6 +67,7 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
             *("--contender", "xcit-hub, PyNative", "--contender", "limit*"),
         ],
     ),
+    "growth": (["xcit_nano_12_p16_224"], ["growth", "--rounds", "3"]),
     "large": (
         ["xcit_small_24_p8_224"],
         [
@@ -152,7 +153,8 @@ def keep(name: str, result: Result) -> None:
 
 
 def _place(case: Case) -> tuple[int | str, ...]:
-    return list(ARCHITECTURES).index(case.model), case.work, case.workers, case.batch, case.height
+    place = list(ARCHITECTURES).index(case.model)
+    return place, case.work, case.workers, case.batch, case.height, case.depth, case.cores
 
 
 def written(text: str) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.flops import tokens
+from benchmarks.growth import ON_PAPER
 from benchmarks.result import Comparison, Result, is_limit
 from benchmarks.suites import suite
 from benchmarks.tables import label
-from xcit_hub import variants
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SUFFIXES = (".svg", ".png")
 _MOST_MARKED_SIZES = 8
@@ -53,13 +56,8 @@ def check(path: Path) -> None:
 def draw(result: Result, path: Path) -> None:
     """Draw time and memory of every contender and write the picture, whole or not at all."""
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
-    sizes = {_tokens(comparison) for comparison in result.comparisons}
-    height = 4.5 if len(sizes) > 1 else 1.5 + 0.28 * sum(len(each.rows) for each in result.comparisons)
-    figure = Figure(figsize=(11, height), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=len(sizes) == 1)
-    (_curves if len(sizes) > 1 else _bars)(result, axes)
+    figure = _growth(result) if len(suite(result.suite).scales) > 1 else _figures(result)
     figure.suptitle(f"{result.suite}: {suite(result.suite).explanation}")
     picture = io.BytesIO()
     # The same figures give the same bytes; text stays text.
@@ -69,9 +67,46 @@ def draw(result: Result, path: Path) -> None:
         stream.write(picture.getvalue())
 
 
+def _figures(result: Result) -> Figure:
+    from matplotlib.figure import Figure
+
+    sizes = {_tokens(comparison) for comparison in result.comparisons}
+    height = 4.5 if len(sizes) > 1 else 1.5 + 0.28 * sum(len(each.rows) for each in result.comparisons)
+    figure = Figure(figsize=(11, height), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=len(sizes) == 1)
+    (_curves if len(sizes) > 1 else _bars)(result, axes)
+    return figure
+
+
+def _growth(result: Result) -> Figure:
+    """Time above and memory below, against each quantity in a column of its own."""
+    from matplotlib.figure import Figure
+
+    found = [each for each in result.series() if each.contender != ON_PAPER]
+    quantities = list(dict.fromkeys(each.quantity for each in found))
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axes = figure.subplots(2, max(len(quantities), 1), squeeze=False, sharey="row")
+    for each in found:
+        column = quantities.index(each.quantity)
+        marker = _MARKERS[[other.contender for other in found if other.quantity == each.quantity].index(each.contender)]
+        milliseconds = [1e3 * seconds for seconds in each.seconds]
+        for axis, values in zip(axes[:, column], (milliseconds, each.memory_mb), strict=True):
+            axis.plot(
+                each.values, values, marker=marker, color=_colour(each.contender), label=each.contender, alpha=0.8
+            )
+            axis.set(xscale="log", yscale="log", xlabel=each.quantity)
+            axis.set_xticks(each.values, [str(value) for value in each.values])
+            axis.minorticks_off()
+            axis.grid(alpha=0.3)
+    for axis, name in zip(axes[:, 0], ("ms a call", "resident MB"), strict=True):
+        axis.set_ylabel(name)
+    axes[0, 0].legend()
+    return figure
+
+
 def _tokens(comparison: Comparison) -> int:
     case = comparison.case
-    return tokens(variants.architecture(case.model), case.height, case.width)
+    return tokens(case.architecture, case.height, case.width)
 
 
 def _curves(result: Result, axes: Any) -> None:

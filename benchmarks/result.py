@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from benchmarks.case import Case
-from benchmarks.flops import tokens
+from benchmarks.growth import Point, Series, series
 from benchmarks.suites import suite
-from xcit_hub import variants
 from xcit_hub.errors import InputError
 
 FORMAT = 1  # of a result's JSON
@@ -152,28 +150,25 @@ class Result:
         when = " to ".join(dict.fromkeys((*days[:1], *days[-1:]))) or "on an unknown day"
         return f"{when}, commit {', '.join(commits)}"
 
-    def exponents(self) -> dict[str, dict[str, float]]:
-        """Fit time and memory to a power of the number of tokens, by least squares over logarithms.
+    def series(self) -> list[Series]:
+        """Return how time and memory grew with what the suite varies, on paper and of every contender."""
+        every = int(self.machine["cores"])
+        points = [
+            Point(
+                replace(comparison.case, cores=comparison.case.cores or every),
+                *(row.contender, row.seconds.median * comparison.case.batch, row.running_mb),
+            )
+            for comparison in self.comparisons
+            for row in comparison.rows
+            if row.turns and not is_limit(row.contender)
+        ]
+        return [each for each in series(points) if each.quantity in suite(self.suite).scales]
 
-        A process holds several hundred megabytes whatever the image, which would hide how memory grows: it is fitted
-        beyond the smallest image's, against the tokens beyond the smallest image's.
-        """
-        points: dict[str, list[tuple[int, float, float]]] = {}
-        for comparison in self.comparisons:
-            case = comparison.case
-            count = tokens(variants.architecture(case.model), case.height, case.width) * case.batch
-            for row in comparison.rows:
-                if row.turns and not is_limit(row.contender):
-                    points.setdefault(row.contender, []).append(
-                        (count, row.seconds.median * case.batch, row.running_mb)
-                    )
-        fits = {}
-        for contender, found in points.items():
-            least, *larger = sorted(found)
-            if len({count for count, _, _ in larger} - {least[0]}) > 1:
-                beyond = [(count - least[0], max(most - least[2], 1.0)) for count, _, most in larger]
-                times = [(count, seconds) for count, seconds, _ in found]
-                fits[contender] = {"time": _exponent(times), "memory": _exponent(beyond)}
+    def exponents(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Return the exponents of time and memory alone, by quantity and contender."""
+        fits: dict[str, dict[str, dict[str, float | None]]] = {}
+        for each in self.series():
+            fits.setdefault(each.quantity, {})[each.contender] = {"time": each.time, "memory": each.memory}
         return fits
 
     def as_dict(self) -> dict[str, Any]:
@@ -183,11 +178,15 @@ class Result:
             "suite": self.suite,
             "machine": self.machine,
             "versions": self.versions,
-            "exponents": self.exponents() if suite(self.suite).scales else {},
+            "exponents": self.exponents(),
             "comparisons": [
                 {
                     **{key: getattr(comparison, key) for key in _MEASURED},
-                    "case": {key: value for key, value in asdict(comparison.case).items() if key != "folder"},
+                    "case": {
+                        key: value
+                        for key, value in asdict(comparison.case).items()
+                        if key != "folder" and (value or key not in ("depth", "cores"))
+                    },
                     "rows": [asdict(row) | self._derived(comparison, row) for row in comparison.rows],
                 }
                 for comparison in self.comparisons
@@ -228,8 +227,3 @@ class Result:
             "times_as_fast_as": ratios,
             "share_of_peak": comparison.share_of_peak(row),
         }
-
-
-def _exponent(points: Sequence[tuple[float, float]]) -> float:
-    logarithms = [[math.log(value) for value in axis] for axis in zip(*points, strict=True)]
-    return statistics.linear_regression(*logarithms).slope

@@ -11,6 +11,7 @@ from benchmarks.case import Case, Contender, Work
 from benchmarks.converting import CONVERTERS, COPY_AND_HASH, MINDSPORE_FILES
 from benchmarks.deploying import EXPORTED
 from benchmarks.feeding import FEEDERS, TIMM_LOADER
+from benchmarks.growth import QUANTITIES, cases_around
 from benchmarks.loading import LOADERS, MINDSPORE_LOAD, TIMM_LOAD
 from benchmarks.networks import (
     FUSED,
@@ -83,7 +84,8 @@ class Suite:
         unit: of the table's figures.
         prepare: makes the files that the contenders need in the case's folder.
         environment: of the contenders' processes, beside the user's.
-        scales: time and memory are fitted to a power of the number of tokens.
+        scales: time and memory are fitted to powers of these of :data:`benchmarks.growth.QUANTITIES`; with several,
+            each is varied around a model, by :func:`benchmarks.growth.cases_around`.
     """
 
     explanation: str
@@ -99,7 +101,7 @@ class Suite:
     unit: Unit = MILLISECONDS
     prepare: Callable[[Case], None] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    scales: bool = False
+    scales: tuple[str, ...] = ()
 
     def cases(self, wanted: Wanted, folder: Path) -> list[Case]:
         """Return what is to be compared; prepared files lie in a folder for each model in ``folder``.
@@ -119,23 +121,32 @@ class Suite:
         for model in wanted.models or self.models:
             architecture = variants.architecture(model)
             place = wanted.photographs.resolve() if wanted.photographs else folder / architecture.name
-            own = (architecture.image_size, architecture.image_size)
-            for height, width in wanted.sizes or self.sizes or (own,):
-                if min(height, width) < 1 or height % architecture.patch_size or width % architecture.patch_size:
-                    raise InputError(
-                        f"An image of {height}×{width} pixels does not divide into {model}'s patches.",
-                        where="--size",
-                        fix=f"Give multiples of {architecture.patch_size}.",
-                    )
-                whole = Case(architecture.name, height=height, width=width, folder=str(place))
-                cases += [
-                    replace(whole, batch=batch, workers=workers, work=work)
-                    for work in self.works
-                    if work in (wanted.works or self.works)
-                    for batch in wanted.batches or self.batches
-                    for workers in wanted.workers or self.workers
-                ]
+            side = architecture.image_size
+            for size in wanted.sizes:
+                _check(size, architecture)
+            base = Case(architecture.name, height=side, width=side, folder=str(place))
+            if len(self.scales) > 1:
+                cases += cases_around(base, wanted.sizes, wanted.batches)
+                continue
+            cases += [
+                replace(base, height=height, width=width, batch=batch, workers=workers, work=work)
+                for height, width in wanted.sizes or self.sizes or ((side, side),)
+                for work in self.works
+                if work in (wanted.works or self.works)
+                for batch in wanted.batches or self.batches
+                for workers in wanted.workers or self.workers
+            ]
         return cases
+
+
+def _check(size: tuple[int, int], architecture: variants.Architecture) -> None:
+    patch = architecture.patch_size
+    if min(size) < 1 or size[0] % patch or size[1] % patch:
+        raise InputError(
+            f"An image of {size[0]}×{size[1]} pixels does not divide into {architecture.name}'s patches.",
+            where="--size",
+            fix=f"Give multiples of {patch}.",
+        )
 
 
 def _some(*names: str) -> dict[str, Contender]:
@@ -222,7 +233,14 @@ SUITES: dict[str, Suite] = {
         {**_some(TIMM, OURS, FUSED, PYNATIVE), **LIMITS},
         (TIMM,),
         sizes=tuple((side, side) for side in _SCALING_SIDES),
-        scales=True,
+        scales=("tokens",),
+    ),
+    "growth": Suite(
+        "time and memory against tokens, batch, depth, width and cores, each alone",
+        _some(TIMM, OURS, FUSED),
+        (TIMM,),
+        models=("xcit_nano_12_p16_224",),
+        scales=tuple(QUANTITIES),
     ),
     "zoo": Suite(
         "every architecture at its own size",

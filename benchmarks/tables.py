@@ -11,6 +11,7 @@ from rich.text import Text
 
 from benchmarks import clock
 from benchmarks.case import Case
+from benchmarks.growth import ON_PAPER
 from benchmarks.result import Comparison, Result, Row, Spread, is_limit
 from benchmarks.suites import Suite, suite
 
@@ -76,10 +77,11 @@ def notes(result: Result) -> list[str]:
         for each in result.comparisons
         if each.disturbed
     ]
-    if suite(result.suite).scales:
+    if len(suite(result.suite).scales) == 1:
         said += [
-            f"{contender}: time grows as tokens^{fit['time']:.2f}, memory as tokens^{fit['memory']:.2f}"
-            for contender, fit in result.exponents().items()
+            f"{each.contender}: time grows as {each.quantity}^{each.time:.2f}"
+            + ("" if each.memory is None else f", memory as {each.quantity}^{each.memory:.2f}")
+            for each in result.series()
         ]
     return said
 
@@ -93,6 +95,8 @@ def label(case: Case, of: Result) -> str:
         "batch": f"batch {case.batch}",
         "height": f"{case.height}×{case.width}",
         "workers": f"workers {case.workers}",
+        "depth": f"depth {case.depth}",
+        "cores": f"cores {case.cores}",
     }
     differing = [
         text for key, text in parts.items() if key == "model" or len({getattr(each, key) for each in cases}) > 1
@@ -102,6 +106,27 @@ def label(case: Case, of: Result) -> str:
 
 def _sheet(result: Result) -> _Sheet:
     what = suite(result.suite)
+    return _growth(result) if len(what.scales) > 1 else _figures(result, what)
+
+
+def _growth(result: Result) -> _Sheet:
+    """What grew with what: a section for each quantity, a row for what is on paper and each contender."""
+    sections: dict[str, list[list[str]]] = {}
+    for each in result.series():
+        on_paper = each.contender == ON_PAPER
+        times = [f"{(1.0 if on_paper else 1e3) * seconds:.3g}" for seconds in each.seconds]
+        row = [
+            each.contender,
+            f"{', '.join(times)} {'GFLOP a core' if on_paper else 'ms'}",
+            f"{each.time:.2f}",
+            f"{', '.join(f'{most:.0f}' for most in each.memory_mb)} MB",
+            "" if each.memory is None else f"{each.memory:.2f}",
+        ]
+        sections.setdefault(f"{each.quantity}: {', '.join(map(str, each.values))}", []).append(row)
+    return _Sheet(["a call", "time ~ quantity^", "resident", "memory ~ quantity^"], sections)
+
+
+def _figures(result: Result, what: Suite) -> _Sheet:
     measured = {row.contender for each in result.comparisons for row in each.rows if row.turns}
     references = [reference for reference in what.references if reference in measured]
     columns = _columns(what, references)

@@ -144,7 +144,7 @@ void test_stem(Function run, reference::Gelu gelu, int64_t images, Sides sides, 
 }
 
 struct StageFunctions {
-  Function evaluate, moving, moving_grad, frozen, frozen_grad;
+  Function evaluate, moving, moving_grad, frozen, frozen_grad, moving_image = nullptr, frozen_image = nullptr;
 };
 
 void test_stage(const StageFunctions& run, bool image, bool last, reference::Gelu gelu, Sides sides, int64_t inputs, int64_t outputs) {
@@ -169,8 +169,13 @@ void test_stage(const StageFunctions& run, bool image, bool last, reference::Gel
     Tensor batch_mean = zeros({outputs}), batch_variance = zeros({outputs});
     Tensor dx = zeros(given.shape), dweight = zeros(weight.shape), dgamma = zeros({outputs}), dbeta = zeros({outputs});
     call(moving ? run.moving : run.frozen, with({&out, &convolved, &batch_mean, &batch_variance}));
-    call(moving ? run.moving_grad : run.frozen_grad,
-         with({&convolved, &batch_mean, &batch_variance, &dy, &dx, &dweight, &dgamma, &dbeta}));
+    if (image) {
+      call(moving ? run.moving_grad : run.frozen_grad, with({&convolved, &batch_mean, &batch_variance, &dy, &dweight, &dgamma, &dbeta}));
+      call(moving ? run.moving_image : run.frozen_image, with({&convolved, &batch_mean, &batch_variance, &dy, &dx}));
+    } else {
+      call(moving ? run.moving_grad : run.frozen_grad,
+           with({&convolved, &batch_mean, &batch_variance, &dy, &dx, &dweight, &dgamma, &dbeta}));
+    }
     reference::Moments batch{mean.wide(), variance.wide()};
     check("stage in training", out, reference::stage(x.wide(), sides, p, gelu, moving ? &batch : nullptr));
     check("mean of a stage", batch_mean, batch.mean);
@@ -334,6 +339,9 @@ void test_class_block(Function run, bool tokens_wanted, bool tokens_norm, refere
 }
 
 #define STAGE(name) {Stage##name, StageMoving##name, StageMoving##name##Grad, StageFrozen##name, StageFrozen##name##Grad}
+#define FIRST_STAGE(name)                                                                                     \
+  {Stage##name, StageMoving##name, StageMoving##name##Grad, StageFrozen##name, StageFrozen##name##Grad,        \
+   StageMoving##name##GradOfImage, StageFrozen##name##GradOfImage}
 #define BLOCKS(name) {Blocks##name, FusedBlocks##name, BlocksMoving##name, BlocksMoving##name##Grad, BlocksFrozen##name, BlocksFrozen##name##Grad}
 
 }  // namespace
@@ -349,11 +357,15 @@ int main() {
     }
   }
   test_linear(300, 400, 130);
-  test_stage(STAGE(ImageErf), true, false, gelu_erf, {15, 22}, 3, 12);
-  test_stage(STAGE(ImageTanh), true, false, gelu_tanh, {1, 1}, 1, 7);
+  test_stage(FIRST_STAGE(ImageErf), true, false, gelu_erf, {15, 22}, 3, 12);
+  test_stage(FIRST_STAGE(ImageTanh), true, false, gelu_tanh, {1, 1}, 1, 7);
   test_stage(STAGE(Erf), false, false, gelu_erf, {9, 6}, 5, 50);
   test_stage(STAGE(Tanh), false, false, gelu_tanh, {4, 7}, 24, 16);
   test_stage(STAGE(Last), false, true, nullptr, {7, 5}, 12, 24);
+  // Several bands of an image, and windows cut into several steps of a sum.
+  test_stage(FIRST_STAGE(ImageErf), true, false, gelu_erf, {131, 130}, 3, 9);
+  test_stage(STAGE(Erf), false, false, gelu_erf, {63, 94}, 11, 5);
+  test_stage(STAGE(Last), false, true, nullptr, {30, 37}, 130, 5);
   test_stem(FusedStemErf, gelu_erf, 2, {64, 35}, 3, {6, 12, 24, 50});
   test_stem(FusedStemErf, gelu_erf, 1, {57, 16}, 3, {7, 14, 40});
   test_stem(FusedStemErf, gelu_erf, 5, {3, 200}, 4, {16, 33});

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from benchmarks import plot, tables
 from benchmarks.case import Case
+from benchmarks.growth import ON_PAPER
 from benchmarks.networks import FUSED, OURS, TIMM, TIMM_COMPILED, TORCH_LIMIT
 from benchmarks.result import Comparison, Result, Row, Spread
 from xcit_hub.errors import InputError
@@ -58,8 +59,10 @@ def test_the_share_of_peak_is_of_the_faster_limit() -> None:
 @pytest.mark.parametrize("exponent", [1.0, 1.5])
 def test_exponents_are_those_the_figures_were_made_with(exponent: float) -> None:
     fitted = _scaling(exponent).exponents()
-    assert fitted[OURS]["time"] == pytest.approx(exponent)
-    assert fitted[OURS]["memory"] == pytest.approx(1.0)
+    assert list(fitted) == ["tokens"]
+    assert fitted["tokens"][OURS]["time"] == pytest.approx(exponent)
+    assert fitted["tokens"][OURS]["memory"] == pytest.approx(1.0)
+    assert fitted["tokens"][ON_PAPER]["time"] == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_result_survives_its_file() -> None:

@@ -86,6 +86,8 @@ NOT_RUN = {
     "python -m benchmarks inference xcit_tiny_12_p16_224 --batch 1 --batch 16 --rounds 5": _BENCHMARK,
     "python -m benchmarks training --json training.json --plot training.svg": _BENCHMARK,
     "python -m benchmarks scaling xcit_nano_12_p16_224 --size 224 --size 896 --size 4000x6000": _BENCHMARK,
+    "python -m benchmarks growth": _BENCHMARK,
+    "python -m benchmarks.operators": _BENCHMARK,
     "python -m benchmarks page inference training": _BENCHMARK,
     "python -m benchmarks compare OLD_WHEEL NEW_WHEEL": _BENCHMARK,
     "python -m benchmarks.cluster --measure": _BENCHMARK,

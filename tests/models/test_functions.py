@@ -26,8 +26,10 @@ def _tanh_form(x: np.ndarray) -> np.ndarray:
 _WAYS = [
     (functions.gelu_erf, _erf_form),
     (functions.gelu_erf_from_exp, _erf_form),
+    (functions.GeluErfFromExp(), _erf_form),
     (functions.gelu_tanh, _tanh_form),
     (functions.gelu_tanh_from_sigmoid, _tanh_form),
+    (functions.GeluTanhFromSigmoid(), _tanh_form),
 ]
 
 

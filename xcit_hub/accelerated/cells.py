@@ -17,7 +17,7 @@ from mindspore.ops import constexpr
 from xcit_hub.accelerated import operations
 from xcit_hub.errors import InputError
 from xcit_hub.models import xcit
-from xcit_hub.models.functions import UnfoldedConv2d
+from xcit_hub.models.functions import GeluErfFromExp, GeluTanhFromSigmoid, UnfoldedConv2d
 from xcit_hub.models.private import forget_recomputation, is_hooked
 
 
@@ -310,6 +310,7 @@ def is_accelerated(root: nn.Cell) -> bool:
 _BUILT_OF = {
     *(_ACCELERATED.keys() | _PLAIN.keys()),
     *(xcit.XCA, xcit.LPI, xcit.Mlp, nn.SequentialCell, nn.BatchNorm2d, nn.Conv2d, UnfoldedConv2d),
+    *(GeluErfFromExp, GeluTanhFromSigmoid),
 }
 
 

@@ -151,6 +151,8 @@ SIGNATURES = (
     Signature("Stage", STAGE, ("out",)),
     Signature("StageTrain", STAGE, ("out", *KEPT)),
     Signature("StageGrad", (*STAGE, *KEPT, "dy"), ("dx", "dweight", "dgamma", "dbeta")),
+    Signature("FirstStageGrad", (*STAGE, *KEPT, "dy"), ("dweight", "dgamma", "dbeta")),
+    Signature("ImageGrad", (*STAGE, *KEPT, "dy"), ("dx",)),
     Signature("FusedStem", ("x", "widths", "weights", "biases", "features"), ("out",), integers="widths"),
     Signature("Blocks", BLOCKS, ("out",), integers="sides"),
     Signature("BlocksTrain", BLOCKS, ("out", *KEPT), integers="sides"),

@@ -145,15 +145,34 @@ def stage(gelu_form: str, first: bool, last: bool) -> Modes:
     def kept(x: list[int], weight: list[int], *others: list[int]) -> tuple[list[int], ...]:
         return result(x, weight, *others), weight[:1], weight[:1]
 
-    return _modes("Stage", _stage_form(gelu_form, first, last), result, kept, _stage_derivation)
+    derivation = _first_stage_gradients if first else _stage_gradients
+    return _modes("Stage", _stage_form(gelu_form, first, last), result, kept, partial(_stage_derivation, derivation))
 
 
 def _stage_form(gelu_form: str, first: bool, last: bool) -> str:
     return "Last" if last else f"{'Image' if first else ''}{_GELU[gelu_form]}"
 
 
-def _stage_derivation(name: str, again: Operation | None) -> Callable[..., Any]:
-    slopes = _primitive(name, lambda x, weight, epsilon, gamma, *others: (x, weight, gamma, gamma), 4)
+def _stage_gradients(name: str) -> Callable[..., Any]:
+    return _primitive(name, lambda x, weight, epsilon, gamma, *others: (x, weight, gamma, gamma), 4)
+
+
+def _first_stage_gradients(name: str) -> Callable[..., Any]:
+    """Two operations: a graph leaves the one out whose result, the image's gradient, nobody asks for."""
+    of_image = _primitive(f"{name}OfImage", lambda x, *others: x)
+    of_parameters = _primitive(name, lambda x, weight, epsilon, gamma, *others: (weight, gamma, gamma), 3)
+
+    def both(*operands: Tensor) -> tuple[Tensor, ...]:
+        dweight, dgamma, dbeta = of_parameters(*operands)
+        return of_image(*operands), dweight, dgamma, dbeta
+
+    return both
+
+
+def _stage_derivation(
+    gradients: Callable[[str], Callable[..., Any]], name: str, again: Operation | None
+) -> Callable[..., Any]:
+    slopes = gradients(name)
     none = ops.ZerosLike()
 
     def bprop(

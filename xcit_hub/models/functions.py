@@ -14,6 +14,7 @@ import mindspore
 from mindspore import Tensor, nn, ops
 
 _SQRT_HALF = math.sqrt(0.5)
+_BELL = 1.0 / math.sqrt(2.0 * math.pi)
 _TANH_SCALE = math.sqrt(2.0 / math.pi)
 
 
@@ -30,12 +31,33 @@ def gelu_erf_from_exp(x: Tensor) -> Tensor:
     float32's rounding, where theirs (1.5e-7) is not.
     """
     magnitude = ops.abs(x)
-    t = 1.0 / (magnitude * (0.39723538 * _SQRT_HALF) + 1.0)
-    polynomial = (((-0.2131433393 * t + 0.7778267886) * t - 0.4737805633) * t + 0.541479707) * t
-    polynomial = ((polynomial + 0.1333510756) * t + 0.2342660044) * t
-    tail = magnitude * polynomial * ops.exp(-0.5 * (x * x))
+    tail = magnitude * _tail_over_bell(magnitude) * ops.exp(-0.5 * (x * x))
     # x + |x| instead of 2·relu(x): at zero its derivative is right.
     return 0.5 * ((x + magnitude) - tail)
+
+
+def _tail_over_bell(magnitude: Tensor) -> Tensor:
+    """2 · Φ(−|x|) · exp(x² / 2)."""
+    t = 1.0 / (magnitude * (0.39723538 * _SQRT_HALF) + 1.0)
+    polynomial = (((-0.2131433393 * t + 0.7778267886) * t - 0.4737805633) * t + 0.541479707) * t
+    return ((polynomial + 0.1333510756) * t + 0.2342660044) * t
+
+
+class GeluErfFromExp(nn.Cell):
+    """:func:`gelu_erf_from_exp` with a derivative of its own.
+
+    MindSpore keeps what lies between a formula's operations until its gradient is taken, here a dozen times the input;
+    this keeps the input.
+    """
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Apply it to every element."""
+        return gelu_erf_from_exp(x)
+
+    def bprop(self, x: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor]:  # noqa: ARG002  # MindSpore gives it
+        """Return ``up`` · (Φ(x) + x · φ(x))."""
+        bell, sign = ops.exp(-0.5 * (x * x)), ops.sign(x)
+        return (up * (0.5 * (1.0 + sign) - bell * (0.5 * sign * _tail_over_bell(ops.abs(x)) - _BELL * x)),)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
@@ -49,6 +71,21 @@ def gelu_tanh_from_sigmoid(x: Tensor) -> Tensor:
     The obvious way, through tanh, is closed: ``ops.tanh`` on CPU is off by up to 1e-4.
     """
     return x * ops.sigmoid(x * (x * x * (2.0 * _TANH_SCALE * 0.044715) + 2.0 * _TANH_SCALE))
+
+
+class GeluTanhFromSigmoid(nn.Cell):
+    """:func:`gelu_tanh_from_sigmoid` with a derivative of its own, as :class:`GeluErfFromExp`."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Apply it to every element."""
+        return gelu_tanh_from_sigmoid(x)
+
+    def bprop(self, x: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor]:  # noqa: ARG002  # MindSpore gives it
+        """Return ``up`` times the derivative of x · sigmoid(2z(x))."""
+        square = x * x
+        gate = ops.sigmoid(x * (square * (2.0 * _TANH_SCALE * 0.044715) + 2.0 * _TANH_SCALE))
+        slope = x * (square * (6.0 * _TANH_SCALE * 0.044715) + 2.0 * _TANH_SCALE)
+        return (up * gate * (1.0 + slope * (1.0 - gate)),)
 
 
 class UnfoldedConv2d(nn.Conv2d):
@@ -75,14 +112,14 @@ class UnfoldedConv2d(nn.Conv2d):
 
 @dataclass(frozen=True)
 class Functions:
-    """The way chosen for each function; ``gelu`` by its form."""
+    """The way chosen for each function; ``gelu`` by its form, a function or the class of a cell."""
 
-    gelu: Mapping[str, Callable[[Tensor], Tensor]]
+    gelu: Mapping[str, Callable[[Tensor], Tensor] | type[nn.Cell]]
     convolution: type[nn.Conv2d]
 
 
 _GELU = {"erf": gelu_erf, "tanh": gelu_tanh}
-_GELU_ON_CPU = {"erf": gelu_erf_from_exp, "tanh": gelu_tanh_from_sigmoid}
+_GELU_ON_CPU = {"erf": GeluErfFromExp, "tanh": GeluTanhFromSigmoid}
 
 # (is it a CPU, is MindSpore 2.9 or later)
 _FUNCTIONS = {

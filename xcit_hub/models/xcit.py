@@ -45,7 +45,8 @@ class Gelu(nn.Cell):
     def __init__(self, form: str) -> None:
         super().__init__()
         self.form = form
-        self.function = functions().gelu[form]
+        way = functions().gelu[form]
+        self.function = way() if isinstance(way, type) else way
 
     def construct(self, x: Tensor) -> Tensor:
         """Apply it to every element."""

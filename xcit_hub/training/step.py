@@ -29,6 +29,7 @@ _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_
 
 _map = ops.HyperMap()
 _multiplied = ops.MultitypeFuncGraph("multiplied")
+_single = ops.MultitypeFuncGraph("single")
 _squared_sum = ops.MultitypeFuncGraph("squared_sum")
 _average = ops.MultitypeFuncGraph("average")
 _add = ops.MultitypeFuncGraph("add")
@@ -38,6 +39,11 @@ _clear = ops.MultitypeFuncGraph("clear")
 @_multiplied.register("Tensor", "Tensor")
 def _multiply_one(factor: Tensor, gradient: Tensor) -> Tensor:
     return gradient.astype(mstype.float32) * factor
+
+
+@_single.register("Tensor")
+def _single_one(gradient: Tensor) -> Tensor:
+    return gradient.astype(mstype.float32)
 
 
 @_squared_sum.register("Tensor")
@@ -128,9 +134,12 @@ class _Update(nn.Cell):
         self.clip = recipe.clip_value if recipe.clip_grad else 0.0
         self.guarded = recipe.guarded
         self.dynamic = recipe.dynamic_scaling
+        # Else the gradients are what they are, and nobody need pass over them.
+        self.scaled = recipe.dynamic_scaling or recipe.first_loss_scale != 1.0
         self.scaler = amp.DynamicLossScaler(recipe.first_loss_scale, scale_factor=2, scale_window=_SCALE_WINDOW)
         self.scale, self.quiet_steps = self.scaler.scale_value, self.scaler.counter
         self.scale.name, self.quiet_steps.name = "loss_scale", "quiet_steps"
+        self.of_loss = self.scale if self.scaled else Tensor(1.0, mstype.float32)
         for parameter in (self.scale, self.quiet_steps):
             parameter.requires_grad = False
         # There the hardware keeps the overflow to itself: the first cards saturate instead of giving infinity. Each
@@ -147,7 +156,11 @@ class _Update(nn.Cell):
         self.averages = ParameterTuple([averages[f"ema.{each.name}"] for each in self.weights] if averages else [])
 
     def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> tuple[Tensor, Tensor]:
-        gradients = _map(ops.partial(_multiplied, 1.0 / self.scale), self.reduce(gradients))
+        gradients = self.reduce(gradients)
+        if self.scaled:
+            gradients = _map(ops.partial(_multiplied, 1.0 / self.scale), gradients)
+        else:
+            gradients = _map(_single, gradients)
         norm = ops.sqrt(ops.addn(_map(_squared_sum, gradients)))
         finite = ops.isfinite(norm)
         if self.hidden_overflow:
@@ -191,7 +204,7 @@ class _FusedStep(nn.Cell):
         self.update = update
 
     def construct(self, images: Tensor, targets: Tensor, learning_rate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        loss, gradients = self.backward(images, targets, self.update.scale)
+        loss, gradients = self.backward(images, targets, self.update.of_loss)
         norm, applied = self.update(gradients, learning_rate)
         return loss, norm, applied
 
@@ -199,7 +212,7 @@ class _FusedStep(nn.Cell):
 class _Accumulate(nn.Cell):
     """Backward, and the gradients added to what is there."""
 
-    def __init__(self, backward: _Backward, scale: Parameter, sums: ParameterTuple) -> None:
+    def __init__(self, backward: _Backward, scale: Tensor, sums: ParameterTuple) -> None:
         super().__init__(auto_prefix=False)
         self.backward = backward
         self.scale = scale
@@ -306,7 +319,7 @@ class TrainStep:
             compile_at(self._fused, recipe)
         else:
             self._sums = self.optimizer.weights.clone(prefix="gradient_sum", init="zeros")
-            self._accumulate = _Accumulate(backward, self._update.scale, self._sums)
+            self._accumulate = _Accumulate(backward, self._update.of_loss, self._sums)
             self._apply_sums = _ApplySums(self._update, self._sums)
             compile_at(self._accumulate, recipe)
             compile_at(self._apply_sums, recipe)

@@ -27,20 +27,31 @@ struct Kept {
 
   float* at(int64_t layer, int64_t columns) const { return data + s.rows() * (layer * (8 * s.channels + s.hidden) + columns); }
 
-  Places of(int64_t layer) const {
+  // Of a layer, from a row on.
+  Places of(int64_t layer, int64_t row = 0) const {
     const int64_t c = s.channels, after = 7 * c + s.hidden;
     Places p{};
-    p.x = layer ? at(layer - 1, after) : x;
-    p.after_attention = at(layer, 0);
-    p.after_local = at(layer, c);
-    p.qkv = at(layer, 2 * c);
-    p.attended = at(layer, 5 * c);
-    p.convolved = at(layer, 6 * c);
-    p.inner = at(layer, 7 * c);
-    p.out = layer + 1 < s.layers ? at(layer, after) : out;
+    p.x = (layer ? at(layer - 1, after) : x) + row * c;
+    p.after_attention = at(layer, 0) + row * c;
+    p.after_local = at(layer, c) + row * c;
+    p.qkv = at(layer, 2 * c) + row * 3 * c;
+    p.attended = at(layer, 5 * c) + row * c;
+    p.convolved = at(layer, 6 * c) + row * c;
+    p.inner = at(layer, 7 * c) + row * s.hidden;
+    p.out = (layer + 1 < s.layers ? at(layer, after) : out) + row * c;
     return p;
   }
 };
+
+// Call job(first, count) for all images: one after another, each by a thread, which waits for nobody; fewer images than threads
+// are worth the waiting.
+template <class Job>
+void split_images(int64_t images, const Job& job) {
+  if (images < Team::instance().size()) return job(0, images);
+  Team::instance().split(images, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t which = begin; which < end; ++which) job(which, 1);
+  });
+}
 
 // operands::BlocksTrain: x (B, N, C) → out (B, N, C), kept, batch_mean and biased batch_variance (layers · C).
 // `moving` normalises by the batch's statistics, else by the running ones, which it puts out.
@@ -49,26 +60,39 @@ void train_blocks(const Arguments& a, bool normalised, bool moving) {
   const operands::BlocksTrain d(a);
   const BlockSizes s = sizes_of_blocks(a, normalised);
   const Kept kept{s, d.x, d.kept, d.out};
-  const int64_t channels = s.channels, size = s.rows() * channels;
+  const int64_t channels = s.channels, image = s.tokens * channels;
+  float* active = workspace(Use::kActive, s.rows() * channels);
   for (int64_t layer = 0; layer < s.layers; ++layer) {
     float *mean = d.batch_mean + layer * channels, *variance = d.batch_variance + layer * channels;
-    BlockWeights w = prepared(a, s, layer);
-    const Block<Form> block{s, w, keep_of_blocks(a, s, layer), 0, s.images};
-    Places p = kept.of(layer);
-    p.normed = workspace(Use::kNormed, size);
-    p.active = workspace(Use::kActive, size);
-    block.attention(p);
-    block.first_convolution(p, !moving);
+    const BlockWeights w = prepared(a, s, layer);
+    const auto some = [&](int64_t first, int64_t count, const auto& run) {
+      Places p = kept.of(layer, first * s.tokens);
+      p.active = active + first * image;
+      run(Block<Form>{s, w, keep_of_blocks(a, s, layer), first, count}, p);
+    };
+    split_images(s.images, [&](int64_t first, int64_t count) {
+      some(first, count, [&](const Block<Form>& block, Places& p) {
+        p.normed = workspace(Use::kNormed, count * image);
+        block.attention(p);
+        block.first_convolution(p, !moving);
+      });
+    });
     if (moving) {
-      batch_moments(s.rows(), channels, p.active, mean, variance);
-      BatchNorm{channels, w.bn_gamma, w.bn_beta, mean, variance, s.bn_epsilon}.run(
-          s.rows(), p.active, [active = p.active](int64_t at, float value) { active[at] = value; });
+      batch_moments(s.rows(), channels, active, mean, variance);
     } else {
       std::copy_n(w.moving_mean, channels, mean);
       std::copy_n(w.moving_variance, channels, variance);
     }
-    block.second_convolution(p);
-    block.mlp(p);
+    split_images(s.images, [&](int64_t first, int64_t count) {
+      some(first, count, [&](const Block<Form>& block, const Places& p) {
+        if (moving) {
+          BatchNorm{channels, w.bn_gamma, w.bn_beta, mean, variance, s.bn_epsilon}.run(
+              count * s.tokens, p.active, [to = p.active](int64_t at, float value) { to[at] = value; });
+        }
+        block.second_convolution(p);
+        block.mlp(p);
+      });
+    });
   }
 }
 
@@ -112,22 +136,32 @@ struct BlockGradient {
 
   // scale (C) · weight (C, width) → out
   void scaled(const float* weight, const float* scale, int64_t width, float* out) const {
-    for (int64_t i = 0; i < s.channels * width; ++i) out[i] = scale[i / width] * weight[i];
+    split_rows(s.channels, width, [=](int64_t first, int64_t last) {
+      for (int64_t c = first; c < last; ++c) {
+        const float factor = scale[c];
+#pragma omp simd
+        for (int64_t at = c * width; at < (c + 1) * width; ++at) out[at] = factor * weight[at];
+      }
+    });
   }
 
   // The gradients of the layer scale (C) and of the map before it, weight (C, width) and bias (C). They come as those of an
   // unscaled map: their products with the map are the scale's, so that its output need not be kept.
   void unscale(const float* weight, const float* bias, const float* scale, int64_t width, float* dweight, float* dbias,
                float* dscale) const {
-    for (int64_t c = 0; c < s.channels; ++c) {
-      float sum = bias[c] * dbias[c];
-      for (int64_t k = 0; k < width; ++k) {
-        sum += weight[c * width + k] * dweight[c * width + k];
-        dweight[c * width + k] *= scale[c];
+    split_rows(s.channels, width, [=](int64_t first, int64_t last) {
+      for (int64_t c = first; c < last; ++c) {
+        const float factor = scale[c];
+        float sum = bias[c] * dbias[c];
+#pragma omp simd reduction(+ : sum)
+        for (int64_t at = c * width; at < (c + 1) * width; ++at) {
+          sum += weight[at] * dweight[at];
+          dweight[at] *= factor;
+        }
+        dscale[c] = sum;
+        dbias[c] *= factor;
       }
-      dscale[c] = sum;
-      dbias[c] *= scale[c];
-    }
+    });
   }
 
   void attention(const Places& at, const float* dy, float* dx) const {
@@ -147,20 +181,29 @@ struct BlockGradient {
   // By mean and biased variance (C); `moving` says that they come from the batch.
   void local(const Places& at, bool moving, const float* mean, const float* variance, const float* dy, float* dx) const {
     const int64_t channels = s.channels, size = rows() * channels;
-    const float* up = kept(1, dy);
+    const float *up = kept(1, dy), *convolved = at.convolved;
     float *active = workspace(Use::kActive, size), *passed = workspace(Use::kPassed, size);
     float* normal = workspace(Use::kNormed, size);
-    activate<Form>(size, at.convolved, active);
-    BatchNorm{channels, p.bn_gamma, p.bn_beta, mean, variance, s.bn_epsilon}.run(
-        rows(), active, [=](int64_t index, float value) { normal[index] = value; });
+    const BatchNorm norm{channels, p.bn_gamma, p.bn_beta, mean, variance, s.bn_epsilon};
+    const Buffer factors(channels);
+    norm.factors(factors);
+    split_rows(rows(), channels, [=, factor = static_cast<const float*>(factors), shift = p.bn_beta](int64_t first, int64_t last) {
+      for (int64_t row = first * channels; row < last * channels; row += channels) {
+#pragma omp simd
+        for (int64_t c = 0; c < channels; ++c) {
+          active[row + c] = Form::value(convolved[row + c]);
+          normal[row + c] = (active[row + c] - mean[c]) * factor[c] + shift[c];
+        }
+      }
+    });
     convolve_grad(s.grid, s.images, normal, up, to.dconv2, to.dconv2_bias);
     unscale(p.conv2, p.conv2_bias, p.gamma3, 9, to.dconv2, to.dconv2_bias, to.dgamma3);
     const Buffer conv2(9 * channels);
     scaled(p.conv2, p.gamma3, 9, conv2);
     convolve(s.grid, s.images, up, conv2, nullptr, true, passed);
-    batch_norm_grad(rows(), channels, active, p.bn_gamma, mean, variance, s.bn_epsilon, moving, passed, passed, to.dbn_gamma,
+    batch_norm_grad(norm, rows(), active, moving, [=](int64_t index, float) { return passed[index]; },
+                    [=](int64_t index, float number) { return number * Form::slope(convolved[index]); }, passed, to.dbn_gamma,
                     to.dbn_beta);
-    activate_grad<Form>(size, at.convolved, passed, passed);
     convolve_grad(s.grid, s.images, normed(at.after_attention, p.norm3_gamma, p.norm3_beta), passed, to.dconv1, to.dconv1_bias);
     float* dnormed = active;  // which nobody needs any more
     convolve(s.grid, s.images, passed, p.conv1, nullptr, true, dnormed);
@@ -184,7 +227,7 @@ struct BlockGradient {
         out[column] = sum * Form::slope(from[column]);
       };
     });
-    multiply(channels, hidden, rows(), rows_of(up, channels).transposed(), rows_of(active, hidden), to.dfc2);
+    weight_grad(rows(), channels, hidden, up, active, to.dfc2);
     column_sums(rows(), channels, up, to.dfc2_bias);
     unscale(p.fc2, p.fc2_bias, p.gamma2, hidden, to.dfc2, to.dfc2_bias, to.dgamma2);
     float* dnormed = active;  // which nobody needs any more

@@ -13,12 +13,15 @@
 
 namespace xcit {
 
+// Loops over these are vectorised where they are inlined, which compilers do not always think worth it.
+#define XCIT_INLINED __attribute__((always_inline)) inline
+
 constexpr float kLog2E = 1.44269504f;
 constexpr float kShift = 12582912.0f;  // 1.5 · 2²³: added to a number, it leaves the nearest integer in the low bits
 
 // 2 to the power of an integer, given as that + kShift, and a rest from −½ to ½, to 1 unit in the last place or two. Written,
 // as all here, so that compilers vectorise it.
-inline float power_of_two(float shifted, float rest) {
+XCIT_INLINED float power_of_two(float shifted, float rest) {
   float series = 0.000155946778f;
   series = series * rest + 0.00134066434f;
   series = series * rest + 0.00961769279f;
@@ -43,10 +46,10 @@ inline float exponential(float x) {
 }
 
 // Where x counts: beyond, what normal_tail returns is below 1e-36.
-inline float near_zero(float x) { return std::min(std::max(x, -13.0f), 13.0f); }
+XCIT_INLINED float near_zero(float x) { return std::min(std::max(x, -13.0f), 13.0f); }
 
 // Φ(−|x|), a polynomial of t = 1 / (1 + p · |x|) times e^(−x²/2), and the latter, of an x near zero.
-inline void normal_tail(float x, float& tail, float& bell) {
+XCIT_INLINED void normal_tail(float x, float& tail, float& bell) {
   const float t = 1.0f / (1.0f + 0.280888885f * std::fabs(x));
   float series = -0.106570311f * t + 0.388903141f;
   series = series * t - 0.236875549f;
@@ -59,13 +62,13 @@ inline void normal_tail(float x, float& tail, float& bell) {
 }
 
 struct Erf {
-  static float value(float x) {
+  XCIT_INLINED static float value(float x) {
     float tail, bell;
     const float close = near_zero(x);
     normal_tail(close, tail, bell);
     return std::max(x, 0.0f) - std::fabs(close) * tail;
   }
-  static float slope(float x) {
+  XCIT_INLINED static float slope(float x) {
     float tail, bell;
     const float close = near_zero(x);
     normal_tail(close, tail, bell);
@@ -74,9 +77,9 @@ struct Erf {
 };
 
 struct Tanh {
-  static float gate(float x) { return 1.0f / (1.0f + exponential(x * (-1.59576912f - 0.0713548163f * x * x))); }
-  static float value(float x) { return x * gate(x); }
-  static float slope(float x) {
+  XCIT_INLINED static float gate(float x) { return 1.0f / (1.0f + exponential(x * (-1.59576912f - 0.0713548163f * x * x))); }
+  XCIT_INLINED static float value(float x) { return x * gate(x); }
+  XCIT_INLINED static float slope(float x) {
     const float open = gate(x);
     return open + x * open * (1.0f - open) * (1.59576912f + 0.214064449f * x * x);
   }

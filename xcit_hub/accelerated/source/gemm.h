@@ -73,18 +73,25 @@ inline void transpose(const Matrix& from, int64_t rows, int64_t columns, float* 
   }
 }
 
-// m (rows, steps) → panels of `width` rows, step after step, the last panel filled up with zeros.
-inline void pack(const Matrix& m, int64_t rows, int64_t steps, int64_t width, float* panels) {
-  for (int64_t first = 0; first < rows; first += width, panels += width * steps) {
-    const int64_t count = std::min(width, rows - first);
+// m (rows, steps) → panels of Width rows, step after step, the last panel filled up with zeros.
+template <int64_t Width>
+void pack(const Matrix& m, int64_t rows, int64_t steps, float* panels) {
+  for (int64_t first = 0; first < rows; first += Width, panels += Width * steps) {
+    const int64_t count = std::min(Width, rows - first);
     const Matrix from = m.at(first, 0);
-    if (count < width) std::fill_n(panels, width * steps, 0.0f);
-    if (m.row == 1) {
-      for (int64_t k = 0; k < steps; ++k) std::copy_n(from.data + k * m.column, count, panels + k * width);
+    if (count < Width) std::fill_n(panels, Width * steps, 0.0f);
+    if (m.row == 1 && count == Width) {  // a size that the compiler knows: no call for every step
+      for (int64_t k = 0; k < steps; ++k) {
+        const float* line = from.data + k * m.column;
+#pragma omp simd
+        for (int64_t i = 0; i < Width; ++i) panels[k * Width + i] = line[i];
+      }
+    } else if (m.row == 1) {
+      for (int64_t k = 0; k < steps; ++k) std::copy_n(from.data + k * m.column, count, panels + k * Width);
     } else {
       for (int64_t i = 0; i < count; i += kSquare) {
         for (int64_t k = 0; k < steps; k += kSquare) {
-          transpose(from.at(i, k), std::min(kSquare, count - i), std::min(kSquare, steps - k), panels + k * width + i, width);
+          transpose(from.at(i, k), std::min(kSquare, count - i), std::min(kSquare, steps - k), panels + k * Width + i, Width);
         }
       }
     }
@@ -111,8 +118,8 @@ inline Packed pack_b(const Matrix& b, int64_t width, int64_t depth, float* to) {
   Team::instance().split(chunks * panels, 4, [=](int64_t first, int64_t last) {
     for (int64_t item = first; item < last; ++item) {
       const int64_t begin = item / panels * kKC, steps = std::min(kKC, depth - begin), panel = item % panels;
-      pack(b.at(begin, panel * kNR).transposed(), std::min(kNR, width - panel * kNR), steps, kNR,
-           to + (begin * panels + panel * steps) * kNR);
+      pack<kNR>(b.at(begin, panel * kNR).transposed(), std::min(kNR, width - panel * kNR), steps,
+                to + (begin * panels + panel * steps) * kNR);
     }
   });
   return {to, width, depth};
@@ -131,16 +138,28 @@ template <int Rows, int Vectors>
 void micro_kernel(const Matrix& a, int64_t count, const float* b, int64_t b_row, int64_t steps, float* c, int64_t c_row,
                   bool add) {
   const float* rows[Rows];
+#pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) rows[r] = a.data + std::min<int64_t>(r, count - 1) * a.row;
-  Lanes sum[Rows][Vectors] = {};
+  Lanes sum[Rows][Vectors];
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) sum[r][v] = Lanes{};
+  }
   for (int64_t k = 0, at = 0; k < steps; ++k, at += a.column, b += b_row) {
     Lanes right[Vectors];
+#pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) right[v] = *reinterpret_cast<const Lanes*>(b + v * kLanes);
+#pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
       for (int v = 0; v < Vectors; ++v) sum[r][v] += rows[r][at] * right[v];
     }
   }
-  for (int r = 0; r < Rows && r < count; ++r) {
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) {
+    if (r >= count) break;
+#pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) {
       Lanes* to = reinterpret_cast<Lanes*>(c + r * c_row + v * kLanes);
       *to = add ? *to + sum[r][v] : sum[r][v];
@@ -188,7 +207,7 @@ void multiply_panels(int64_t first_panel, int64_t last_panel, int64_t top, int64
     if (a.column != 1) {
       next_tile = kMR * steps;
       float* packed = workspace(Use::kPackedA, (rows + kMR - 1) / kMR * next_tile);
-      pack(left, rows, steps, kMR, packed);
+      pack<kMR>(left, rows, steps, packed);
       left = {packed, 1, kMR};
     }
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
@@ -249,6 +268,21 @@ void multiply(int64_t rows, const Matrix& a, const Packed& b, float* c, const Ep
 // The same of a B (depth, width) that is not packed yet.
 inline void multiply(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const Matrix& b, float* c) {
   multiply(rows, a, pack_b(b, width, depth, workspace(Use::kPackedB, packed_size(width, depth))), c, keep_sums);
+}
+
+inline int64_t whole_registers(int64_t width) { return (width + kLanes - 1) / kLanes * kLanes; }
+
+// c (rows, width) += aᵀ · b of a few steps, a (steps, rows), b (steps, width), by this thread alone; width is of whole registers.
+inline void add_product(int64_t rows, int64_t width, int64_t steps, const float* a, const float* b, float* c) {
+  float* left = workspace(Use::kPackedA, (rows + kMR - 1) / kMR * kMR * steps);
+  pack<kMR>(rows_of(a, rows).transposed(), rows, steps, left);
+  for (int64_t column = 0; column < width; column += kNR) {
+    const int64_t vectors = std::min<int64_t>(kVectors, (width - column) / kLanes);
+    for (int64_t row = 0; row < rows; row += kMR) {
+      const int64_t count = std::min<int64_t>(kMR, rows - row);
+      kernel_for(count, vectors)({left + row * steps, 1, kMR}, count, b + column, width, steps, c + row * width + column, width, true);
+    }
+  }
 }
 
 // A product too small to pack: C (rows, width), rows c_row apart, = [C +] A · B, whose rows are contiguous, b_row apart.

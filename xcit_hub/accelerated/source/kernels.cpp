@@ -31,18 +31,26 @@ XCIT_OPERATION_WITH_INTEGERS(FusedStemErf, operands::FusedStem::kWidths, FusedSt
 XCIT_OPERATION_WITH_INTEGERS(FusedStemTanh, operands::FusedStem::kWidths, FusedStem<Tanh>(a).run())
 
 // Each in evaluation; in training by the batch's or the running statistics.
-#define XCIT_STAGE(name, form, image, last)                                                     \
-  XCIT_OPERATION(Stage##name, Stage<form>(a, image, last).evaluate())                           \
-  XCIT_OPERATION(StageMoving##name, Stage<form>(a, image, last).train(true))                    \
-  XCIT_OPERATION(StageMoving##name##Grad, Stage<form>(a, image, last).backward(true))           \
-  XCIT_OPERATION(StageFrozen##name, Stage<form>(a, image, last).train(false))                   \
-  XCIT_OPERATION(StageFrozen##name##Grad, Stage<form>(a, image, last).backward(false))
+#define XCIT_STAGE(name, form, image, last)                                   \
+  XCIT_OPERATION(Stage##name, Stage<form>(a, image, last).evaluate())         \
+  XCIT_OPERATION(StageMoving##name, Stage<form>(a, image, last).train(true))  \
+  XCIT_OPERATION(StageFrozen##name, Stage<form>(a, image, last).train(false))
+#define XCIT_FIRST_STAGE(name, form)                                                                       \
+  XCIT_STAGE(name, form, true, false)                                                                      \
+  XCIT_OPERATION(StageMoving##name##Grad, Stage<form>(a, true, false).backward_to_parameters(true))        \
+  XCIT_OPERATION(StageMoving##name##GradOfImage, Stage<form>(a, true, false).backward_to_image(true))      \
+  XCIT_OPERATION(StageFrozen##name##Grad, Stage<form>(a, true, false).backward_to_parameters(false))       \
+  XCIT_OPERATION(StageFrozen##name##GradOfImage, Stage<form>(a, true, false).backward_to_image(false))
+#define XCIT_LATER_STAGE(name, form, last)                                                 \
+  XCIT_STAGE(name, form, false, last)                                                      \
+  XCIT_OPERATION(StageMoving##name##Grad, Stage<form>(a, false, last).backward(true))      \
+  XCIT_OPERATION(StageFrozen##name##Grad, Stage<form>(a, false, last).backward(false))
 
-XCIT_STAGE(ImageErf, Erf, true, false)
-XCIT_STAGE(ImageTanh, Tanh, true, false)
-XCIT_STAGE(Erf, Erf, false, false)
-XCIT_STAGE(Tanh, Tanh, false, false)
-XCIT_STAGE(Last, Erf, false, true)
+XCIT_FIRST_STAGE(ImageErf, Erf)
+XCIT_FIRST_STAGE(ImageTanh, Tanh)
+XCIT_LATER_STAGE(Erf, Erf, false)
+XCIT_LATER_STAGE(Tanh, Tanh, false)
+XCIT_LATER_STAGE(Last, Erf, true)
 
 #define XCIT_BLOCKS(name, form, normalised)                                                                        \
   XCIT_STACK(Blocks##name, blocks<form>(a, normalised))                                                            \

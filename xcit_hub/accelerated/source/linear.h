@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "arguments.h"
@@ -34,11 +35,28 @@ inline void column_sums(int64_t rows, int64_t width, const float* x, float* sums
   });
 }
 
+// dy (rows, N), x (rows, K) → dweight (N, K) = dyᵀ · x. The narrower factor is packed as a whole, since every band of the other
+// reads all of it; if that is dy, the result comes turned and is turned back.
+inline void weight_grad(int64_t rows, int64_t width, int64_t depth, const float* dy, const float* x, float* dweight) {
+  if (depth <= width) return multiply(width, depth, rows, rows_of(dy, width).transposed(), rows_of(x, depth), dweight);
+  const Buffer buffer(depth * width);
+  const float* turned = buffer;
+  multiply(depth, width, rows, rows_of(x, depth).transposed(), rows_of(dy, width), buffer);
+  split_rows((width + kSquare - 1) / kSquare, kSquare * depth, [=](int64_t first, int64_t last) {
+    for (int64_t n = first * kSquare; n < std::min(width, last * kSquare); n += kSquare) {
+      for (int64_t k = 0; k < depth; k += kSquare) {
+        transpose(rows_of(turned, width).at(k, n), std::min(kSquare, depth - k), std::min(kSquare, width - n),
+                  dweight + n * depth + k, depth);
+      }
+    }
+  });
+}
+
 // x (rows, K), weight (N, K), dy (rows, N) → dx (rows, K), dweight (N, K), dbias (N)
 inline void affine_grad(int64_t rows, int64_t width, int64_t depth, const float* x, const float* weight, const float* dy,
                         float* dx, float* dweight, float* dbias) {
   multiply(rows, depth, width, rows_of(dy, width), rows_of(weight, depth), dx);
-  multiply(width, depth, rows, rows_of(dy, width).transposed(), rows_of(x, depth), dweight);
+  weight_grad(rows, width, depth, dy, x, dweight);
   column_sums(rows, width, dy, dbias);
 }
 

@@ -134,20 +134,25 @@ inline void batch_moments(int64_t rows, int64_t channels, const float* x, float*
   for (int64_t c = 0; c < channels; ++c) variance[c] /= rows;
 }
 
-// dy → dx, d gamma, d beta; `moving` says that mean and variance come from x and move with it. dx may be dy.
-inline void batch_norm_grad(int64_t rows, int64_t channels, const float* x, const float* gamma, const float* mean,
-                            const float* variance, float epsilon, bool moving, const float* dy, float* dx, float* dgamma,
-                            float* dbeta) {
-  const Buffer sums(2 * channels), scales(channels);
-  for (int64_t c = 0; c < channels; ++c) scales[c] = 1.0f / std::sqrt(variance[c] + epsilon);
-  const float* scale = scales;
+// The gradient of what a batch norm made of x (rows, C) → dx, d gamma, d beta; `moving` says that mean and variance come from x
+// and move with it. up(index, y) gives what comes back to the number y that the norm made, end(index, number) what is left
+// of x's gradient in dx.
+template <class Up, class End>
+void batch_norm_grad(const BatchNorm& norm, int64_t rows, const float* x, bool moving, const Up& up, const End& end, float* dx,
+                     float* dgamma, float* dbeta) {
+  const int64_t channels = norm.channels;
+  const Buffer sums(2 * channels), scales(channels), factors(channels);
+  for (int64_t c = 0; c < channels; ++c) scales[c] = 1.0f / std::sqrt(norm.variance[c] + norm.epsilon);
+  norm.factors(factors);
+  const float *scale = scales, *factor = factors, *mean = norm.mean, *gamma = norm.gamma, *beta = norm.beta;
   sum_rows(rows, 2 * channels, sums, [=](int64_t first, int64_t last, float* sum) {
-    for (int64_t row = first; row < last; ++row) {
-      const int64_t at = row * channels;
+    for (int64_t at = first * channels; at < last * channels; at += channels) {
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
-        sum[c] += dy[at + c] * (x[at + c] - mean[c]) * scale[c];
-        sum[channels + c] += dy[at + c];
+        const float apart = x[at + c] - mean[c], dy = up(at + c, apart * factor[c] + beta[c]);
+        sum[c] += dy * apart * scale[c];
+        sum[channels + c] += dy;
+        dx[at + c] = dy;
       }
     }
   });
@@ -155,12 +160,11 @@ inline void batch_norm_grad(int64_t rows, int64_t channels, const float* x, cons
   std::copy_n(&sums[channels], channels, dbeta);
   const float share = moving ? 1.0f / rows : 0.0f;
   split_rows(rows, channels, [=](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      const int64_t at = row * channels;
+    for (int64_t at = first * channels; at < last * channels; at += channels) {
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
         const float normed = (x[at + c] - mean[c]) * scale[c];
-        dx[at + c] = gamma[c] * scale[c] * (dy[at + c] - (dbeta[c] + normed * dgamma[c]) * share);
+        dx[at + c] = end(at + c, gamma[c] * scale[c] * (dx[at + c] - (dbeta[c] + normed * dgamma[c]) * share));
       }
     }
   });

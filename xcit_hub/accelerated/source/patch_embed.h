@@ -35,14 +35,11 @@ struct Downsampling {
     return {a.floats(0), image, a.dim(0, 0), a.dim(0, image ? 1 : 3), a.dim(0, image ? 2 : 1), a.dim(0, image ? 3 : 2), outputs};
   }
 
-  int64_t step_x() const { return image ? 1 : inputs; }
-  int64_t step_c() const { return image ? height * width : 1; }
   int64_t size() const { return inputs * height * width; }  // of one image of x
 
   // What the pixels [top, bottom) of the result see of the image: what one tap sees of one row lies in a line.
-  void image_windows(int64_t top, int64_t bottom, float* to) const {
-    const int64_t depth = this->depth;
-    for (int64_t pixel = top, count; pixel < bottom; pixel += count, to += count * depth) {
+  void image_windows(int64_t top, int64_t bottom, int64_t stride, float* to) const {
+    for (int64_t pixel = top, count; pixel < bottom; pixel += count, to += count * stride) {
       const int64_t column = pixel % columns, row = pixel / columns % rows;
       count = std::min(columns - column, bottom - pixel);
       for (int64_t tap = 0; tap < 9; ++tap) {
@@ -51,33 +48,39 @@ struct Downsampling {
         for (int64_t k = 0; k < inputs; ++k) {
           const float* line = x + pixel / pixels * size() + (k * height + y - held) * width + from_x;
           float* out = to + tap * inputs + k;
-          for (int64_t i = 0; i < std::min(first, count); ++i) out[i * depth] = 0.0f;
-          for (int64_t i = first; i < last; ++i) out[i * depth] = line[2 * i];
-          for (int64_t i = std::max(first, last); i < count; ++i) out[i * depth] = 0.0f;
+          for (int64_t i = 0; i < std::min(first, count); ++i) out[i * stride] = 0.0f;
+          for (int64_t i = first; i < last; ++i) out[i * stride] = line[2 * i];
+          for (int64_t i = std::max(first, last); i < count; ++i) out[i * stride] = 0.0f;
         }
       }
+      for (int64_t i = 0; i < count; ++i) std::fill(to + i * stride + depth, to + (i + 1) * stride, 0.0f);
     }
   }
 
-  // What the pixels [top, bottom) of the result see, (bottom - top, 9 · K + 2 · features); of the image, windows alone.
-  void windows(int64_t top, int64_t bottom, float* to) const {
-    if (image) return image_windows(top, bottom, to);
-    const int64_t inputs = this->inputs;
+  // What the pixels [top, bottom) of the result see, rows of `stride` numbers: 9 · K + 2 · features and zeros; of the image,
+  // windows alone.
+  void windows(int64_t top, int64_t bottom, int64_t stride, float* to) const {
+    if (image) return image_windows(top, bottom, stride, to);
+    const int64_t inputs = this->inputs, line = 3 * inputs;
     int64_t column = top % columns, row = top / columns % rows, which = top / pixels;
-    for (int64_t pixel = top; pixel < bottom; ++pixel) {
-      for (int64_t from_y = 2 * row - 1; from_y <= 2 * row + 1; ++from_y) {
-        for (int64_t from_x = 2 * column - 1; from_x <= 2 * column + 1; ++from_x, to += inputs) {
-          const float* from = x + which * size() + ((from_y - held) * width + from_x) * inputs;
-          if (from_y < 0 || from_y >= height || from_x < 0 || from_x >= width) {
-            std::fill_n(to, inputs, 0.0f);
-          } else {
-#pragma omp simd
-            for (int64_t k = 0; k < inputs; ++k) to[k] = from[k];
-          }
+    for (int64_t pixel = top; pixel < bottom; ++pixel, to += stride) {
+      const int64_t from_x = 2 * column - 1, first = from_x < 0 ? inputs : 0, last = std::min(line, (width - from_x) * inputs);
+      for (int64_t down = 0; down < 3; ++down) {  // what a window sees of a row lies in a line
+        const int64_t y = 2 * row - 1 + down;
+        const float* from = x + which * size() + ((y - held) * width + from_x) * inputs;
+        float* out = to + down * line;
+        if (y < 0 || y >= height) {
+          std::fill_n(out, line, 0.0f);
+          continue;
         }
+        if (first) std::fill_n(out, first, 0.0f);
+        if (last < line) std::fill_n(out + last, line - last, 0.0f);
+#pragma omp simd
+        for (int64_t i = first; i < last; ++i) out[i] = from[i];
       }
-      to = std::copy_n(beside + row * features, features, to);
-      to = std::copy_n(beside + (rows + column) * features, features, to);
+      float* rest = std::copy_n(beside + row * features, features, to + depth);
+      rest = std::copy_n(beside + (rows + column) * features, features, rest);
+      std::fill(rest, to + stride, 0.0f);
       if (++column < columns) continue;
       column = 0;
       if (++row < rows) continue;
@@ -98,32 +101,34 @@ struct Downsampling {
     const Packed weight{packed, outputs, depth + 2 * features};
     split_bands((last - first) * columns, [&](int64_t top, int64_t bottom) {
       float* seen = workspace(Use::kBandIn, (bottom - top) * weight.depth);
-      windows(first * columns + top, first * columns + bottom, seen);
+      windows(first * columns + top, first * columns + bottom, weight.depth, seen);
       multiply_band(top, bottom - top, rows_of(seen, weight.depth), weight, out + top * outputs, epilogue);
     });
   }
 
-  // One image's gradient from that of its windows (pixels, 9 · K): each number of x gathers from all windows it is in.
-  void from_windows(const float* dwindows, float* dx) const {
-    split_rows(height, width * inputs, [&](int64_t first, int64_t last) {
-      const Buffer buffer(inputs);
-      float* sums = buffer;
-      for (int64_t y = first; y < last; ++y) {
-        for (int64_t x = 0; x < width; ++x) {
-          std::fill_n(sums, inputs, 0.0f);
-          for (int64_t row = y / 2; row <= std::min((y + 1) / 2, rows - 1); ++row) {
-            for (int64_t column = x / 2; column <= std::min((x + 1) / 2, columns - 1); ++column) {
-              const int64_t tap = (y - 2 * row + 1) * 3 + x - 2 * column + 1;
-              const float* from = dwindows + (row * columns + column) * depth + tap * inputs;
-#pragma omp simd
-              for (int64_t k = 0; k < inputs; ++k) sums[k] += from[k];
-            }
+  // The gradients of the rows [first, last) of one image's windows, rows of `stride` numbers → what they add up to in the rows
+  // [top, bottom) of dx.
+  void add_windows(const float* dwindows, int64_t stride, int64_t first, int64_t last, int64_t top, int64_t bottom, float* dx) const {
+    const int64_t inputs = this->inputs, lines = image ? inputs : 1, line = width * inputs / lines;
+    for (int64_t k = 0; k < lines; ++k) std::fill_n(dx + (k * height + top) * line, (bottom - top) * line, 0.0f);
+    for (int64_t pixel = first * columns; pixel < last * columns; ++pixel, dwindows += stride) {
+      const int64_t row = pixel / columns, from_x = 2 * (pixel % columns) - 1;
+      const int64_t left = from_x < 0, right = std::min<int64_t>(3, width - from_x);  // taps that lie inside
+      for (int64_t down = 0; down < 3; ++down) {
+        const int64_t y = 2 * row - 1 + down;
+        if (y < top || y >= bottom) continue;
+        const float* from = dwindows + down * 3 * inputs;
+        if (image) {
+          for (int64_t tap = left; tap < right; ++tap) {
+            for (int64_t k = 0; k < inputs; ++k) dx[(k * height + y) * width + from_x + tap] += from[tap * inputs + k];
           }
-          float* to = dx + (y * width + x) * step_x();
-          for (int64_t k = 0; k < inputs; ++k) to[k * step_c()] = sums[k];
+        } else {
+          float* to = dx + (y * width + from_x) * inputs;
+#pragma omp simd
+          for (int64_t i = left * inputs; i < right * inputs; ++i) to[i] += from[i];
         }
       }
-    });
+    }
   }
 };
 
@@ -211,19 +216,19 @@ struct Stage {
   Stage(const Arguments& a, bool image, bool last)
       : a(a), last(last), d(a), conv(Downsampling::of(a, image, a.dim(operands::Stage::kWeight, 0))), outputs(conv.outputs), depth(conv.depth) {}
 
-  // The weight (N, K, 3, 3) as (N, 9 · K) in the order of windows.
-  void by_window(float* to) const {
+  // The weight (N, K, 3, 3) as (N, 9 · K) in the order of windows, rows of `stride` numbers.
+  void by_window(int64_t stride, float* to) const {
     const float* from = d.weight;
     for (int64_t n = 0; n < outputs; ++n) {
       for (int64_t k = 0; k < conv.inputs; ++k) {
-        for (int64_t tap = 0; tap < 9; ++tap) to[n * depth + tap * conv.inputs + k] = *from++;
+        for (int64_t tap = 0; tap < 9; ++tap) to[n * stride + tap * conv.inputs + k] = *from++;
       }
     }
   }
 
   const float* packed() const {
     const Buffer weight(outputs * depth);
-    by_window(weight);
+    by_window(depth, weight);
     return pack_weight(weight, outputs, depth, workspace(Use::kWeights, packed_size(outputs, depth))).data;
   }
 
@@ -271,43 +276,79 @@ struct Stage {
   // dy → dx, dweight, dgamma, dbeta
   void backward(bool moving) const {
     const operands::StageGrad g(a);
-    const float* dy = g.dy;
-    float* passed = workspace(Use::kPassed, conv.all * outputs);
-    if (!last) {
-      norm(g.batch_mean, g.batch_variance).run(conv.all, g.kept, [=](int64_t at, float value) {
-        passed[at] = dy[at] * Form::slope(value);
-      });
-      dy = passed;
-    }
-    batch_norm_grad(conv.all, outputs, g.kept, g.gamma, g.batch_mean, g.batch_variance, *g.epsilon, moving, dy, passed, g.dgamma,
-                    g.dbeta);
-    to_weight_and_x(passed, g.dweight, g.dx);
+    const float* convolved = before_norm(g, moving, g.dgamma, g.dbeta);
+    to_weight(convolved, g.dweight);
+    to_x(convolved, g.dx);
   }
 
-  // Image by image: all windows at once would be nine times the input.
-  void to_weight_and_x(const float* dconvolved, float* dweight, float* dx) const {
-    const int64_t pixels = conv.pixels;
-    const Buffer weight(outputs * depth), sum(outputs * depth, true), some(outputs * depth);
-    by_window(weight);
-    const Packed right =
-        pack_b(rows_of(weight, depth), depth, outputs, workspace(Use::kWeights, packed_size(depth, outputs)));
-    float* windows = workspace(Use::kNormed, pixels * depth);
-    for (int64_t which = 0; which < conv.images; ++which) {
-      const float* up = dconvolved + which * pixels * outputs;
-      split_rows(pixels, depth, [&](int64_t first, int64_t last) {
-        conv.windows(which * pixels + first, which * pixels + last, windows + first * depth);
-      });
-      multiply(outputs, depth, pixels, rows_of(up, outputs).transposed(), rows_of(windows, depth), some);
-      for (int64_t i = 0; i < outputs * depth; ++i) sum[i] += some[i];
-      multiply(pixels, rows_of(up, outputs), right, windows, keep_sums);
-      conv.from_windows(windows, dx + which * conv.size());
+  // The same of the first stage apart from dx, which is the image's: hardly anybody asks for it.
+  void backward_to_parameters(bool moving) const {
+    const operands::FirstStageGrad g(a);
+    to_weight(before_norm(g, moving, g.dgamma, g.dbeta), g.dweight);
+  }
+
+  void backward_to_image(bool moving) const {
+    const operands::ImageGrad g(a);
+    const Buffer unwanted(2 * outputs);
+    to_x(before_norm(g, moving, unwanted, unwanted + outputs), g.dx);
+  }
+
+  // dy → the gradient of the convolution's result, dgamma, dbeta
+  template <class Gradient>
+  const float* before_norm(const Gradient& g, bool moving, float* dgamma, float* dbeta) const {
+    const BatchNorm norm = this->norm(g.batch_mean, g.batch_variance);
+    float* passed = workspace(Use::kPassed, conv.all * outputs);
+    const auto through = [&](const auto& up) {
+      batch_norm_grad(norm, conv.all, g.kept, moving, up, [](int64_t, float number) { return number; }, passed, dgamma, dbeta);
+    };
+    if (last) {
+      through([dy = g.dy](int64_t at, float) { return dy[at]; });
+    } else {
+      through([dy = g.dy](int64_t at, float value) { return dy[at] * Form::slope(value); });
     }
+    return passed;
+  }
+
+  // dy (B · pixels, N) → dweight (N, K, 3, 3). A few windows at a time, which stay in a core's cache.
+  void to_weight(const float* dy, float* dweight) const {
+    const int64_t stride = whole_registers(depth), columns = conv.columns;
+    const Buffer sums(outputs * stride);
+    sum_rows(conv.images * conv.rows, outputs * stride, sums, [&](int64_t first, int64_t last, float* sum) {
+      float* seen = workspace(Use::kBandIn, kKC * stride);
+      for (int64_t top = first * columns, bottom; top < last * columns; top = bottom) {
+        bottom = std::min(last * columns, top + kKC);
+        conv.windows(top, bottom, stride, seen);
+        add_product(outputs, stride, bottom - top, dy + top * outputs, seen, sum);
+      }
+    }, std::max<int64_t>(1, 2 * kKC / columns));
     for (int64_t n = 0; n < outputs; ++n) {
       for (int64_t k = 0; k < conv.inputs; ++k) {
-        for (int64_t tap = 0; tap < 9; ++tap) *dweight++ = sum[n * depth + tap * conv.inputs + k];
+        for (int64_t tap = 0; tap < 9; ++tap) *dweight++ = sums[n * stride + tap * conv.inputs + k];
       }
     }
   }
+
+  // dy (B · pixels, N) → dx, in bands of rows of windows. A band makes rows of x of its own, to which the next one's first row
+  // of windows adds as well.
+  void to_x(const float* dy, float* dx) const {
+    const int64_t stride = whole_registers(depth), rows = conv.rows, columns = conv.columns;
+    const Buffer weight(outputs * stride, true);
+    by_window(stride, weight);
+    const Packed right =
+        pack_b(rows_of(weight, stride), stride, outputs, workspace(Use::kWeights, packed_size(stride, outputs)));
+    const int64_t band = std::min(rows, std::max<int64_t>(1, kBandNumbers / (columns * stride))), bands = (rows + band - 1) / band;
+    Team::instance().split(conv.images * bands, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t which = item / bands, first = item % bands * band, last = std::min(rows, first + band);
+        const int64_t seen = std::min(rows, last + 1), count = (seen - first) * columns;
+        float* dwindows = workspace(Use::kBandIn, count * stride);
+        multiply_band(0, count, rows_of(dy + (which * rows + first) * columns * outputs, outputs), right, dwindows, keep_sums);
+        conv.add_windows(dwindows, stride, first, seen, 2 * first, last < rows ? 2 * last : conv.height, dx + which * conv.size());
+      }
+    });
+  }
+
+  static constexpr int64_t kBandNumbers = 1 << 17;  // half a megabyte
 };
 
 }  // namespace xcit

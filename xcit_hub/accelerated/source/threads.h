@@ -145,20 +145,23 @@ void split_rows(int64_t rows, int64_t channels, const Job& job, int64_t least = 
 }
 
 // Sums over all rows, in an order that does not depend on timing: job(first, last, sums) adds its rows to sums (width
-// zeros), in blocks that the number of rows alone decides.
+// zeros), in blocks of `least` rows or more that the number of rows alone decides.
 template <class Job>
-void sum_rows(int64_t rows, int64_t width, float* total, const Job& job) {
-  const int64_t blocks = std::max<int64_t>(1, std::min<int64_t>(64, rows / 32));
+void sum_rows(int64_t rows, int64_t width, float* total, const Job& job, int64_t least = 32) {
+  const int64_t blocks = std::max<int64_t>(1, std::min<int64_t>(64, rows / least));
   const Buffer sums(blocks * width, true);
   Team::instance().split(blocks, 1, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) {
       job(rows * block / blocks, rows * (block + 1) / blocks, sums + block * width);
     }
   });
-  std::fill(total, total + width, 0.0f);
-  for (int64_t block = 0; block < blocks; ++block) {
-    for (int64_t c = 0; c < width; ++c) total[c] += sums[block * width + c];
-  }
+  split_rows(width, blocks, [&](int64_t first, int64_t last) {
+    std::fill(total + first, total + last, 0.0f);
+    for (int64_t block = 0; block < blocks; ++block) {
+#pragma omp simd
+      for (int64_t c = first; c < last; ++c) total[c] += sums[block * width + c];
+    }
+  });
 }
 
 }  // namespace xcit

@@ -1,23 +1,25 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 import mindspore
 import pytest
+from mini_train import MINI, least, mini
+from workers import Together
 
 from xcit_hub import variants
-
-MINI = "xcit_mini_2_p16_64"
 
 
 @pytest.fixture
 def mini_architecture(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Two blocks of nano's width: everything that nano has, six times quicker to compile."""
-    nano = variants.ARCHITECTURES["xcit_nano_12_p16_224"]
-    mini = dataclasses.replace(nano, name=MINI, depth=2, image_size=64)
-    monkeypatch.setitem(variants.ARCHITECTURES, MINI, mini)
+    monkeypatch.setitem(variants.ARCHITECTURES, MINI, mini())
     return MINI
+
+
+@pytest.fixture
+def least_architecture(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(variants.ARCHITECTURES, least().name, least())
+    return least().name
 
 
 @pytest.fixture
@@ -35,3 +37,9 @@ def graph() -> Iterator[None]:
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     yield
     mindspore.set_context(mode=before)
+
+
+@pytest.fixture(scope="session")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """What two workers did, in one start under msrun."""
+    return Together(tmp_path_factory.mktemp("together"))

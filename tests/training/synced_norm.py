@@ -7,7 +7,7 @@ from pathlib import Path
 import mindspore
 import numpy as np
 from mindspore import Tensor, ops
-from mini_train import MINI
+from mini_train import least
 
 from xcit_hub.accelerated import accelerate, portable
 from xcit_hub.data.batches import Worker
@@ -23,7 +23,7 @@ def share_of(worker: Worker, given: Path, folder: Path, classes: int) -> None:
         arrays = dict(np.load(given))
         images = arrays.pop("images")
         probe = _probe((len(images), classes))
-        network = accelerate(create_model(MINI, num_classes=classes, dialect="paper", init=False))
+        network = accelerate(create_model(least(), num_classes=classes, dialect="paper", init=False))
         load_weights(network, arrays)
         network = synchronise(portable(network), worker.count)
         network.set_train(True)

@@ -13,12 +13,12 @@ from xcit_hub.variants import ARCHITECTURES
 
 @pytest.mark.slow
 def test_two_workers_gradients_and_statistics_are_those_of_one_batch_twice_as_large(
-    mini_architecture: str, two_workers: Together
+    least_architecture: str, two_workers: Together
 ) -> None:
     """By the rule of the proof: PyTorch in double precision on the whole batch is the truth, float32 the measure."""
     arrays = dict(np.load(two_workers.given))
     images = arrays.pop("images")
-    theirs = torch_network(arrays, ARCHITECTURES[mini_architecture], "paper", num_classes=NORM_CLASSES)
+    theirs = torch_network(arrays, ARCHITECTURES[least_architecture], "paper", num_classes=NORM_CLASSES)
     reference = Reference(theirs, images, partial(_torch_gradients, names=tuple(arrays)), floor=GRADIENT_FLOOR)
     for mode in (0, 1):
         workers = [dict(np.load(two_workers.norm / f"{mode}-{rank}.npz")) for rank in range(2)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from image_folder import write_images
-from mini_train import MINI, mini
+from mini_train import MINI, least
 from torch_twin import arrays_of
 
 from xcit_hub.checkpoints import checkpoint
@@ -154,7 +154,7 @@ class Together:
         return broken
 
     def _give(self) -> None:
-        network = create_model(mini(), num_classes=NORM_CLASSES, dialect="paper", seed=1)
+        network = create_model(least(), num_classes=NORM_CLASSES, dialect="paper", seed=1)
         rng = np.random.default_rng(0)
         arrays = {}
         for name, array in arrays_of(network).items():

@@ -8,6 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+# Cores that others, the host of a virtual machine among them, may take while one is measured: more, and it is measured
+# again, so many times in all.
+QUIET = 0.1
+TRIES = 3
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _paused = 0.0
 

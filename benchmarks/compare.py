@@ -23,7 +23,7 @@ from rich.console import Console, Group
 from rich.table import Column, Table
 from rich.text import Text
 
-from benchmarks import machine, output
+from benchmarks import clock, machine, output
 from benchmarks.result import FORMAT, Spread
 from benchmarks.wheel_process import PREPARE, Order
 from xcit_hub.errors import InputError, XcitHubError
@@ -31,9 +31,6 @@ from xcit_hub.errors import InputError, XcitHubError
 _CHECKOUT = Path(__file__).parent.parent
 _SIDES = ("old", "new")
 _BATCH = 16
-
-# Cores that others may take in a turn before its round is measured again.
-_QUIET = 0.1
 
 
 @dataclass(frozen=True)
@@ -259,7 +256,7 @@ def _disturbance(turns: dict[str, Turn]) -> float:
 
 
 def _quiet(turns: dict[str, Turn]) -> bool:
-    return _disturbance(turns) <= _QUIET
+    return _disturbance(turns) <= clock.QUIET
 
 
 def _asked(order: Order, folder: Path) -> dict[str, Any]:

@@ -64,18 +64,20 @@ def _serve(questions: TextIO, answers: TextIO) -> None:
 
 def _turn(step: Step, steps: int) -> dict[str, Any]:
     gc.collect()
-    began, own, everybody = time.perf_counter(), clock.worked(), clock.worked_by_all()
+    began, own, everybody, stolen = time.perf_counter(), clock.worked(), clock.worked_by_all(), clock.stolen()
     seconds, images = [], 0
     for _ in range(steps):
         last = clock.now()
         images = step()
         seconds.append(clock.now() - last)
     wall, own, everybody = time.perf_counter() - began, clock.worked() - own, clock.worked_by_all() - everybody
+    stolen = clock.stolen() - stolen
     return {
         "seconds": seconds,
         "images": images,
         "cores": own / wall,
         "others": max(everybody - own, 0.0) / wall,
+        "stolen": stolen / wall,
         "running_mb": _memory_mb("VmHWM"),
         "threads": _threads(),
         "versions": {name: version(name) for name in _REPORTED if _MODULE.get(name, name) in sys.modules},

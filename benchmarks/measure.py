@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import math
+import os
 import re
 import subprocess
 import tempfile
@@ -13,8 +15,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import machine, output, plot, tables
+from benchmarks import clock, machine, output, plot, tables
 from benchmarks import rounds as turns
+from benchmarks.conditions import conditions
 from benchmarks.result import Result
 from benchmarks.suites import Wanted
 from benchmarks.suites import suite as suite_called
@@ -46,6 +49,16 @@ def measure(
         list[Path] | None,
         typer.Option(help="Run xcit-hub's contenders with this interpreter, too, of another environment."),
     ] = None,
+    avx2: Annotated[
+        bool, typer.Option("--avx2", help="Keep every library to AVX2 on a processor that has more.")
+    ] = False,
+    cores: Annotated[int | None, typer.Option(min=1, help="Keep to the first so many cores.")] = None,
+    disturber: Annotated[
+        bool, typer.Option("--disturber", help="Let another process compute on one of the cores meanwhile.")
+    ] = False,
+    quota: Annotated[
+        float | None, typer.Option(min=0.05, help="Cores' worth of time that all may take, as of a container.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of every contender, one after another.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.0, help="Length of a turn; at least one call is made.")] = 0.5,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write what was measured.")] = None,
@@ -63,6 +76,8 @@ def measure(
             for name in chosen
             if name.startswith("xcit-hub")
         ]
+    if avx2:
+        _keep_to_avx2()
     if plot_file is not None:
         plot.check(plot_file)
     for target in (json_file, plot_file):
@@ -71,6 +86,7 @@ def measure(
     wanted = Wanted(models or (), work or (), batch or (), sizes, workers or (), photographs)
     terminal = Console(stderr=True)
     with (
+        conditions(cores=cores, disturber=disturber, quota=quota) as under,
         tempfile.TemporaryDirectory() as scratch,
         Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress,
     ):
@@ -85,15 +101,29 @@ def measure(
             def say(name: str, model: str = case.model) -> None:
                 progress.update(task, description=f"{model}: {name}")
 
-            comparisons.append(turns.compare(suite, case, entrants, rounds=rounds, turn_seconds=seconds, on_turn=say))
+            quiet = math.inf if disturber else clock.QUIET
+            comparisons.append(
+                turns.compare(suite, case, entrants, rounds=rounds, turn_seconds=seconds, quiet=quiet, on_turn=say)
+            )
             progress.advance(task)
-    result = Result(suite, machine.description(), comparisons)
+        result = Result(suite, machine.description() | ({"conditions": under} if under else {}), comparisons)
     output.show(tables.rich_table(result))
     output.write_json(json_file, result.as_dict())
     if plot_file is not None:
         plot.draw(result, plot_file)
     if any(row.failed for comparison in comparisons for row in comparison.rows):
         raise typer.Exit(1)
+
+
+def _keep_to_avx2() -> None:
+    """Tell every library to be measured, in its own words, to leave wider instructions alone.
+
+    Raises:
+        InputError: the processor does not have AVX2 either.
+    """
+    if machine.instruction_set() not in ("AVX-512", "AVX2"):
+        raise InputError(f"This processor has {machine.instruction_set()} and no AVX2.", where="--avx2")
+    os.environ.update(machine.AVX2_ALONE)
 
 
 def _matching(names: list[str], patterns: list[str]) -> list[str]:

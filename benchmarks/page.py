@@ -1,12 +1,13 @@
 """What docs/performance.md shows: measured here, kept under ``benchmarks/results/``, written into the page's tables.
 
-Results lie in a folder for each MindSpore version, one JSON file and one plot for each name; measuring a case again
-replaces it.
+Results lie in a folder for each MindSpore version and in that one for each instruction set, one JSON file and one plot
+for each name; measuring a case again replaces it. README's table (:mod:`benchmarks.summary`) is written with them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import plot, tables
+from benchmarks import plot, summary, tables
 from benchmarks.case import Case
+from benchmarks.deploying import OPENVINO
+from benchmarks.networks import FUSED, OURS, TIMM, TIMM_COMPILED, TORCH_LIMIT
 from benchmarks.result import Result
 from xcit_hub.errors import InputError, UnknownNameError, closest
 from xcit_hub.files import write_text
@@ -26,26 +29,35 @@ from xcit_hub.variants import ARCHITECTURES
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
+README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
-# What ``python -m benchmarks.alternatives`` printed, beside the other results.
-ALTERNATIVES = "alternatives"
+# What ``python -m benchmarks.alternatives`` and ``benchmarks.parts`` printed, beside the other results.
+PRINTED = {"alternatives": "*/alternatives.md", "parts": "*/*/parts.md"}
 
 # What is not an option of the page goes on to the suite.
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 _TINY = ["xcit_tiny_12_p16_224"]
 
+_BESIDE_OPENVINO = [
+    *("deployment", "--rounds", "7"),
+    *("--contender", TIMM, "--contender", TIMM_COMPILED, "--contender", FUSED, "--contender", OPENVINO),
+]
+
 # What is measured under each name: the models, each in a run of its own, and the command's other arguments.
 RUNS: dict[str, tuple[list[str], list[str]]] = {
     "inference": (_TINY, ["inference", "--rounds", "7"]),
     "training": (_TINY, ["training", "--rounds", "5"]),
-    "compile": ([*_TINY, "xcit_tiny_24_p16_224"], ["compile", "--rounds", "3"]),
+    "compile": ([*_TINY, "xcit_tiny_24_p16_224"], ["compile", "--rounds", "2"]),
     "load": (_TINY, ["load", "--rounds", "7"]),
     "convert": (["xcit_large_24_p8_224"], ["convert", "--rounds", "5"]),
     "start": (_TINY, ["start", "--rounds", "7"]),
     "input": (_TINY, ["input", "--rounds", "7"]),
     "deployment": (_TINY, ["deployment", "--rounds", "7"]),
+    "disturbed": (_TINY, [*_BESIDE_OPENVINO, "--disturber"]),
+    "quota": (_TINY, [*_BESIDE_OPENVINO, "--quota", "0.5", "--seconds", "2"]),
+    "one core": (_TINY, [*_BESIDE_OPENVINO, "--cores", "1"]),
     "scaling": (["xcit_tiny_12_p16_224"], ["scaling", "--rounds", "3"]),
     "photograph": (
         ["xcit_nano_12_p16_224"],
@@ -55,7 +67,23 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
             *("--contender", "xcit-hub, PyNative", "--contender", "limit*"),
         ],
     ),
-    "zoo": (list(ARCHITECTURES), ["zoo", "--rounds", "3"]),
+    "large": (
+        ["xcit_small_24_p8_224"],
+        [
+            *("deployment", "--size", "1792", "--batch", "1", "--rounds", "3", "--seconds", "0"),
+            *("--contender", FUSED, "--contender", OPENVINO),
+        ],
+    ),
+    # torch.compile would take half a minute and more for each.
+    "zoo": (
+        list(ARCHITECTURES),
+        [
+            "zoo",
+            "--rounds",
+            "3",
+            *(word for name in (TIMM, OURS, FUSED, TORCH_LIMIT) for word in ("--contender", name)),
+        ],
+    ),
 }
 
 
@@ -78,6 +106,8 @@ def page(
 
         python -m benchmarks page compile --work training
 
+        python -m benchmarks page inference training deployment --avx2
+
         python -m benchmarks page --write
     """
     words = names or []
@@ -94,6 +124,7 @@ def page(
             for each in model or models:
                 keep(name, measured(each, [*arguments, *others]))
     write_text(PAGE, written(PAGE.read_text(encoding="utf-8")))
+    write_text(README, between(README.read_text(encoding="utf-8"), "speed", summed_up()))
 
 
 def measured(model: str, arguments: list[str]) -> Result:
@@ -108,11 +139,12 @@ def measured(model: str, arguments: list[str]) -> Result:
 
 def keep(name: str, result: Result) -> None:
     """Write a result and its plot, with the cases of earlier ones that were not measured again."""
-    file = RESULTS / f"mindspore-{version('mindspore')}" / f"{name}.json"
+    instructions = re.sub(r"\W", "", str(result.machine["instructions"])).lower()
+    file = RESULTS / f"mindspore-{version('mindspore')}" / instructions / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         again = [comparison.case for comparison in result.comparisons]
-        earlier = Result.from_dict(json.loads(file.read_text(encoding="utf-8"))).comparisons
+        earlier = _read(file).comparisons
         result.comparisons += [comparison for comparison in earlier if comparison.case not in again]
     result.comparisons.sort(key=lambda comparison: _place(comparison.case))
     write_text(file, json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n")
@@ -125,20 +157,43 @@ def _place(case: Case) -> tuple[int | str, ...]:
 
 def written(text: str) -> str:
     """Replace every table of the page, between its marks, by what the kept results say."""
-    for name in (*RUNS, ALTERNATIVES):
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if begin not in text or end not in text:
-            raise InputError(f"The page has no place for {name}.", where=PAGE, fix=f"Put {begin} and {end} there.")
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
-        shown = [f"\n{_shown(file)}" for file in sorted(RESULTS.glob(f"*/{name}.[jm]*"))]
-        text = "\n".join([before + begin, *shown, end + after])
+    for name in RUNS:
+        text = between(text, name, "\n".join(map(_shown, kept(name))))
+    for name, places in PRINTED.items():
+        files = sorted(RESULTS.glob(places), reverse=True)
+        text = between(text, name, "\n".join(file.read_text(encoding="utf-8") for file in files))
     return text
 
 
+def between(text: str, name: str, table: str) -> str:
+    """Put a table between the marks of its name.
+
+    Raises:
+        InputError: there are no such marks.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if begin not in text or end not in text:
+        raise InputError(f"The page has no place for {name}.", fix=f"Put {begin} and {end} there.")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return "\n".join([before + begin, *([f"\n{table}"] if table else []), end + after])
+
+
+def kept(name: str) -> list[Path]:
+    """Return the files of a table: a MindSpore version and instruction set each, the widest instructions first."""
+    return sorted(RESULTS.glob(f"*/*/{name}.json"), reverse=True)
+
+
+def summed_up() -> str:
+    """Return README's table, of what is kept."""
+    return summary.markdown(*([_read(file) for file in kept(name)] for name in ("inference", "deployment", "training")))
+
+
+def _read(file: Path) -> Result:
+    return Result.from_dict(json.loads(file.read_text(encoding="utf-8")))
+
+
 def _shown(file: Path) -> str:
-    if file.suffix == ".md":
-        return file.read_text(encoding="utf-8")
-    result = Result.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    result = _read(file)
     image = file.with_suffix(".svg").relative_to(ROOT)
     return f"{tables.markdown(result)}\n![{file.stem}: time and memory](../{image})\n"

@@ -16,6 +16,9 @@ from xcit_hub.errors import InputError
 
 FORMAT = 1  # of a result's JSON
 
+# What a comparison says of itself beside its rows.
+_MEASURED = ("date", "commit", "repeated", "disturbed")
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -44,7 +47,8 @@ class Row:
         start_mb, running_mb, peak_mb: resident memory of its process before its first step, at most from then on, and
             at most in its life.
         cores: processor seconds a second, of its process and that one's children.
-        others: the same of everybody else on the machine, in each round.
+        others: the same of everybody else on the machine, in each round; stolen: what the host of this virtual machine
+            gave to others.
         threads: how many its framework may compute with.
         flops_per_second: where the work is known.
         absent: why it was not measured; then nothing else is set.
@@ -59,6 +63,7 @@ class Row:
     peak_mb: float = 0.0
     cores: float = 0.0
     others: list[float] = field(default_factory=list)
+    stolen: list[float] = field(default_factory=list)
     threads: int = 0
     flops_per_second: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
@@ -73,14 +78,29 @@ class Row:
 
 @dataclass
 class Comparison:
-    """All contenders' rows for one case."""
+    """All contenders' rows for one case.
+
+    Args:
+        date, commit: when this was measured, and of what; empty in what earlier versions kept.
+        repeated: how often a round was measured again because others had taken part of the machine.
+        disturbed: rounds that stayed so.
+    """
 
     case: Case
     rows: list[Row]
+    date: str = ""
+    commit: str = ""
+    repeated: int = 0
+    disturbed: int = 0
 
     def row(self, contender: str) -> Row | None:
         """Return a contender's row, if it was measured."""
         return next((row for row in self.rows if row.contender == contender and row.turns), None)
+
+    def disturbance(self) -> float:
+        """Return how many cores others took in the worst turn that counts."""
+        turns = [both for row in self.rows for both in zip(row.others, row.stolen, strict=True)]
+        return max(map(sum, turns), default=0.0)
 
     def times_as_fast(self, row: Row, reference: str) -> Spread | None:
         """Return how many times as fast as ``reference`` a row is, round by round; None without both."""
@@ -124,10 +144,13 @@ class Result:
                     found.setdefault(name, []).append(version)
         return {name: " and ".join(sorted(set(several))) for name, several in found.items()}
 
-    def disturbance(self) -> float:
-        """Return how many cores others took meanwhile: the worst contender's median."""
-        rows = [row for comparison in self.comparisons for row in comparison.rows]
-        return max((statistics.median(row.others) for row in rows if row.others), default=0.0)
+    @property
+    def measured(self) -> str:
+        """When all this was measured, and of which commits."""
+        days = sorted({each.date for each in self.comparisons if each.date})
+        commits = dict.fromkeys(each.commit or "an unknown one" for each in self.comparisons)
+        when = " to ".join(dict.fromkeys((*days[:1], *days[-1:]))) or "on an unknown day"
+        return f"{when}, commit {', '.join(commits)}"
 
     def exponents(self) -> dict[str, dict[str, float]]:
         """Fit time and memory to a power of the number of tokens, by least squares over logarithms.
@@ -163,6 +186,7 @@ class Result:
             "exponents": self.exponents() if suite(self.suite).scales else {},
             "comparisons": [
                 {
+                    **{key: getattr(comparison, key) for key in _MEASURED},
                     "case": {key: value for key, value in asdict(comparison.case).items() if key != "folder"},
                     "rows": [asdict(row) | self._derived(comparison, row) for row in comparison.rows],
                 }
@@ -185,6 +209,7 @@ class Result:
             Comparison(
                 Case(**entry["case"]),
                 [Row(**{key: value for key, value in row.items() if key in known}) for row in entry["rows"]],
+                **{key: entry[key] for key in _MEASURED if key in entry},
             )
             for entry in content["comparisons"]
         ]

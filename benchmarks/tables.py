@@ -9,11 +9,10 @@ from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
+from benchmarks import clock
 from benchmarks.case import Case
 from benchmarks.result import Comparison, Result, Row, Spread, is_limit
 from benchmarks.suites import Suite, suite
-
-_QUIET = 0.2  # cores that others may take: a desktop at rest
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,9 @@ def heading(result: Result) -> str:
     machine = result.machine
     rounds = sorted({len(row.turns) for each in result.comparisons for row in each.rows if row.turns}) or [0]
     return (
-        f"{suite(result.suite).explanation}; {machine['processor']}, {machine['cores']} cores; {versions}; "
-        f"rounds: {' to '.join(map(str, dict.fromkeys((*rounds[:1], *rounds[-1:]))))}"
+        f"{suite(result.suite).explanation}; {machine['processor']}, {machine.get('instructions', 'unknown')}, "
+        f"{machine['cores']} cores{f', {under}' if (under := machine.get('conditions')) else ''}; {versions}; rounds: "
+        f"{' to '.join(map(str, dict.fromkeys((*rounds[:1], *rounds[-1:]))))}; {result.measured}"
     )
 
 
@@ -69,10 +69,13 @@ def notes(result: Result) -> list[str]:
     """Say who was not measured and why, and how time and memory grow."""
     reasons = {row.contender: row.absent for each in result.comparisons for row in each.rows if row.absent}
     said = [f"{contender}: not measured, {reason}" for contender, reason in reasons.items()]
-    if result.disturbance() > _QUIET:
-        said.append(
-            f"Not to be trusted: other processes took up to {result.disturbance():.1f} cores while these were measured"
-        )
+    said += [
+        f"{label(each.case, result)}: measured {clock.TRIES} times, {each.disturbed} of "
+        f"{max(len(row.turns) for row in each.rows)} rounds stayed disturbed: others took up to "
+        f"{each.disturbance():.1f} cores"
+        for each in result.comparisons
+        if each.disturbed
+    ]
     if suite(result.suite).scales:
         said += [
             f"{contender}: time grows as tokens^{fit['time']:.2f}, memory as tokens^{fit['memory']:.2f}"
@@ -135,7 +138,7 @@ def _columns(what: Suite, references: list[str]) -> dict[str, _Column]:
         return "" if row.flops_per_second is None else f"{row.flops_per_second / 1e9:.0f}{of_peak}"
 
     def ratio_to(reference: str) -> _Column:
-        return lambda comparison, row: _spread(comparison.times_as_fast(row, reference))
+        return lambda comparison, row: spread(comparison.times_as_fast(row, reference))
 
     return {
         what.unit.name: figure,
@@ -147,5 +150,6 @@ def _columns(what: Suite, references: list[str]) -> dict[str, _Column]:
     }
 
 
-def _spread(ratio: Spread | None) -> str:
+def spread(ratio: Spread | None) -> str:
+    """Return a ratio's median with its quartiles; nothing for none."""
     return "" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"

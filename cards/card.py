@@ -10,7 +10,7 @@ from typing import Literal
 from cards.faults import Fault, UnreadableCardError
 from cards.metadata import CardMetadata
 from xcit_hub.errors import CardError, InputError
-from xcit_hub.files import read_bounded
+from xcit_hub.files import is_file, read_bounded
 
 Form = Literal["mindspore-hub", "hugging-face", "modelers", "modelscope"]
 Language = Literal["en", "zh"]
@@ -52,7 +52,7 @@ def read_text(path: str | Path) -> str:
     try:
         raw = read_bounded(path, MAX_BYTES)
     except InputError as error:
-        if path.is_file() and path.stat().st_size > MAX_BYTES:
+        if is_file(path) and path.stat().st_size > MAX_BYTES:
             message = f"larger than {MAX_BYTES:,} bytes: a card is a page of text"
             raise UnreadableCardError([Fault(None, "file", message)], where=path) from error
         raise CardError(error.what, where=path, fix="Give the path of a Markdown file.") from error

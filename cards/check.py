@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from cards.front_matter import NOT_YAML
 from cards.metadata import MINDSPORE_HUB_FIELDS
 from cards.reading import canonical, metadata_from
 from xcit_hub.errors import CardError
+from xcit_hub.files import is_file, is_folder, is_there
 
 _READERS = {
     "mindspore-hub": mindspore_hub.read,
@@ -106,12 +108,16 @@ def cards_in(places: list[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for place in places:
-        if place.is_dir():
-            inside = sorted(path for path in place.rglob("*.md") if path.is_file())
+        if is_folder(place):
+            walked = (
+                (Path(folder), names) for folder, _, names in os.walk(place)
+            )  # what vanishes meanwhile is left out
+            inside = sorted(folder / each for folder, names in walked for each in names if each.endswith(".md"))
+            inside = [path for path in inside if is_file(path)]
             if not inside:
                 raise CardError("The folder holds no card (*.md).", where=place, fix="Give a file, or another folder.")
             found |= dict.fromkeys(inside)
-        elif place.exists():
+        elif is_there(place):
             found[place] = None
         else:
             raise CardError("There is no such file or folder.", where=place, fix="Check the path.")

@@ -240,6 +240,12 @@ class Facts(_Strict):
         return None if plain else run
 
     @property
+    def is_of_imagenet(self) -> bool:
+        """Whether the project's recipes for ImageNet-1k are for such weights."""
+        is_trained_so = self.run is not None and self.run.epochs is not None and self.own_run is None
+        return is_trained_so or self.published is not None or self.num_classes in (0, 1000)
+
+    @property
     def knows_imagenet(self) -> bool:
         """Whether the classes are ImageNet-1k's."""
         return self.num_classes == 1000 and self.own_run is None

@@ -53,7 +53,8 @@ def prose(facts: Facts, lang: Language) -> str:
         validation=measured.validation,
         changes=measured.changes,
         origin=measured.origin,
-        dataset_of=measured.dataset_of,
+        dataset_of=lambda run: measured.in_words(measured.dataset_of(run), lang),
+        dataset=lambda name: measured.in_words(name, lang),
     )
     return public(re.sub(r"\n{3,}", "\n\n", written).strip("\n"))
 

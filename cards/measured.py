@@ -45,6 +45,7 @@ LEFT_OUT: dict[str, str] = {
 
 # Hugging Face's own word for a folder of images a class: what a figure was measured on when nobody can say more.
 UNNAMED = "imagefolder"
+_UNNAMED_IN_WORDS = {"en": "a folder of images", "zh": "一个图像文件夹"}
 IMAGENET = "ImageNet-1k"
 _IMAGENET_NAMES = frozenset({"imagenet", "imagenet-1k", "imagenet2012", "imagenet-2012"})
 _IMAGENET_IMAGES = 50_000
@@ -68,6 +69,11 @@ def dataset_of(run: RunRecord) -> str:
     return IMAGENET if run.eval_samples == _IMAGENET_IMAGES else UNNAMED
 
 
+def in_words(dataset: str, lang: str) -> str:
+    """Return the name of a data set as a person reads it: one that nobody named is not called by a loader's name."""
+    return _UNNAMED_IN_WORDS[lang] if dataset == UNNAMED else dataset
+
+
 def device_of(run: RunRecord) -> str:
     """Return on what a run was measured: devices and MindSpore's version."""
     software = f"MindSpore {run.versions.mindspore}" if run.versions.mindspore else None
@@ -82,24 +88,22 @@ def changes(run: RunRecord) -> dict[str, str]:
 
 def data_folder(dataset: str | None) -> str:
     """Return a stand-in for the folder where somebody keeps a data set."""
-    words = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in (dataset or "images").lower())
+    name = "images" if dataset in (None, UNNAMED) else dataset.lower()
+    words = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
     return f"/path/to/{words or 'images'}"
 
 
 def command(run: RunRecord) -> str:
     """Return the command that repeats a training run."""
-    several = f"msrun --bind_core=True --worker_num {run.cards} --local_worker_num {run.cards} "
+    several = f"msrun --bind_core=True --worker_num {run.cards} --local_worker_num {run.cards} python -m xcit_hub train"
     recipe = ["--config", shlex.quote(run.recipe)] if run.recipe else []
-    words = [f"{several if (run.cards or 1) > 1 else ''}python train.py", *recipe, *_flags(run, frozenset())]
-    return _line(words)
+    return _line([several if (run.cards or 1) > 1 else "xcit-hub train", *recipe, *_flags(run, frozenset())])
 
 
 def validation(run: RunRecord, weights: str) -> str:
     """Return the command that measures the weights as the run did; what only begins a training run is left out."""
     recipe = ["-c", shlex.quote(run.recipe)] if run.recipe else []
-    return _line(
-        ["python validate.py", *recipe, *_flags(run, _BEGIN), "--ckpt_path", shlex.quote(f"/path/to/{weights}")]
-    )
+    return _line(["xcit-hub eval", *recipe, *_flags(run, _BEGIN), "--ckpt_path", shlex.quote(f"/path/to/{weights}")])
 
 
 def _flags(run: RunRecord, without: frozenset[str]) -> list[str]:

@@ -10,6 +10,7 @@ from cards.facts import Facts
 from cards.generate import render
 from cards.public import public
 from xcit_hub.errors import CardError
+from xcit_hub.files import is_there
 
 FACTS = "facts.json"
 _WRITERS = {"hugging-face": hugging_face.write, "modelers": modelers.write, "modelscope": modelscope.write}
@@ -54,7 +55,7 @@ def opened(card: str | Path) -> Card:
 
 
 def _published(card: str | Path) -> index.Entry | None:
-    return None if Path(card).exists() else index.entry(str(card))
+    return None if is_there(card) else index.entry(str(card))
 
 
 def _facts(path: Path, given: Path | None) -> Facts:

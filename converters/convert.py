@@ -16,6 +16,7 @@ from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.rewrite import Progress, rewrite
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError
+from xcit_hub.files import check_outputs
 from xcit_hub.variants import DialectName, Family
 
 # "no larger than small": beyond this width the proof takes longer than anyone waits for without having asked.
@@ -90,6 +91,7 @@ def convert(
         HubError: a published name cannot be fetched.
     """
     options = Options(to, model, dialect, ema, select, prefix, num_classes, in_chans, dtype, family)
+    check_outputs({"the target": Path(target)})
     if report is not None:
         check_report(report, source, target)
     file, published = source_file(source)

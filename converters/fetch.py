@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.errors import HubError, XcitHubError
+from xcit_hub.files import is_there
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, checkpoint
 
 _TIMM = "timm/"
@@ -22,7 +23,7 @@ def source_file(source: str | os.PathLike[str]) -> tuple[Path | MappedFile, str 
     """
     path = Path(source)
     name = os.fspath(source).removeprefix(_TIMM)  # as `xcit-hub load` takes it, too
-    if path.exists() or (name not in CHECKPOINTS and name not in ARCHITECTURES):
+    if is_there(path) or (name not in CHECKPOINTS and name not in ARCHITECTURES):
         return path, None
     entry = checkpoint(name)
     if entry.repository is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from xcit_hub.checkpoints.checkpoint import SUFFIXES, shard_index_of
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.rewrite import Progress
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.files import read_bounded, sha256_of
+from xcit_hub.files import is_folder, read_bounded, sha256_of
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,10 @@ def pairs(folder: Path, target: Path, suffix: str) -> list[tuple[Path, Path]]:
     Raises:
         InputError: there is none, the folders are the same, or two would become the same file.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder} is not a folder.", fix="Give the folder that holds the checkpoints.")
-    sources = sorted(path for path in folder.rglob("*") if _is_checkpoint(path) and _is_file(path))
+    walked = (Path(place, each) for place, _, names in os.walk(folder) for each in names)
+    sources = sorted(path for path in walked if _is_checkpoint(path) and _is_file(path))
     sources = [path for path in sources if not path.resolve().is_relative_to(target.resolve())]
     if not sources:
         raise InputError("There is no checkpoint to convert.", where=folder, fix=f"Suffixes: {', '.join(SUFFIXES)}.")
@@ -64,6 +67,7 @@ def convert_all(
         if _done_before(source, target, options):
             yield Done(source, target)
             continue
+        is_new = not is_folder(target.parent)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             report = convert(source, target, verify=verify, progress=progress, **asdict(options))
@@ -72,6 +76,9 @@ def convert_all(
         except OSError as error:
             yield Done(source, target, error=XcitHubError(str(error), where=target, fix="Check the folder."))
         except XcitHubError as error:
+            if is_new:
+                with suppress(OSError):  # something else is in it by now
+                    target.parent.rmdir()
             yield Done(source, target, error=error)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.sidecar import config_path
 from xcit_hub.errors import InputError
-from xcit_hub.files import write_text
+from xcit_hub.files import check_outputs, write_text
 
 
 def check_report(path: str | os.PathLike[str], source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -27,17 +25,7 @@ def check_report(path: str | os.PathLike[str], source: str | os.PathLike[str], t
     for name, other in others.items():
         if wanted.resolve() == other.resolve() or (wanted.exists() and other.exists() and wanted.samefile(other)):
             raise InputError(f"The report would overwrite the {name}.", where=wanted, fix="Give it another name.")
-    try:
-        if wanted.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=wanted.parent):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"The report cannot be written: {error.strerror or error}.",
-            where=wanted,
-            fix="Name a file in a folder that exists and may be written.",
-        ) from error
+    check_outputs({"The report": wanted})
 
 
 def write_report(path: str | os.PathLike[str], report: Report, options: Mapping[str, object]) -> None:

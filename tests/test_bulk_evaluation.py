@@ -4,13 +4,16 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from xcit_hub import bulk_evaluation
 from xcit_hub.bulk_evaluation import COLUMNS, evaluate_all, named
 from xcit_hub.cli.app import app
 from xcit_hub.errors import InputError
+from xcit_hub.files import sha256_of
 
 FLAGS: dict[str, Any] = {
     "dataset": "imagefolder",
@@ -79,6 +82,32 @@ def test_a_table_goes_on_where_it_stopped_and_says_what_failed(
     assert failed["error"] and not failed["top1"] and "\n" not in failed["error"]
     with pytest.raises(InputError, match=r"begun with other settings: .*--batch_size 3"):
         evaluate_all(networks, table, flags={**flags, "tta": 2})
+
+
+def test_a_file_that_is_another_one_by_now_is_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def row(name: str, *_: Any) -> dict[str, str]:
+        done.append(name)
+        digest = sha256_of(name) if Path(name).exists() else "0" * 64
+        return dict.fromkeys(COLUMNS, "") | {"model": name, "top1": "50", "samples": "5", "sha256": digest}
+
+    monkeypatch.setattr(bulk_evaluation, "_row", row)
+    file, table, said = tmp_path / "a.safetensors", tmp_path / "results.csv", list[str]()
+    names = [str(file), "org/name"]
+    save_file({"x": np.zeros(3, "f4")}, file)
+    for content, again in ((None, names), (None, []), (np.ones(3, "f4"), names[:1]), (None, [])):
+        if content is not None:
+            save_file({"x": content}, file)
+        done.clear()
+        evaluate_all(names, table, say=said.append)
+        assert done == again
+        assert rows(table)[0]["sha256"] == sha256_of(file)
+    assert sum("another one than the table tells of" in each for each in said) == 1
+    file.unlink()
+    done.clear()
+    evaluate_all(names, table)
+    assert done == [], "a row is of what was there"
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,17 @@ def exported(source: Path) -> Path:
     return export(source, source.with_name("nano.onnx")).files[0]
 
 
+@pytest.mark.parametrize(
+    ("images", "says"), [("nowhere", "is not there"), ("nano.txt", "is a file"), ("empty", "not one image")]
+)
+def test_int8_without_images_is_refused_before_the_source_is_read(tmp_path: Path, images: str, says: str) -> None:
+    (tmp_path / "nano.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=says) as caught:
+        export("missing.ckpt", tmp_path / "x.onnx", int8=tmp_path / images)
+    assert caught.value.where == str(tmp_path / images)
+
+
 def test_an_exported_file_is_proven_by_each_runtime_and_says_what_it_is(source: Path) -> None:
     done = export(source, source.with_name("proven.onnx"), features=(3, -1))
     assert [found["runtime"] for found in done.proofs] == ["onnxruntime", "openvino"]

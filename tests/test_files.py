@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 import subprocess
 import sys
@@ -221,3 +222,45 @@ def test_below_a_folder_it_goes_as_well_and_links_are_not_followed(tmp_path: Pat
     assert files.remove_unfinished(run) == [(run / ".model.onnx.abcdefgh.tmp", 4)]
     assert files.remove_unfinished(run, below=True) == [(run / "a" / "b" / ".x.abcdefgh.tmp", 4)]
     assert (elsewhere / ".y.abcdefgh.tmp").exists()
+
+
+def test_what_is_written_on_the_way_to_its_place_is_called_by_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    target = tmp_path / "mine.ckpt"
+    with files.scratch_folder(tmp_path, f".{target.name}.", ".tmp") as beside, files.scratch_folder() as scratch:
+        monkeypatch.setattr(files.os, "fsync", full)
+        with pytest.raises(XcitHubError, match="No space left") as caught:
+            files.write_text(beside / target.name, "x")
+        assert caught.value.where == str(target)
+        with pytest.raises(XcitHubError, match="No space left") as caught:
+            files.write_text(scratch / "model.ckpt", "x")
+        assert caught.value.where == str(scratch.parent)
+        assert "TMPDIR" in caught.value.fix
+
+
+def test_a_machine_without_a_place_for_temporary_files_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(XcitHubError, match="Temporary files cannot be kept") as caught, files.scratch_folder():
+        pass
+    assert "TMPDIR" in caught.value.fix
+
+
+@pytest.mark.parametrize("kind", ["/dev/null", "/dev/stdout", "/dev/fd/1", "pipe", "link to a pipe"])
+def test_no_file_takes_the_place_of_a_device_or_a_pipe(tmp_path: Path, kind: str):
+    target = Path(kind) if kind.startswith("/") else tmp_path / kind
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link to a pipe").symlink_to("pipe")
+    before = target.lstat()
+    with pytest.raises(XcitHubError, match="it is "):
+        files.write_text(target, "x")
+    assert (target.lstat().st_ino, target.lstat().st_mode) == (before.st_ino, before.st_mode)
+
+
+def test_a_numbered_file_has_a_name_that_a_disk_takes(tmp_path: Path):
+    assert files.numbered(3, "cat", ".png") == "3-cat.png"
+    for stem in ("x" * 255, "é" * 127, "猫" * 85):
+        files.write_text(tmp_path / files.numbered(12, stem, ".png"), "x")
+    assert len(list(tmp_path.iterdir())) == 3
+    assert all(path.name.startswith("12-") and path.suffix == ".png" for path in tmp_path.iterdir())

@@ -168,6 +168,17 @@ def test_shards_without_a_single_image_are_named_and_nothing_is_loaded(tmp_path:
     assert "1 not answered, 0 answered" in done.stderr
 
 
+def test_files_that_are_not_images_by_their_names_are_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.heic", "c.txt", "d.tar", "below/e.gif", "below/f.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for named, count in (([tmp_path], 3), ([f"{tmp_path}/*"], 2), ([f"{tmp_path}/**"], 3), ([tmp_path / "a.png"], 0)):
+        found = sources([str(each) for each in named])
+        assert found.others == count, named
+        assert bool(found.notes) is bool(count)
+        assert not any("heic" in problem for problem in found.problems)
+
+
 def test_a_pattern_without_images_is_named_and_the_others_are_found(images: Path) -> None:
     photo = images / "photo 0.png"
     found = sources([str(photo), str(images / "nothing*.xyz")])

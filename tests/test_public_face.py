@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -157,6 +158,43 @@ run(command)
 def test_an_interruption_is_told_by_its_code_whatever_it_broke(then: str) -> None:
     done = _python(_INTERRUPTED.format(then=then))
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+_INTERRUPTED_IN_A_GRAPH = """
+import os, signal
+from xcit_hub.process import run
+
+def command():
+    import mindspore
+    from mindspore import nn
+    from mindspore.ops import constexpr
+
+    @constexpr
+    def interrupt(x):
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            pass
+
+    class Network(nn.Cell):
+        def construct(self, x):
+            return x + interrupt(3)
+
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    Network()(mindspore.Tensor(1.0))
+
+run(command)
+"""
+
+
+def test_an_interruption_while_a_graph_is_compiled_leaves_neither_lines_nor_files(tmp_path: Path) -> None:
+    (tmp_path / "graph.py").write_text(_INTERRUPTED_IN_A_GRAPH)
+    (tmp_path / "temporary").mkdir()
+    done = subprocess.run(
+        [sys.executable, "graph.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["graph.py", "temporary"]
 
 
 def test_an_output_that_has_no_such_letter_shows_its_number() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from xcit_hub._version import __version__
 from xcit_hub.data.shards import need_pyarrow
 from xcit_hub.errors import InputError
-from xcit_hub.files import atomic_write, write_text
+from xcit_hub.files import atomic_write, numbered, write_text
 from xcit_hub.prediction import Answer
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def answer_all(
                     problems.append(_sentence(error))
                     continue
                 if wanted.attention is not None:
-                    with atomic_write(wanted.attention / f"{number}-{images[number].stem}.png") as target:
+                    with atomic_write(wanted.attention / numbered(number, images[number].stem, ".png")) as target:
                         drawn.save(target, "PNG")
     if wanted.csv is not None:
         write_text(wanted.csv, _table(answered))

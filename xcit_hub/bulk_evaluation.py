@@ -1,7 +1,8 @@
 """Many networks evaluated on one data set, a row each in one CSV: what timm's ``validate.py --model all`` does.
 
 The table is written anew, whole, after every network; who is killed loses the network that was under way. A table that
-is there is gone on with: networks that have a result are not evaluated again, those that failed are.
+is there is gone on with: networks that have a result are not evaluated again, those that failed are, and those whose
+files on this disk are others by now.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any
 
 from xcit_hub import variants
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.files import read_bounded, write_text
+from xcit_hub.files import check_outputs, is_file, read_bounded, write_text
+from xcit_hub.hub.address import FOLDER, LOCAL, parse
 from xcit_hub.hub.load import load
+from xcit_hub.hub.locate import locate
 from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.scoring import Report, score, settings_of
 
@@ -38,11 +41,11 @@ def named(what: str) -> list[str]:
         InputError: there are none, or the file is not such a list.
     """
     path = Path(what)
-    if path.is_file():
+    if is_file(path):
         try:
             lines = read_bounded(path, _LARGEST).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise InputError(f"Byte {error.start} of the list is not UTF-8.", where=path) from error
+            raise InputError(f"Byte {error.start} of the list is not UTF-8.", where=path, fix="Give a text.") from error
         names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     else:
         listed = variants.list_models("*" if what == "all" else what, pretrained=True)
@@ -76,17 +79,30 @@ def evaluate_all(
         InputError: the table is another's, or was begun with other settings.
     """
     given = dict(flags or {})
+    check_outputs({"the table": table})
     settings = " ".join([str(config or ""), *(f"--{key} {value}" for key, value in sorted(given.items()))]).strip()
     rows = _read(table, settings)
     for name in names:
         known = rows.get(name)
         if known is not None and not known["error"]:
-            say(f"{name}: {_told(known)}, as the table says")
-            continue
+            if _is_still(name, known["sha256"]):
+                say(f"{name}: {_told(known)}, as the table says")
+                continue
+            say(f"{name}: the file is another one than the table tells of")
         rows[name] = _row(name, config, given, settings)
         say(f"{name}: {_told(rows[name])}")
         _write(table, rows.values())
     return [rows[name] for name in names]
+
+
+def _is_still(name: str, digest: str) -> bool:
+    """Whether what is on this disk under a name has the digest that it was evaluated with; elsewhere nobody looks."""
+    try:
+        if parse(name).store not in (LOCAL, FOLDER):
+            return True
+        return locate(name).fetch()[1] == digest
+    except XcitHubError:  # gone, or damaged: the row is of what was there
+        return True
 
 
 def _row(name: str, config: Path | None, flags: Mapping[str, Any], settings: str) -> Row:
@@ -119,7 +135,7 @@ def _figures(report: Report) -> Row:
         "top1": f"{found.top1:.4f}",
         "top1_low": f"{low:.4f}",
         "top1_high": f"{high:.4f}",
-        "top5": f"{found.top5:.4f}",
+        "top5": None if found.top5 is None else f"{found.top5:.4f}",
         "loss": f"{found.loss:.6f}",
         "samples": found.samples,
         "unreadable": len(found.unreadable),
@@ -128,9 +144,9 @@ def _figures(report: Report) -> Row:
         "image_size": "×".join(map(str, record.image_size or ())),
         "sha256": record.checkpoint_sha256,
     }
-    if found.real is not None:
-        right1, right5, counted = found.real
-        figures |= {"real_top1": f"{100 * right1 / counted:.4f}", "real_top5": f"{100 * right5 / counted:.4f}"}
+    if found.real_figures is not None:
+        real = {name: found.real_figures[name] for name in ("top1", "top5")}
+        figures |= {f"real_{name}": None if value is None else f"{value:.4f}" for name, value in real.items()}
     if record.preprocessing is not None:
         figures |= {"crop_pct": record.preprocessing.crop_pct, "interpolation": record.preprocessing.interpolation}
     return {name: "" if value is None else str(value) for name, value in figures.items()}

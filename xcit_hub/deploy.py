@@ -117,6 +117,7 @@ def export(
     path = Path(target)
     check_target(path)
     check_outputs({"the target": path}, [source])
+    images = [] if int8 is None else _calibration_images(Path(int8))
     stage("reading the source")
     located = locate(
         os.fspath(source), revision, hub=hub, cache_dir=cache_dir, offline=offline, ignore_fields=ignore_fields
@@ -143,7 +144,7 @@ def export(
         config.dialect,
         form,
         metadata,
-        calibration=None if int8 is None else _calibration(Path(int8), config, form),
+        calibration=None if int8 is None else _calibration(images, config, form),
         proof=proof,
         stage=stage,
     )
@@ -160,8 +161,18 @@ def export(
     )
 
 
-def _calibration(folder: Path, config: ModelConfig, form: Form) -> Iterator[Array]:
-    """Batches of a folder's images, as the graph's input takes them; a file that is not an image is refused by name."""
+def _calibration_images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        what = "is a file, and a folder of images is wanted" if folder.is_file() else "is not there"
+        raise InputError(f"The folder to calibrate on {what}.", where=folder, fix="Name a folder of images.")
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not found:
+        raise InputError("There is not one image to calibrate on.", where=folder, fix="Put images into it.")
+    return found
+
+
+def _calibration(found: list[Path], config: ModelConfig, form: Form) -> Iterator[Array]:
+    """Batches of images, as the graph's input takes them; a file that is not an image is refused by name."""
     from xcit_hub.data.transforms import EvalTransform, open_image
 
     height, width = form.image_size or config.preprocessing.size
@@ -173,9 +184,6 @@ def _calibration(folder: Path, config: ModelConfig, form: Form) -> Iterator[Arra
             return transform(path)
         return np.asarray(transform.cut(open_image(path, transform.mode))).reshape(height, width, config.in_chans)
 
-    found = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-    if not found:
-        raise InputError("There is not one image to calibrate on.", where=folder, fix="Name a folder of images.")
     size = form.batch or _CALIBRATION_BATCH
     for first in range(0, len(found), size):
         chosen = found[first : first + size]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.data.transforms import EvalTransform, ImageLike, open_image
 from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.files import is_file
 from xcit_hub.hub.config import ModelConfig, Provenance, preprocessing_from_metadata
 from xcit_hub.variants import DIALECTS
 
@@ -47,7 +48,7 @@ class ExportedNetwork:
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
+        if not is_file(self.path):
             raise InputError("There is no such file.", where=path, fix="Check the path.")
         if importlib.util.find_spec("onnxruntime") is None:
             raise InputError("onnxruntime is not installed.", where=path, fix="pip install 'xcit-hub[onnx]'")

@@ -24,7 +24,9 @@ except ImportError:  # not on Windows
 _CHUNK = 1 << 20
 LARGEST = 64 << 30  # bytes of a file that is hashed or read
 SCRATCH = "xcit-hub.scratch-"
-_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # as tempfile names them for atomic_write
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)  # as tempfile names them for atomic_write
+_LONGEST_NAME = 255 - len("..12345678.tmp")  # bytes, of a name that stands in a temporary file's
+_ROOM = "Make room where temporary files are kept, or name another folder in TMPDIR."
 
 
 @contextlib.contextmanager
@@ -39,10 +41,11 @@ def atomic_write(target: str | os.PathLike[str], *, expected: int = 0) -> Iterat
             work, and a large file is written faster.
 
     Raises:
-        XcitHubError: the folder is missing or may not be written, or the disk is full.
+        XcitHubError: the folder is missing or may not be written, the disk is full, or what stands there is not a file.
     """
     path = Path(target)
     try:
+        _refuse_other_kinds(path)
         mode = mode_of_new_file(path)
         remove_stale(path.parent, f".{path.name}.", ".tmp")
         handle, temporary = _locked_file(path)
@@ -80,9 +83,11 @@ def scratch_folder(parent: Path | None = None, prefix: str = SCRATCH, suffix: st
         parent: where; by default where temporary files are kept.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be made in ``parent``.
+        XcitHubError: it cannot be made where temporary files are kept.
     """
-    parent = parent or Path(tempfile.gettempdir())
+    if parent is None:
+        parent = _temporary_folder()
     remove_stale(parent, prefix, suffix)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
@@ -99,6 +104,16 @@ def scratch_folder(parent: Path | None = None, prefix: str = SCRATCH, suffix: st
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
+
+
+def _temporary_folder() -> Path:
+    try:
+        with tempfile.TemporaryDirectory(prefix=SCRATCH) as probe:
+            return Path(probe).parent
+    except OSError as error:
+        raise XcitHubError(
+            f"Temporary files cannot be kept: {error.strerror or error}.", where=os.environ.get("TMPDIR"), fix=_ROOM
+        ) from error
 
 
 def remove_stale(parent: Path, prefix: str = SCRATCH, suffix: str = "") -> list[tuple[Path, int]]:
@@ -191,25 +206,112 @@ _KINDS = {
 }
 
 
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """Whether anything stands there. Unlike pathlib's, these three take whatever a user may write for a name."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file stands there; see :func:`is_there`."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder stands there; see :func:`is_there`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def real_path(path: str | os.PathLike[str]) -> str:
+    """Return a path with its links followed as far as they lead; a loop, or what no file can be called, as it is."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return os.fspath(path)
+
+
 def check_outputs(written: Mapping[str, Path | None], read: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """Make sure that no output takes the place of another one, or of what is read.
+    """Make sure, before any work, that every output can be written, in the place of no other and of nothing read.
 
     Args:
         written: the files that will be written, by the option that names each.
         read: what is read; what is not a file does not matter.
 
     Raises:
-        InputError: two names are of one file; links are followed.
+        InputError: two names are of one file; links are followed. Or a file cannot be written there.
     """
     places: dict[str, str] = {}
     for option, path in written.items():
         if path is not None:
-            other = places.setdefault(os.path.realpath(path), option)
+            other = places.setdefault(real_path(path), option)
             if other != option:
                 raise InputError(f"{other} and {option} name the same file.", where=path, fix="Name two files.")
     for each in read if places else ():
-        if (option_of := places.get(os.path.realpath(each))) is not None:
+        if (option_of := places.get(real_path(each))) is not None:
             raise InputError(f"{option_of} names a file that is read.", where=each, fix="Name another file to write.")
+    for option, path in written.items():
+        if path is not None:
+            _check_writable(option, path)
+
+
+def check_folders(written: Mapping[str, Path | None]) -> None:
+    """Make sure, before any work, that files can be written into folders; those that are missing need not be there.
+
+    Args:
+        written: the folders, by the option that names each.
+
+    Raises:
+        InputError: one is not a folder, or may not be written or made.
+    """
+    for option, folder in written.items():
+        if folder is None:
+            continue
+        try:
+            there = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"Cannot write into {folder} ({option}): {error.strerror or error}.",
+                where=folder,
+                fix="Name a folder that may be written, or made.",
+            ) from error
+
+
+def _check_writable(option: str, path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _refuse_other_kinds(path)
+        if len(os.fsencode(path.name)) > _LONGEST_NAME:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except (OSError, ValueError) as error:  # a NUL inside the name is a ValueError
+        raise InputError(
+            f"Cannot write {path.name or path} ({option}): {getattr(error, 'strerror', None) or error}.",
+            where=path,
+            fix="Name a file in a folder that exists and may be written.",
+        ) from error
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Refuse to put a file in the place of a pipe or a device; a name like /dev/stdout is a link to whatever it is.
+
+    Raises:
+        OSError: it is one.
+    """
+    is_system = path.absolute().parts[1:2] in (("dev",), ("proc",)) and path.absolute().parts[1:3] != ("dev", "shm")
+    kind = stat.S_IFMT(path.stat().st_mode) if path.exists() else stat.S_IFREG
+    if is_system or kind not in (stat.S_IFREG, stat.S_IFDIR):
+        what = _KINDS.get(kind, "a name of this machine's own")
+        raise OSError(errno.EINVAL, f"it is {what}, and a file is written beside its place and renamed", str(path))
+
+
+def numbered(number: int, stem: str, suffix: str) -> str:
+    """Return the name ``NUMBER-STEM.suffix``; of a stem that is too long its beginning, as names have a limit."""
+    room = _LONGEST_NAME - len(f"{number}-{suffix}")
+    encoded = os.fsencode(stem)
+    return f"{number}-{stem if len(encoded) <= room else encoded[:room].decode(errors='ignore')}{suffix}"
 
 
 def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BinaryIO:
@@ -340,8 +442,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> XcitHubError:
-    return XcitHubError(
-        f"Cannot write {path.name}: {error.strerror or error}.",
-        where=path,
-        fix="Choose a target in a folder that exists, may be written, and has room.",
-    )
+    meant, fix = path, "Choose a target in a folder that exists, may be written, and has room."
+    for folder in path.parents:  # what is on its way to its place is called by that
+        if folder.name.startswith(SCRATCH):
+            meant, fix = folder.parent, _ROOM
+        elif unfinished := _UNFINISHED.fullmatch(folder.name):
+            meant = folder.with_name(unfinished["name"])
+    return XcitHubError(f"Cannot write {path.name}: {error.strerror or error}.", where=meant, fix=fix)

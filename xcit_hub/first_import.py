@@ -8,6 +8,8 @@ import pkgutil
 import sys
 from types import ModuleType
 
+from xcit_hub.lasting import lasting
+
 _VARIABLE = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
 
 
@@ -46,4 +48,5 @@ def _without_protobuf() -> dict[str, ModuleType]:
     return {name: sys.modules.pop(name) for name in names}
 
 
-_import_mindspore()
+with lasting():
+    _import_mindspore()

@@ -17,6 +17,7 @@ from xcit_hub.data.folders import entries, find_images, is_image, readable
 from xcit_hub.data.shards import Stored, is_shard, list_shard
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.exported import ExportedNetwork
+from xcit_hub.files import is_file, is_folder, is_there
 from xcit_hub.hub.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -195,10 +196,17 @@ class Sources:
     Args:
         images: files and images in shards, in the order in which they were named; those of a folder by name.
         problems: what was named, or lies in a folder, and cannot be an image's file or a shard: path and reason.
+        others: files in the folders, and of the patterns, that are not images by their names, and were left out.
     """
 
     images: tuple[Path | Stored, ...]
     problems: tuple[str, ...]
+    others: int = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader has to know, though nothing failed."""
+        return (f"{self.others:,} files are not images by their names, and were left out",) if self.others else ()
 
 
 def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | None = None) -> Sources:
@@ -217,24 +225,26 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
     images: list[Path | Stored] = []
     problems: list[str] = []
     nothing: list[str] = []
-    tables = 0
+    tables = others = 0
     for name in named:
         if name == "-":
             found = [Path(line) for line in (line.strip("\r\n") for line in lines) if line]
-        elif Path(name).is_dir():
+        elif is_folder(name):
             below = find_images(Path(name))
             problems += below.unreadable
             shards = [Path(name) / entry.name for entry in entries(Path(name)) if is_shard(entry.name)]
             found = sorted([*below.images, *shards])
-        elif glob.has_magic(name) and not Path(name).exists():
+            others += below.others - len(shards)
+        elif glob.has_magic(name) and not is_there(name):
             matched = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
             found = [Path(each) for each in matched if is_image(each) or is_shard(each)]
+            others += sum(Path(each).is_file() for each in matched) - sum(path.is_file() for path in found)
         else:
             found = [Path(name)]
         if not found:
             nothing.append(readable(name))
         for path in found:
-            if is_shard(path.name) and path.is_file():
+            if is_shard(path.name) and is_file(path):
                 tables += path.suffix.lower() == ".parquet"
                 shard = list_shard(path, column)
                 images += shard.images
@@ -253,7 +263,7 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
             where=", ".join(nothing[:_LISTED]) or None,
             fix="Name images, folders, shards, patterns, or - for a list on standard input.",
         )
-    return Sources(tuple(images), (*problems, *(f"{name}: there is no image" for name in nothing)))
+    return Sources(tuple(images), (*problems, *(f"{name}: there is no image" for name in nothing)), others)
 
 
 def refuse_unless_positive(number: int, what: str) -> None:

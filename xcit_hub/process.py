@@ -10,11 +10,15 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
 from xcit_hub.errors import XcitHubError
+from xcit_hub.files import scratch_folder
+
+_FAULT = 70
 
 # What a function's argument is called in a piece of advice → what its option is.
 _OPTIONS = (
@@ -44,10 +48,22 @@ class _Interruption:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where they are ignored
 
             def interrupted(number: int, frame: FrameType | None) -> None:
+                if not cls.was:
+                    _take_from_libraries()
                 cls.was = True
                 signal.default_int_handler(number, frame)
 
             signal.signal(signal.SIGINT, interrupted)
+
+
+def _take_from_libraries() -> None:
+    """Keep the error output to Python: compiled code tells of an interruption as of a fault, line after line."""
+    with suppress(OSError):  # it is closed
+        shown = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        sys.stderr = open(shown, "w", buffering=1, errors="backslashreplace")  # noqa: PTH123, SIM115  (until the end)
 
 
 def answer_in_json(asked: bool) -> bool:
@@ -71,13 +87,18 @@ def run(command: Callable[[], object]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter shows its number
             stream.reconfigure(errors="backslashreplace")
-    code = _exit_code(command)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:  # closed by the caller (`>&-`)
-                stream.flush()
-        except OSError:
-            code = code or 2
+    if isinstance(sys.stdin, io.TextIOWrapper):  # a list of files' names is not always text
+        sys.stdin.reconfigure(errors="surrogateescape")
+    with _graphs_aside():
+        code = _exit_code(command)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                if stream is not None:  # closed by the caller (`>&-`)
+                    stream.flush()
+            except OSError:
+                code = code or 2
+        if code == _FAULT:  # what MindSpore wrote of it stays
+            os._exit(code)
     # MindSpore's Cell.__del__ prints hundreds of lines when the interpreter tears down modules before cells.
     os._exit(code)
 
@@ -104,15 +125,24 @@ def _exit_code(command: Callable[[], object]) -> int:
             return _Interruption.CODE
         if error.errno not in (errno.ENOSPC, errno.EPIPE):
             traceback.print_exc()
-            return 70
+            return _FAULT
         sys.stderr.write(f"error: the output could not be written: {error.strerror}\n")
         return 2
     except Exception:
         if _Interruption.was:  # whatever broke on the way out: a half-imported framework says "initialization failed"
             return _Interruption.CODE
         traceback.print_exc()
-        return 70
+        return _FAULT
     return 0
+
+
+@contextmanager
+def _graphs_aside() -> Iterator[None]:
+    """Give MindSpore a folder, gone afterwards, for graphs it could not compile: an interrupted one would stay here."""
+    with ExitStack() as stack:
+        with suppress(OSError, XcitHubError):  # a machine without temporary files has other commands
+            os.environ.setdefault("MS_OM_PATH", str(stack.enter_context(scratch_folder())))
+        yield
 
 
 def _call(command: Callable[[], object]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from xcit_hub.data.folders import readable
 from xcit_hub.data.shards import Stored
 from xcit_hub.errors import InputError
-from xcit_hub.files import atomic_write, read_bounded
+from xcit_hub.files import atomic_write, numbered, read_bounded
 from xcit_hub.segmenters import Window
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def segment_all(
             answered.append(Segmented(called, (), error.what))
         else:
             answered.append(Segmented(called, _shares(network, classes)))
-            name = f"{number}-{given.stem}.png"
+            name = numbered(number, given.stem, ".png")
             if painted is not None:
                 _save(with_legend(paint(image, classes, colours), answered[-1].shares, colours), painted / name)
             if masks is not None:

@@ -179,9 +179,9 @@ Tensor channels_first(const Tensor& x) {
 
 // The folded patch embedding: stages of the widths, the last with features of the position.
 void test_stem(Function run, reference::Gelu gelu, int64_t images, Sides sides, int64_t inputs, const std::vector<std::int32_t>& widths) {
-  const int64_t features = 5;
+  const int64_t half = 5, features = 2 * half;
   Tensor x = draw({images, sides.height, sides.width, inputs}), given = channels_first(x), where = whole(widths);
-  Tensor weights = zeros({0}), biases = zeros({0}), position = zeros({1, features});
+  Tensor weights = zeros({0}), biases = zeros({0}), position = zeros({1, half});
   Numbers expected = x.wide();
   for (std::size_t which = 0; which < widths.size(); ++which) {
     const int64_t outputs = widths[which], extra = which + 1 < widths.size() ? 0 : features;
@@ -194,12 +194,13 @@ void test_stem(Function run, reference::Gelu gelu, int64_t images, Sides sides, 
       for (int64_t i = 0; i < 9 * inputs; ++i) row[i % 9 * inputs + i / 9] = weight.data[n * 9 * inputs + i];
     }
     if (extra) {
-      position = draw({sides.height * sides.width, features});
+      position = draw({sides.height + sides.width, half});
       for (int64_t n = 0; n < outputs; ++n) {
         for (int64_t f = 0; f < features; ++f) {
           const float number = seen.data[n * (9 * inputs + extra) + 9 * inputs + f] = draw({1}).data[0];
           for (int64_t at = 0; at < images * sides.height * sides.width; ++at) {
-            expected[at * outputs + n] += number * position.data[at % (sides.height * sides.width) * features + f];
+            const int64_t line = f < half ? at / sides.width % sides.height : sides.height + at % sides.width;
+            expected[at * outputs + n] += number * position.data[line * half + f % half];
           }
         }
       }
@@ -212,7 +213,7 @@ void test_stem(Function run, reference::Gelu gelu, int64_t images, Sides sides, 
     inputs = outputs;
   }
   weights.shape = {static_cast<int64_t>(weights.data.size())}, biases.shape = {static_cast<int64_t>(biases.data.size())};
-  Tensor out = zeros({images, sides.height, sides.width, inputs});
+  Tensor out = zeros({images, sides.height * sides.width, inputs});
   call(run, {&given, &where, &weights, &biases, &position, &out});
   check("fused stem", out, expected, 1e-5);
 }
@@ -440,12 +441,17 @@ int main() {
   test_blocks(BLOCKS(ErfRaw), gelu_erf, false, 2, {4, 4}, 16, 16, 4, 1, false);
   test_blocks(BLOCKS(Tanh), gelu_tanh, true, 1, {1, 1}, 8, 3, 8, 1, false);
   test_blocks(BLOCKS(TanhRaw), gelu_tanh, false, 2, {3, 5}, 48, 20, 4, 2, true);
+  // More tokens than are taken at a time.
+  test_blocks(BLOCKS(Erf), gelu_erf, true, 1, {58, 71}, 16, 8, 2, 2, false);
+  test_blocks(BLOCKS(TanhRaw), gelu_tanh, false, 3, {2, 2049}, 5, 4, 1, 1, false);
   test_class_block(ClassBlockErf, true, true, gelu_erf, 2, true, 21, 24, 50, 3);
   test_class_block(ClassBlockErfRaw, true, false, gelu_erf, 3, false, 1, 48, 17, 1);
   test_class_block(ClassBlockErfLast, false, false, gelu_erf, 1, false, 40, 64, 96, 4);
   test_class_block(ClassBlockTanh, true, true, gelu_tanh, 2, false, 9, 30, 30, 2);
   test_class_block(ClassBlockTanhRaw, true, false, gelu_tanh, 1, true, 9, 16, 64, 2);
   test_class_block(ClassBlockTanhLast, false, false, gelu_tanh, 2, true, 700, 24, 24, 2);
+  test_class_block(ClassBlockErf, true, true, gelu_erf, 1, false, 4200, 16, 8, 2);
+  test_class_block(ClassBlockTanhRaw, true, false, gelu_tanh, 2, true, 8192, 6, 4, 1);
   std::printf("%d checks, %d failed, digest %016" PRIx64 "\n", checks, failures, digest);
   return failures != 0;
 }

@@ -92,13 +92,24 @@ def test_a_terminal_shows_reasons_as_they_are() -> None:
     assert f"{TIMM_COMPILED}: not measured, pip install 'xcit-hub[timm]'" in console.file.getvalue()
 
 
-@pytest.mark.parametrize(("others", "trusted"), [(0.05, True), (0.9, False)])
-def test_a_table_measured_beside_other_work_says_so(others: float, trusted: bool) -> None:
+def test_a_table_says_which_rounds_stayed_disturbed_and_by_how_much() -> None:
     result = _scaling(1.0)
-    for comparison in result.comparisons:
-        for row in comparison.rows:
-            row.others = [0.0, others, others]
-    assert ("Not to be trusted" in tables.markdown(result)) is not trusted
+    assert "disturbed" not in tables.markdown(result)
+    comparison = result.comparisons[1]
+    comparison.disturbed = 2
+    comparison.rows[0].others, comparison.rows[0].stolen = [0.0, 0.3, 0.1], [0.0, 0.1, 0.6]
+    said = f"- {tables.label(comparison.case, result)}: measured 3 times, 2 of 3 rounds stayed disturbed: others took"
+    assert f"{said} up to 0.7 cores" in tables.markdown(result)
+
+
+def test_a_table_says_when_it_was_measured_and_of_which_commits() -> None:
+    result = _scaling(1.0)
+    assert "on an unknown day, commit an unknown one" in tables.heading(result)
+    for comparison, day, commit in zip(
+        result.comparisons, ("02", "01", "02"), ("b" * 9, "a" * 9, "b" * 9), strict=True
+    ):
+        comparison.date, comparison.commit = f"2026-11-{day}", commit
+    assert result.measured == f"2026-11-01 to 2026-11-02, commit {'b' * 9}, {'a' * 9}"
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])

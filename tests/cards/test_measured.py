@@ -92,16 +92,17 @@ def test_the_command_repeats_the_run():
     }  # fmt: skip
     run = RunRecord.model_validate(FLOWERS | {"recipe": "configs/xcit/r.yaml", "flags": flags})
     assert measured.command(run) == (
-        "msrun --bind_core=True --worker_num 2 --local_worker_num 2 python train.py --config configs/xcit/r.yaml "
+        "msrun --bind_core=True --worker_num 2 --local_worker_num 2 python -m xcit_hub train "
+        "--config configs/xcit/r.yaml "
         "--data_dir /path/to/flowers --lr 0.00025 --mixup False --ckpt_path /path/to/start.ckpt --nothing None "
         """--names '["/path/to/a", "b"]' --note 'it'"'"'s; rm -rf $HOME ``` ' """
         "--model timm/xcit_nano_12_p16_224.fb_in1k"
     )
     measuring = measured.validation(run, "best.ckpt")
-    assert measuring.startswith("python validate.py -c configs/xcit/r.yaml --data_dir /path/to/flowers --lr 0.00025 ")
+    assert measuring.startswith("xcit-hub eval -c configs/xcit/r.yaml --data_dir /path/to/flowers --lr 0.00025 ")
     assert measuring.endswith(" --ckpt_path /path/to/best.ckpt") and measuring.count("--ckpt_path") == 1
     alone = measured.command(run.model_copy(update={"cards": 1, "flags": {}}))
-    assert alone == "python train.py --config configs/xcit/r.yaml --data_dir /path/to/flowers"
+    assert alone == "xcit-hub train --config configs/xcit/r.yaml --data_dir /path/to/flowers"
 
 
 def test_the_metadata_names_what_it_was_made_from_and_what_was_measured(checkpoint):
@@ -160,6 +161,18 @@ def test_a_plain_run_on_imagenet_keeps_the_projects_words(checkpoint):
     text = prose(facts_of(checkpoint, plain), "en")
     assert "unpack [ImageNet-1k]" in text and "The recipe holds every number of the run" in text
     assert "| seed | 42 |" in text
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_card_speaks_of_no_training_that_nobody_recorded(checkpoint, lang):
+    bare = of_checkpoint(checkpoint, architecture=NANO, dialect="paper", num_classes=3)
+    measured_only = {"epochs": None, "dataset": "imagenet", "eval_samples": 40, "recipe": None, "flags": {}}
+    for facts in (bare, facts_of(checkpoint, measured_only)):
+        text = prose(facts, lang)
+        for unsaid in ("train.py", "validate.py", "configs/", "ImageNet-1k", "imagefolder", "msrun"):
+            assert unsaid not in text, unsaid
+        assert "run.json" in text and "xcit-hub eval" in text
+    assert ("a folder of images" if lang == "en" else "图像文件夹") in text
 
 
 SECRETS = (

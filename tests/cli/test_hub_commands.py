@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import xcit_hub
 from xcit_hub.cli.app import app
-from xcit_hub.errors import HubError, InputError
+from xcit_hub.errors import HubError, InputError, XcitHubError
 from xcit_hub.variants import list_models
 
 
@@ -47,6 +47,37 @@ def test_info_says_what_is_there(run, hub):
     found = json.loads(run("info", "org/xcit-nano", "--hub", hub, "--json"))
     assert found["config"]["architecture"] == "xcit_nano_12_p16_224"
     assert found["files"]["model.safetensors"]["size"] > 10_000_000
+
+
+def test_a_published_files_own_name_is_told_of_where_no_file_is_called_so(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "xcit_tiny_12_p16_best.ckpt"
+    found = json.loads(run("info", name, "--json"))
+    assert found["weights"] == name and found["config"]["dialect"] == "mindcv"
+    assert found["address"].startswith("https://download.mindspore.cn/")
+    with pytest.raises(HubError, match="no such file") as caught:
+        run("load", name)
+    assert "xcit_tiny_12_p16_224.ms_in1k_best" in caught.value.fix
+    (tmp_path / name).write_bytes(b"x")
+    assert json.loads(run("info", name, "--json"))["address"] == name
+
+
+@pytest.mark.parametrize(("content", "name"), [(b"\x08\x08\x12\x07pytorch", "x.onnx"), (None, "y.onnx")])
+def test_an_exported_file_is_told_from_a_name_and_who_runs_it(run, tmp_path, monkeypatch, content, name):
+    monkeypatch.chdir(tmp_path)
+    if content is None:
+        with pytest.raises(HubError, match="no such file"):
+            run("load", name)
+        return
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(XcitHubError, match="an ONNX model") as caught:
+        xcit_hub.load(name)
+    assert "xcit-hub predict" in caught.value.fix and "xcit-hub inspect" not in caught.value.fix
+
+
+def test_a_file_that_nothing_vouches_for_is_said_to_be_so_once(run, nano_ckpt):
+    said = run("load", nano_ckpt)
+    assert said.count("verified against nothing") == 1
 
 
 def test_load_says_what_was_loaded_and_classifies(run, hub, tmp_path):

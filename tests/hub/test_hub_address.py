@@ -11,6 +11,27 @@ from xcit_hub.hub.address import FOLDER, HUGGING_FACE, LOCAL, MINDSPORE_HUB, Add
 from xcit_hub.variants import CHECKPOINTS
 
 
+@pytest.mark.parametrize("name", ["a/b/c", "a/b/c/d", "./a/b", "a/../b", "a//b"])
+def test_a_name_in_a_hub_has_two_parts_in_a_folder_too(name, tmp_path):
+    for hub in (tmp_path, f"file://{tmp_path}", "hugging-face", "https://hub.example.org", "modelscope"):
+        with pytest.raises(InputError, match="name of a model in a hub"):
+            parse(name, hub=hub)
+        with pytest.raises(InputError, match="name of a model in a hub"):
+            parse_target(hub, name)
+    assert parse("a/b/c", hub="mindspore-hub").name == "a/b/c"  # a card's uid has up to four
+
+
+def test_three_parts_are_told_how_paths_and_files_are_written():
+    with pytest.raises(InputError) as caught:
+        parse("org/name/more")
+    assert "./org/name/more" in caught.value.fix and "hf://" in caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "X.ONNX", "folder/x.mindir"])
+def test_an_exported_file_is_a_path_like_a_checkpoint(name):
+    assert parse(name) == Address(LOCAL, name)
+
+
 @pytest.mark.parametrize(
     ("model_id", "meant"),
     [

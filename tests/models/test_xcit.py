@@ -317,12 +317,11 @@ def test_every_drop_rate_acts_in_training_and_not_in_evaluation(form: Form, rate
 def test_the_positional_encoding_is_computed_once_for_a_resolution() -> None:
     from xcit_hub.models import xcit
 
-    xcit._fourier_array.cache_clear()
-    xcit._fourier_tensor.cache_clear()
+    xcit._fourier_features.cache_clear()
     network = create_model(_SMALL, seed=0)
     for _ in range(3):
         network(Tensor(_images()))
-    assert xcit._fourier_array.cache_info().misses == 1
+    assert xcit._fourier_features.cache_info().misses == 1
 
 
 _OTHERS = {

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,22 @@ def answers(images: np.ndarray) -> np.ndarray:
     logits[np.arange(len(images)), number % 7] = np.where(number < 7, 9, 0.097)
     logits[:, 6] += np.where(number < 7, 0, 5).astype(np.float32)
     return logits
+
+
+def test_of_too_few_classes_there_is_no_top_5_anywhere() -> None:
+    class Two(Coloured):
+        def __init__(self) -> None:
+            super().__init__()
+            self.labels = self.labels % 2
+
+    few = evaluate(lambda images: answers(images)[:, :2], EvalBatches(Two(), Untouched(), batch_size=4), outputs=2)
+    few = replace(few, real=(1, 2, 2))
+    assert (few.top5, few.interval5) == (None, None)
+    assert few.real_figures == {"top1": 50.0, "top5": None, "samples": 2}
+    assert "top-5" not in str(few) and "top-1" in str(few)
+    many = evaluate(answers, EvalBatches(Coloured(), Untouched(), batch_size=4), outputs=7)
+    assert many.top5 == 100.0 and "top-5 100.000%" in str(many)
+    assert replace(many, real=(1, 2, 2)).real_figures == {"top1": 50.0, "top5": 100.0, "samples": 2}
 
 
 def test_the_last_partial_batch_and_unreadable_images_are_counted_right() -> None:

@@ -6,16 +6,18 @@ Images and tokens of other types than float32 are converted there and back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 from mindspore import dtype as mstype
+from mindspore.ops import constexpr
 from numpy.typing import NDArray
 
 from xcit_hub.accelerated import operands, operations
 from xcit_hub.accelerated.cells import as_float32, where
-from xcit_hub.models.xcit import fourier_features
+from xcit_hub.models.xcit import fourier_axis
 
 Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -113,6 +115,17 @@ class FusedDense(nn.Cell):
         return self.run(as_float32(x), self.weight, self.bias).astype(x.dtype)
 
 
+@lru_cache(maxsize=64)
+def _kept_lines(height: int, width: int) -> Tensor:
+    return Tensor(np.concatenate([fourier_axis(height), fourier_axis(width)]))
+
+
+@constexpr
+def _lines(height: int, width: int) -> Tensor:
+    """The position features of a grid's rows, then of its columns, (Hp + Wp, 32)."""
+    return _kept_lines(height, width)
+
+
 class FusedPatchEmbed(nn.Cell):
     """The convolutions of the patch embedding in evaluation, and the position encoding, as one operation.
 
@@ -137,6 +150,5 @@ class FusedPatchEmbed(nn.Cell):
     def construct(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Map (B, in_chans, H, W) to tokens with their positions (B, N, C), and their grid (Hp, Wp)."""
         height, width = (image.shape[2] + self.side - 1) // self.side, (image.shape[3] + self.side - 1) // self.side
-        features = fourier_features(height, width)
-        x = self.run(as_float32(image), self.widths, self.weight, self.bias, features)
-        return x.reshape(x.shape[0], height * width, x.shape[3]), (height, width)
+        features = _lines(height, width)
+        return self.run(as_float32(image), self.widths, self.weight, self.bias, features), (height, width)

@@ -300,23 +300,22 @@ def packed_linear() -> Operation:
 
 @cache
 def fused_stem(gelu_form: str, widths: tuple[int, ...]) -> Operation:
-    """Image (B, K, H, W), widths (S) int32, packed weights, biases, features (N, F) → tokens (B, H', W', C).
-
-    N is H' · W'.
+    """Image (B, K, H, W), widths (S) int32, packed weights, biases, features (H' + W', F / 2) → tokens (B, H' · W', C).
 
     The patch embedding in evaluation, without a derivative: S convolutions of stride 2 and ``widths`` channels, each
     batch norm folded into weight and bias; weights one after another, and biases. A weight is that of (N, 9 · K), its
-    window's rows, columns and channels in this order; the last has F more columns, for features of a token's position.
+    window's rows, columns and channels in this order; the last has F more columns, for features of a token's position:
+    those of its row and of its column.
     """
 
     def outputs(x: list[int], *others: list[int]) -> list[int]:
-        features = others[-1][-1]
+        half = others[-1][-1]
         depths = [9 * width for width in (x[1], *widths[:-1])]
-        depths[-1] += features
+        depths[-1] += 2 * half
         packed = sum(_packed([width, depth])[0] for width, depth in zip(widths, depths, strict=True))
         height, width = (-(-side // 2 ** len(widths)) for side in x[2:])
-        _expect("the stem", others, [[len(widths)], [packed], [sum(widths)], [height * width, features]])
-        return [x[0], height, width, widths[-1]]
+        _expect("the stem", others, [[len(widths)], [packed], [sum(widths)], [height + width, half]])
+        return [x[0], height * width, widths[-1]]
 
     return _primitive(f"FusedStem{_GELU[gelu_form]}", outputs)
 

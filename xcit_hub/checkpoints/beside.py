@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -82,8 +82,22 @@ TABLE: tuple[tuple[str, Reason], ...] = (
         Reason.OTHER_HEAD,
     ),
 )
+_BELOW = r"(.*\.)?"  # what so begins is found below any prefix
+
+
+def _any(patterns: Iterable[str]) -> re.Pattern[str]:
+    """Join patterns into one that says no at once to what is in none of them: to nearly every name of a network."""
+    below: list[str] = []
+    whole: list[str] = []
+    for pattern in patterns:
+        (below if pattern.startswith(_BELOW) else whole).append(pattern.removeprefix(_BELOW))
+    joined = f"{_BELOW}({'|'.join(below)})|{'|'.join(whole)}"
+    return re.compile(re.sub(r"(?<!\\)\((?!\?)", "(?:", joined))
+
+
 _SLOT = re.compile(_SLOTS)
 _TABLE = tuple((re.compile(pattern), reason) for pattern, reason in TABLE)
+_ANY = _any(pattern for pattern, _ in TABLE)
 
 
 def is_training_state(prefix: str) -> bool:
@@ -93,7 +107,9 @@ def is_training_state(prefix: str) -> bool:
 
 def reason_of(name: str, tensor: StoredTensor | None = None) -> Reason | None:
     """Say what a tensor beside a network is, by its name and size; None if nothing says."""
-    found = next((reason for pattern, reason in _TABLE if pattern.fullmatch(name)), None)
+    found = None
+    if _ANY.fullmatch(name):
+        found = next(reason for pattern, reason in _TABLE if pattern.fullmatch(name))
     if found is None and tensor is not None and tensor.size <= 1:
         return Reason.COUNTER
     return found

@@ -1,4 +1,4 @@
-"""A file ↔ named tensors. Knows formats, knows no model."""
+"""A file ↔ named tensors. Knows formats, knows no model; formats but safetensors are imported where a file has one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from xcit_hub.checkpoints.formats import Content, kinds, mindspore, pickled, pytorch, pytorch_write, safetensors
+from xcit_hub.checkpoints.formats import Content, kinds, safetensors
 from xcit_hub.checkpoints.formats.kinds import Format, Kind
 from xcit_hub.checkpoints.hashing import hashed
 from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.errors import CheckpointError
-from xcit_hub.files import atomic_write
+from xcit_hub.files import atomic_write, is_folder
 
 __all__ = ["SUFFIXES", "Checkpoint", "Format", "StoredTensor", "read", "write"]
 
@@ -134,7 +134,7 @@ def opened(path: str | os.PathLike[str]) -> MappedFile:
         CheckpointError: there is no such file, or it is not a regular one.
     """
     source = Path(path)
-    if source.is_dir():
+    if is_folder(source):
         raise CheckpointError(
             f"{path} is a folder, not a checkpoint.",
             where=source,
@@ -203,9 +203,15 @@ def write(
     size = sum(tensor.nbytes for tensor in stored.values())
     with atomic_write(path, expected=size) as stream, hashed(stream) as (announced, digest):
         if file_format == "pth":
+            from xcit_hub.checkpoints.formats import pytorch_write
+
             pytorch_write.write(announced, stored, metadata or {}, under)
+        elif file_format == "ckpt":
+            from xcit_hub.checkpoints.formats import mindspore
+
+            mindspore.write(announced, stored, metadata or {})
         else:
-            {"safetensors": safetensors.write, "ckpt": mindspore.write}[file_format](announced, stored, metadata or {})
+            safetensors.write(announced, stored, metadata or {})
     return digest.result()
 
 
@@ -216,18 +222,20 @@ def _content(file: MappedFile, kind: Kind, *, packed: bool = False) -> tuple[For
     if kind is Kind.ZIP:
         return _of_zip(file, packed=packed)
     if kind is Kind.TORCH_LEGACY:
+        from xcit_hub.checkpoints.formats import pytorch
+
         return "pth", pytorch.read_legacy(file)
     if kind is Kind.SAFETENSORS:
         return "safetensors", _with_tensors(file, kind, safetensors.read(file))
-    if kind is Kind.CKPT:
-        return "ckpt", mindspore.read(file)
     if kind is Kind.PICKLE:
         raise _of_pickle(file)
     hint = SUFFIXES.get(file.path.suffix.lower())
     if kind is Kind.UNKNOWN and hint == "safetensors":
         return hint, safetensors.read(file)  # which says what is wrong with it
-    if kind is Kind.UNKNOWN and hint == "ckpt":
-        return hint, mindspore.read(file)
+    if kind is Kind.CKPT or (kind is Kind.UNKNOWN and hint == "ckpt"):
+        from xcit_hub.checkpoints.formats import mindspore
+
+        return "ckpt", mindspore.read(file)
     claimed = "a PyTorch checkpoint" if hint == "pth" else "a checkpoint"
     says = f" ({kinds.beginning(file.view)} …)" if kind in (Kind.JSON, Kind.TEXT) else ""
     raise CheckpointError(
@@ -244,6 +252,8 @@ def _with_tensors(file: MappedFile, kind: Kind, content: Content) -> Content:
 
 
 def _of_pickle(file: MappedFile) -> CheckpointError:
+    from xcit_hub.checkpoints.formats import pickled
+
     names = pickled.names_in(file.stream())
     what, fix = "a Python pickle, which is not read: a pickle can run any code", "Save the weights as .safetensors."
     if "StructuredToParameterName@@" in names or file.path.suffix.lower() in _PADDLES:
@@ -256,6 +266,8 @@ def _of_pickle(file: MappedFile) -> CheckpointError:
 
 
 def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
+    from xcit_hub.checkpoints.formats import pytorch
+
     try:
         with zipfile.ZipFile(file.stream()) as archive:
             names = archive.namelist()

@@ -51,9 +51,16 @@ class Layout:
     dialects: tuple[DialectName, ...] = ("paper",)
     pyramid: bool = False
     counters: bool = False
+    _known: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def names(self, name: str) -> tuple[str, ...]:
         """Return what the family calls ``name``: one name, or the parts of a matrix that it stores in parts."""
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._named(name)
+        return known
+
+    def _named(self, name: str) -> tuple[str, ...]:
         for pattern, theirs_form in self.patterns:
             name = re.sub(pattern, theirs_form, name)
         *modules, leaf = name.split(".")

@@ -29,7 +29,7 @@ from xcit_hub.checkpoints.sidecar import config_path
 from xcit_hub.checkpoints.translate import from_ours
 from xcit_hub.checkpoints.weights import Weights, hold_against_config, recommending_inspection, weights_of
 from xcit_hub.errors import InputError, UnknownNameError, WeightsError, XcitHubError, closest
-from xcit_hub.files import scratch_folder, write_text
+from xcit_hub.files import real_path, scratch_folder, write_text
 from xcit_hub.variants import DIALECTS, DialectName, Family
 
 Progress = Callable[[int, int], None]
@@ -85,7 +85,7 @@ def rewrite(
     started = time.perf_counter()
     opened_once, target = source, Path(target)
     source = source.path if isinstance(source, MappedFile) else Path(source)
-    if source.resolve() == target.resolve():
+    if real_path(source) == real_path(target):
         raise InputError("Source and target are the same file.", where=target, fix="Choose another target.")
     format_out = checkpoint.format_of(target)
     family_out: Family = to or "xcit-hub"

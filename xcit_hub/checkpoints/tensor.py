@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 from collections.abc import Callable, Iterable, Iterator
@@ -37,7 +38,7 @@ class Dtype:
     torch: str
     weights: bool = False
 
-    @property
+    @functools.cached_property
     def itemsize(self) -> int:
         """Bytes of one element."""
         return np.dtype(self.storage).itemsize

@@ -24,7 +24,7 @@ from xcit_hub.checkpoints.reading import Asked, Evidence, Reading
 from xcit_hub.checkpoints.sidecar import check_config
 from xcit_hub.checkpoints.translate import translate
 from xcit_hub.checkpoints.unwrap import unwrap
-from xcit_hub.errors import CheckpointError, WeightsError
+from xcit_hub.errors import WeightsError
 from xcit_hub.variants import Architecture, DialectName, Family
 
 # The steps between an open file and numbers to be checked, in their order.
@@ -134,10 +134,10 @@ def weights_of(opened: Checkpoint, asked: Asked) -> Weights:
 
 @contextmanager
 def recommending_inspection(path: str | os.PathLike[str] | MappedFile) -> Iterator[None]:
-    """Have every error about a file that is there recommend first to look what is in it."""
+    """Have errors about what is in a checkpoint recommend to look first; of no checkpoint ``inspect`` says more."""
     try:
         yield
-    except (CheckpointError, WeightsError) as error:
+    except WeightsError as error:
         file = path.path if isinstance(path, MappedFile) else Path(path)
         if error.where == str(file) and file.is_file() and _INSPECT not in (error.fix or ""):
             look = f"See what is in the file: {_INSPECT} {shlex.quote(str(file))}"

@@ -16,6 +16,18 @@ app = typer.Typer(
 )
 
 
+def _folder(given: Path | None) -> Path:
+    """Return the cache that is meant: the default one may not be there yet, a named one has to be."""
+    from xcit_hub.errors import InputError
+    from xcit_hub.files import is_folder
+    from xcit_hub.hub import address, cache
+
+    folder = cache.default_folder() if given is None else address.expanded(given)
+    if given is not None and not is_folder(folder):
+        raise InputError("There is no such folder.", where=given, fix="Name a cache, or leave --cache-dir out.")
+    return folder
+
+
 @app.command("list")
 def cache_list(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     """List the cached models.
@@ -26,7 +38,7 @@ def cache_list(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     """
     from xcit_hub.hub import cache
 
-    found = cache.entries(cache_dir or cache.default_folder())
+    found = cache.entries(_folder(cache_dir))
     if as_json:
         rows = [
             {"name": e.name, "revision": e.commit, "branches": list(e.branches), "bytes": e.size, "path": str(e.folder)}
@@ -53,7 +65,7 @@ def cache_verify(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     from xcit_hub.hub import cache
 
     with working("hashing"):
-        count, damaged = cache.verify(cache_dir or cache.default_folder())
+        count, damaged = cache.verify(_folder(cache_dir))
     if as_json:
         rows = [{"name": d.name, "path": str(d.file), "expected": d.expected, "found": d.found} for d in damaged]
         typer.echo(json.dumps({"checked": count, "damaged": rows}, indent=2))
@@ -92,9 +104,8 @@ def cache_prune(
     from xcit_hub.hub import cache
 
     spared: list[str] = []
-    removed = cache.prune(
-        cache_dir or cache.default_folder(), dry_run=dry_run, folders=folders or (), on_spared=spared.append
-    )
+    root = _folder(cache_dir) if cache_dir is None or not folders else cache_dir
+    removed = cache.prune(root, dry_run=dry_run, folders=folders or (), on_spared=spared.append)
     total = sum(size for _, size in removed)
     if as_json:
         record: dict[str, Any] = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from xcit_hub.cli.shared import refuse_without
 from xcit_hub.process import answer_in_json
 
 if TYPE_CHECKING:
@@ -82,9 +83,11 @@ def new(
     from cards.check import check
     from cards.gather import of_checkpoint
     from cards.write import write
+    from xcit_hub.files import check_folders
     from xcit_hub.run_record import RunRecord
     from xcit_hub.variants import dialect as known_dialect
 
+    check_folders({"--out": out})
     forms, langs = _choices(form, Form, "--form"), _choices(lang, Lang, "--lang")
     facts = of_checkpoint(
         checkpoint,
@@ -179,6 +182,7 @@ def show(card: _CardFile) -> None:
 
 @app.command()
 def translate(
+    context: typer.Context,
     card: _CardFile,
     form: Annotated[Form | None, typer.Option(help="The form to write; default: the card's own.")] = None,
     lang: Annotated[Lang | None, typer.Option(help="The language to write; default: the card's own.")] = None,
@@ -199,6 +203,7 @@ def translate(
     from cards.translate import translate as translated
     from xcit_hub.files import check_outputs, write_text
 
+    refuse_without("--lang", lang, context, "facts")
     check_outputs({"--out": out}, [card, *([] if facts is None else [facts])])
     text = translated(
         card, form=None if form is None else form.value, lang=None if lang is None else lang.value, facts=facts

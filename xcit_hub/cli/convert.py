@@ -22,12 +22,14 @@ from converters.command import (
     convert_folder,
     inspect,
 )
+from xcit_hub.cli.shared import refuse_without
 from xcit_hub.variants import Family
 
 __all__ = ["convert", "inspect"]
 
 
 def convert(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SRC", help="A file, a timm name, or with --all a folder.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help=".safetensors, .ckpt or .pth; with --all a folder.")],
     to: Annotated[Family, typer.Option(help="Whose names and layout to write.")] = "xcit-hub",
@@ -60,6 +62,7 @@ def convert(
     """
     from converters.convert import Options
 
+    refuse_without("--all", every, context, "suffix")
     options = Options(
         to=to,
         model=model,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from xcit_hub.cli.shared import AsJson, console
+from xcit_hub.cli.shared import AsJson, console, refuse_without
 
 _STYLES = {"ok": "green", "missing": "yellow", "wrong": "red"}
 
@@ -24,6 +24,7 @@ class Device(str, Enum):
 
 
 def doctor(
+    context: typer.Context,
     device: Annotated[Device, typer.Option(help="Judge it as a machine with this device; auto: by what it has.")] = (
         Device.auto
     ),
@@ -58,6 +59,7 @@ def doctor(
     from xcit_hub.doctor.examine import examine
     from xcit_hub.doctor.finding import Machine
 
+    refuse_without("--accept", accept, context, "workers")
     machine = Machine(device=device.value)
     if accept is not None:
         from xcit_hub.doctor.accept import refuse_unless_fit

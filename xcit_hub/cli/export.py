@@ -86,13 +86,12 @@ def export(
         xcit-hub export best.ckpt small.onnx --int8 ./calibration --report small.json
     """
     from xcit_hub.deploy import export as write
-    from xcit_hub.errors import DifferenceError, InputError
-    from xcit_hub.files import write_text
+    from xcit_hub.errors import DifferenceError
+    from xcit_hub.files import check_outputs, write_text
     from xcit_hub.variants import dialect as checked
 
     blocks, size = _indices(features), _size(image_size)
-    if report is not None and (report.resolve() == target.resolve() or not report.parent.is_dir()):
-        raise InputError("The report cannot be written there.", where=report, fix="Name a file of its own in a folder.")
+    check_outputs({"OUT": target, "--report": report}, [source])
     try:
         with working("exporting") as show:
             done = write(

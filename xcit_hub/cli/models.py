@@ -19,6 +19,7 @@ from xcit_hub.cli.shared import (
     TokenEnv,
     console,
     print_notes,
+    refuse_without,
     short,
     token_in,
     working,
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
     from xcit_hub.hub.config import ModelConfig
 
+_VERIFIED = {
+    "full": "in full",
+    "prefix": "by its published prefix",
+    "none": "against nothing: nothing says what bytes this file should have",
+}
 _UNVERIFIED = "nothing says what bytes this file should have, so its SHA-256 was verified against nothing"
 
 
@@ -51,8 +57,11 @@ def list_models(
     from fnmatch import fnmatchcase
 
     from xcit_hub import variants
+    from xcit_hub.errors import InputError
     from xcit_hub.hub.locate import list_hub
 
+    if hub is not None and pretrained:
+        raise InputError("--pretrained is of the table, and --hub of a hub.", where="xcit-hub list", fix="Give one.")
     if hub is not None:
         names = [name for name in list_hub(hub) if fnmatchcase(name, pattern)]
     else:
@@ -122,6 +131,7 @@ def info(
 
 
 def load(
+    context: typer.Context,
     model_id: Annotated[str, typer.Argument(metavar="ID", help="org/name, a table's name, a path or an address.")],
     revision: Revision = None,
     hub: Hub = None,
@@ -151,6 +161,7 @@ def load(
     from xcit_hub.prediction import predict
     from xcit_hub.variants import dialect as checked
 
+    refuse_without("--image", image, context, "exif")
     name = checked(dialect).name if dialect is not None else None
     with working("loading"):
         network = load_model(
@@ -168,9 +179,9 @@ def load(
         )
         best = predict(network, image, exif=exif) if image is not None else []
     source = network.config.provenance
-    if source.verified == "none":
-        print_notes((_UNVERIFIED,), stderr=True)
     if as_json:
+        if source.verified == "none":
+            print_notes((_UNVERIFIED,), stderr=True)
         record = {
             "id": model_id,
             "architecture": network.config.architecture,
@@ -186,7 +197,7 @@ def load(
         typer.echo(json.dumps(record, ensure_ascii=False, indent=2))
         return
     out = console()
-    verified = {"full": "in full", "prefix": "by its published prefix", "none": "against nothing"}[source.verified]
+    verified = _VERIFIED[source.verified]
     out.print(f"{network.config.architecture}, {network.config.dialect} dialect, from {source.source}")
     out.print(f"sha256 {source.sha256}, verified {verified}")
     print_notes(source.notes)

@@ -100,6 +100,8 @@ def parity(
 
     options = {"image_size": image_size, "gradients": gradients, "dtype": dtype}
     with _reporting(json_file, junit, ", ".join(wanted)), working("comparing") as show:
+        for name in (each for each in wanted if not _is_file(each)):
+            variants.architecture(name)  # what is wrong is said before the others are compared
         require_timm()
         results = [_compare(name, dialect, options, _naming(name, show)) for name in wanted]
     out = console()
@@ -189,8 +191,9 @@ def _cases(name: str, result: ParityResult) -> list[Case]:
 
 def _is_file(name: str) -> bool:
     from xcit_hub import variants
+    from xcit_hub.files import is_there
 
-    return name not in variants.ARCHITECTURES and name not in variants.CHECKPOINTS and Path(name).exists()
+    return name not in variants.ARCHITECTURES and name not in variants.CHECKPOINTS and is_there(name)
 
 
 def _naming(name: str, show: Callable[[str], None]) -> Callable[[str], None]:

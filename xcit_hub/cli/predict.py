@@ -118,7 +118,7 @@ def predict(
         )
         return
     from xcit_hub.answering import Engine, Wanted, answer_all
-    from xcit_hub.files import check_outputs
+    from xcit_hub.files import check_folders, check_outputs
     from xcit_hub.prediction import sources
     from xcit_hub.predictor import Predictor
     from xcit_hub.variants import dialect as checked
@@ -137,7 +137,8 @@ def predict(
         ignore_fields=tuple(ignore_field or ()),
         token_env=token_env,
     )
-    found = sources(images, sys.stdin if "-" in images else (), column=column)
+    check_folders({"--attention": attention})
+    found = sources(images, (sys.stdin or ()) if "-" in images else (), column=column)
     check_outputs(
         {"--csv": csv, "--parquet": parquet, "--html": html},
         [model_id, *(str(getattr(each, "shard", each)) for each in found.images)],
@@ -156,6 +157,7 @@ def predict(
     elif csv is None and html is None and parquet is None:
         _print(answered.answers)
     unread = [f"{each.image}: {each.problem}" for each in answered.answers if each.problem]
+    print_notes(found.notes, stderr=True)
     problems = (*found.problems, *unread, *answered.problems)
     print_notes(problems, stderr=True)
     if problems:

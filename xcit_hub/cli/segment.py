@@ -58,11 +58,13 @@ def segment_images(
     as_json: bool,
 ) -> None:
     """Segment images; those that cannot be are named, and the exit code is then 1, or 2 where none could."""
+    from xcit_hub.files import check_folders
     from xcit_hub.prediction import sources
     from xcit_hub.segmentation import parse_window, segment_all
 
     slides = parse_window(window, stride)
-    found = sources(named, sys.stdin if "-" in named else (), column=column)
+    check_folders({"--segment": painted, "--masks": masks})
+    found = sources(named, (sys.stdin or ()) if "-" in named else (), column=column)
     with working("loading") as show:
         network = load(address, names)
         answered = segment_all(
@@ -72,6 +74,7 @@ def segment_images(
         typer.echo(json.dumps([_record(each) for each in answered], ensure_ascii=False, indent=2))
     else:
         _print(answered)
+    print_notes(found.notes, stderr=True)
     problems = (*found.problems, *(f"{each.image}: {each.problem}" for each in answered if each.problem))
     print_notes(problems, stderr=True)
     if problems:
@@ -97,7 +100,7 @@ def evaluate_segmenter(
         words: flags of the command line: ``--data_dir``, ``--val_split``, ``--max_corrupt``, ``--dialect``.
     """
     from xcit_hub.data.scenes import annotated
-    from xcit_hub.files import write_text
+    from xcit_hub.files import check_folders, write_text
     from xcit_hub.segmentation import parse_window
     from xcit_hub.training.miou import evaluate, write_per_class
     from xcit_hub.training.recipe_file import parse_flags
@@ -113,6 +116,7 @@ def evaluate_segmenter(
             "Nothing says which segmenter to evaluate, or on which data.", fix="Give its ID and --data_dir DIR."
         )
     slides = parse_window(window, stride)
+    check_folders({"--output": output})
     pairs = annotated(Path(flags["data_dir"]), flags.get("val_split", "validation"))
     with working("loading") as show:
         network = load(Address(model, None, None, None, False, None, flags.get("dialect")))

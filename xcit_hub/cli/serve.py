@@ -72,9 +72,9 @@ def _check_free(host: str, port: int) -> None:
 
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError as error:
+    except (OSError, TypeError, ValueError) as error:  # a name that no host can have
         raise InputError(
-            f"Cannot listen on port {port} of {host}: {error.strerror or error}.",
+            f"Cannot listen on port {port} of {host}: {getattr(error, 'strerror', None) or error}.",
             where="--host, --port",
             fix="Choose another --port, or 0 for a free one.",
         ) from error

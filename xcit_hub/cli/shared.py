@@ -50,6 +50,24 @@ class Address(NamedTuple):
     dialect: str | None
 
 
+def refuse_without(needed: str, given: object, context: typer.Context, *names: str) -> None:
+    """Refuse options that mean nothing without another one.
+
+    Args:
+        needed: the other option, as it is written.
+        given: its value.
+        names: of the options' parameters.
+
+    Raises:
+        InputError: one of them was given without it.
+    """
+    for name in names if not given else ():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} means nothing without {needed}.", where=option, fix=f"Give {needed}, too.")
+
+
 def token_in(variable: str | None) -> str | None:
     """Return the token that an environment variable holds; None where none was named.
 

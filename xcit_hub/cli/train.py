@@ -171,6 +171,10 @@ def evaluate(
     if keys:
         _print_keys()
         return
+    from xcit_hub.files import check_folders, check_outputs
+
+    check_folders({"--output": output})
+    check_outputs({"--results-file": results_file}, [] if models is None else [models])
     words = list(context.args)
     if model is not None and model.startswith("-"):
         words, model = [model, *words], None

@@ -20,7 +20,7 @@ from typing import Any
 from xcit_hub.doctor.finding import Machine
 from xcit_hub.doctor.shapes import SHAPES, write_shapes
 from xcit_hub.errors import InputError
-from xcit_hub.files import scratch_folder, write_text
+from xcit_hub.files import check_outputs, scratch_folder, write_text
 from xcit_hub.run_record import RunRecord
 
 FORMAT = 1
@@ -78,6 +78,7 @@ def refuse_unless_fit(machine: Machine, target: Path) -> None:
         )
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise InputError("The result cannot be written there.", where=target, fix="Name a file in a folder.")
+    check_outputs({"--accept": target})
 
 
 def accept(

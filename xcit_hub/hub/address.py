@@ -31,6 +31,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from xcit_hub.errors import InputError, UnknownNameError, closest
+from xcit_hub.files import is_folder, is_there
 from xcit_hub.hub.sites import SITES, Site, model_of_page, of_page
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, PublishedCheckpoint, checkpoint
 
@@ -41,8 +42,10 @@ LOCAL = "local"
 _HUBS = (HUGGING_FACE, "hf", MINDSPORE_HUB, *SITES)
 ANY = "any/model"  # where a hub is meant, and none of its models
 
+_EXPORTED_SUFFIXES = (".onnx", ".mindir")  # files, too, which are refused by what they are
 CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".th", ".pkl", ".index.json")
 
+_CARD_PARTS = 4  # of a MindSpore Hub card's uid, at most
 _BARE = re.compile(r"[^/\\.~:]+")  # neither a path nor an address
 _SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+[a-z0-9]+)?://", re.IGNORECASE)
 _AUTHORITY = re.compile(r"^[^/]*://[^/]*")  # an @ in there would be a user's name, not a revision
@@ -124,13 +127,13 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
         return _by_scheme(scheme.group(1).lower(), model_id, revision)
     if _is_spelled_as_path(model_id):
         return _local(model_id, revision)
-    if os.path.exists(model_id):  # noqa: PTH110  (Path.exists raises for names that are too long)
+    if is_there(model_id):
         is_here = True
     else:
         is_here, model_id = False, model_id if "@" in model_id else model_id.rstrip("/") or model_id
     name, revision = _split_revision(model_id, revision)
     if name.startswith("mindspore/"):
-        return Address(MINDSPORE_HUB, _checked_name(name), revision=revision)
+        return Address(MINDSPORE_HUB, _checked_name(name, most=_CARD_PARTS), revision=revision)
     published = published_name(name.removeprefix("timm/") if name.removeprefix("timm/") in ARCHITECTURES else name)
     if published is not None:
         return _by_table(published, revision)
@@ -222,12 +225,7 @@ def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str
             f"{name!r} lacks its organisation or user: models are published as ORG/NAME.",
             fix=f"Write me/{name}, with your own name before the slash.",
         )
-    if (
-        isinstance(target, str)
-        and _BARE.fullmatch(target)
-        and target.lower() not in _HUBS
-        and not Path(target).is_dir()
-    ):
+    if isinstance(target, str) and _BARE.fullmatch(target) and target.lower() not in _HUBS and not is_folder(target):
         raise InputError(
             f"{target!r} is neither a hub nor a folder that is here.",
             where="--to",
@@ -243,14 +241,26 @@ def machine_hub() -> Path:
     """Return the folder hub of this machine; it need not exist yet."""
     configured = os.environ.get("XCIT_HUB_HOME")
     if configured:
-        return Path(configured).expanduser()
-    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser() / "xcit-hub"
+        return expanded(configured)
+    return expanded(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "xcit-hub"
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with the home folder that ``~`` or ``~user`` means.
+
+    Raises:
+        InputError: nobody has it.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{os.fspath(path)!r}: {error}", fix="Write the home folder out.") from None
 
 
 def offline_by_environment() -> bool:
-    """Whether ``HF_HUB_OFFLINE`` forbids the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    """Whether ``HF_HUB_OFFLINE``, or ``TRANSFORMERS_OFFLINE`` in its place, forbids the network."""
+    told = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return told.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def holds(folder: Path, name: str) -> bool:
@@ -266,6 +276,8 @@ def _owner_in(hub: str | os.PathLike[str] | None) -> tuple[str, str] | None:
 
 def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Address:
     place = os.fspath(hub)
+    if not place.strip():
+        raise InputError("The hub has an empty name.", where="hub", fix="Name a folder, . for this one, or a hub.")
     site, _, rest = place.partition("://")
     if site.lower() in SITES:
         # An owner's models: the name may leave him out, and no other owner's is looked for there.
@@ -277,15 +289,16 @@ def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Add
                     f"{name} is not a model of {owned[1]}.", fix=f"Write {site}://{name}, or --hub {site}."
                 )
         return Address(site.lower(), _checked_name(name), location=place if owned else None, revision=revision)
+    kind, _, rest = place.partition(":")
+    if kind == MINDSPORE_HUB and not rest.startswith("//"):
+        name = _checked_name(name, most=_CARD_PARTS)
+        return Address(MINDSPORE_HUB, name, location=rest or None, revision=revision)
     name = _checked_name(name)
     if place in (HUGGING_FACE, "hf"):
         return Address(HUGGING_FACE, name, revision=revision)
-    kind, _, rest = place.partition(":")
-    if kind == MINDSPORE_HUB and not rest.startswith("//"):
-        return Address(MINDSPORE_HUB, name, location=rest or None, revision=revision)
     scheme = _SCHEME.match(place)
     if scheme is None:
-        return Address(FOLDER, name, location=str(Path(place).expanduser()), revision=revision)
+        return Address(FOLDER, name, location=str(expanded(place)), revision=revision)
     known = scheme.group(1).lower()
     if known == "file":
         return Address(FOLDER, name, location=_path_of_url(place), revision=revision)
@@ -328,7 +341,7 @@ def _by_web_address(link: str, revision: str | None) -> Address:
     card = _CARD_PAGE.fullmatch(unquote(parts.query)) if host in _CARD_HOSTS and "/hub/details" in parts.path else None
     if card is not None:
         uid = f"{card['publisher'].lower()}/{card['rest'].strip('/')}"
-        return Address(MINDSPORE_HUB, _checked_name(uid), revision=revision)
+        return Address(MINDSPORE_HUB, _checked_name(uid, most=_CARD_PARTS), revision=revision)
     is_card = "/assets/" in parts.path and parts.path.endswith(".md")  # MindSpore Hub's are on GitCode too
     site = of_page(parts)
     if site is not None and not is_card:
@@ -419,17 +432,14 @@ def _local(path: str, revision: str | None) -> Address:
             where=path,
             fix="Leave the revision out, or name the model in its hub: hub=FOLDER.",
         )
-    try:
-        return Address(LOCAL, str(Path(path).expanduser()))
-    except RuntimeError as error:
-        raise InputError(f"{path!r}: {error}", fix="Write the home folder out.") from None
+    return Address(LOCAL, str(expanded(path)))
 
 
 def _is_spelled_as_path(model_id: str) -> bool:
     return (
         model_id in (".", "..", "~")
         or model_id.startswith(("/", "./", "../", "~/"))
-        or model_id.lower().endswith(CHECKPOINT_SUFFIXES)
+        or model_id.lower().endswith((*CHECKPOINT_SUFFIXES, *_EXPORTED_SUFFIXES))
     )
 
 
@@ -487,10 +497,15 @@ def is_name(name: str) -> bool:
     return _REPOSITORY.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
-def _checked_name(name: str) -> str:
+def _checked_name(name: str, most: int = 2) -> str:
     if not is_name(name):
         raise InputError(
             f"{name!r} is not the name of a model in a hub.",
             fix="Write org/name: letters, digits, '.', '_' and '-', no '..' and no '--'.",
+        )
+    if name.count("/") >= most:
+        raise InputError(
+            f"{name!r} has more parts than the name of a model in a hub.",
+            fix=f"Write org/name. A path is written ./{name}, one file of a hub's model hf://org/name/FILE.",
         )
     return name

@@ -16,6 +16,7 @@ from xcit_hub.errors import WeightsError
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import PathLike, locate
 from xcit_hub.hub.read import begin, read
+from xcit_hub.lasting import lasting
 
 if TYPE_CHECKING:
     from xcit_hub import models
@@ -94,7 +95,8 @@ def load(
     )  # fmt: skip
     located = replace(located, asked=Asked(model=model, select=select, prefix=prefix))
     fetched = begin(located.open)
-    from xcit_hub.hub.network import XCiT, checked_rates
+    with lasting():  # MindSpore and huggingface_hub
+        from xcit_hub.hub.network import XCiT, checked_rates
 
     rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
     return XCiT.of_located(

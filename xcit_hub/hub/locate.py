@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from xcit_hub.checkpoints.checkpoint import shard_index_of
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.errors import HubError, InputError, XcitHubError
-from xcit_hub.files import open_regular
+from xcit_hub.files import is_file, open_regular
 from xcit_hub.hub import address, cache, config, timm_config
 from xcit_hub.hub.config import Description, ModelConfig
-from xcit_hub.hub.stores import Context, Snapshot, Store, open_store
+from xcit_hub.hub.stores import Context, Keeping, Snapshot, Store, open_store
 from xcit_hub.hub.stores.folder import FolderStore
 from xcit_hub.variants import CHECKPOINTS, PublishedCheckpoint, checkpoint
 
@@ -76,8 +76,14 @@ class Located:
         for name in self.snapshot.files:
             if shard_index_of(Path(name)) == Path(self.weights):  # the index alone is no weights
                 self.store.fetch(self.snapshot, name)
-        opened = checkpoints.opened(self.store.fetch(self.snapshot, self.weights))
-        self._check(self.weights, opened, self.sha256)
+        get = self.store.held if isinstance(self.store, Keeping) else self.store.fetch
+        try:
+            opened = checkpoints.opened(get(self.snapshot, self.weights))
+            self._check(self.weights, opened, self.sha256)
+        except XcitHubError:
+            if isinstance(self.store, Keeping):
+                self.store.fetch(self.snapshot, self.weights)  # says it in the store's words
+            raise
         return opened
 
     def check_parts(self, held: Checkpoint) -> None:
@@ -148,8 +154,8 @@ def _located(where: address.Address, context: Context, ignore: frozenset[str]) -
     store = open_store(where, context)
     snapshot = store.resolve(where.name, where.revision)
     described = _describe(store, snapshot, ignore)
-    is_file = where.store == address.LOCAL and Path(where.name).is_file()
-    weights = Path(where.name).name if is_file else where.file or _weights_file(snapshot, described.digests)
+    is_bare = where.store == address.LOCAL and is_file(where.name)
+    weights = Path(where.name).name if is_bare else where.file or _weights_file(snapshot, described.digests)
     if weights not in snapshot.files:
         raise HubError(f"There is no file {weights!r} there.", where=snapshot.origin, fix="Check the address.")
     return Located(where, store, snapshot, described, weights)
@@ -240,7 +246,10 @@ def info(
 
 
 def _published(model_id: str) -> PublishedCheckpoint | None:
-    """The table's checkpoint that an id means, however it is written."""
+    """The table's checkpoint that an id means, however it is written; its file's own name is one."""
+    files = [entry for entry in CHECKPOINTS.values() if entry.file == model_id]
+    if len(files) == 1:
+        return files[0]
     name = address.published_name(model_id.removeprefix("timm/"))
     if name is not None:
         return checkpoint(name)
@@ -293,7 +302,7 @@ def _context(
     cache_dir: PathLike | None, *, offline: bool = False, token: str | bool | None = None, force: bool = False
 ) -> Context:
     return Context(
-        cache=Path(cache_dir).expanduser() if cache_dir is not None else cache.default_folder(),
+        cache=address.expanded(cache_dir) if cache_dir is not None else cache.default_folder(),
         offline=offline or address.offline_by_environment(),
         token=token,
         force=force,

@@ -218,6 +218,7 @@ def publish_to(
         HubError, InputError: as in :func:`publish`; where a hub cannot do what is asked, nothing was sent to any.
     """
     _check_paths(checkpoint=checkpoint, name=name, run=run, meta=meta, labels=labels)
+    _read_early(run, meta)
     targets = list({str(each): each for each in (address.parse_target(hub, name, revision) for hub in to)}.values())
     if isinstance(token, str) and len(targets) > 1:
         raise InputError(
@@ -337,6 +338,17 @@ def _check_paths(**arguments: object) -> None:
         wanted, fix = _PATHS[argument]
         if not isinstance(value, str | os.PathLike) and not (value is None and wanted.endswith("None")):
             raise InputError(f"{argument} is a {type(value).__name__}, and has to be {wanted}.", fix=fix)
+
+
+def _read_early(run: PathLike | None, meta: PathLike | None) -> None:
+    """Find out before the proof what is wrong with the files that the card is made of."""
+    from cards.facts import CardYaml
+    from xcit_hub.run_record import RunRecord
+
+    if run is not None:
+        RunRecord.read(Path(run))
+    if meta is not None:
+        CardYaml.read(Path(meta))
 
 
 @dataclass(frozen=True)

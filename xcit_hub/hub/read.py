@@ -51,7 +51,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         dialect: for bare files that do not say theirs.
 
     Raises:
-        InputError: the description says another dialect than was asked for.
+        InputError: the description says another dialect or architecture than was asked for.
         HubError: the file cannot be had, or is not what the description says.
         WeightsError, CheckpointError: the file is not one XCiT's weights.
     """
@@ -63,6 +63,12 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
             f"{located.snapshot.name} is of the {known.dialect} dialect, and {dialect!r} was asked for.",
             where=located.snapshot.origin,
             fix="Leave the dialect out: the model's description says it.",
+        )
+    if known is not None and located.asked.model not in (None, known.architecture, known.stored_as):
+        raise InputError(
+            f"{located.snapshot.name} is {known.architecture}, and {located.asked.model} was asked for.",
+            where=located.snapshot.origin,
+            fix="Leave the model out: the description says it.",
         )
     opened = fetched()
     custom, asked = None if known is None else known.custom, located.asked

@@ -17,7 +17,7 @@ from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.models.segmenter import XCiTSegmenter
 from xcit_hub.segmenters import Window
 
-_BAND = 1 << 25  # logits of so many pixels and classes are resized at once
+_BAND = 1 << 21  # logits of so many pixels and classes are resized at once: they stay in the cache
 
 
 def logits(network: XCiTSegmenter, pixels: NDArray[np.float32], window: Window | None = None) -> NDArray[np.float32]:
@@ -46,10 +46,10 @@ def logits(network: XCiTSegmenter, pixels: NDArray[np.float32], window: Window |
             found[:, rows, columns] += _answer(network, pixels[:, rows, columns])
             counts[rows, columns] += 1
         found /= counts
-    if not np.isfinite(found).all():
+    faults = sum(plane.size - int(np.isfinite(plane).sum()) for plane in found)
+    if faults:
         raise WeightsError(
-            f"The network's outputs are not finite: {int((~np.isfinite(found)).sum())} of {found.size} logits are NaN "
-            "or infinite.",
+            f"The network's outputs are not finite: {faults} of {found.size} logits are NaN or infinite.",
             fix="The weights are damaged, or of another dialect; see where they come from.",
         )
     return found
@@ -82,5 +82,5 @@ def _line(length: int, side: int, stride: int) -> Iterator[slice]:
 
 
 def _answer(network: XCiTSegmenter, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = network(Tensor(np.ascontiguousarray(pixels[None]))).asnumpy()[0].astype(np.float32)
-    return found
+    found: NDArray[np.float32] = network(Tensor.from_numpy(np.ascontiguousarray(pixels[None]))).asnumpy()[0]
+    return found.astype(np.float32, copy=False)

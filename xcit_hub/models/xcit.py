@@ -99,31 +99,28 @@ class ConvPatchEmbed(nn.Cell):
         return _tokens(grid), (grid.shape[2], grid.shape[3])
 
 
-@lru_cache(maxsize=64)
-def _fourier_array(height: int, width: int) -> NDArray[np.float32]:
-    """Sines and cosines of the 2-D position, (N, 64) float32, in raster order."""
-    waves = FOURIER_CHANNELS // 2  # of each axis
+def fourier_axis(length: int) -> NDArray[np.float32]:
+    """Return the position features of one axis, (length, 32) float32: sines and cosines in turn."""
+    waves = FOURIER_CHANNELS // 2
     exponent = 2.0 * (np.arange(waves) // 2) / waves
     period = np.power(np.float32(_TEMPERATURE), exponent.astype(np.float32))
-    axes = []
-    for length in (height, width):
-        position = np.arange(1, length + 1, dtype=np.float32)
-        phase = (position / (position[-1] + np.float32(1e-6)) * np.float32(2.0 * math.pi))[:, None] / period
-        axes.append(np.stack([np.sin(phase[:, 0::2]), np.cos(phase[:, 1::2])], axis=2).reshape(length, waves))
-    rows = np.broadcast_to(axes[0][:, None], (height, width, waves))
-    columns = np.broadcast_to(axes[1][None, :], (height, width, waves))
-    return np.concatenate([rows, columns], axis=2).reshape(height * width, -1).astype(np.float32)
+    position = np.arange(1, length + 1, dtype=np.float32)
+    phase = (position / (position[-1] + np.float32(1e-6)) * np.float32(2.0 * math.pi))[:, None] / period
+    both = np.stack([np.sin(phase[:, 0::2]), np.cos(phase[:, 1::2])], axis=2)
+    return both.reshape(length, waves).astype(np.float32)
 
 
 @lru_cache(maxsize=64)
-def _fourier_tensor(height: int, width: int) -> Tensor:
-    return Tensor(_fourier_array(height, width))
+def _fourier_features(height: int, width: int) -> Tensor:
+    rows, columns = fourier_axis(height)[:, None], fourier_axis(width)[None, :]
+    each = [np.broadcast_to(axis, (height, width, axis.shape[2])) for axis in (rows, columns)]
+    return Tensor(np.concatenate(each, axis=2).reshape(height * width, -1))
 
 
 @constexpr
 def fourier_features(height: int, width: int) -> Tensor:
-    """Return the position features of a grid, (N, 64) float32: computed once per resolution, a constant in graphs."""
-    return _fourier_tensor(height, width)
+    """Return the position features of a grid, (N, 64) float32, rows' and columns': once per resolution, a constant."""
+    return _fourier_features(height, width)
 
 
 class PositionalEncodingFourier(nn.Cell):

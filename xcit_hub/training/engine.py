@@ -321,7 +321,8 @@ class _Run:
             for weights, score in scores.items():
                 prefix = "" if weights == "trained" else f"{weights}_"
                 measured = {"top1": score.top1, "top5": score.top5, "eval_loss": score.loss}
-                history |= {f"{prefix}{name}": round(value, 6) for name, value in measured.items()}
+                told = {name: value for name, value in measured.items() if value is not None}
+                history |= {f"{prefix}{name}": round(value, 6) for name, value in told.items()}
         progress.epochs_done = epoch
         progress.history.append(history)
         if self.worker.rank == 0:

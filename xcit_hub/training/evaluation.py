@@ -66,9 +66,9 @@ class Evaluation:
         return 100.0 * self.correct1 / self.samples
 
     @property
-    def top5(self) -> float:
-        """Per cent of images whose class is among the first five answers (all, where there are fewer)."""
-        return 100.0 * self.correct5 / self.samples
+    def top5(self) -> float | None:
+        """Per cent of images whose class is among the first five answers; None of too few classes."""
+        return 100.0 * self.correct5 / self.samples if len(self.classes) >= FEWEST_FOR_TOP5 else None
 
     @property
     def interval1(self) -> tuple[float, float]:
@@ -76,22 +76,32 @@ class Evaluation:
         return wilson_interval(self.correct1, self.samples)
 
     @property
-    def interval5(self) -> tuple[float, float]:
-        """The 95% interval of top-5, in per cent."""
-        return wilson_interval(self.correct5, self.samples)
+    def interval5(self) -> tuple[float, float] | None:
+        """The 95% interval of top-5, in per cent; None where there is no top-5."""
+        return None if self.top5 is None else wilson_interval(self.correct5, self.samples)
+
+    @property
+    def real_figures(self) -> dict[str, Any] | None:
+        """``top1``, ``top5`` and ``samples`` by the real labels; None where nobody asked for them."""
+        if self.real is None:
+            return None
+        right1, right5, counted = self.real
+        top5 = None if self.top5 is None else 100 * right5 / counted
+        return {"top1": 100 * right1 / counted, "top5": top5, "samples": counted}
 
     def __str__(self) -> str:
         low1, high1 = self.interval1
-        low5, high5 = self.interval5
-        is_telling = len(self.classes) >= FEWEST_FOR_TOP5
-        top5 = f"top-5 {self.top5:.3f}% ({low5:.2f}–{high5:.2f}), " if is_telling else ""
+        top5 = ""
+        if self.interval5 is not None:
+            low5, high5 = self.interval5
+            top5 = f"top-5 {self.top5:.3f}% ({low5:.2f}–{high5:.2f}), "
         real = ""
-        if self.real is not None:
-            right1, right5, counted = self.real
-            low, high = wilson_interval(right1, counted)
+        if self.real is not None and (figures := self.real_figures) is not None:
+            low, high = wilson_interval(self.real[0], self.real[2])
+            real5 = "" if figures["top5"] is None else f"top-5 {figures['top5']:.3f}%, "
             real = (
-                f"; by the real labels top-1 {100 * right1 / counted:.3f}% ({low:.2f}–{high:.2f}), "
-                f"top-5 {100 * right5 / counted:.3f}%, {counted} images"
+                f"; by the real labels top-1 {figures['top1']:.3f}% ({low:.2f}–{high:.2f}), "
+                f"{real5}{figures['samples']} images"
             )
         return (
             f"top-1 {self.top1:.3f}% (95%: {low1:.2f}–{high1:.2f}), {top5}loss {self.loss:.4f}, {self.samples} images"

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from xcit_hub.errors import InputError, closest
-from xcit_hub.files import read_bounded
+from xcit_hub.files import is_there, read_bounded
 from xcit_hub.training import timm_spelling
 from xcit_hub.training.recipe import Recipe, kind_of, words_of
 
@@ -177,7 +177,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def _find(path: Path) -> Path:
-    if path.exists():
+    if is_there(path):
         return path
     shipped, name = shipped_recipes(), path.name.removesuffix(".yaml")
     if name in shipped:

@@ -72,7 +72,7 @@ class Best(_Strict):
     name: str
     weights: str = Field(pattern="^(trained|average)$")
     top1: float = Field(ge=0, le=100)
-    top5: float = Field(ge=0, le=100)
+    top5: float | None = Field(default=None, ge=0, le=100)
     loss: float = Field(ge=0)
     samples: int = Field(ge=1)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")

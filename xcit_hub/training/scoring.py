@@ -83,8 +83,7 @@ class Report:
             "unreadable": list(self.ours.unreadable),
         }
         if self.ours.real is not None:
-            right1, right5, counted = self.ours.real
-            plain["real"] = {"top1": 100 * right1 / counted, "top5": 100 * right5 / counted, "samples": counted}
+            plain["real"] = self.ours.real_figures
         if self.theirs is not None:
             plain["timm"] = {"top1": self.theirs.top1, "top5": self.theirs.top5}
             plain["differences"] = [vars(entry) for entry in self.differences]

@@ -20,42 +20,46 @@ struct Heads {
   int64_t dim() const { return channels / heads; }
 };
 
-// One head of one image: queries, keys and values are columns of the tokens' 3·C numbers, (N, d) each.
-struct Head {
-  const Matrix query, key, value;
-  const int64_t tokens, dim;
-  const Buffer query_scale, key_scale;  // (d), one over the norm
-  const Buffer cosine, attention;       // (d, d)
+// What is made of a head's queries and keys: sums over tokens, which may come in several parts, then the attention.
+struct HeadMap {
+  const int64_t dim;
+  const bool normalised;
+  float *query_scale, *key_scale;  // (d), one over the norm
+  float *cosine, *attention;       // (d, d)
 
-  Head(const Heads& all, int64_t which, const float* qkv, float temperature)
-      : query{qkv + which * all.dim(), 3 * all.channels, 1},
-        key(query.at(0, all.channels)),
-        value(key.at(0, all.channels)),
-        tokens(all.tokens),
-        dim(all.dim()),
-        query_scale(dim),
-        key_scale(dim),
-        cosine(dim * dim),
-        attention(dim * dim) {
-    scales(query, all.normalised, query_scale);
-    scales(key, all.normalised, key_scale);
-    attend(temperature);
+  static int64_t size(int64_t dim) { return 2 * dim * (dim + 1); }
+
+  // In memory of size(d).
+  HeadMap(const Heads& all, float* memory)
+      : dim(all.dim()),
+        normalised(all.normalised),
+        query_scale(memory),
+        key_scale(query_scale + dim),
+        cosine(key_scale + dim),
+        attention(cosine + dim * dim) {}
+
+  // Queries and keys of some tokens, (n, d) both; the first begin the sums.
+  void add(const Matrix& query, const Matrix& key, int64_t tokens, bool first) const {
+    add_squares(query, tokens, first, query_scale);
+    add_squares(key, tokens, first, key_scale);
+    multiply_small(dim, dim, tokens, query.transposed(), key.data, key.row, cosine, dim, !first);
   }
 
-  void scales(const Matrix& rows, bool normalised, float* out) const {
-    std::fill_n(out, dim, normalised ? 0.0f : 1.0f);
+  void add_squares(const Matrix& rows, int64_t tokens, bool first, float* out) const {
+    if (first) std::fill_n(out, dim, normalised ? 0.0f : 1.0f);
     if (!normalised) return;
     for (int64_t token = 0; token < tokens; ++token) {
       const float* row = rows.data + token * rows.row;
 #pragma omp simd
       for (int64_t i = 0; i < dim; ++i) out[i] += row[i] * row[i];
     }
-    for (int64_t i = 0; i < dim; ++i) out[i] = 1.0f / std::max(std::sqrt(out[i]), 1e-12f);
   }
 
   // attention = softmax over j of temperature · cosine(query i, key j)
   void attend(float temperature) const {
-    multiply_small(dim, dim, tokens, query.transposed(), key.data, key.row, cosine, dim);
+    for (float* scale : {query_scale, key_scale}) {
+      for (int64_t i = 0; i < dim && normalised; ++i) scale[i] = 1.0f / std::max(std::sqrt(scale[i]), 1e-12f);
+    }
     for (int64_t i = 0; i < dim; ++i) {
       float *cos = cosine + i * dim, *row = attention + i * dim;
       const float scale = query_scale[i], *scales = key_scale;
@@ -75,6 +79,26 @@ struct Head {
   }
 };
 
+// One head of one image: queries, keys and values are columns of the tokens' 3·C numbers, (N, d) each.
+struct Head {
+  const Matrix query, key, value;
+  const int64_t tokens, dim;
+  const Buffer memory;
+  const HeadMap map;
+
+  Head(const Heads& all, int64_t which, const float* qkv, float temperature)
+      : query{qkv + which * all.dim(), 3 * all.channels, 1},
+        key(query.at(0, all.channels)),
+        value(key.at(0, all.channels)),
+        tokens(all.tokens),
+        dim(all.dim()),
+        memory(HeadMap::size(dim)),
+        map(all, memory) {
+    map.add(query, key, tokens, true);
+    map.attend(temperature);
+  }
+};
+
 // square (d, d) → its transpose
 inline void transpose_square(const float* square, int64_t dim, float* to) {
   transpose(rows_of(square, dim), dim, dim, to, dim);
@@ -83,13 +107,12 @@ inline void transpose_square(const float* square, int64_t dim, float* to) {
 // qkv (N, 3·C) of one image → one of its maps (h, d, d): a head's attention transposed, what values are multiplied by.
 inline void attention_map(const Heads& all, int64_t which, const float* qkv, const float* temperature, float* maps) {
   const int64_t dim = all.dim();
-  transpose_square(Head(all, which, qkv, temperature[which]).attention, dim, maps + which * dim * dim);
+  transpose_square(Head(all, which, qkv, temperature[which]).map.attention, dim, maps + which * dim * dim);
 }
 
-// Some tokens of qkv (n, 3·C) of one image, its maps (h, d, d) → out (n, C)
-inline void mix_values(const Heads& all, int64_t tokens, const float* qkv, const float* maps, float* out) {
+// Some tokens' values (n, C) of one image, its maps (h, d, d) → out (n, C)
+inline void mix_values(const Heads& all, int64_t tokens, const Matrix& values, const float* maps, float* out) {
   const int64_t channels = all.channels, dim = all.dim();
-  const Matrix values = rows_of(qkv, 3 * channels).at(0, 2 * channels);
   for (int64_t which = 0; which < all.heads; ++which) {
     multiply_small(tokens, dim, dim, values.at(0, which * dim), maps + which * dim * dim, dim, out + which * dim, channels);
   }
@@ -112,14 +135,14 @@ inline void attention_grad(const Heads& all, int64_t images, const float* qkv, c
 
       // slope is that of attention, then of the cosines.
       multiply_small(dim, dim, tokens, up.transposed(), head.value.data, row, slope, dim);
-      multiply_small(tokens, dim, dim, up, head.attention, dim, dvalue, row);
+      multiply_small(tokens, dim, dim, up, head.map.attention, dim, dvalue, row);
       // A cosine does not change along its own vector: what the norms take away again.
       std::fill_n(key_share, dim, 0.0f);
       float share = 0.0f;
       for (int64_t i = 0; i < dim; ++i) {
         float *of = slope + i * dim, mean = 0.0f, sum = 0.0f;
-        const float *attention = head.attention + i * dim, *cosine = head.cosine + i * dim, *key_scale = head.key_scale;
-        const float heat = temperature[which], scale = heat * head.query_scale[i];
+        const float *attention = head.map.attention + i * dim, *cosine = head.map.cosine + i * dim, *key_scale = head.map.key_scale;
+        const float heat = temperature[which], scale = heat * head.map.query_scale[i];
 #pragma omp simd reduction(+ : mean)
         for (int64_t j = 0; j < dim; ++j) mean += of[j] * attention[j];
 #pragma omp simd reduction(+ : sum)
@@ -138,8 +161,8 @@ inline void attention_grad(const Heads& all, int64_t images, const float* qkv, c
       multiply_small(tokens, dim, dim, head.query, slope, dim, dkey, row);
       if (!all.normalised) continue;
       for (int64_t i = 0; i < dim; ++i) {
-        query_share[i] *= head.query_scale[i] * head.query_scale[i];
-        key_share[i] *= head.key_scale[i] * head.key_scale[i];
+        query_share[i] *= head.map.query_scale[i] * head.map.query_scale[i];
+        key_share[i] *= head.map.key_scale[i] * head.map.key_scale[i];
       }
       for (int64_t token = 0; token < tokens; ++token) {
         const float *query = head.query.data + token * row, *key = head.key.data + token * row;

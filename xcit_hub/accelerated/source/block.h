@@ -69,11 +69,16 @@ inline Keep keep_of_blocks(const Arguments& a, const BlockSizes& s, int64_t laye
 }
 
 // Where a layer reads some images and leaves what it computes of them, rows (·, C) but for qkv (·, 3·C) and inner (·, M).
-// after_attention, after_local and out may be x, and convolved may be active. What is null is not kept.
+// after_attention, after_local and out may be x, and convolved may be active. What is null is not kept. With `values` there
+// is one image, so large that of qkv only kChunk rows are there at a time, and the values are kept.
 struct Places {
   const float* x;
-  float *qkv, *attended, *after_attention, *normed, *convolved, *active, *after_local, *inner, *out;
+  float *qkv, *attended, *after_attention, *normed, *convolved, *active, *after_local, *inner, *out, *values;
 };
+
+constexpr int64_t kChunk = 2048;
+// Rows of the grid whose norms are there at a time where they are not kept, one more on either side.
+constexpr int64_t kNormedRows = 16;
 
 // A layer's branches for the images [first, first + count).
 template <class Form>
@@ -102,45 +107,102 @@ struct Block {
 
   // x → qkv, attended if it is kept, after_attention
   void attention(const Places& p) const {
-    const int64_t channels = s.channels, width = 3 * channels, tokens = s.tokens;
-    split_bands(rows(), [&](int64_t top, int64_t bottom) {
-      float* normed = workspace(Use::kBandIn, (bottom - top) * channels);
-      normalise_rows(top, bottom, p.x, w.norm1_gamma, w.norm1_beta, normed);
-      multiply_band(top, bottom - top, rows_of(normed, channels), {w.qkv, width, channels}, p.qkv + top * width,
-                    add_bias(w.qkv_bias, p.qkv, width));
-    });
-    const int64_t map = s.heads.heads * s.heads.dim() * s.heads.dim();  // of an image
+    const int64_t width = 3 * s.channels, map = s.heads.heads * s.heads.dim() * s.heads.dim();  // of an image
     const Buffer maps(count * map);
+    if (p.values) {
+      maps_by_chunks(p, maps);
+      return mix(p, rows_of(p.values, s.channels), maps);
+    }
+    project(rows(), p.x, p.qkv);
     Team::instance().split(count * s.heads.heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
-        attention_map(s.heads, item % s.heads.heads, p.qkv + item / s.heads.heads * tokens * width, w.temperature,
+        attention_map(s.heads, item % s.heads.heads, p.qkv + item / s.heads.heads * s.tokens * width, w.temperature,
                       maps + item / s.heads.heads * map);
       }
     });
+    mix(p, rows_of(p.qkv, width).at(0, 2 * s.channels), maps);
+  }
+
+  // x (rows, C) → qkv (rows, 3·C)
+  void project(int64_t rows, const float* x, float* qkv) const {
+    const int64_t channels = s.channels, width = 3 * channels;
+    split_bands(rows, [&](int64_t top, int64_t bottom) {
+      float* normed = workspace(Use::kBandIn, (bottom - top) * channels);
+      normalise_rows(top, bottom, x, w.norm1_gamma, w.norm1_beta, normed);
+      multiply_band(top, bottom - top, rows_of(normed, channels), {w.qkv, width, channels}, qkv + top * width,
+                    add_bias(w.qkv_bias, qkv, width));
+    });
+  }
+
+  // x of one image → values, maps (h, d, d)
+  void maps_by_chunks(const Places& p, float* maps) const {
+    const int64_t channels = s.channels, width = 3 * channels, dim = s.heads.dim(), size = HeadMap::size(dim);
+    const Buffer sums(s.heads.heads * size);
+    for (int64_t begin = 0; begin < s.tokens; begin += kChunk) {
+      const int64_t tokens = std::min(kChunk, s.tokens - begin);
+      project(tokens, p.x + begin * channels, p.qkv);
+      Team::instance().split(s.heads.heads, 1, [&](int64_t first_head, int64_t last_head) {
+        for (int64_t which = first_head; which < last_head; ++which) {
+          const Matrix query{p.qkv + which * dim, width, 1};
+          HeadMap(s.heads, sums + which * size).add(query, query.at(0, channels), tokens, begin == 0);
+        }
+      });
+      split_rows(tokens, channels, [&](int64_t top, int64_t bottom) {
+        for (int64_t row = top; row < bottom; ++row) {
+          std::copy_n(p.qkv + row * width + 2 * channels, channels, p.values + (begin + row) * channels);
+        }
+      });
+    }
+    for (int64_t which = 0; which < s.heads.heads; ++which) {
+      const HeadMap head(s.heads, sums + which * size);
+      head.attend(w.temperature[which]);
+      transpose_square(head.attention, dim, maps + which * dim * dim);
+    }
+  }
+
+  // x, values (rows, C), maps of every image → attended if it is kept, after_attention
+  void mix(const Places& p, const Matrix& values, const float* maps) const {
+    const int64_t channels = s.channels, tokens = s.tokens, map = s.heads.heads * s.heads.dim() * s.heads.dim();
     split_bands(rows(), [&](int64_t top, int64_t bottom) {
       const int64_t size = (bottom - top) * channels;
       float* attended = p.attended ? p.attended + top * channels : workspace(Use::kBandIn, size);
       for (int64_t row = top, next; row < bottom; row = next) {  // a band may begin in one image and end in another
         next = std::min(bottom, (row / tokens + 1) * tokens);
-        mix_values(s.heads, next - row, p.qkv + row * width, maps + row / tokens * map, attended + (row - top) * channels);
+        mix_values(s.heads, next - row, values.at(row, 0), maps + row / tokens * map, attended + (row - top) * channels);
       }
       multiply_band(top, bottom - top, rows_of(attended, channels), {w.proj, channels, channels},
                     workspace(Use::kBandOut, size), onto(0, w.proj_bias, w.gamma1, p.x, p.after_attention));
     });
   }
 
-  // after_attention → convolved, and active: what GELU makes of it, through the batch norm if that is known already.
+  // after_attention → normed if it is kept, convolved, and active: what GELU makes of it, through the batch norm if that is
+  // known already.
   void first_convolution(const Places& p, bool batch_norm) const {
     const int64_t channels = s.channels, line = s.grid.width * channels;
-    split_rows(rows(), channels, [&](int64_t top, int64_t bottom) {
-      normalise_rows(top, bottom, p.after_attention, w.norm3_gamma, w.norm3_beta, p.normed + top * channels);
-    });
+    const auto normalise_into = [&](int64_t top, int64_t bottom, float* to) {
+      normalise_rows(top, bottom, p.after_attention, w.norm3_gamma, w.norm3_beta, to);
+    };
+    if (p.normed) {
+      split_rows(rows(), channels, [&](int64_t top, int64_t bottom) { normalise_into(top, bottom, p.normed + top * channels); });
+    }
     Team::instance().split(count * s.grid.height, 1, [&](int64_t begin, int64_t end) {
-      const float *mean = w.moving_mean, *scale = w.bn_scale, *shift = w.bn_beta;
+      const float *mean = w.moving_mean, *scale = w.bn_scale, *shift = w.bn_beta, *image = nullptr;
+      Grid grid = s.grid;
+      int64_t top = 0, ready = begin;  // of the one image
       for (int64_t row = begin; row < end; ++row) {
-        const float* image = p.normed + row / s.grid.height * s.tokens * channels;
         float *from = p.convolved + row * line, *to = p.active + row * line;
-        convolve_row(s.grid, row % s.grid.height, image, w.conv1, w.conv1_bias, false, from);
+        if (p.normed) {
+          top = row / s.grid.height * s.grid.height;
+          image = p.normed + top * line;
+        } else if (row == ready) {
+          top = std::max<int64_t>(row - 1, 0);
+          ready = std::min(end, row + kNormedRows);
+          grid.height = std::min(ready + 1, s.grid.height) - top;
+          float* normed = workspace(Use::kBandIn, grid.height * line);
+          normalise_into(top * s.grid.width, (top + grid.height) * s.grid.width, normed);
+          image = normed;
+        }
+        convolve_row(grid, row - top, image, w.conv1, w.conv1_bias, false, from);
         for (int64_t at = 0; at < line; at += channels) {
           if (batch_norm) {
 #pragma omp simd
@@ -252,11 +314,14 @@ void evaluate(const BlockSizes& s, int64_t first, int64_t last, const Weights& w
   if (first == last) std::copy_n(x, s.images * image, out);
   for (int64_t layer = first; layer < last; ++layer, x = out) {
     const BlockWeights w = weights(layer);
+    const bool large = s.tokens > kChunk;
     const auto some = [&](int64_t begin, int64_t count) {
       const Block<Form> block{s, w, {&one, true, s.images, s.tokens, layer}, begin, count};
-      const Buffer buffer(count * 3 * image);
-      float *qkv = buffer, *to = out + begin * image;  // queries, keys and values are read before the convolutions write
-      const Places p{x + begin * image, qkv, nullptr, to, qkv, qkv + count * image, qkv + count * image, to, nullptr, to};
+      const int64_t first = large ? kChunk * 3 * s.channels : count * image;
+      const Buffer buffer(first + (large ? 1 : 2) * count * image);
+      // Queries, keys and values are read before the convolutions write.
+      float *qkv = buffer, *rest = qkv + first, *to = out + begin * image;
+      const Places p{x + begin * image, qkv, nullptr, to, large ? nullptr : qkv, rest, rest, to, nullptr, to, large ? rest : nullptr};
       block.attention(p);
       block.first_convolution(p, true);
       block.second_convolution(p);
@@ -264,7 +329,7 @@ void evaluate(const BlockSizes& s, int64_t first, int64_t last, const Weights& w
     };
     // An image a thread needs no waiting for one another; fewer images than threads are worth the waiting.
     if (s.images < Team::instance().size()) {
-      some(0, s.images);
+      for (int64_t which = 0, step = large ? 1 : s.images; which < s.images; which += step) some(which, step);
     } else {
       Team::instance().split(s.images, 1, [&](int64_t begin, int64_t end) {
         for (int64_t which = begin; which < end; ++which) some(which, 1);

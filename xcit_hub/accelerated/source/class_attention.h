@@ -35,6 +35,9 @@ void affine_row(const float* row, int64_t depth, int64_t width, const float* wei
   }, kLeastToWake);
 }
 
+// Rows of the normalised tokens that are kept; of more tokens they are normalised again where they are needed.
+constexpr int64_t kMostNormed = 2048;
+
 // Scores become weights, in place.
 inline void softmax(float* scores, int64_t count) {
   const float greatest = *std::max_element(scores, scores + count);
@@ -67,11 +70,14 @@ struct ClassBlock : operands::LastClassBlock {
     const float* token = cls_token + (arguments.dim(kClsToken, 0) == 1 ? 0 : image * channels);
     const float* patches = tokens + image * count * channels;
     float* out = cls_out + image * channels;
-    const Buffer buffer(all * (channels + heads) + (2 * heads + 4) * channels + hidden);
-    float *normed = buffer, *scores = normed + all * channels, *probe = scores + all * heads;
+    const int64_t kept = std::min(all, kMostNormed);
+    const Buffer buffer(kept * channels + all * heads + (2 * heads + 4) * channels + hidden);
+    float *normed = buffer, *scores = normed + kept * channels, *probe = scores + all * heads;
     float *mean = probe + heads * channels, *query_row = mean + heads * channels, *value_row = query_row + channels;
     float *row = value_row + channels, *sums = row + channels, *inner = sums + channels;
     const auto norm1 = [=](const float* from, float* to) { normalise(from, channels, *epsilon, norm1_gamma, norm1_beta, to); };
+    // Row n of the class token and all patches, normalised.
+    const auto norm1_of = [=](int64_t n, float* to) { norm1(n > 0 ? patches + (n - 1) * channels : token, to); };
     const auto norm2 = [=](const float* from, float* to) { normalise(from, channels, *epsilon, norm2_gamma, norm2_beta, to); };
 
     norm1(token, normed);
@@ -83,13 +89,21 @@ struct ClassBlock : operands::LastClassBlock {
     }
     split_rows(all, channels, [=](int64_t first, int64_t last) {
       for (int64_t n = first; n < last; ++n) {
-        float* to = normed + n * channels;
-        if (n > 0) norm1(patches + (n - 1) * channels, to);
+        float* to = n < kept ? normed + n * channels : workspace(Use::kBandIn, channels);
+        if (n > 0) norm1_of(n, to);
         for (int64_t head = 0; head < heads; ++head) scores[head * all + n] = dot(probe + head * channels, to, channels);
       }
     }, kLeastToWake);
     for (int64_t head = 0; head < heads; ++head) softmax(scores + head * all, all);
-    multiply_small(heads, channels, all, rows_of(scores, all), normed, channels, mean, channels);
+    for (int64_t begin = 0; begin < all; begin += kept) {
+      const int64_t rows = std::min(kept, all - begin);
+      if (begin > 0) {
+        split_rows(rows, channels, [=](int64_t first, int64_t last) {
+          for (int64_t n = first; n < last; ++n) norm1_of(begin + n, normed + n * channels);
+        }, kLeastToWake);
+      }
+      multiply_small(heads, channels, rows, rows_of(scores, all).at(0, begin), normed, channels, mean, channels, begin > 0);
+    }
     for (int64_t head = 0; head < heads; ++head) {
       const int64_t first = head * dim;
       multiply_small(1, dim, channels, rows_of(mean + head * channels, channels), value + first, channels, value_row + first, dim);
@@ -106,6 +120,11 @@ struct ClassBlock : operands::LastClassBlock {
     split_rows(count, channels, [=](int64_t first, int64_t last) {
       for (int64_t n = first; n < last; ++n) {
         const float *from = patches + n * channels, *branch = normed + (n + 1) * channels;
+        if (kept < all) {
+          float* again = workspace(Use::kBandIn, channels);
+          norm1_of(n + 1, again);
+          branch = again;
+        }
         float* to = tokens_out + n * channels;
 #pragma omp simd
         for (int64_t c = 0; c < channels; ++c) to[c] = from[c] + gamma1[c] * branch[c];

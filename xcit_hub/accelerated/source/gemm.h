@@ -251,21 +251,21 @@ inline void multiply(int64_t rows, int64_t width, int64_t depth, const Matrix& a
   multiply(rows, a, pack_b(b, width, depth, workspace(Use::kPackedB, packed_size(width, depth))), c, keep_sums);
 }
 
-// A product too small to pack: C (rows, width), rows c_row apart, = A · B, whose rows are contiguous, b_row apart.
+// A product too small to pack: C (rows, width), rows c_row apart, = [C +] A · B, whose rows are contiguous, b_row apart.
 inline void multiply_small(int64_t rows, int64_t width, int64_t steps, const Matrix& a, const float* b, int64_t b_row, float* c,
-                           int64_t c_row) {
+                           int64_t c_row, bool add = false) {
   int64_t column = 0;
   for (int64_t vectors; (vectors = std::min<int64_t>(kVectors, (width - column) / kLanes)) > 0; column += vectors * kLanes) {
     for (int64_t row = 0; row < rows; row += kMR) {
       const int64_t count = std::min<int64_t>(kMR, rows - row);
-      kernel_for(count, vectors)(a.at(row, 0), count, b + column, b_row, steps, c + row * c_row + column, c_row, false);
+      kernel_for(count, vectors)(a.at(row, 0), count, b + column, b_row, steps, c + row * c_row + column, c_row, add);
     }
   }
   for (; column < width; ++column) {
     for (int64_t row = 0; row < rows; ++row) {
-      float sum = 0.0f;
+      float sum = 0.0f, *to = c + row * c_row + column;
       for (int64_t k = 0; k < steps; ++k) sum += a.data[row * a.row + k * a.column] * b[k * b_row + column];
-      c[row * c_row + column] = sum;
+      *to = add ? *to + sum : sum;
     }
   }
 }

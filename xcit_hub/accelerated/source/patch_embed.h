@@ -26,7 +26,8 @@ struct Downsampling {
   const int64_t held = 0;  // the first row of x that is there
   const int64_t rows = (height + 1) / 2, columns = (width + 1) / 2;
   const int64_t depth = 9 * inputs, pixels = rows * columns, all = images * pixels;  // of the result
-  // What the product sees of every pixel beside its window, the same in every image: (pixels, features).
+  // What the product sees of every pixel beside its window, the same in every image: so many features of its row, then of
+  // its column, (rows + columns, features).
   const float* beside = nullptr;
   int64_t features = 0;
 
@@ -58,7 +59,7 @@ struct Downsampling {
     }
   }
 
-  // What the pixels [top, bottom) of the result see, (bottom - top, 9 · K + features); of the image, windows alone.
+  // What the pixels [top, bottom) of the result see, (bottom - top, 9 · K + 2 · features); of the image, windows alone.
   void windows(int64_t top, int64_t bottom, float* to) const {
     if (image) return image_windows(top, bottom, to);
     const int64_t inputs = this->inputs;
@@ -75,7 +76,8 @@ struct Downsampling {
           }
         }
       }
-      to = std::copy_n(beside + pixel % pixels * features, features, to);
+      to = std::copy_n(beside + row * features, features, to);
+      to = std::copy_n(beside + (rows + column) * features, features, to);
       if (++column < columns) continue;
       column = 0;
       if (++row < rows) continue;
@@ -93,7 +95,7 @@ struct Downsampling {
   // The rows [first, last) of the result alone, of all images' rows; out and the epilogue's rows begin with them.
   template <class Epilogue>
   void run_rows(int64_t first, int64_t last, const float* packed, float* out, const Epilogue& epilogue) const {
-    const Packed weight{packed, outputs, depth + features};
+    const Packed weight{packed, outputs, depth + 2 * features};
     split_bands((last - first) * columns, [&](int64_t top, int64_t bottom) {
       float* seen = workspace(Use::kBandIn, (bottom - top) * weight.depth);
       windows(first * columns + top, first * columns + bottom, seen);
@@ -194,7 +196,7 @@ struct FusedStem {
     });
   }
 
-  static constexpr int64_t kMostNumbers = 2 << 20;  // 8 MB a thread
+  static constexpr int64_t kMostNumbers = 1 << 20;  // 4 MB a thread
 };
 
 // A stage with its parameters as they are; see operands::Stage, StageTrain and StageGrad.

@@ -89,8 +89,8 @@ ADVICE: dict[Kind, str] = {
     Kind.PDF: _OTHER,
     Kind.PROGRAM: _OTHER,
     Kind.NUMPY: "Save all parameters by their names as .safetensors.",
-    Kind.MINDIR: "Give the .ckpt that it was exported from.",
-    Kind.ONNX: _EXPORTED,
+    Kind.MINDIR: "Give the .ckpt that it was exported from; `xcit-hub parity FILE --against CHECKPOINT` runs it.",
+    Kind.ONNX: "xcit-hub predict FILE IMAGE... and xcit_hub.Predictor run it. To load a network, give its checkpoint.",
     Kind.ENCRYPTED: "Decrypt it with MindSpore first: load_checkpoint(PATH, dec_key=…), then save_checkpoint.",
     Kind.UNKNOWN: "Check that it is the file that is meant, and fetch it again.",
 }

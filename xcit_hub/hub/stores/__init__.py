@@ -142,6 +142,14 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class Keeping(Protocol):
+    """A store whose files are on this disk: what is read is hashed once, by whoever opens it."""
+
+    def held(self, snapshot: Snapshot, path: str) -> Path:
+        """Return where a file stands, its bytes unread; :meth:`Store.fetch` says what is wrong with them."""
+
+
+@runtime_checkable
 class Checking(Protocol):
     """A store that says, before anything is sent, what it cannot do."""
 
@@ -151,6 +159,7 @@ class Checking(Protocol):
         """Raise :class:`~xcit_hub.errors.XcitHubError` where publishing so cannot succeed."""
 
 
+_OFFLINE = "xcit_hub.hub.stores.cached:CachedStore"
 _BUILT_IN = {
     FOLDER: "xcit_hub.hub.stores.folder:FolderStore",
     HUGGING_FACE: "xcit_hub.hub.stores.hugging_face:HuggingFaceStore",
@@ -169,7 +178,8 @@ def open_store(address: Address, context: Context) -> Store:
         InputError: nobody installed a store for that scheme.
     """
     if address.store in _BUILT_IN:
-        module, _, name = _BUILT_IN[address.store].partition(":")
+        is_cached = address.store == HUGGING_FACE and context.offline
+        module, _, name = (_OFFLINE if is_cached else _BUILT_IN[address.store]).partition(":")
         make = getattr(import_module(module), name)
     else:
         make = _installed(address.store)

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xcit_hub.errors import HubError, InputError, closest
-from xcit_hub.files import contained, open_regular, sha256_of
+from xcit_hub.files import check_folders, contained, is_folder, open_regular, sha256_of
 from xcit_hub.hub import cache
+from xcit_hub.hub.address import expanded
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
 from xcit_hub.hub.stores.local import file_inside, snapshot_of_folder
 
@@ -30,12 +31,12 @@ class FolderStore:
     """
 
     def __init__(self, location: str, context: Context) -> None:
-        self.root = Path(location).expanduser().absolute()
+        self.root = expanded(location).absolute()
         self.context = context
 
     def resolve(self, name: str, revision: str | None = None) -> Snapshot:
         """Find a model's revision; a plain folder has only its present one."""
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise HubError(
                 "There is no such folder hub.", where=self.root, fix="Check the path, or publish something to it first."
             )
@@ -58,9 +59,7 @@ class FolderStore:
 
     def fetch(self, snapshot: Snapshot, path: str) -> Path:
         """Return the file in place, after hashing it; this folder is the origin, so damage cannot be mended from it."""
-        if snapshot.revision is None:
-            return file_inside(contained(self.root, snapshot.name), path)
-        file = cache.Repository(self.root, snapshot.name).files(snapshot.revision)[path]
+        file = self.held(snapshot, path)
         expected = snapshot.files[path].digest
         found = self._digest_now(file, expected)
         if expected is not None and found != expected:
@@ -71,6 +70,12 @@ class FolderStore:
                 fix="Publish the model to this folder again.",
             )
         return file
+
+    def held(self, snapshot: Snapshot, path: str) -> Path:
+        """Return where a file stands."""
+        if snapshot.revision is None:
+            return file_inside(contained(self.root, snapshot.name), path)
+        return cache.Repository(self.root, snapshot.name).files(snapshot.revision)[path]
 
     def damaged(self, snapshot: Snapshot) -> tuple[str, ...]:
         """Hash every file of a revision and name those that are not what was published."""
@@ -91,6 +96,17 @@ class FolderStore:
         except OSError:
             return None
 
+    def check_publish(
+        self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
+    ) -> None:
+        """Refuse what a folder has not, and a folder that may not be written."""
+        _refuse(revision, create_pr)
+        del name, private
+        try:
+            check_folders({"The folder": self.root})
+        except InputError as error:
+            raise HubError(f"Cannot publish there. {error.what}", where=self.root, fix=error.fix) from error
+
     def publish(
         self,
         name: str,
@@ -102,11 +118,8 @@ class FolderStore:
         create_pr: bool = False,
     ) -> Receipt:
         """Store blobs, then the snapshot, then move the branch: readers see the old revision or the new one."""
-        if create_pr:
-            raise InputError("A folder hub has no pull requests.", fix="Use --revision for a branch of its own.")
+        _refuse(revision, create_pr)
         branch = revision or _DEFAULT_BRANCH
-        if cache.is_commit(branch):
-            raise InputError(f"{branch} is a commit, and commits cannot be published to.", fix="Name a branch.")
         repository = cache.Repository(self.root, name)
         is_published = False
         try:
@@ -155,7 +168,7 @@ class FolderStore:
         Raises:
             HubError: the hub's folder does not exist.
         """
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise HubError("This folder hub does not exist.", where=self.root, fix="Check the path; publish makes it.")
         laid_out = {entry.name for entry in cache.entries(self.root)}
         plain = {
@@ -187,6 +200,13 @@ class FolderStore:
         aside = Path(tempfile.mktemp(prefix=".", suffix=".tmp", dir=view.parent))  # noqa: S306  (a link, not opened)
         aside.symlink_to(target)
         aside.replace(view)
+
+
+def _refuse(revision: str | None, create_pr: bool) -> None:
+    if create_pr:
+        raise InputError("A folder hub has no pull requests.", fix="Use --revision for a branch of its own.")
+    if revision is not None and cache.is_commit(revision):
+        raise InputError(f"{revision} is a commit, and commits cannot be published to.", fix="Name a branch.")
 
 
 def _is_whole(blob: Path, digest: str) -> bool:

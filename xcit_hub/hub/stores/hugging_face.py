@@ -7,7 +7,6 @@ second fetch of a damaged one, errors that say what to do, and uploads to endpoi
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +36,7 @@ from xcit_hub.files import sha256_of
 from xcit_hub.hub import address, answers, cache, guard
 from xcit_hub.hub.address import machine_hub
 from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot
+from xcit_hub.hub.stores.cached import CachedStore
 from xcit_hub.hub.transport import TRIES, UnreachableError, retrying, root_of, said
 from xcit_hub.variants import CHECKPOINTS
 
@@ -52,16 +52,13 @@ class HuggingFaceStore:
 
     Args:
         location: its address; ``None`` is ``HF_ENDPOINT`` or https://huggingface.co.
+
+    Offline, :class:`xcit_hub.hub.stores.cached.CachedStore` stands in its place.
     """
 
     def __init__(self, location: str | None, context: Context) -> None:
-        self.endpoint = address.without_secret(location or constants.ENDPOINT).rstrip("/")
-        if location is None and not re.fullmatch(r"https?://[^/\s].*", self.endpoint):
-            raise InputError(
-                f"HF_ENDPOINT is {self.endpoint[:200]!r}, which is not an address.",
-                where="HF_ENDPOINT",
-                fix="Set it to https://HOST, or unset it.",
-            )
+        self.cached = CachedStore(location, context)
+        self.endpoint = self.cached.endpoint
         self.context = context
         self.token = token_for(self.endpoint, context.token)
         self.api = HfApi(endpoint=self.endpoint, token=self.token, library_name="xcit-hub", library_version=__version__)
@@ -69,14 +66,12 @@ class HuggingFaceStore:
 
     def resolve(self, name: str, revision: str | None = None) -> Snapshot:
         """Ask the endpoint which commit a branch is at; where it cannot be reached, the cache answers, and says so."""
-        if self.context.offline:
-            return self._cached(name, revision, ())
         try:
             found = self._call(name, revision, lambda: self._listing(name, revision))
         except UnreachableError as error:
             note = f"{self.endpoint} could not be reached ({error.reason}); this is the revision in the cache"
             with contextlib.suppress(HubError):
-                return self._cached(name, revision, (note,))
+                return self.cached.resolve(name, revision, (note,))
             raise
         files = {}
         for sibling in found.siblings:
@@ -112,12 +107,6 @@ class HuggingFaceStore:
             if digest_of is None or (found == expected and named in (None, expected)):
                 self._remember(repository, commit, path)
                 return file
-            if self.context.offline:
-                raise HubError(
-                    f"{path} of {snapshot.name} is damaged in the cache, and offline mode forbids fetching it again.",
-                    where=file,
-                    fix="Load it once online, or run `xcit-hub cache verify`.",
-                )
             repository.drop(file.resolve())
             force = True
         raise cache.wrong_bytes(f"{snapshot.name}/{path}", expected or "", found if found != expected else named or "")
@@ -133,8 +122,6 @@ class HuggingFaceStore:
         create_pr: bool = False,
     ) -> Receipt:
         """Create the repository if need be, upload, and commit everything at once; the commit is the last request."""
-        if self.context.offline:
-            raise HubError("Offline mode forbids publishing.", where=self.endpoint, fix="Unset HF_HUB_OFFLINE.")
         created = self._call(name, None, lambda: self.api.create_repo(name, private=private or None, exist_ok=True))
         if created.repo_id.casefold() != name.casefold():
             raise HubError(
@@ -180,16 +167,6 @@ class HuggingFaceStore:
         return sorted(model.id for model in found if address.is_name(model.id))
 
     def _download(self, name: str, commit: str, path: str, size: int | None, force: bool) -> Path:
-        if self.context.offline:
-            # Not even huggingface_hub is asked: building its headers may ask the network who is calling.
-            held = cache.Repository(self.context.cache, name).files(commit).get(path)
-            if held is None or not held.exists():
-                raise HubError(
-                    f"{path} of {name} is not in the cache, and offline mode forbids fetching it.",
-                    where=self.context.cache,
-                    fix="Load it once online, or give cache_dir the folder that has it.",
-                )
-            return held
         repository = cache.Repository(self.context.cache, name)
         repository.check_inside(commit, path)
         download = partial(
@@ -217,23 +194,6 @@ class HuggingFaceStore:
         file = Path(self._call(name, commit, download, exchange))
         repository.check_inside(commit, path)
         return file
-
-    def _cached(self, name: str, revision: str | None, notes: tuple[str, ...]) -> Snapshot:
-        repository = cache.Repository(self.context.cache, name)
-        commit = repository.commit_of(revision or constants.DEFAULT_REVISION)
-        if commit is None or not (repository.folder / "snapshots" / commit).is_dir():
-            raise HubError(
-                f"{name} is not in the cache at revision {revision or constants.DEFAULT_REVISION!r}, "
-                "and offline mode forbids fetching it.",
-                where=self.context.cache,
-                fix="Load it once online, or give cache_dir the folder that has it.",
-            )
-        files = {
-            path: File(file.stat().st_size, repository.digest(file))
-            for path, file in repository.files(commit).items()
-            if file.exists()
-        }
-        return Snapshot(name, commit, files, origin=f"{self.endpoint}/{name}", notes=notes)
 
     def _remember(self, repository: cache.Repository, commit: str, path: str) -> None:
         # Offline, a branch means the last commit whose weights arrived whole.

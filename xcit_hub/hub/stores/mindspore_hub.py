@@ -20,7 +20,7 @@ from cards import index
 from cards.card import Card
 from cards.check import read as read_card
 from xcit_hub.errors import HubError, InputError, closest
-from xcit_hub.files import contained, read_bounded, sha256_of, write_text
+from xcit_hub.files import check_folders, contained, is_folder, read_bounded, sha256_of, write_text
 from xcit_hub.hub import address, cache, config, guard
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
@@ -74,7 +74,7 @@ class MindSporeHubStore:
     """
 
     def __init__(self, location: str | None, context: Context) -> None:
-        self.root = Path(location).expanduser() if location is not None else None
+        self.root = address.expanded(location) if location is not None else None
         self.context = context
         # A card may lead to the server it came from, wherever that is, and to public ones.
         self._trusted: frozenset[str] = frozenset()
@@ -99,6 +99,9 @@ class MindSporeHubStore:
             notes.append("the card publishes no SHA-256: the file cannot be verified")
         elif len(digest) < 64:
             notes.append(f"only the first {len(digest)} hex digits of the SHA-256 are published: a weak check")
+        if len(assets) > 1:
+            others = ", ".join(str(asset.asset_link) for asset in assets[1:])
+            notes.append(f"the card names {len(assets)} checkpoints, and the first was taken; the others: {others}")
         known = next((entry for entry in CHECKPOINTS.values() if entry.url == link), None)
         return Snapshot(
             name=found.uid,
@@ -132,18 +135,12 @@ class MindSporeHubStore:
         repository.set_branch(_BRANCH, commit)
         return file
 
-    def publish(
-        self,
-        name: str,
-        files: Mapping[str, Path],
-        *,
-        message: str,
-        revision: str | None = None,
-        private: bool = False,  # noqa: ARG002  (as private as the checkout is)
-        create_pr: bool = False,  # noqa: ARG002  (the checkout is where the pull request is made)
-    ) -> Receipt:
-        """Write the card, the entry point and the checkpoint into a checkout of the Hub's repository."""
-        if self.root is None or not self.root.is_dir():
+    def check_publish(
+        self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
+    ) -> None:
+        """Refuse what is not a checkout, and a branch: git makes it."""
+        del name, private, create_pr
+        if self.root is None or not is_folder(self.root):
             raise InputError(
                 "MindSpore Hub takes pull requests only.",
                 where=self.root,
@@ -151,6 +148,21 @@ class MindSporeHubStore:
             )
         if revision is not None:
             raise InputError("A pull request's branch is made with git.", fix="Leave the revision out.")
+        check_folders({"The checkout": self.root})
+
+    def publish(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        *,
+        message: str,
+        revision: str | None = None,
+        private: bool = False,  # as private as the checkout is
+        create_pr: bool = False,  # the checkout is where the pull request is made
+    ) -> Receipt:
+        """Write the card, the entry point and the checkpoint into a checkout of the Hub's repository."""
+        self.check_publish(name, revision=revision, private=private, create_pr=create_pr)
+        assert self.root is not None  # noqa: S101  (it is a checkout)
         card = read_card(files[_CARD])
         uid = uid_of(name, card)
         described = _described(files[config.FILE_NAME], name)
@@ -189,6 +201,8 @@ class MindSporeHubStore:
         """Name the XCiT cards that ship, or every card of the checkout."""
         if self.root is None:
             return [uid for uid in index.uids() if uid.startswith("mindspore/")]
+        if not is_folder(self.root):
+            raise HubError("There is no such checkout.", where=self.root, fix="Clone MindSpore Hub's repository.")
         assets = self.root / ASSETS
         return sorted(path.relative_to(assets).with_suffix("").as_posix() for path in assets.rglob("*.md"))
 
@@ -222,7 +236,14 @@ class MindSporeHubStore:
                 where=assets,
                 fix=closest(name, self.list()) or "See `xcit-hub list --hub mindspore-hub:FOLDER`.",
             )
-        path = candidates[-1]
+        several = sorted({path.stem for path in candidates})
+        if len(several) > 1 and rest not in several:
+            raise HubError(
+                f"{len(several)} cards of this checkout begin with {rest!r}: {', '.join(several[:5])}.",
+                where=assets,
+                fix="Write the whole name.",
+            )
+        path = [path for path in candidates if path.stem == (rest if rest in several else several[0])][-1]
         uid = path.relative_to(assets).with_suffix("").as_posix()
         return _Found(uid, read_card(path), f"MindSpore Hub checkout {path}", beside=path.parent)
 

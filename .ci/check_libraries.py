@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from xcit_hub.accelerated.build import TARGETS
+from xcit_hub.accelerated.build import ALL
 
 wheel = Path(sys.argv[1])
 objdump = sys.argv[2] if len(sys.argv) > 2 else "objdump"
@@ -16,7 +16,7 @@ machine, newest = (
     re.search(r"manylinux_2_(\d+)", wheel.name),
 )
 assert machine and newest and int(newest[1]) <= 28, wheel.name
-names = {f"xcit_hub/accelerated/lib/{target.path.name}" for target in TARGETS if target.machine == machine[1]}
+names = {f"xcit_hub/accelerated/lib/{target.path.name}" for target in ALL if target.machine == machine[1]}
 with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
     assert {name for name in archive.namelist() if "/lib/" in name} == names
     assert not [name for name in archive.namelist() if name.endswith("fit_gelu.py")]

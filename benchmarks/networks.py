@@ -1,4 +1,4 @@
-"""The networks that are measured, ours and the peers', and the machine's own limit. float32, CPU."""
+"""The networks that are measured, ours and the peers', and the machine's own limit. float32 but where named, CPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from benchmarks.case import Case, Contender, NotHereError, Step
 from benchmarks.flops import multiply_adds
 from xcit_hub import variants
+
+if TYPE_CHECKING:
+    from xcit_hub.accelerated.fused import FusedDtype
 
 _CLASSES = 1000
 _RATE = 1e-4
@@ -24,14 +27,16 @@ TIMM_COMPILED = "timm, torch.compile"
 MINDCV = "MindCV, graph"
 OURS = "xcit-hub, graph"
 FUSED = "xcit-hub, graph, fused"
+FUSED_BFLOAT16 = "xcit-hub, graph, fused, bfloat16"
+FUSED_INT8 = "xcit-hub, graph, fused, int8"
 PYNATIVE = "xcit-hub, PyNative"
 UNCOMPILED = "xcit-hub, graph, no compiler"
 TORCH_LIMIT = "limit: torch matmul"
 MINDSPORE_LIMIT = "limit: MindSpore matmul"
 
 
-def timm_network(case: Case, *, layout: str = "", compiled: bool = False) -> Step:
-    """Run timm's network: eager, in another memory layout, or compiled."""
+def timm_network(case: Case, *, layout: str = "", compiled: bool = False, dtype: str = "float32") -> Step:
+    """Run timm's network: eager, in another memory layout, compiled, or in another dtype."""
     try:
         import timm
         import torch
@@ -43,12 +48,13 @@ def timm_network(case: Case, *, layout: str = "", compiled: bool = False) -> Ste
     images, labels = (torch.from_numpy(array) for array in random_batch(case))
     if layout:
         network, images = (each.to(memory_format=getattr(torch, layout)) for each in (network, images))
+    network, images = (each.to(getattr(torch, dtype)) for each in (network, images))
     run = torch.compile(network) if compiled else network
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE)
 
     def infer() -> int:
         with torch.inference_mode():
-            run(images).numpy()
+            run(images).float().numpy()
         return case.batch
 
     def train() -> int:
@@ -84,17 +90,26 @@ def mindcv_network(case: Case, *, graph: bool) -> Step:
     return _reading(partial(network.set_train(False), images), case)
 
 
-def our_network(case: Case, *, graph: bool, fused: bool = False, native: bool = True) -> Step:
-    """Run our network, and train it with the step that ``xcit-hub train`` uses; not ``native``: as without compiler."""
+def our_network(
+    case: Case, *, graph: bool, fused: bool = False, native: bool = True, dtype: FusedDtype = "float32"
+) -> Step:
+    """Run our network, and train it with the step that ``xcit-hub train`` uses.
+
+    Args:
+        native: False computes as without a compiler.
+        dtype: of a fused network's products.
+    """
     if fused and case.work == "training":
         raise NotHereError("a fused network cannot be trained")
     import mindspore
 
     import xcit_hub
-    from xcit_hub.accelerated.build import SWITCH
+    from xcit_hub.accelerated.build import SWITCH, extension_absence
 
     if not native:
         os.environ[SWITCH] = "0"
+    if dtype != "float32" and (absence := extension_absence(dtype)):
+        raise NotHereError(absence)
 
     mindspore.set_context(mode=mindspore.GRAPH_MODE if graph else mindspore.PYNATIVE_MODE)
     network = xcit_hub.create_model(case.model, seed=0)
@@ -109,7 +124,7 @@ def our_network(case: Case, *, graph: bool, fused: bool = False, native: bool = 
         return _reading(lambda: train().loss, case)
     network.set_train(False)
     if fused:
-        network = network.fuse()
+        network = network.fuse(dtype)
     return _reading(partial(network, mindspore.Tensor(images)), case)
 
 
@@ -180,10 +195,13 @@ NETWORKS: dict[str, Contender] = {
     TIMM: Contender(timm_network, network_flops),
     "timm, channels_last": Contender(partial(timm_network, layout="channels_last"), network_flops),
     TIMM_COMPILED: Contender(partial(timm_network, compiled=True), network_flops),
+    f"{TIMM_COMPILED}, bfloat16": Contender(partial(timm_network, compiled=True, dtype="bfloat16"), network_flops),
     MINDCV: Contender(partial(mindcv_network, graph=True), network_flops),
     "MindCV, PyNative": Contender(partial(mindcv_network, graph=False), network_flops),
     OURS: Contender(partial(our_network, graph=True), network_flops),
     FUSED: Contender(partial(our_network, graph=True, fused=True), network_flops),
+    FUSED_BFLOAT16: Contender(partial(our_network, graph=True, fused=True, dtype="bfloat16"), network_flops),
+    FUSED_INT8: Contender(partial(our_network, graph=True, fused=True, dtype="int8"), network_flops),
     UNCOMPILED: Contender(partial(our_network, graph=True, native=False), network_flops),
     PYNATIVE: Contender(partial(our_network, graph=False), network_flops),
 }

@@ -12,7 +12,19 @@ from benchmarks.converting import CONVERTERS, COPY_AND_HASH, MINDSPORE_FILES
 from benchmarks.deploying import EXPORTED
 from benchmarks.feeding import FEEDERS, TIMM_LOADER
 from benchmarks.loading import LOADERS, MINDSPORE_LOAD, TIMM_LOAD
-from benchmarks.networks import FUSED, LIMITS, MINDCV, NETWORKS, OURS, PYNATIVE, TIMM, TIMM_COMPILED, UNCOMPILED
+from benchmarks.networks import (
+    FUSED,
+    FUSED_BFLOAT16,
+    FUSED_INT8,
+    LIMITS,
+    MINDCV,
+    NETWORKS,
+    OURS,
+    PYNATIVE,
+    TIMM,
+    TIMM_COMPILED,
+    UNCOMPILED,
+)
 from benchmarks.predicting import APART, PREDICTORS
 from benchmarks.starting import PYTHON, STARTERS
 from xcit_hub import variants
@@ -200,7 +212,7 @@ SUITES: dict[str, Suite] = {
     ),
     "deployment": Suite(
         "logits from an exported file, by the runtimes it is deployed with",
-        {**_some(TIMM, TIMM_COMPILED, FUSED), **EXPORTED, **LIMITS},
+        {**_some(TIMM, TIMM_COMPILED, FUSED, FUSED_BFLOAT16, FUSED_INT8), **EXPORTED, **LIMITS},
         (TIMM, TIMM_COMPILED, FUSED),
         batches=(1, 16),
         prepare=deploying.prepare,

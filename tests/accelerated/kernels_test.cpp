@@ -1,99 +1,24 @@
 // Every operation against its naive reference, at sizes that leave edges everywhere; gradients against the reference's slopes.
 //
-// Prints a digest of all results: they must not depend on the number of threads. Exits 1 if anything is apart.
+// Exits 1 if anything is apart.
 
-#include <cinttypes>
 #include <cstdio>
-#include <cstring>
 #include <functional>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "kernels.cpp"
+#include "operations_test.h"
 #include "reference.h"
 
 namespace {
 
-using reference::Numbers;
 using reference::Sides;
-using Shape = std::vector<int64_t>;
-
-int failures = 0, checks = 0;
-std::uint64_t digest = 1469598103934665603u;
-std::mt19937 generator(7);
-
-struct Tensor {
-  Shape shape;
-  std::vector<float> data;
-  bool integers = false;
-
-  Numbers wide() const { return Numbers(data.begin(), data.end()); }
-};
-
-int64_t product(const Shape& shape) {
-  int64_t size = 1;
-  for (int64_t axis : shape) size *= axis;
-  return size;
-}
-
-Tensor zeros(const Shape& shape) { return {shape, std::vector<float>(product(shape))}; }
-Tensor full(const Shape& shape, float value) { return {shape, std::vector<float>(product(shape), value)}; }
-
-Tensor draw(const Shape& shape, float scale = 1.0f, float centre = 0.0f) {
-  Tensor t = zeros(shape);
-  std::normal_distribution<float> normal(centre, scale);
-  for (float& number : t.data) number = normal(generator);
-  return t;
-}
 
 Tensor positive(const Shape& shape) {
   Tensor t = draw(shape);
   for (float& number : t.data) number = 0.5f + std::fabs(number);
   return t;
-}
-
-Tensor whole(const std::vector<std::int32_t>& numbers) {
-  Tensor t = zeros({static_cast<int64_t>(numbers.size())});
-  std::memcpy(t.data.data(), numbers.data(), numbers.size() * sizeof(float));
-  t.integers = true;
-  return t;
-}
-
-using Function = int (*)(int, void**, int*, int64_t**, const char**, void*, void*);
-
-// Call as MindSpore does.
-void call(Function function, std::vector<Tensor*> operands) {
-  std::vector<void*> data;
-  std::vector<int> ranks;
-  std::vector<int64_t*> shapes;
-  std::vector<const char*> types;
-  for (Tensor* t : operands) {
-    data.push_back(t->data.data());
-    ranks.push_back(t->shape.size());
-    shapes.push_back(t->shape.data());
-    types.push_back(t->integers ? "int32" : "float32");
-  }
-  if (function(operands.size(), data.data(), ranks.data(), shapes.data(), types.data(), nullptr, nullptr)) {
-    std::printf("an operation refused its operands\n");
-    ++failures;
-  }
-}
-
-void check(const std::string& what, const Tensor& found, const Numbers& expected, double tolerance = 3e-6) {
-  ++checks;
-  double apart = 0.0, size = 1.0;
-  for (std::size_t i = 0; i < expected.size(); ++i) {
-    size = std::max(size, std::fabs(expected[i]));
-    const double distance = std::fabs(found.data[i] - expected[i]);
-    apart = std::isnan(distance) ? INFINITY : std::max(apart, distance);
-    std::uint32_t bits;
-    std::memcpy(&bits, &found.data[i], sizeof bits);
-    digest = (digest ^ bits) * 1099511628211u;
-  }
-  if (found.data.size() == expected.size() && apart <= tolerance * size) return;
-  ++failures;
-  std::printf("%s: %zu numbers for %zu, apart by %.3g at a size of %.3g\n", what.c_str(), found.data.size(), expected.size(), apart, size);
 }
 
 double dot(const Numbers& a, const Numbers& b) {
@@ -452,6 +377,5 @@ int main() {
   test_class_block(ClassBlockTanhLast, false, false, gelu_tanh, 2, true, 700, 24, 24, 2);
   test_class_block(ClassBlockErf, true, true, gelu_erf, 1, false, 4200, 16, 8, 2);
   test_class_block(ClassBlockTanhRaw, true, false, gelu_tanh, 2, true, 8192, 6, 4, 1);
-  std::printf("%d checks, %d failed, digest %016" PRIx64 "\n", checks, failures, digest);
-  return failures != 0;
+  return report();
 }

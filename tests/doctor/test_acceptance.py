@@ -66,6 +66,7 @@ def test_the_programme_of_an_ascend_server_runs_here_at_a_small_size(run_cli, tm
 def test_a_part_that_fails_is_reported_and_the_rest_runs(tmp_path: Path, monkeypatch) -> None:
     programme = dataclasses.replace(accept._PROGRAMMES["CPU"], dtypes=("bfloat16",), flags={"opt": "none"})
     monkeypatch.setitem(accept._PROGRAMMES, "CPU", programme)
+    monkeypatch.setenv("XCIT_HUB_NATIVE", "0")  # or some processors compute in it
     said: list[str] = []
     result = accept.accept(Machine(device="CPU"), tmp_path / "a.json", {}, workers=2, stage=said.append)
     assert set(result["passed"].values()) == {False}

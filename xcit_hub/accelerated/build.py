@@ -59,6 +59,7 @@ class Target:
         machine: as :func:`platform.machine` names it.
         features: what the processor must have, as ``/proc/cpuinfo`` names it, and how compilers call that.
         flags: further flags.
+        source: the file of ``source/`` that it is compiled from.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Target:
     machine: str
     features: dict[str, str]
     flags: tuple[str, ...] = ()
+    source: str = "kernels.cpp"
 
     @property
     def path(self) -> Path:
@@ -84,11 +86,20 @@ _V4 = {name: f"-m{name}" for name in ("avx512f", "avx512bw", "avx512cd", "avx512
 
 # Of a machine those to be preferred come first. Compilers otherwise halve the registers of AVX-512. What is tuned for
 # is what was quickest on a Zen 5; tuned for no processor, GCC's layer norm gradients take half as long again.
+_TUNED_V4 = ("-mprefer-vector-width=512", "-mtune=znver3")
 TARGETS = (
-    Target("x86-64-v4", "v4", "x86_64", _V3 | _V4, ("-mprefer-vector-width=512", "-mtune=znver3")),
+    Target("x86-64-v4", "v4", "x86_64", _V3 | _V4, _TUNED_V4),
     Target("x86-64-v3", "v3", "x86_64", _V3, ("-mtune=skylake-avx512",)),
     Target("aarch64", "neon", "aarch64", {}),
 )
+
+# Beside one of those, by the dtype that it multiplies; loaded where a network is asked to compute so, and not before.
+_NARROW = {"bfloat16": {"avx512_bf16": "-mavx512bf16"}, "int8": {"avx512_vnni": "-mavx512vnni"}}
+EXTENSIONS = {
+    dtype: Target(f"x86-64-v4-{dtype}", "", "x86_64", _V3 | _V4 | features, _TUNED_V4, f"{dtype}.cpp")
+    for dtype, features in _NARROW.items()
+}
+ALL = (*TARGETS, *EXTENSIONS.values())
 
 
 class _UnavailableError(Exception):
@@ -115,6 +126,31 @@ def absence() -> str:
     """Say in a few words why :func:`library` returned None; empty if it did not."""
     outcome = _outcome(os.environ.get(SWITCH, ""))
     return "" if isinstance(outcome, Path) else outcome
+
+
+def extension(dtype: str) -> Path | None:
+    """Return the path of the operations in one of :data:`EXTENSIONS`; None where they are not here.
+
+    They stand beside :func:`library` where the processor alone chooses: what ``XCIT_HUB_NATIVE`` names is used alone.
+    """
+    outcome = _extension_outcome(dtype, os.environ.get(SWITCH, ""))
+    return outcome if isinstance(outcome, Path) else None
+
+
+def extension_absence(dtype: str) -> str:
+    """Say in a few words why :func:`extension` returned None; empty if it did not."""
+    outcome = _extension_outcome(dtype, os.environ.get(SWITCH, ""))
+    return "" if isinstance(outcome, Path) else outcome
+
+
+@cache
+def _extension_outcome(dtype: str, wish: str) -> Path | str:
+    if wish:
+        return f"{SWITCH}={wish}"
+    try:
+        return _usable(EXTENSIONS[dtype])
+    except (_UnavailableError, OSError) as reason:
+        return str(reason)
 
 
 @cache
@@ -230,7 +266,7 @@ def build(machine: str | None = None, patience: float = _PATIENCE_SECONDS) -> di
     Returns:
         the machine's targets, and why each could not be compiled: empty where its library is there.
     """
-    chosen = [target for target in TARGETS if target.machine == (machine or platform.machine())]
+    chosen = [target for target in ALL if target.machine == (machine or platform.machine())]
     with _lock(), ThreadPoolExecutor() as pool:
         return dict(zip(chosen, pool.map(lambda target: _attempt(target, patience), chosen), strict=True))
 
@@ -254,7 +290,7 @@ def _build(target: Target, patience: float) -> None:
     target.path.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=LIBRARIES) as workshop:
         made = Path(workshop) / target.path.name
-        compile_source(SOURCES / "kernels.cpp", made, (*target.compiler_flags, *_LINK), patience)
+        compile_source(SOURCES / target.source, made, (*target.compiler_flags, *_LINK), patience)
         code, sources = made.read_bytes(), _sources_digest(target)
         made.write_bytes(code + _seal(code, sources))
         made.chmod(0o644)
@@ -297,7 +333,7 @@ def main() -> None:
     made = build(parser.parse_args().machine)
     for target, reason in made.items():
         sys.stdout.write(f"{target.name}: {f'not built: {reason}' if reason else target.path}\n")
-    if all(made.values()):
+    if all(reason for target, reason in made.items() if target in TARGETS):
         raise SystemExit("xcit-hub will compute with MindSpore's own operations, which are slower.")
 
 

@@ -11,7 +11,7 @@ pass through those; those of class attention, which patch tokens pass.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from xcit_hub import folding
 from xcit_hub.accelerated import fused_cells
+from xcit_hub.accelerated.build import EXTENSIONS, extension_absence
 from xcit_hub.accelerated.cells import computes_in_half, is_accelerated, make_accelerated, unusual_part
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT, XCiTFeatures
+from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import copied, no_init_parameters
 from xcit_hub.models.xcit import (
     ClassAttentionBlock,
@@ -37,17 +39,25 @@ from xcit_hub.variants import Architecture, Dialect
 
 N = TypeVar("N", XCiT, XCiTFeatures)
 Wide = NDArray[np.float64]
+FusedDtype = Literal["float32", "bfloat16", "int8"]
 
 
-def fuse(network: N) -> N:
+def fuse(network: N, dtype: FusedDtype = "float32") -> N:
     """Return a copy for inference alone, faster and equal to rounding; the network stays as it is.
 
     Of an accelerated network every block is one operation in the copy; of a plain one the copy is of MindSpore's own
     operations, too. It computes in float32, has the methods of the network, parameters of names of its own and no
     gradients; hooks inside what is folded are not in it, and it cannot be saved as a checkpoint or trained.
 
+    Args:
+        dtype: what the affine maps of the blocks multiply: queries, keys and values, the projection, the MLP. Weights
+            are rounded once, tokens as they come to a map; sums and all else are float32, inputs and outputs too.
+            ``"bfloat16"`` is for CPUs with AVX512-BF16. ``"int8"`` is for CPUs with AVX512-VNNI, with a scale for every
+            output channel of a weight and for every token: measure what it does to the answers.
+
     Raises:
-        InputError: the network is fused already, normalises by the statistics of each batch, or has parts of others.
+        InputError: the network is fused already, normalises by the statistics of each batch, or has parts of others;
+            or nothing here computes in this dtype.
     """
     refuse_if_fused(network, "fused again")
     if network.dialect.statistics == "batch":
@@ -62,7 +72,8 @@ def fuse(network: N) -> N:
                 fix="Use the network itself, or fuse it before its parts are replaced.",
             )
     compiled = is_accelerated(network)
-    replaced = _compiled_parts(network) if compiled else _folded_parts(network)
+    _check_dtype(dtype, compiled)
+    replaced = _compiled_parts(network, dtype) if compiled else _folded_parts(network)
     for name, part in replaced.items():
         if part is not None:  # the position encoding goes into the patch embedding
             part.update_parameters_name(f"{name}.")
@@ -71,10 +82,35 @@ def fuse(network: N) -> N:
     if computes_in_half(network):
         fused.to_float(mstype.float32)
     for parameter in fused.get_parameters():
-        parameter.set_dtype(mstype.float32)
+        if parameter.dtype != mstype.int32:  # else the words of narrow weights
+            parameter.set_dtype(mstype.float32)
         parameter.requires_grad = False
     fused.set_train(False)
     return fused
+
+
+def _check_dtype(dtype: str, compiled: bool) -> None:
+    """Refuse what nothing here computes in; ``compiled``: by compiled operations."""
+    if dtype == "float32":
+        return
+    if dtype not in EXTENSIONS:
+        raise InputError(f"fuse() does not compute in {dtype!r}.", fix=f"Choose float32, {' or '.join(EXTENSIONS)}.")
+    if (device := device_target()) != "CPU":
+        raise InputError(
+            f"fuse() computes in {dtype} on a CPU, and this is {device}.",
+            fix="Leave dtype out, or call network.cast(mindspore.bfloat16) instead of fuse().",
+        )
+    if absence := extension_absence(dtype):
+        exported = ", or `xcit-hub export --int8 IMAGES`: onnxruntime and OpenVINO run that file in int8 anywhere"
+        raise InputError(
+            f"A network cannot be fused in {dtype} here: {absence}.",
+            fix=f"Leave dtype out: float32 runs everywhere{exported if dtype == 'int8' else ''}.",
+        )
+    if not compiled:
+        raise InputError(
+            f"A network of MindSpore's own operations cannot be fused in {dtype}: they have none for a CPU.",
+            fix="Fuse the network itself, not what portable() returned, or leave dtype out.",
+        )
 
 
 def is_fused(network: object) -> bool:
@@ -135,12 +171,12 @@ def _fused_kind(kind: Any, compiled: bool) -> type:
     return type(kind.__name__, (_InOperations if compiled else _Fused, kind), {"__module__": kind.__module__})
 
 
-def _compiled_parts(network: N) -> dict[str, nn.Cell | None]:
+def _compiled_parts(network: N, dtype: str) -> dict[str, nn.Cell | None]:
     """Return what takes the place of each part of a network, by its name, in compiled operations."""
     dialect, epsilon = network.dialect, network.blocks[0].norm1.epsilon
     folded = (_folded(block) for block in network.blocks)  # in double precision: one at a time
     parts: dict[str, nn.Cell | None] = {
-        "blocks": fused_cells.FusedBlocks(folded, dialect.gelu, dialect.normalize_qk, epsilon)
+        "blocks": fused_cells.FusedBlocks(folded, dialect.gelu, dialect.normalize_qk, epsilon, dtype)
     }
     stages = _stages(network.patch_embed)
     if set(network.architecture.stem_strides) == {2}:

@@ -27,13 +27,13 @@ _BLOCK_OPERANDS = operands.layout(operands.FUSED_BLOCK)
 _CLASS_BLOCK_OPERANDS = operands.layout(operands.CLASS_BLOCK)
 
 
-def _laid_out(array: NDArray[Any], packed: bool) -> NDArray[np.float32]:
+def _laid_out(array: NDArray[Any], packed: bool, dtype: str = "float32") -> NDArray[Any]:
     """A weight as compiled operations read it: packed for a product, or a depth-wise convolution's as (9, C)."""
     array = np.ascontiguousarray(array.reshape(len(array), 9).T if array.ndim == 4 else array, np.float32)
-    return operations.pack_weight(array) if packed else array
+    return operations.pack_weight(array, dtype) if packed else array
 
 
-def _constant(name: str, array: NDArray[np.float32]) -> Parameter:
+def _constant(name: str, array: NDArray[Any]) -> Parameter:
     return Parameter(Tensor(array), name=name, requires_grad=False)
 
 
@@ -45,19 +45,25 @@ class FusedBlocks(nn.Cell):
         gelu: ``erf`` or ``tanh``.
         normalize: divide queries and keys by their norms.
         epsilon: of the layer norms.
+        dtype: what the affine maps multiply; all else is float32.
     """
 
     def __init__(
-        self, blocks: Iterable[Mapping[str, NDArray[np.float64]]], gelu: str, normalize: bool, epsilon: float
+        self,
+        blocks: Iterable[Mapping[str, NDArray[np.float64]]],
+        gelu: str,
+        normalize: bool,
+        epsilon: float,
+        dtype: str = "float32",
     ) -> None:
         super().__init__()
-        layers: dict[str, list[NDArray[np.float32]]] = {name: [] for name in _BLOCK_OPERANDS}
+        layers: dict[str, list[NDArray[Any]]] = {name: [] for name in _BLOCK_OPERANDS}
         for arrays in blocks:
             for name, packed in _BLOCK_OPERANDS.items():
-                layers[name].append(_laid_out(arrays[name], packed))
+                layers[name].append(_laid_out(arrays[name], packed, dtype))
         self.operands = ParameterTuple([_constant(name, np.stack(layers.pop(name))) for name in _BLOCK_OPERANDS])
         self.floor = Tensor([epsilon], mstype.float32)
-        self.run = operations.fused_blocks(gelu, normalize)
+        self.run = operations.fused_blocks(gelu, normalize, dtype)
 
     def construct(self, x: Tensor, height: int, width: int, first: int, last: int) -> Tensor:
         """Map (B, N, C) to (B, N, C) by the blocks [first, last)."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from mindspore import dtype as mstype
 from numpy.typing import NDArray
 
 from xcit_hub.accelerated import operands
-from xcit_hub.accelerated.build import library
+from xcit_hub.accelerated.build import extension, library
 from xcit_hub.errors import InputError
 
 Shapes = Callable[..., Any]
@@ -27,8 +28,14 @@ class Operation(ops.Custom):
         return self
 
 
-def _primitive(name: str, outputs: Shapes, count: int = 1, bprop: Callable[..., Any] | None = None) -> Operation:
-    """Wrap a function of the library; ``outputs`` maps the shapes of the inputs to those of the ``count`` outputs."""
+def _primitive(
+    name: str,
+    outputs: Shapes,
+    count: int = 1,
+    bprop: Callable[..., Any] | None = None,
+    library: Callable[[], Path | None] = library,
+) -> Operation:
+    """Wrap a function of a library; ``outputs`` maps the shapes of the inputs to those of the ``count`` outputs."""
     kind = mstype.float32 if count == 1 else (mstype.float32,) * count
     return Operation(f"{library()}:{name}", outputs, kind, func_type="aot", bprop=bprop)
 
@@ -268,18 +275,44 @@ def _blocks_derivation(name: str, again: Operation | None) -> Callable[..., Any]
     return bprop
 
 
-def pack_weight(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+class Factors(NamedTuple):
+    """The numbers that the products of fused blocks multiply; sums are float32.
+
+    Args:
+        suffix: of the names of what computes with them.
+        library: where that is.
+        packed: the dtype of a packed weight.
+        steps: of a product's sum in each number of a packed weight.
+        more: numbers that it has of every column beside.
+    """
+
+    suffix: str
+    library: Callable[[], Path | None]
+    packed: type[np.generic]
+    steps: int = 1
+    more: int = 0
+
+
+FACTORS = {
+    "float32": Factors("", library, np.float32),
+    "bfloat16": Factors("Bfloat16", partial(extension, "bfloat16"), np.int32, steps=2),
+    "int8": Factors("Int8", partial(extension, "int8"), np.int32, steps=4, more=2),
+}
+
+
+def pack_weight(weight: NDArray[np.float32], dtype: str = "float32") -> NDArray[Any]:
     """weight (N, K) → its numbers in the order of products, which :func:`fused_blocks` wants, and zeros; one axis.
 
+    In bfloat16 and int8 they are rounded, to the nearest, and as many as fill an int32 are one.
     Outside MindSpore, whose memory pool would keep what it lent to an operation.
     """
+    factors = FACTORS[dtype]
     weight = np.ascontiguousarray(weight, np.float32)
     width, depth = weight.shape
-    packed = np.zeros(_packed([width, depth]), np.float32)
+    packed = np.zeros(_packed([width, -(-depth // factors.steps) + factors.more]), factors.packed)
     number, address = ctypes.c_int64, ctypes.c_void_p
-    ctypes.CDLL(str(library())).PackWeight(
-        address(weight.ctypes.data), number(width), number(depth), address(packed.ctypes.data)
-    )
+    pack = getattr(ctypes.CDLL(str(factors.library())), f"PackWeight{factors.suffix}")
+    pack(address(weight.ctypes.data), number(width), number(depth), address(packed.ctypes.data))
     return packed
 
 
@@ -321,13 +354,16 @@ def fused_stem(gelu_form: str, widths: tuple[int, ...]) -> Operation:
 
 
 @cache
-def fused_blocks(gelu_form: str, normalize: bool) -> Operation:
+def fused_blocks(gelu_form: str, normalize: bool, dtype: str = "float32") -> Operation:
     """x (B, N, C), where, epsilon and :data:`operands.FUSED_BLOCK` → (B, N, C): blocks in evaluation.
 
     Without a derivative. where: the grid's sides, the first layer and the one after the last (4) int32; epsilon (1).
-    The other operands have the layers as one more axis in front; weights of products are packed.
+    The other operands have the layers as one more axis in front; weights of products are packed, in the dtype in which
+    they are multiplied.
     """
-    return _primitive(f"FusedBlocks{_GELU[gelu_form]}{_NORMS[normalize]}", lambda x, *operands: x)
+    factors = FACTORS[dtype]
+    name = f"FusedBlocks{_GELU[gelu_form]}{_NORMS[normalize]}{factors.suffix}"
+    return _primitive(name, lambda x, *operands: x, library=factors.library)
 
 
 @cache

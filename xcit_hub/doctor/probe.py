@@ -65,11 +65,13 @@ def _numpy() -> str:
     return numpy.__version__
 
 
-def _compiled() -> dict[str, str]:
-    from xcit_hub.accelerated.build import absence, library
+def _compiled() -> dict[str, Any]:
+    from xcit_hub.accelerated.build import EXTENSIONS, absence, extension_absence, library
 
     found = library()
-    return {"absent": absence()} if found is None else {"library": found.name}
+    if found is None:
+        return {"absent": absence()}
+    return {"library": found.name, "absent dtypes": {dtype: extension_absence(dtype) for dtype in EXTENSIONS}}
 
 
 _QUESTIONS: dict[str, Callable[[], Any]] = {"numpy": _numpy, "compiled": _compiled, "mindspore": _mindspore}

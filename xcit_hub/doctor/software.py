@@ -65,7 +65,11 @@ def compiled(machine: Machine, answers: Mapping[str, Any]) -> Iterator[Finding]:
     else:
         library = str(answer["library"])
         sets = next((words for ending, words in _TARGETS.items() if library.endswith(f"{ending}.so")), "")
-        yield Finding(name, "ok", f"{library}{sets and f' ({sets})'}")
+        narrow = "; ".join(
+            f"no {dtype}: {absence}" if absence else f"{dtype} where fuse() is asked for it"
+            for dtype, absence in answer["absent dtypes"].items()
+        )
+        yield Finding(name, "ok", f"{library}{sets and f' ({sets})'}; {narrow}")
 
 
 def extras() -> Iterator[Finding]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from xcit_hub.accelerated.fused import FusedDtype
     from xcit_hub.checkpoints.weights import Weights
 
 
@@ -46,9 +47,9 @@ class XCiTPyramid(PlainPyramid):
 
     config: ModelConfig
 
-    def fuse(self) -> Self:
+    def fuse(self, dtype: FusedDtype = "float32") -> Self:
         """Return a faster copy for inference alone, see :func:`xcit_hub.accelerated.fuse`; the pyramid stays."""
-        return accelerated.fuse(self)
+        return accelerated.fuse(self, dtype)
 
     def portable(self) -> Self:
         """Return a network of MindSpore's own operations alone, see :func:`xcit_hub.accelerated.portable`."""
@@ -66,9 +67,9 @@ class XCiTSegmenter(PlainSegmenter):
     config: ModelConfig
     window: Window | None = None
 
-    def fuse(self) -> Self:
+    def fuse(self, dtype: FusedDtype = "float32") -> Self:
         """Return a faster copy for inference alone, see :func:`xcit_hub.accelerated.fuse`; the head stays as it is."""
-        return accelerated.fuse(self)
+        return accelerated.fuse(self, dtype)
 
     def portable(self) -> Self:
         """Return a network of MindSpore's own operations alone, see :func:`xcit_hub.accelerated.portable`."""

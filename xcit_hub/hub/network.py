@@ -21,6 +21,7 @@ from xcit_hub.hub import entry
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import Located, PathLike, locate
 from xcit_hub.hub.read import Fetched, read
+from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import no_init_parameters
 from xcit_hub.models.xcit import GlobalPool
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
+
+    from xcit_hub.accelerated.fused import FusedDtype
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Mode = Literal["graph", "pynative"]
@@ -68,9 +71,9 @@ Nobody has said here what it was trained on, how good it is, or under which lice
 class XCiTFeatures(models.XCiTFeatures):
     """The backbone of a feature pyramid, see :class:`xcit_hub.models.XCiTFeatures`."""
 
-    def fuse(self) -> Self:
+    def fuse(self, dtype: FusedDtype = "float32") -> Self:
         """Return a faster copy for inference alone, see :func:`xcit_hub.accelerated.fuse`."""
-        return accelerated.fuse(self)
+        return accelerated.fuse(self, dtype)
 
     def portable(self) -> Self:
         """Return a network of MindSpore's own operations alone, see :func:`xcit_hub.accelerated.portable`."""
@@ -231,9 +234,9 @@ class XCiT(
             warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=3)
         return accelerated.accelerate(network, in_place=True)
 
-    def fuse(self) -> Self:
+    def fuse(self, dtype: FusedDtype = "float32") -> Self:
         """Return a faster copy for inference alone, see :func:`xcit_hub.accelerated.fuse`."""
-        return accelerated.fuse(self)
+        return accelerated.fuse(self, dtype)
 
     def portable(self) -> Self:
         """Return a network of MindSpore's own operations alone, see :func:`xcit_hub.accelerated.portable`."""
@@ -332,6 +335,11 @@ def _prepare(network: models.XCiT, dtype: Dtype | None, mode: Mode | None) -> No
     if dtype is not None and dtype != "float32":
         if dtype not in ("float16", "bfloat16"):
             raise InputError(f"There is no dtype {dtype!r}.", fix="Choose float32, float16 or bfloat16.")
+        if dtype == "bfloat16" and device_target() == "CPU":
+            raise InputError(
+                "MindSpore has no kernels for bfloat16 on a CPU.",
+                fix="Load it in float32 and call network.fuse(dtype='bfloat16'), where the processor has AVX512-BF16.",
+            )
         network.cast(getattr(mindspore, dtype))
     if mode is not None:
         modes = {"graph": mindspore.GRAPH_MODE, "pynative": mindspore.PYNATIVE_MODE}

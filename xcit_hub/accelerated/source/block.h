@@ -105,22 +105,24 @@ struct Block {
     }
   }
 
-  // x → qkv, attended if it is kept, after_attention
-  void attention(const Places& p) const {
+  // x → qkv, attended if it is kept, after_attention; `kind` is this, of the class that says how it projects and mixes.
+  void attention(const Places& p) const { attend(*this, p); }
+  template <class Kind>
+  void attend(const Kind& kind, const Places& p) const {
     const int64_t width = 3 * s.channels, map = s.heads.heads * s.heads.dim() * s.heads.dim();  // of an image
     const Buffer maps(count * map);
     if (p.values) {
-      maps_by_chunks(p, maps);
-      return mix(p, rows_of(p.values, s.channels), maps);
+      maps_by_chunks(kind, p, maps);
+      return kind.mix(p, rows_of(p.values, s.channels), maps);
     }
-    project(rows(), p.x, p.qkv);
+    kind.project(rows(), p.x, p.qkv);
     Team::instance().split(count * s.heads.heads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
         attention_map(s.heads, item % s.heads.heads, p.qkv + item / s.heads.heads * s.tokens * width, w.temperature,
                       maps + item / s.heads.heads * map);
       }
     });
-    mix(p, rows_of(p.qkv, width).at(0, 2 * s.channels), maps);
+    kind.mix(p, rows_of(p.qkv, width).at(0, 2 * s.channels), maps);
   }
 
   // x (rows, C) → qkv (rows, 3·C)
@@ -135,12 +137,13 @@ struct Block {
   }
 
   // x of one image → values, maps (h, d, d)
-  void maps_by_chunks(const Places& p, float* maps) const {
+  template <class Kind>
+  void maps_by_chunks(const Kind& kind, const Places& p, float* maps) const {
     const int64_t channels = s.channels, width = 3 * channels, dim = s.heads.dim(), size = HeadMap::size(dim);
     const Buffer sums(s.heads.heads * size);
     for (int64_t begin = 0; begin < s.tokens; begin += kChunk) {
       const int64_t tokens = std::min(kChunk, s.tokens - begin);
-      project(tokens, p.x + begin * channels, p.qkv);
+      kind.project(tokens, p.x + begin * channels, p.qkv);
       Team::instance().split(s.heads.heads, 1, [&](int64_t first_head, int64_t last_head) {
         for (int64_t which = first_head; which < last_head; ++which) {
           const Matrix query{p.qkv + which * dim, width, 1};
@@ -306,8 +309,8 @@ inline BlockWeights prepared(const Arguments& a, const BlockSizes& s, int64_t la
 
 // ---- evaluation -------------------------------------------------------------------------------------------------------
 
-// x (B, N, C) → out (B, N, C) through the layers [first, last); weights(layer) says what each reads.
-template <class Form, class Weights>
+// x (B, N, C) → out (B, N, C) through the layers [first, last); weights(layer) says what each reads. Kind: Block of a form.
+template <class Kind, class Weights>
 void evaluate(const BlockSizes& s, int64_t first, int64_t last, const Weights& weights, const float* x, float* out) {
   const float one = 1.0f;
   const int64_t image = s.tokens * s.channels;
@@ -316,7 +319,7 @@ void evaluate(const BlockSizes& s, int64_t first, int64_t last, const Weights& w
     const BlockWeights w = weights(layer);
     const bool large = s.tokens > kChunk;
     const auto some = [&](int64_t begin, int64_t count) {
-      const Block<Form> block{s, w, {&one, true, s.images, s.tokens, layer}, begin, count};
+      const Kind block{s, w, {&one, true, s.images, s.tokens, layer}, begin, count};
       const int64_t first = large ? kChunk * 3 * s.channels : count * image;
       const Buffer buffer(first + (large ? 1 : 2) * count * image);
       // Queries, keys and values are read before the convolutions write.
@@ -343,12 +346,12 @@ template <class Form>
 void blocks(const Arguments& a, bool normalised) {
   const operands::Blocks d(a);
   const BlockSizes s = sizes_of_blocks(a, normalised);
-  evaluate<Form>(s, 0, s.layers, [&](int64_t layer) { return prepared(a, s, layer); }, d.x, d.out);
+  evaluate<Block<Form>>(s, 0, s.layers, [&](int64_t layer) { return prepared(a, s, layer); }, d.x, d.out);
 }
 
 // operands::FusedBlocks: the same of a fused network, whose weights were prepared once. `where`: the grid's sides, the first
 // layer and the one after the last.
-template <class Form>
+template <class Kind>
 void fused_blocks(const Arguments& a, bool normalised) {
   using F = operands::FusedBlocks;
   const F d(a);
@@ -375,7 +378,7 @@ void fused_blocks(const Arguments& a, bool normalised) {
     w.fc1 = f.fc1, w.fc1_bias = f.fc1_bias, w.fc2 = f.fc2, w.fc2_bias = f.fc2_bias;
     return w;
   };
-  evaluate<Form>(s, d.where[2], d.where[3], weights, d.x, d.out);
+  evaluate<Kind>(s, d.where[2], d.where[3], weights, d.x, d.out);
 }
 
 }  // namespace xcit

@@ -46,7 +46,7 @@ XCIT_STAGE(Last, Erf, false, true)
 
 #define XCIT_BLOCKS(name, form, normalised)                                                                        \
   XCIT_STACK(Blocks##name, blocks<form>(a, normalised))                                                            \
-  XCIT_OPERATION_WITH_INTEGERS(FusedBlocks##name, operands::FusedBlocks::kWhere, fused_blocks<form>(a, normalised)) \
+  XCIT_OPERATION_WITH_INTEGERS(FusedBlocks##name, operands::FusedBlocks::kWhere, fused_blocks<Block<form>>(a, normalised)) \
   XCIT_STACK(BlocksMoving##name, train_blocks<form>(a, normalised, true))                                          \
   XCIT_STACK(BlocksMoving##name##Grad, blocks_grad<form>(a, normalised, true))                                     \
   XCIT_STACK(BlocksFrozen##name, train_blocks<form>(a, normalised, false))                                         \

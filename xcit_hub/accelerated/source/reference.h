@@ -18,6 +18,11 @@ inline double gelu_erf(double x) { return 0.5 * x * std::erfc(-x * std::sqrt(0.5
 inline double gelu_tanh(double x) { return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x))); }
 using Gelu = double (*)(double);
 
+inline Numbers each(Numbers x, Gelu function) {
+  for (double& value : x) value = function(value);
+  return x;
+}
+
 // x (rows, C), gamma (C), beta (C) → (rows, C)
 inline Numbers layer_norm(const Numbers& x, const Numbers& gamma, const Numbers& beta, double epsilon) {
   const std::size_t channels = gamma.size();
@@ -44,6 +49,34 @@ inline Numbers linear(const Numbers& x, const Numbers& weight, const Numbers& bi
   return y;
 }
 
+// The nearest number whose significand has 8 bits, the even one of two: bfloat16, but for its bounds.
+inline double bfloat16(double x) {
+  int exponent;
+  const double significand = std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(significand, 8)), exponent - 8);
+}
+
+// The same as `linear` of the rounded factors.
+inline Numbers linear_bfloat16(const Numbers& x, const Numbers& weight, const Numbers& bias) {
+  return linear(each(x, bfloat16), each(weight, bfloat16), bias);
+}
+
+// Rows of so many numbers, each number the nearest whole multiple of a 127th of its row's greatest.
+inline Numbers quantised(Numbers x, std::size_t steps) {
+  for (std::size_t at = 0; at < x.size(); at += steps) {
+    double greatest = 0.0;
+    for (std::size_t k = 0; k < steps; ++k) greatest = std::max(greatest, std::fabs(x[at + k]));
+    for (std::size_t k = 0; k < steps && greatest > 0.0; ++k) x[at + k] = std::floor(x[at + k] * 127.0 / greatest + 0.5) * greatest / 127.0;
+  }
+  return x;
+}
+
+// The same as `linear` of the quantised factors.
+inline Numbers linear_int8(const Numbers& x, const Numbers& weight, const Numbers& bias) {
+  const std::size_t depth = weight.size() / bias.size();
+  return linear(quantised(x, depth), quantised(weight, depth), bias);
+}
+
 struct Moments {
   Numbers mean, variance;
 };
@@ -64,11 +97,6 @@ inline Numbers batch_norm(Numbers x, const Numbers& gamma, const Numbers& beta, 
     const std::size_t c = i % channels;
     x[i] = (x[i] - m.mean[c]) / std::sqrt(m.variance[c] + epsilon) * gamma[c] + beta[c];
   }
-  return x;
-}
-
-inline Numbers each(Numbers x, Gelu function) {
-  for (double& value : x) value = function(value);
   return x;
 }
 
@@ -140,10 +168,12 @@ inline Numbers cross_covariance(const Numbers& qkv, const Numbers& temperature, 
 // Of a block, in the order of operands.py.
 using Parameters = std::vector<Numbers>;
 
+using Affine = Numbers (*)(const Numbers& x, const Numbers& weight, const Numbers& bias);
+
 // x (B, N, C), keep (3 · B) or one for all, and 26 parameters → (B, N, C); `batch`, if given, gets the batch's statistics, by
 // which it normalises then.
 inline Numbers block(const Numbers& x, const Numbers& keep, Sides sides, const Parameters& p, Gelu gelu, bool normalised,
-                     Moments* batch, double epsilon = 1e-6, double bn_epsilon = 1e-5) {
+                     Moments* batch, Affine affine = linear, double epsilon = 1e-6, double bn_epsilon = 1e-5) {
   enum { norm1, beta1, qkv, qkv_bias, temperature, proj, proj_bias, gamma1, norm3, beta3, conv1, conv1_bias, bn, bn_beta, conv2,
          conv2_bias, gamma3, norm2, beta2, fc1, fc1_bias, fc2, fc2_bias, gamma2, mean, variance };
   const int64_t channels = p[norm1].size(), tokens = sides.height * sides.width, images = x.size() / (tokens * channels);
@@ -155,9 +185,9 @@ inline Numbers block(const Numbers& x, const Numbers& keep, Sides sides, const P
     }
     return sum;
   };
-  const Numbers projected = linear(layer_norm(x, p[norm1], p[beta1], epsilon), p[qkv], p[qkv_bias]);
+  const Numbers projected = affine(layer_norm(x, p[norm1], p[beta1], epsilon), p[qkv], p[qkv_bias]);
   const Numbers attended = cross_covariance(projected, p[temperature], tokens, channels, normalised);
-  const Numbers first = add(x, 0, p[gamma1], linear(attended, p[proj], p[proj_bias]));
+  const Numbers first = add(x, 0, p[gamma1], affine(attended, p[proj], p[proj_bias]));
 
   const Numbers normed = layer_norm(first, p[norm3], p[beta3], epsilon);
   const Numbers active = each(convolution(normed, p[conv1], p[conv1_bias], sides, channels, 1, true), gelu);
@@ -166,8 +196,8 @@ inline Numbers block(const Numbers& x, const Numbers& keep, Sides sides, const P
   const Numbers second =
       add(first, 1, p[gamma3], convolution(normal, p[conv2], p[conv2_bias], sides, channels, 1, true));
 
-  const Numbers inner = linear(layer_norm(second, p[norm2], p[beta2], epsilon), p[fc1], p[fc1_bias]);
-  return add(second, 2, p[gamma2], linear(each(inner, gelu), p[fc2], p[fc2_bias]));
+  const Numbers inner = affine(layer_norm(second, p[norm2], p[beta2], epsilon), p[fc1], p[fc1_bias]);
+  return add(second, 2, p[gamma2], affine(each(inner, gelu), p[fc2], p[fc2_bias]));
 }
 
 // x (B, H, W, K), weight (N, K, 3, 3) and the batch norm's gamma, beta, mean, variance → (B, ⌈H / 2⌉, ⌈W / 2⌉, N)

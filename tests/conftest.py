@@ -46,7 +46,7 @@ def run_cli() -> RunCli:
 
 @pytest.fixture
 def run_here() -> RunCli:
-    """The same in this process, which has imported the frameworks already: three seconds less for each command.
+    """The same in this process, which has imported the frameworks already.
 
     Of every command some test uses ``run_cli``: it is a process, and what that has to import is part of it.
     """

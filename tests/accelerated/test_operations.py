@@ -153,114 +153,72 @@ class _Sum(nn.Cell):
         return (out * self.weights).sum(), out
 
 
-class _Sums(nn.Cell):
-    """Several of them at once, of an input each: the sum of all, then what each cell makes."""
-
-    def __init__(self, each: list[_Sum]) -> None:
-        super().__init__()
-        self.each = nn.CellList(each)
-
-    def construct(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        total, made = 0.0, ()
-        for index, cell in enumerate(self.each):
-            value, out = cell(inputs[index])
-            total, made = total + value, (*made, out)
-        return (total, *made)
-
-
 def _first(out: Tensor | tuple[Tensor, tuple[int, int]]) -> Tensor:
     """The tokens of what a block, or the patch embedding, puts out."""
     return out[0] if isinstance(out, tuple) else out
 
 
-@dataclass
-class _Case:
-    """A compiled cell and MindSpore's, with the same random parameters and the same input."""
-
-    compiled: nn.Cell
-    plain: nn.Cell
-    x: Tensor
-    others: tuple[int, ...] = ()
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        assert self.compiled.compiled
-        for own, other in zip(self.compiled.get_parameters(), self.plain.get_parameters(), strict=True):
-            value = 0.3 * _draw(*own.shape) + 1.0
-            if own.ndim in (2, 4) and own.shape[1] > 1:
-                value = _draw(*own.shape) / math.prod(own.shape[1:]) ** 0.5
-            if own.name.endswith("temperature"):
-                value = value * self.temperature
-            value = Tensor(np.abs(value) if own.name.endswith("moving_variance") else value)
-            own.set_data(value)
-            other.set_data(value)
-        with in_pynative():
-            self.weights = Tensor(_draw(*_first(self.plain(self.x, *self.others)).shape))
-        for parameter in self.compiled.get_parameters():  # the call above may have moved statistics
-            if "moving" in parameter.name:
-                self.plain.parameters_dict()[parameter.name].set_data(parameter.value())
+def _everything(cell: nn.Cell, x: Tensor, others: tuple[int, ...], weights: Tensor) -> dict[str, np.ndarray]:
+    """Return a cell's result, the gradients of its input and its parameters, and its running statistics."""
+    trained = cell.trainable_params()
+    run = mindspore.value_and_grad(_Sum(cell, others, weights), 0, ParameterTuple(trained), has_aux=True)
+    (_, out), (dx, slopes) = run(x)
+    state = [parameter for parameter in cell.get_parameters() if "moving" in parameter.name]
+    return {
+        "out": out.asnumpy(),
+        "x": dx.asnumpy(),
+        **{entry.name: slope.asnumpy() for entry, slope in zip(trained, slopes, strict=True)},
+        **{entry.name: entry.asnumpy() for entry in state},
+    }
 
 
-def _everything(cases: list[_Case], which: str) -> list[dict[str, np.ndarray]]:
-    """Return, of a cell of each case, its result, the gradients of input and parameters, and its running statistics.
-
-    In graph mode all are in one graph: to compile one takes seconds, however little it holds.
-    """
-    cells = [getattr(case, which) for case in cases]
-    trained = [cell.trainable_params() for cell in cells]
-    kept = [[each for each in cell.get_parameters() if "moving" in each.name] for cell in cells]
-    names = [
-        ([each.name for each in own], [each.name for each in state]) for own, state in zip(trained, kept, strict=True)
-    ]
-    sums = _Sums([_Sum(cell, case.others, case.weights) for cell, case in zip(cells, cases, strict=True)])
-    weights = ParameterTuple([each for own in trained for each in own])
-    run = mindspore.value_and_grad(sums, tuple(range(len(cases))), weights, has_aux=True)
-    (_, *made), (inputs, slopes) = run(*(case.x for case in cases))
-    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    slope = iter(slopes)
-    return [
-        {
-            "out": out.asnumpy(),
-            "x": dx.asnumpy(),
-            **{name: next(slope).asnumpy() for name in own},
-            **{name: each.asnumpy() for name, each in zip(moved, state, strict=True)},
-        }
-        for out, dx, (own, moved), state in zip(made, inputs, names, kept, strict=True)
-    ]
-
-
-def _assert_equal(*cases: _Case) -> None:
-    """Compare everything that comes of a compiled cell with what comes of MindSpore's in PyNative mode."""
-    found = _everything(list(cases), "compiled")
+def _assert_equal(
+    compiled: nn.Cell, plain: nn.Cell, x: Tensor, others: tuple[int, ...] = (), temperature: float = 1.0
+) -> None:
+    """Give both cells the same random parameters, and compare everything that comes of them."""
+    assert compiled.compiled
+    for own, other in zip(compiled.get_parameters(), plain.get_parameters(), strict=True):
+        value = 0.3 * _draw(*own.shape) + 1.0
+        if own.ndim in (2, 4) and own.shape[1] > 1:
+            value = _draw(*own.shape) / math.prod(own.shape[1:]) ** 0.5
+        if own.name.endswith("temperature"):
+            value = value * temperature
+        value = Tensor(np.abs(value) if own.name.endswith("moving_variance") else value)
+        own.set_data(value)
+        other.set_data(value)
     with in_pynative():
-        expected = [_everything([case], "plain")[0] for case in cases]
-    for place, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        assert ours.keys() == theirs.keys()
-        for key, value in theirs.items():
-            assert np.abs(ours[key] - value).max() <= 3e-5 * max(1.0, np.abs(value).max()), (place, key)
+        weights = Tensor(_draw(*_first(plain(x, *others)).shape))
+    for parameter in compiled.get_parameters():  # the call above may have moved statistics
+        if "moving" in parameter.name:
+            plain.parameters_dict()[parameter.name].set_data(parameter.value())
+    found = _everything(compiled, x, others, weights)
+    with in_pynative():
+        expected = _everything(plain, x, others, weights)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert np.abs(found[key] - value).max() <= 3e-5 * max(1.0, np.abs(value).max()), key
 
 
-def _block(name: str) -> _Case:
+@needs_compiler
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("name", _BLOCKS)
+def test_a_compiled_block_equals_mindspores_in_value_gradient_and_statistics(name: str) -> None:
     case = _BLOCKS[name]
+    compiled, plain = _accelerated(case.build()), case.build()
     tokens = math.prod(case.grid)
     # In MindCV's dialect nothing else keeps these products small, and softmax from being a maximum.
     temperature = 1.0 / tokens if case.dialect == "mindcv" else 1.0
-    return _Case(_accelerated(case.build()), case.build(), Tensor(_draw(4, tokens, case.dim)), case.grid, temperature)
+    _assert_equal(compiled, plain, Tensor(_draw(4, tokens, case.dim)), case.grid, temperature)
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", _BLOCKS)
-def test_a_compiled_block_equals_mindspores_in_value_gradient_and_statistics(name: str) -> None:
-    _assert_equal(_block(name))
-
-
-@needs_compiler
-def test_every_compiled_block_does_so_in_a_graph() -> None:
-    mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    _assert_equal(*map(_block, _BLOCKS))
-
-
-def _stages(form: str, patch_size: int, training: bool, frozen: bool) -> _Case:
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("form", ["erf", "tanh"])
+@pytest.mark.parametrize("patch_size", [8, 16])
+@pytest.mark.parametrize(("training", "frozen"), [(False, False), (True, False), (True, True)])
+def test_compiled_stages_of_the_patch_embedding_equal_mindspores_in_value_gradient_and_statistics(
+    form: str, patch_size: int, training: bool, frozen: bool
+) -> None:
     fine = replace(architecture("xcit_nano_12_p16_224"), embed_dim=72, patch_size=patch_size)
 
     def build_cell() -> nn.Cell:
@@ -270,29 +228,8 @@ def _stages(form: str, patch_size: int, training: bool, frozen: bool) -> _Case:
                 child.set_train(False)
         return cell
 
-    return _Case(_accelerated(build_cell()), build_cell(), Tensor(_draw(3, 3, 3 * patch_size, 5 * patch_size)))
-
-
-_STAGES = [
-    (form, patch_size, training, frozen)
-    for form in ("erf", "tanh")
-    for patch_size in (8, 16)
-    for training, frozen in ((False, False), (True, False), (True, True))
-]
-
-
-@needs_compiler
-@pytest.mark.parametrize(("form", "patch_size", "training", "frozen"), _STAGES)
-def test_compiled_stages_of_the_patch_embedding_equal_mindspores_in_value_gradient_and_statistics(
-    form: str, patch_size: int, training: bool, frozen: bool
-) -> None:
-    _assert_equal(_stages(form, patch_size, training, frozen))
-
-
-@needs_compiler
-def test_all_compiled_stages_do_so_in_a_graph() -> None:
-    mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    _assert_equal(*(_stages(*case) for case in _STAGES))
+    compiled, plain = _accelerated(build_cell()), build_cell()
+    _assert_equal(compiled, plain, Tensor(_draw(3, 3, 3 * patch_size, 5 * patch_size)))
 
 
 @needs_compiler

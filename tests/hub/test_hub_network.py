@@ -188,7 +188,7 @@ def test_editors_see_every_option():
 
 @pytest.fixture(scope="module")
 def of_one_block(tmp_path_factory):
-    """A network of a block of each kind: graphs in half precision take half a second a block to compile."""
+    """A network of a block of each kind: a graph in half precision is compiled block by block."""
     folder = tmp_path_factory.mktemp("weights") / "least"
     shape = {"depth": 1, "cls_attn_layers": 1, "eta": 1.0, "num_classes": 10}
     xcit_hub.create_model("xcit_nano_12_p16_224", seed=3, **shape).save_pretrained(folder)

@@ -24,7 +24,7 @@ def least_architecture(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(autouse=True)
 def _operator_by_operator() -> Iterator[None]:
-    """Without its queues, in which an optimizer's small operators take twenty times as long on one core."""
+    """Without its queues: on one core an optimizer's small operators take twelve times as long in them, or more."""
     mindspore.set_context(pynative_synchronize=True)
     yield
     mindspore.set_context(pynative_synchronize=False)

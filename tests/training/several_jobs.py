@@ -1,4 +1,4 @@
-"""One of several workers that does one job after the other: to start four processes takes longer than a small job.
+"""One of several workers that does one job after the other, so that their processes are started once.
 
 ``several_jobs.py FILE``: a JSON list of jobs, each its kind and its words.
 """

@@ -18,7 +18,7 @@ from xcit_hub.training.recipe_file import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "configs" / "xcit" / "cpu_smoke.yaml"
 
-# Blocks of the network that is trained: four learn this as twelve do, in a third of the time.
+# Blocks of the network that is trained: four learn this as twelve do, in less time.
 DEPTHS = pytest.mark.parametrize("depth", [4, pytest.param(12, marks=pytest.mark.campaign)])
 
 

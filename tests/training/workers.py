@@ -108,7 +108,7 @@ def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> No
 
 
 class Together:
-    """What two workers did in one start: a start takes ten seconds of processor time, each of these jobs three.
+    """What two workers did in one start under msrun, which is four processes that import everything.
 
     Attributes:
         data, settings: the images and the flags of ``plain``, a run of which one worker does the like.

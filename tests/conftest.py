@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import io
 import os
 import resource
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,6 +40,32 @@ def run_cli() -> RunCli:
     def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", "from xcit_hub.cli import main; main()", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, **options)
+
+    return run
+
+
+@pytest.fixture
+def run_here() -> RunCli:
+    """The same in this process, which has imported the frameworks already.
+
+    Of every command some test uses ``run_cli``: it is a process, and what that has to import is part of it.
+    """
+
+    def run(*arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        from xcit_hub import process
+        from xcit_hub.cli.app import app
+
+        said, told = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as a process of the command line does
+            patch.setattr(sys, "argv", ["xcit-hub", *arguments])
+            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            patch.setattr(process._Answers, "are_json", False)
+            if cwd is not None:
+                patch.chdir(cwd)
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
+                code = process._exit_code(app)
+        return subprocess.CompletedProcess(arguments, code, said.getvalue(), told.getvalue())
 
     return run
 
@@ -99,7 +127,13 @@ def hand_memory_back() -> None:
 
 
 # Files of tests that take minutes or wait for others: a worker begins with each, so that none is left for the end.
-_LONG = ("test_ray_engine.py", "test_learning.py", "test_processes.py", "test_ascend_graph.py")
+# What shares something stands together.
+_LONG = (
+    ("test_ray_engine.py",),
+    ("test_learning.py",),
+    ("test_processes.py", "test_sync_batch_norm.py"),
+    ("test_ascend_graph.py",),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -107,8 +141,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
     if workers < 2:
         return
-    long = [[item for item in items if item.path.name == name] for name in _LONG]
-    others = [item for item in items if item.path.name not in _LONG]
+    long = [[item for item in items if item.path.name in names] for names in _LONG]
+    others = [item for item in items if not any(item.path.name in names for names in _LONG)]
     begins = [[item for each in long[worker::workers] for item in each] for worker in range(workers)]
     each = -(-len(items) // workers)
     items.clear()

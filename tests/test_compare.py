@@ -103,7 +103,9 @@ def test_another_architecture_or_head_is_named_and_not_run(right: Path, tmp_path
     assert found.outputs == () and found.image_size is None
 
 
-def test_the_command_exits_1_with_the_first_difference(right: Path, weights: Weights, tmp_path: Path, run_cli) -> None:
+def test_the_command_exits_1_with_the_first_difference(
+    right: Path, weights: Weights, tmp_path: Path, run_cli, run_here
+) -> None:
     name = "blocks.5.attn.proj.weight"
     other = _written(weights | {name: weights[name][::-1]}, tmp_path / "other.safetensors")
     figures = tmp_path / "figures.json"
@@ -112,7 +114,7 @@ def test_the_command_exits_1_with_the_first_difference(right: Path, weights: Wei
     assert f"NOT equal: tensor {name}: the same values in another order" in done.stdout
     told = json.loads(figures.read_text())
     assert told["equal"] is False and told["differences"][0]["what"] == name
-    same = run_cli("parity", str(right), "--against", str(right), "--image-size", "32")
+    same = run_here("parity", str(right), "--against", str(right), "--image-size", "32")
     assert (same.returncode, same.stderr) == (0, "")
 
 
@@ -125,14 +127,14 @@ def test_the_command_exits_1_with_the_first_difference(right: Path, weights: Wei
         (["./nowhere.ckpt", "--against", "./b.ckpt"], "nowhere.ckpt"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_without_a_traceback(arguments: list[str], said: str, run_cli) -> None:
-    done = run_cli("parity", *arguments)
+def test_what_cannot_be_compared_is_refused_without_a_traceback(arguments: list[str], said: str, run_here) -> None:
+    done = run_here("parity", *arguments)
     assert done.returncode == 2
     assert said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_proof_of_a_file_says_what_it_cannot_see(right: Path, run_cli) -> None:
-    done = run_cli("parity", str(right), "--image-size", "32")
+def test_a_proof_of_a_file_says_what_it_cannot_see(right: Path, run_here) -> None:
+    done = run_here("parity", str(right), "--image-size", "32")
     assert done.returncode == 0, done.stderr
     assert "not whether the file holds the weights that it should" in done.stdout
     assert "--against" in done.stdout
@@ -154,13 +156,13 @@ def test_an_exported_file_equals_what_it_was_made_of_under_each_runtime(exported
 
 
 def test_an_exported_file_of_other_weights_is_found_by_what_it_computes(
-    exported: Path, weights: Weights, tmp_path: Path, run_cli
+    exported: Path, weights: Weights, tmp_path: Path, run_here
 ) -> None:
     changed = weights["norm.beta"].copy()
     changed[3] += 0.01
     other = _written(weights | {"norm.beta": changed}, tmp_path / "other.safetensors")
     figures = tmp_path / "figures.json"
-    done = run_cli("parity", str(exported), "--against", str(other), "--image-size", "32", "--json", str(figures))
+    done = run_here("parity", str(exported), "--against", str(other), "--image-size", "32", "--json", str(figures))
     assert done.returncode == 1, done.stderr
     assert "NOT equal: output logits at 1×3×32×32, onnxruntime: apart by" in done.stdout
     told = json.loads(figures.read_text())

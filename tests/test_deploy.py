@@ -15,7 +15,7 @@ from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.deploy import export
 from xcit_hub.errors import InputError
-from xcit_hub.exporters import interface
+from xcit_hub.exporters import interface, onnx_graph
 from xcit_hub.exporters.form import ATTENTION
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.prediction import predict
@@ -185,15 +185,12 @@ def test_weights_that_float16_does_not_have_are_named(source: Path, tmp_path: Pa
 
 
 def test_a_file_that_computes_something_else_does_not_stay_and_the_command_exits_1(
-    source: Path, tmp_path: Path
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here
 ) -> None:
-    code = (
-        "from xcit_hub.exporters import onnx_graph; right = onnx_graph.build; "
-        "onnx_graph.build = lambda arrays, *a: right({**arrays, 'norm.beta': arrays['norm.beta'] + 0.01}, *a); "
-        "from xcit_hub.cli import main; main()"
-    )
-    command = [sys.executable, "-c", code, "export", str(source), str(tmp_path / "wrong.onnx")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    right = onnx_graph.build
+    wrong = lambda arrays, *more: right({**arrays, "norm.beta": arrays["norm.beta"] + 0.01}, *more)  # noqa: E731
+    monkeypatch.setattr(onnx_graph, "build", wrong)
+    done = run_here("export", str(source), str(tmp_path / "wrong.onnx"))
     assert done.returncode == 1, done.stderr
     assert "onnxruntime does not compute" in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())

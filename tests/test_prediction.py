@@ -108,7 +108,7 @@ def test_a_folder_stands_for_its_shards_too_and_what_is_none_is_a_problem(images
 
 
 def test_the_command_prints_writes_and_exits_by_what_failed(
-    model: Path, images: Path, network: Any, tmp_path: Path, run_cli
+    model: Path, images: Path, network: Any, tmp_path: Path, run_cli, run_here
 ) -> None:
     done = run_cli("predict", str(model), str(images / "photo 0.png"), "--top", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -118,7 +118,7 @@ def test_the_command_prints_writes_and_exits_by_what_failed(
     assert lines[1].split(None, 1) == [f"{first.probability:.1%}", first.label]
 
     command = ("predict", str(model), "-", "--csv", "a.csv", "--html", "a.html", "--attention", "maps/of", "--json")
-    done = run_cli(*command, cwd=tmp_path, input=f"{images / 'photo 1.png'}\n{images / 'torn.jpg'}\n")
+    done = run_here(*command, cwd=tmp_path, stdin=f"{images / 'photo 1.png'}\n{images / 'torn.jpg'}\n")
     assert done.returncode == 1
     assert "torn.jpg" in done.stderr and "Traceback" not in done.stderr
     records = json.loads(done.stdout)
@@ -134,7 +134,7 @@ def test_the_command_prints_writes_and_exits_by_what_failed(
 
 
 def test_an_exported_file_draws_what_it_attends_to_or_is_named_for_what_it_lacks(
-    model: Path, images: Path, network: Any, tmp_path: Path, run_cli
+    model: Path, images: Path, network: Any, tmp_path: Path, run_here
 ) -> None:
     pytest.importorskip("onnxruntime")
     for name, attention in (("with.onnx", True), ("without.onnx", False)):
@@ -146,21 +146,21 @@ def test_an_exported_file_draws_what_it_attends_to_or_is_named_for_what_it_lacks
         one, other = getattr(ours, part), getattr(theirs, part)
         assert one.shape == other.shape and np.allclose(one, other, atol=1e-5)
 
-    done = run_cli("predict", "with.onnx", str(photo), "--attention", "maps", "--html", "a.html", cwd=tmp_path)
+    done = run_here("predict", "with.onnx", str(photo), "--attention", "maps", "--html", "a.html", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (tmp_path / "maps").iterdir()] == ["0-photo 2.png"]
     assert (tmp_path / "a.html").read_text().count("data:image/jpeg;base64,") == 2
     wanted = ("--attention", "none", "--html", "b.html", "--csv", "b.csv")
-    done = run_cli("predict", "without.onnx", str(photo), str(photo), *wanted, cwd=tmp_path)
+    done = run_here("predict", "without.onnx", str(photo), str(photo), *wanted, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("exported without its attention") == 1 and "--attention" in done.stderr
     assert len((tmp_path / "b.csv").read_text().splitlines()) == 9  # the rest is done
     assert (tmp_path / "b.html").read_text().count("data:image/jpeg;base64,") == 2
 
 
-def test_shards_without_a_single_image_are_named_and_nothing_is_loaded(tmp_path: Path, run_cli) -> None:
+def test_shards_without_a_single_image_are_named_and_nothing_is_loaded(tmp_path: Path, run_here) -> None:
     (tmp_path / "torn.tar").write_bytes(b"torn")
-    done = run_cli("predict", "no/model", "torn.tar", "--parquet", "a.parquet", "--engine", "ray", cwd=tmp_path)
+    done = run_here("predict", "no/model", "torn.tar", "--parquet", "a.parquet", "--engine", "ray", cwd=tmp_path)
     assert done.returncode == 2
     assert (
         "torn.tar: it cannot be read as an uncompressed tar archive" in done.stderr and "Traceback" not in done.stderr
@@ -187,7 +187,7 @@ def test_a_pattern_without_images_is_named_and_the_others_are_found(images: Path
 
 
 def test_the_command_refuses_in_a_sentence_and_writes_nothing(
-    model: Path, images: Path, tmp_path: Path, run_cli
+    model: Path, images: Path, tmp_path: Path, run_here
 ) -> None:
     (tmp_path / "file").write_text("")
     photo = str(images / "photo 0.png")
@@ -199,7 +199,7 @@ def test_the_command_refuses_in_a_sentence_and_writes_nothing(
         ((photo, "--top", "99999"), "has 4 classes, and top=99999"),
         ((photo, "--csv", "no/where.csv"), "Cannot write"),
     ):
-        done = run_cli("predict", str(model), *arguments, cwd=tmp_path)
+        done = run_here("predict", str(model), *arguments, cwd=tmp_path)
         assert done.returncode == 2, arguments
         assert words in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -179,7 +179,7 @@ def test_ray_data_takes_a_predictor_as_it_is(cluster: None, model: Path, data: P
 
 
 def test_the_command_writes_a_row_an_image_and_leaves_no_cluster(
-    model: Path, data: Path, tmp_path: Path, run_cli
+    model: Path, data: Path, tmp_path: Path, run_cli, run_here
 ) -> None:
     few = [str(data / "0000.png"), str(data / "0100.png"), str(data / "shard.tar")]
     command = ("predict", str(model), *few, "--engine", "ray", "--parquet", "classes.parquet", "--top", "2")
@@ -190,7 +190,7 @@ def test_the_command_writes_a_row_an_image_and_leaves_no_cluster(
     assert "2 not answered, 300 answered" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["classes.parquet"]  # nothing of Ray's in the home
     rows = parquet.read_table(tmp_path / "classes.parquet").to_pylist()
-    local = run_cli("predict", str(model), *few, "--parquet", "local.parquet", "--top", "2", cwd=tmp_path)
+    local = run_here("predict", str(model), *few, "--parquet", "local.parquet", "--top", "2", cwd=tmp_path)
     assert local.returncode == 1
     expected = parquet.read_table(tmp_path / "local.parquet").to_pylist()
     assert [(row["image"], row["index"], row["problem"]) for row in rows] == [
@@ -200,7 +200,7 @@ def test_the_command_writes_a_row_an_image_and_leaves_no_cluster(
         [row["share"] for row in rows if row["share"]], [row["share"] for row in expected if row["share"]]
     )
 
-    again = run_cli("predict", str(model), few[0], "--parquet", "local.parquet", cwd=tmp_path)
+    again = run_here("predict", str(model), few[0], "--parquet", "local.parquet", cwd=tmp_path)
     assert again.returncode == 2 and "something already" in again.stderr
     assert parquet.read_table(tmp_path / "local.parquet").num_rows == 302
 

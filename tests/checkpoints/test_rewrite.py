@@ -74,7 +74,10 @@ def test_every_family_and_format_becomes_every_other_and_comes_back(
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name.endswith("224")])
 def test_files_of_every_architecture_come_back_byte_for_byte(tmp_path: Path, name: str, make: Make):
     start, ckpt, facebook, end = (tmp_path / n for n in ("a.safetensors", "b.ckpt", "c.safetensors", "d.safetensors"))
-    checkpoint.write(tmp_path / "raw.safetensors", make("timm", architecture(name), "classifier", 1000))
+    tensors = make("timm", architecture(name), "classifier", 1000)
+    if architecture(name).embed_dim > 384:  # in half precision there are half as many bytes to hash, 380 MB
+        tensors = {each: StoredTensor.of(tensor.numpy().astype(np.float16)) for each, tensor in tensors.items()}
+    checkpoint.write(tmp_path / "raw.safetensors", tensors)
     rewrite(tmp_path / "raw.safetensors", start, to="timm")
     rewrite(start, ckpt)
     rewrite(ckpt, facebook, to="facebook")

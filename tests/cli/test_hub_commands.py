@@ -152,13 +152,13 @@ def test_what_a_killed_run_left_is_pruned_where_it_was_written(run, tmp_path):
         run("cache", "prune", str(tmp_path / "nowhere"))
 
 
-def test_mistakes_exit_2_with_one_message_and_no_traceback(run_cli, tmp_path):
+def test_mistakes_exit_2_with_one_message_and_no_traceback(run_here, tmp_path):
     for arguments in (
         ["load", "xcit_tinny_12_p16_224"],
         ["info", "org/nano", "--hub", str(tmp_path / "nowhere")],
         ["publish", str(tmp_path / "missing.ckpt"), "org/nano", "--to", str(tmp_path / "hub"), "--no-parity"],
     ):
-        done = run_cli(*arguments)
+        done = run_here(*arguments)
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
         assert "do:" in done.stderr

@@ -274,11 +274,11 @@ def test_the_mindcv_doors_know_the_dialect_by_their_name(tmp_path: Path):
     ],
 )
 def test_every_mistake_exits_2_with_words_and_without_traceback(
-    run_cli, source: Path, tmp_path: Path, arguments, words
+    run_here, source: Path, tmp_path: Path, arguments, words
 ):
     shutil.copy(source, tmp_path / "nano.safetensors")
     (tmp_path / "broken.ckpt").write_bytes(b"\x0a\xff")
-    done = run_cli("convert", *arguments, cwd=tmp_path)
+    done = run_here("convert", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -296,12 +296,12 @@ def test_the_folder_command_lists_failures_last_and_exits_2(run_cli, source: Pat
         assert "bad.ckpt" in done.stdout.splitlines()[-3]
 
 
-def test_inspect_tells_what_is_in_any_file(run_cli, source: Path, tmp_path: Path):
+def test_inspect_tells_what_is_in_any_file(run_cli, run_here, source: Path, tmp_path: Path):
     done = run_cli("inspect", str(source))
     for words in (NAME, "timm", "paper: only timm", "3,053,224", "375 float32", sha256_of(source)):
         assert words in done.stdout
     silent = make(tmp_path / "silent.ckpt", "xcit-hub")
-    told = json.loads(run_cli("inspect", str(silent), "--json", "--tensors").stdout)
+    told = json.loads(run_here("inspect", str(silent), "--json", "--tensors").stdout)
     assert told["dialect"] is None and "does not tell" in told["fault"]
     assert told["parameters"] == 3_053_224
     assert len(told["entries"]) == 367

@@ -100,7 +100,7 @@ def test_damage_is_found_before_a_byte_is_parsed_and_publishing_mends_it(hub, pu
     assert same(xcit_hub.load("org/nano", hub=hub), nano_arrays)
 
 
-def test_info_names_every_damaged_file_and_publishing_says_what_it_repaired(hub, publish, run_cli, nano_ckpt):
+def test_info_names_every_damaged_file_and_publishing_says_what_it_repaired(hub, publish, run_cli, run_here, nano_ckpt):
     assert publish().repaired == ()
     assert publish().repaired == ()
     assert xcit_hub.info("org/nano", hub=hub).damaged == ()
@@ -112,7 +112,7 @@ def test_info_names_every_damaged_file_and_publishing_says_what_it_repaired(hub,
     assert xcit_hub.info("org/nano", hub=hub).damaged == ("conversion.json", "model.ckpt")
     shown = run_cli("info", "org/nano", "--hub", str(hub))
     assert (shown.returncode, "damaged: model.ckpt" in shown.stdout) == (0, True), shown.stderr
-    assert json.loads(run_cli("info", "org/nano", "--hub", str(hub), "--json").stdout)["damaged"] == [
+    assert json.loads(run_here("info", "org/nano", "--hub", str(hub), "--json").stdout)["damaged"] == [
         "conversion.json", "model.ckpt",
     ]  # fmt: skip
     again = run_cli("publish", str(nano_ckpt), "org/nano", "--to", str(hub), "--no-parity")
@@ -329,14 +329,14 @@ def test_a_name_without_an_organisation_is_refused_everywhere(nano_ckpt, target)
     assert not Path("hub").exists()
 
 
-def test_a_copy_that_nothing_vouches_for_loads_and_says_so_on_standard_error(hub, publish, run_cli, tmp_path):
+def test_a_copy_that_nothing_vouches_for_loads_and_says_so_on_standard_error(hub, publish, run_cli, run_here, tmp_path):
     publish()
     copy = tmp_path / "copy" / "org" / "nano"
     shutil.copytree(hub / "org" / "nano", copy, symlinks=False)
     vouched = run_cli("load", "org/nano", "--hub", str(tmp_path / "copy"), "--json")
     assert (vouched.returncode, vouched.stderr) == (0, "")
     (copy / "xcit_hub.json").unlink()
-    done = run_cli("load", "org/nano", "--hub", str(tmp_path / "copy"), "--json")
+    done = run_here("load", "org/nano", "--hub", str(tmp_path / "copy"), "--json")
     assert (done.returncode, json.loads(done.stdout)["verified"]) == (0, "none")
     assert "note: " in done.stderr
     assert "verified against nothing" in done.stderr

@@ -100,13 +100,13 @@ def test_outputs_that_are_not_finite_are_an_error_in_json_too(run_cli, nano_arra
     assert done.stdout == ""
 
 
-def test_a_backbone_classifies_nothing(run_cli, nano_arrays, tmp_path):
+def test_a_backbone_classifies_nothing(run_here, nano_arrays, tmp_path):
     arrays = {name: array for name, array in nano_arrays.items() if not name.startswith("head.")}
     checkpoint.write(tmp_path / "backbone.ckpt", arrays, {"xcit_hub.dialect": "paper"})
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
-    done = run_cli("load", str(tmp_path / "backbone.ckpt"), "--image", str(tmp_path / "red.png"))
+    done = run_here("load", str(tmp_path / "backbone.ckpt"), "--image", str(tmp_path / "red.png"))
     assert (done.returncode, "no classifier" in done.stderr) == (2, True)
-    assert json.loads(run_cli("load", str(tmp_path / "backbone.ckpt"), "--json").stdout)["num_classes"] == 0
+    assert json.loads(run_here("load", str(tmp_path / "backbone.ckpt"), "--json").stdout)["num_classes"] == 0
 
 
 @pytest.mark.parametrize(

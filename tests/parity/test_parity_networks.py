@@ -252,8 +252,8 @@ def test_the_command_prints_a_table_and_writes_figures(tmp_path: Path, run_cli) 
     assert done.stderr == ""
 
 
-def test_the_command_refuses_unknown_names_without_a_traceback(run_cli) -> None:
-    done = run_cli("parity", "xcit_huge")
+def test_the_command_refuses_unknown_names_without_a_traceback(run_here) -> None:
+    done = run_here("parity", "xcit_huge")
     assert done.returncode == 2
     assert "There is no XCiT architecture called 'xcit_huge'" in done.stderr
     assert "Traceback" not in done.stderr

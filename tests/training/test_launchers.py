@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from image_folder import write_images
-from test_processes import FLAGS, MINI_TRAIN, ROOT, environment, free_port
+from workers import FLAGS, MINI_TRAIN, ROOT, environment, free_port
 
 from xcit_hub.errors import InputError
 from xcit_hub.training import device

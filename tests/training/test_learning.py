@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -10,16 +11,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xcit_hub import variants
 from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.training.engine import train
 from xcit_hub.training.recipe_file import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "configs" / "xcit" / "cpu_smoke.yaml"
 
+# Blocks of the network that is trained: four learn this as twelve do, in less time.
+DEPTHS = pytest.mark.parametrize("depth", [4, pytest.param(12, marks=pytest.mark.campaign)])
+
+
+def nano_of(depth: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Add a nano of so many blocks to the table, and return its name."""
+    nano = variants.ARCHITECTURES["xcit_nano_12_p8_224"]
+    name = f"xcit_nano_{depth}_p8_224"
+    monkeypatch.setitem(variants.ARCHITECTURES, name, dataclasses.replace(nano, name=name, depth=depth))
+    return name
+
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("graph")
-def test_a_nano_reads_held_out_digits(tmp_path: Path) -> None:
+@DEPTHS
+def test_a_nano_reads_held_out_digits(depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     digits = datasets.load_digits()
     for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
@@ -28,7 +42,7 @@ def test_a_nano_reads_held_out_digits(tmp_path: Path) -> None:
         image = Image.fromarray((pixels * 255 / 16).astype(np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
         image.convert("RGB").save(folder / f"{number}.png")
     settings = {
-        "model": "xcit_nano_12_p8_224",
+        "model": nano_of(depth, monkeypatch),
         "image_resize": 32,
         "data_dir": str(tmp_path),
         "ckpt_save_dir": str(tmp_path / "run"),
@@ -64,17 +78,20 @@ def _crop_photographs(root: Path, names: list[str], train: int, val: int) -> Pat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("graph")
-def test_fine_tuning_converted_weights_beats_starting_from_scratch_on_real_photographs(tmp_path: Path) -> None:
+@DEPTHS
+def test_fine_tuning_converted_weights_beats_starting_from_scratch_on_real_photographs(
+    depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     textures = _crop_photographs(tmp_path / "textures", ["gravel", "brick", "grass", "coins", "page", "text"], 100, 20)
     scenes = _crop_photographs(tmp_path / "scenes", ["coffee", "astronaut", "cat", "rocket", "retina"], 16, 40)
-    common = {"model": "xcit_nano_12_p8_224", "image_resize": 32, "scale": [0.7, 1.0], "ema": False}
+    common = {"model": nano_of(depth, monkeypatch), "image_resize": 32, "scale": [0.7, 1.0], "ema": False}
 
     first = train(load_recipe(RECIPE, {**common, "data_dir": str(textures), "ckpt_save_dir": str(tmp_path / "first")}))
     assert first.top1 is not None
     assert first.top1 >= 60.0, "real photographs are learnt: six classes, chance is 16.7"
 
     foreign = tmp_path / "for_timm.safetensors"
-    rewrite(tmp_path / "first" / "xcit_nano_12_p8_224_best.ckpt", foreign, to="timm")
+    rewrite(tmp_path / "first" / f"{common['model']}_best.ckpt", foreign, to="timm")
     tuned, scratch = (
         train(
             load_recipe(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,12 +33,13 @@ _THEIRS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def graph() -> Iterator[None]:
-    before = mindspore.get_context("mode")
+@pytest.fixture(autouse=True)
+def graph() -> None:
+    """A graph takes half a second to compile, a hundred steps without one take several."""
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    yield
-    mindspore.set_context(mode=before)
+
+
+PYNATIVE = (0, 1, STEPS // 2, STEPS - 1)  # steps that are taken without a graph, too
 
 
 @lru_cache(maxsize=1)
@@ -130,7 +130,9 @@ def test_every_step_from_mindcvs_state_is_mindcvs_step(run: str) -> None:
     for weight in optimizer.weights:
         assert relative(weight.asnumpy(), stored()[f"{run}/{weight.name}"][-1]) < 1e-5
     worst = 0.0
-    for index in range(1, STEPS):
+    graph = [(mindspore.GRAPH_MODE, index) for index in range(1, STEPS)]
+    for mode, index in [*graph, *((mindspore.PYNATIVE_MODE, index) for index in PYNATIVE[1:])]:
+        mindspore.set_context(mode=mode)
         put(optimizer, run, kind, index - 1)
         step(optimizer, index)
         for weight in optimizer.weights:
@@ -196,6 +198,7 @@ def test_every_step_from_timms_state_is_timms_step(keys: dict[str, Any]) -> None
         parameter.set_data(Tensor(value))
     worst = 0.0
     for index in range(STEPS):
+        mindspore.set_context(mode=mindspore.PYNATIVE_MODE if index in PYNATIVE else mindspore.GRAPH_MODE)
         _put_timms(optimizer, parameters, reference, keys["opt"], index)
         step(optimizer, index)
         for name, parameter in parameters.items():

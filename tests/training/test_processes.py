@@ -2,118 +2,59 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from image_folder import write_images
+from workers import FLAGS, MINI_TRAIN, ROOT, Together, Training, assert_same, environment, run
 
 from xcit_hub.checkpoints import checkpoint
-
-ROOT = Path(__file__).parents[2]
-MINI_TRAIN = Path(__file__).with_name("mini_train.py")
-KILLED_TRAIN = Path(__file__).with_name("killed_train.py")
-SPIED_TRAIN = Path(__file__).with_name("spied_train.py")
-FLAGS = [
-    "--model=xcit_mini_2_p16_64",
-    "--mode=1",
-    "--dataset=imagefolder",
-    "--image_resize=32",
-    "--warmup_epochs=0",
-    "--weight_decay_filter=paper",
-    "--dialect=paper",
-    "--num_parallel_workers=1",
-    "--json",
-]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-
-def run(*words: object, timeout: int = 900) -> subprocess.CompletedProcess[str]:
-    command = [str(word) for word in words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), cwd=ROOT)
-
-
-def free_port() -> int:
-    """Return a port below those that the system gives away by itself, another one for each process of tests."""
-    for port in range(10_000 + os.getpid() % 20_000, 32_000):
-        with socket.socket() as server, contextlib.suppress(OSError):
-            server.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
+from xcit_hub.training.engine import train
+from xcit_hub.training.recipe_file import load_recipe, parse_flags
 
 
 def weights(folder: Path, epoch: int) -> dict[str, np.ndarray]:
+    """What a run has trained, but for what is rounding noise."""
     with checkpoint.read(next(path for path in folder.glob(f"*-{epoch}_*.ckpt") if "_ema" not in path.name)) as stored:
-        return {name: np.array(tensor.numpy()) for name, tensor in stored.tensors.items()}
+        found = {name: np.array(tensor.numpy()) for name, tensor in stored.tensors.items()}
+    for name in found:
+        # Softmax does not see the class attention's key bias: its gradient is rounding, which Adam amplifies.
+        if name.startswith("cls_attn_blocks.") and name.endswith(".attn.qkv.bias"):
+            query, _, value = np.split(found[name], 3)
+            found[name] = np.concatenate([query, value])
+    return found
 
 
 @pytest.mark.slow
-def test_two_workers_under_msrun_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
-    data = write_images(tmp_path / "data")
-    settings = [*FLAGS, "--data_dir", data, "--epoch_size", 2, "--sync_bn", "--val_while_train"]
-    alone = run(sys.executable, MINI_TRAIN, *settings, "--batch_size", 8, "--ckpt_save_dir", tmp_path / "one")
-    assert alone.returncode == 0, alone.stderr
-    together = run(
-        *msrun(tmp_path / "logs"), *settings,
-        "--batch_size", 4, "--distribute", "True", "--ckpt_save_dir", tmp_path / "two",
-    )  # fmt: skip
-    log = (tmp_path / "logs" / "worker_0.log").read_text(errors="replace")
-    assert together.returncode == 0, together.stderr + log
-    one, two = (json.loads((tmp_path / folder / "run.json").read_text()) for folder in ("one", "two"))
+@pytest.mark.usefixtures("pynative", "mini_architecture")
+def test_two_workers_under_msrun_equal_one_with_twice_the_batch(
+    two_workers: Together, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = [*two_workers.settings, "--batch_size=8", f"--ckpt_save_dir={tmp_path}"]
+    train(load_recipe(None, parse_flags(alone)), as_json=True)
+    one, two = (json.loads((folder / "run.json").read_text()) for folder in (tmp_path, two_workers.plain))
     assert (one["cards"], two["cards"]) == (1, 2)
-    assert "sync_bn has no effect: there is one worker" in alone.stdout
-    assert "statistics of all 2 workers" in log
+    assert "sync_bn has no effect: there is one worker" in capsys.readouterr().out
+    assert "statistics of all 2 workers" in two_workers.log
     assert two["final_loss"] == pytest.approx(one["final_loss"], rel=1e-4)
     assert (two["top1"], two["eval_samples"]) == (one["top1"], 9), "nine images on two workers, each once"
-    left, right = weights(tmp_path / "one", 2), weights(tmp_path / "two", 2)
+    left, right = weights(tmp_path, 2), weights(two_workers.plain, 2)
     assert max(float(np.abs(left[name] - right[name]).max()) for name in left) < 1e-4
 
 
-def msrun(logs: Path, script: Path = MINI_TRAIN, workers: int = 2) -> list[str]:
-    together = ["--worker_num", str(workers), "--local_worker_num", str(workers), "--join", "True"]
-    return ["msrun", *together, "--log_dir", str(logs), "--master_port", str(free_port()), str(script)]
-
-
 @pytest.mark.slow
-def test_workers_share_statistics_and_what_they_could_not_read(tmp_path: Path) -> None:
-    data, folder = write_images(tmp_path / "data"), tmp_path / "run"
-    broken = [data / "train" / "class1" / "2.png", data / "train" / "class2" / "5.png"]
-    for path in broken:
-        path.write_bytes(path.read_bytes()[:100])
-    flags = [flag for flag in FLAGS if flag != "--json"]
-    # Of 23 images 22 make a step of two batches: without padding one worker would wait for the other for ever.
-    (data / "train" / "class2" / "7.png").unlink()
-    # Unshuffled, images go to the workers in turn: numbers 10 and 21 are one of each.
-    flags += [
-        "--data_dir",
-        str(data),
-        "--ckpt_save_dir",
-        str(folder),
-        "--epoch_size",
-        "1",
-        "--batch_size",
-        "11",
-        "--drop_remainder",
-        "False",
-    ]
-    ended = run(*msrun(tmp_path / "logs", SPIED_TRAIN), *flags, "--distribute", "--ema", "--shuffle", "False")
-    assert ended.returncode == 0, ended.stderr + ended.stdout
-    assert json.loads((folder / "run.json").read_text())["unreadable"] == [str(path) for path in broken]
+def test_workers_share_statistics_and_what_they_could_not_read(two_workers: Together) -> None:
+    folder = two_workers.spied
+    assert json.loads((folder / "run.json").read_text())["unreadable"] == [str(path) for path in two_workers.broken]
     first, second = (np.load(folder / f"worker{rank}.npz") for rank in range(2))
     names = {name.partition("/")[2] for name in first}
     assert {name.rpartition(".")[2] for name in names} == {"moving_mean", "moving_variance"}
@@ -129,52 +70,8 @@ def test_workers_share_statistics_and_what_they_could_not_read(tmp_path: Path) -
             np.testing.assert_array_equal(stored[name.removeprefix("ema.")], first[f"after/{name}"])
 
 
-@dataclass
-class Training:
-    """One run under msrun that is killed and taken up again.
-
-    Args:
-        workers: how many.
-        epochs: of four or six steps, with a state after each second one.
-    """
-
-    root: Path
-    workers: int
-    epochs: int
-
-    def __post_init__(self) -> None:
-        self.data = write_images(self.root / "data", train=16)
-
-    def ended(self, folder: str, kill: str = "") -> subprocess.CompletedProcess[str]:
-        """Begin or go on with the run in ``folder``, until its end or the death of a worker."""
-        place = self.root / folder
-        words = [
-            *FLAGS, f"--data_dir={self.data}", f"--ckpt_save_dir={place}", f"--epoch_size={self.epochs}",
-            "--batch_size=4", "--recovery_interval=2", "--distribute", "--ema", "--ema_decay=0.9",
-            "--drop_path_rate=0.1", "--gradient_accumulation_steps=3",
-        ]  # fmt: skip
-        resumed = ["--resume"] if (place / "resume.safetensors").exists() else []
-        command = msrun(self.root / "logs", KILLED_TRAIN, self.workers)
-        return subprocess.run(
-            [*command, *words, *resumed], capture_output=True, text=True, timeout=900, cwd=self.root, check=False,
-            env={**environment(), "XCIT_KILL": kill or "- - 0"},
-        )  # fmt: skip
-
-    def state(self, folder: str) -> dict[str, np.ndarray]:
-        with checkpoint.read(self.root / folder / "resume.safetensors") as stored:
-            progress = json.loads(stored.metadata["progress"])
-            assert (progress["epochs_done"], progress["part"]["steps"]) == (self.epochs, 0)
-            return {name: np.array(tensor.numpy()) for name, tensor in stored.tensors.items()}
-
-    def assert_same(self, one: str, other: str) -> None:
-        left, right = self.state(one), self.state(other)
-        assert left.keys() == right.keys()
-        for name, array in left.items():
-            np.testing.assert_array_equal(right[name], array, err_msg=name)
-
-
 @pytest.mark.slow
-def test_a_workers_death_ends_all_with_one_message_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_workers_death_ends_all_with_one_message_and_changes_nothing(two_workers: Together, tmp_path: Path) -> None:
     training = Training(tmp_path, workers=2, epochs=1)
     killed = training.ended("killed", "1 step 6")
     assert killed.returncode != 0
@@ -185,10 +82,9 @@ def test_a_workers_death_ends_all_with_one_message_and_changes_nothing(tmp_path:
     # The third step was taken together, after the state of the second; that of the fourth may have been under way.
     assert progress["epochs_done"] == 0
     assert progress["part"]["steps"] in (2, 4)
-    for folder in ("killed", "undisturbed"):
-        ended = training.ended(folder)
-        assert ended.returncode == 0, ended
-    training.assert_same("undisturbed", "killed")
+    ended = training.ended("killed")
+    assert ended.returncode == 0, ended
+    assert_same(two_workers.undisturbed.state("undisturbed"), training.state("killed"))
 
 
 @pytest.mark.campaign
@@ -212,7 +108,7 @@ def test_ten_deaths_of_any_worker_at_any_moment_change_nothing(workers: int, tmp
                 assert stored.tensors
     ended = training.ended("killed")
     assert ended.returncode == 0, ended
-    training.assert_same("undisturbed", "killed")
+    assert_same(training.state("undisturbed"), training.state("killed"))
 
 
 @pytest.mark.slow

@@ -293,17 +293,17 @@ def test_graph_mode_recomputation_and_pynative_train_alike(mini_architecture: st
     ],
 )
 def test_float16_levels_follow_float32_and_keep_float32_weights(
-    mini_architecture: str, level: Any, jit_level: str | None
+    mini_architecture: str, least_architecture: str, level: Any, jit_level: str | None
 ) -> None:
-    losses = []
+    architecture, losses = least_architecture if jit_level else mini_architecture, []
     for chosen in ("O0", level):
         if chosen != "O0" and jit_level is not None:
             mindspore.set_context(mode=mindspore.GRAPH_MODE, jit_config={"jit_level": jit_level})
-        network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+        network = create_model(architecture, num_classes=CLASSES, seed=3)
         names = list(network.parameters_dict())
         mix_precision(network, chosen)
         assert list(network.parameters_dict()) == names
-        step = TrainStep(network, recipe_of(mini_architecture, loss_scale=128.0))
+        step = TrainStep(network, recipe_of(architecture, loss_scale=128.0))
         losses.append(train(step, batches(2, 4)))
         assert float(step.optimizer.updates) == 2.0, "no update may be skipped"
         assert {parameter.dtype for parameter in network.get_parameters()} == {mindspore.float32}
@@ -355,7 +355,11 @@ def test_every_optimizer_accumulates_averages_scales_and_goes_on(mini_architectu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keys", [{"opt": "lamb"}, {"opt": "adan", "library": "timm"}], ids=lambda keys: keys["opt"])
+@pytest.mark.parametrize(
+    "keys",
+    [{"opt": "lamb"}, pytest.param({"opt": "adan", "library": "timm"}, marks=pytest.mark.campaign)],
+    ids=lambda keys: keys["opt"],
+)
 def test_blocks_that_are_one_cell_are_trained_as_each_of_them(
     mini_architecture: str, pynative: None, keys: dict[str, str]
 ) -> None:

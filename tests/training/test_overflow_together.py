@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from saturating import OVERFLOWS
-from test_processes import msrun, run
+from workers import msrun, run
 
 
 @pytest.mark.slow

@@ -172,7 +172,8 @@ def _by_written(store: str, written: str, revision: str | None) -> Address:
         name, revision = _one_revision(name, inside or None, None)
     if file.lower().endswith(CHECKPOINT_SUFFIXES):
         return Address(store, _checked_name(f"{owner}/{model}"), revision=revision, file=_one_file(file, written))
-    return Address(store, _checked_name(name), revision=revision)
+    most = SITES[store].parts if store in SITES else 2
+    return Address(store, _checked_name(name, most), revision=revision)
 
 
 def _one_file(file: str, where: str) -> str:
@@ -288,7 +289,8 @@ def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Add
                 raise InputError(
                     f"{name} is not a model of {owned[1]}.", fix=f"Write {site}://{name}, or --hub {site}."
                 )
-        return Address(site.lower(), _checked_name(name), location=place if owned else None, revision=revision)
+        name = _checked_name(name, most=SITES[site.lower()].parts)
+        return Address(site.lower(), name, location=place if owned else None, revision=revision)
     kind, _, rest = place.partition(":")
     if kind == MINDSPORE_HUB and not rest.startswith("//"):
         name = _checked_name(name, most=_CARD_PARTS)
@@ -392,8 +394,8 @@ def _by_site_page(site: Site, parts: SplitResult, link: str, revision: str | Non
     name, shown, file = found
     name, revision = _one_revision(name, inside or shown, revision)
     if file is not None and file.lower().endswith(CHECKPOINT_SUFFIXES):
-        return Address(site.scheme, _checked_name(name), revision=revision, file=_one_file(file, link))
-    return Address(site.scheme, _checked_name(name), revision=revision)
+        return Address(site.scheme, _checked_name(name, site.parts), revision=revision, file=_one_file(file, link))
+    return Address(site.scheme, _checked_name(name, site.parts), revision=revision)
 
 
 def without_secret(place: str) -> str:

@@ -33,6 +33,7 @@ class Site:
         owner, model, revision: what the client admits, and ``rules`` says to people.
         makes_branches: whether the client can create a branch.
         has_commits: whether the client says which commit a branch is at.
+        parts: the most that a model's name has.
     """
 
     scheme: str
@@ -54,6 +55,7 @@ class Site:
     rules: str
     makes_branches: bool
     has_commits: bool
+    parts: int = 2
 
     @property
     def configured(self) -> str:
@@ -110,6 +112,7 @@ GITCODE = replace(
     page="https://ai.gitcode.com",
     hosts=("gitcode.com", "www.gitcode.com", "hub.gitcode.com", "ai.gitcode.com"),
     owner=re.compile(f"{_OPENMIND_OWNER.pattern}(?:/[A-Za-z0-9._-]{{1,100}})?"),
+    parts=3,  # of a mirror: hf_mirrors/org/name
 )
 MODELSCOPE = Site(
     scheme="modelscope",
@@ -131,6 +134,7 @@ MODELSCOPE = Site(
     rules="an owner and a model, of letters, digits, '.', '_' and '-'",
     makes_branches=False,
     has_commits=False,
+        parts=3,  # a mirror's: hf_mirrors/org/name
 )
 
 SITES: dict[str, Site] = {site.scheme: site for site in (MODELERS, MODELSCOPE, GITCODE)}
@@ -165,7 +169,7 @@ def model_of_page(site: Site, path: list[str], query: dict[str, str]) -> tuple[s
         path = path[1:]
     kind = next((index for index, part in enumerate(path) if index > 1 and part in _PAGES), len(path))
     name, rest = path[:kind], path[kind:]
-    if len(name) != 2 and not (site is GITCODE and len(name) == 3):
+    if not 2 <= len(name) <= site.parts:
         return None
     if rest[:2] == ["file", "view"]:  # ModelScope's page of one file
         rest = rest[1:]

@@ -122,7 +122,9 @@ class Together:
         self.data, self.spied, self.norm = write_images(root / "data"), root / "spied", root / "norm"
         self.plain, self.given, self.broken = root / "plain", root / "given.npz", self._break(root / "with_broken")
         self.settings = [
+            # Adam would make a whole step of a gradient that is but rounding.
             *KEYS, f"--data_dir={self.data}", "--epoch_size=2", "--sync_bn", "--val_while_train",
+            "--opt=momentum", "--lr=0.01",
         ]  # fmt: skip
         self.undisturbed = Training(root, workers=2, epochs=1)
         self.norm.mkdir()

@@ -66,8 +66,8 @@ class SoftTargetLoss(nn.Cell):
 class _LogSoftmax(nn.Cell):
     """Logarithms of the shares along the last axis, with a derivative of its own.
 
-    The gradient of MindSpore's is 2.5e-6 off on a CPU. Its exponential alone is none to build one of: there the last bit
-    depends on how many calls came before, and a continued run would not be the undisturbed one.
+    The gradient of MindSpore's own is 2.5e-6 off on a CPU. It is not built of ``ops.exp`` either: there the last bit
+    depends on how often it was called before, so that a continued run would differ from an undisturbed one.
     """
 
     def construct(self, logits: Tensor) -> Tensor:

@@ -134,7 +134,6 @@ MODELSCOPE = Site(
     rules="an owner and a model, of letters, digits, '.', '_' and '-'",
     makes_branches=False,
     has_commits=False,
-    parts=3,  # a mirror's: hf_mirrors/org/name
 )
 
 SITES: dict[str, Site] = {site.scheme: site for site in (MODELERS, MODELSCOPE, GITCODE)}

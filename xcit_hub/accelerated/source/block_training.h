@@ -153,7 +153,7 @@ struct BlockGradient {
       for (int64_t c = first; c < last; ++c) {
         const float factor = scale[c];
         float sum = bias[c] * dbias[c];
-#pragma omp simd reduction(+ : sum)
+        // One after another: compilers would begin a vector's sum where memory is aligned, which differs from run to run.
         for (int64_t at = c * width; at < (c + 1) * width; ++at) {
           sum += weight[at] * dweight[at];
           dweight[at] *= factor;

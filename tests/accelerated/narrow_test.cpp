@@ -214,29 +214,28 @@ void test_types(Function run) {
   check_that("weights in float32 were read", !accepts(run, all));
 }
 
+// Every operation of one kind of factors.
+template <class Kind>
+void test_all_blocks(Function erf, Function erf_raw, Function tanh, Function tanh_raw) {
+  using namespace reference;
+  test_blocks<Kind>(erf, gelu_erf, true, 2, {5, 7}, 24, 96, 2, 2);
+  test_blocks<Kind>(erf, gelu_erf, true, 3, {1, 9}, 33, 41, 3, 1);
+  test_blocks<Kind>(erf, gelu_erf, true, 1, {9, 13}, 64, 50, 1, 1);
+  test_blocks<Kind>(erf_raw, gelu_erf, false, 2, {4, 4}, 16, 16, 4, 1);
+  test_blocks<Kind>(tanh, gelu_tanh, true, 1, {1, 1}, 8, 3, 8, 1);
+  test_blocks<Kind>(tanh_raw, gelu_tanh, false, 2, {3, 5}, 48, 20, 4, 2);
+  test_blocks<Kind>(erf, gelu_erf, true, 1, {43, 50}, 8, 12, 2, 1);  // a large image, by chunks
+  test_types(erf);
+}
+
 }  // namespace
 
 int main() {
-  using namespace reference;
   test_rounding();
   test_quantising();
   test_products<Bfloat16Test>();
   test_products<Int8Test>();
-  test_blocks<Bfloat16Test>(FusedBlocksErfBfloat16, gelu_erf, true, 2, {5, 7}, 24, 96, 2, 2);
-  test_blocks<Bfloat16Test>(FusedBlocksErfBfloat16, gelu_erf, true, 3, {1, 9}, 33, 41, 3, 1);
-  test_blocks<Bfloat16Test>(FusedBlocksErfBfloat16, gelu_erf, true, 1, {9, 13}, 64, 50, 1, 1);
-  test_blocks<Bfloat16Test>(FusedBlocksErfRawBfloat16, gelu_erf, false, 2, {4, 4}, 16, 16, 4, 1);
-  test_blocks<Bfloat16Test>(FusedBlocksTanhBfloat16, gelu_tanh, true, 1, {1, 1}, 8, 3, 8, 1);
-  test_blocks<Bfloat16Test>(FusedBlocksTanhRawBfloat16, gelu_tanh, false, 2, {3, 5}, 48, 20, 4, 2);
-  test_blocks<Bfloat16Test>(FusedBlocksErfBfloat16, gelu_erf, true, 1, {43, 50}, 8, 12, 2, 1);  // a large image, by chunks
-  test_blocks<Int8Test>(FusedBlocksErfInt8, gelu_erf, true, 1, {43, 50}, 8, 12, 2, 1);
-  test_blocks<Int8Test>(FusedBlocksErfInt8, gelu_erf, true, 2, {5, 7}, 24, 96, 2, 2);
-  test_blocks<Int8Test>(FusedBlocksErfInt8, gelu_erf, true, 3, {1, 9}, 33, 41, 3, 1);
-  test_blocks<Int8Test>(FusedBlocksErfInt8, gelu_erf, true, 1, {9, 13}, 64, 50, 1, 1);
-  test_blocks<Int8Test>(FusedBlocksErfRawInt8, gelu_erf, false, 2, {4, 4}, 16, 16, 4, 1);
-  test_blocks<Int8Test>(FusedBlocksTanhInt8, gelu_tanh, true, 1, {1, 1}, 8, 3, 8, 1);
-  test_blocks<Int8Test>(FusedBlocksTanhRawInt8, gelu_tanh, false, 2, {3, 5}, 48, 20, 4, 2);
-  test_types(FusedBlocksErfBfloat16);
-  test_types(FusedBlocksErfInt8);
+  test_all_blocks<Bfloat16Test>(FusedBlocksErfBfloat16, FusedBlocksErfRawBfloat16, FusedBlocksTanhBfloat16, FusedBlocksTanhRawBfloat16);
+  test_all_blocks<Int8Test>(FusedBlocksErfInt8, FusedBlocksErfRawInt8, FusedBlocksTanhInt8, FusedBlocksTanhRawInt8);
   return report();
 }

@@ -135,7 +135,9 @@ def said(error: BaseException, *, place: str, where: str, kept_in: object) -> Ba
     root = root_of(error)
     if isinstance(root, OfflineModeIsEnabled):
         return HubError(
-            "Offline mode forbids the network.", where=where, fix="Unset HF_HUB_OFFLINE, or load what is cached."
+            "Offline mode forbids the network.",
+            where=where,
+            fix="Unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE, or load what is cached.",
         )
     if isinstance(root, HfHubHTTPError):
         return _answered(root, place, where)

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
-from xcit_hub.errors import InputError
+from xcit_hub.errors import HubError, InputError
 from xcit_hub.hub import timm_config
 from xcit_hub.hub.address import FOLDER, HUGGING_FACE, LOCAL, MINDSPORE_HUB, Address
 from xcit_hub.hub.config import FILE_NAME, ModelConfig
@@ -157,6 +157,13 @@ class Checking(Protocol):
         self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
     ) -> None:
         """Raise :class:`~xcit_hub.errors.XcitHubError` where publishing so cannot succeed."""
+
+
+def publishing_is_offline(endpoint: str) -> HubError:
+    """Say that nothing is published in offline mode."""
+    return HubError(
+        "Offline mode forbids publishing.", where=endpoint, fix="Unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE."
+    )
 
 
 _OFFLINE = "xcit_hub.hub.stores.cached:CachedStore"

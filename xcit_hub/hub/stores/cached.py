@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from huggingface_hub import constants
 
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.hub import address, cache
-from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
+from xcit_hub.hub.stores import Context, File, Snapshot, publishing_is_offline
 
 
 class CachedStore:
@@ -72,27 +72,13 @@ class CachedStore:
             )
         return held
 
-    def check_publish(
-        self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
-    ) -> None:
+    def check_publish(self, *_: object, **__: object) -> NoReturn:
         """Refuse."""
-        del name, revision, private, create_pr
-        raise HubError("Offline mode forbids publishing.", where=self.endpoint, fix="Unset HF_HUB_OFFLINE.")
+        raise publishing_is_offline(self.endpoint)
 
-    def publish(
-        self,
-        name: str,
-        files: Mapping[str, Path],
-        *,
-        message: str,
-        revision: str | None = None,
-        private: bool = False,
-        create_pr: bool = False,
-    ) -> Receipt:
+    def publish(self, *_: object, **__: object) -> NoReturn:
         """Refuse."""
-        del files, message
-        self.check_publish(name, revision=revision, private=private, create_pr=create_pr)
-        raise AssertionError("unreachable")
+        raise publishing_is_offline(self.endpoint)
 
     def list(self) -> list[str]:
         """Refuse: what an endpoint holds only the endpoint knows."""

@@ -25,7 +25,7 @@ from xcit_hub.hub import answers, cache, guard, transport
 from xcit_hub.hub.clients import client as clients
 from xcit_hub.hub.clients.client import Client, MissingError, WrongBytesError
 from xcit_hub.hub.sites import Site
-from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot
+from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot, publishing_is_offline
 from xcit_hub.hub.stores.tokens import token_for_site
 from xcit_hub.hub.transport import TRIES, UnreachableError, retrying
 
@@ -112,7 +112,7 @@ class ClientStore:
         self._check_name(name, revision)
         title = self.site.title
         if self.context.offline:
-            raise HubError("Offline mode forbids publishing.", where=self.endpoint, fix="Unset HF_HUB_OFFLINE.")
+            raise publishing_is_offline(self.endpoint)
         if create_pr:
             raise InputError(
                 f"{self.site.own} client opens no pull requests.",

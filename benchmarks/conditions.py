@@ -25,7 +25,8 @@ def conditions(*, cores: int | None, disturber: bool, quota: float | None) -> It
         quota: cores' worth of time that all together may take, as of a container.
 
     Raises:
-        InputError: there are not as many cores, or the system does not let us set a quota.
+        InputError: there are not as many cores, the quota is no less than all of them, or the system does not let us
+            set one.
     """
     said = []
     before = os.sched_getaffinity(0)
@@ -40,6 +41,10 @@ def conditions(*, cores: int | None, disturber: bool, quota: float | None) -> It
             stack.enter_context(_disturber(max(os.sched_getaffinity(0))))
             said.append("another process computing on one core")
         if quota is not None:
+            if quota >= len(os.sched_getaffinity(0)):
+                raise InputError(
+                    f"A quota of {quota:g} cores is none.", where="--quota", fix="Give less than there are."
+                )
             stack.enter_context(_quota(quota))
             said.append(f"a quota of {quota:g} cores")
         yield ", ".join(said)

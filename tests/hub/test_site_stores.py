@@ -351,6 +351,19 @@ def test_ids_as_the_sites_show_them(written, meant):
     assert str(address.parse(written)) == meant
 
 
+def test_a_file_of_a_mirror_is_the_mirrors() -> None:
+    found = address.parse("gitcode://hf_mirrors/Qwen/name/model.ckpt")
+    assert (found.name, found.file) == ("hf_mirrors/Qwen/name", "model.ckpt")
+    found = address.parse("gitcode://org/name/model.ckpt")
+    assert (found.name, found.file) == ("org/name", "model.ckpt")
+    for written in ("modelers://org/name/more/model.ckpt", "gitcode://hf_mirrors/Qwen/name/more/model.ckpt"):
+        with pytest.raises(InputError, match="in a folder of its repository"):
+            address.parse(written)
+    with pytest.raises(InputError, match="name of a model in a hub") as caught:
+        address.parse(f"gitcode://{'a/' * 5000}b")
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize(
     "written",
     [

@@ -94,7 +94,9 @@ def _check_dtype(dtype: str, compiled: bool) -> None:
     if dtype == "float32":
         return
     if dtype not in EXTENSIONS:
-        raise InputError(f"fuse() does not compute in {dtype!r}.", fix=f"Choose float32, {' or '.join(EXTENSIONS)}.")
+        raise InputError(
+            f"fuse() does not compute in {dtype!r:.100}.", fix=f"Choose float32, {' or '.join(EXTENSIONS)}."
+        )
     if (device := device_target()) != "CPU":
         raise InputError(
             f"fuse() computes in {dtype} on a CPU, and this is {device}.",

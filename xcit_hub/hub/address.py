@@ -170,9 +170,12 @@ def _by_written(store: str, written: str, revision: str | None) -> Address:
     if "@" in written and not file and revision is not None and revision.lower().endswith(CHECKPOINT_SUFFIXES):
         inside, _, file = revision.rpartition("/")
         name, revision = _one_revision(name, inside or None, None)
-    if file.lower().endswith(CHECKPOINT_SUFFIXES):
-        return Address(store, _checked_name(f"{owner}/{model}"), revision=revision, file=_one_file(file, written))
     most = SITES[store].parts if store in SITES else 2
+    if file.lower().endswith(CHECKPOINT_SUFFIXES):
+        inside, _, last = file.rpartition("/")
+        if inside and inside.count("/") < most - 2:  # files stand in no folder: it is one more part of the name
+            model, file = f"{model}/{inside}", last
+        return Address(store, _checked_name(f"{owner}/{model}", most), revision=revision, file=_one_file(file, written))
     return Address(store, _checked_name(name, most), revision=revision)
 
 
@@ -502,12 +505,12 @@ def is_name(name: str) -> bool:
 def _checked_name(name: str, most: int = 2) -> str:
     if not is_name(name):
         raise InputError(
-            f"{name!r} is not the name of a model in a hub.",
+            f"{name[:200]!r} is not the name of a model in a hub.",
             fix="Write org/name: letters, digits, '.', '_' and '-', no '..' and no '--'.",
         )
     if name.count("/") >= most:
         raise InputError(
-            f"{name!r} has more parts than the name of a model in a hub.",
-            fix=f"Write org/name. A path is written ./{name}, one file of a hub's model hf://org/name/FILE.",
+            f"{name[:200]!r} has more parts than the name of a model in a hub.",
+            fix=f"Write org/name. A path is written ./{name[:200]}, one file of a hub's model hf://org/name/FILE.",
         )
     return name

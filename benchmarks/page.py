@@ -58,7 +58,6 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "disturbed": (_TINY, [*_BESIDE_OPENVINO, "--disturber"]),
     "quota": (_TINY, [*_BESIDE_OPENVINO, "--quota", "0.5", "--rounds", "3"]),
     "one-core": (_TINY, [*_BESIDE_OPENVINO, "--cores", "1"]),
-    "scaling": (["xcit_tiny_12_p16_224"], ["scaling", "--rounds", "3"]),
     "photograph": (
         ["xcit_nano_12_p16_224"],
         [

@@ -24,6 +24,7 @@ ONNXRUNTIME = "onnxruntime"
 OPENVINO = "OpenVINO"
 
 _OURS, _INT8, _TIMMS = "ours.onnx", "int8.onnx", "timm.onnx"
+_LARGEST_TRACED = 1024 * 1024  # pixels: a trace keeps all activations, 20 GB and more at 1792²
 
 
 def prepare(case: Case) -> None:
@@ -58,6 +59,8 @@ def write_ours(case: Case, target: Path) -> Any:
 def _write_timms(case: Case, target: Path) -> None:
     import warnings
 
+    if case.height * case.width > _LARGEST_TRACED:
+        return
     try:
         import timm
         import torch
@@ -119,7 +122,9 @@ def in_openvino(case: Case, *, file: str, precision: str = "f32") -> Step:
 def _path(case: Case, file: str) -> str:
     path = Path(case.folder) / file
     if not path.exists():
-        raise NotHereError("could not be exported here (pip install 'xcit-hub[timm]')")
+        raise NotHereError(
+            "not exported: timm is missing (pip install 'xcit-hub[timm]'), or the image too large to trace"
+        )
     return str(path)
 
 

@@ -140,6 +140,21 @@ def test_the_cache_is_listed_verified_and_pruned(run, server, nano_timm, tmp_pat
     assert "damaged" in run("cache", "verify", code=1)
 
 
+def test_what_is_wrong_with_a_cached_model_is_listed_by_its_name(run, server, nano_timm, tmp_path):
+    server.add("someone/nano", nano_timm)
+    xcit_hub.load("someone/nano", hub=server.url)
+    (entry,) = json.loads(run("cache", "list", "--json"))
+    assert entry["faults"] == []
+    (next((tmp_path / "cache").rglob("snapshots/*/model.safetensors"))).resolve().unlink()
+    (entry,) = json.loads(run("cache", "list", "--json"))
+    assert entry["faults"] == ["model.safetensors is a link that leads to no file."]
+    said = run("cache", "list")
+    assert "faulty: someone/nano: model.safetensors is a link that leads to no file." in said
+    assert "load it again" in said
+    assert xcit_hub.load("someone/nano", hub=server.url)
+    assert json.loads(run("cache", "list", "--json"))[0]["faults"] == []
+
+
 def test_what_a_killed_run_left_is_pruned_where_it_was_written(run, tmp_path):
     left = tmp_path / "runs" / "first" / ".epoch-3.ckpt.abcdefgh.tmp"
     left.parent.mkdir(parents=True)

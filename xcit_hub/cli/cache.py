@@ -30,7 +30,7 @@ def _folder(given: Path | None) -> Path:
 
 @app.command("list")
 def cache_list(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
-    """List the cached models.
+    """List the cached models, and what is wrong with any.
 
     Examples:
 
@@ -41,8 +41,15 @@ def cache_list(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     found = cache.entries(_folder(cache_dir))
     if as_json:
         rows = [
-            {"name": e.name, "revision": e.commit, "branches": list(e.branches), "bytes": e.size, "path": str(e.folder)}
-            for e in found
+            {
+                "name": entry.name,
+                "revision": entry.commit,
+                "branches": list(entry.branches),
+                "bytes": entry.size,
+                "path": str(entry.folder),
+                "faults": list(entry.faults),
+            }
+            for entry in found
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -52,6 +59,10 @@ def cache_list(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     for entry in found:
         table.add_row(entry.name, entry.commit[:12], ", ".join(entry.branches), f"{entry.size:,}")
     console().print(table if found else "The cache holds no XCiT models.")
+    for line in dict.fromkeys(f"{entry.name}: {fault}" for entry in found for fault in entry.faults):
+        typer.echo(
+            f"faulty: {line}\n  do:    load it again, which fetches what is missing; remove what does not belong"
+        )
 
 
 @app.command("verify")
@@ -119,5 +130,5 @@ def cache_prune(
     for path, size in removed:
         typer.echo(f"{size:>14,}  {path}")
     for name in spared:
-        typer.echo(f"spared: {name}: somebody is writing to it, or it cannot be locked")
+        typer.echo(f"spared: {name}: somebody is writing to it, or it cannot be locked or changed")
     typer.echo(f"{'would free' if dry_run else 'freed'} {total:,} bytes")

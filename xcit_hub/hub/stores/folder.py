@@ -8,6 +8,7 @@ clone, a copy), is read too.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -170,7 +171,7 @@ class FolderStore:
         """
         if not is_folder(self.root):
             raise HubError("This folder hub does not exist.", where=self.root, fix="Check the path; publish makes it.")
-        laid_out = {entry.name for entry in cache.entries(self.root)}
+        laid_out = set(cache.names(self.root))
         plain = {
             path.parent.relative_to(self.root).as_posix()
             for path in self.root.glob("*/*/*.json")
@@ -197,9 +198,14 @@ class FolderStore:
             return
         view.parent.mkdir(parents=True, exist_ok=True)
         target = os.path.relpath(repository.folder / "snapshots" / commit, view.parent)
-        aside = Path(tempfile.mktemp(prefix=".", suffix=".tmp", dir=view.parent))  # noqa: S306  (a link, not opened)
-        aside.symlink_to(target)
-        aside.replace(view)
+        while True:
+            aside = Path(tempfile.mktemp(prefix=".", suffix=".tmp", dir=view.parent))  # noqa: S306  (a link, not opened)
+            aside.symlink_to(target)
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # another model was pruned, and it was taken for a killed one's
+                aside.replace(view)
+                return
 
 
 def _refuse(revision: str | None, create_pr: bool) -> None:

@@ -186,21 +186,21 @@ def test_every_recipes_step_compiles_as_on_ascend_at_each_level(mini_architectur
 @pytest.mark.campaign
 @pytest.mark.parametrize(("library", "opt"), [(library, opt) for library, kinds in OPTIMIZERS.items() for opt in kinds])
 def test_every_optimizers_step_compiles_as_on_ascend_at_each_level(
-    mini_architecture: str, library: str, opt: str, monkeypatch
+    least_architecture: str, library: str, opt: str, monkeypatch
 ) -> None:
     choose(monkeypatch, "Ascend")
     settings = {"dialect": "paper", "drop_path_rate": 0.0, "library": library, "opt": opt}
-    assert_levels_agree(mini_architecture, settings)
+    assert_levels_agree(least_architecture, settings)
 
 
-def assert_levels_agree(mini_architecture: str, settings: dict[str, Any]) -> None:
+def assert_levels_agree(architecture: str, settings: dict[str, Any]) -> None:
     """Compile a step at O0 and at O1, take it twice, and hold the losses against each other."""
-    weights, images = weights_of(mini_architecture, settings["dialect"]), random_images(BATCH, 3, 32, 32)
+    weights, images = weights_of(architecture, settings["dialect"]), random_images(BATCH, 3, 32, 32)
     losses = {}
     for level in ("O0", "O1"):
-        recipe = recipe_of(mini_architecture, **{**settings, "jit_level": level})
+        recipe = recipe_of(architecture, **{**settings, "jit_level": level})
         network = create_model(
-            mini_architecture,
+            architecture,
             num_classes=CLASSES,
             dialect=recipe.dialect,
             drop_path_rate=recipe.drop_path_rate,

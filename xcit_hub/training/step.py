@@ -415,9 +415,11 @@ class TrainStep:
 
 def _check(network: XCiT, ema: XCiT | None, recipe: Recipe, graph: bool) -> None:
     if is_fused(network):
-        raise InputError("A fused network cannot be trained.", fix="Train the network that fuse() was called on.")
+        raise InputError(
+            "A fused network cannot be trained.", where="network", fix="Train the network that fuse() was called on."
+        )
     if ema is network:
-        raise InputError("The moving average cannot be the network itself.", fix="Give it a copy.")
+        raise InputError("The moving average cannot be the network itself.", where="ema", fix="Give it a copy.")
     if not graph and not recipe.freeze_bn and any(recomputes(block) for block in network.blocks):
         raise InputError(
             "Recomputation in PyNative mode would move BatchNorm's statistics twice at every step.",

@@ -23,7 +23,7 @@ from xcit_hub.models import create_model, functions, load_weights
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.parity.networks import LAYOUTS, compare, random_images, random_weights, torch_network
 from xcit_hub.parity.rule import GRADIENT_FLOOR, Reference
-from xcit_hub.training import device, engine, scorer, step
+from xcit_hub.training import device, engine, scorer, update
 from xcit_hub.training.hyperparameters import OPTIMIZERS
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import load_recipe
@@ -38,7 +38,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "xcit"
 
 def choose(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     """Have everything chosen as on another device, while this one computes."""
-    for module in (functions, twins, step):
+    for module in (functions, twins, update):
         monkeypatch.setattr(module, "device_target", lambda: target)
 
 
@@ -368,7 +368,7 @@ def never(gradients: tuple[Tensor, ...]) -> Tensor:
 def test_an_overflow_that_the_card_hides_skips_the_update(least_architecture: str, monkeypatch) -> None:
     """Saturating cards give large numbers for infinities: MindSpore's status alone tells."""
     choose(monkeypatch, "Ascend")
-    monkeypatch.setattr(step.amp, "all_finite", never)
+    monkeypatch.setattr(update.amp, "all_finite", never)
     weights = weights_of(least_architecture, "paper")
     recipe = recipe_of(least_architecture, loss_scale=1024, loss_scale_type="dynamic")
     train = TrainStep(network_of(least_architecture, "paper", weights), recipe)

@@ -42,7 +42,8 @@ def shown(content: dict[str, Any]) -> str:
         table(trained),
         "",
         *verdicts(trained),
-        "The interval is Student's, of the mean of so many seeds on these images; other images are not in it.",
+        "The interval is Student's, of the mean of so many seeds on these images: "
+        "how far other images would move a score is not in it.",
         "",
         f"![Training loss and top-1 by epoch, the mean of all seeds and their range](../{image})",
     ]

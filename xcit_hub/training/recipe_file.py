@@ -330,7 +330,8 @@ def _build(settings: Mapping[str, Any], where: object, flags: Iterable[str]) -> 
         hints = []
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"][:1])
-            message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            message = _PLAINLY.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+            message = message.replace("Input should be", "must be")
             if key in faults:  # of each form that a key may take; its description names them all
                 message = f"takes {Recipe.model_fields[key].description}"
             if fault["type"] == "missing" and len(fault["loc"]) == 1:  # not of a list
@@ -343,6 +344,19 @@ def _build(settings: Mapping[str, Any], where: object, flags: Iterable[str]) -> 
             where=", ".join(faults) if faults.keys() <= set(flags) else where,
             fix=" ".join(dict.fromkeys(filter(None, hints))) or "`xcit-hub train --keys` says what each key takes.",
         ) from error
+
+
+# pydantic's words for what Python calls a thing, by its kinds of faults.
+_PLAINLY = {
+    "tuple_type": "must be a list, as [1, 2]",
+    "missing": "has too few entries",
+    "too_long": "has too many entries",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+}
 
 
 def _shown(value: object) -> str:

@@ -152,7 +152,7 @@ class TrainStep:
         worker = worker or Worker()
         graph = mindspore.get_context("mode") == mindspore.GRAPH_MODE
         _check(network, ema, recipe, graph)
-        # Synchronised batch normalisation is no compiled operation: the plain network has it.
+        # Synchronised batch normalisation is not a compiled operation: the plain network has it.
         network = network if recipe.synchronises(worker.count) else accelerate(network)
         ema = None if ema is None else accelerate(ema)
         teacher = accelerate(teacher) if isinstance(teacher, XCiT) else teacher

@@ -26,7 +26,7 @@ LINES = """
 | Nothing says which weights
 --ckpt_path missing.ckpt | missing.ckpt
 --ckpt_path TEXT | notes.txt
---ckpt_path FILE --model xcit_tiny_12_p16_224 |
+--ckpt_path FILE --model xcit_tiny_12_p16_224 | do not fit xcit_tiny_12_p16_224
 --ckpt_path FILE --model resnet50 | resnet50
 --ckpt_path FILE --num_classes 7 | knows 3 classes
 --ckpt_path FILE --in_channels 1 | sees 3 channels
@@ -51,8 +51,8 @@ LINES = """
 --ckpt_path FILE --batch_size 0 | batch_size
 --ckpt_path FILE --num_parallel_workers 0 | num_parallel_workers
 --ckpt_path FILE --max_corrupt -1 | max_corrupt
---ckpt_path FILE --epochs | timm's name
---ckpt_path FILE --resume | no key 'resume'
+--ckpt_path FILE --epochs 3 | timm's name
+--ckpt_path FILE --recompile | no key 'recompile'
 --ckpt_path FILE --ignore-field mean | no description
 --ckpt_path FILE --window 512 | of segmenters
 --ckpt_path FILE --output TEXT | Cannot write into

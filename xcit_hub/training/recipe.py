@@ -73,6 +73,10 @@ class Recipe(RecipeValues):
         self._dropped, self._in_timms_words = dict(dropped), in_timms_words
         return self
 
+    def __eq__(self, other: object) -> bool:
+        """Whether two say the same, whoever's words they are in."""
+        return isinstance(other, Recipe) and (self.__dict__, self._dropped) == (other.__dict__, other._dropped)
+
     def unlike_timm(self) -> dict[str, Any]:
         """Return what a recipe in timm's words leaves out and timm's train.py has otherwise, with what it has."""
         if not (self._in_timms_words and self.library == "timm"):

@@ -14,7 +14,7 @@ from xcit_hub.checkpoints import weights as stored_weights
 from xcit_hub.data.batches import EvalBatches, Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.data.transforms import MODES
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.files import write_text
 from xcit_hub.models import XCiT, load_weights
 from xcit_hub.models.functions import device_target
@@ -141,7 +141,10 @@ def stored_network(recipe: Recipe) -> Stored:
         )
     dialect = dialect_of(recipe, loaded.dialect)
     network = evaluation_network(recipe.model, loaded.num_classes, dialect, "O0", channels=loaded.in_chans)
-    load_weights(network, loaded.arrays())
+    try:
+        load_weights(network, loaded.arrays())
+    except WeightsError as error:
+        raise WeightsError(error.what, where=recipe.ckpt_path, fix=error.fix) from None
     return Stored(network, loaded.file.sha256, stored_classes(loaded.file))
 
 

@@ -30,6 +30,8 @@ IMAGES = 1_281_167  # ImageNet-1k's training images
 _CARDS = (8, 64, 1024)
 _CARD_COUNT = 8  # of the card's own measurement
 _LARGEST_FILE = 1 << 20
+_LARGEST = 1e15  # of any figure
+_MAY_BE_INFINITE = ("link_bandwidth", "card_mtbf")  # an exchange that takes no time, cards that never fail
 
 
 def read_figures(path: Path) -> dict[str, dict[str, Any]]:
@@ -40,14 +42,21 @@ def read_figures(path: Path) -> dict[str, dict[str, Any]]:
     """
     try:
         written = json.loads(read_bounded(path, _LARGEST_FILE))["figures"]
-        for figure in written.values():
+        for name, figure in written.items():
             figure["value"] = float(figure["value"])
+            told = [figure[part] for part in ("what", "unit", "source")]
+            if not (_may_be(name, figure["value"]) and all(isinstance(part, str) for part in told)):
+                raise ValueError(name)
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError("This is not a file of figures.", where=path, fix="See benchmarks/cluster.json.") from error
     figures: dict[str, dict[str, Any]] = written
     return figures
+
+
+def _may_be(name: str, value: float) -> bool:
+    return 0 <= value <= _LARGEST or (name in _MAY_BE_INFINITE and value == math.inf)
 
 
 def changed(figures: Mapping[str, dict[str, Any]], settings: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -59,7 +68,7 @@ def changed(figures: Mapping[str, dict[str, Any]], settings: Sequence[str]) -> d
             number = float(value)
         except ValueError:
             number = math.nan
-        if name not in found or not number >= 0:
+        if name not in found or not _may_be(name, number):
             raise InputError(
                 f"{setting!r} is not a figure.", where="--set", fix=f"Give name=value, of {', '.join(found)}."
             )
@@ -176,6 +185,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the outcome")
     asked = parser.parse_args()
     if asked.measure:
+        read_figures(asked.figures)  # before minutes of work
         from benchmarks.cluster_measure import measure
 
         measure(asked.figures)
@@ -183,7 +193,9 @@ def main() -> None:
     try:
         cluster = cluster_of(figures, asked.model, asked.batch)
     except KeyError as error:
-        raise InputError(f"The figure {error} is missing.", where=asked.figures) from error
+        raise InputError(
+            f"The figure {error} is missing.", where=asked.figures, fix="See benchmarks/cluster.json."
+        ) from error
     counts = sorted(set(asked.cards or _CARDS))
     outcomes = [outcome(cluster, cards, images=IMAGES, epochs=asked.epochs, seed=abs(asked.seed)) for cards in counts]
     print(f"{asked.model}, {asked.batch} images on each card, seed {asked.seed}\n")

@@ -17,12 +17,11 @@ import csv
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ import numpy as np
 import yaml
 
 from benchmarks import machine
+from benchmarks.peers_result import MINDCV, OURS, Run, Trained, merged, read, table, verdicts
 from xcit_hub.doctor.shapes import SHAPES, draw_shape
 from xcit_hub.errors import InputError
 from xcit_hub.files import write_text
@@ -43,41 +43,6 @@ _BATCH, _RATE, _LEAST, _DECAY, _SMOOTHING = 64, 1e-3, 1e-5, 0.05, 0.1
 _WARMUP, _EPOCHS = 2, 12
 _SHAPES = (1440, 480)  # drawn for training, and for the score
 _PATIENCE_SECONDS = 3600.0
-# Student's t, two-sided 95 %, by degrees of freedom.
-_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training.
-
-    Args:
-        losses: of the training, an epoch; MindCV's is that of the epoch's last batch, the others' a mean.
-        top1: per cent of the images that were not trained on, after each epoch.
-    """
-
-    losses: list[float]
-    top1: list[float]
-
-
-@dataclass
-class Trained:
-    """What a trainer made of a set of images.
-
-    Args:
-        runs: by seed.
-        absent: why there are none.
-    """
-
-    trainer: str
-    data: str
-    runs: dict[int, Run] = field(default_factory=dict)
-    absent: str = ""
-
-    @property
-    def scores(self) -> list[float]:
-        """Top-1 after the last epoch, a seed."""
-        return [each.top1[-1] for each in self.runs.values()]
 
 
 @dataclass(frozen=True)
@@ -121,7 +86,8 @@ def write_drawn(folder: Path) -> int:
     return len(SHAPES)
 
 
-TRAINERS = ("xcit-hub", "xcit-hub, MindCV's dialect", "timm's train.py", "MindCV's train.py")
+_OTHER_DIALECT, _TIMM = f"{OURS}, MindCV's dialect", "timm's train.py"
+TRAINERS = (OURS, _OTHER_DIALECT, _TIMM, MINDCV)
 DATA: dict[str, Callable[[Path], int]] = {"digits": write_digits, "shapes": write_drawn}
 
 
@@ -242,12 +208,12 @@ def _command(words: Sequence[str], cwd: Path | None = None) -> None:
 def trainers(timm_checkout: Path | None, mindcv_checkout: Path | None) -> dict[str, Callable[[Task], Run] | str]:
     """Return what trains a task, by the trainers' names; where one is not there, why."""
     there = {
-        "timm's train.py": (timm_checkout, timm, "--timm names a checkout of timm's repository"),
-        "MindCV's train.py": (mindcv_checkout, mindcv, "--mindcv names a checkout of MindCV's repository"),
+        _TIMM: (timm_checkout, timm, "--timm names a checkout of timm's repository"),
+        MINDCV: (mindcv_checkout, mindcv, "--mindcv names a checkout of MindCV's repository"),
     }
     found: dict[str, Callable[[Task], Run] | str] = {
-        "xcit-hub": lambda task: ours(task, "paper"),
-        "xcit-hub, MindCV's dialect": lambda task: ours(task, "mindcv"),
+        OURS: lambda task: ours(task, "paper"),
+        _OTHER_DIALECT: lambda task: ours(task, "mindcv"),
     }
     for name, (checkout, train, advice) in there.items():
         if checkout is None or not (checkout / "train.py").is_file():
@@ -258,32 +224,7 @@ def trainers(timm_checkout: Path | None, mindcv_checkout: Path | None) -> dict[s
     return found
 
 
-# ---- what follows --------------------------------------------------------------------------------
-
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean, and the ends of its 95 % interval by Student's t; of one value there is no interval."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, math.nan, math.nan
-    half = _T[min(len(values) - 1, max(_T))] * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
-
-
-def table(found: Sequence[Trained]) -> str:
-    """Return the scores as a Markdown table, and each trainer's mean loss by epochs."""
-    lines = ["| images | trainer | top-1 of each seed | mean (95 % interval) |", "|---|---|---|---:|"]
-    curves = ["| images | trainer | training loss after each epoch, mean of the seeds |", "|---|---|---|"]
-    for each in found:
-        if not each.runs:
-            lines.append(f"| {each.data} | {each.trainer} | not run: {each.absent} | |")
-            continue
-        mean, low, high = interval(each.scores)
-        shown = ", ".join(f"{score:.2f}" for score in each.scores)
-        lines.append(f"| {each.data} | {each.trainer} | {shown} | {mean:.2f} ({low:.2f} to {high:.2f}) |")
-        losses = np.mean([run.losses for run in each.runs.values()], axis=0)
-        curves.append(f"| {each.data} | {each.trainer} | {' '.join(f'{loss:.2f}' for loss in losses)} |")
-    return "\n".join([*lines, "", *curves])
+# ---- all of them ---------------------------------------------------------------------------------
 
 
 def commit(checkout: Path | None) -> str | None:
@@ -310,11 +251,12 @@ def compare(
         say: told of each training, with all that is known by then.
         done: what was trained before, and is not again.
     """
-    runs = {(each.data, each.trainer): each.runs for each in done}
+    kept = {(each.data, each.trainer): each.runs for each in done}
     found = [
-        Trained(trainer, name, runs.get((name, trainer), {}), absent=train if isinstance(train, str) else "")
+        Trained(trainer, name, runs, absent=train if isinstance(train, str) and not runs else "")
         for name in data
         for trainer, train in entrants.items()
+        for runs in [kept.get((name, trainer), {})]
     ]
     with tempfile.TemporaryDirectory() as scratch:
         classes = {name: DATA[name](Path(scratch) / name) for name in data}
@@ -329,24 +271,10 @@ def compare(
                 try:
                     trained.runs[seed] = train(Task(Path(scratch) / name, classes[name], epochs, seed, output))
                 except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
-                    trained.runs.clear()
-                    trained.absent = str(error)
+                    trained.absent = f"seed {seed}: {error}"  # what was trained before stays
                     continue
                 say(f"{name}, {trained.trainer}, seed {seed}: {trained.runs[seed].top1[-1]:.2f} %", found)
     return found
-
-
-def read(content: Mapping[str, Any]) -> list[Trained]:
-    """Return what was trained, from what was written."""
-    return [
-        Trained(
-            trainer=each["trainer"],
-            data=each["data"],
-            runs={int(seed): Run(**kept) for seed, kept in each["runs"].items()},
-            absent=each["absent"],
-        )
-        for each in content["trained"]
-    ]
 
 
 def earlier(path: Path, about: Mapping[str, Any]) -> list[Trained]:
@@ -393,12 +321,13 @@ def main() -> None:
     def keep(text: str, found: list[Trained]) -> None:
         print(text, file=sys.stderr)
         if asked.json is not None:
-            write_text(asked.json, json.dumps({**about, "trained": [asdict(each) for each in found]}, indent=1) + "\n")
+            whole = [asdict(each) for each in merged(found, done)]
+            write_text(asked.json, json.dumps({**about, "trained": whole}, indent=1) + "\n")
 
     done = [] if asked.json is None or not asked.json.exists() else earlier(asked.json, about)
     found = compare(asked.data or list(DATA), entrants, range(asked.seeds), asked.epochs, keep, done)
     print(f"{MODEL} at {SIDE} × {SIDE} pixels, {asked.epochs} epochs, {asked.seeds} seeds\n")
-    print(table(found))
+    print("\n".join([table(found), "", *verdicts(found)]))
 
 
 if __name__ == "__main__":

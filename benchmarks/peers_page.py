@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import Trained, read, table
+from benchmarks.peers_result import Trained, read, table, verdicts
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, write_text
 from xcit_hub.process import run
@@ -33,13 +33,17 @@ _COLOURS = {
 def shown(content: dict[str, Any]) -> str:
     """Return the part of the page: what was measured on what, the tables, and the figure."""
     versions, commits, place = content["versions"], content["commits"], content["machine"]
-    image = KEPT.with_suffix(".svg").relative_to(ROOT)
+    trained, image = read(content), KEPT.with_suffix(".svg").relative_to(ROOT)
     lines = [
         f"{content['model']} at {content['side']} × {content['side']} pixels, {content['epochs']} epochs; "
         f"{place['processor']}, {place['cores']} cores; MindSpore {versions['mindspore']}, torch {versions['torch']}; "
         f"timm at `{str(commits['timm'])[:9]}`, MindCV at `{str(commits['mindcv'])[:9]}`.",
         "",
-        table(read(content)),
+        table(trained),
+        "",
+        *verdicts(trained),
+        "The interval is Student's, of the mean of so many seeds on these images: "
+        "how far other images would move a score is not in it.",
         "",
         f"![Training loss and top-1 by epoch, the mean of all seeds and their range](../{image})",
     ]

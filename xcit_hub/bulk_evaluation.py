@@ -151,7 +151,9 @@ def _read(table: Path, settings: str) -> dict[str, Row]:
     try:
         lines = list(csv.reader(io.StringIO(read_bounded(table, _LARGEST).decode("utf-8"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"The table cannot be read: {error}.", where=table) from error
+        raise InputError(
+            f"The table cannot be read: {error}.", where=table, fix="Name another --results-file."
+        ) from error
     if not lines or tuple(lines[0]) != COLUMNS or any(len(line) != len(COLUMNS) for line in lines[1:]):
         raise InputError("This is not a table of evaluated networks.", where=table, fix="Name another --results-file.")
     rows = {line[0]: dict(zip(COLUMNS, line, strict=True)) for line in lines[1:]}

@@ -266,6 +266,8 @@ def check_folders(written: Mapping[str, Path | None]) -> None:
         if folder is None:
             continue
         try:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                folder.lstat()  # a name that no folder can have is refused here
             there = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
             with tempfile.TemporaryFile(dir=there):
                 pass

@@ -11,7 +11,7 @@ from typing import Any
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.data.scenes import annotated
 from xcit_hub.errors import InputError
-from xcit_hub.files import write_text
+from xcit_hub.files import check_folders, write_text
 from xcit_hub.hub.dense import XCiTSegmenter, create_segmenter, load_segmenter
 from xcit_hub.segmenters import HEADS, HeadKind
 from xcit_hub.training import device, miou, segmentation
@@ -69,13 +69,14 @@ def train(
         XcitHubError: the loss is not finite any more.
     """
     if device.started_by() is not None:
-        raise InputError("A segmenter is trained in one process.", fix="Start it without msrun.")
+        raise InputError("A segmenter is trained in one process.", where="--task", fix="Start it without msrun.")
     given = load_recipe(config, flags).model_fields_set
     segmentation.check(given)
     recipe = load_recipe(config, flags, segmentation.DEFAULTS)
     if head not in HEADS:
         raise InputError(f"There is no head {head!r:.40}.", where="--head", fix=f"Choose one of {', '.join(HEADS)}.")
-    folder = Path(recipe.data_dir)
+    folder, target = Path(recipe.data_dir), Path(recipe.ckpt_save_dir)
+    check_folders({"--ckpt_save_dir": target})
     pairs, held_out = (annotated(folder, split) for split in (recipe.train_split, recipe.val_split))
     device.prepare(recipe, distribute=False)
     network = _network(recipe, given, head, classes)
@@ -88,7 +89,6 @@ def train(
     losses = segmentation.train(network, pairs, recipe, seen, step=tell)
     stage("evaluating")
     figures = miou.evaluate(network, held_out, seen, max_corrupt=recipe.max_corrupt)
-    target = Path(recipe.ckpt_save_dir)
     target.mkdir(parents=True, exist_ok=True)
     network.save(target / FILE)
     trained = Trained(target / FILE, tuple(losses), figures)
@@ -108,7 +108,9 @@ def _network(recipe: Recipe, given: Set[str], head: HeadKind, classes: Sequence[
             )
     elif count is None:
         raise InputError(
-            "Nothing says how many classes there are.", fix="Give --num_classes N, or their names: --classes FILE."
+            "Nothing says how many classes there are.",
+            where="num_classes",
+            fix="Give --num_classes N, or their names: --classes FILE.",
         )
     else:
         network = create_segmenter(

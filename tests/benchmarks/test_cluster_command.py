@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -56,6 +57,8 @@ def test_the_cards_step_is_the_cards_where_nothing_disturbs() -> None:
         (("--set", "jitter=nan"), "is not a figure"),
         (("--set", "jitter=-1"), "is not a figure"),
         (("--set", "link_bandwidth=0"), "is 0"),
+        (("--set", "batches_ahead=inf"), "is not a figure"),
+        (("--measure", "--figures", "/no/where"), "Cannot read the file"),
         (("--cards", "0"), "not a number from 1"),
         (("--model", "xcit_nano_12_p16"), "did you mean"),
         (("--figures", "README.md"), "not a file of figures"),
@@ -69,7 +72,39 @@ def test_a_mistake_is_answered_in_words(words: tuple[str, ...], says: str) -> No
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"figures": []}', '{"figures": {"jitter": 3}}', "[" * 99_999])
+def outcome_of(*settings: str, cards: int = 8, epochs: int = 500) -> cluster.Outcome:
+    figures = cluster.changed(cluster.read_figures(cluster.FIGURES), settings)
+    built = cluster.cluster_of(figures, "xcit_tiny_12_p16_224", 128)
+    return cluster.outcome(built, cards, images=cluster.IMAGES, epochs=epochs, seed=0)
+
+
+def test_cards_that_never_fail_and_an_exchange_that_takes_no_time_are_taken() -> None:
+    found = outcome_of("card_mtbf=inf", "link_bandwidth=inf", "hop_latency=0")
+    assert (found.failures, found.exchange) == (0.0, 0.0)
+    assert found.at_interval[0] == pytest.approx(found.undisturbed, rel=1e-3)
+
+
+def test_a_checkpoint_that_costs_nothing_is_written_after_every_step() -> None:
+    found = outcome_of("checkpoint_write=0", epochs=1)
+    assert found.interval == pytest.approx(found.undisturbed / found.steps)
+
+
+def test_cards_that_fail_all_the_time_never_end_and_that_is_known_at_once() -> None:
+    found = outcome_of("card_mtbf=0.001")
+    assert [found.each_epoch[0], cluster._time(found.each_epoch[0])] == [math.inf, "never ends"]
+    assert found.at_interval[0] == found.expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "[]", "{}", '{"figures": []}', '{"figures": {"jitter": 3}}', "[" * 99_999,
+        '{"figures": {"jitter": {"value": 1}}}',
+        '{"figures": {"jitter": {"value": NaN, "what": "", "unit": "", "source": ""}}}',
+        '{"figures": {"jitter": {"value": -1, "what": "", "unit": "", "source": ""}}}',
+        '{"figures": {"jitter": {"value": 1, "what": 2, "unit": "", "source": ""}}}',
+    ],
+)  # fmt: skip
 def test_a_file_that_is_none_of_figures_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "figures.json").write_text(content)
     with pytest.raises(InputError, match="not a file of figures"):

@@ -19,6 +19,7 @@ from benchmarks.cluster_model import (
     ring_bytes,
     simulate_steps,
     simulate_wall,
+    simulated_walls,
     slowest,
     step_seconds,
     wall_seconds,
@@ -130,6 +131,17 @@ def test_the_mean_of_simulated_trainings_is_dalys_expectation() -> None:
 def test_a_training_that_never_ends_is_given_up() -> None:
     assert simulate_wall(100.0, 100.0, 1.0, 100.0, 1.0, np.random.default_rng(0))[0] == math.inf
     assert wall_seconds(1e6, 1e6, 1.0, 1.0, 1.0) == math.inf
+
+
+def test_a_training_of_very_many_pieces_is_its_mean_and_so_is_one_that_never_ends() -> None:
+    rng = np.random.default_rng(5)
+    few = simulated_walls(1000.0, 1.0, 0.1, 1.0, 300.0, rng, 50)
+    many = simulated_walls(10_000.0, 1.0, 0.1, 1.0, 300.0, rng, 50)
+    assert few[1] < few[0] < few[2]
+    assert many == (wall_seconds(10_000.0, 1.0, 0.1, 1.0, 300.0),) * 3
+    assert many[0] / few[0] == pytest.approx(10, rel=0.01)
+    assert simulated_walls(1e6, 1e6, 1.0, 1.0, 1.0, rng, 10**9) == (math.inf,) * 3
+    assert wall_seconds(1.0, 1.0, 0.0, 1e6, 1.0) == math.inf, "a restart that never ends"
 
 
 def test_an_outcome_follows_from_its_seed_and_without_disturbance_from_arithmetic() -> None:

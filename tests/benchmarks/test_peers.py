@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import peers
-from benchmarks.peers import Run, Task, Trained
+from benchmarks.peers import Task
+from benchmarks.peers_result import Run, Trained, interval, merged, table, verdicts
 
 
 @pytest.mark.parametrize("name", list(peers.DATA))
@@ -35,11 +36,48 @@ def test_the_images_are_the_same_every_time_and_no_image_is_in_both_splits(tmp_p
 
 
 def test_an_interval_is_students() -> None:
-    mean, low, high = peers.interval([97.0, 98.0, 99.0])
+    mean, low, high = interval([97.0, 98.0, 99.0])
     assert mean == 98.0
     assert high - mean == pytest.approx(4.303 / math.sqrt(3))
     assert mean - low == pytest.approx(high - mean)
-    assert math.isnan(peers.interval([97.0])[1])
+    assert math.isnan(interval([97.0])[1])
+    assert "| 97.00 | 97.00 |" in table([Trained("a", "b", {0: Run([1.0], [97.0])})])
+
+
+def test_every_number_of_seeds_that_may_be_asked_for_has_its_own_quantile() -> None:
+    t = pytest.importorskip("scipy.stats").t
+    for seeds in range(2, 11):
+        values = [float(seed) for seed in range(seeds)]
+        mean, low, _ = interval(values)
+        half = t.ppf(0.975, seeds - 1) * np.std(values, ddof=1) / math.sqrt(seeds)
+        assert mean - low == pytest.approx(half, rel=2e-4)
+
+
+def test_it_is_said_whether_our_mean_lies_within_the_interval_of_the_best() -> None:
+    def scored(trainer: str, *scores: float) -> Trained:
+        return Trained(trainer, "digits", {seed: Run([1.0], [score]) for seed, score in enumerate(scores)})
+
+    ours = scored("xcit-hub", 96.0, 97.0, 98.0)
+    assert verdicts([ours, scored("other", 96.5, 97.5, 98.5)]) == [
+        "Of digits other has the best mean, 97.50; xcit-hub's 97.00 lies within its interval."
+    ]
+    assert "lies below its interval" in verdicts([ours, scored("other", 99.0, 99.1, 99.2)])[0]
+    assert verdicts([ours, scored("other", 90.0, 91.0)]) == ["Of digits xcit-hub has the best mean, 97.00."]
+    assert verdicts([ours, scored("other", 99.0)]) == [], "one seed is not compared"
+
+
+def test_what_was_trained_before_stays_whatever_happens_later() -> None:
+    def breaks(task: Task) -> Run:
+        raise RuntimeError("out of luck")
+
+    before = [Trained("a", "shapes", {0: Run([1.0], [50.0])}), Trained("b", "digits", {0: Run([2.0], [60.0])})]
+    found = peers.compare(["shapes"], {"a": breaks, "c": "not asked for"}, range(2), 3, pytest.fail, before)
+    whole = merged(found, before)
+    assert [(each.trainer, each.data, each.scores) for each in whole] == [
+        ("a", "shapes", [50.0]), ("b", "digits", [60.0]), ("c", "shapes", []),
+    ]  # fmt: skip
+    assert "50.00; no more: seed 1: out of luck | 50.00" in table(whole)
+    assert "not run: not asked for" in table(whole)
 
 
 def test_a_trainer_that_is_not_there_is_named_and_one_that_breaks_does_not_end_the_others(tmp_path: Path) -> None:
@@ -55,11 +93,11 @@ def test_a_trainer_that_is_not_there_is_named_and_one_that_breaks_does_not_end_t
     assert isinstance(there["MindCV's train.py"], str), "an empty folder is not a checkout"
     entrants = {"broken": broken, "works": works, "absent": "--timm names a checkout"}
     found = peers.compare(["shapes"], entrants, range(2), 3, lambda *_: None)
-    assert [each.absent for each in found] == ["exit code 1: out of luck", "", "--timm names a checkout"]
-    shown = peers.table(found)
+    assert [each.absent for each in found] == ["seed 0: exit code 1: out of luck", "", "--timm names a checkout"]
+    shown = table(found)
     assert "60.00, 61.00 | 60.50" in shown
     assert "2.00 1.00" in shown
-    assert "not run: exit code 1" in shown
+    assert "not run: seed 0: exit code 1" in shown
     assert json.dumps([vars(each) for each in found], default=vars)
 
 

@@ -12,7 +12,7 @@ from mini_train import MINI, register
 
 from xcit_hub.accelerated import twins
 from xcit_hub.models import create_model, functions
-from xcit_hub.training import device, step
+from xcit_hub.training import device, update
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.step import TrainStep
 
@@ -33,7 +33,7 @@ def train(steps: list[int]) -> dict[str, np.ndarray]:
         images = rng.standard_normal((BATCH, 3, 32, 32), np.float32)
         targets = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, BATCH)]
         overflowed = worker.rank in OVERFLOWS[number]
-        step.amp.all_finite = lambda _, told=not overflowed: Tensor(told)
+        update.amp.all_finite = lambda _, told=not overflowed: Tensor(told)
         # What saturated is large, and wrong.
         result = network(Tensor(images), Tensor(targets * (1000 if overflowed else 1)), 1e-2)
         assert np.isfinite(float(result.norm))
@@ -47,7 +47,7 @@ def train(steps: list[int]) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     register()
     worker = device.prepare(Recipe(model=MINI, mode=1), distribute=True)
-    for module in (functions, twins, step):
+    for module in (functions, twins, update):
         module.device_target = lambda: "Ascend"
     folder = Path(sys.argv[1])
     np.savez(folder / f"all-{worker.rank}.npz", **train(list(range(len(OVERFLOWS)))))

@@ -23,7 +23,7 @@ from xcit_hub.models import create_model, functions, load_weights
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.parity.networks import LAYOUTS, compare, random_images, random_weights, torch_network
 from xcit_hub.parity.rule import GRADIENT_FLOOR, Reference
-from xcit_hub.training import device, engine, scorer, step
+from xcit_hub.training import device, engine, scorer, update
 from xcit_hub.training.hyperparameters import OPTIMIZERS
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import load_recipe
@@ -38,7 +38,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "xcit"
 
 def choose(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     """Have everything chosen as on another device, while this one computes."""
-    for module in (functions, twins, step):
+    for module in (functions, twins, update):
         monkeypatch.setattr(module, "device_target", lambda: target)
 
 
@@ -186,21 +186,21 @@ def test_every_recipes_step_compiles_as_on_ascend_at_each_level(mini_architectur
 @pytest.mark.campaign
 @pytest.mark.parametrize(("library", "opt"), [(library, opt) for library, kinds in OPTIMIZERS.items() for opt in kinds])
 def test_every_optimizers_step_compiles_as_on_ascend_at_each_level(
-    mini_architecture: str, library: str, opt: str, monkeypatch
+    least_architecture: str, library: str, opt: str, monkeypatch
 ) -> None:
     choose(monkeypatch, "Ascend")
     settings = {"dialect": "paper", "drop_path_rate": 0.0, "library": library, "opt": opt}
-    assert_levels_agree(mini_architecture, settings)
+    assert_levels_agree(least_architecture, settings)
 
 
-def assert_levels_agree(mini_architecture: str, settings: dict[str, Any]) -> None:
+def assert_levels_agree(architecture: str, settings: dict[str, Any]) -> None:
     """Compile a step at O0 and at O1, take it twice, and hold the losses against each other."""
-    weights, images = weights_of(mini_architecture, settings["dialect"]), random_images(BATCH, 3, 32, 32)
+    weights, images = weights_of(architecture, settings["dialect"]), random_images(BATCH, 3, 32, 32)
     losses = {}
     for level in ("O0", "O1"):
-        recipe = recipe_of(mini_architecture, **{**settings, "jit_level": level})
+        recipe = recipe_of(architecture, **{**settings, "jit_level": level})
         network = create_model(
-            mini_architecture,
+            architecture,
             num_classes=CLASSES,
             dialect=recipe.dialect,
             drop_path_rate=recipe.drop_path_rate,
@@ -368,7 +368,7 @@ def never(gradients: tuple[Tensor, ...]) -> Tensor:
 def test_an_overflow_that_the_card_hides_skips_the_update(least_architecture: str, monkeypatch) -> None:
     """Saturating cards give large numbers for infinities: MindSpore's status alone tells."""
     choose(monkeypatch, "Ascend")
-    monkeypatch.setattr(step.amp, "all_finite", never)
+    monkeypatch.setattr(update.amp, "all_finite", never)
     weights = weights_of(least_architecture, "paper")
     recipe = recipe_of(least_architecture, loss_scale=1024, loss_scale_type="dynamic")
     train = TrainStep(network_of(least_architecture, "paper", weights), recipe)

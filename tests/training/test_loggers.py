@@ -1,11 +1,14 @@
-"""A logger comes with a package that is installed: here a dist-info folder and a module on the path."""
+"""A logger comes with a package that is installed: here by pip, from wheels; the example's among them."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -51,19 +54,44 @@ class Silent:
 NAMES = {"lines": "Lines", "broken": "Broken", "unwilling": "unwilling", "silent": "Silent", "gone": "NoSuchName"}
 
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "run_loggers"
+
+
+def write_wheel(folder: Path, name: str, module: str, source: str, entries: dict[str, str]) -> Path:
+    """Write a package of one module as a wheel, which pip then installs as any other."""
+    information, path = f"{name}-0.1.0.dist-info", folder / f"{name}-0.1.0-py3-none-any.whl"
+    lines = "".join(f"{entry} = {what}\n" for entry, what in entries.items())
+    files = {
+        f"{module}.py": source,
+        f"{information}/METADATA": f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 0.1.0\n",
+        f"{information}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{information}/entry_points.txt": f"[xcit_hub.loggers]\n{lines}",
+    }
+    files[f"{information}/RECORD"] = "".join(f"{each},,\n" for each in [*files, f"{information}/RECORD"])
+    with zipfile.ZipFile(path, "w") as wheel:
+        for each, text in files.items():
+            wheel.writestr(each, text)
+    return path
+
+
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two distributions that pip installed: one of these tests, and the example."""
     place = tmp_path_factory.mktemp("site")
-    (place / "line_logger.py").write_text(MODULE)
-    information = place / "line_logger-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: line-logger\nVersion: 1.0\n")
-    lines = "".join(f"{name} = line_logger:{found}\n" for name, found in NAMES.items())
-    (information / "entry_points.txt").write_text(f"[xcit_hub.loggers]\n{lines}")
-    sys.path.insert(0, str(place))
+    declared = (EXAMPLE / "pyproject.toml").read_text().partition('[project.entry-points."xcit_hub.loggers"]')[2]
+    pairs = [line.replace('"', "").partition(" = ") for line in declared.partition("[tool")[0].split("\n") if line]
+    source = (EXAMPLE / "xcit_run_loggers.py").read_text()
+    wheels = [
+        write_wheel(place, "line_logger", "line_logger", MODULE, {n: f"line_logger:{f}" for n, f in NAMES.items()}),
+        write_wheel(place, "xcit_run_loggers", "xcit_run_loggers", source, {entry: what for entry, _, what in pairs}),
+    ]
+    options = ["--quiet", "--no-index", "--no-deps", "--disable-pip-version-check", "--target", str(place / "there")]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, *map(str, wheels)], check=True, timeout=300)
+    sys.path.insert(0, str(place / "there"))
     yield
-    sys.path.remove(str(place))
-    sys.modules.pop("line_logger", None)
+    sys.path.remove(str(place / "there"))
+    for module in ("line_logger", "xcit_run_loggers"):
+        sys.modules.pop(module, None)
 
 
 def told(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -106,7 +134,10 @@ def test_a_logger_that_nobody_installed_is_refused_before_anything_runs(tmp_path
     recipe = {"model": "xcit_nano_12_p16_224", "ckpt_save_dir": str(tmp_path / "run"), "data_dir": str(tmp_path)}
     with pytest.raises(InputError, match="no logger 'wandbb'") as caught:
         train(load_recipe(None, {**recipe, "loggers": "wandbb"}))
-    assert "broken, gone, lines, silent, unwilling" in str(caught.value)
+    assert "did you mean wandb" in str(caught.value)
+    with pytest.raises(InputError, match="no logger '-'") as caught:
+        train(load_recipe(None, {**recipe, "loggers": "-"}))
+    assert "broken, gone, lines, silent, swanlab, unwilling, wandb" in str(caught.value)
     with pytest.raises(InputError, match="no logger 'linse'") as caught:
         train(load_recipe(None, {**recipe, "loggers": ["linse"]}))
     assert "lines" in (caught.value.fix or "")
@@ -118,3 +149,44 @@ def test_a_logger_gets_a_copy_of_what_it_is_told(tmp_path: Path) -> None:
     loggers = Loggers(["lines"], LoggedRun({"lr": 1.0}, tmp_path, 7), pytest.fail)
     loggers.tell("epoch", record)
     assert told(tmp_path) == [["begin", {"lr": 1.0, "first_step": 7}], ["epoch", record]]
+
+
+class Recorded(ModuleType):
+    """Stands in for wandb and swanlab, which are not installed here: their ``init``, and the runs it returns."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.calls: list[tuple[Any, ...]] = []
+
+    def init(self, **given: Any) -> Recorded:
+        self.calls.append(("init", given))
+        return self
+
+    def log(self, figures: dict[str, Any], step: int) -> None:
+        self.calls.append(("log", figures, step))
+
+    def finish(self) -> None:
+        self.calls.append(("finish",))
+
+
+@pytest.mark.parametrize(("name", "where"), [("wandb", "dir"), ("swanlab", "logdir")])
+def test_the_examples_loggers_tell_their_trackers_each_step_once(
+    name: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Recorded(name)
+    monkeypatch.setitem(sys.modules, name, tracker)
+    for first in (0, 7):
+        loggers = Loggers([name], LoggedRun({"lr": 0.1}, tmp_path, first), pytest.fail)
+        loggers.tell("step", {"step": first + 2, "loss": 1.5})
+        loggers.tell("epoch", {"epoch": 1, "top1": 50.0})
+        loggers.tell("end", {"top1": 50.0})
+    begun, again = (call[1] for call in tracker.calls if call[0] == "init")
+    assert begun == again, "a run that is gone on with is the same one there"
+    assert begun.keys() == {"project", "config", "id", "resume", where}
+    assert (begun["config"], begun["resume"], len(begun["id"])) == ({"lr": 0.1}, "allow", 21)
+    assert str(tmp_path) in begun[where]
+    assert [call[1:] for call in tracker.calls if call[0] == "log"] == [
+        ({"step/loss": 1.5}, 2), ({"epoch/epoch": 1, "epoch/top1": 50.0}, 2),
+        ({"step/loss": 1.5}, 9), ({"epoch/epoch": 1, "epoch/top1": 50.0}, 9),
+    ]  # fmt: skip
+    assert tracker.calls[-1] == ("finish",)

@@ -79,17 +79,19 @@ def test_a_workers_death_ends_all_with_one_message_and_changes_nothing(two_worke
     ended = training.ended("killed")
     assert ended.returncode == 0, ended
     assert_same(two_workers.undisturbed.state("undisturbed"), training.state("killed"))
+    assert training.losses("killed") == two_workers.undisturbed.losses("undisturbed")
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("workers", [2, 3])
 def test_ten_deaths_of_any_worker_at_any_moment_change_nothing(workers: int, tmp_path: Path) -> None:
-    """Before a step of any worker, and at a change that the first one makes to the run's folder."""
+    """Before a step of any worker, and at a change that the first one makes to the run's folder; prints where."""
     chance = random.Random(f"{workers} workers")
     training = Training(tmp_path, workers, epochs=8)
     ended = training.ended("undisturbed")
     assert ended.returncode == 0, ended
+    print(f"\n{workers} workers: worker, what it was killed at, and the epochs and steps of the state that was left")
     for _ in range(10):
         rank = chance.randrange(workers)
         step = f"{rank} step {chance.randint(1, 4)}"
@@ -97,12 +99,18 @@ def test_ten_deaths_of_any_worker_at_any_moment_change_nothing(workers: int, tmp
         killed = training.ended("killed", kill)
         assert killed.returncode != 0, f"the run came to its end before {kill}"
         assert "was killed by SIGKILL" in killed.stdout, killed
+        if (tmp_path / "killed" / "resume.safetensors").exists():
+            left = training.progress("killed")
+            print(f"{kill}: {left['epochs_done']} and {left['part']['steps']}")
+        else:
+            print(f"{kill}: none")
         for path in (tmp_path / "killed").glob("*.ckpt"):
             with checkpoint.read(path) as stored:
                 assert stored.tensors
     ended = training.ended("killed")
     assert ended.returncode == 0, ended
     assert_same(training.state("undisturbed"), training.state("killed"))
+    assert training.losses("killed") == training.losses("undisturbed")
 
 
 @pytest.mark.slow

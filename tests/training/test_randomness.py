@@ -51,7 +51,7 @@ def test_neighbouring_elements_are_independent() -> None:
 def test_evaluation_drops_nothing_and_what_never_drops_stays_what_it_is() -> None:
     network = Two(0.5)
     seed_dropout(network, 1, 0)
-    assert not network.parameters_dict(), "the step is no weight"
+    assert not network.parameters_dict(), "the step is not a weight"
     assert isinstance(network.first, SeededDropout)
     assert isinstance(network.never, nn.Dropout)
     network.set_train(False)

@@ -190,6 +190,8 @@ _TIMMS = [
     {"scheduler": "polynomial_decay", "decay_epochs": 10, "decay_rate": 0.5},
     {"scheduler": "polynomial_decay", "decay_epochs": 3, "decay_rate": 2.0, "num_cycles": 3, "cycle_decay": 0.7},
     {"scheduler": "step_decay", "decay_epochs": 3, "decay_rate": 0.4},
+    {"scheduler": "step_decay", "decay_epochs": 2.4, "decay_rate": 0.97},  # of timm's EfficientNets
+    {"scheduler": "step_decay", "decay_epochs": 0.6, "decay_rate": 0.9},
     {"scheduler": "multi_step_decay", "multi_step_decay_milestones": (2, 5, 6), "decay_rate": 0.4},
     {"scheduler": "constant"},
 ]

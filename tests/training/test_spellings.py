@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import yaml
 from xcit_hub.errors import InputError
 from xcit_hub.training import facebook_spelling, timm_only, timm_spelling
 from xcit_hub.training.recipe import Recipe
-from xcit_hub.training.recipe_file import load_recipe, parse_flags
+from xcit_hub.training.recipe_file import load_recipe, parse_flags, shipped_recipes
+from xcit_hub.training.recipe_rules import TIMMS_DEFAULTS
 from xcit_hub.training.schedule import learning_rates
 
 OPTIONS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "fixtures" / "train_options.json").read_text())
@@ -168,6 +170,85 @@ def test_facebooks_words_are_read_as_main_py_reads_them() -> None:
     ):
         with pytest.raises(InputError, match=says):
             read(*words)
+
+
+# huggingface/pytorch-image-models, hfdocs/source/training_script.mdx: each kind of command, but for its model.
+PUBLISHED = """
+--sched cosine --epochs 150 --warmup-epochs 5 --lr 0.4 --reprob 0.5 --remode pixel --batch-size 256 --amp -j 4
+-b 128 --sched step --epochs 450 --decay-epochs 2.4 --decay-rate .97 --opt rmsproptf --opt-eps .001 -j 8 \\
+ --warmup-lr 1e-6 --weight-decay 1e-5 --drop 0.3 --drop-path 0.2 --model-ema --model-ema-decay 0.9999 \\
+ --aa rand-m9-mstd0.5 --remode pixel --reprob 0.2 --amp --lr .016
+--lr 0.1 --warmup-epochs 5 --epochs 160 --weight-decay 1e-4 --sched cosine --reprob 0.4 --remode pixel -b 112
+--lr 0.6 --warmup-epochs 5 --epochs 240 --weight-decay 1e-4 --sched cosine --reprob 0.4 --recount 3 \\
+ --remode pixel --aa rand-m7-mstd0.5-inc1 -b 192 -j 6 --amp --dist-bn reduce
+"""
+ONE_KEY = {  # the two that ask for what is not here
+    "-b 64 --sched cosine --epochs 200 --lr 0.05 --amp --remode pixel --reprob 0.6 --aug-splits 3 "
+    "--aa rand-m9-mstd0.5-inc1 --resplit --split-bn --jsd --dist-bn reduce": "resplit",
+    "-b 512 --sched step --epochs 600 --decay-epochs 2.4 --decay-rate .973 --opt rmsproptf --opt-eps .001 -j 7 "
+    "--warmup-lr 1e-6 --lr .064 --lr-noise 0.42 0.9": "lr_noise",
+}
+AS_TIMM = ["--library=timm", "--model=xcit_nano_12_p16_224"]
+
+
+@pytest.mark.parametrize("command", [line for line in PUBLISHED.replace("\\\n", "").splitlines() if line])
+def test_the_commands_that_timm_publishes_are_taken_as_they_are(command: str) -> None:
+    recipe = load_recipe(None, parse_flags([*AS_TIMM, *command.split()]))
+    words = command.split()
+    said = dict(pairwise(words))
+    assert (recipe.lr, recipe.epoch_size) == (float(said["--lr"]), int(said["--epochs"]))
+    assert recipe.lr_epoch_stair and not recipe.warmup_prefix
+    assert recipe.filling == "pixel"
+    assert recipe.amp_level == ("O2" if "--amp" in words else "O0")
+    if "--decay-epochs" in words:
+        assert (recipe.decay_epochs, recipe.decay_rate, recipe.opt) == (2.4, 0.97, "rmsproptf")
+
+
+def test_flags_of_several_values_and_of_none_are_read_as_timms_parser_reads_them() -> None:
+    words = (
+        "--mean 0.5 --std 0.5 0.25 0.5 --input-size 3 192 256 --opt-betas 0.9 0.95 --decay-milestones 30 "
+        "--sched multistep --cutmix-minmax 0.2 0.8 --torchcompile --wandb-tags a b"
+    )
+    recipe = load_recipe(None, parse_flags([*AS_TIMM, *words.split()]))
+    assert (recipe.mean, recipe.std) == ((127.5,) * 3, (127.5, 63.75, 127.5))
+    assert (recipe.input_size, recipe.betas, recipe.cutmix_minmax) == ((192, 256), (0.9, 0.95), (0.2, 0.8))
+    assert recipe.multi_step_decay_milestones == (30,)
+    assert {"torchcompile", "wandb_tags"} <= recipe.without_effect().keys()
+
+
+@pytest.mark.parametrize(("command", "key"), ONE_KEY.items())
+def test_a_command_of_timms_that_asks_for_what_is_not_here_names_the_key(command: str, key: str) -> None:
+    with pytest.raises(InputError, match=f"^{key} .* is not taken"):
+        load_recipe(None, parse_flags([*AS_TIMM, *command.split()]))
+
+
+def test_what_a_recipe_in_timms_words_leaves_out_and_timm_has_otherwise_is_said() -> None:
+    words = ["--epochs=10", "--lr=0.1", "--warmup-lr=0", "--opt=sgd"]
+    recipe = load_recipe(None, parse_flags([*AS_TIMM, *words]))
+    assert recipe.unlike_timm() == {
+        "weight_decay": 2e-5, "warmup_epochs": 5, "min_lr": 0.0, "lr_epoch_stair": True, "ratio": (3 / 4, 4 / 3),
+        "interpolation": "random", "label_smoothing": 0.1,
+    }  # fmt: skip
+    assert "warmup_epochs" not in load_recipe(None, parse_flags([*AS_TIMM, "--sched", "none"])).unlike_timm()
+    own = load_recipe(None, {"library": "timm", **MODEL, "epoch_size": 5})
+    assert own.unlike_timm() == {}, "a recipe in its own words means its own defaults"
+    assert load_recipe(None, parse_flags(["--library=facebook", *AS_TIMM[1:]])).unlike_timm() == {}
+    for path in shipped_recipes().values():
+        assert load_recipe(path).unlike_timm() == {}
+
+
+def test_the_defaults_of_timm_are_timms() -> None:
+    """All that a recipe has another default of; what is nothing in timm (null) is what its network says."""
+    names = {**timm_spelling.RENAMED, "epochs": "epoch_size", "train_interpolation": "interpolation"}
+    told = {name: value for name, value in OPTIONS["timm"]["options"].items() if value not in (None, "")}
+    options = {names.get(name, name): value for name, value in told.items()}
+    known = {keys[0]: default for keys, default in TIMMS_DEFAULTS}
+    for key, default in known.items():
+        if key in options:
+            assert np.array_equal(options[key], default), key
+    untold = {"data_dir", "val_split", "ckpt_save_dir", "num_parallel_workers", "log_interval", "dataset", "model"}
+    for key in (options.keys() & Recipe.model_fields.keys()) - known.keys() - untold:
+        assert np.array_equal(options[key] or 0, Recipe.model_fields[key].default or 0), key
 
 
 def test_of_a_file_and_a_flag_the_flag_counts_whichever_name_it_has(tmp_path: Path) -> None:

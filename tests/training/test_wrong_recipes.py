@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -17,13 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_folder import write_images
 
+from xcit_hub import process
 from xcit_hub.cli.train import SETTINGS, train
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.process import _exit_code
+from xcit_hub.training import recipe
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import FOREIGN, load_recipe, parse_flags
 from xcit_hub.training.recipe_rules import ONLY_VALUE
 
+ERRORS = ("InputError", "XcitHubError", "CheckpointError", "WeightsError", "UnknownNameError")
 ATTACKS = Path(__file__).parents[1] / "attacks" / "training"
 LINES = [line for line in (ATTACKS / "flags.txt").read_text().splitlines() if line and not line.startswith("#")]
 
@@ -55,6 +59,7 @@ def test_a_wrong_command_line_is_refused_in_one_sentence(
     for flag, value in standing.items():
         if flag not in words:
             words = [flag, value, *words]
+    monkeypatch.setattr(process._Answers, "are_json", False)
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(context_settings=SETTINGS)(train)
@@ -65,10 +70,11 @@ def test_a_wrong_command_line_is_refused_in_one_sentence(
     assert names in said, said
     assert "Traceback" not in said
     assert "Call Stack" not in said
+    assert "\n  where: " in said and "\n  do:    " in said, said
     sentences = [text for text in said.splitlines() if not text.strip().startswith(("where:", "do:"))]
     assert len(sentences) == 1, said
     assert len(said) < 1500
-    assert not list((tmp_path / "run").rglob("*.ckpt"))
+    assert not list(tmp_path.iterdir()), "nothing was made, not even a folder"
 
 
 @pytest.mark.parametrize("path", sorted((ATTACKS / "recipes").iterdir()), ids=lambda path: path.name)
@@ -79,6 +85,7 @@ def test_a_hostile_recipe_file_is_refused_in_one_sentence(path: Path) -> None:
     assert time.process_time() - began < 3
     assert len(str(caught.value)) < 600
     assert len(caught.value.what.splitlines()) == 1
+    assert caught.value.where and caught.value.fix
 
 
 @pytest.mark.parametrize("path", sorted((ATTACKS / "recipes").glob("*.yaml")), ids=lambda path: path.name)
@@ -96,6 +103,66 @@ def test_a_hostile_value_is_refused_as_a_flag_too(path: Path) -> None:
                 raise InputError("")
             load_recipe(None, {"model": "xcit_nano_12_p16_224", **parse_flags([f"--{key}={value}"])})
         assert len(str(caught.value)) < 600
+
+
+def test_every_error_of_a_training_says_where_it_is_and_what_to_do() -> None:
+    """By the source: what a user is told has the three parts that errors.py asks for."""
+    package = Path(recipe.__file__).parent
+    raised = 0
+    for path in [*package.rglob("*.py"), *(package.parent / "cli" / name for name in ("train.py", "segment.py"))]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS:
+                raised += 1
+                said = {word.arg for word in node.keywords if getattr(word.value, "value", "") is not None}
+                assert said >= {"where", "fix"}, f"{path.name}, line {node.lineno}"
+    assert raised > 80
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["--lr", "nan"], "lr"),
+        (["--lr=nan", "--epoch_size=0"], "epoch_size, lr"),
+        (["--aux_factor", "-1", "--model", "xcit_nano_12_p16_224"], "aux_factor"),
+        (["--mixup", "0.8", "--batch_size", "3"], "cpu_smoke"),  # of the recipe as a whole
+        (["--library", "timm", "--opt-eps", "0"], "eps"),
+    ],
+    ids=str,
+)
+def test_a_wrong_flag_is_not_blamed_on_the_recipes_file(words: list[str], where: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe("cpu_smoke", parse_flags(words))
+    assert caught.value.where == where
+
+
+def test_a_wrong_line_of_a_recipe_is_its_files_whatever_the_flags_say(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: xcit_nano_12_p16_224\nlr: none at all\n")
+    with pytest.raises(InputError) as caught:
+        load_recipe(path, {"epoch_size": 0})
+    assert caught.value.where == str(path)
+
+
+def test_a_list_may_be_several_words_as_timms_train_takes_it() -> None:
+    words = (
+        "--scale 0.08 1 --ratio [0.75, 1.3333] --color_jitter 0.4 0.4 0.4 --image_resize 64 96 --re_value -1 -0.5 0 "
+        "--freeze patch_embed blocks.*.attn --multi_step_decay_milestones 30 --betas 0.9 0.95 -b 8 --ema "
+        "--loggers lines --no_weight_decay a b,c"
+    )
+    assert parse_flags(words.split()) == {
+        "scale": [0.08, 1], "ratio": [0.75, 1.3333], "color_jitter": [0.4, 0.4, 0.4], "image_resize": [64, 96],
+        "re_value": [-1, -0.5, 0], "freeze": ["patch_embed", "blocks.*.attn"], "multi_step_decay_milestones": [30],
+        "betas": [0.9, 0.95], "batch_size": 8, "ema": True, "loggers": "lines", "no_weight_decay": ["a", "b", "c"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [("dataset", "ImageNet"), ("interpolation", "BICUBIC"), ("loss_scale_type", "Auto"), ("opt", "AdamW")],
+)
+def test_a_word_that_mindcv_takes_in_any_case_is_taken_in_any_case(key: str, word: str) -> None:
+    found = load_recipe(None, {"model": "xcit_nano_12_p16_224", **parse_flags([f"--{key}", word])})
+    assert getattr(found, key) == word.lower()
 
 
 def test_a_pipe_is_not_a_recipe(tmp_path: Path) -> None:
@@ -145,7 +212,7 @@ def test_a_folder_may_be_called_like_a_number() -> None:
 
 
 def test_a_key_without_effect_is_listed_with_its_reason() -> None:
-    recipe = load_recipe(
+    found = load_recipe(
         None,
         {
             "model": "xcit_nano_12_p16_224",
@@ -158,7 +225,7 @@ def test_a_key_without_effect_is_listed_with_its_reason() -> None:
             "re_value": "random",
         },
     )
-    idle = recipe.without_effect()
+    idle = found.without_effect()
     assert set(idle) == {"color_jitter", "decay_rate", "eval_shuffle", "ema_decay", "clip_value", "re_value"}
     assert all(idle.values())
 

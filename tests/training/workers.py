@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from image_folder import write_images
@@ -94,10 +95,19 @@ class Training:
             check=False, cwd=self.root, env={**environment(), "XCIT_KILL": kill or "- - 0"},
         )  # fmt: skip
 
-    def state(self, folder: str) -> dict[str, np.ndarray]:
+    def progress(self, folder: str) -> dict[str, Any]:
         with checkpoint.read(self.root / folder / "resume.safetensors") as stored:
-            progress = json.loads(stored.metadata["progress"])
-            assert (progress["epochs_done"], progress["part"]["steps"]) == (self.epochs, 0)
+            read: dict[str, Any] = json.loads(stored.metadata["progress"])
+        return read
+
+    def losses(self, folder: str) -> list[float]:
+        """Return the training loss of every epoch."""
+        return [epoch["loss"] for epoch in self.progress(folder)["history"]]
+
+    def state(self, folder: str) -> dict[str, np.ndarray]:
+        progress = self.progress(folder)
+        assert (progress["epochs_done"], progress["part"]["steps"]) == (self.epochs, 0)
+        with checkpoint.read(self.root / folder / "resume.safetensors") as stored:
             return {name: np.array(tensor.numpy()) for name, tensor in stored.tensors.items()}
 
 

@@ -109,11 +109,15 @@ def evaluate_segmenter(
     strange = [key for key in flags if key not in _KEYS]
     if strange:
         raise InputError(
-            f"--{strange[0]} is not a flag of a segmenter's evaluation.", fix=f"Flags are --{', --'.join(_KEYS)}."
+            f"--{strange[0]} is not a flag of a segmenter's evaluation.",
+            where="the command line",
+            fix=f"Flags are --{', --'.join(_KEYS)}.",
         )
     if model is None or not flags.get("data_dir"):
         raise InputError(
-            "Nothing says which segmenter to evaluate, or on which data.", fix="Give its ID and --data_dir DIR."
+            "Nothing says which segmenter to evaluate, or on which data.",
+            where="the command line",
+            fix="Give its ID and --data_dir DIR.",
         )
     dialect = known_dialect(flags["dialect"]).name if flags.get("dialect") else None
     slides = parse_window(window, stride)

@@ -12,6 +12,7 @@ import typer
 
 from xcit_hub.cli.shared import IgnoreField, print_notes
 from xcit_hub.errors import InputError
+from xcit_hub.process import answer_in_json
 
 # Every key of a recipe is a flag; typer passes what it does not know on.
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -19,7 +20,9 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 Config = Annotated[
     Path | None, typer.Option("--config", "-c", help="The recipe: a YAML file, or one that is shipped, by its name.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a progress bar.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", callback=answer_in_json, help="Print JSON lines instead of a progress bar.")
+]
 Keys = Annotated[bool, typer.Option("--keys", help="List every key of a recipe with its default, and exit.")]
 
 
@@ -68,9 +71,12 @@ def train(
         train_segmenter(config, context.args, head=head or "sem_fpn", names=classes, as_json=as_json)
         return
     if head is not None or classes is not None:
-        raise InputError("--head and --classes are of segmenters.", fix="Say --task segment, too.")
+        raise InputError(
+            "--head and --classes are of segmenters.", where="the command line", fix="Say --task segment, too."
+        )
     from xcit_hub.recipe_runs import train as run
     from xcit_hub.training.recipe_file import parse_flags
+
 
     say = partial(print_notes, stderr=True)
     recipe, record = run(config, parse_flags(context.args), resume=resume, as_json=as_json, say=say)
@@ -153,11 +159,14 @@ def evaluate(
         evaluate_segmenter(model, words, window=window, stride=stride, output=output, as_json=as_json)
         return
     if window is not None or stride is not None:
-        raise InputError("--window and --stride are of segmenters.", fix="Say --task segment, too.")
+        raise InputError(
+            "--window and --stride are of segmenters.", where="the command line", fix="Say --task segment, too."
+        )
     if models is not None or results_file is not None:
         if models is None or results_file is None or model or compare or output or ignore_field or as_json:
             raise InputError(
                 "--models goes with --results-file, --config and recipe keys alone.",
+                where="--models",
                 fix="Give both, and leave the others out; or evaluate one model: xcit-hub eval ID.",
             )
         _evaluate_all(models, results_file, config, words)

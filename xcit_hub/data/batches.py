@@ -140,11 +140,13 @@ class TrainBatches:
         if not self.steps:
             raise InputError(
                 f"{images} images do not fill one batch of {together}.",
+                where="batch_size",
                 fix="Lower batch_size, or set drop_remainder to false.",
             )
         if source.labels.max() >= classes:
             raise InputError(
                 f"The data set has {len(source.classes)} classes, the network {classes}.",
+                where="num_classes",
                 fix="Raise num_classes, or leave it out to take as many as the data set has.",
             )
 

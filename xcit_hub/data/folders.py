@@ -49,7 +49,11 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        raise InputError(f"Cannot list the folder: {error.strerror}.", where=readable(folder)) from error
+        raise InputError(
+            f"Cannot list the folder: {error.strerror}.",
+            where=readable(folder),
+            fix="Name one that can be read.",
+        ) from error
 
 
 def find_images(folder: Path) -> Found:

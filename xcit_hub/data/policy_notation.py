@@ -91,7 +91,7 @@ def _parts(text: str, kind: str, parts: list[str], takes: str) -> _Parts:
                 fix=f"It takes {', '.join(_SPELLED[name] for name in takes.split())}.",
             )
         if name in found:
-            raise InputError(f"{kind}'s {name} is given twice.", where=f"auto_augment: {text}")
+            raise InputError(f"{kind}'s {name} is given twice.", where=f"auto_augment: {text}", fix="Give it once.")
         found[name] = _NUMBERS[name][1](match[2])
     return found
 

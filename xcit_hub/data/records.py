@@ -42,7 +42,11 @@ class Records:
             [batch for (batch,) in _read(self.files, label, batch=_AT_ONCE)] or [np.empty(0)]
         ).astype(np.int64)
         if not len(self.labels) or self.labels.min() < 0:
-            raise InputError("The records hold no image, or a label below 0.", where=self.files[0])
+            raise InputError(
+                "The records hold no image, or a label below 0.",
+                where=self.files[0],
+                fix="Write them anew: labels are class numbers from 0 on.",
+            )
         self.unreadable: Sequence[str] = ()
         self.others = 0
         self.mode: ImageMode = "RGB"

@@ -29,6 +29,8 @@ _CIFAR_PIXELS = 3 * 32 * 32
 _KAGGLE_LABELS = "LOC_val_solution.csv"  # ImageNet as Kaggle ships it: validation images lie in one flat folder
 _LARGEST_TABLE = 1 << 26
 _LISTED = 5  # class names in a message
+_AS_KAGGLE = "Take the table as Kaggle ships it."
+_CIFARS = "Unpack the binary version of CIFAR's own archive there."
 
 
 class ImageSource(Protocol):
@@ -157,7 +159,11 @@ def sample(source: ImageSource, count: int, rng: np.random.Generator | None) -> 
     """
     total = len(source.labels)
     if count > total:
-        raise InputError(f"num_samples is {count}, the data set has {total} images.", where="num_samples")
+        raise InputError(
+            f"num_samples is {count}, the data set has {total} images.",
+            where="num_samples",
+            fix=f"Ask for {total} or fewer.",
+        )
     sizes = np.bincount(source.labels, minlength=len(source.classes))
     quotas, remainders = np.divmod(sizes * count, total)
     quotas[np.argsort(-remainders, kind="stable")[: count - quotas.sum()]] += 1
@@ -187,6 +193,7 @@ def name_classes(source: ImageSource, classes: Sequence[str], *, whose: str) -> 
         raise InputError(
             f"{len(strangers)} of the {len(source.classes)} classes to evaluate are not classes of {whose}: "
             f"{_some(strangers)}; it has {_some(classes)}.",
+            where="the class folders",
             fix="Evaluate on the classes that were trained on; class folders are matched by their names.",
         )
     new = np.array([number[name] for name in source.classes], np.int64)
@@ -288,18 +295,24 @@ def _kaggle(root: Path, folder: Path) -> ImageSource:
         for row in rows:
             image, answer = row["ImageId"], (row["PredictionString"] or "").split()
             if not image or not answer or wanted.get(image, answer[0]) != answer[0]:
-                raise InputError(f"Line {rows.line_num} does not give one class to one image.", where=table)
+                raise InputError(
+                    f"Line {rows.line_num} does not give one class to one image.", where=table, fix=_AS_KAGGLE
+                )
             wanted[image] = answer[0]
     except UnicodeDecodeError as error:
-        raise InputError(f"Byte {error.start} of the table is not UTF-8.", where=table) from error
+        raise InputError(f"Byte {error.start} of the table is not UTF-8.", where=table, fix=_AS_KAGGLE) from error
     except (KeyError, csv.Error) as error:
-        raise InputError(f"The table has no columns ImageId and PredictionString ({error}).", where=table) from error
+        raise InputError(
+            f"The table has no columns ImageId and PredictionString ({error}).", where=table, fix=_AS_KAGGLE
+        ) from error
     found = find_images(folder)
     classes = sorted(set(wanted.values()))
     number = {name: label for label, name in enumerate(classes)}
     paths = [path for path in found.images if path.stem in wanted]
     if not paths:
-        raise InputError(f"No image that {_KAGGLE_LABELS} names was found.", where=folder)
+        raise InputError(
+            f"No image that {_KAGGLE_LABELS} names was found.", where=folder, fix="Put ILSVRC2012_val_….JPEG there."
+        )
     source = Files(paths, [number[wanted[path.stem]] for path in paths], classes)
     source.unreadable, source.others = found.unreadable, found.others + len(found.images) - len(paths)
     return source
@@ -323,7 +336,9 @@ def _archive(path: Path) -> ImageSource:
                 else:
                     members.append((member.name, member.offset_data, member.size))
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
-        raise InputError(f"This is not an uncompressed tar archive: {error}.", where=path) from error
+        raise InputError(
+            f"This is not an uncompressed tar archive: {error}.", where=path, fix="Pack it anew, as tar -cf does."
+        ) from error
     members.sort()
     # Below what all have in common stand the classes; where all lie in one folder, that is the class.
     folders = [Path(name).parent.parts for name, _, _ in members]
@@ -335,7 +350,9 @@ def _archive(path: Path) -> ImageSource:
         if len(parts) > depth >= 0
     ]
     if not placed:
-        raise InputError("The archive holds no image in a class folder.", where=path)
+        raise InputError(
+            "The archive holds no image in a class folder.", where=path, fix="Expected <class>/<image> in it."
+        )
     classes = sorted({name for name, _ in placed})
     number = {name: label for label, name in enumerate(classes)}
     source = Archive(
@@ -366,23 +383,23 @@ def _cifar(root: Path, *, fine: bool, train: bool) -> ImageSource:
     records = []
     for path in (folder / name for name in names):
         if not path.is_file():
-            raise InputError("A file of CIFAR's binary version is missing.", where=path)
+            raise InputError("A file of CIFAR's binary version is missing.", where=path, fix=_CIFARS)
         content = np.fromfile(path, np.uint8)
         if not content.size or content.size % (head + _CIFAR_PIXELS):
-            raise InputError("The file is not a whole number of CIFAR records.", where=path)
+            raise InputError("The file is not a whole number of CIFAR records.", where=path, fix=_CIFARS)
         records.append(content.reshape(-1, head + _CIFAR_PIXELS))
     rows = np.concatenate(records)
     labels = rows[:, head - 1].astype(np.int64)
     if labels.max() >= count:
-        raise InputError(f"A label is {labels.max()}; there are {count} classes.", where=folder)
+        raise InputError(f"A label is {labels.max()}; there are {count} classes.", where=folder, fix=_CIFARS)
     pixels = np.ascontiguousarray(rows[:, head:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     classes = [str(number) for number in range(count)]
     if (folder / meta).is_file():
         try:
             text = read_bounded(folder / meta, _LARGEST_TABLE).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError("The class names are not UTF-8.", where=folder / meta) from error
+            raise InputError("The class names are not UTF-8.", where=folder / meta, fix=_CIFARS) from error
         classes = [line.strip() for line in text.splitlines() if line.strip()]
         if len(classes) != count or len(set(classes)) != count:
-            raise InputError(f"These are not {count} class names.", where=folder / meta)
+            raise InputError(f"These are not {count} class names.", where=folder / meta, fix=_CIFARS)
     return Pixels(folder, pixels, labels, classes)

@@ -114,6 +114,7 @@ def _join() -> Worker:
     if launcher != "msrun" and device_target() == "CPU":
         raise InputError(
             f"By {launcher} MindSpore cannot join workers on CPU; that way is for Ascend{_ALSO.get(launcher, '')}.",
+            where="distribute",
             fix="Use msrun --worker_num N --local_worker_num N --join True python train.py …",
         )
     if launcher == "msrun":
@@ -127,6 +128,7 @@ def _join() -> Worker:
     except RuntimeError as error:
         raise XcitHubError(
             f"The workers cannot be joined: {str(error).splitlines()[0]}",
+            where="distribute",
             fix="See that all workers run, and that nothing blocks their ports.",
         ) from error
     count = int(communication.get_group_size())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -17,17 +16,13 @@ import numpy as np
 from mindspore import Tensor
 from numpy.typing import NDArray
 
-from xcit_hub import variants
-from xcit_hub._version import __version__
 from xcit_hub.accelerated import portable
 from xcit_hub.data.batches import TrainBatches, Worker
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.files import remove_unfinished, write_text
+from xcit_hub.files import check_folders, remove_unfinished, write_text
 from xcit_hub.models import XCiT
-from xcit_hub.models.functions import device_target
-from xcit_hub.parameters import parameter_count
-from xcit_hub.run_record import Epoch, RunRecord, Versions
+from xcit_hub.run_record import RunRecord
 from xcit_hub.training import device
 from xcit_hub.training.evaluation import Evaluation
 from xcit_hub.training.inputs import train_data
@@ -36,8 +31,10 @@ from xcit_hub.training.keeping import output_names, retire, save_checkpoint
 from xcit_hub.training.loggers import LoggedRun, Loggers, find
 from xcit_hub.training.meters import Clock, Overflows, Unreadable
 from xcit_hub.training.notes import notes_of
-from xcit_hub.training.precision import mix_precision
+from xcit_hub.training.precision import check_precision, mix_precision
 from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recording import RUN as RUN
+from xcit_hub.training.recording import record_of
 from xcit_hub.training.resume import (
     STATE,
     Best,
@@ -58,7 +55,6 @@ from xcit_hub.training.step import StepResult, TrainStep
 from xcit_hub.training.sync_batch_norm import synchronise
 from xcit_hub.training.teachers import find as find_teacher
 
-RUN = "run.json"
 _Outcome = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # loss, norm, applied, indices, unreadable
 
 
@@ -92,6 +88,7 @@ def train(
     """
     find(recipe.loggers)
     worker = device.prepare(recipe, distribute=recipe.distribute)
+    check_precision(recipe.amp_dtype, recipe.amp_level, *[recipe.val_amp_level] * recipe.val_while_train)
     continued = resume or recipe.resume_opt
     folder = _folder(recipe, continued)
     source, batches = train_data(recipe, worker)
@@ -102,6 +99,8 @@ def train(
             where="gradient_accumulation_steps",
             fix="Lower it, or train longer.",
         )
+    highest = recipe.highest_rate(recipe.batch_size * worker.count * recipe.gradient_accumulation_steps)
+    rates = learning_rates(recipe.model_copy(update={"lr": highest}), batches.steps)
     told = stored_progress(folder, recipe).dialect if continued else None
     begun = start(recipe, source.classes, initial, continued=told)
     network = begun.network
@@ -129,6 +128,7 @@ def train(
     finished = folder / RUN
     if continued and progress.epochs_done == recipe.epoch_size and finished.is_file():
         return RunRecord.read(finished)  # as it was measured; there is nothing to add
+    folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder, as_json=as_json, silent=worker.rank > 0, from_step=progress.steps_done)
     for note in [
         *begun.notes,
@@ -137,7 +137,7 @@ def train(
         *(scorer.notes if scorer else []),
     ]:
         journal.say(note)
-    run = _Run(recipe, folder, worker, batches, step, network.num_classes, progress, journal, scorer)
+    run = _Run(recipe, folder, worker, batches, highest, rates, step, network.num_classes, progress, journal, scorer)
     if worker.rank == 0:
         about = LoggedRun(run.configuration, folder, progress.steps_done)
         journal.loggers = Loggers(recipe.loggers, about, journal.say)
@@ -145,7 +145,16 @@ def train(
         while progress.epochs_done < recipe.epoch_size:
             run.epoch()
             on_epoch(progress)
-    record = run.record(recipe_name, flags or {})
+    record = record_of(
+        recipe,
+        progress,
+        worker,
+        run.configuration,
+        recipe_name=recipe_name,
+        flags=flags or {},
+        images=len(source.labels),
+        outputs=network.num_classes,
+    )
     if worker.rank == 0:
         write_text(finished, record.model_dump_json(indent=2) + "\n")
         journal.end(record.model_dump(mode="json"))
@@ -154,14 +163,10 @@ def train(
 
 
 def _folder(recipe: Recipe, continued: bool) -> Path:
+    """Return the folder of the run, which is made when there is something to write."""
     folder = Path(recipe.ckpt_save_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(folder)
-    except OSError as error:
-        raise InputError(
-            f"The folder for checkpoints cannot be made: {error.strerror}.", where=folder, fix="Give --ckpt_save_dir."
-        ) from error
+    check_folders({"--ckpt_save_dir": folder})
+    remove_unfinished(folder)
     if not continued and (folder / STATE).exists():
         raise InputError(
             "Another run is kept here.",
@@ -171,24 +176,21 @@ def _folder(recipe: Recipe, continued: bool) -> Path:
     return folder
 
 
-def versions() -> Versions:
-    """Return what this process runs on."""
-    return Versions(
-        mindspore=mindspore.__version__,
-        numpy=np.__version__,
-        xcit_hub=__version__,
-        python=platform.python_version(),
-    )
-
-
 @dataclass
 class _Run:
-    """One run between its epochs."""
+    """One run between its epochs.
+
+    Args:
+        lr: the highest learning rate.
+        rates: of every step, (epoch_size · steps,) float64.
+    """
 
     recipe: Recipe
     folder: Path
     worker: Worker
     batches: TrainBatches
+    lr: float
+    rates: NDArray[np.float64]
     step: TrainStep
     num_classes: int
     progress: Progress
@@ -199,8 +201,6 @@ class _Run:
         self.images_a_step = self.recipe.batch_size * self.worker.count
         shown = math.ceil(len(self.batches.source.labels) / self.worker.count) * self.worker.count
         self.images_an_epoch = min(self.images_a_step * self.batches.steps, shown)  # the last batch may be smaller
-        self.lr = self.recipe.highest_rate(self.images_a_step * self.recipe.gradient_accumulation_steps)
-        self.rates = learning_rates(self.recipe.model_copy(update={"lr": self.lr}), self.batches.steps)
         self.clock = Clock(self.progress)
         self.overflows = Overflows(self.progress)
         self.unreadable = Unreadable(self.batches.source, self.progress, self.recipe.max_corrupt, self.worker)
@@ -390,56 +390,6 @@ class _Run:
             classes=output_names(self.progress.classes, self.num_classes),
             weights=weights,
             metrics={"epoch": history["epoch"], **metrics},
-        )
-
-    def record(self, recipe_name: str | None, flags: Mapping[str, Any]) -> RunRecord:
-        """Return what the run measured; steady-state figures leave the first steps out."""
-        recipe, progress, best = self.recipe, self.progress, self.progress.best
-        per_step = progress.timed_seconds / progress.timed_steps if progress.timed_steps else None
-        last = progress.history[-1] if progress.history else {}
-        graph = recipe.mode == mindspore.GRAPH_MODE
-        name = checkpoint_name(recipe.model, progress.epochs_done, self.batches.steps) if best is None else best.name
-        return RunRecord(
-            recipe=recipe_name,
-            flags=dict(flags),
-            configuration=self.configuration,
-            started_from=progress.started_from,
-            versions=versions(),
-            device=device_target(),
-            cards=self.worker.count,
-            batch_size=recipe.batch_size,
-            image_size=recipe.input_size,
-            mode="graph" if graph else "pynative",
-            jit_level=device.compile_level(recipe) or None,
-            graph_compile_seconds=progress.first_step if graph else None,
-            ms_per_step=None if per_step is None else round(1000 * per_step, 3),
-            images_per_second=None if per_step is None else round(self.images_a_step / per_step, 3),
-            params=parameter_count(
-                variants.architecture(recipe.model), num_classes=self.num_classes, in_chans=recipe.in_channels
-            ),
-            model=recipe.model,
-            dialect=progress.dialect,
-            num_classes=self.num_classes,
-            classes=output_names(progress.classes, self.num_classes),
-            dataset=recipe.dataset,
-            train_samples=len(self.batches.source.labels),
-            seed=recipe.seed,
-            epochs=progress.epochs_done,
-            final_loss=last.get("loss"),
-            curve=[
-                Epoch.model_validate({name: each[name] for name in Epoch.model_fields if name in each})
-                for each in progress.history
-            ],
-            top1=None if best is None else best.top1,
-            top5=None if best is None else best.top5,
-            eval_loss=None if best is None else best.loss,
-            eval_samples=None if best is None else best.samples,
-            preprocessing=recipe.seen_images,
-            weights="average" if best is not None and best.weights == "average" else "trained",
-            checkpoint=name,
-            checkpoint_sha256=progress.last_sha256 if best is None else best.sha256,
-            skipped_updates=progress.skipped_updates,
-            unreadable=progress.unreadable,
         )
 
 

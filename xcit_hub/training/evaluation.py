@@ -142,7 +142,11 @@ def evaluate(
     """
     labels = batches.source.labels
     if labels.max() >= outputs:
-        raise InputError(f"The data set has {len(batches.source.classes)} classes, the network {outputs}.")
+        raise InputError(
+            f"The data set has {len(batches.source.classes)} classes, the network {outputs}.",
+            where="num_classes",
+            fix="Evaluate on the classes that the network was trained on.",
+        )
     confusion = np.zeros((outputs, outputs), np.int64) if outputs <= _LARGEST_CONFUSION else None
     classes = np.zeros((outputs, 2), np.int64)
     correct1 = correct5 = samples = 0
@@ -180,13 +184,20 @@ def evaluate(
     if real is not None:
         right1, right5, counted = total(np.array([real.correct1, real.correct5, real.samples]), worker).tolist()
         if not counted:
-            raise InputError("No evaluated image has a real label.")
+            raise InputError(
+                "No evaluated image has a real label.",
+                where="real_labels",
+                fix="Take the file that is of these images, or leave it out.",
+            )
         by_real = right1, right5, counted
     if not samples:
-        raise InputError("No image could be evaluated.")
+        raise InputError(
+            "No image could be evaluated.", where="val_split", fix="See that the split holds images that can be read."
+        )
     if not math.isfinite(loss):
         raise XcitHubError(
             f"The network's answers are not finite: the loss of the evaluation is {loss}.",
+            where="the evaluation",
             fix="Evaluate in float32 (val_amp_level O0); of weights that are being trained, lower lr.",
         )
     return Evaluation(

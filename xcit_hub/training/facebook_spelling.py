@@ -123,7 +123,11 @@ def in_timms_words(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     if "teacher_model" in said:
         name = said.pop("teacher_model")
         if not isinstance(name, str):
-            raise InputError(f"teacher_model must be a name of timm's, not {str(name)[:60]!r}.", where="teacher_model")
+            raise InputError(
+                f"teacher_model must be a name of timm's, not {str(name)[:60]!r}.",
+                where="teacher_model",
+                fix="Write one, as main.py's regnety_160.",
+            )
         said["teacher"] = f"timm:{name}"
     return said, dropped
 
@@ -153,7 +157,9 @@ def settled(said: dict[str, Any]) -> dict[str, Any]:
 def _switch(said: dict[str, Any], key: str) -> bool:
     value = said.pop(key)
     if not isinstance(value, bool):
-        raise InputError(f"{key} must be true or false, not {str(value)[:60]!r}.", where=key)
+        raise InputError(
+            f"{key} must be true or false, not {str(value)[:60]!r}.", where=key, fix="Write true or false."
+        )
     return value
 
 

@@ -23,7 +23,7 @@ def settle(network: XCiT, recipe: Recipe) -> list[str]:
         What the user should know: how many parameters are trained, and what is not.
 
     Raises:
-        InputError: a pattern is no parameter's, or nothing is left to train.
+        InputError: a pattern matches no parameter, or nothing is left to train.
         WeightsError: the projection is of another shape.
     """
     patterns = list(recipe.freeze)

@@ -114,9 +114,15 @@ def read_class_map(path: str) -> list[str]:
     try:
         names = [line.strip() for line in read_bounded(path, _LARGEST_MAP).decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise InputError(f"Byte {error.start} of the class map is not UTF-8.", where=path) from error
+        raise InputError(
+            f"Byte {error.start} of the class map is not UTF-8.", where=path, fix="Write it anew as text in UTF-8."
+        ) from error
     if not names or not all(names) or len(set(names)) < len(names):
-        raise InputError("The class map is not a list of different names, one a line.", where=path)
+        raise InputError(
+            "The class map is not a list of different names, one a line.",
+            where=path,
+            fix="Write each class folder's name on a line of its own, and no empty line.",
+        )
     return names
 
 
@@ -142,6 +148,7 @@ def match_classes(
     if len(source.classes) != outputs:
         raise InputError(
             f"The data set has {len(source.classes)} classes, the network {outputs}, and nothing says which they are.",
+            where="the evaluation split",
             fix="Evaluate on the classes that the network was trained on.",
         )
     return []

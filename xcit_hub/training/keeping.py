@@ -72,7 +72,11 @@ def stored_classes(stored: Checkpoint) -> list[str] | None:
     except (ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise InputError(f"{CLASSES} of the checkpoint is not a list of different names.", where=stored.path)
+        raise InputError(
+            f"{CLASSES} of the checkpoint is not a list of different names.",
+            where=stored.path,
+            fix="Take the file as the training wrote it.",
+        )
     return names
 
 

@@ -128,5 +128,7 @@ def unreadable(names: Sequence[str]) -> XcitHubError:
     """Return the error that names the first of too many images."""
     listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
     return InputError(
-        f"{len(names)} images cannot be read: {listed}.", fix="Repair or remove them, or raise max_corrupt."
+        f"{len(names)} images cannot be read: {listed}.",
+        where="max_corrupt",
+        fix="Repair or remove them, or raise max_corrupt.",
     )

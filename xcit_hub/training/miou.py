@@ -50,6 +50,7 @@ class Counts:
         if answer.shape != truth.shape:
             raise InputError(
                 f"The annotation has {_by(truth.shape)} pixels, the image {_by(answer.shape)}.",
+                where="the annotation",
                 fix="Give every pixel of an image a class.",
             )
         counts = truth != NO_CLASS
@@ -86,7 +87,9 @@ class Segmentation:
             InputError: no pixel counted.
         """
         if not counts.true.sum():
-            raise InputError("No pixel of a class could be evaluated.", fix="Check the annotations: 0 is no class.")
+            raise InputError(
+                "No pixel of a class could be evaluated.", where="the annotations", fix="Check them: 0 is not a class."
+            )
         with np.errstate(invalid="ignore", divide="ignore"):
             iou = counts.right / (counts.answered + counts.true - counts.right)
             recall = counts.right / counts.true
@@ -161,6 +164,7 @@ def evaluate(
             more = f" and {len(unreadable) - _LISTED} more" if len(unreadable) > _LISTED else ""
             raise InputError(
                 f"{len(unreadable)} images or annotations cannot be used: {'; '.join(unreadable[:_LISTED])}{more}.",
+                where="max_corrupt",
                 fix="Repair or remove them, or allow as many with --max_corrupt.",
             )
         step(done)

@@ -20,6 +20,9 @@ _RULES = {"linear": "linear", "sqrt": "square-root"}
 def notes_of(recipe: Recipe, source: ImageSource, network: XCiT, worker: Worker) -> list[str]:
     """Return the sentences that a run begins with: keys without effect, classes, what is computed how."""
     notes = [f"{key} has no effect: {reason}" for key, reason in recipe.without_effect().items()]
+    if others := recipe.unlike_timm():
+        listed = ", ".join(f"{key} {getattr(recipe, key)} (there {default})" for key, default in others.items())
+        notes.append(f"left out, and other than timm's train.py has it: {listed}")
     if recipe.lr_base is not None:
         images = recipe.batch_size * worker.count * recipe.gradient_accumulation_steps
         notes.append(

@@ -18,6 +18,20 @@ _FAST = (nn.Dense, nn.Conv2d)
 _DTYPES = {"float16": mstype.float16, "bfloat16": mstype.bfloat16}
 
 
+def check_precision(dtype: AmpDtype, *levels: AmpLevel) -> None:
+    """Make sure, before any work, that the device computes in ``dtype`` where one of the levels asks for it.
+
+    Raises:
+        InputError: it does not.
+    """
+    if dtype == "bfloat16" and device_target() == "CPU" and set(levels) != {"O0"}:
+        raise InputError(
+            "MindSpore has no kernels for bfloat16 on a CPU.",
+            where="amp_dtype",
+            fix="Take float16, or amp_level O0 (val_amp_level for evaluation), which is float32.",
+        )
+
+
 def mix_precision(network: XCiT, level: AmpLevel, dtype: AmpDtype = "float16") -> None:
     """Let ``network`` compute in ``dtype`` where ``level`` says so, in place.
 
@@ -31,12 +45,7 @@ def mix_precision(network: XCiT, level: AmpLevel, dtype: AmpDtype = "float16") -
     """
     if level == "O0":
         return
-    if dtype == "bfloat16" and device_target() == "CPU":
-        raise InputError(
-            "MindSpore has no kernels for bfloat16 on a CPU.",
-            where="amp_dtype",
-            fix="Take float16, or amp_level O0 (val_amp_level for evaluation), which is float32.",
-        )
+    check_precision(dtype, level)
     if level == "O1":
         _wrap(network, _DTYPES[dtype])
         return

@@ -57,7 +57,9 @@ def read_real_labels(path: str, source: ImageSource, outputs: int) -> RealLabels
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
-        raise InputError("The real labels are not JSON.", where=path) from error
+        raise InputError(
+            "The real labels are not JSON.", where=path, fix="Take real.json of google-research/reassessed-imagenet."
+        ) from error
     if not isinstance(table, list) or not all(
         isinstance(entry, list) and all(type(label) is int and 0 <= label < outputs for label in entry)
         for entry in table

@@ -8,19 +8,19 @@ the rules between them are files of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import PrivateAttr, model_validator
 
 from xcit_hub.deprecated import moved_names
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, UnknownNameError
 from xcit_hub.training.hyperparameters import OPTIMIZERS
 from xcit_hub.training.recipe_keys import AmpDtype as AmpDtype
 from xcit_hub.training.recipe_keys import AmpLevel as AmpLevel
 from xcit_hub.training.recipe_keys import Scheduler as Scheduler
 from xcit_hub.training.recipe_keys import kind_of as kind_of
 from xcit_hub.training.recipe_keys import words_of as words_of
-from xcit_hub.training.recipe_rules import CONTRADICTIONS, ONLY_VALUE, WITHOUT_EFFECT
+from xcit_hub.training.recipe_rules import CONTRADICTIONS, ONLY_VALUE, TIMMS_DEFAULTS, WITHOUT_EFFECT
 from xcit_hub.training.recipe_values import TIMM as TIMM
 from xcit_hub.training.recipe_values import RecipeValues
 from xcit_hub.variants import architecture
@@ -30,13 +30,17 @@ class Recipe(RecipeValues):
     """Everything that decides a training run."""
 
     _dropped: dict[str, str] = PrivateAttr(default_factory=dict)
+    _in_timms_words: bool = PrivateAttr(default=False)
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         for key, (only, reason) in ONLY_VALUE.items():
             if getattr(self, key) != only:
                 raise ValueError(f"{key} can only be {only!r}: {reason}")
-        architecture(self.model)
+        try:
+            architecture(self.model)
+        except UnknownNameError as error:
+            raise UnknownNameError(error.what, where="model", fix=error.fix) from None
         kinds = OPTIMIZERS[self.library]
         if self.opt not in kinds:
             raise ValueError(f"opt {self.opt[:60]!r} is not one of {self.library}'s optimizers {', '.join(kinds)}")
@@ -59,10 +63,30 @@ class Recipe(RecipeValues):
                 raise ValueError(reason)
         return self
 
-    def with_dropped(self, names: Mapping[str, str]) -> Recipe:
-        """Return this recipe, which remembers the names that were read with it and dropped, with the reasons."""
-        self._dropped = dict(names)
+    def as_it_was_said(self, dropped: Mapping[str, str], *, in_timms_words: bool) -> Recipe:
+        """Return this recipe, which remembers how it was read.
+
+        Args:
+            dropped: names that were read and dropped, with the reasons.
+            in_timms_words: whether one of timm's own names was among them.
+        """
+        self._dropped, self._in_timms_words = dict(dropped), in_timms_words
         return self
+
+    def __eq__(self, other: object) -> bool:
+        """Whether two say the same, whoever's words they are in."""
+        return isinstance(other, Recipe) and (self.__dict__, self._dropped) == (other.__dict__, other._dropped)
+
+    def unlike_timm(self) -> dict[str, Any]:
+        """Return what a recipe in timm's words leaves out and timm's train.py has otherwise, with what it has."""
+        if not (self._in_timms_words and self.library == "timm"):
+            return {}
+        idle = {key for keys, applies, _ in WITHOUT_EFFECT if applies(self) for key in keys}
+        return {
+            keys[0]: default
+            for keys, default in TIMMS_DEFAULTS
+            if not self.model_fields_set & set(keys) and getattr(self, keys[0]) != default and keys[0] not in idle
+        }
 
     def without_effect(self) -> dict[str, str]:
         """Return what was given, is not at its default and changes nothing here, with the reason."""

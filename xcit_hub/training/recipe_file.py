@@ -18,13 +18,15 @@ from xcit_hub.errors import InputError, closest
 from xcit_hub.files import is_there, read_bounded
 from xcit_hub.training import facebook_spelling, timm_spelling
 from xcit_hub.training.recipe import Recipe
-from xcit_hub.training.recipe_keys import kind_of, may_be_null, words_of
+from xcit_hub.training.recipe_keys import kind_of, may_be_null, takes_list, words_of
 
 _LARGEST_FILE = 1 << 16
 _LONGEST_FLAG = 4096
 _DEEPEST = 3  # key, list, entry
 _WORDS = re.compile(r"[\w.*?/-][\w.*?/\[\]!-]*(?:,[\w.*?/\[\]!-]+)*")  # also what begins an alias in YAML
 _SHOWN = 60  # characters of a wrong value in a message
+_COMMAND_LINE = "the command line"
+_LIKE = ", as in configs/xcit/cpu_smoke.yaml"
 
 
 class _Loader(yaml.SafeLoader):
@@ -76,20 +78,23 @@ def load_recipe(
         UnknownNameError: there is no such model.
     """
     layers = [defaults or {}, {} if path is None else _read(_find(Path(path))), overrides or {}]
+    where = "the recipe" if path is None else path
     said, dropped = _as_spelled(layers)
     for key in said:
         if key not in Recipe.model_fields and key in FOREIGN:
             whose, ours = "timm" if key in timm_spelling.NAMES else "facebook", timm_spelling.RENAMED.get(key)
             raise InputError(
                 f"{key} is {whose}'s name of a setting, and the recipe is not {whose}'s.",
-                where=path,
+                where=key if key in layers[2] else where,
                 fix=f"Set library to {whose}{f', or write {ours}' if ours else ''}.",
             )
-    recipe = _build(said, where=path).with_dropped(dropped)
+    foreign = {key for layer in layers for key in layer} - Recipe.model_fields.keys()
+    in_timms_words = bool(foreign) and _laid_over(layers).get("library") == "timm"
+    recipe = _build(said, where, flags=map(_own, layers[2])).as_it_was_said(dropped, in_timms_words=in_timms_words)
     if recipe.teacher_is_function and "teacher" not in layers[2] and "teacher" in layers[1]:
         raise InputError(
             f"A recipe file may not name code to run: its teacher is {_shown(recipe.teacher)}.",
-            where=path,
+            where=where,
             fix="If you know what it does, say it yourself: --teacher MODULE:FUNCTION.",
         )
     return recipe
@@ -134,7 +139,8 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
     """Turn ``["--epoch_size", "2", "--distribute", "--lr=1e-3", "--set", "ema=true"]`` into recipe settings.
 
     A switch without a value means true, as in MindCV; every other flag needs one. Values are read as a recipe's are,
-    so lists and numbers work. Dashes in a key mean underscores. ``--set key=value`` is ``--key=value``.
+    so lists and numbers work; a list may also be several words, as timm's train.py takes it: ``--scale 0.08 1``.
+    Dashes in a key mean underscores. ``--set key=value`` is ``--key=value``, ``-b`` and ``-j`` are timm's.
 
     Raises:
         InputError: a word is not a flag, a flag is not a key of a recipe, lacks its value, or is given twice.
@@ -143,24 +149,36 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
     left = list(words)
     while left:
         word = left.pop(0)
+        word = timm_spelling.SHORT.get(word, word)
         if not word.startswith("--"):
-            raise InputError(f"{_shown(word)} is not a flag.", fix="Write recipe keys as --key value.")
+            raise InputError(
+                f"{_shown(word)} is not a flag.", where=_COMMAND_LINE, fix="Write recipe keys as --key value."
+            )
         if word.partition("=")[0] == "--set":
             word = _assigned(word, left)
         key, equals, text = word[2:].partition("=")
         key = key.replace("-", "_")
-        _check_known([key], where="the command line")
+        _check_known([key], where=_COMMAND_LINE)
         if key in settings:
-            raise InputError(f"--{key} is given twice.", fix="Give it once.")
-        if not equals:
-            if left and not left[0].startswith("--"):
-                text = left.pop(0)
-            elif _kind(key) in ("switch", "switch or text") or key in _SWITCHES:
-                text = "true"
-            else:
-                raise InputError(f"--{key} lacks its value.", fix=f"Write --{key} VALUE.")
-        settings[key] = _flag(key, text)
+            raise InputError(f"--{key} is given twice.", where=_COMMAND_LINE, fix="Give it once.")
+        settings[key] = _flag(key, text if equals else _taken(key, left))
     return settings
+
+
+def _taken(key: str, left: list[str]) -> str:
+    """Take a flag's value off the words that follow it: one, or of a list all up to the next flag."""
+    words: list[str] = []
+    while left and not left[0].startswith("--") and left[0] not in timm_spelling.SHORT:
+        words.append(left.pop(0))
+        if not _takes_list(key):
+            break
+    if len(words) > 1 and not words[0].startswith("["):
+        return ",".join(words) if _is_list(key) else f"[{', '.join(words)}]"
+    if words:
+        return " ".join(words)
+    if _kind(key) in ("switch", "switch or text") or key in _SWITCHES:
+        return "true"
+    raise InputError(f"--{key} lacks its value.", where=_COMMAND_LINE, fix=f"Write --{key} VALUE.")
 
 
 def _assigned(word: str, left: list[str]) -> str:
@@ -168,22 +186,27 @@ def _assigned(word: str, left: list[str]) -> str:
     text = word.partition("=")[2] if "=" in word else left.pop(0) if left else ""
     key, equals, _ = text.partition("=")
     if not (key and equals):
-        raise InputError(f"--set takes key=value, not {_shown(text)}.", fix="Write --set lr=1e-4.")
+        raise InputError(f"--set takes key=value, not {_shown(text)}.", where=_COMMAND_LINE, fix="Write --set lr=1e-4.")
     return f"--{text}"
 
 
 def _flag(key: str, text: str) -> Any:
     if len(text) > _LONGEST_FLAG:
-        raise InputError(f"The value of --{key} has more than {_LONGEST_FLAG} characters.")
+        raise InputError(
+            f"The value of --{key} has more than {_LONGEST_FLAG} characters.", where=_COMMAND_LINE, fix="Shorten it."
+        )
     if _kind(key) in ("text", "switch or text") and not _is_list(key):
         return None if text in ("null", "None", "~") and may_be_null(_own(key)) else text
     if _is_list(key) and _WORDS.fullmatch(text):
         return text.split(",") if "," in text else text
     try:
-        node = _node(text)
+        node = _node(text, where=_COMMAND_LINE)
     except yaml.YAMLError:
         return text
-    return text if node is None else _value(key, node)
+    value = text if node is None else _value(key, node)
+    # timm's flags take a list of one, too: --decay-milestones 30
+    alone = _own(key) in Recipe.model_fields and takes_list(_own(key)) == "any" and isinstance(value, int | float)
+    return [value] if alone else value
 
 
 def _own(key: str) -> str:
@@ -192,6 +215,10 @@ def _own(key: str) -> str:
 
 def _kind(key: str) -> str:
     return kind_of(_own(key)) if _own(key) in Recipe.model_fields else "other"
+
+
+def _takes_list(key: str) -> bool:
+    return key in timm_spelling.LISTS or (_own(key) in Recipe.model_fields and bool(takes_list(_own(key))))
 
 
 def _is_list(key: str) -> bool:
@@ -224,9 +251,11 @@ def _find(path: Path) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = read_bounded(path, _LARGEST_FILE).decode("utf-8-sig")
-        root = _node(content)
+        root = _node(content, where=path)
         if not isinstance(root, yaml.MappingNode):
-            raise InputError("The recipe is not a list of `key: value` lines.", where=path)
+            raise InputError(
+                "The recipe is not a list of `key: value` lines.", where=path, fix=f"Write such lines{_LIKE}."
+            )
         settings: dict[str, Any] = {}
         for name, node in root.value:
             key = name.value if isinstance(name, yaml.ScalarNode) else ""
@@ -235,28 +264,32 @@ def _read(path: Path) -> dict[str, Any]:
                 raise InputError(f"The recipe gives {key} twice.", where=path, fix="Give it once.")
             settings[key] = _value(key, node)
     except yaml.YAMLError as error:
-        raise InputError(f"The recipe is not YAML: {_said(error)}.", where=path) from error
+        raise InputError(
+            f"The recipe is not YAML: {_said(error)}.", where=path, fix=f"Write `key: value` lines{_LIKE}."
+        ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"The recipe is not text in UTF-8 (byte {error.start}).", where=path) from error
-    except InputError as error:
-        if error.where is not None:
-            raise
-        raise InputError(error.what, where=path, fix=error.fix) from error
+        raise InputError(
+            f"The recipe is not text in UTF-8 (byte {error.start}).", where=path, fix="Save it as text in UTF-8."
+        ) from error
     return settings
 
 
-def _node(text: str) -> yaml.Node | None:
+def _node(text: str, where: object) -> yaml.Node | None:
     """Compose a document after its events have passed the bounds; composing recurses, and follows anchors."""
     depth = 0
     for event in yaml.parse(text, _Loader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise InputError("A recipe takes no anchors and aliases (& and *).", fix="Write the value out.")
+            raise InputError(
+                "A recipe takes no anchors and aliases (& and *).", where=where, fix="Write the value out."
+            )
         if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag not in (None, "!"):
-            raise InputError(f"A recipe takes no tags ({_shown(event.tag)}).", fix="Leave it out.")
+            raise InputError(f"A recipe takes no tags ({_shown(event.tag)}).", where=where, fix="Leave it out.")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
-            raise InputError("The recipe is nested too deeply.", fix="A value is a word, a number, or a list of them.")
+            raise InputError(
+                "The recipe is nested too deeply.", where=where, fix="A value is a word, a number, or a list of them."
+            )
     found: yaml.Node | None = yaml.compose(text, _Loader)
     return found
 
@@ -288,7 +321,7 @@ def _check_known(keys: Iterable[str], where: object) -> None:
             )
 
 
-def _build(settings: Mapping[str, Any], where: object) -> Recipe:
+def _build(settings: Mapping[str, Any], where: object, flags: Iterable[str]) -> Recipe:
     _check_known(settings, where)
     try:
         return Recipe(**settings)
@@ -297,7 +330,8 @@ def _build(settings: Mapping[str, Any], where: object) -> Recipe:
         hints = []
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"][:1])
-            message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            message = _PLAINLY.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+            message = message.replace("Input should be", "must be")
             if key in faults:  # of each form that a key may take; its description names them all
                 message = f"takes {Recipe.model_fields[key].description}"
             if fault["type"] == "missing" and len(fault["loc"]) == 1:  # not of a list
@@ -307,9 +341,22 @@ def _build(settings: Mapping[str, Any], where: object) -> Recipe:
             hints.append(closest(str(settings.get(key))[:_SHOWN], words_of(key)) if key else "")
         raise InputError(
             f"The recipe does not hold: {'; '.join(faults.values())}.",
-            where=where,
+            where=", ".join(faults) if faults.keys() <= set(flags) else where,
             fix=" ".join(dict.fromkeys(filter(None, hints))) or "`xcit-hub train --keys` says what each key takes.",
         ) from error
+
+
+# pydantic's words for what Python calls a thing, by its kinds of faults.
+_PLAINLY = {
+    "tuple_type": "must be a list, as [1, 2]",
+    "missing": "has too few entries",
+    "too_long": "has too many entries",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+}
 
 
 def _shown(value: object) -> str:

@@ -6,13 +6,14 @@ meaning.
 
 from __future__ import annotations
 
-import re
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from xcit_hub.data.mixing import MixingMode
+from xcit_hub.training import key_types
 from xcit_hub.training.hyperparameters import Library, LossKind
+from xcit_hub.training.key_types import NUMBER, SWITCHES, checked_text, switched
 from xcit_hub.variants import DialectName
 
 AmpLevel = Literal["O0", "O1", "O2", "O3"]
@@ -33,11 +34,6 @@ Scheduler = Literal[
 
 _IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
-_NUMBER = re.compile(
-    r"[-+]?(0|[1-9]\d{0,17})|[-+]?(\d{1,18}\.\d{0,30}|\.\d{1,30})([eE][-+]?\d{1,3})?|[-+]?\d{1,18}[eE][-+]?\d{1,3}"
-)
-_SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_LONGEST_TEXT = 4096
 _MANY_EPOCHS = 100_000
 
 
@@ -169,7 +165,9 @@ class RecipeKeys(BaseModel):
     )
     warmup_epochs: int = Field(3, ge=0, le=_MANY_EPOCHS, description="epochs from warmup_factor · lr to lr")
     warmup_factor: float = Field(0.0, ge=0, le=1, description="warm-up starts at this share of lr")
-    decay_epochs: int = Field(100, ge=1, le=_MANY_EPOCHS, description="epochs from lr to min_lr, or of one step")
+    decay_epochs: int | float = Field(
+        100, gt=0, le=_MANY_EPOCHS, description="epochs from lr to min_lr, or of one step; whole but for timm's step"
+    )
     decay_rate: float = Field(0.9, gt=0, le=10, description="factor of a step, or the polynomial's power")
     multi_step_decay_milestones: tuple[int, ...] = Field((30, 60, 90), description="epochs of multi_step_decay")
     lr_epoch_stair: bool = Field(False, description="change the learning rate at epochs only")
@@ -259,22 +257,22 @@ class RecipeKeys(BaseModel):
         """Take a switch from words alone and a number from numbers alone: pydantic makes True of 1.0, and 1 of True."""
         kind = kind_of(info.field_name or "")
         if kind == "switch":
-            return _switch(value)
+            return switched(value)
         if kind == "switch or text":
             if not isinstance(value, bool | str):
                 raise ValueError("must be true, false or a name")
             if value == "":
                 raise ValueError("must be true, false or a name")
-            return _SWITCHES.get(value.lower(), _checked_text(value)) if isinstance(value, str) else value
+            return SWITCHES.get(value.lower(), checked_text(value)) if isinstance(value, str) else value
         if kind == "text":
             several = cls.model_fields[info.field_name or ""].annotation == tuple[str, ...]
-            return _checked_text([value] if several and isinstance(value, str) else value)
+            return checked_text([value] if several and isinstance(value, str) else value)
         for entry in value if isinstance(value, list | tuple) else (value,):
             if isinstance(entry, bool):
                 raise ValueError("must not be a truth value")
             if isinstance(entry, str):
-                _checked_text(entry)
-                if kind == "number" and not _NUMBER.fullmatch(entry):
+                checked_text(entry)
+                if kind == "number" and not NUMBER.fullmatch(entry):
                     raise ValueError("must be a number")
         return value
 
@@ -285,10 +283,10 @@ class RecipeKeys(BaseModel):
             raise ValueError("must be a side of 8 to 4096 pixels, or a height and a width of these")
         return value
 
-    @field_validator("dataset", "opt", mode="after")
+    @field_validator("dataset", "opt", "interpolation", "loss_scale_type", mode="before")
     @classmethod
-    def _lower(cls, value: str) -> str:
-        return value.lower()
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value  # MindCV takes them in any case
 
     @field_validator("loss", mode="before")
     @classmethod
@@ -338,7 +336,7 @@ class RecipeKeys(BaseModel):
             raise ValueError("must lie in -10,000…10,000")
         return value
 
-    @field_validator("ckpt_save_dir")
+    @field_validator("ckpt_save_dir", "data_dir")
     @classmethod
     def _folder(cls, value: str) -> str:
         if not value:
@@ -368,19 +366,19 @@ class RecipeKeys(BaseModel):
 KEYS = frozenset(RecipeKeys.model_fields)
 
 
-def kind_of(key: str) -> Literal["switch", "text", "number", "switch or text", "other"]:
+def kind_of(key: str) -> key_types.Kind:
     """Say what a key takes: a truth value, words, either of the two, a number or numbers, or something of its own."""
-    annotation = _annotation(key)
-    kinds = {_kind(part) for part in _parts(annotation)} - {"nothing"}
-    if kinds == {"switch", "text"}:
-        return "switch or text"
-    found = kinds.pop() if len(kinds) == 1 else "other"
-    return found if found in ("switch", "text", "number") else "other"  # type: ignore[return-value]
+    return key_types.kind(_annotation(key))
 
 
 def words_of(key: str) -> list[str]:
     """Return the words that a key takes, where it takes certain ones only."""
-    return [word for word in _literals(_annotation(key)) if isinstance(word, str)]
+    return [word for word in key_types.literals(_annotation(key)) if isinstance(word, str)]
+
+
+def takes_list(key: str) -> Literal["any", "fixed", ""]:
+    """Say whether a key takes a list: of any length, of certain lengths, or none."""
+    return key_types.lists(_annotation(key))
 
 
 def may_be_null(key: str) -> bool:
@@ -388,48 +386,5 @@ def may_be_null(key: str) -> bool:
     return type(None) in get_args(_annotation(key))
 
 
-def _literals(annotation: Any) -> list[Any]:
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    return [word for entry in get_args(annotation) for word in _literals(entry)]
-
-
 def _annotation(key: str) -> Any:
     return RecipeKeys.model_fields[key].annotation
-
-
-def _parts(annotation: Any) -> list[Any]:
-    """Flatten unions and tuples into the types that stand in them."""
-    origin = get_origin(annotation)
-    if origin is Literal:
-        return [type(value) for value in get_args(annotation)]
-    if origin is None:
-        return [annotation]
-    return [part for entry in get_args(annotation) if entry is not ... for part in _parts(entry)]
-
-
-def _kind(part: Any) -> str:
-    if part is bool:
-        return "switch"
-    if part in (int, float):
-        return "number"
-    return "text" if part is str else "nothing"
-
-
-def _switch(value: Any) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in _SWITCHES:
-        return _SWITCHES[value.lower()]
-    raise ValueError("must be true or false")
-
-
-def _checked_text(value: Any) -> Any:
-    """Let a text through that can be a name in a file, a path and a line of a log."""
-    for entry in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(entry, str):
-            if len(entry) > _LONGEST_TEXT:
-                raise ValueError(f"must not be longer than {_LONGEST_TEXT} characters")
-            if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in entry):
-                raise ValueError("must be plain text in UTF-8")
-    return value

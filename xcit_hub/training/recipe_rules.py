@@ -77,6 +77,10 @@ CONTRADICTIONS: Sequence[tuple[Callable[[RecipeValues], bool], str]] = (
         "cycle_mul and k_decay are timm's: set library to timm, or leave them out",
     ),
     (
+        lambda r: r.decay_epochs % 1 != 0 and (r.library == "mindcv" or r.repeats_cycles),
+        "decay_epochs are whole epochs; a step of timm's step_decay alone may take a fraction",
+    ),
+    (
         lambda r: r.library == "timm" and r.scheduler in ("exponential_decay", "one_cycle", "cyclic"),
         "scheduler exponential_decay, one_cycle and cyclic are MindCV's: timm has none of them",
     ),
@@ -113,6 +117,31 @@ CONTRADICTIONS: Sequence[tuple[Callable[[RecipeValues], bool], str]] = (
         "color_jitter turns the hue by at most 0.5",
     ),
 )  # fmt: skip
+
+# What timm's train.py has for what is left out, where a recipe has another default; of keys that say the same the
+# first is timm's. A run in timm's words says what it has in their place.
+TIMMS_DEFAULTS: Sequence[tuple[Sequence[str], Any]] = (
+    (["opt"], "sgd"),
+    (["lr_base", "lr"], 0.1),
+    (["weight_decay"], 2e-5),
+    (["epoch_size"], 300),
+    (["warmup_epochs"], 5),
+    (["warmup_lr", "warmup_factor"], 1e-5),
+    (["warmup_prefix"], False),
+    (["min_lr"], 0.0),
+    (["lr_epoch_stair"], True),
+    (["decay_epochs"], 90),
+    (["decay_rate"], 0.1),
+    (["multi_step_decay_milestones"], (90, 180, 270)),
+    (["cycle_decay"], 0.5),
+    (["ratio"], (3 / 4, 4 / 3)),
+    (["re_value"], "pixel"),
+    (["re_scale"], (0.02, 1 / 3)),
+    (["re_ratio"], (0.3, 1 / 0.3)),
+    (["interpolation"], "random"),
+    (["label_smoothing"], 0.1),
+    (["ema_decay"], 0.9998),
+)
 
 # Keys that change nothing: which, when, and why. A run says those that its recipe set.
 WITHOUT_EFFECT: Sequence[tuple[Sequence[str], Callable[[RecipeValues], bool], str]] = (

@@ -26,6 +26,7 @@ _FORMAT = "2"  # 1: xcit-hub 0.1.0
 _LISTED = 5
 _POSITIVE = ("adam_v.", "mean_square.", "adan_n.")  # what optimizers keep of squares
 _SHOWN = 80  # characters of a value in a message
+_ANEW = "Start anew in another ckpt_save_dir, from the last checkpoint with --ckpt_path."
 
 # What a continued run may change: places, speed, what is reported. Everything else would make it another run.
 _MAY_CHANGE = frozenset(
@@ -208,7 +209,9 @@ def load_state(
         strangers = set(like) ^ set(stored.tensors)
         if strangers:
             raise CheckpointError(
-                f"The state holds another network: {', '.join(sorted(strangers)[:_LISTED])} do not match.", where=path
+                f"The state holds another network: {', '.join(sorted(strangers)[:_LISTED])} do not match.",
+                where=path,
+                fix=_ANEW,
             )
         arrays = {name: np.array(tensor.numpy()) for name, tensor in stored.tensors.items()}
     _check_arrays(arrays, like, path)
@@ -219,7 +222,7 @@ def load_state(
 def _described(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     version = metadata.get("xcit_hub.state")
     if version is None:
-        raise CheckpointError("The file is not the state of a run.", where=path)
+        raise CheckpointError("The file is not the state of a run.", where=path, fix=_ANEW)
     if version != _FORMAT:
         raise CheckpointError(
             f"The state was written by xcit-hub {metadata.get('xcit_hub.version', 'of another version')} "
@@ -311,7 +314,9 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], like: Mapping[str, NDArray
     for name, array in arrays.items():
         if array.shape != like[name].shape or array.dtype != like[name].dtype:
             raise CheckpointError(
-                f"{name} is {array.dtype} {array.shape}, not {like[name].dtype} {like[name].shape}.", where=path
+                f"{name} is {array.dtype} {array.shape}, not {like[name].dtype} {like[name].shape}.",
+                where=path,
+                fix=_ANEW,
             )
         if not np.isfinite(array).all():
             raise _damaged(f"{name} is not finite", path)
@@ -333,5 +338,5 @@ def _damaged(what: str, path: Path) -> CheckpointError:
     return CheckpointError(
         f"The state of the run is damaged: {what}.",
         where=path,
-        fix="Start anew in another ckpt_save_dir, from the last checkpoint with --ckpt_path.",
+        fix=_ANEW,
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from xcit_hub.errors import InputError
 from xcit_hub.training.recipe import Recipe
 
 _Times = npt.NDArray[np.float64]
@@ -23,6 +24,9 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> npt.NDArray[np.float
     Sources: MindCV 0.5 (mindcv/scheduler) and timm 1.0.31 (timm/scheduler), by ``library``: cosine, step and constant
     are the same in both, timm's polynomial ends at ``min_lr`` after ``decay_epochs``, and its milestones come one unit
     of time early; facebookresearch/xcit main.py calls timm's ``scheduler.step(epoch)`` after the epoch, a lag of one.
+
+    Raises:
+        InputError: a rate is more than a float32 holds.
     """
     step = np.arange(recipe.epoch_size * steps_per_epoch)
     epoch = step // steps_per_epoch
@@ -32,12 +36,20 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> npt.NDArray[np.float
     start = recipe.lr * recipe.warmup_factor if recipe.warmup_lr is None else recipe.warmup_lr
     elapsed = time - warmup if recipe.warmup_prefix else time
     unit = 1.0 if recipe.lr_epoch_stair else 1 / steps_per_epoch
-    after = _SCHEDULES[recipe.scheduler](recipe, np.maximum(elapsed, 0.0), unit)
+    with np.errstate(over="ignore", invalid="ignore"):  # judged below
+        after = _SCHEDULES[recipe.scheduler](recipe, np.maximum(elapsed, 0.0), unit)
     top = recipe.lr
     if recipe.scheduler == "tanh_decay" and not recipe.warmup_prefix:
         top = float(_tanh(recipe, np.array([float(warmup)]), unit)[0])  # timm's rises to where it goes on
     rising = start + time * ((top - start) / max(warmup, 1))
-    return np.where(time < warmup, rising, after)
+    rates = np.where(time < warmup, rising, after)
+    if not np.abs(rates).max() <= np.finfo(np.float32).max:
+        raise InputError(
+            "The learning rate grows beyond all bounds.",
+            where="scheduler",
+            fix="Lower what it grows by: decay_rate, cycle_decay, lr.",
+        )
+    return rates
 
 
 # Each maps epochs since the warm-up to rates; the unit in which they run is an epoch (lr_epoch_stair) or a step.
@@ -86,7 +98,10 @@ def _polynomial(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
     return recipe.lr * (1 - np.minimum(elapsed, total) / total) ** recipe.decay_rate
 
 
-def _stepwise(recipe: Recipe, elapsed: _Times, _: float) -> _Times:
+def _stepwise(recipe: Recipe, elapsed: _Times, unit: float) -> _Times:
+    if recipe.library == "timm":  # counts units of time, of which a step may be a fraction of an epoch
+        units = round(1 / unit)
+        return recipe.lr * recipe.decay_rate ** (np.rint(elapsed * units) // (recipe.decay_epochs * units))
     return recipe.lr * recipe.decay_rate ** (np.floor(elapsed) // recipe.decay_epochs)
 
 

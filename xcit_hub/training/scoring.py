@@ -14,7 +14,7 @@ from xcit_hub.checkpoints import weights as stored_weights
 from xcit_hub.data.batches import EvalBatches, Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.data.transforms import MODES
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.files import write_text
 from xcit_hub.models import XCiT, load_weights
 from xcit_hub.models.functions import device_target
@@ -22,7 +22,6 @@ from xcit_hub.parameters import parameter_count
 from xcit_hub.parity import torch_network
 from xcit_hub.run_record import RunRecord
 from xcit_hub.training import device
-from xcit_hub.training.engine import RUN, versions
 from xcit_hub.training.evaluation import (
     Answer,
     Evaluation,
@@ -35,9 +34,10 @@ from xcit_hub.training.evaluation import (
 from xcit_hub.training.inputs import eval_data, match_classes
 from xcit_hub.training.journal import Journal
 from xcit_hub.training.keeping import stored_classes
-from xcit_hub.training.precision import mix_precision
+from xcit_hub.training.precision import check_precision, mix_precision
 from xcit_hub.training.real_labels import RealLabels, read_real_labels
 from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recording import RUN, versions
 from xcit_hub.training.scorer import answer_of, shown_views
 from xcit_hub.training.start import dialect_of, evaluation_network
 from xcit_hub.variants import Preprocessing
@@ -123,7 +123,9 @@ def stored_network(recipe: Recipe) -> Stored:
         CheckpointError, WeightsError: the file is not a checkpoint of this network.
     """
     if not recipe.ckpt_path:
-        raise InputError("Nothing says which weights to evaluate.", fix="Give --ckpt_path FILE, or a model id.")
+        raise InputError(
+            "Nothing says which weights to evaluate.", where="ckpt_path", fix="Give --ckpt_path FILE, or a model id."
+        )
     loaded = stored_weights.load(recipe.ckpt_path, dialect=recipe.dialect)
     if recipe.num_classes not in (None, loaded.num_classes):
         raise InputError(
@@ -139,7 +141,10 @@ def stored_network(recipe: Recipe) -> Stored:
         )
     dialect = dialect_of(recipe, loaded.dialect)
     network = evaluation_network(recipe.model, loaded.num_classes, dialect, "O0", channels=loaded.in_chans)
-    load_weights(network, loaded.arrays())
+    try:
+        load_weights(network, loaded.arrays())
+    except WeightsError as error:
+        raise WeightsError(error.what, where=recipe.ckpt_path, fix=error.fix) from None
     return Stored(network, loaded.file.sha256, stored_classes(loaded.file))
 
 
@@ -154,6 +159,7 @@ def settings_of(network: XCiT, preprocessing: Preprocessing) -> dict[str, Any]:
         raise InputError(
             f"The network takes {network.in_chans}×{height}×{width} images, crop mode {preprocessing.crop_mode}: "
             "a recipe cannot say that.",
+            where="the network's description",
             fix="Evaluate it with `xcit_hub.preprocess` and a loop of your own.",
         )
     return {
@@ -208,8 +214,11 @@ def score(
     """
     distribute = device.started_by() is not None
     if distribute and against_timm:
-        raise InputError("The comparison with timm runs in one process.", fix="Start it without msrun.")
+        raise InputError(
+            "The comparison with timm runs in one process.", where="--compare", fix="Start it without msrun."
+        )
     worker = device.prepare(recipe, distribute=distribute)
+    check_precision(recipe.amp_dtype, recipe.val_amp_level)
     batches = eval_data(recipe, worker)
     source = batches.source
     if recipe.class_map:

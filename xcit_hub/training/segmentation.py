@@ -56,6 +56,7 @@ def check(settings: Iterable[str]) -> None:
     if strange:
         raise InputError(
             f"{', '.join(strange)} means nothing in a segmenter's training.",
+            where="the recipe",
             fix=f"Leave it out; what does is {', '.join(KEYS)}.",
         )
 
@@ -85,10 +86,13 @@ def train(
     if not steps:
         raise InputError(
             f"There are {len(pairs.images)} images, and a batch has {recipe.batch_size}.",
+            where="batch_size",
             fix=f"Pass --batch_size {len(pairs.images)} or less.",
         )
     if pairs.unreadable:
-        raise InputError(f"These cannot be read: {'; '.join(pairs.unreadable[:20])}.", fix="Remove them.")
+        raise InputError(
+            f"These cannot be read: {'; '.join(pairs.unreadable[:20])}.", where="data_dir", fix="Remove them."
+        )
     if preprocessing.size[0] != preprocessing.size[1]:
         raise InputError("A segmenter is trained on square views.", where="image_resize", fix="Give one number.")
     views = Views(preprocessing, preprocessing.image_size, recipe.scale, recipe.hflip, recipe.seed)
@@ -105,7 +109,9 @@ def train(
             loss = float(trained(Tensor(images), Tensor(classes), rate))
             if not np.isfinite(loss):
                 raise XcitHubError(
-                    f"The loss of step {index + 1} of epoch {epoch + 1} is {loss}.", fix="Lower the learning rate (lr)."
+                    f"The loss of step {index + 1} of epoch {epoch + 1} is {loss}.",
+                    where="the training",
+                    fix="Lower the learning rate (lr).",
                 )
             seen.append(loss)
             step(epoch, index, loss)

@@ -76,7 +76,11 @@ def start(
     if continued is None and initial is None and recipe.ckpt_path:
         initial = _stored(recipe)
     if continued is None and initial is None and recipe.pretrained:
-        raise InputError("pretrained needs the published weights.", where="pretrained")
+        raise InputError(
+            "pretrained needs the published weights.",
+            where="pretrained",
+            fix="Load them and pass them on: train(recipe, initial=Initial(…)); or give their file as ckpt_path.",
+        )
     plain = create_model(
         recipe.model,
         num_classes=recipe.num_classes or len(classes),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import mindspore
-from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from xcit_hub.accelerated import accelerate, is_fused
@@ -14,59 +14,13 @@ from xcit_hub.accelerated.stacked import Arrays, StackedXCiT, by_layer, fill, me
 from xcit_hub.data.batches import Worker
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT
-from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import recomputes
 from xcit_hub.training.device import compile_at
 from xcit_hub.training.losses import DistillationLoss, SoftTargetLoss
-from xcit_hub.training.optimizers import Optimizer, create_optimizer, parameter_settings
+from xcit_hub.training.optimizers import create_optimizer, parameter_settings
 from xcit_hub.training.randomness import seed_dropout
 from xcit_hub.training.recipe import Recipe
-
-_SCALE_WINDOW = 2000  # as in torch.amp.GradScaler and MindCV: steps without overflow before the scale doubles
-_AT_ONCE = 1e9  # 1 − exp of it is 1: the average is at its full decay from the first update
-_EMA_POWER = 2 / 3  # of timm's ModelEmaV3
-_CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_
-
-_map = ops.HyperMap()
-_multiplied = ops.MultitypeFuncGraph("multiplied")
-_single = ops.MultitypeFuncGraph("single")
-_squared_sum = ops.MultitypeFuncGraph("squared_sum")
-_average = ops.MultitypeFuncGraph("average")
-_add = ops.MultitypeFuncGraph("add")
-_clear = ops.MultitypeFuncGraph("clear")
-
-
-@_multiplied.register("Tensor", "Tensor")
-def _multiply_one(factor: Tensor, gradient: Tensor) -> Tensor:
-    return gradient.astype(mstype.float32) * factor
-
-
-@_single.register("Tensor")
-def _single_one(gradient: Tensor) -> Tensor:
-    return gradient.astype(mstype.float32)
-
-
-@_squared_sum.register("Tensor")
-def _square_one(gradient: Tensor) -> Tensor:
-    return (gradient * gradient).sum()
-
-
-@_average.register("Tensor", "Tensor", "Tensor")
-def _average_one(decay: Tensor, average: Parameter, weight: Tensor) -> bool:
-    ops.assign(average, average * decay + weight * (1.0 - decay))
-    return True
-
-
-@_add.register("Tensor", "Tensor")
-def _add_one(total: Parameter, gradient: Tensor) -> bool:
-    ops.assign(total, total + gradient.astype(mstype.float32))
-    return True
-
-
-@_clear.register("Tensor")
-def _clear_one(total: Parameter) -> bool:
-    ops.assign(total, ops.zeros_like(total))
-    return True
+from xcit_hub.training.update import Update, add, clear, for_each, multiplied
 
 
 @dataclass(frozen=True)
@@ -122,83 +76,10 @@ class _Backward(nn.Cell):
         return loss, gradients
 
 
-class _Update(nn.Cell):
-    """From scaled gradients to new weights, a new loss scale and a new moving average."""
-
-    def __init__(self, network: XCiT, optimizer: Optimizer, recipe: Recipe, ema: XCiT | None, workers: int) -> None:
-        super().__init__(auto_prefix=False)
-        self.optimizer = optimizer
-        self.reduce = (
-            nn.DistributedGradReducer(optimizer.weights, mean=True, degree=workers) if workers > 1 else nn.Identity()
-        )
-        self.clip = recipe.clip_value if recipe.clip_grad else 0.0
-        self.guarded = recipe.guarded
-        self.dynamic = recipe.dynamic_scaling
-        # Else the gradients are what they are, and nobody need pass over them.
-        self.scaled = recipe.dynamic_scaling or recipe.first_loss_scale != 1.0
-        self.scaler = amp.DynamicLossScaler(recipe.first_loss_scale, scale_factor=2, scale_window=_SCALE_WINDOW)
-        self.scale, self.quiet_steps = self.scaler.scale_value, self.scaler.counter
-        self.scale.name, self.quiet_steps.name = "loss_scale", "quiet_steps"
-        self.of_loss = self.scale if self.scaled else Tensor(1.0, mstype.float32)
-        for parameter in (self.scale, self.quiet_steps):
-            parameter.requires_grad = False
-        # There the hardware keeps the overflow to itself: the first cards saturate instead of giving infinity. Each
-        # knows of its own alone, and the sum of saturated gradients does not tell the others.
-        self.hidden_overflow = device_target() == "Ascend"
-        self.together = ops.AllReduce() if self.hidden_overflow and workers > 1 else nn.Identity()
-        self.decay = Tensor(recipe.ema_decay, mstype.float32)
-        # A branch on it in the graph would lose the optimizer's update, whose count one of the sides does not read.
-        self.haste = 1.0 / recipe.ema_warmup if recipe.ema_warmup else _AT_ONCE
-        self.form = recipe.ema_form
-        self.averaged = ema is not None
-        self.weights = ParameterTuple(list(network.get_parameters()))
-        averages = {} if ema is None else {each.name: each for each in ema.get_parameters()}
-        self.averages = ParameterTuple([averages[f"ema.{each.name}"] for each in self.weights] if averages else [])
-
-    def construct(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> tuple[Tensor, Tensor]:
-        gradients = self.reduce(gradients)
-        if self.scaled:
-            gradients = _map(ops.partial(_multiplied, 1.0 / self.scale), gradients)
-        else:
-            gradients = _map(_single, gradients)
-        norm = ops.sqrt(ops.addn(_map(_squared_sum, gradients)))
-        finite = ops.isfinite(norm)
-        if self.hidden_overflow:
-            overflows = self.together(1.0 - amp.all_finite(gradients).astype(mstype.float32))
-            finite = ops.logical_and(finite, overflows == 0.0)
-        if self.clip > 0.0:
-            factor = ops.minimum(self.clip / (norm + _CLIP_EPSILON), Tensor(1.0, mstype.float32))
-            gradients = _map(ops.partial(_multiplied, factor), gradients)
-        if self.guarded:
-            if finite:
-                self._apply(gradients, learning_rate)
-        else:
-            self._apply(gradients, learning_rate)
-        if self.dynamic:
-            self.scaler.adjust(finite)
-        applied = finite.astype(mstype.float32) if self.guarded else Tensor(1.0, mstype.float32)
-        return norm, applied
-
-    def _apply(self, gradients: tuple[Tensor, ...], learning_rate: Tensor) -> None:
-        updates = self.optimizer(gradients, learning_rate)
-        if self.averaged:
-            _map(ops.partial(_average, self._kept(updates)), self.averages, self.weights)
-
-    def _kept(self, updates: Tensor) -> Tensor:
-        """Return what the average keeps of itself at update number ``updates``, from 1 on; both float32 scalars."""
-        if self.form == "mindcv":
-            # decay · (1 − exp(−t/2000)), so that the initial weights are soon forgotten.
-            return self.decay * -ops.expm1(-updates * self.haste)
-        if self.form == "timm":
-            return self.decay * (updates > 1.0).astype(mstype.float32)
-        # ModelEmaV3's get_decay: its step is the update before this one, its gamma 1.
-        return ops.minimum(self.decay, 1.0 - ops.pow(updates, -_EMA_POWER))
-
-
 class _FusedStep(nn.Cell):
     """Backward and update as one graph, where nothing accumulates."""
 
-    def __init__(self, backward: _Backward, update: _Update) -> None:
+    def __init__(self, backward: _Backward, update: Update) -> None:
         super().__init__(auto_prefix=False)
         self.backward = backward
         self.update = update
@@ -220,22 +101,22 @@ class _Accumulate(nn.Cell):
 
     def construct(self, images: Tensor, targets: Tensor) -> Tensor:
         loss, gradients = self.backward(images, targets, self.scale)
-        _map(_add, self.sums, gradients)
+        for_each(add, self.sums, gradients)
         return loss
 
 
 class _ApplySums(nn.Cell):
     """Update from the accumulated gradients, and start again from zero."""
 
-    def __init__(self, update: _Update, sums: ParameterTuple) -> None:
+    def __init__(self, update: Update, sums: ParameterTuple) -> None:
         super().__init__(auto_prefix=False)
         self.update = update
         self.sums = sums
         self.one = Tensor(1.0, mstype.float32)
 
     def construct(self, learning_rate: Tensor) -> tuple[Tensor, Tensor]:
-        norm, applied = self.update(_map(ops.partial(_multiplied, self.one), self.sums), learning_rate)
-        _map(_clear, self.sums)
+        norm, applied = self.update(for_each(ops.partial(multiplied, self.one), self.sums), learning_rate)
+        for_each(clear, self.sums)
         return norm, applied
 
 
@@ -271,7 +152,7 @@ class TrainStep:
         worker = worker or Worker()
         graph = mindspore.get_context("mode") == mindspore.GRAPH_MODE
         _check(network, ema, recipe, graph)
-        # Synchronised batch normalisation is no compiled operation: the plain network has it.
+        # Synchronised batch normalisation is not a compiled operation: the plain network has it.
         network = network if recipe.synchronises(worker.count) else accelerate(network)
         ema = None if ema is None else accelerate(ema)
         teacher = accelerate(teacher) if isinstance(teacher, XCiT) else teacher
@@ -313,7 +194,7 @@ class TrainStep:
             told=told,
             classes=network.num_classes,
         )
-        self._update = _Update(self._trained, self.optimizer, recipe, self._averaged, worker.count)
+        self._update = Update(self._trained, self.optimizer, recipe, self._averaged, worker.count)
         if self.accumulation == 1:
             self._fused = _FusedStep(backward, self._update)
             compile_at(self._fused, recipe)
@@ -415,9 +296,11 @@ class TrainStep:
 
 def _check(network: XCiT, ema: XCiT | None, recipe: Recipe, graph: bool) -> None:
     if is_fused(network):
-        raise InputError("A fused network cannot be trained.", fix="Train the network that fuse() was called on.")
+        raise InputError(
+            "A fused network cannot be trained.", where="network", fix="Train the network that fuse() was called on."
+        )
     if ema is network:
-        raise InputError("The moving average cannot be the network itself.", fix="Give it a copy.")
+        raise InputError("The moving average cannot be the network itself.", where="ema", fix="Give it a copy.")
     if not graph and not recipe.freeze_bn and any(recomputes(block) for block in network.blocks):
         raise InputError(
             "Recomputation in PyNative mode would move BatchNorm's statistics twice at every step.",

@@ -26,6 +26,7 @@ from xcit_hub.run_record import SeenImages
 from xcit_hub.training.recipe import TIMM, Recipe
 
 _LISTED = 3  # names in a message
+_SAME_CLASSES = "Take a teacher of the student's classes, or set num_classes to the teacher's."
 _WRAPPINGS = ("model", "state_dict", "module", "model_ema", "state_dict_ema")  # facebook's and timm's
 
 
@@ -83,10 +84,16 @@ def find(recipe: Recipe, classes: int, loaded: XCiT | None = None) -> Teacher | 
         return _of_factory(recipe, classes)
     network, seen = _of_ours(recipe, loaded)
     if network.num_classes != classes:
-        raise InputError(f"The teacher knows {network.num_classes} classes, the student {classes}.", where="teacher")
+        raise InputError(
+            f"The teacher knows {network.num_classes} classes, the student {classes}.",
+            where="teacher",
+            fix=_SAME_CLASSES,
+        )
     if network.in_chans != recipe.in_channels:
         raise InputError(
-            f"The teacher sees {network.in_chans} channels, the student {recipe.in_channels}.", where="teacher"
+            f"The teacher sees {network.in_chans} channels, the student {recipe.in_channels}.",
+            where="teacher",
+            fix="Take a teacher of the student's in_channels.",
         )
     scale, shift, notes = _renormalised(recipe, seen)
     return Teacher(network if scale is None else _Renormalised(network, scale, shift), None, notes)
@@ -114,7 +121,11 @@ def _of_ours(recipe: Recipe, loaded: XCiT | None) -> tuple[XCiT, Seen]:
     try:
         seen = SeenImages.model_validate_json(told)
     except ValueError as error:
-        raise CheckpointError(f"{PREPROCESSING} of the teacher cannot be read.", where=recipe.teacher_ckpt) from error
+        raise CheckpointError(
+            f"{PREPROCESSING} of the teacher cannot be read.",
+            where=recipe.teacher_ckpt,
+            fix="Take the file as its training wrote it.",
+        ) from error
     return network, Seen((seen.input_size[1], seen.input_size[2]), seen.mean, seen.std)
 
 
@@ -130,7 +141,11 @@ def _of_factory(recipe: Recipe, classes: int) -> Teacher:
             fix="Write module:function, a function without arguments that returns a cell, in a module on PYTHONPATH.",
         ) from error
     if not isinstance(made, nn.Cell):
-        raise InputError(f"The function returns a {type(made).__name__}, not a cell.", where=recipe.teacher)
+        raise InputError(
+            f"The function returns a {type(made).__name__}, not a cell.",
+            where=recipe.teacher,
+            fix="Let it return a mindspore.nn.Cell that maps images to logits.",
+        )
     size = getattr(made, "input_size", None)
     seen = Seen(None if size is None else tuple(size)[-2:], _levels(made, "mean"), _levels(made, "std"))
     scale, shift, notes = _renormalised(recipe, seen)
@@ -211,6 +226,7 @@ def _check_weights(wanted: Mapping[str, Any], found: Mapping[str, Any], name: st
             f"These are not the weights of timm's {name}: {len(wrong)} tensors are missing, unexpected or of another "
             f"shape, {', '.join(wrong[:_LISTED])} among them.",
             where=path,
+            fix="Give the file of this network, with as many classes as the student has.",
         )
 
 
@@ -221,7 +237,9 @@ def _blank(recipe: Recipe) -> Images:
 def _check_answer(logits: Any, recipe: Recipe, classes: int) -> None:
     if logits.shape != (1, classes):
         raise InputError(
-            f"The teacher answers {logits.shape} to one image, the student (1, {classes}).", where=recipe.teacher
+            f"The teacher answers {logits.shape} to one image, the student (1, {classes}).",
+            where=recipe.teacher,
+            fix=_SAME_CLASSES,
         )
 
 
@@ -246,7 +264,11 @@ def _renormalised(recipe: Recipe, seen: Seen) -> tuple[Images | None, Images, li
     ours = recipe.preprocessing
     channels = recipe.in_channels
     if any(len(levels) not in (1, channels) for levels in (seen.mean, seen.std)):
-        raise InputError(f"The teacher's images have {len(seen.mean)} channels, not {channels}.", where="teacher")
+        raise InputError(
+            f"The teacher's images have {len(seen.mean)} channels, not {channels}.",
+            where="teacher",
+            fix="Take a teacher of the student's in_channels.",
+        )
     mean, std, own_mean, own_std = (
         np.broadcast_to(np.array(levels, np.float64), channels)[:, None, None]
         for levels in (seen.mean, seen.std, ours.mean, ours.std)

@@ -47,6 +47,13 @@ RENAMED = {
     "output": "ckpt_save_dir",
     "checkpoint_hist": "keep_checkpoint_max",
 }
+SHORT = {"-b": "--batch_size", "-vb": "--validation_batch_size", "-j": "--workers"}
+LISTS = frozenset(
+    {"input_size", "lr_noise", "device_modules", "wandb_tags", "train_img_sizes", "train_batch_sizes"}
+    | {"train_size_probs", "naflex_train_seq_lens", "naflex_patch_sizes", "naflex_patch_size_probs"}
+    | {"model_kwargs", "opt_kwargs"}
+)
+"""Names that take several words, beside those of a recipe's lists."""
 _SCHEDULES = {
     "cosine": "cosine_decay",
     "tanh": "tanh_decay",
@@ -70,7 +77,9 @@ _FIRST_SCALE = 65536.0  # of torch.amp.GradScaler
 def _input_size(said: dict[str, Any]) -> None:
     size = said.pop("input_size")
     if not (isinstance(size, list | tuple) and len(size) == 3):
-        raise InputError(f"input_size is channels, height and width, not {_shown(size)}.", where="input_size")
+        raise InputError(
+            f"input_size is channels, height and width, not {_shown(size)}.", where="input_size", fix="Write 3 224 224."
+        )
     channels, height, width = size
     _put(said, "input_size", "in_channels", channels)
     _put(said, "input_size", "image_resize", height if height == width else [height, width])
@@ -178,6 +187,8 @@ def _scheduler(said: dict[str, Any]) -> None:
 def _epochs(said: dict[str, Any]) -> None:
     """timm's epochs are one cycle of cosine and polynomial; a warm-up may come before, a rest at min_lr after."""
     epochs = _number(said, "epochs")
+    if epochs % 1:
+        raise InputError(f"epochs are whole, not {_shown(epochs)}.", where="epochs", fix="Give a whole number.")
     prefix = _number(said, "warmup_epochs", 5) if said.setdefault("warmup_prefix", False) else 0
     whole = epochs
     if said.get("scheduler", "cosine_decay") in _CYCLIC:
@@ -201,7 +212,9 @@ def _grown(epochs: float, factor: float, cycles: float) -> float:
 def _number(said: Mapping[str, Any], key: str, default: float | None = None) -> Any:
     value = said.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise InputError(f"{key} must be a number of at least 0 and below 1e9, not {_shown(value)}.", where=key)
+        raise InputError(
+            f"{key} must be a number of at least 0 and below 1e9, not {_shown(value)}.", where=key, fix="Give one."
+        )
     return value
 
 
@@ -212,7 +225,7 @@ def _by_updates(said: dict[str, Any]) -> None:
 def _switch(said: dict[str, Any], key: str) -> bool:
     value = said.pop(key)
     if not isinstance(value, bool):
-        raise InputError(f"{key} must be true or false, not {_shown(value)}.", where=key)
+        raise InputError(f"{key} must be true or false, not {_shown(value)}.", where=key, fix="Write true or false.")
     return value
 
 
@@ -226,7 +239,11 @@ def _clip(said: dict[str, Any]) -> None:
 
 def _clip_mode(said: dict[str, Any]) -> None:
     if said.pop("clip_mode") != "norm":
-        raise InputError("clip_mode can only be norm: the global norm of the gradients is bounded.", where="clip_mode")
+        raise InputError(
+            "clip_mode can only be norm: the global norm of the gradients is bounded.",
+            where="clip_mode",
+            fix="Leave it out.",
+        )
 
 
 def _loss(kind: str) -> Callable[[dict[str, Any]], None]:
@@ -254,7 +271,9 @@ def _bytes(key: str) -> Callable[[dict[str, Any]], None]:
     def change(said: dict[str, Any]) -> None:
         if isinstance(said[key], list):
             # A number that is not one is the recipe's matter.
-            said[key] = [255 * one if isinstance(one, float | int) and 0 <= one <= 1 else one for one in said[key]]
+            levels = [255 * one if isinstance(one, float | int) and 0 <= one <= 1 else one for one in said[key]]
+            channels = said.get("in_channels", 3)
+            said[key] = levels * channels if len(levels) == 1 and channels in (1, 3, 4) else levels  # one for all
 
     return change
 
@@ -286,7 +305,8 @@ DECIDES = {
 _MAY_BE_EMPTY = ("initial_checkpoint", "output", "interpolation", "lr_base_scale")
 NAMES = frozenset({*RENAMED, *_WITHIN, *CHANGES, "cooldown_epochs", *timm_only.NAMES})
 SWITCHES = frozenset(
-    {"sched_on_updates", "bce_loss", "jsd_loss", "amp", "native_amp", "jsd", "model_ema_warmup", *timm_only.SWITCHES}
+    {"sched_on_updates", "bce_loss", "jsd_loss", "amp", "native_amp", "jsd", "model_ema_warmup", "torchcompile"}
+    | timm_only.SWITCHES
 )
 """Names that mean true where a flag gives them no value."""
 
@@ -308,7 +328,11 @@ def computed(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str
         if key in said:
             change(said)
     if "cooldown_epochs" in said:
-        raise InputError("cooldown_epochs is of the epochs that timm's key epochs counts.", fix="Give epochs, too.")
+        raise InputError(
+            "cooldown_epochs is of the epochs that timm's key epochs counts.",
+            where="cooldown_epochs",
+            fix="Give epochs, too.",
+        )
     return said, dropped
 
 

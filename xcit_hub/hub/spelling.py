@@ -35,6 +35,7 @@ def checked_name(name: str, most: int = 2) -> str:
     if name.count("/") >= most:
         raise InputError(
             f"{name[:200]!r} has more parts than the name of a model in a hub.",
+            where="the name of the model",
             fix=f"Write org/name. A path is written ./{name[:200]}, one file of a hub's model hf://org/name/FILE.",
         )
     return name

@@ -20,13 +20,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import machine
 from xcit_hub.files import write_text
+
+if TYPE_CHECKING:
+    from xcit_hub.accelerated.fused import FusedDtype
 
 MODEL = "xcit_nano_12_p8_224"
 SIDE = 32
@@ -200,9 +203,9 @@ def fused(checkpoint: Path) -> dict[str, Any]:
     import xcit_hub
     from xcit_hub.accelerated.build import extension_absence
 
-    network = xcit_hub.load(checkpoint)
-    narrow = [dtype for dtype in ("bfloat16", "int8") if not extension_absence(dtype)]
-    return {dtype: network.fuse(dtype) for dtype in ("float32", *narrow)}
+    network = xcit_hub.load(str(checkpoint))
+    wanted: tuple[FusedDtype, ...] = ("float32", "bfloat16", "int8")
+    return {dtype: network.fuse(dtype) for dtype in wanted if dtype == "float32" or not extension_absence(dtype)}
 
 
 def measure(name: str, *, count: int = 5, keep: Path | None = None, epochs: int = _EPOCHS) -> Outcome:

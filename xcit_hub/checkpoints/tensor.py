@@ -228,6 +228,8 @@ class StoredTensor:
     def stack(parts: list[StoredTensor]) -> StoredTensor:
         """Concatenate along the first axis, without a copy. dtypes, other axes and transforms must agree."""
         first = parts[0]
+        if len(parts) == 1:
+            return first
         kinds = {(part.dtype, part.shape[1:], part._storage, part._transforms) for part in parts}
         if len(kinds) != 1:
             raise ValueError(f"cannot stack {parts}")

@@ -42,7 +42,7 @@ def to_ours(
                 faults.append(f"wrong shape: {part} {list(tensors[part].shape)}, not {list(shape)}")
             if part in tensors and not DTYPES[tensors[part].dtype].weights:
                 faults.append(f"not a floating-point tensor: {part} {tensors[part].dtype}")
-        if len({tensors[part].dtype for part in parts if part in tensors}) > 1:
+        if len(parts) > 1 and len({tensors[part].dtype for part in parts if part in tensors}) > 1:
             faults.append(f"different dtypes: {', '.join(parts)}")
     if faults:
         raise WeightsError(

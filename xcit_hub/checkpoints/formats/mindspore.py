@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +30,9 @@ _CHECKSUM_MARK = b"crc_num"
 _CHECKSUM_BYTES = 10
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SKIPPED = {_FIXED64: 8, _FIXED32: 4}
+_VALUE_FIELDS = {1: "tag", 2: "tensor", 3: "maptensor"}
+_TENSOR_FIELDS = {2: "tensor_type", 3: "tensor_content"}
+_Field = tuple[int, int, int, int]  # field number, wire type, first byte, end
 
 
 class _MalformedError(ValueError):
@@ -109,7 +112,7 @@ def _checked_end(file: MappedFile) -> int:
 
 
 def _value(view: memoryview, start: int, stop: int) -> _Value:
-    fields = _singular_fields(view, start, stop, names={1: "tag", 2: "tensor", 3: "maptensor"})
+    fields, _ = _singular_fields(view, start, stop, names=_VALUE_FIELDS)
     if "tag" not in fields:
         raise _MalformedError(f"the value at byte {start} has no tag")
     tag = _string(view, *fields["tag"])
@@ -118,10 +121,10 @@ def _value(view: memoryview, start: int, stop: int) -> _Value:
     if "tensor" not in fields:
         raise _MalformedError(f"{tag!r} has no tensor")
     begin, end = fields["tensor"]
-    fields = _singular_fields(view, begin, end, names={2: "tensor_type", 3: "tensor_content"})
+    fields, others = _singular_fields(view, begin, end, names=_TENSOR_FIELDS)
     if "tensor_type" not in fields or "tensor_content" not in fields:
         raise _MalformedError(f"{tag!r} lacks tensor_type or tensor_content")
-    return _Value(tag, tuple(_dims(view, begin, end)), _string(view, *fields["tensor_type"]), *fields["tensor_content"])
+    return _Value(tag, tuple(_dims(view, others)), _string(view, *fields["tensor_type"]), *fields["tensor_content"])
 
 
 def _tensor(tag: str, file: MappedFile, slices: list[_Value]) -> StoredTensor:
@@ -149,16 +152,22 @@ def _text(tag: str, view: memoryview, slices: list[_Value]) -> str:
         raise _MalformedError(f"the string {tag!r} is not UTF-32") from error
 
 
-def _singular_fields(view: memoryview, start: int, stop: int, names: Mapping[int, str]) -> dict[str, tuple[int, int]]:
+def _singular_fields(
+    view: memoryview, start: int, stop: int, names: Mapping[int, str]
+) -> tuple[dict[str, tuple[int, int]], list[_Field]]:
+    """The bytes of the fields that are named, each of which occurs once at most; and the others, as they are."""
     found: dict[str, tuple[int, int]] = {}
-    for field, wire, begin, end in _fields(view, start, stop):
+    others = []
+    for each in _fields(view, start, stop):
+        field, wire, begin, end = each
         name = names.get(field)
         if name is None:
+            others.append(each)
             continue
         if wire != _BYTES or name in found:
             raise _MalformedError(f"the field {name} at byte {begin} is repeated or of the wrong kind")
         found[name] = (begin, end)
-    return found
+    return found, others
 
 
 def _submessages(view: memoryview, start: int, stop: int, field: int) -> Iterator[tuple[int, int]]:
@@ -168,8 +177,8 @@ def _submessages(view: memoryview, start: int, stop: int, field: int) -> Iterato
         yield begin, end
 
 
-def _dims(view: memoryview, start: int, stop: int) -> Iterator[int]:
-    for field, wire, begin, end in _fields(view, start, stop):
+def _dims(view: memoryview, fields: Iterable[_Field]) -> Iterator[int]:
+    for field, wire, begin, end in fields:
         if field != 1:
             continue
         if wire not in (_VARINT, _BYTES):
@@ -181,8 +190,8 @@ def _dims(view: memoryview, start: int, stop: int) -> Iterator[int]:
             yield number
 
 
-def _fields(view: memoryview, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (field number, wire type, first byte, end) for every field of a message."""
+def _fields(view: memoryview, start: int, stop: int) -> Iterator[_Field]:
+    """Yield every field of a message."""
     position = start
     while position < stop:
         key, position = _varint(view, position, stop)
@@ -203,6 +212,8 @@ def _fields(view: memoryview, start: int, stop: int) -> Iterator[tuple[int, int,
 
 
 def _varint(view: memoryview, position: int, stop: int) -> tuple[int, int]:
+    if position < stop and (byte := view[position]) < 0x80:  # most are
+        return byte, position + 1
     number = 0
     for shift in range(0, 64, 7):
         if position >= stop:

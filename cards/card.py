@@ -5,21 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from cards.faults import Fault, UnreadableCardError
+from cards.forms import Language
 from cards.metadata import CardMetadata
+from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import CardError, InputError
 from xcit_hub.files import is_file, read_bounded
-
-Form = Literal["mindspore-hub", "hugging-face", "modelers", "modelscope"]
-Language = Literal["en", "zh"]
-
-FORMS: tuple[Form, ...] = ("mindspore-hub", "hugging-face", "modelers", "modelscope")
-LANGUAGES: tuple[Language, ...] = ("en", "zh")
-
-# The Hub's own convention for a card in Chinese is a file name that ends in _cn.
-HUB_SUFFIXES: dict[Language, str] = {"en": "", "zh": "_cn"}
 
 MAX_BYTES = 1 << 20  # the longest of MindSpore Hub's cards has about 60 kB
 
@@ -96,3 +89,7 @@ def outside_code(prose: str, first_line: int = 1) -> list[tuple[int, str]]:
         else:
             lines.append((number, line))
     return lines
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = moved_names(__name__)

@@ -12,8 +12,9 @@ from types import ModuleType
 
 from cards import advice, hugging_face, hugging_face_rules, mindspore_hub, mindspore_hub_rules, modelers, modelscope
 from cards.agreement import disagreements
-from cards.card import Card, Form, normalized, read_text
+from cards.card import Card, normalized, read_text
 from cards.faults import Fault, UnreadableCardError
+from cards.forms import Form
 from cards.front_matter import NOT_YAML
 from cards.metadata import MINDSPORE_HUB_FIELDS
 from cards.reading import canonical, metadata_from

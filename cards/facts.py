@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -15,6 +15,7 @@ from cards.public import is_model_id, public_values
 from cards.vocabulary import FILE_FORMATS, HUB_LICENSES, HUGGING_FACE_DATASETS
 from xcit_hub import variants
 from xcit_hub.checkpoints.families import TIMM_TAGS
+from xcit_hub.deprecated import moved_names
 from xcit_hub.run_record import RunRecord, SeenImages, Versions
 
 Origin = Literal["measured", "published"]
@@ -375,3 +376,7 @@ class Facts(_Strict):
             for rank, value in ((1, figure.top1), (5, figure.top5))
             if value is not None
         ]
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = moved_names(__name__)

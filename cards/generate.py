@@ -9,8 +9,9 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from cards import hugging_face, measured, mindspore_hub, modelers, modelscope
-from cards.card import Card, Form, Language
+from cards.card import Card
 from cards.facts import Facts
+from cards.forms import Form, Language
 from cards.public import public
 
 _WRITERS = {

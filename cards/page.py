@@ -12,8 +12,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from cards import drawings, figures
-from cards.card import Card, Language, language_of
+from cards.card import Card, language_of
 from cards.drawings import Confusion, Graph, Tick
+from cards.forms import Language
 from cards.front_matter import block
 from cards.generate import environment
 from cards.metadata import CardMetadata

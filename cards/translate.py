@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from cards import check, hugging_face, index, mindspore_hub, modelers, modelscope
-from cards.card import Card, Form, Language, language_of, read_text
+from cards.card import Card, language_of, read_text
 from cards.facts import Facts
+from cards.forms import Form, Language
 from cards.generate import render
 from cards.public import public
 from xcit_hub.errors import CardError

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from cards.card import HUB_SUFFIXES, Form, Language
 from cards.facts import Facts
+from cards.forms import HUB_SUFFIXES, Form, Language
 from cards.generate import render
 from cards.public import public
 from cards.translate import FACTS

@@ -25,6 +25,7 @@ _NAMES = {
     "converters.numbers": [],
     "converters.tensor": ["DTYPES", "StoredTensor"],
     "converters.weights": ["load", "Weights"],
+    "xcit_hub.cli.hub": ["cache_list", "load", "publish", "whoami"],
     "xcit_hub.conversion": ["Options"],
     "xcit_hub.hub.mixin": ["XCiT"],
     "xcit_hub.models.fused": [],

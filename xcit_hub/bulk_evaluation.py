@@ -17,10 +17,9 @@ from xcit_hub import variants
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import check_outputs, is_file, read_bounded, write_text
 from xcit_hub.hub.address import FOLDER, LOCAL, parse
-from xcit_hub.hub.load import load
 from xcit_hub.hub.locate import locate
-from xcit_hub.training.recipe_file import load_recipe
-from xcit_hub.training.scoring import Report, score, settings_of
+from xcit_hub.recipe_runs import evaluate
+from xcit_hub.training.scoring import Report
 
 COLUMNS = (
     "model", "top1", "top1_low", "top1_high", "top5", "loss", "samples", "unreadable", "real_top1", "real_top5",
@@ -108,17 +107,7 @@ def _is_still(name: str, digest: str) -> bool:
 def _row(name: str, config: Path | None, flags: Mapping[str, Any], settings: str) -> Row:
     row = dict.fromkeys(COLUMNS, "") | {"model": name, "settings": settings}
     try:
-        network = load(name, dialect=flags.get("dialect"))
-        recipe = load_recipe(config, {**settings_of(network, network.config.preprocessing), **flags})
-        described = network.config
-        report = score(
-            recipe,
-            network,
-            flags=flags,
-            digest=described.provenance.sha256,
-            classes=described.labels or None,
-            certain=False,
-        )
+        report = evaluate(name, config, flags)
     except XcitHubError as error:
         return row | {"error": " ".join(error.what.split())}
     except RuntimeError as error:  # MindSpore's own

@@ -46,6 +46,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "xcit_hub.checkpoints.check",
         "xcit_hub.checkpoints.identify",
     ),
+    "xcit_hub.cli.hub": ("xcit_hub.cli.models", "xcit_hub.cli.publish", "xcit_hub.cli.cache"),
     "xcit_hub.conversion": ("converters.convert", "converters.folders", "converters.prove", "converters.reports"),
     "xcit_hub.hub.mixin": ("xcit_hub.hub.network", "xcit_hub.hub.create"),
     "xcit_hub.models.fused": ("xcit_hub.accelerated.fused",),
@@ -62,17 +63,30 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 # Names that left a module which is still there: that module, the names, and where each stands now.
 NAMES: dict[str, dict[str, str]] = {
+    "cards.card": dict.fromkeys(("FORMS", "Form", "HUB_SUFFIXES", "LANGUAGES"), "cards.forms"),
+    "cards.facts": {
+        "UNNAMED": "cards.measured",
+    },
     "converters.convert": {
         "Prove": "xcit_hub.checkpoints.rewrite",
         "config_path": "xcit_hub.checkpoints.sidecar",
     },
     "xcit_hub.data.augment": {
+        "Color": "xcit_hub.data.operations",
         "RandAugment": "xcit_hub.data.policies",
     },
     "xcit_hub.hub.load": {
+        "Located": "xcit_hub.hub.locate",
         "info": "xcit_hub.hub.locate",
         "ModelInfo": "xcit_hub.hub.locate",
         "preprocess": "xcit_hub.prediction",
+    },
+    "xcit_hub.hub.publish": {
+        "write_weights": "xcit_hub.hub.entry",
+    },
+    "xcit_hub.training.engine": {
+        "answer_of": "xcit_hub.training.scorer",
+        "eval_data": "xcit_hub.training.inputs",
     },
     "xcit_hub.training.recipe": {
         "load_recipe": "xcit_hub.training.recipe_file",

@@ -12,8 +12,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from cards.card import FORMS, HUB_SUFFIXES, LANGUAGES, Form, Language
 from cards.facts import CardYaml, Facts
+from cards.forms import FORMS, HUB_SUFFIXES, LANGUAGES, Form, Language
 from cards.gather import of_published
 from cards.generate import render
 from xcit_hub import variants

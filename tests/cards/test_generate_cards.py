@@ -12,9 +12,9 @@ import yaml
 from safetensors.numpy import save_file
 
 from cards import hugging_face, mindspore_hub
-from cards.card import FORMS, LANGUAGES
 from cards.check import check, read
 from cards.facts import CardYaml, Facts
+from cards.forms import FORMS, LANGUAGES
 from cards.gather import of_checkpoint, of_published
 from cards.generate import prose, render
 from cards.provenance import Conversion

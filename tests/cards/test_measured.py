@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from cards import measured
-from cards.card import FORMS, LANGUAGES
 from cards.check import check, read
 from cards.facts import CardYaml, Facts
+from cards.forms import FORMS, LANGUAGES
 from cards.gather import of_checkpoint
 from cards.generate import prose, render
 from cards.metadata import CardMetadata

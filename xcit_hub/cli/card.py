@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from xcit_hub.cli.shared import refuse_without
+from cards.forms import FORMS, LANGUAGES, Form, Language
+from xcit_hub.cli.shared import Dialect, refuse_without
 from xcit_hub.process import answer_in_json
 
 if TYPE_CHECKING:
@@ -20,21 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="card", help="Write, check, show and translate model cards.", no_args_is_help=True)
 
 
-class Form(str, Enum):
-    """The written forms."""
-
-    mindspore_hub = "mindspore-hub"
-    hugging_face = "hugging-face"
-    modelers = "modelers"
-    modelscope = "modelscope"
-
-
-class Lang(str, Enum):
-    """The languages of the prose."""
-
-    en = "en"
-    zh = "zh"
-
+_Word = TypeVar("_Word", bound=str)
 
 _CardFile = Annotated[
     Path,
@@ -55,7 +41,7 @@ def new(
         str, typer.Option(help="Forms, separated by commas: hugging-face, mindspore-hub, modelers, modelscope.")
     ] = "hugging-face",
     model: Annotated[str | None, typer.Option(help="The architecture, where the file leaves a choice.")] = None,
-    dialect: Annotated[str | None, typer.Option(help="paper or mindcv, for files that do not tell.")] = None,
+    dialect: Dialect = None,
     name: Annotated[str | None, typer.Option(help="The card's title; default: the architecture.")] = None,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace cards that exist.")] = False,
@@ -85,23 +71,20 @@ def new(
     from cards.write import write
     from xcit_hub.files import check_folders
     from xcit_hub.run_record import RunRecord
-    from xcit_hub.variants import dialect as known_dialect
 
     check_folders({"--out": out})
-    forms, langs = _choices(form, Form, "--form"), _choices(lang, Lang, "--lang")
+    forms, langs = _listed(form, FORMS, "--form"), _listed(lang, LANGUAGES, "--lang")
     facts = of_checkpoint(
         checkpoint,
         architecture=model,
-        dialect=None if dialect is None else known_dialect(dialect).name,
+        dialect=dialect,
         meta=None if meta is None else CardYaml.read(meta),
         run=None if run is None else RunRecord.read(run),
         conversion=conversion,
         name=name,
     )
     console = Console(highlight=False, soft_wrap=True)
-    written = write(
-        facts, out, forms=[entry.value for entry in forms], langs=[entry.value for entry in langs], force=force
-    )
+    written = write(facts, out, forms=forms, langs=langs, force=force)
     for note in facts.assumed:
         console.print(f"note: {note}", style="yellow", markup=False)
     refused = 0
@@ -133,7 +116,7 @@ def check(
 
     from cards import check as checker
 
-    found = {path: checker.check(path, None if form is None else form.value) for path in checker.cards_in(places)}
+    found = {path: checker.check(path, form) for path in checker.cards_in(places)}
     errors = sum(fault.severity == "error" for faults in found.values() for fault in faults)
     if as_json:
         listed = [
@@ -185,7 +168,7 @@ def translate(
     context: typer.Context,
     card: _CardFile,
     form: Annotated[Form | None, typer.Option(help="The form to write; default: the card's own.")] = None,
-    lang: Annotated[Lang | None, typer.Option(help="The language to write; default: the card's own.")] = None,
+    lang: Annotated[Language | None, typer.Option(help="The language to write; default: the card's own.")] = None,
     facts: Annotated[Path | None, typer.Option(help="The facts.json that `card new` wrote beside the card.")] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; default: the terminal.")] = None,
 ) -> None:
@@ -205,9 +188,7 @@ def translate(
 
     refuse_without("--lang", lang, context, "facts")
     check_outputs({"--out": out}, [card, *([] if facts is None else [facts])])
-    text = translated(
-        card, form=None if form is None else form.value, lang=None if lang is None else lang.value, facts=facts
-    )
+    text = translated(card, form=form, lang=lang, facts=facts)
     if out is None:
         typer.echo(text, nl=False)
     else:
@@ -218,7 +199,9 @@ def translate(
 def html(
     card: _CardFile,
     out: Annotated[Path | None, typer.Option(help="The page; default: the card's name with .html.")] = None,
-    lang: Annotated[Lang | None, typer.Option(help="Of the page's own words; default: the card's language.")] = None,
+    lang: Annotated[
+        Language | None, typer.Option(help="Of the page's own words; default: the card's language.")
+    ] = None,
     run: Annotated[
         list[Path] | None, typer.Option(help="A run.json, whose curves, confusion and images to show; may be repeated.")
     ] = None,
@@ -239,19 +222,15 @@ def html(
     target = out or (card.with_suffix(".html") if card.suffix == ".md" else Path(f"{card.name}.html"))
     check_outputs({"--out": target}, [card, *(run or [])])
     runs = [RunRecord.read(path) for path in run or []]
-    write_text(target, page(opened(card), None if lang is None else lang.value, runs))
+    write_text(target, page(opened(card), lang, runs))
     typer.echo(f"wrote {target}")
 
 
-_Choice = TypeVar("_Choice", bound=Enum)
-
-
-def _choices(text: str, kind: type[_Choice], option: str) -> list[_Choice]:
-    try:
-        return list(dict.fromkeys(kind(part.strip()) for part in text.split(",")))
-    except ValueError:
-        allowed = ", ".join(entry.value for entry in kind)
-        raise typer.BadParameter(f"{text!r} is not a list of: {allowed}", param_hint=option) from None
+def _listed(text: str, known: tuple[_Word, ...], option: str) -> list[_Word]:
+    parts = [part.strip() for part in text.split(",")]
+    if not set(parts) <= set(known):
+        raise typer.BadParameter(f"{text!r} is not a list of: {', '.join(known)}", param_hint=option)
+    return [word for word in dict.fromkeys(parts) if word in known]
 
 
 def _print_faults(console: Console, faults: list[Fault]) -> int:

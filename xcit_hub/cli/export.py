@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -58,7 +58,7 @@ def export(
     attention: Annotated[
         bool, typer.Option("--attention", help="Class attention and XCA's channel maps beside the logits.")
     ] = False,
-    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the weights in the file.")] = "float32",
     int8: Annotated[Path | None, typer.Option(help="Compute in int8, calibrated on this folder of images.")] = None,
     with_preprocessing: Annotated[
         bool, typer.Option("--with-preprocessing", help="Take uint8 (B, H, W, C); scale and normalise in the graph.")
@@ -88,7 +88,6 @@ def export(
     from xcit_hub.deploy import export as write
     from xcit_hub.errors import DifferenceError
     from xcit_hub.files import check_outputs, write_text
-    from xcit_hub.variants import dialect as checked
 
     blocks, size = _indices(features), _size(image_size)
     check_outputs({"OUT": target, "--report": report}, [source])
@@ -101,12 +100,12 @@ def export(
                 hub=hub,
                 cache_dir=cache_dir,
                 offline=offline,
-                dialect=checked(dialect).name if dialect is not None else None,
+                dialect=dialect,
                 ignore_fields=ignore_field or (),
                 features=blocks,
                 headless=headless,
                 attention=attention,
-                dtype=dtype,  # type: ignore[arg-type]  # checked there
+                dtype=dtype,
                 int8=int8,
                 with_preprocessing=with_preprocessing,
                 image_size=size,

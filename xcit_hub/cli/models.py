@@ -159,10 +159,8 @@ def load(
     """
     from xcit_hub.hub.load import load as load_model
     from xcit_hub.prediction import predict
-    from xcit_hub.variants import dialect as checked
 
     refuse_without("--image", image, context, "exif")
-    name = checked(dialect).name if dialect is not None else None
     with working("loading"):
         network = load_model(
             model_id,
@@ -171,7 +169,7 @@ def load(
             cache_dir=cache_dir,
             offline=offline,
             token=token_in(token_env),
-            dialect=name,
+            dialect=dialect,
             model=model,
             select=select,
             prefix=prefix,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -98,48 +98,28 @@ def parity(
             fix="Leave it out, or compare two networks: --against.",
         )
     from xcit_hub.parity import require_timm
+    from xcit_hub.parity.named import is_file, verify
 
-    options = {"image_size": image_size, "gradients": gradients, "dtype": dtype}
     with _reporting(json_file, junit, ", ".join(wanted)), working("comparing") as show:
-        for name in (each for each in wanted if not _is_file(each)):
+        for name in (each for each in wanted if not is_file(each)):
             variants.architecture(name)  # what is wrong is said before the others are compared
         require_timm()
-        results = [_compare(name, dialect, options, _naming(name, show)) for name in wanted]
+        results = [
+            verify(name, dialect, image_size=image_size, gradients=gradients, dtype=dtype, stage=_naming(name, show))
+            for name in wanted
+        ]
     out = console()
     out.print(_table(results))
-    if any(_is_file(name) for name in wanted):
+    if any(is_file(name) for name in wanted):
         out.print(f"note: {_BLIND}", style="yellow")
     failed = [result for result in results if not result.passed]
     for result in failed:
         out.print(str(result), style="red", markup=False)
     out.print(f"{len(results) - len(failed)} of {len(results)} equal")
     _write(json_file, [result.as_dict() for result in results])
-    _write_junit(junit, [case for name, result in zip(wanted, results, strict=True) for case in _cases(name, result)])
+    _write_junit(junit, [case for name, result in zip(wanted, results, strict=True) for case in result.cases(name)])
     if failed:
         raise typer.Exit(1)
-
-
-def _compare(
-    name: str, dialect: DialectName | None, options: dict[str, Any], stage: Callable[[str], None]
-) -> ParityResult:
-    from xcit_hub import parity, variants
-
-    if not _is_file(name):
-        published = variants.CHECKPOINTS.get(name)
-        dialect = dialect or (published.dialect if published else "paper")
-        return parity.verify_random(name, dialect, **options | {"image_size": options["image_size"] or 64}, stage=stage)
-    from xcit_hub.checkpoints.weights import load
-
-    weights = load(name, dialect=dialect)
-    return parity.verify_weights(
-        weights.arrays(),
-        weights.architecture,
-        weights.dialect,
-        num_classes=weights.num_classes,
-        in_chans=weights.in_chans,
-        stage=stage,
-        **options,
-    )
 
 
 def _against(
@@ -180,21 +160,6 @@ def _reporting(json_file: Path | None, junit: Path | None, what: str) -> Iterato
         with suppress(XcitHubError):
             _write_junit(junit, [Case(what, "comparison", error=str(error))])
         raise
-
-
-def _cases(name: str, result: ParityResult) -> list[Case]:
-    from xcit_hub.junit import Case
-
-    of = f"{name} ({result.dialect}, {result.dtype})"
-    failed = {check.what for check in result.failed}
-    return [Case(of, check.what, failure=str(result) if check.what in failed else "") for check in result.checks]
-
-
-def _is_file(name: str) -> bool:
-    from xcit_hub import variants
-    from xcit_hub.files import is_there
-
-    return name not in variants.ARCHITECTURES and name not in variants.CHECKPOINTS and is_there(name)
 
 
 def _naming(name: str, show: Callable[[str], None]) -> Callable[[str], None]:

@@ -121,7 +121,6 @@ def predict(
     from xcit_hub.files import check_folders, check_outputs
     from xcit_hub.prediction import sources
     from xcit_hub.predictor import Predictor
-    from xcit_hub.variants import dialect as checked
 
     wanted = Wanted(csv=csv, parquet=parquet, html=html, attention=attention)
     predictor = Predictor(
@@ -133,7 +132,7 @@ def predict(
         hub=hub,
         cache_dir=None if cache_dir is None else str(cache_dir),
         offline=offline,
-        dialect=checked(dialect).name if dialect is not None else None,
+        dialect=dialect,
         ignore_fields=tuple(ignore_field or ()),
         token_env=token_env,
     )

@@ -58,7 +58,6 @@ def publish(
         xcit-hub publish tiny.ckpt me/xcit_tiny --to mindspore-hub:../hub --meta card.yaml
     """
     from xcit_hub.hub.publish import PartlyPublishedError, publish_to
-    from xcit_hub.variants import dialect as checked
 
     failed: PartlyPublishedError | None = None
     with working("publishing") as show:
@@ -66,7 +65,7 @@ def publish(
             published = publish_to(
                 checkpoint, name, to or [None],
                 run=run, meta=meta, private=private, revision=revision, create_pr=create_pr, dry_run=dry_run,
-                model=model, dialect=checked(dialect).name if dialect is not None else None, labels=labels, ema=ema,
+                model=model, dialect=dialect, labels=labels, ema=ema,
                 parity=parity, also=[kind.strip() for kind in also.split(",")] if also is not None else (),
                 token=token_in(token_env), on_stage=show,
             )  # fmt: skip

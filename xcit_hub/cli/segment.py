@@ -28,7 +28,6 @@ def load(address: Address, names: Path | None = None) -> XCiTSegmenter:
     """
     from xcit_hub.hub.dense import load_segmenter
     from xcit_hub.segmentation import read_names
-    from xcit_hub.variants import dialect as checked
 
     network = load_segmenter(
         address.model_id,
@@ -37,7 +36,7 @@ def load(address: Address, names: Path | None = None) -> XCiTSegmenter:
         cache_dir=address.cache_dir,
         offline=address.offline,
         token=token_in(address.token_env),
-        dialect=checked(address.dialect).name if address.dialect is not None else None,
+        dialect=address.dialect,
         classes=() if names is None else read_names(names),
     )
     print_notes(network.config.provenance.notes, stderr=True)
@@ -100,10 +99,11 @@ def evaluate_segmenter(
         words: flags of the command line: ``--data_dir``, ``--val_split``, ``--max_corrupt``, ``--dialect``.
     """
     from xcit_hub.data.scenes import annotated
-    from xcit_hub.files import check_folders, write_text
+    from xcit_hub.files import check_folders
+    from xcit_hub.recipe_runs import evaluate_segmenter as evaluate
     from xcit_hub.segmentation import parse_window
-    from xcit_hub.training.miou import evaluate, write_per_class
     from xcit_hub.training.recipe_file import parse_flags
+    from xcit_hub.variants import dialect as known_dialect
 
     flags = parse_flags(words)
     strange = [key for key in flags if key not in _KEYS]
@@ -115,24 +115,21 @@ def evaluate_segmenter(
         raise InputError(
             "Nothing says which segmenter to evaluate, or on which data.", fix="Give its ID and --data_dir DIR."
         )
+    dialect = known_dialect(flags["dialect"]).name if flags.get("dialect") else None
     slides = parse_window(window, stride)
     check_folders({"--output": output})
     pairs = annotated(Path(flags["data_dir"]), flags.get("val_split", "validation"))
     with working("loading") as show:
-        network = load(Address(model, None, None, None, False, None, flags.get("dialect")))
+        network = load(Address(model, None, None, None, False, None, dialect))
         found = evaluate(
             network,
             pairs,
-            network.config.preprocessing,
-            window=network.window if slides is None else None if slides == "whole" else slides,
+            window=slides,
             max_corrupt=flags.get("max_corrupt", 0),
+            output=output,
             step=lambda done: show(f"{done:,} of {len(pairs.images):,} images"),
         )
     print_notes(tuple(f"cannot be used, not evaluated: {name}" for name in found.unreadable), stderr=True)
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        write_text(output / "miou.json", json.dumps(found.as_dict(), indent=2) + "\n")
-        write_per_class(output / "per_class.csv", found, network.config.labels)
     typer.echo(json.dumps(found.as_dict()) if as_json else str(found))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import socket
 from typing import Annotated
 
 import typer
@@ -36,19 +34,14 @@ def serve(
 
         curl --data-binary @cat.jpg http://127.0.0.1:8000/classify
     """
-    from xcit_hub.errors import InputError
+    from xcit_hub.serve.listening import check
 
-    for module in ("starlette", "uvicorn"):
-        if importlib.util.find_spec(module) is None:
-            raise InputError(f"{module} is not installed.", fix="pip install 'xcit-hub[serve]'")
-    _check_free(host, port)
+    check(host, port)
     import uvicorn
 
     from xcit_hub.hub.load import load
     from xcit_hub.serve.app import application, served
-    from xcit_hub.variants import dialect as checked
 
-    name = checked(dialect).name if dialect is not None else None
     with working("loading"):
         network = load(
             model_id,
@@ -56,25 +49,9 @@ def serve(
             hub=hub,
             cache_dir=cache_dir,
             offline=offline,
-            dialect=name,
+            dialect=dialect,
             ignore_fields=ignore_field or (),
         )
-        if network.num_classes == 0:
-            raise InputError("These weights have no classifier.", where=model_id, fix="Serve a classifier.")
         app = application(served(model_id, network, top=top), largest_batch=batch)
     print_notes(network.config.provenance.notes, stderr=True)
     uvicorn.run(app, host=host, port=port, log_level="info", limit_concurrency=_MOST_CONNECTIONS)
-
-
-def _check_free(host: str, port: int) -> None:
-    """Refuse an address that cannot be listened on before the model is loaded."""
-    from xcit_hub.errors import InputError
-
-    try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except (OSError, TypeError, ValueError) as error:  # a name that no host can have
-        raise InputError(
-            f"Cannot listen on port {port} of {host}: {getattr(error, 'strerror', None) or error}.",
-            where="--host, --port",
-            fix="Choose another --port, or 0 for a free one.",
-        ) from error

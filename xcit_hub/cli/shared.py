@@ -12,6 +12,7 @@ import typer
 
 from xcit_hub.errors import InputError
 from xcit_hub.process import answer_in_json
+from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +36,7 @@ IgnoreField = Annotated[
     list[str] | None,
     typer.Option(help="A field of the model's description to read as if it were not there; may be given again."),
 ]
-Dialect = Annotated[str | None, typer.Option(help="paper or mindcv, where the file does not say.")]
+Dialect = Annotated[DialectName | None, typer.Option(help="Which network, where the file does not say.")]
 
 
 class Address(NamedTuple):
@@ -47,7 +48,7 @@ class Address(NamedTuple):
     cache_dir: Path | None
     offline: bool
     token_env: str | None
-    dialect: str | None
+    dialect: DialectName | None
 
 
 def refuse_without(needed: str, given: object, context: typer.Context, *names: str) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from xcit_hub.cli.shared import IgnoreField, print_notes
 from xcit_hub.errors import InputError
-
-if TYPE_CHECKING:
-    from xcit_hub.models import XCiT
 
 # Every key of a recipe is a flag; typer passes what it does not know on.
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -26,17 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead o
 Keys = Annotated[bool, typer.Option("--keys", help="List every key of a recipe with its default, and exit.")]
 
 
-class Task(str, Enum):
-    """What a network is trained for, or evaluated at."""
-
-    classify = "classify"
-    segment = "segment"
-
-
-class Reference(str, Enum):
-    """What an evaluation can be compared with."""
-
-    timm = "timm"
+Task = Literal["classify", "segment"]
 
 
 def train(
@@ -45,7 +32,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in ckpt_save_dir.")] = False,
     task: Annotated[
         Task, typer.Option(help="segment: a segmenter, on ADE20K's folders, images/SPLIT and annotations/SPLIT.")
-    ] = Task.classify,
+    ] = "classify",
     head: Annotated[str | None, typer.Option(help="With --task segment: sem_fpn, the default, or upernet.")] = None,
     classes: Annotated[Path | None, typer.Option(help="With --task segment: names of the classes, one a line.")] = None,
     as_json: AsJson = False,
@@ -73,7 +60,7 @@ def train(
     if keys:
         _print_keys()
         return
-    if task is Task.segment:
+    if task == "segment":
         if resume:
             raise InputError("A segmenter's training cannot be resumed.", where="--resume", fix="Leave it out.")
         from xcit_hub.cli.segment import train_segmenter
@@ -82,38 +69,14 @@ def train(
         return
     if head is not None or classes is not None:
         raise InputError("--head and --classes are of segmenters.", fix="Say --task segment, too.")
-    from xcit_hub.training.recipe_file import load_recipe, parse_flags
+    from xcit_hub.recipe_runs import train as run
+    from xcit_hub.training.recipe_file import parse_flags
 
-    flags = parse_flags(context.args)
-    recipe = load_recipe(config, flags)
+    say = partial(print_notes, stderr=True)
+    recipe, record = run(config, parse_flags(context.args), resume=resume, as_json=as_json, say=say)
     from xcit_hub.training.device import is_first, leave
     from xcit_hub.training.engine import RUN
-    from xcit_hub.training.engine import train as run
-    from xcit_hub.training.start import Initial
-    from xcit_hub.training.teachers import is_address
 
-    initial, teacher = None, None
-    if recipe.pretrained and not recipe.ckpt_path and not (resume or recipe.resume_opt):
-        from xcit_hub.hub.load import load
-
-        address = recipe.pretrained if isinstance(recipe.pretrained, str) else recipe.model
-        published = load(address, dialect=recipe.dialect)
-        print_notes(published.config.provenance.notes, stderr=True)
-        arrays = {name: parameter.asnumpy() for name, parameter in published.parameters_dict().items()}
-        initial = Initial(arrays, published.dialect.name, address)
-    if is_address(recipe):
-        from xcit_hub.hub.load import load
-
-        teacher = load(recipe.teacher)
-    record = run(
-        recipe,
-        recipe_name=None if config is None else config.as_posix(),
-        flags=flags,
-        resume=resume,
-        as_json=as_json,
-        initial=initial,
-        teacher=teacher,
-    )
     if as_json and is_first():
         typer.echo(json.dumps({"kind": "run", **record.model_dump(mode="json")}))
     elif record.top1 is not None and is_first():
@@ -128,7 +91,7 @@ def evaluate(
     ] = None,
     config: Config = None,
     compare: Annotated[
-        Reference | None, typer.Option(help="Evaluate timm's network with the same weights on the same images.")
+        Literal["timm"] | None, typer.Option(help="Evaluate timm's network with the same weights on the same images.")
     ] = None,
     ignore_field: IgnoreField = None,
     output: Annotated[
@@ -139,7 +102,7 @@ def evaluate(
     ] = None,
     task: Annotated[
         Task, typer.Option(help="segment: mIoU of a segmenter on ADE20K's folders, images/SPLIT and annotations/SPLIT.")
-    ] = Task.classify,
+    ] = "classify",
     window: Annotated[
         str | None, typer.Option(help="With --task segment: a window that slides, 512 or 512x683, or whole.")
     ] = None,
@@ -178,7 +141,7 @@ def evaluate(
     words = list(context.args)
     if model is not None and model.startswith("-"):
         words, model = [model, *words], None
-    if task is Task.segment:
+    if task == "segment":
         if config is not None or compare is not None or ignore_field:
             raise InputError(
                 "--config, --compare and --ignore-field are of classifiers.",
@@ -199,42 +162,19 @@ def evaluate(
             )
         _evaluate_all(models, results_file, config, words)
         return
+    from xcit_hub.recipe_runs import evaluate as run
     from xcit_hub.training.device import leave
-    from xcit_hub.training.recipe_file import load_recipe, parse_flags
-    from xcit_hub.training.scoring import score, settings_of, stored_network
+    from xcit_hub.training.recipe_file import parse_flags
 
-    flags = parse_flags(words)
-    network: XCiT
-    digest: str | None
-    classes: Sequence[str] | None
-    if model is None:
-        recipe = load_recipe(config, flags)
-        if ignore_field:
-            raise InputError(
-                "A checkpoint of a recipe has no description.",
-                where="--ignore-field",
-                fix="Leave it out, or name a model: xcit-hub eval ID.",
-            )
-        stored = stored_network(recipe)
-        network, digest, classes = stored.network, stored.digest, stored.classes
-    else:
-        from xcit_hub.hub.load import load
-
-        loaded = load(model, dialect=flags.get("dialect"), ignore_fields=ignore_field or ())
-        print_notes(loaded.config.provenance.notes, stderr=True)
-        network, digest, classes = loaded, loaded.config.provenance.sha256, loaded.config.labels
-        recipe = load_recipe(config, {**settings_of(loaded, loaded.config.preprocessing), **flags})
-    report = score(
-        recipe,
-        network,
-        recipe_name=None if config is None else config.as_posix(),
-        flags=flags,
-        digest=digest,
-        classes=classes or None,
-        certain=model is None,
+    report = run(
+        model,
+        config,
+        parse_flags(words),
+        ignore_fields=ignore_field or (),
         against_timm=compare is not None,
         output=output,
         as_json=as_json,
+        say=partial(print_notes, stderr=True),
     )
     if report is not None:
         typer.echo(json.dumps(report.as_dict()) if as_json else str(report))

@@ -6,45 +6,25 @@ leaves the machine before every check has passed, and the entry is the same, byt
 
 from __future__ import annotations
 
-import json
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xcit_hub.checkpoints.strings import PREPROCESSING
-from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
-from xcit_hub.files import read_bounded, scratch_folder, sha256_of, write_text
-from xcit_hub.hub import address, cache, config, entry
+from xcit_hub.deprecated import moved_names
+from xcit_hub.errors import HubError, InputError, XcitHubError
+from xcit_hub.files import scratch_folder, sha256_of
+from xcit_hub.hub import address, cache
 from xcit_hub.hub import also as exports
-from xcit_hub.hub.config import ModelConfig, Provenance
-from xcit_hub.hub.read import of_weights
+from xcit_hub.hub.config import ModelConfig
+from xcit_hub.hub.prepare import OnStage, PathLike, Prepared, Said, held_or_made, prepare
 from xcit_hub.hub.sites import SITES
 from xcit_hub.hub.stores import Checking, Context, Receipt, Snapshot, Store, open_store
-from xcit_hub.variants import CHECKPOINTS, DialectName, has_name
+from xcit_hub.variants import DialectName
 
-if TYPE_CHECKING:
-    from cards.facts import CardYaml, Facts
-    from xcit_hub.checkpoints.checkpoint import Checkpoint
-    from xcit_hub.checkpoints.weights import Weights
-    from xcit_hub.run_record import RunRecord
-
-_LARGEST_LABELS = 64 << 20
-_LISTED = 5
-
-PathLike = str | os.PathLike[str]
 _HUGGING_FACE = "https://huggingface.co"
-
-# store → the form of its cards; where it is none of these, Hugging Face's.
-_FORMS = {address.MINDSPORE_HUB: "mindspore-hub", "modelers": "modelers", "gitcode": "modelers",
-          "modelscope": "modelscope"}  # fmt: skip
-OnStage = Callable[[str], None]
-
-_LARGEST_RECORD = 8 << 20
-_MOST_TIMES = 8  # an export is not larger than so many times its weights
 
 
 @dataclass(frozen=True)
@@ -218,7 +198,7 @@ def publish_to(
         HubError, InputError: as in :func:`publish`; where a hub cannot do what is asked, nothing was sent to any.
     """
     _check_paths(checkpoint=checkpoint, name=name, run=run, meta=meta, labels=labels)
-    _read_early(run, meta)
+    said = _said(run, meta, model, dialect, labels, ema)
     targets = list({str(each): each for each in (address.parse_target(hub, name, revision) for hub in to)}.values())
     if isinstance(token, str) and len(targets) > 1:
         raise InputError(
@@ -237,19 +217,25 @@ def publish_to(
     done: list[Publication] = []
     failed: dict[str, XcitHubError] = {}
     with scratch_folder() as scratch:
-        entries: list[_Entry] = []
+        entries: list[Prepared] = []
         for number, (target, store) in enumerate(zip(targets, stores, strict=True)):
             folder = scratch / str(number)
             folder.mkdir()
-            own = _page_of(target)[0]
+            own, first = _page_of(target)[0], entries[0] if entries else None
             entries.append(
-                _prepare(
-                    Path(checkpoint), target, folder, run=run, meta=meta, model=model, dialect=dialect, labels=labels,
-                    ema=ema, parity=parity, proven=entries[0].parity if entries else None, also=kinds,
-                    held=partial(_held_or_made, store, target, entries[0].files if entries else {}),
-                    elsewhere={title: page for title, page in pages.items() if title != own}, on_stage=on_stage,
+                prepare(
+                    Path(checkpoint),
+                    target,
+                    folder,
+                    said,
+                    parity=parity,
+                    proven=first.parity if first else None,
+                    elsewhere={title: page for title, page in pages.items() if title != own},
+                    also=kinds,
+                    held=partial(held_or_made, store, target, first.files if first else {}),
+                    on_stage=on_stage,
                 )
-            )  # fmt: skip
+            )
         for target, store, prepared in zip(targets, stores, entries, strict=True):
             try:
                 done.append(
@@ -281,7 +267,7 @@ def _send(
     target: address.Address,
     store: Store,
     context: Context,
-    prepared: _Entry,
+    prepared: Prepared,
     *,
     private: bool,
     create_pr: bool,
@@ -340,331 +326,21 @@ def _check_paths(**arguments: object) -> None:
             raise InputError(f"{argument} is a {type(value).__name__}, and has to be {wanted}.", fix=fix)
 
 
-def _read_early(run: PathLike | None, meta: PathLike | None) -> None:
-    """Find out before the proof what is wrong with the files that the card is made of."""
-    from cards.facts import CardYaml
-    from xcit_hub.run_record import RunRecord
-
-    if run is not None:
-        RunRecord.read(Path(run))
-    if meta is not None:
-        CardYaml.read(Path(meta))
-
-
-@dataclass(frozen=True)
-class _Entry:
-    files: dict[str, Path]
-    config: ModelConfig
-    card: str
-    parity: dict[str, Any] | None
-    notes: tuple[str, ...]
-
-
-def _prepare(
-    source: Path,
-    target: address.Address,
-    folder: Path,
-    *,
+def _said(
     run: PathLike | None,
     meta: PathLike | None,
     model: str | None,
     dialect: DialectName | None,
     labels: PathLike | None,
     ema: bool,
-    parity: bool,
-    proven: dict[str, Any] | None,
-    elsewhere: Mapping[str, str],
-    also: Sequence[str],
-    held: Callable[[Path, str], Path | None],
-    on_stage: OnStage,
-) -> _Entry:
-    on_stage("read")
-    from xcit_hub.checkpoints.checkpoint import opened as opened_once
-    from xcit_hub.checkpoints.weights import load as read_checkpoint
+) -> Said:
+    """Read what is said beside the checkpoint, once for all hubs, and before the proof, which takes longer."""
+    from cards.facts import CardYaml
     from xcit_hub.run_record import RunRecord
 
-    opened = opened_once(source)
-    weights = read_checkpoint(opened, model=model, dialect=dialect, ema=ema)
-    measured = RunRecord.read(Path(run)) if run is not None else None
-    description = _description(weights, labels, measured)
-    arrays = weights.arrays()
-
-    on_stage("load")
-    from xcit_hub.hub.network import XCiT
-
-    XCiT.of_config(description, arrays)
-
-    figures = proven
-    if parity and proven is None:
-        on_stage("parity")
-        figures = _proved(arrays, description, on_stage)
-
-    on_stage("write")
-    files = entry.write_from(folder, opened, description, ema=ema)
-    files["model.ckpt"] = folder / "model.ckpt"
-    report = entry.converted(opened, files["model.ckpt"], "xcit-hub", description, ema=ema)
-    figures = figures and (_known_figures(held(files["model.safetensors"], "parity.json")) or figures)
-    report["parity"] = figures
-    digest = sha256_of(files["model.ckpt"])
-    files["model.ckpt.sha256"] = _text(folder / "model.ckpt.sha256", f"{digest}  model.ckpt\n")
-    files["conversion.json"] = _text(folder / "conversion.json", _json(report))
-    if figures is not None:
-        files["parity.json"] = _text(folder / "parity.json", _json(figures))
-
-    exported = []
-    for kind in also:
-        on_stage(kind)
-        exported.append(
-            exports.write(
-                kind, folder, arrays, description, target.name,
-                held=held(files["model.safetensors"], exports.FILES[kind]), proof=parity,
-                stage=lambda words, kind=kind: on_stage(f"{kind}: {words}"),  # type: ignore[misc]
-            )
-        )  # fmt: skip
-        files[exported[-1].path] = exported[-1].file
-
-    on_stage("card")
-    texts = _cards(
-        files["model.ckpt"],
-        weights.file,
-        target,
-        description,
-        report,
-        run=measured,
-        meta=meta,
-        elsewhere=elsewhere,
-        exported=exported,
-    )
-    for path, text in texts.items():
-        files[path] = _text(folder / path, text)
-    return _Entry(
-        dict(sorted(files.items())),
-        description,
-        texts["README.md"],
-        figures,
-        (*weights.doubts, *_alike(description.labels)),
-    )
-
-
-def _description(weights: Weights, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
-    architecture, source = weights.architecture.name, weights.file.path
-    if not has_name(architecture):
-        raise WeightsError(
-            f"These weights are of no architecture with a name ({architecture}), and a hub entry needs one.",
-            where=source,
-            fix="Publish one of timm's architectures; see `xcit-hub list`.",
-        )
-    if weights.kind == "dense":
-        raise WeightsError(
-            "This is a detector's or segmenter's backbone, which no hub entry describes yet.",
-            where=source,
-            fix="Publish a classifier, or a backbone with class attention.",
-        )
-    if weights.head_untrained:
-        raise WeightsError(
-            "The classifier was never trained: it is the random one that a conversion began.",
-            where=source,
-            fix="Train it, or publish the backbone: xcit-hub convert SRC OUT --num-classes 0.",
-        )
-    described = of_weights(weights)
-    if run is not None and run.preprocessing is not None:
-        # What was evaluated is what the published network does, whatever the file says of itself.
-        told = run.preprocessing.model_dump_json()
-        described = config.with_metadata(described, {PREPROCESSING: told}, "run.json")
-    if run is not None and not described.labels and len(run.classes or ()) == weights.num_classes:
-        described = replace(described, labels=tuple(run.classes or ()))
-    if labels is not None or not described.labels:
-        described = replace(described, labels=_labels(labels, weights.num_classes, source))
-    return replace(described, provenance=Provenance(family=weights.family, sha256=weights.file.sha256))
-
-
-def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[str, ...]:
-    if labels is None:
-        is_imagenet = num_classes == 1000 and any(entry in source.name for entry in (*CHECKPOINTS, "in1k", "imagenet"))
-        return config.imagenet_labels() if is_imagenet else ()
-    if os.fspath(labels) == "imagenet-1k":
-        named = config.imagenet_labels()
-    else:
-        try:
-            text = read_bounded(labels, _LARGEST_LABELS).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InputError(f"Cannot read the labels: {error}.", where=labels, fix="Give a UTF-8 file.") from error
-        named = tuple(line.strip() for line in text.splitlines())
-        if "" in named:
-            raise InputError(
-                f"Line {named.index('') + 1} of the labels is empty.", where=labels, fix="Name each class."
-            )
-    if len(named) != num_classes:
-        raise InputError(
-            f"There are {len(named)} labels for {num_classes} classes.", where=labels, fix="Give one a line for each."
-        )
-    return named
-
-
-def _alike(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Say which names several classes have."""
-    several = sorted(name for name, count in Counter(labels).items() if count > 1)
-    if labels == config.imagenet_labels():  # which has two kinds of crane
-        return ()
-    return (f"several classes have one name: {', '.join(several[:_LISTED])}",) if several else ()
-
-
-def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnStage) -> dict[str, Any]:
-    from xcit_hub.parity import require_timm, verify_weights
-
-    try:
-        require_timm()
-    except XcitHubError as error:
-        raise XcitHubError(
-            error.what, fix=f"{error.fix} Or publish with --no-parity: the card will say it was not proven."
-        ) from None
-    result = verify_weights(
-        arrays,
-        description.shape,
-        description.dialect,
-        num_classes=description.num_classes,
-        in_chans=description.in_chans,
-        stage=lambda words: on_stage(f"parity: {words}"),
-    )
-    if not result.passed:
-        blind = next((check for check in result.checks if "not finite" in check.remark), None)
-        if blind is not None:
-            raise WeightsError(
-                f"The network's outputs are not finite with these weights: {blind.what} {blind.remark}.",
-                fix="Nothing was published. The weights are damaged, or of another dialect; see where they come from.",
-            )
-        raise XcitHubError(
-            f"PyTorch's network and ours do not agree on these weights: {result}",
-            fix="Nothing was published. Check the dialect; if it is right, this is a fault of ours: report it.",
-        )
-    # In the order in which the hub gives the figures back: the card lists them.
-    figures: dict[str, Any] = json.loads(_json(result.as_dict()))
-    return figures
-
-
-def _cards(
-    weights: Path,
-    source: Checkpoint,
-    target: address.Address,
-    description: ModelConfig,
-    report: dict[str, Any],
-    *,
-    run: RunRecord | None,
-    meta: PathLike | None,
-    elsewhere: Mapping[str, str],
-    exported: Sequence[exports.Export],
-) -> dict[str, str]:
-    from cards.facts import CardYaml, ExportedFile
-    from cards.gather import of_checkpoint
-
-    form, name = _FORMS.get(target.store, "hugging-face"), target.name
-    said = CardYaml.read(Path(meta)) if meta is not None else CardYaml()
-    if form == "mindspore-hub":
-        said = said.model_copy(update=_hub_fields(said, name, weights, meta))
-    else:
-        # How it is loaded from there; Hugging Face is where a name alone is looked for.
-        said = said.model_copy(update={"repository": f"{target.store}://{name}" if target.store in SITES else name})
-    if run is not None and run.checkpoint_sha256 not in (None, source.sha256):
-        raise InputError(
-            "The run record was made with another checkpoint.",
-            where=source.path,
-            fix="Give the run.json of this checkpoint.",
-        )
-    facts = of_checkpoint(
-        weights,
-        architecture=description.architecture,
-        dialect=description.dialect,
-        num_classes=description.num_classes,
-        meta=said,
-        run=run.model_copy(update={"checkpoint_sha256": None}) if run is not None else None,
-        conversion=report,
-        preprocessing=description.preprocessing,
-        name=name.rpartition("/")[2],
-    )
-    listed = [
-        ExportedFile(
-            name=each.path,
-            size=each.file.stat().st_size,
-            sha256=sha256_of(each.file),
-            takes=list(each.takes),
-            proven=list(each.proven),
-        )
-        for each in exported
-    ]
-    return _checked(facts.model_copy(update={"exports": listed, "elsewhere": dict(elsewhere)}), form)
-
-
-def _hub_fields(said: CardYaml, name: str, weights: Path, meta: PathLike | None) -> dict[str, Any]:
-    """Fill what MindSpore Hub's card needs and this machine knows."""
-    from importlib.metadata import version
-
-    if not said.asset or not said.asset[0].asset_link:
-        raise InputError(
-            "MindSpore Hub keeps cards, not files: the card has to say where the checkpoint will be.",
-            where=meta,
-            fix="Say it in card.yaml, as asset: [{asset-link: https://…/name.ckpt}], and upload it there afterwards.",
-        )
-    asset = said.asset[0].model_copy(update={"file_format": "ckpt", "asset_sha256": sha256_of(weights)})
-    parts = name.split("/")
-    mindspore = said.mindspore_version or ".".join(version("mindspore").split(".")[:2])
-    folder = f"{parts[0]}/{parts[1] if len(parts) == 3 else mindspore}/{said.backbone_name}"
-    return {
-        "asset": [asset],
-        "mindspore_version": mindspore,
-        "model_version": said.model_version or mindspore,
-        "user_id": said.user_id or parts[0],
-        "repo_link": said.repo_link or f"https://gitee.com/mindspore/hub/tree/master/mshub_res/assets/{folder}",
-    }
-
-
-def _checked(facts: Facts, form: Any) -> dict[str, str]:
-    from cards.check import check
-    from cards.generate import render
-
-    texts = {"README.md": render(facts, form=form, lang="en")}
-    if form != "mindspore-hub":
-        texts["README_zh.md"] = render(facts, form=form, lang="zh")
-    found = ((path, fault) for path, text in texts.items() for fault in check(text, form))
-    faults = [f"{path}: {fault}" for path, fault in found if fault.severity == "error"]
-    if faults:
-        raise CardError(
-            "The card does not pass its hub's rules:\n    " + "\n    ".join(faults),
-            fix="Complete the card's fields with --meta card.yaml. Nothing was published.",
-        )
-    return texts
-
-
-def _held(store: Store, target: address.Address, weights: Path, path: str) -> Path | None:
-    """Return a file that the hub holds beside these very weights, if it does."""
-    try:
-        snapshot = store.resolve(target.name, target.revision)
-        held = snapshot.files.get("model.safetensors")
-        if held is None or held.digest != sha256_of(weights) or path not in snapshot.files:
-            return None
-        if (snapshot.files[path].size or 0) > _MOST_TIMES * weights.stat().st_size:
-            return None
-        return store.fetch(snapshot, path)
-    except (XcitHubError, OSError, ValueError):
-        return None
-
-
-def _held_or_made(
-    store: Store, target: address.Address, made: Mapping[str, Path], weights: Path, path: str
-) -> Path | None:
-    """Return a file that a hub holds for these weights, or what was exported for the hub before it."""
-    return _held(store, target, weights, path) or (made.get(path) if path != "parity.json" else None)
-
-
-def _known_figures(held: Path | None) -> dict[str, Any] | None:
-    """Return the parity figures that the hub holds for these very weights.
-
-    Another machine measures a little differently, and that is no reason for a commit.
-    """
-    try:
-        figures = None if held is None else json.loads(read_bounded(held, _LARGEST_RECORD))
-    except (XcitHubError, ValueError, RecursionError):
-        return None
-    return figures if isinstance(figures, dict) and figures.get("passed") is True else None
+    measured = None if run is None else RunRecord.read(Path(run))
+    card = CardYaml() if meta is None else CardYaml.read(Path(meta))
+    return Said(measured, card, model, dialect, labels, ema)
 
 
 def _read_back(target: address.Address, context: Context, receipt: Receipt, listed: tuple[PublishedFile, ...]) -> None:
@@ -700,10 +376,5 @@ def _read_back_card(store: Store, snapshot: Snapshot, receipt: Receipt, listed: 
         raise HubError("The written card does not lead to the checkpoint.", where=receipt.url, fix="Publish again.")
 
 
-def _json(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-
-
-def _text(path: Path, text: str) -> Path:
-    write_text(path, text)
-    return path
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = moved_names(__name__)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xcit_hub.junit import Case
 from xcit_hub.parity.rule import FLOOR, GRADIENT_FLOOR, LARGEST_FACTOR, RMS_FACTOR, Check, finite, worst
 
 FORMAT = 2
@@ -101,6 +102,11 @@ class ParityResult:
             "instruction_set": self.instruction_set,
             "versions": dict(self.versions),
         }
+
+    def cases(self, name: str) -> tuple[Case, ...]:
+        """Return a case of a JUnit report for each check of the network of that name."""
+        of, failed = f"{name} ({self.dialect}, {self.dtype})", {check.what for check in self.failed}
+        return tuple(Case(of, each.what, failure=str(self) if each.what in failed else "") for each in self.checks)
 
     def __str__(self) -> str:
         height, width = self.image_size

@@ -94,6 +94,8 @@ class Distance:
 
 
 _NOWHERE = Distance(math.inf, math.inf)
+_NOT_FINITE = "is not finite"
+_NEVER_FINITE = "is not finite, in double precision either"
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,11 @@ class Check:
         """Whether both distances are numbers within the tolerance."""
         tolerance = self.tolerance
         return not self.remark and self.ours.rms <= tolerance.rms and self.ours.largest <= tolerance.largest
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no side has an infinity or a NaN, as far as they were compared."""
+        return self.remark not in (_NOT_FINITE, _NEVER_FINITE)
 
     @property
     def measure(self) -> str:
@@ -247,9 +254,9 @@ class Reference:
         if found.shape != truth.shape:
             return f"has shape {found.shape}, and PyTorch's {truth.shape}"
         if not np.isfinite(truth).all():
-            return "is not finite, in double precision either"
+            return _NEVER_FINITE
         if not np.isfinite(found).all():
-            return "is not finite"
+            return _NOT_FINITE
         if varying and float(np.ptp(truth)) == 0.0:
             return "has one value everywhere and proves nothing"
         return ""

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import mindspore
 import numpy as np
@@ -21,6 +21,7 @@ from xcit_hub import variants
 from xcit_hub._version import __version__
 from xcit_hub.accelerated import portable
 from xcit_hub.data.batches import TrainBatches, Worker
+from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import remove_unfinished, write_text
 from xcit_hub.models import XCiT
@@ -444,3 +445,7 @@ class _Run:
 
 def _arrays(network: XCiT) -> dict[str, NDArray[Any]]:
     return {entry.name.removeprefix("ema."): entry.asnumpy() for entry in network.get_parameters()}
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = moved_names(__name__)

@@ -1,0 +1,292 @@
+"""A hub entry before it is sent: a checkpoint is read, loaded, proven, described, and written with its cards."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xcit_hub.checkpoints.strings import PREPROCESSING
+from xcit_hub.errors import InputError, WeightsError, XcitHubError
+from xcit_hub.files import read_bounded, sha256_of, write_text
+from xcit_hub.hub import address, config, entry, entry_cards
+from xcit_hub.hub import also as exports
+from xcit_hub.hub.config import ModelConfig, Provenance
+from xcit_hub.hub.read import of_weights
+from xcit_hub.hub.stores import Store
+from xcit_hub.variants import CHECKPOINTS, DialectName, has_name
+
+if TYPE_CHECKING:
+    from cards.facts import CardYaml
+    from xcit_hub.checkpoints.weights import Weights
+    from xcit_hub.run_record import RunRecord
+
+PathLike = str | os.PathLike[str]
+OnStage = Callable[[str], None]
+
+_LARGEST_LABELS = 64 << 20
+_LARGEST_RECORD = 8 << 20
+_MOST_TIMES = 8  # an export is not larger than so many times its weights
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is said of a checkpoint beside its bytes; :func:`xcit_hub.hub.publish.publish` says what it means."""
+
+    run: RunRecord | None
+    card: CardYaml
+    model: str | None
+    dialect: DialectName | None
+    labels: PathLike | None
+    ema: bool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An entry, ready to be sent.
+
+    Args:
+        files: each file by its path in the entry.
+        config: the model's description.
+        card: the card's text, English.
+        parity: the proof's figures; None where it was left out.
+        notes: which tensors look untrained or damaged, and which names several classes have.
+    """
+
+    files: dict[str, Path]
+    config: ModelConfig
+    card: str
+    parity: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def prepare(
+    source: Path,
+    target: address.Address,
+    folder: Path,
+    said: Said,
+    *,
+    parity: bool,
+    proven: dict[str, Any] | None,
+    elsewhere: Mapping[str, str],
+    also: Sequence[str],
+    held: Callable[[Path, str], Path | None],
+    on_stage: OnStage,
+) -> Prepared:
+    """Make an entry of a checkpoint.
+
+    Args:
+        folder: where its files are written.
+        parity: whether to prove weights and exports.
+        proven: the figures of a proof of the same checkpoint, which is then not repeated.
+        elsewhere: the pages of the model on other hubs, by their names.
+        also: exports that the entry is to have.
+        held: returns a file that need not be made again, for the weights' file and a path (:func:`held_or_made`).
+    """
+    on_stage("read")
+    from xcit_hub.checkpoints.checkpoint import opened as opened_once
+    from xcit_hub.checkpoints.weights import load as read_checkpoint
+
+    opened = opened_once(source)
+    weights = read_checkpoint(opened, model=said.model, dialect=said.dialect, ema=said.ema)
+    description = _description(weights, said.labels, said.run)
+    arrays = weights.arrays()
+
+    on_stage("load")
+    from xcit_hub.hub.network import XCiT
+
+    XCiT.of_config(description, arrays)
+
+    figures = proven
+    if parity and proven is None:
+        on_stage("parity")
+        figures = _proved(arrays, description, on_stage)
+
+    on_stage("write")
+    files = entry.write_from(folder, opened, description, ema=said.ema)
+    files["model.ckpt"] = folder / "model.ckpt"
+    report = entry.converted(opened, files["model.ckpt"], "xcit-hub", description, ema=said.ema)
+    figures = figures and (_known_figures(held(files["model.safetensors"], "parity.json")) or figures)
+    report["parity"] = figures
+    digest = sha256_of(files["model.ckpt"])
+    files["model.ckpt.sha256"] = _text(folder / "model.ckpt.sha256", f"{digest}  model.ckpt\n")
+    files["conversion.json"] = _text(folder / "conversion.json", _json(report))
+    if figures is not None:
+        files["parity.json"] = _text(folder / "parity.json", _json(figures))
+
+    exported = []
+    for kind in also:
+        on_stage(kind)
+        exported.append(
+            exports.write(
+                kind, folder, arrays, description, target.name,
+                held=held(files["model.safetensors"], exports.FILES[kind]), proof=parity,
+                stage=lambda words, kind=kind: on_stage(f"{kind}: {words}"),  # type: ignore[misc]
+            )
+        )  # fmt: skip
+        files[exported[-1].path] = exported[-1].file
+
+    on_stage("card")
+    texts = entry_cards.written(
+        files["model.ckpt"],
+        weights.file,
+        target,
+        description,
+        report,
+        run=said.run,
+        said=said.card,
+        elsewhere=elsewhere,
+        exported=exported,
+    )
+    for path, text in texts.items():
+        files[path] = _text(folder / path, text)
+    return Prepared(
+        dict(sorted(files.items())),
+        description,
+        texts["README.md"],
+        figures,
+        (*weights.doubts, *_alike(description.labels)),
+    )
+
+
+def _description(weights: Weights, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
+    architecture, source = weights.architecture.name, weights.file.path
+    if not has_name(architecture):
+        raise WeightsError(
+            f"These weights are of no architecture with a name ({architecture}), and a hub entry needs one.",
+            where=source,
+            fix="Publish one of timm's architectures; see `xcit-hub list`.",
+        )
+    if weights.kind == "dense":
+        raise WeightsError(
+            "This is a detector's or segmenter's backbone, which no hub entry describes yet.",
+            where=source,
+            fix="Publish a classifier, or a backbone with class attention.",
+        )
+    if weights.head_untrained:
+        raise WeightsError(
+            "The classifier was never trained: it is the random one that a conversion began.",
+            where=source,
+            fix="Train it, or publish the backbone: xcit-hub convert SRC OUT --num-classes 0.",
+        )
+    described = of_weights(weights)
+    if run is not None and run.preprocessing is not None:
+        # What was evaluated is what the published network does, whatever the file says of itself.
+        told = run.preprocessing.model_dump_json()
+        described = config.with_metadata(described, {PREPROCESSING: told}, "run.json")
+    if run is not None and not described.labels and len(run.classes or ()) == weights.num_classes:
+        described = replace(described, labels=tuple(run.classes or ()))
+    if labels is not None or not described.labels:
+        described = replace(described, labels=_labels(labels, weights.num_classes, source))
+    return replace(described, provenance=Provenance(family=weights.family, sha256=weights.file.sha256))
+
+
+def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[str, ...]:
+    if labels is None:
+        is_imagenet = num_classes == 1000 and any(entry in source.name for entry in (*CHECKPOINTS, "in1k", "imagenet"))
+        return config.imagenet_labels() if is_imagenet else ()
+    if os.fspath(labels) == "imagenet-1k":
+        named = config.imagenet_labels()
+    else:
+        try:
+            text = read_bounded(labels, _LARGEST_LABELS).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"Cannot read the labels: {error}.", where=labels, fix="Give a UTF-8 file.") from error
+        named = tuple(line.strip() for line in text.splitlines())
+        if "" in named:
+            raise InputError(
+                f"Line {named.index('') + 1} of the labels is empty.", where=labels, fix="Name each class."
+            )
+    if len(named) != num_classes:
+        raise InputError(
+            f"There are {len(named)} labels for {num_classes} classes.", where=labels, fix="Give one a line for each."
+        )
+    return named
+
+
+def _alike(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Say which names several classes have."""
+    several = sorted(name for name, count in Counter(labels).items() if count > 1)
+    if labels == config.imagenet_labels():  # which has two kinds of crane
+        return ()
+    return (f"several classes have one name: {', '.join(several[:_LISTED])}",) if several else ()
+
+
+def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnStage) -> dict[str, Any]:
+    from xcit_hub.parity import require_timm, verify_weights
+
+    try:
+        require_timm()
+    except XcitHubError as error:
+        raise XcitHubError(
+            error.what, fix=f"{error.fix} Or publish with --no-parity: the card will say it was not proven."
+        ) from None
+    result = verify_weights(
+        arrays,
+        description.shape,
+        description.dialect,
+        num_classes=description.num_classes,
+        in_chans=description.in_chans,
+        stage=lambda words: on_stage(f"parity: {words}"),
+    )
+    if not result.passed:
+        blind = next((check for check in result.checks if not check.is_finite), None)
+        if blind is not None:
+            raise WeightsError(
+                f"The network's outputs are not finite with these weights: {blind.what} {blind.remark}.",
+                fix="Nothing was published. The weights are damaged, or of another dialect; see where they come from.",
+            )
+        raise XcitHubError(
+            f"PyTorch's network and ours do not agree on these weights: {result}",
+            fix="Nothing was published. Check the dialect; if it is right, this is a fault of ours: report it.",
+        )
+    # In the order in which the hub gives the figures back: the card lists them.
+    figures: dict[str, Any] = json.loads(_json(result.as_dict()))
+    return figures
+
+
+def _held(store: Store, target: address.Address, weights: Path, path: str) -> Path | None:
+    """Return a file that the hub holds beside these very weights, if it does."""
+    try:
+        snapshot = store.resolve(target.name, target.revision)
+        held = snapshot.files.get("model.safetensors")
+        if held is None or held.digest != sha256_of(weights) or path not in snapshot.files:
+            return None
+        if (snapshot.files[path].size or 0) > _MOST_TIMES * weights.stat().st_size:
+            return None
+        return store.fetch(snapshot, path)
+    except (XcitHubError, OSError, ValueError):
+        return None
+
+
+def held_or_made(
+    store: Store, target: address.Address, made: Mapping[str, Path], weights: Path, path: str
+) -> Path | None:
+    """Return a file that a hub holds for these weights, or what was exported for the hub before it."""
+    return _held(store, target, weights, path) or (made.get(path) if path != "parity.json" else None)
+
+
+def _known_figures(held: Path | None) -> dict[str, Any] | None:
+    """Return the parity figures that the hub holds for these very weights.
+
+    Another machine measures a little differently, and that is not a reason for a commit.
+    """
+    try:
+        figures = None if held is None else json.loads(read_bounded(held, _LARGEST_RECORD))
+    except (XcitHubError, ValueError, RecursionError):
+        return None
+    return figures if isinstance(figures, dict) and figures.get("passed") is True else None
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _text(path: Path, text: str) -> Path:
+    write_text(path, text)
+    return path

@@ -62,6 +62,12 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "_").replace(" ", "_")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, without a full stop; its kind where it says nothing."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
+
+
 def closest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Say which known names look most like ``name``: ``"did you mean a, b or c?"``, or ``""``.
 

@@ -186,7 +186,7 @@ def test_no_mistaken_tensor_is_accepted(suffix: str, tmp_path: Path, quick: None
         warnings.simplefilter("ignore")
         mistaken()
     assert len(tried) >= CASES * 2 // 5
-    # A tensor of another float is a tensor; of an integer it is none.
+    # A tensor of another float is a tensor; of an integer it is not.
     assert outcomes.pop("dtype") == {True, False}
     assert outcomes == {kind: {kind == "none"} for kind in outcomes}
 

@@ -158,8 +158,8 @@ def test_integers_and_mixed_parts_are_not_weights(make: Make):
     [
         ("patch_embed.proj.2.", "the stem's convolutions are numbered"),
         ("blocks.0.attn.temperature", "there is no blocks.0.attn.temperature"),
-        ("blocks.0.norm1.gamma", "no family's naming"),
-        ("pos_embeder.token_projection.weight", "no family's naming"),
+        ("blocks.0.norm1.gamma", "not a family's naming"),
+        ("pos_embeder.token_projection.weight", "not a family's naming"),
     ],
 )
 def test_what_is_not_an_xcit_is_said_not_to_be(missing: str, words: str):

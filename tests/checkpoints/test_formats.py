@@ -81,7 +81,7 @@ BROKEN_SAFETENSORS = {
     ),
     "half a character": header('{"\\ud800":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"1"),
     "an unknown dtype": header('{"a":{"dtype":"F7","shape":[1],"data_offsets":[0,1]}}', b"1"),
-    "a dtype that is no name": header('{"a":{"dtype":[],"shape":[1],"data_offsets":[0,1]}}', b"1"),
+    "a dtype that is not a name": header('{"a":{"dtype":[],"shape":[1],"data_offsets":[0,1]}}', b"1"),
     "a negative length": header('{"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}}', b"1"),
     "a length that is true": header('{"a":{"dtype":"U8","shape":[true],"data_offsets":[0,1]}}', b"1"),
     "a shape of another size": header('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,1]}}', b"1"),
@@ -92,7 +92,7 @@ BROKEN_SAFETENSORS = {
     ),
     "bytes at the end": header('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"12"),
     "a cut": header('{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}', b"1"),
-    "metadata that is no text": header('{"__metadata__":{"a":1}}'),
+    "metadata that is not text": header('{"__metadata__":{"a":1}}'),
     "a length of a million digits": header(
         '{"a":{"dtype":"U8","shape":[' + "9" * 10**6 + '],"data_offsets":[0,1]}}', b"1"
     ),
@@ -195,9 +195,9 @@ BROKEN_CHECKPOINTS = {
     "a shape of another size": value(b"a", tensor(b"\x08\x02", b"Float32", b"1234")),
     "a negative length": value(b"a", tensor(b"\x08" + b"\xff" * 9 + b"\x01", b"Float32", b"1234")),
     "a number of eleven bytes": value(b"a", tensor(b"\x08" + b"\xff" * 10 + b"\x01", b"Float32", b"1234")),
-    "a name that is no text": value(b"\xff", tensor(b"\x08\x01", b"Float32", b"1234")),
+    "a name that is not text": value(b"\xff", tensor(b"\x08\x01", b"Float32", b"1234")),
     "a repeated type": value(b"a", tensor(b"\x08\x01\x12\x01a", b"Float32", b"1234")),
-    "text that is no text": value(b"a", tensor(b"\x08\x00", b"str", b"\xff\xff\xff\xff")),
+    "text that is not text": value(b"a", tensor(b"\x08\x00", b"str", b"\xff\xff\xff\xff")),
 }
 
 

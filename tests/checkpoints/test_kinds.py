@@ -46,7 +46,7 @@ def test_every_format_is_read_under_every_name(files: dict[str, Path], tmp_path:
         assert same(load(tmp_path / name).tensors, network())
 
 
-def picture(save) -> bytes:
+def saved(save) -> bytes:
     stream = io.BytesIO()
     save(stream)
     return stream.getvalue()
@@ -84,8 +84,8 @@ NOT_CHECKPOINTS = {
     "compressed with zstd": b"\x28\xb5\x2f\xfd\x00\x00",
     "a tar archive": tar(),
     "an HDF5 file": b"\x89HDF\r\n\x1a\n" + bytes(20),
-    "a numpy array": picture(lambda stream: np.save(stream, np.zeros(3))),
-    "numpy arrays": picture(lambda stream: np.savez(stream, a=np.zeros(3))),
+    "a numpy array": saved(lambda stream: np.save(stream, np.zeros(3))),
+    "numpy arrays": saved(lambda stream: np.savez(stream, a=np.zeros(3))),
     "a pickle of numpy arrays": pickle.dumps({"w": np.zeros(3)}, protocol=2),
     "a PaddlePaddle checkpoint": pickle.dumps(PADDLE, protocol=2),
     "a Python pickle": pickle.dumps({"w": [1, 2]}),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
-from xcit_hub.checkpoints import families
+from xcit_hub.checkpoints import checkpoint, families
 from xcit_hub.checkpoints.checkpoint import StoredTensor
 from xcit_hub.checkpoints.families import Kind
 from xcit_hub.variants import ARCHITECTURES, Architecture
@@ -28,6 +29,9 @@ _BUFFER = np.random.default_rng(0).standard_normal(1 << 22, dtype=np.float32)
 
 
 Make = Callable[..., dict[str, StoredTensor]]
+
+
+SUFFIXES = (".safetensors", ".ckpt", ".pth")
 
 
 def network(
@@ -59,3 +63,9 @@ def _same_bits(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 ARCHITECTURE_NAMES = tuple(ARCHITECTURES)
+
+
+def written(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a file without PyTorch's counters and wrapper."""
+    tensors = checkpoint.read(path).tensors
+    return {name.removeprefix("model."): entry for name, entry in tensors.items() if "num_batches" not in name}

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import struct
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from xcit_hub.checkpoints.formats.kinds import Format, Kind
 from xcit_hub.checkpoints.hashing import hashed
 from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.checkpoints.tensor import StoredTensor
-from xcit_hub.errors import CheckpointError
+from xcit_hub.errors import CheckpointError, first_line
 from xcit_hub.files import atomic_write, is_folder
 
 __all__ = ["SUFFIXES", "Checkpoint", "Format", "StoredTensor", "read", "write"]
@@ -37,7 +36,6 @@ SUFFIXES: dict[str, Format] = {
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
 _PADDLES = (".pdparams", ".pdopt", ".pdema")
 _MOST_SHARDS = 1000
-_LARGEST_UNPACKED = 16 << 30
 
 
 class Checkpoint:
@@ -267,6 +265,7 @@ def _of_pickle(file: MappedFile) -> CheckpointError:
 
 def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
     from xcit_hub.checkpoints.formats import pytorch
+    from xcit_hub.checkpoints.formats.packed import unpacked
 
     try:
         with zipfile.ZipFile(file.stream()) as archive:
@@ -282,10 +281,10 @@ def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
                 return "pth", pytorch.read_archive(file, archive)
             if packed:
                 raise CheckpointError(f"{file.path.name} is a zip in a zip.", where=file.path, fix="Unpack it.")
-            inner = _unpacked(file, archive, _packed_checkpoint(file, archive))
+            inner = unpacked(file, archive, SUFFIXES)
     except (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, struct.error) as error:
-        # zipfile's words for a missing end are that it is no zip at all.
-        why = _first_line(error).replace("File is not a zip file", "its end is missing, the file was cut short")
+        # zipfile's words for a missing end are that it is not a zip at all.
+        why = first_line(error).replace("File is not a zip file", "its end is missing, the file was cut short")
         raise CheckpointError(
             f"{file.path.name} is a PyTorch archive or another zip, and damaged: {why}.",
             where=file.path,
@@ -294,57 +293,6 @@ def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
     content = _content(inner, kinds.kind_of(inner.view), packed=True)
     inner.compare()
     return content
-
-
-def _packed_checkpoint(file: MappedFile, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    if any(entry.filename == "model.weights.h5" for entry in entries):
-        raise CheckpointError(
-            f"{file.path.name} is not a checkpoint: it is a Keras model.",
-            where=file.path,
-            fix="Save its weights as .safetensors from Keras.",
-        )
-    if entries and all(entry.filename.endswith(".npy") for entry in entries):
-        raise CheckpointError(
-            f"{file.path.name} is not a checkpoint: it is an archive of numpy arrays (.npz).",
-            where=file.path,
-            fix="Save the arrays as .safetensors: safetensors.numpy.save_file(dict(numpy.load(PATH)), OUT).",
-        )
-    found = [
-        entry
-        for entry in entries
-        if SUFFIXES.keys() & set(Path(entry.filename).suffixes) and not entry.filename.startswith("__MACOSX/")
-    ]
-    if len(found) == 1:
-        return found[0]
-    listed = ", ".join(entry.filename for entry in found[:5])
-    raise CheckpointError(
-        f"{file.path.name} is a zip with {f'{len(found)} checkpoints ({listed})' if found else 'no checkpoint'} in it.",
-        where=file.path,
-        fix="Unpack it, and give the one that is meant." if found else "Check that it is the file that is meant.",
-    )
-
-
-def _unpacked(file: MappedFile, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> MappedFile:
-    """The checkpoint in a zip, in a file without a name. zipfile compares its length and checksum."""
-    if not 0 < entry.file_size <= min(_LARGEST_UNPACKED, 1000 * entry.compress_size):
-        raise CheckpointError(
-            f"{entry.filename} in {file.path.name} would have {entry.file_size:,} bytes, unpacked from "
-            f"{entry.compress_size:,}.",
-            where=file.path,
-            fix="Do not use this file.",
-        )
-    with archive.open(entry) as packed, tempfile.TemporaryFile() as stream:
-        remaining = entry.file_size
-        while piece := packed.read(1 << 20):
-            remaining -= len(piece)
-            if remaining < 0:
-                raise zipfile.BadZipFile(f"{entry.filename} is longer than its entry says")
-            stream.write(piece)
-        stream.flush()
-        if remaining:
-            raise zipfile.BadZipFile(f"{entry.filename} is shorter than its entry says")
-        return MappedFile(file.path, stream)
 
 
 # ---- A checkpoint in several files ---------------------------------------------------------------
@@ -404,8 +352,3 @@ def _read_shards(index: MappedFile) -> Checkpoint:
     if len(formats) != 1:
         raise CheckpointError(f"The files of {index.path.name} are of different formats.", where=index.path)
     return Checkpoint(files, formats.pop(), whole)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

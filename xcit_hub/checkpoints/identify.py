@@ -112,7 +112,7 @@ def _layout(shapes: Mapping[str, Shape]) -> Layout:
     positions = [module for module in ("pos_embed", "pos_embeder") if f"{module}.token_projection.weight" in shapes]
     raise _not_an_xcit(
         f"blocks.0.norm1 has {' and '.join(scales) or 'neither weight nor gamma'}, and the position's projection is "
-        f"under {' and '.join(positions) or 'neither pos_embed nor pos_embeder'}, which is no family's naming"
+        f"under {' and '.join(positions) or 'neither pos_embed nor pos_embeder'}, which is not a family's naming"
     )
 
 

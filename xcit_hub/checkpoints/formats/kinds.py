@@ -227,7 +227,7 @@ def beginning(content: memoryview) -> str:
 
 
 def shard_index(content: memoryview) -> dict[str, str] | None:
-    """Return the table of a checkpoint in several files, tensor's name → file's name, or None if it is none.
+    """Return the table of a checkpoint in several files, tensor's name → file's name, or None if it is not one.
 
     Hugging Face's libraries write it as ``model.safetensors.index.json`` and ``pytorch_model.bin.index.json``.
     """

@@ -3,7 +3,7 @@
 A pickle is a program for a small stack machine. This machine has only the instructions that build tables, lists and
 numbers; where the program names a class or function it puts down that name, and where it would call one, the name with
 its arguments (:class:`Made`). What PyTorch writes is then recognised by these names, and any that is not in the
-tables here is refused before anything is made of it.
+tables of ``pickle_names.py`` is refused before anything is made of it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
+
+from xcit_hub.checkpoints.formats.pickle_names import RENAMED, TABLES, is_data
+from xcit_hub.errors import first_line
 
 # More than any checkpoint needs: the largest trainers' have some hundred thousand.
 _MOST_INSTRUCTIONS = 5_000_000
@@ -56,88 +59,6 @@ class Table(dict[Any, Any]):
     state: Any = field(default=None)
 
 
-# Classes whose objects are tables, by their own names; what they are told afterwards (their attributes) is theirs, too.
-_TABLES = frozenset(
-    {
-        "collections.OrderedDict",
-        "collections.defaultdict",
-        "collections.Counter",
-        "argparse.Namespace",
-        "types.SimpleNamespace",
-        "pytorch_lightning.utilities.parsing.AttributeDict",
-        "lightning.pytorch.utilities.parsing.AttributeDict",
-        "lightning_fabric.utilities.data.AttributeDict",
-        "lightning.fabric.utilities.data.AttributeDict",
-        "omegaconf.dictconfig.DictConfig",
-        "omegaconf.listconfig.ListConfig",
-        "omegaconf.base.ContainerMetadata",
-        "omegaconf.base.Metadata",
-        "omegaconf.nodes.AnyNode",
-        "omegaconf.nodes.IntegerNode",
-        "omegaconf.nodes.FloatNode",
-        "omegaconf.nodes.StringNode",
-        "omegaconf.nodes.BooleanNode",
-        "yacs.config.CfgNode",
-        "fvcore.common.config.CfgNode",
-        "easydict.EasyDict",
-        "addict.addict.Dict",
-        "mmcv.utils.config.ConfigDict",
-        "mmengine.config.config.ConfigDict",
-        "mmengine.config.config.Config",
-        "mmengine.logging.history_buffer.HistoryBuffer",
-        "vissl.utils.hydra_config.AttrDict",
-    }
-)
-# Classes and functions whose results are single values without a part in any network.
-_VALUES = frozenset(
-    {
-        "builtins.set",
-        "builtins.frozenset",
-        "builtins.bytearray",
-        "builtins.complex",
-        "builtins.slice",
-        "builtins.range",
-        "builtins.list",
-        "builtins.dict",
-        "builtins.tuple",
-        "builtins.int",
-        "builtins.float",
-        "builtins.bool",
-        "builtins.str",
-        "builtins.getattr",  # of the tables above alone: mmengine's histories list their own methods
-        "_codecs.encode",
-        "collections.deque",
-        "datetime.date",
-        "datetime.datetime",
-        "datetime.timedelta",
-        "decimal.Decimal",
-        "pathlib.Path",
-        "pathlib.PosixPath",
-        "pathlib.PurePosixPath",
-        "pathlib.WindowsPath",
-        "pathlib._local.PosixPath",
-        "numpy.dtype",
-        "numpy.ndarray",
-        "torch.Size",
-        "torch.device",
-        "torch.serialization._get_layout",
-        "torch.torch_version.TorchVersion",
-        "torch.Generator",
-        "typing.Any",
-    }
-)
-_VALUE_PREFIXES = (
-    "numpy.core.multiarray.",
-    "numpy._core.multiarray.",
-    "numpy.dtypes.",
-    "torch._utils._rebuild_",
-    "torch.per_",
-)
-_VALUE_NAMES = frozenset({"torch._tensor._rebuild_from_type_v2", "torch.nn.parameter.Parameter", "torch.Tensor"})
-# Python 2's names, which pickles of protocol 2 still use.
-_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-
-
 def read(stream: IO[bytes]) -> Any:
     """Return what one pickle describes, and leave the stream behind its end.
 
@@ -155,7 +76,7 @@ def read(stream: IO[bytes]) -> Any:
     except PickleError:
         raise
     except (ValueError, IndexError, LookupError, TypeError, OverflowError, AttributeError, EOFError) as error:
-        raise PickleError(f"it is not a pickle of plain data ({_first_line(error)})") from error
+        raise PickleError(f"it is not a pickle of plain data ({first_line(error)})") from error
     raise PickleError("it ends before its end mark")
 
 
@@ -291,8 +212,8 @@ class _Machine:
         self.push_name(module, name)
 
     def push_name(self, module: str, name: str) -> None:
-        text = f"{_RENAMED.get(module, module)}.{name}"
-        if not _is_data(text):
+        text = f"{RENAMED.get(module, module)}.{name}"
+        if not is_data(text):
             raise CodeError(text)
         self.stack.append(Name(text))
 
@@ -323,35 +244,8 @@ class _Machine:
         self.stack.append(Reference(self.stack.pop()))
 
 
-def _is_data(text: str) -> bool:
-    return (
-        text in _TABLES
-        or text in _VALUES
-        or text in _VALUE_NAMES
-        or text.startswith(_VALUE_PREFIXES)
-        or is_storage(text)
-        or is_dtype(text)
-    )
-
-
-def is_storage(text: str) -> bool:
-    """Whether a name is that of one of PyTorch's storages."""
-    return text.startswith("torch.") and text.endswith("Storage") and text.count(".") <= 2
-
-
-def is_dtype(text: str) -> bool:
-    """Whether a name is that of one of PyTorch's dtypes."""
-    root, _, name = text.rpartition(".")
-    return root == "torch" and name.rstrip("0123456789_emfnuz").rstrip("0123456789") in _DTYPE_STEMS
-
-
-_DTYPE_STEMS = frozenset(
-    {"float", "bfloat", "uint", "int", "bool", "complex", "quint", "qint", "double", "half", "long"}
-)
-
-
 def _made(name: str, arguments: tuple[Any, ...]) -> Any:
-    if name in _TABLES:
+    if name in TABLES:
         table = Table(name=name)
         for argument in arguments:
             if isinstance(argument, dict):
@@ -362,7 +256,7 @@ def _made(name: str, arguments: tuple[Any, ...]) -> Any:
                 table.update({_key(key, place): value for place, (key, value) in enumerate(argument)})
         return table
     if name == "builtins.getattr" and not (
-        len(arguments) == 2 and isinstance(arguments[0], Name) and arguments[0].text in _TABLES
+        len(arguments) == 2 and isinstance(arguments[0], Name) and arguments[0].text in TABLES
     ):
         raise CodeError(name)
     if name == "_codecs.encode" and len(arguments) == 2 and arguments[1] == "latin1":
@@ -386,11 +280,6 @@ def _key(key: Any, place: int) -> Any:
 def printable(text: str) -> str:
     """Return text that every encoding of Unicode can hold: a pickle can have halves of characters."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
 
 
 _PUSHES = frozenset(

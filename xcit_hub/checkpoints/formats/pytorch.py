@@ -8,9 +8,7 @@ writing system, the objects), a pickle with the storages' keys, and each storage
 from __future__ import annotations
 
 import io
-import itertools
 import math
-import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,17 +18,16 @@ from typing import IO, Any
 import numpy as np
 
 from xcit_hub.checkpoints.formats import Content, pickled
+from xcit_hub.checkpoints.formats.pickle_names import is_dtype
 from xcit_hub.checkpoints.formats.pickled import CodeError, Made, Name, PickleError, Reference
-from xcit_hub.checkpoints.mapped import Checksum, MappedFile
+from xcit_hub.checkpoints.formats.zip_records import broken, checksums_of, records_in
+from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.checkpoints.tensor import DTYPES, Extent, StoredTensor
 from xcit_hub.errors import CheckpointError
 
 _LARGEST_PICKLE = 256 << 20
-_LOCAL_HEADER = 30
-_ENTRY, _END = 46, 22  # bytes of an entry in the archive's directory, before its name; of the directory's end
 _LEGACY_VERSION = 1001
 _LATEST = 10  # the versions of the archive's format that PyTorch reads
-_FLAGS = 0x0808  # a record's sizes after its bytes, its name in UTF-8: all that PyTorch's writer sets
 
 _DTYPE_OF = {f"torch.{entry.torch}": entry.name for entry in DTYPES.values()}
 _DTYPE_OF |= {"torch.double": "float64", "torch.float": "float32", "torch.half": "float16", "torch.long": "int64"}
@@ -59,31 +56,31 @@ def read_archive(file: MappedFile, archive: zipfile.ZipFile) -> Content:
     Raises:
         CheckpointError: the file is damaged, or asks for more than plain data.
     """
-    records = _records(file, archive)
+    records = records_in(file, archive)
     numbers = {name for name in records if "/data/" in name}
-    file.checksums = _checksums(archive, {name: part for name, part in records.items() if name not in numbers})
+    file.checksums = checksums_of(archive, {name: part for name, part in records.items() if name not in numbers})
     file.compare()
-    file.checksums = _checksums(archive, {name: records[name] for name in numbers})
+    file.checksums = checksums_of(archive, {name: records[name] for name in numbers})
     root = next(name for name in records if name.endswith("/data.pkl")).removesuffix("data.pkl")
     elsewhere = next((name for name in records if not name.startswith(root)), None)
     if elsewhere is not None:
-        raise _broken(file.path, f"its record {elsewhere!r} does not stand in {root}")
+        raise broken(file.path, f"its record {elsewhere!r} does not stand in {root}")
     told = records.get(f"{root}version")
     version = b"" if told is None else bytes(told.view[:20]).strip()
     if not version.isdigit() or not 1 <= int(version) <= _LATEST:
-        raise _broken(file.path, "the version of PyTorch's format in which it is written is not known")
+        raise broken(file.path, "the version of PyTorch's format in which it is written is not known")
     identity = records.get(f"{root}.data/serialization_id")
     if identity is not None and not bytes(identity.view[:4096]).isalnum():
-        raise _broken(file.path, "its identity is not a word")
+        raise broken(file.path, "its identity is not a word")
     aligned = records.get(f"{root}.storage_alignment")
     if aligned is not None and not bytes(aligned.view[:20]).isdigit():
-        raise _broken(file.path, "how its storages are aligned is not a number")
+        raise broken(file.path, "how its storages are aligned is not a number")
     order = records.get(f"{root}byteorder")
     if order is not None and bytes(order.view) != b"little":
-        raise _broken(file.path, "its numbers are big-endian")
+        raise broken(file.path, "its numbers are big-endian")
     described = records[f"{root}data.pkl"].view
     if len(described) > _LARGEST_PICKLE:
-        raise _broken(file.path, f"its description has {len(described)} bytes, more than any checkpoint's")
+        raise broken(file.path, f"its description has {len(described)} bytes, more than any checkpoint's")
     content = _unpickled(file.path, io.BytesIO(described))
     return _content(file.path, content, {name.removeprefix(f"{root}data/"): part for name, part in records.items()})
 
@@ -97,101 +94,28 @@ def read_legacy(file: MappedFile) -> Content:
     stream = file.stream()
     _unpickled(file.path, stream)  # the magic number, which told the format
     if _unpickled(file.path, stream) != _LEGACY_VERSION:
-        raise _broken(file.path, "it is of a version that PyTorch never wrote")
+        raise broken(file.path, "it is of a version that PyTorch never wrote")
     system = _unpickled(file.path, stream)
     if isinstance(system, dict) and system.get("little_endian") is False:
-        raise _broken(file.path, "its numbers are big-endian")
+        raise broken(file.path, "its numbers are big-endian")
     content = _unpickled(file.path, stream)
     keys = _unpickled(file.path, stream)
     if not isinstance(keys, list):
-        raise _broken(file.path, "it has no list of its storages")
+        raise broken(file.path, "it has no list of its storages")
     itemsizes = {_storage(file.path, found).key: _storage(file.path, found).itemsize for found in _references(content)}
     storages: dict[str, Extent] = {}
     position = stream.tell()
     for key in map(str, keys):
         if position + 8 > len(file):
-            raise _broken(file.path, f"it ends before storage {key!r} does; it was cut short")
+            raise broken(file.path, f"it ends before storage {key!r} does; it was cut short")
         end = position + 8 + int.from_bytes(file.view[position : position + 8], "little") * itemsizes.get(key, 1)
         if end > len(file):
-            raise _broken(file.path, f"it ends before storage {key!r} does; it was cut short")
+            raise broken(file.path, f"it ends before storage {key!r} does; it was cut short")
         storages[key] = file.extent(position + 8, end)
         position = end
     if position != len(file):
-        raise _broken(file.path, f"{len(file) - position} bytes follow the last storage")
+        raise broken(file.path, f"{len(file) - position} bytes follow the last storage")
     return _content(file.path, content, storages)
-
-
-# ---- The archive ---------------------------------------------------------------------------------
-
-
-def _records(file: MappedFile, archive: zipfile.ZipFile) -> dict[str, Extent]:
-    records: dict[str, Extent] = {}
-    if not _is_whole_directory(file, archive):
-        raise _broken(file.path, "its directory does not end where its entries do")
-    for entry in archive.infolist():
-        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-            raise _broken(file.path, "its records are compressed, which PyTorch's never are")
-        if entry.flag_bits & ~_FLAGS or entry.volume or entry.filename in records:
-            raise _broken(file.path, f"the entry of its record {entry.filename!r} is damaged")
-        start = _start_of(file, entry)
-        if start is None or start + entry.file_size > len(file):
-            raise _broken(file.path, f"its record {entry.filename!r} is not where its entry says")
-        records[entry.filename] = file.extent(start, start + entry.file_size)
-    in_order = sorted(records.values(), key=lambda record: record.offset)
-    if any(one.offset + len(one) > other.offset for one, other in itertools.pairwise(in_order)):
-        raise _broken(file.path, "two of its records lie upon each other")
-    return records
-
-
-def _checksums(archive: zipfile.ZipFile, records: Mapping[str, Extent]) -> list[Checksum]:
-    found = [
-        Checksum(name, part.offset, part.offset + len(part), archive.getinfo(name).CRC)
-        for name, part in records.items()
-    ]
-    return sorted(found, key=lambda checksum: checksum.start)
-
-
-def _is_whole_directory(file: MappedFile, archive: zipfile.ZipFile) -> bool:
-    """Whether the entries fill the directory, and nothing but its end marks follows: zipfile asks less."""
-    begin = position = archive.start_dir
-    count = len(archive.infolist())
-    for _ in range(count):
-        header = bytes(file.view[position : position + _ENTRY])
-        if len(header) != _ENTRY or not header.startswith(b"PK\x01\x02"):
-            return False
-        position += _ENTRY + sum(int.from_bytes(header[at : at + 2], "little") for at in (28, 30, 32))
-    size, rest = position - begin, bytes(file.view[position : position + 98])
-    if rest.startswith(b"PK\x06\x06"):
-        wide, locator = rest[:56], rest[56:76]
-        if wide[4:16] != struct.pack("<QHH", 44, *struct.unpack("<HH", wide[12:16])) or wide[16:56] != struct.pack(
-            "<IIQQQQ", 0, 0, count, count, size, begin
-        ):
-            return False
-        if locator != struct.pack("<4sIQI", b"PK\x06\x07", 0, position, 1):
-            return False
-        rest = rest[76:]
-    if len(rest) != _END or len(file) != position + _END + (76 if file.view[position + 2] == 6 else 0):
-        return False
-    mark, *disks, here, whole, told_size, told_begin, comment = struct.unpack("<4sHHHHIIH", rest)
-    return (
-        (mark, disks, comment) == (b"PK\x05\x06", [0, 0], 0)
-        and {here, whole} <= {count, 0xFFFF}
-        and told_size in (size, 0xFFFFFFFF)
-        and told_begin in (begin, 0xFFFFFFFF)
-    )
-
-
-def _start_of(file: MappedFile, entry: zipfile.ZipInfo) -> int | None:
-    """Where a record's bytes begin: behind its own header, which has to be its entry's."""
-    header = bytes(file.view[entry.header_offset : entry.header_offset + _LOCAL_HEADER])
-    if len(header) != _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
-        return None
-    flags, method = int.from_bytes(header[6:8], "little"), int.from_bytes(header[8:10], "little")
-    name_bytes, extra_bytes = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
-    start = entry.header_offset + _LOCAL_HEADER
-    name = bytes(file.view[start : start + name_bytes])
-    agrees = name == entry.orig_filename.encode("utf-8") and method == 0 and flags == entry.flag_bits
-    return start + name_bytes + extra_bytes if agrees else None
 
 
 # ---- The objects ---------------------------------------------------------------------------------
@@ -208,7 +132,7 @@ def _unpickled(path: Path, stream: IO[bytes]) -> Any:
             "at stake and save its state_dict: torch.save(network.state_dict(), PATH).",
         ) from error
     except PickleError as error:
-        raise _broken(path, str(error)) from error
+        raise broken(path, str(error)) from error
 
 
 def _content(path: Path, root: Any, storages: Mapping[str, Extent]) -> Content:
@@ -217,7 +141,7 @@ def _content(path: Path, root: Any, storages: Mapping[str, Extent]) -> Content:
         array = _array(path, name, leaf, storages)
         if array is not None:
             if name in content.tensors:
-                raise _broken(path, f"{name!r} occurs twice")
+                raise broken(path, f"{name!r} occurs twice")
             content.tensors[name] = array
         elif isinstance(leaf, str):
             content.metadata[name] = pickled.printable(leaf)
@@ -287,7 +211,7 @@ def _storage(path: Path, reference: Reference) -> _Storage:
         or identity[4] < 0
         or (len(identity) > 5 and identity[5] is not None)
     ):
-        raise _broken(path, "it refers to what is not a storage")
+        raise broken(path, "it refers to what is not a storage")
     kind = identity[1].text
     if kind not in _DTYPE_OF_STORAGE and kind not in _UNTYPED:
         raise CheckpointError(
@@ -342,27 +266,27 @@ _AROUND = {
 def _rebuilt(path: Path, name: str, made: Made, storages: Mapping[str, Extent]) -> StoredTensor:
     arguments: tuple[Any, ...] = made.arguments
     if len(arguments) not in _ARGUMENTS[made.name]:
-        raise _broken(path, f"the description of {name!r} is not a tensor's")
+        raise broken(path, f"the description of {name!r} is not a tensor's")
     reference, offset, shape, strides, *rest = arguments
     plain = [entry for entry in rest if isinstance(entry, dict) and not isinstance(entry, pickled.Table)]
     metadata = plain[-1] if plain else {}
     if not isinstance(reference, Reference) or not _whole((offset,)) or not _whole(shape) or not _whole(strides):
-        raise _broken(path, f"the description of {name!r} is not a tensor's")
+        raise broken(path, f"the description of {name!r} is not a tensor's")
     storage = _storage(path, reference)
     dtype = storage.dtype
     for entry in rest:
-        if isinstance(entry, Name) and pickled.is_dtype(entry.text):
+        if isinstance(entry, Name) and is_dtype(entry.text):
             dtype = _DTYPE_OF.get(entry.text)
     if dtype is None or len(shape) != len(strides):
-        raise _broken(path, f"the description of {name!r} is not a tensor's")
+        raise broken(path, f"the description of {name!r} is not a tensor's")
     if not set(metadata) <= {"neg", "conj"}:
-        raise _broken(path, f"{name!r} carries {', '.join(map(str, metadata))}, which no tensor here may")
+        raise broken(path, f"{name!r} carries {', '.join(map(str, metadata))}, which no tensor here may")
     extent = storages.get(storage.key)
     itemsize = DTYPES[dtype].itemsize
     if extent is None or len(extent.view) != storage.elements * storage.itemsize:
         held = "is missing" if extent is None else f"has {len(extent.view)} bytes"
         expected = storage.elements * storage.itemsize
-        raise _broken(path, f"the record of {name!r} ({storage.key!r}) {held}, and should have {expected}")
+        raise broken(path, f"the record of {name!r} ({storage.key!r}) {held}, and should have {expected}")
     stored = _strided(path, name, extent, dtype, itemsize * offset, shape, strides)
     if metadata.get("conj"):
         stored = stored.through(np.conjugate)
@@ -383,10 +307,10 @@ def _strided(
     itemsize = DTYPES[dtype].itemsize
     size = math.prod(shape)
     if size * itemsize > len(extent.view):
-        raise _broken(path, f"{name!r} claims more numbers than the file holds")
+        raise broken(path, f"{name!r} claims more numbers than the file holds")
     last = sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True)) if size else -1
     if start + (last + 1) * itemsize > len(extent.view):
-        raise _broken(path, f"{name!r} reaches beyond its record")
+        raise broken(path, f"{name!r} reaches beyond its record")
     dense = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     if (
         all(length == 1 or stride == full for length, stride, full in zip(shape, strides, dense, strict=True))
@@ -399,11 +323,3 @@ def _strided(
     )
     copied = np.ascontiguousarray(units).reshape(-1)
     return StoredTensor(dtype, shape, (Extent(copied.data.toreadonly()),))
-
-
-def _broken(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path.name} is not a whole PyTorch checkpoint: {why}.",
-        where=path,
-        fix="Fetch the file again and compare its SHA-256.",
-    )

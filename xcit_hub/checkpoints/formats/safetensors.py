@@ -95,7 +95,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         raise ValueError("a name occurs twice")
     for text in (*table, *table.values()):
         if isinstance(text, str):
-            text.encode("utf-8")  # JSON can escape half a character, which is none
+            text.encode("utf-8")  # JSON can escape half a character, which is not one
     return table
 
 

@@ -1,0 +1,236 @@
+"""What a conversion does to numbers where it is asked to, and which numbers it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_networks import SUFFIXES, TINY, Make, same, written
+
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.checkpoint import StoredTensor
+from xcit_hub.checkpoints.rewrite import rewrite
+from xcit_hub.checkpoints.weights import load
+from xcit_hub.errors import InputError, WeightsError
+from xcit_hub.files import sha256_of
+
+# ---- Heads, channels
+
+
+def test_classes_are_kept_from_the_first_or_dropped_and_it_is_said(paper: Path, tmp_path: Path):
+    whole = load(paper)
+    report = rewrite(paper, tmp_path / "x.safetensors", num_classes=3)
+    kept = load(tmp_path / "x.safetensors")
+    assert kept.num_classes == 3
+    assert (kept.tensors["head.weight"].numpy() == whole.tensors["head.weight"].numpy()[:3]).all()
+    assert any("first 3 of 7" in note for note in report.weights.notes)
+    report = rewrite(paper, tmp_path / "x.safetensors", num_classes=0)
+    assert load(tmp_path / "x.safetensors").kind == "backbone"
+    assert [entry.name for entry in report.weights.dropped] == ["head.weight", "head.bias"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_more_classes_begin_another_classifier_which_is_called_untrained_wherever_it_goes(
+    paper: Path, tmp_path: Path, suffix: str
+):
+    from xcit_hub.checkpoints.inspection import inspect
+
+    grown = tmp_path / f"grown{suffix}"
+    report = rewrite(paper, grown, num_classes=9)
+    told = report.as_dict()
+    assert [entry["name"] for entry in told["made_up"]] == ["head.weight", "head.bias"]
+    assert all("not trained" in entry["reason"] for entry in told["made_up"])
+    assert [entry["name"] for entry in told["dropped"]] == ["head.weight", "head.bias"]
+    assert [entry["source"] for entry in told["tensors"] if entry["target"][0] in ("head.weight", "head.bias")] == [
+        []
+    ] * 2
+    assert told["head_untrained"] is True
+    assert any("NOT TRAINED: it is random in place of the file's, which has 7" in note for note in told["notes"])
+    loaded = load(grown)
+    assert (loaded.num_classes, loaded.head_untrained) == (9, True)
+    weight = loaded.tensors["head.weight"].numpy()
+    assert weight.shape == (9, 16) and 0.01 < weight.std() < 0.03
+    assert not loaded.tensors["head.bias"].numpy().any()
+    rewrite(grown, tmp_path / "sliced.ckpt", num_classes=4)
+    for path in (grown, tmp_path / "sliced.ckpt"):
+        assert any("never trained" in note for note in load(path).notes)
+        assert any("never trained" in note for note in inspect(path).notes)
+    rewrite(grown, tmp_path / "bare.ckpt", num_classes=0)
+    assert not load(tmp_path / "bare.ckpt").head_untrained
+    assert not any("never trained" in note for note in load(tmp_path / "bare.ckpt").notes)
+
+
+def test_a_new_classifier_is_the_same_every_time_and_of_the_files_dtype(paper: Path, tmp_path: Path):
+    rewrite(paper, tmp_path / "half.safetensors", dtype="float16", num_classes=0)
+    for name in ("a", "b"):
+        rewrite(tmp_path / "half.safetensors", tmp_path / f"{name}.safetensors", to="timm", num_classes=9)
+    assert sha256_of(tmp_path / "a.safetensors") == sha256_of(tmp_path / "b.safetensors")
+    assert {tensor.dtype for tensor in written(tmp_path / "a.safetensors").values()} == {"float16"}
+    assert load(tmp_path / "a.safetensors").kind == "classifier"
+
+
+def test_classes_that_cannot_be_are_refused(paper: Path, tmp_path: Path, make: Make):
+    with pytest.raises(InputError, match="cannot have -1 classes"):
+        rewrite(paper, tmp_path / "x.safetensors", num_classes=-1)
+    for absurd in (1 << 44, 1 << 80):
+        with pytest.raises(InputError, match="is too large"):
+            rewrite(paper, tmp_path / "x.safetensors", num_classes=absurd)
+    checkpoint.write(tmp_path / "dense.safetensors", make("facebook", TINY, "dense"), {"format": "pt"})
+    with pytest.raises(InputError, match="without class attention"):
+        rewrite(tmp_path / "dense.safetensors", tmp_path / "x.safetensors", num_classes=5)
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("base", [3, 4])
+@pytest.mark.parametrize("in_chans", [1, 2, 3, 4, 7])
+def test_the_first_convolution_gets_timms_numbers(tmp_path: Path, make: Make, in_chans: int, base: int, dtype: str):
+    import torch
+    from timm.models._manipulate import adapt_input_conv
+
+    source, cast = tmp_path / "x.safetensors", tmp_path / "cast.safetensors"
+    checkpoint.write(source, make("timm", in_chans=base))
+    rewrite(source, cast, dtype=dtype)
+    rewrite(cast, tmp_path / "y.safetensors", in_chans=in_chans)
+    name = "patch_embed.proj.0.0.weight"
+    weight = torch.from_numpy(load(cast).tensors[name].numpy().copy()).to(getattr(torch, dtype))
+    expected = adapt_input_conv(in_chans, weight, base_chans=base)
+    found = load(tmp_path / "y.safetensors")
+    assert (found.in_chans, found.tensors[name].dtype) == (in_chans, dtype)
+    assert torch.equal(torch.from_numpy(found.tensors[name].numpy().copy()), expected.float())
+
+
+# ---- Numbers
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8"])
+def test_whether_numbers_are_finite_is_seen_in_every_place_and_without_a_warning(dtype: str):
+    from xcit_hub.checkpoints.check import all_finite
+
+    largest = np.finfo(dtype).max
+    for size in (0, 1, 7, 1000, 100_003):
+        values = np.full(size, largest, dtype)  # their sum is none
+        assert all_finite(values, values.dtype.name)
+        for place in {0, size // 2, size - 1} if size else ():
+            for bad in (np.nan, np.inf, -np.inf):
+                spoiled = values.copy()
+                spoiled[place] = bad
+                assert not all_finite(spoiled, spoiled.dtype.name)
+
+
+def test_numbers_are_rounded_as_pytorch_rounds_them(tmp_path: Path, make: Make):
+    import torch
+
+    source = tmp_path / "x.safetensors"
+    for dtype_in in ("float32", "float64", "float16"):
+        tensors = {n: StoredTensor.of(t.numpy().astype(dtype_in)) for n, t in make("timm").items()}
+        checkpoint.write(source, tensors)
+        for dtype in ("float32", "float16", "bfloat16"):
+            rewrite(source, tmp_path / "y.safetensors", to="timm", dtype=dtype)
+            for name, tensor in written(tmp_path / "y.safetensors").items():
+                expected = torch.from_numpy(tensors[name].numpy().copy()).to(getattr(torch, dtype))
+                assert tensor.dtype == dtype
+                assert (torch.from_numpy(tensor.numpy().copy()) == expected.float()).all()
+
+
+def test_bfloat16_is_rounded_once_even_from_float64():
+    from xcit_hub.checkpoints import dtypes as numbers
+
+    generator = np.random.default_rng(0)
+    # Just above the middle between two bfloat16 values: rounding to float32 first would land on the middle, then even.
+    middles = (1 + (2 * generator.integers(0, 64, 200) + 1) / 256.0) * 2.0 ** generator.integers(-20, 20, 200)
+    for nudge in (1 + 2.0**-40, 1 - 2.0**-40, 1.0):
+        values = middles * nudge
+        out = numbers.cast(StoredTensor.of(values), "bfloat16", ("w",)).numpy().astype(np.float64)
+        step = 2.0 ** (np.floor(np.log2(values)) - 7)
+        quotient = values / step
+        expected = np.where(quotient % 1 == 0.5, 2 * np.round(quotient / 2), np.floor(quotient + 0.5)) * step
+        assert (out == expected).all()
+
+
+def test_numbers_stay_exactly_as_they_are_unless_asked(tmp_path: Path, make: Make):
+    tensors = make("timm")
+    odd = tensors["cls_token"].numpy().copy()
+    odd[0, 0, :4] = [-0.0, 1e-45, np.finfo(np.float32).max, np.float32(1) / 3]
+    tensors["cls_token"] = StoredTensor.of(odd)
+    half = "blocks.0.norm1.weight"
+    tensors[half] = StoredTensor.of(tensors[half].numpy().astype(np.float16))
+    checkpoint.write(tmp_path / "x.safetensors", tensors)
+    rewrite(tmp_path / "x.safetensors", tmp_path / "y.ckpt")
+    rewrite(tmp_path / "y.ckpt", tmp_path / "z.safetensors", to="timm")
+    assert same(written(tmp_path / "z.safetensors"), tensors)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "bfloat16"])
+def test_nan_and_infinity_are_refused_by_name_and_leave_no_file(tmp_path: Path, make: Make, bad: float, dtype: str):
+    tensors = make("timm")
+    name = "blocks.1.mlp.fc2.weight"
+    broken = tensors[name].numpy().copy()
+    broken[3, 5] = bad
+    if dtype == "bfloat16":
+        bits = (broken.view(np.uint32) >> 16).astype(np.uint16)
+        tensors[name] = StoredTensor("bfloat16", broken.shape, StoredTensor.of(bits)._extents)
+    else:
+        tensors[name] = StoredTensor.of(broken.astype(dtype))
+    checkpoint.write(tmp_path / "x.safetensors", tensors)
+    for attempt in (
+        lambda: load(tmp_path / "x.safetensors"),
+        lambda: rewrite(tmp_path / "x.safetensors", tmp_path / "y.ckpt"),
+    ):
+        with pytest.raises(WeightsError, match=r"blocks.1.mlp.fc2.weight holds NaN or infinity") as caught:
+            attempt()
+        assert caught.value.where == str(tmp_path / "x.safetensors")
+    from xcit_hub.checkpoints.inspection import inspect
+
+    assert inspect(tmp_path / "x.safetensors").flaws == {"non_finite": {name: 1}}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("flaw", "dtype", "bad", "words"),
+    [
+        ("negative_variances", "float32", -1e-3, "holds the negative variance -0.001"),
+        ("negative_variances", "float16", -1.0, "holds the negative variance -1"),
+        ("beyond_float32", "float64", 1e39, r"holds 1e\+39, which is too large for float32"),
+    ],
+)
+def test_numbers_that_can_only_give_nan_are_refused_and_inspect_counts_them(
+    tmp_path: Path, make: Make, flaw: str, dtype: str, bad: float, words: str
+):
+    from xcit_hub.checkpoints.inspection import inspect
+
+    tensors = make("timm")
+    name = "patch_embed.proj.0.1.running_var"
+    broken = tensors[name].numpy().astype(dtype)
+    broken[1] = bad
+    tensors[name] = StoredTensor.of(broken)
+    source = tmp_path / "x.safetensors"
+    checkpoint.write(source, tensors)
+    for attempt in (lambda: load(source), lambda: rewrite(source, tmp_path / "y.ckpt")):
+        with pytest.raises(WeightsError, match=f"{name} {words}") as caught:
+            attempt()
+        assert caught.value.where == str(source)
+    assert inspect(source).flaws == {flaw: {name: 1}}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_the_largest_numbers_are_numbers_too(tmp_path: Path, make: Make):
+    tensors = make("timm")
+    tensors["cls_token"] = StoredTensor.of(np.full((1, 1, 16), np.finfo(np.float32).max))
+    checkpoint.write(tmp_path / "x.safetensors", tensors)
+    load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(70000.0, "float16"), (3.4e38, "bfloat16"), (1e300, "float32")])
+def test_overflow_on_rounding_down_is_an_error(tmp_path: Path, make: Make, value: float, dtype: str):
+    tensors = make("timm")
+    broken = tensors["head.weight"].numpy().astype(np.float64 if dtype == "float32" else np.float32)
+    broken[0, 0] = value
+    tensors["head.weight"] = StoredTensor.of(broken)
+    checkpoint.write(tmp_path / "x.safetensors", tensors)
+    with pytest.raises(WeightsError, match=f"head.weight holds .*, which is too large for {dtype}"):
+        rewrite(tmp_path / "x.safetensors", tmp_path / "y.ckpt", dtype=dtype)
+    assert not (tmp_path / "y.ckpt").exists()

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.files import sha256_of, write_text
-from xcit_hub.hub.address import parsed
 from xcit_hub.hub.cache import Repository, revision_of
 from xcit_hub.hub.guard import netloc
+from xcit_hub.hub.spelling import parsed
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
 from xcit_hub.hub.transport import download
 

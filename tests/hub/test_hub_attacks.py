@@ -79,7 +79,7 @@ def test_a_card_cannot_send_us_into_the_private_network(link):
 def test_neither_can_a_redirect_nor_a_large_card(server):
     import io
 
-    from xcit_hub.hub.address import parsed
+    from xcit_hub.hub.spelling import parsed
     from xcit_hub.hub.transport import download
 
     named = frozenset([guard.netloc(parsed(server.storage_url))])
@@ -182,9 +182,9 @@ def test_no_revision_is_a_path_or_has_control_characters(revision, tmp_path):
     "name", ["org/name\n", "org/../name", "org/na\x1bme", "org/name ", "..", "org//name", "org/.x"]
 )
 def test_no_models_name_is_a_path_or_has_control_characters(name, tmp_path):
-    from xcit_hub.hub import address
+    from xcit_hub.hub import spelling
 
-    assert not address.is_name(name)
+    assert not spelling.is_name(name)
 
 
 def test_secrets_of_the_environment_are_in_no_output(server, nano_timm, run_cli, tmp_path):

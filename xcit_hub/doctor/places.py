@@ -56,8 +56,8 @@ def hubs(machine: Machine, *, online: bool) -> Iterator[Finding]:
     Args:
         online: also ask each whether it answers.
     """
-    from xcit_hub.hub.address import without_secret
     from xcit_hub.hub.sites import SITES
+    from xcit_hub.hub.spelling import without_secret
 
     environment = machine.environment
     if environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):

@@ -33,6 +33,16 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 from xcit_hub.errors import InputError, UnknownNameError, closest
 from xcit_hub.files import is_folder, is_there
 from xcit_hub.hub.sites import SITES, Site, model_of_page, of_page
+from xcit_hub.hub.spelling import (
+    CHECKPOINT_SUFFIXES,
+    checked_name,
+    one_file,
+    one_revision,
+    parsed,
+    path_of_url,
+    split_revision,
+    without_secret,
+)
 from xcit_hub.variants import ARCHITECTURES, CHECKPOINTS, PublishedCheckpoint, checkpoint
 
 FOLDER = "folder"
@@ -43,13 +53,10 @@ _HUBS = (HUGGING_FACE, "hf", MINDSPORE_HUB, *SITES)
 ANY = "any/model"  # where a hub is meant, and none of its models
 
 _EXPORTED_SUFFIXES = (".onnx", ".mindir")  # files, too, which are refused by what they are
-CHECKPOINT_SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".pth.tar", ".th", ".pkl", ".index.json")
 
 _CARD_PARTS = 4  # of a MindSpore Hub card's uid, at most
 _BARE = re.compile(r"[^/\\.~:]+")  # neither a path nor an address
 _SCHEME = re.compile(r"^([a-z][a-z0-9.-]*)(?:\+[a-z0-9]+)?://", re.IGNORECASE)
-_AUTHORITY = re.compile(r"^[^/]*://[^/]*")  # an @ in there would be a user's name, not a revision
-_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,3}")
 _HUGGING_FACES = ("huggingface.co", "hf.co", "www.huggingface.co")
 # Hosts that show what another hub holds, by its protocol.
 _MIRRORS = ("hf-mirror.com", "www.hf-mirror.com")
@@ -65,7 +72,6 @@ _SSH = re.compile(r"^(?:ssh://)?git@([a-z.]+)[:/]", re.IGNORECASE)
 _TORCH_HUB = re.compile(r"^facebookresearch/(?:xcit|dino)(?::[A-Za-z0-9._-]*(?=[/:]))?[/:]")
 _DINO = re.compile(r"(?:dino_xcit_|xcit_(?=.*_dino$))([a-z]+_[0-9]+)_c?p([0-9]+)(?:_224)?(?:_dino)?")
 _PAGES = ("tree", "blob", "resolve", "raw", "commit")
-_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
             f"{model_id!r:.200} is not a model id.", fix="Give a name such as xcit_tiny_12_p16_224.fb_in1k, or a path."
         )
     if hub is not None:
-        return _in_hub(hub, *_split_revision(model_id, revision))
+        return _in_hub(hub, *split_revision(model_id, revision))
     prefix, _, rest = model_id.partition(":")
     prefix = prefix.lower()
     if prefix in ("hf-hub", "hf_hub"):
@@ -131,14 +137,14 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
         is_here = True
     else:
         is_here, model_id = False, model_id if "@" in model_id else model_id.rstrip("/") or model_id
-    name, revision = _split_revision(model_id, revision)
+    name, revision = split_revision(model_id, revision)
     if name.startswith("mindspore/"):
-        return Address(MINDSPORE_HUB, _checked_name(name, most=_CARD_PARTS), revision=revision)
+        return Address(MINDSPORE_HUB, checked_name(name, most=_CARD_PARTS), revision=revision)
     published = published_name(name.removeprefix("timm/") if name.removeprefix("timm/") in ARCHITECTURES else name)
     if published is not None:
         return _by_table(published, revision)
     if name.startswith("timm/"):
-        return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+        return Address(HUGGING_FACE, checked_name(name), revision=revision)
     if is_here:
         return _local(model_id, revision)
     if "/" not in name:
@@ -150,8 +156,8 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
         )
     home = machine_hub()
     if holds(home, name):
-        return Address(FOLDER, _checked_name(name), location=str(home), revision=revision)
-    return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+        return Address(FOLDER, checked_name(name), location=str(home), revision=revision)
+    return Address(HUGGING_FACE, checked_name(name), revision=revision)
 
 
 def _hosts() -> frozenset[str]:
@@ -163,30 +169,20 @@ def _hosts() -> frozenset[str]:
 
 def _by_written(store: str, written: str, revision: str | None) -> Address:
     """Read ``org/name``, ``org/name@revision``, and either with one file of it behind, as people write them."""
-    name, revision = _split_revision(written.strip("/"), revision)
+    name, revision = split_revision(written.strip("/"), revision)
     owner, _, rest = name.partition("/")
     model, _, file = rest.partition("/")
     # The revision may stand behind the model, before the file: hf://org/name@v1/model.safetensors.
     if "@" in written and not file and revision is not None and revision.lower().endswith(CHECKPOINT_SUFFIXES):
         inside, _, file = revision.rpartition("/")
-        name, revision = _one_revision(name, inside or None, None)
+        name, revision = one_revision(name, inside or None, None)
     most = SITES[store].parts if store in SITES else 2
     if file.lower().endswith(CHECKPOINT_SUFFIXES):
         inside, _, last = file.rpartition("/")
         if inside and inside.count("/") < most - 2:  # files stand in no folder: it is one more part of the name
             model, file = f"{model}/{inside}", last
-        return Address(store, _checked_name(f"{owner}/{model}", most), revision=revision, file=_one_file(file, written))
-    return Address(store, _checked_name(name, most), revision=revision)
-
-
-def _one_file(file: str, where: str) -> str:
-    if "/" in file:
-        raise InputError(
-            f"The file {file!r:.200} stands in a folder of its repository.",
-            where=where,
-            fix="Download it and give its path.",
-        )
-    return file
+        return Address(store, checked_name(f"{owner}/{model}", most), revision=revision, file=one_file(file, written))
+    return Address(store, checked_name(name, most), revision=revision)
 
 
 def published_name(name: str) -> str | None:
@@ -223,7 +219,7 @@ def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str
     Raises:
         InputError: the name or target has no valid form, or is a bare word that is neither a hub nor a folder here.
     """
-    name, revision = _split_revision(name, revision)
+    name, revision = split_revision(name, revision)
     if "/" not in name and _owner_in(target) is None:
         raise InputError(
             f"{name!r} lacks its organisation or user: models are published as ORG/NAME.",
@@ -292,13 +288,13 @@ def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Add
                 raise InputError(
                     f"{name} is not a model of {owned[1]}.", fix=f"Write {site}://{name}, or --hub {site}."
                 )
-        name = _checked_name(name, most=SITES[site.lower()].parts)
+        name = checked_name(name, most=SITES[site.lower()].parts)
         return Address(site.lower(), name, location=place if owned else None, revision=revision)
     kind, _, rest = place.partition(":")
     if kind == MINDSPORE_HUB and not rest.startswith("//"):
-        name = _checked_name(name, most=_CARD_PARTS)
+        name = checked_name(name, most=_CARD_PARTS)
         return Address(MINDSPORE_HUB, name, location=rest or None, revision=revision)
-    name = _checked_name(name)
+    name = checked_name(name)
     if place in (HUGGING_FACE, "hf"):
         return Address(HUGGING_FACE, name, revision=revision)
     scheme = _SCHEME.match(place)
@@ -306,7 +302,7 @@ def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Add
         return Address(FOLDER, name, location=str(expanded(place)), revision=revision)
     known = scheme.group(1).lower()
     if known == "file":
-        return Address(FOLDER, name, location=_path_of_url(place), revision=revision)
+        return Address(FOLDER, name, location=path_of_url(place), revision=revision)
     if known in ("http", "https"):
         return Address(HUGGING_FACE, name, location=without_secret(place).rstrip("/"), revision=revision)
     return Address(known, name, location=place.partition("+")[2] or place, revision=revision)
@@ -314,7 +310,7 @@ def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Add
 
 def _by_scheme(scheme: str, model_id: str, revision: str | None) -> Address:
     if scheme == "file":
-        return _local(_path_of_url(model_id), revision)
+        return _local(path_of_url(model_id), revision)
     if scheme == "hf":
         return _by_written(HUGGING_FACE, model_id.partition("://")[2], revision)
     if scheme in ("http", "https"):
@@ -322,11 +318,11 @@ def _by_scheme(scheme: str, model_id: str, revision: str | None) -> Address:
     if scheme in SITES and "+" not in model_id.partition("://")[0]:
         return _by_written(scheme, model_id.partition("://")[2], revision)
     # An installed store: everything up to the last two parts of the path is the hub, the rest the name.
-    link, revision = _split_revision(model_id, revision)
+    link, revision = split_revision(model_id, revision)
     parts = (link.partition("+")[2] or link).rstrip("/").rsplit("/", 2)
     if len(parts) != 3:
         raise InputError(f"{model_id!r} lacks a model.", fix=f"Write {scheme}+https://HOST/org/name.")
-    return Address(scheme, _checked_name(f"{parts[1]}/{parts[2]}"), location=parts[0], revision=revision)
+    return Address(scheme, checked_name(f"{parts[1]}/{parts[2]}"), location=parts[0], revision=revision)
 
 
 def _by_web_address(link: str, revision: str | None) -> Address:
@@ -341,12 +337,12 @@ def _by_web_address(link: str, revision: str | None) -> Address:
         found = _by_page([unquote(part) for part in parts.path.strip("/").split("/")], link, revision)
         shown = parse_qs(parts.query).get("show_file_info", [""])[-1]  # the page's panel on one file
         if found.file is None and shown.lower().endswith(CHECKPOINT_SUFFIXES):
-            found = replace(found, file=_one_file(shown, link))
+            found = replace(found, file=one_file(shown, link))
         return replace(found, location=f"https://{_MIRRORS[0]}") if host in _MIRRORS else found
     card = _CARD_PAGE.fullmatch(unquote(parts.query)) if host in _CARD_HOSTS and "/hub/details" in parts.path else None
     if card is not None:
         uid = f"{card['publisher'].lower()}/{card['rest'].strip('/')}"
-        return Address(MINDSPORE_HUB, _checked_name(uid, most=_CARD_PARTS), revision=revision)
+        return Address(MINDSPORE_HUB, checked_name(uid, most=_CARD_PARTS), revision=revision)
     is_card = "/assets/" in parts.path and parts.path.endswith(".md")  # MindSpore Hub's are on GitCode too
     site = of_page(parts)
     if site is not None and not is_card:
@@ -370,17 +366,17 @@ def _by_page(parts: list[str], link: str, revision: str | None) -> Address:
         raise InputError(
             f"The link {link!r} is not a model's page.", fix="Link to the model's own page: https://HOST/org/name."
         )
-    name, revision = _split_revision("/".join(parts[:2]).removesuffix(".git"), revision)
+    name, revision = split_revision("/".join(parts[:2]).removesuffix(".git"), revision)
     kind, rest = (parts[2], parts[3:]) if len(parts) > 2 else ("", [])
     if kind not in _PAGES or not rest:
-        return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+        return Address(HUGGING_FACE, checked_name(name), revision=revision)
     length = 3 if rest[:2] == ["refs", "pr"] else 1
     shown = "/".join(rest[:length])
-    name, revision = _one_revision(name, None if shown == "main" else shown, revision)
+    name, revision = one_revision(name, None if shown == "main" else shown, revision)
     file = "/".join(rest[length:]) or None
     if kind != "tree" and file is not None and file.lower().endswith(CHECKPOINT_SUFFIXES):
-        return Address(HUGGING_FACE, _checked_name(name), revision=revision, file=_one_file(file, link))
-    return Address(HUGGING_FACE, _checked_name(name), revision=revision)
+        return Address(HUGGING_FACE, checked_name(name), revision=revision, file=one_file(file, link))
+    return Address(HUGGING_FACE, checked_name(name), revision=revision)
 
 
 def _by_site_page(site: Site, parts: SplitResult, link: str, revision: str | None) -> Address:
@@ -395,25 +391,10 @@ def _by_site_page(site: Site, parts: SplitResult, link: str, revision: str | Non
             f"The link {link!r:.200} shows no model of {site.title}.", fix=f"Write {site.scheme}://org/name."
         )
     name, shown, file = found
-    name, revision = _one_revision(name, inside or shown, revision)
+    name, revision = one_revision(name, inside or shown, revision)
     if file is not None and file.lower().endswith(CHECKPOINT_SUFFIXES):
-        return Address(site.scheme, _checked_name(name, site.parts), revision=revision, file=_one_file(file, link))
-    return Address(site.scheme, _checked_name(name, site.parts), revision=revision)
-
-
-def without_secret(place: str) -> str:
-    """Return an address that holds no user's name and no password: it may be printed and stored.
-
-    Raises:
-        InputError: it holds one, or is not an address.
-    """
-    parts = parsed(place)
-    if "@" in parts.netloc:
-        raise InputError(
-            f"The address of {parts.hostname} holds a user's name or a password; such an address is not taken.",
-            fix="Leave them out, and give a token: token=, or --token-env and the name of a variable.",
-        )
-    return place
+        return Address(site.scheme, checked_name(name, site.parts), revision=revision, file=one_file(file, link))
+    return Address(site.scheme, checked_name(name, site.parts), revision=revision)
 
 
 def _by_table(name: str, revision: str | None) -> Address:
@@ -446,71 +427,3 @@ def _is_spelled_as_path(model_id: str) -> bool:
         or model_id.startswith(("/", "./", "../", "~/"))
         or model_id.lower().endswith((*CHECKPOINT_SUFFIXES, *_EXPORTED_SUFFIXES))
     )
-
-
-def _path_of_url(url: str) -> str:
-    parts = parsed(url)
-    if parts.netloc not in ("", "localhost"):
-        raise InputError(
-            f"The address {url!r} names the host {parts.netloc!r}.",
-            fix="A file:// address has three slashes: file:///path/to/model.safetensors.",
-        )
-    return unquote(parts.path)
-
-
-def parsed(url: str) -> SplitResult:
-    """Parse an address; its host and port are sound afterwards.
-
-    Raises:
-        InputError: it is not one. The message does not repeat what stands before an ``@``.
-    """
-    try:
-        parts = urlsplit(url)
-        _ = parts.port, parts.hostname
-    except ValueError as error:
-        shown = re.sub(r"//[^/]*@", "//…@", url)
-        raise InputError(f"{shown!r:.200} is not an address: {error}.", fix="Check its host and port.") from None
-    return parts
-
-
-def _split_revision(name: str, revision: str | None) -> tuple[str, str | None]:
-    authority = _AUTHORITY.match(name)
-    start = 0 if authority is None else authority.end()
-    path, _, inside = name[start:].partition("@")
-    return _one_revision(name[:start] + path, inside or None, revision)
-
-
-def _one_revision(name: str, inside: str | None, given: str | None) -> tuple[str, str | None]:
-    if inside is not None and given is not None and inside != given:
-        raise InputError(
-            f"The id asks for revision {inside!r} and the option for {given!r}.",
-            where=name,
-            fix="Give one of them.",
-        )
-    revision = inside if inside is not None else given
-    if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision or revision.endswith("/")):
-        raise InputError(
-            f"{revision!r} is not a revision.",
-            where=name,
-            fix="Give a branch, a tag or a commit, such as main.",
-        )
-    return name, revision
-
-
-def is_name(name: str) -> bool:
-    """Whether a string can name a model in a hub."""
-    return _REPOSITORY.fullmatch(name) is not None and ".." not in name and "--" not in name
-
-
-def _checked_name(name: str, most: int = 2) -> str:
-    if not is_name(name):
-        raise InputError(
-            f"{name[:200]!r} is not the name of a model in a hub.",
-            fix="Write org/name: letters, digits, '.', '_' and '-', no '..' and no '--'.",
-        )
-    if name.count("/") >= most:
-        raise InputError(
-            f"{name[:200]!r} has more parts than the name of a model in a hub.",
-            fix=f"Write org/name. A path is written ./{name[:200]}, one file of a hub's model hf://org/name/FILE.",
-        )
-    return name

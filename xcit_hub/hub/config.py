@@ -6,16 +6,27 @@ timm's form is read and written by :mod:`xcit_hub.hub.timm_config`.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as fields_of
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Literal, cast, get_args
 
 from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
-from xcit_hub.errors import HubError, InputError
+from xcit_hub.errors import InputError
+from xcit_hub.hub.fields import (
+    IGNORED,
+    Reader,
+    drop_ignored,
+    each_of,
+    ignored_note,
+    is_digest,
+    malformed,
+    one_of,
+    parsed,
+    typed,
+)
 from xcit_hub.variants import (
     ARCHITECTURES,
     CHECKPOINTS,
@@ -45,7 +56,6 @@ _MOST_CHANNELS = 1024
 _LARGEST_SIDE = 4096
 _LARGEST_CROP = 4.0
 
-T = TypeVar("T")
 GlobalPool = Literal["token", "avg", ""]
 
 
@@ -165,7 +175,7 @@ def from_json(text: str, *, where: object = None, ignore: frozenset[str] = froze
     if record.pop("format", None) not in _FORMATS:
         raise malformed(f"its format is not {_FORMATS[0]!r} or {_FORMATS[1]!r}; a later version wrote it", where)
     weights = record.pop("weights", {})
-    if not isinstance(weights, dict) or not all(_is_digest(value) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(is_digest(value) for value in weights.values()):
         raise malformed("'weights' does not map files to SHA-256 digests", where)
     unknown = [name for name in record if name not in _FIELDS]
     notes = [ignored_note(name) for name in ignored]
@@ -193,28 +203,6 @@ _OF_THE_READ_FILE: dict[str, tuple[object, ...]] = {
     "sha256": (None, str),
     "verified": (None, "full", "prefix", "none"),
 }
-
-IGNORED = "ignored, as was asked for"
-
-
-def drop_ignored(levels: Mapping[str, dict[str, Any]], ignore: frozenset[str]) -> list[str]:
-    """Delete the fields that are to be ignored, and return their full names.
-
-    Args:
-        levels: prefix of the fields' names → fields.
-        ignore: names, with their prefix or without.
-    """
-    dropped = []
-    for prefix, fields in levels.items():
-        for name in [name for name in fields if name in ignore or f"{prefix}{name}" in ignore]:
-            del fields[name]
-            dropped.append(f"{prefix}{name}")
-    return dropped
-
-
-def ignored_note(name: str) -> str:
-    """Say that a field was not read."""
-    return f"the description's {name} was ignored, as was asked for"
 
 
 def of_published(entry: PublishedCheckpoint) -> ModelConfig:
@@ -338,81 +326,6 @@ def with_metadata(described: ModelConfig, metadata: Mapping[str, str], where: ob
     return described
 
 
-class Reader:
-    """One level of a foreign record. Whatever nobody took from it is left for :meth:`rest`, to be accounted for.
-
-    Args:
-        prefix: of its fields' names in messages.
-    """
-
-    def __init__(self, fields: Mapping[str, Any], prefix: str, where: object) -> None:
-        self.fields = dict(fields)
-        self.prefix = prefix
-        self.where = where
-        self.taken: set[str] = set()
-
-    def take(self, name: str, default: Any = None) -> Any:
-        """Return a field as it is; ``default`` where it is absent or null."""
-        self.taken.add(name)
-        value = self.fields.get(name)
-        return default if value is None else value
-
-    def rest(self) -> list[str]:
-        """Name the fields that nobody took."""
-        return [name for name in self.fields if name not in self.taken]
-
-    def whole(self, name: str, default: int | None, *, least: int) -> int | None:
-        """Return a whole number of at least ``least``."""
-        value = self.take(name, default)
-        if value is not None and (not _is_whole(value) or value < least):
-            raise self._wrong(name, value, f"a whole number from {least} to 2^53")
-        return value
-
-    def number(self, name: str) -> float | None:
-        """Return a finite number; null is refused, as a constructor would refuse it."""
-        value = self.take(name)
-        if name in self.fields and not (_is_number(value)):
-            raise self._wrong(name, value, "a number")
-        return value
-
-    def flag(self, name: str) -> bool | None:
-        """Return true or false."""
-        value = self.take(name)
-        if value is not None and not isinstance(value, bool):
-            raise self._wrong(name, value, "true or false")
-        return value
-
-    def one_of(self, name: str, known: tuple[str, ...], default: str) -> str:
-        """Return one of a few words."""
-        value = self.take(name, default)
-        if value not in known:
-            raise self._wrong(name, value, f"one of {', '.join(map(repr, known))}")
-        return str(value)
-
-    def wholes(self, name: str, count: int) -> tuple[int, ...] | None:
-        """Return a list of ``count`` positive whole numbers."""
-        value = self.take(name)
-        if value is None:
-            return None
-        if (
-            not isinstance(value, list)
-            or len(value) != count
-            or not all(_is_whole(each) and each > 0 for each in value)
-        ):
-            raise self._wrong(name, value, f"a list of {count} positive whole numbers")
-        return tuple(value)
-
-    def pair(self, name: str, value: Any) -> tuple[int, int]:
-        """Return one whole number twice, or a list of two."""
-        values = value if isinstance(value, list) else [value, value]
-        if len(values) != 2 or not all(_is_whole(each) and each > 0 for each in values):
-            raise self._wrong(name, value, "a size")
-        return values[0], values[1]
-
-    def _wrong(self, name: str, value: object, wanted: str) -> HubError:
-        return malformed(f"{self.prefix}{name}: {value!r:.40} is not {wanted}", self.where)
-
-
 def validated(fields: Mapping[str, object], where: object, *, custom: Architecture | None = None) -> ModelConfig:
     """Return the description that ``fields`` are, each of its kind and range.
 
@@ -423,19 +336,19 @@ def validated(fields: Mapping[str, object], where: object, *, custom: Architectu
         HubError: a field has a value that no model can have.
     """
     # By hand: this runs before every load, and building a pydantic model costs a tenth of a second.
-    provenance = _typed(fields, "provenance", dict, {}, where)
+    provenance = typed(fields, "provenance", dict, {}, where)
     config = ModelConfig(
-        architecture=_typed(fields, "architecture", str, "", where),
-        dialect=_one_of(fields, "dialect", tuple(DIALECTS), where),
-        num_classes=_typed(fields, "num_classes", int, 1000, where),
-        in_chans=_typed(fields, "in_chans", int, 3, where),
-        global_pool=_one_of(fields, "global_pool", ("token", "avg", ""), where, "token"),
-        preprocessing=_preprocessing(_typed(fields, "preprocessing", dict, {}, where), where),
-        labels=tuple(_each(fields, "labels", str, where)),
+        architecture=typed(fields, "architecture", str, "", where),
+        dialect=one_of(fields, "dialect", tuple(DIALECTS), where),
+        num_classes=typed(fields, "num_classes", int, 1000, where),
+        in_chans=typed(fields, "in_chans", int, 3, where),
+        global_pool=one_of(fields, "global_pool", ("token", "avg", ""), where, "token"),
+        preprocessing=_preprocessing(typed(fields, "preprocessing", dict, {}, where), where),
+        labels=tuple(each_of(fields, "labels", str, where)),
         provenance=Provenance(
-            source=_typed(provenance, "source", str, "", where),
-            family=_one_of(provenance, "family", (*get_args(Family), None), where),
-            notes=tuple(_each(provenance, "notes", str, where)),
+            source=typed(provenance, "source", str, "", where),
+            family=one_of(provenance, "family", (*get_args(Family), None), where),
+            notes=tuple(each_of(provenance, "notes", str, where)),
         ),
         custom=custom or _custom(fields, where),
     )
@@ -460,16 +373,16 @@ def _check_levels(config: ModelConfig, where: object) -> None:
 
 
 def _preprocessing(fields: Mapping[str, object], where: object) -> Preprocessing:
-    side = _typed(fields, "image_size", int, 224, where)
+    side = typed(fields, "image_size", int, 224, where)
     width = fields.get("image_width")
     read = Preprocessing(
         image_size=side,
-        crop_pct=_typed(fields, "crop_pct", float, 1.0, where),
-        interpolation=_one_of(fields, "interpolation", INTERPOLATIONS, where, "bicubic"),
+        crop_pct=typed(fields, "crop_pct", float, 1.0, where),
+        interpolation=one_of(fields, "interpolation", INTERPOLATIONS, where, "bicubic"),
         mean=_per_channel(fields, "mean", IMAGENET_MEAN, where),
         std=_per_channel(fields, "std", IMAGENET_STD, where),
-        crop_mode=_one_of(fields, "crop_mode", CROP_MODES, where, "center"),
-        image_width=None if width is None else _other(_typed(fields, "image_width", int, 0, where), side),
+        crop_mode=one_of(fields, "crop_mode", CROP_MODES, where, "center"),
+        image_width=None if width is None else _other(typed(fields, "image_width", int, 0, where), side),
     )
     if not all(0 < each <= _LARGEST_SIDE for each in read.size):
         raise malformed(f"an image of {read.size[0]}×{read.size[1]} pixels", where)
@@ -483,7 +396,7 @@ def _preprocessing(fields: Mapping[str, object], where: object) -> Preprocessing
 def _custom(fields: Mapping[str, object], where: object) -> Architecture | None:
     if fields.get("custom") is None:
         return None
-    record = _typed(fields, "custom", dict, {}, where)
+    record = typed(fields, "custom", dict, {}, where)
     shape = {name: value for name, value in record.items() if name not in ("name", "image_size")}
     if record.get("name", fields.get("architecture")) != fields.get("architecture"):
         raise malformed(f"'custom' is called {record['name']!r:.60}, the architecture otherwise", where)
@@ -492,8 +405,8 @@ def _custom(fields: Mapping[str, object], where: object) -> Architecture | None:
         raise malformed(f"'custom' lacks {', '.join(sorted(lacking))}", where)
     named = replace(
         ARCHITECTURES["xcit_nano_12_p16_224"],
-        name=_typed(fields, "architecture", str, "", where),
-        image_size=_typed(record, "image_size", int, 0, where),
+        name=typed(fields, "architecture", str, "", where),
+        image_size=typed(record, "image_size", int, 0, where),
     )
     try:
         return reshaped(named, cast(Shape, shape))
@@ -510,33 +423,10 @@ def _check_dimensions(shape: Architecture, where: object) -> None:
         raise malformed(f"it is of images of {shape.image_size} pixels", where)
 
 
-def _typed(fields: Mapping[str, object], name: str, kind: type[T], default: T, where: object) -> T:
-    value = fields.get(name, default)
-    if kind is float and type(value) is int:
-        value = float(value) if abs(value) < 2**53 else value
-    if not isinstance(value, kind) or isinstance(value, bool) or not _is_finite(value):
-        raise malformed(f"{name}: {value!r:.40} is not of the kind {kind.__name__}", where)
-    return value
-
-
-def _one_of(fields: Mapping[str, object], name: str, known: tuple[Any, ...], where: object, default: Any = None) -> Any:
-    value = fields.get(name, default)
-    if not isinstance(value, str | None) or value not in known:
-        raise malformed(f"{name}: {value!r:.40} is not one of {', '.join(map(repr, known))}", where)
-    return value
-
-
-def _each(fields: Mapping[str, object], name: str, kind: type[T], where: object) -> list[T]:
-    values = fields.get(name, ())
-    if not isinstance(values, list | tuple):
-        raise malformed(f"{name}: not a list", where)
-    return [_typed({name: value}, name, kind, kind(), where) for value in values]
-
-
 def _per_channel(
     fields: Mapping[str, object], name: str, default: tuple[float, ...], where: object
 ) -> tuple[float, ...]:
-    values = _each({name: fields.get(name, default)}, name, float, where)
+    values = each_of({name: fields.get(name, default)}, name, float, where)
     if not 0 < len(values) <= _MOST_CHANNELS:
         raise malformed(f"{name}: {len(values)} numbers", where)
     return tuple(values)
@@ -544,43 +434,3 @@ def _per_channel(
 
 def _other(width: int, height: int) -> int | None:
     return None if width == height else width
-
-
-def parsed(text: str, where: object) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Raises:
-        HubError: it is not one.
-    """
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise malformed(f"not JSON ({error!s:.80})", where) from None
-    if not isinstance(record, dict):
-        raise malformed("not a JSON object", where)
-    return record
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
-
-
-def _is_number(value: object) -> bool:
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _is_finite(value: object) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-def malformed(reason: str, where: object) -> HubError:
-    """Say that a description cannot be used."""
-    return HubError(
-        f"The model's description cannot be used: {reason}.",
-        where=where,
-        fix="Publish the model again, or name another revision.",
-    )

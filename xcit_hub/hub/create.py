@@ -218,7 +218,7 @@ def _pretrained_id(name: str | variants.Architecture, pretrained: bool | str) ->
 def _check_architecture(name: str | variants.Architecture, network: XCiT, located: Located) -> None:
     wanted = variants.architecture(name) if isinstance(name, str) else name
     found = network.architecture
-    # The image size is no part of the weights: 384's load into 224's, as in timm.
+    # The image size is not part of the weights: 384's load into 224's, as in timm.
     if replace(wanted, name=found.name, image_size=found.image_size) != found:
         raise WeightsError(
             f"The weights are of {found.name}, and {wanted.name} was asked for.",

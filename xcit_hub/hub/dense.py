@@ -20,6 +20,7 @@ from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.hub import config as descriptions
 from xcit_hub.hub.config import ModelConfig, Provenance
+from xcit_hub.hub.entry import arrays_of
 from xcit_hub.hub.locate import Located, PathLike, locate
 from xcit_hub.models import initialize
 from xcit_hub.models.private import no_init_parameters
@@ -81,12 +82,7 @@ class XCiTSegmenter(PlainSegmenter):
         Raises:
             InputError: the network is fused.
         """
-        if accelerated.is_fused(self):
-            raise InputError(
-                "A fused network is not a checkpoint: what was trained is folded into constants.",
-                fix="Save the network that fuse() was called on; it is unchanged.",
-            )
-        return {name: value.float().asnumpy() for name, value in self.parameters_dict().items()}
+        return arrays_of(self)
 
     def save(self, path: PathLike) -> None:
         """Write everything that :func:`load_segmenter` reads into one file, ``NAME.safetensors`` or ``NAME.ckpt``.

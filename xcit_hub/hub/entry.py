@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.families import TIMM_TAGS
 from xcit_hub.checkpoints.mapped import MappedFile
+from xcit_hub.errors import InputError
 from xcit_hub.files import scratch_folder, sha256_of, write_text
 from xcit_hub.hub import config, timm_config
 from xcit_hub.hub.config import ModelConfig
@@ -19,7 +20,24 @@ from xcit_hub.variants import Family
 
 if TYPE_CHECKING:
     import numpy as np
+    from mindspore import nn
     from numpy.typing import NDArray
+
+
+def arrays_of(network: nn.Cell) -> dict[str, NDArray[np.generic]]:
+    """Return a network's parameters and buffers as float32 arrays, by our names.
+
+    Raises:
+        InputError: the network is fused: its parameters are another network's.
+    """
+    from xcit_hub import accelerated  # MindSpore is not imported for the rest
+
+    if accelerated.is_fused(network):
+        raise InputError(
+            "A fused network is not a checkpoint: what was trained is folded into constants.",
+            fix="Save the network that fuse() was called on; it is unchanged.",
+        )
+    return {name: value.float().asnumpy() for name, value in network.parameters_dict().items()}
 
 
 def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], description: ModelConfig) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from xcit_hub.checkpoints.checkpoint import shard_index_of
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.errors import HubError, InputError, XcitHubError
 from xcit_hub.files import is_file, open_regular
-from xcit_hub.hub import address, cache, config, timm_config
+from xcit_hub.hub import address, cache, config, fields, timm_config
 from xcit_hub.hub.config import Description, ModelConfig
 from xcit_hub.hub.stores import Context, Keeping, Snapshot, Store, open_store
 from xcit_hub.hub.stores.folder import FolderStore
@@ -74,7 +74,7 @@ class Located:
         from xcit_hub.checkpoints import checkpoint as checkpoints
 
         for name in self.snapshot.files:
-            if shard_index_of(Path(name)) == Path(self.weights):  # the index alone is no weights
+            if shard_index_of(Path(name)) == Path(self.weights):  # the index alone is not weights
                 self.store.fetch(self.snapshot, name)
         get = self.store.held if isinstance(self.store, Keeping) else self.store.fetch
         try:
@@ -131,7 +131,7 @@ def locate(
         ignore_fields: fields of the description to read as if they were not there.
 
     Raises:
-        HubError: it is not there, is no XCiT, or its description is malformed.
+        HubError: it is not there, is not an XCiT, or its description is malformed.
     """
     context = _context(cache_dir, offline=offline, token=token, force=force)
     located = _located(address.parse(id, hub=hub, revision=revision), context, frozenset(ignore_fields))
@@ -325,8 +325,8 @@ def _describe(store: Store, snapshot: Snapshot, ignore: frozenset[str]) -> Descr
             described = _held_against(store, snapshot, described, where, ignore)
     return replace(
         described,
-        unused={**described.unused, **dict.fromkeys(ignored, config.IGNORED)},
-        notes=(*described.notes, *map(config.ignored_note, ignored)),
+        unused={**described.unused, **dict.fromkeys(ignored, fields.IGNORED)},
+        notes=(*described.notes, *map(fields.ignored_note, ignored)),
     )
 
 
@@ -348,7 +348,7 @@ def _held_against(
 
 def _check_ignored(names: Sequence[str], located: Sequence[Located]) -> None:
     unused = [entry for each in located for entry in each.description.unused.items()]
-    ignored = [name for name, reason in unused if reason == config.IGNORED]
+    ignored = [name for name, reason in unused if reason == fields.IGNORED]
     for name in names:
         if not any(full == name or full.endswith(f".{name}") for full in ignored):
             raise InputError(

@@ -28,7 +28,7 @@ from xcit_hub.models.xcit import GlobalPool
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from xcit_hub.accelerated.fused import FusedDtype
 
@@ -44,6 +44,20 @@ class Rates(TypedDict):
     proj_drop_rate: float
     attn_drop_rate: float
     drop_path_rate: float
+
+
+class Pushing(TypedDict, total=False):
+    """What huggingface_hub's ``push_to_hub`` takes."""
+
+    commit_message: str
+    private: bool | None
+    token: str | None
+    branch: str | None
+    create_pr: bool | None
+    allow_patterns: list[str] | str | None
+    ignore_patterns: list[str] | str | None
+    delete_patterns: list[str] | str | None
+    model_card_kwargs: dict[str, Any] | None
 
 
 NO_RATES: Rates = {
@@ -255,7 +269,7 @@ class XCiT(
     def _save_pretrained(self, save_directory: Path) -> None:
         entry.write_weights(save_directory, self.arrays(), self.description())
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+    def push_to_hub(self, repo_id: str, **options: Unpack[Pushing]) -> str:  # type: ignore[override]
         """Upload what :meth:`save_pretrained` writes in one commit; return the commit's address.
 
         Args:
@@ -276,12 +290,7 @@ class XCiT(
         Raises:
             InputError: the network is fused: its parameters are another network's.
         """
-        if accelerated.is_fused(self):
-            raise InputError(
-                "A fused network is not a checkpoint: what was trained is folded into constants.",
-                fix="Save the network that fuse() was called on; it is unchanged.",
-            )
-        return {name: value.float().asnumpy() for name, value in self.parameters_dict().items()}
+        return entry.arrays_of(self)
 
     def description(self) -> ModelConfig:
         """Return ``config`` as the network is now: its classifier and pooling may have been replaced."""

@@ -17,7 +17,10 @@ from typing import Any
 
 from xcit_hub.errors import HubError
 from xcit_hub.hub import config as ours
-from xcit_hub.hub.config import Description, ModelConfig, Reader, malformed
+from xcit_hub.hub import fields as foreign
+from xcit_hub.hub.config import Description, ModelConfig
+from xcit_hub.hub.fields import Reader, malformed
+from xcit_hub.hub.timm_fields import DIMENSIONS, FIXED, UNUSED_ARGUMENTS, UNUSED_PRETRAINED, UNUSED_ROOT
 from xcit_hub.variants import (
     ARCHITECTURES,
     DIALECTS,
@@ -31,75 +34,6 @@ from xcit_hub.variants import architecture as architecture_of
 
 FILE_NAME = "config.json"
 
-_WHERE = "where the weights come from; they are read from beside this file"
-_CARD = "for the card"
-_TEST = "timm uses it only where the test size is asked for"
-_CARRIED = "follows from the architecture"
-_TRAINING = "acts in training only; give it to load or create_model"
-_OTHER_PROGRAMS = "transformers' own bookkeeping"
-
-# Fields that change nothing here, each with its reason. Those of ``pretrained_cfg`` stand at the root of a flat file.
-UNUSED_PRETRAINED: dict[str, str] = {
-    "url": _WHERE,
-    "file": _WHERE,
-    "hf_hub_id": _WHERE,
-    "source": _WHERE,
-    "architecture": "the root's says it",
-    "tag": _WHERE,
-    "test_input_size": _TEST,
-    "test_crop_pct": _TEST,
-    "min_input_size": "a bound that timm does not check for XCiT",
-    "pool_size": "XCiT has no pooling window",
-    "test_pool_size": "XCiT has no pooling window",
-    "first_conv": _CARRIED,
-    "classifier": _CARRIED,
-    "num_features": _CARRIED,
-    "label_descriptions": "longer words for the label names, which are used",
-    "license": _CARD,
-    "description": _CARD,
-    "origin_url": _CARD,
-    "paper_name": _CARD,
-    "paper_ids": _CARD,
-    "notes": _CARD,
-}
-UNUSED_ROOT: dict[str, str] = {
-    "num_features": _CARRIED,
-    "label_descriptions": UNUSED_PRETRAINED["label_descriptions"],
-    "architectures": _OTHER_PROGRAMS,
-    "model_type": _OTHER_PROGRAMS,
-    "transformers_version": _OTHER_PROGRAMS,
-    "torch_dtype": _OTHER_PROGRAMS,
-    "dtype": _OTHER_PROGRAMS,
-    "initializer_range": _OTHER_PROGRAMS,
-    "do_pooling": _OTHER_PROGRAMS,
-    "label2id": "the labels the other way round",
-    "_name_or_path": _OTHER_PROGRAMS,
-}
-UNUSED_ARGUMENTS: dict[str, str] = {
-    "drop_rate": _TRAINING,
-    "pos_drop_rate": _TRAINING,
-    "proj_drop_rate": _TRAINING,
-    "attn_drop_rate": _TRAINING,
-    "drop_path_rate": _TRAINING,
-}
-
-# ``model_args`` that say what the network's shape is → the field of Architecture.
-_DIMENSIONS = {
-    "patch_size": "patch_size",
-    "embed_dim": "embed_dim",
-    "depth": "depth",
-    "num_heads": "num_heads",
-    "mlp_ratio": "mlp_ratio",
-    "cls_attn_layers": "cls_attn_layers",
-}
-# ``model_args`` that must have one value here → that value and what another one would be.
-_FIXED: dict[str, tuple[object, str]] = {
-    "qkv_bias": (True, "XCiT without these biases is not supported"),
-    "act_layer": (None, "a file cannot name a class"),
-    "norm_layer": (None, "a file cannot name a class"),
-    "device": (None, "choose the device in MindSpore's context"),
-    "dtype": (None, "give load dtype= instead"),
-}
 _UNKNOWN = "unknown; timm does not read it"
 _POOLS = ("token", "avg", "")
 _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -118,7 +52,7 @@ def read(text: str, *, where: object = None, ignore: frozenset[str] = frozenset(
     Raises:
         HubError: it is not such a file, describes another model than XCiT, or has a field that is refused.
     """
-    record = ours.parsed(text, where)
+    record = foreign.parsed(text, where)
     if isinstance(record.get("xcit_hub"), dict):
         return _of_converter(record, where, ignore)
     return _Reading(record, where, ignore).description()
@@ -150,10 +84,10 @@ def held_against(
             notes=described.notes if is_foreign else (*described.notes, note),
         )
     unused = {**described.unused, FILE_NAME: f"{ours.FILE_NAME} describes the model, and says the same"}
-    listed = (ours.IGNORED, _UNKNOWN)
+    listed = (foreign.IGNORED, _UNKNOWN)
     there = {name: reason for name, reason in told.unused.items() if reason in listed}
     if described.config is not None and told.config is not None:
-        # As the same reader would read what would be written now: what timm's form cannot say is no contradiction.
+        # As the same reader would read what would be written now: what timm's form cannot say is not a contradiction.
         try:
             expected = read(write(described.config)).config
         except HubError:
@@ -301,9 +235,9 @@ class _Reading:
         return dict(value)
 
     def _drop_ignored(self, levels: Mapping[str, dict[str, Any]]) -> None:
-        for name in ours.drop_ignored(levels, self.ignore):
-            self.unused[name] = ours.IGNORED
-            self.notes.append(ours.ignored_note(name))
+        for name in foreign.drop_ignored(levels, self.ignore):
+            self.unused[name] = foreign.IGNORED
+            self.notes.append(foreign.ignored_note(name))
 
     def _architecture(self, given: object) -> tuple[Architecture, DialectName]:
         # A tag, and timm's older "_dist", say which weights; the network is the same.
@@ -336,7 +270,7 @@ class _Reading:
 
     def _shape(self, table: Architecture, args: Reader) -> Architecture:
         found: dict[str, Any] = {}
-        for argument, name in _DIMENSIONS.items():
+        for argument, name in DIMENSIONS.items():
             value = args.number(argument)
             if value is not None:
                 if name != "mlp_ratio" and value != int(value):
@@ -386,9 +320,9 @@ class _Reading:
         if file_name not in (None, *_WEIGHTS_NAMES):
             raise self._refused("hf_hub_filename", f"the weights would be another file: {file_name!r:.60}")
         for name, value in args.fields.items():
-            if value is None and name not in _FIXED:
+            if value is None and name not in FIXED:
                 raise self._refused(f"model_args.{name}", "timm would build with null, not with a default")
-        for name, (only, reason) in _FIXED.items():
+        for name, (only, reason) in FIXED.items():
             if name in args.fields and args.take(name) is not only:
                 raise self._refused(f"model_args.{name}", reason)
 
@@ -474,9 +408,9 @@ _BY_TENSORS = "the architecture is in no table: the weights' own shapes and stri
 
 def _of_converter(record: Mapping[str, Any], where: object, ignore: frozenset[str]) -> Description:
     level = {"": {k: v for k, v in record.items() if k != "xcit_hub"}, "xcit_hub.": dict(record["xcit_hub"])}
-    ignored = ours.drop_ignored(level, ignore)
-    unused = dict.fromkeys(ignored, ours.IGNORED)
-    notes = [ours.ignored_note(name) for name in ignored]
+    ignored = foreign.drop_ignored(level, ignore)
+    unused = dict.fromkeys(ignored, foreign.IGNORED)
+    notes = [foreign.ignored_note(name) for name in ignored]
     top, own = (Reader(written, prefix, where) for prefix, written in level.items())
     architecture, dialect = top.take("architecture"), own.take("dialect")
     given: dict[str, Any] = {name: top.take(name) for name in ("num_classes", "in_chans") if name in top.fields}

@@ -13,7 +13,7 @@ from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, OfflineMod
 from huggingface_hub.file_download import http_get
 
 from xcit_hub.errors import HubError, XcitHubError
-from xcit_hub.hub import address, guard
+from xcit_hub.hub import guard, spelling
 
 T = TypeVar("T")
 
@@ -95,10 +95,10 @@ def download(
         HubError: the address or a redirect is not https, or leads to a private address; there is nothing there; it
             stopped answering, or is too slow or too large.
     """
-    parts = address.parsed(url)
+    parts = spelling.parsed(url)
     place = f"{parts.scheme}://{parts.hostname}"
     start = into.tell()
-    named = trusted | {guard.netloc(address.parsed(constants.ENDPOINT))}
+    named = trusted | {guard.netloc(spelling.parsed(constants.ENDPOINT))}
 
     def attempt() -> None:
         into.seek(start)

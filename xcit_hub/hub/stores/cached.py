@@ -9,7 +9,7 @@ from typing import NoReturn
 from huggingface_hub import constants
 
 from xcit_hub.errors import HubError, InputError
-from xcit_hub.hub import address, cache
+from xcit_hub.hub import cache, spelling
 from xcit_hub.hub.stores import Context, File, Snapshot, publishing_is_offline
 
 
@@ -30,21 +30,9 @@ class CachedStore:
         Args:
             notes: why the cache is asked, where that is not what the user wanted.
         """
-        repository = cache.Repository(self.context.cache, name)
-        commit = repository.commit_of(revision or constants.DEFAULT_REVISION)
-        if commit is None or not (repository.folder / "snapshots" / commit).is_dir():
-            raise HubError(
-                f"{name} is not in the cache at revision {revision or constants.DEFAULT_REVISION!r}, "
-                "and offline mode forbids fetching it.",
-                where=self.context.cache,
-                fix="Load it once online, or give cache_dir the folder that has it.",
-            )
-        files = {
-            path: File(file.stat().st_size, repository.digest(file))
-            for path, file in repository.files(commit).items()
-            if file.exists()
-        }
-        return Snapshot(name, commit, files, origin=f"{self.endpoint}/{name}", notes=notes)
+        repository = cache.Layout(self.context.cache, name)
+        origin = f"{self.endpoint}/{name}"
+        return cached_snapshot(repository, name, revision or constants.DEFAULT_REVISION, origin, notes)
 
     def fetch(self, snapshot: Snapshot, path: str) -> Path:
         """Return the file in the cache, if its bytes are those that its name promises."""
@@ -89,13 +77,36 @@ class CachedStore:
         )
 
 
+def cached_snapshot(
+    repository: cache.Layout, name: str, revision: str, origin: str, notes: tuple[str, ...]
+) -> Snapshot:
+    """Describe what a cache holds of the commit that a branch is at, without asking anybody.
+
+    Raises:
+        HubError: the cache does not hold it.
+    """
+    commit = repository.commit_of(revision)
+    if commit is None or not (repository.folder / "snapshots" / commit).is_dir():
+        raise HubError(
+            f"{name} is not in the cache at revision {revision!r}, and offline mode forbids fetching it.",
+            where=repository.folder.parent,
+            fix="Load it once online, or give cache_dir the folder that has it.",
+        )
+    files = {
+        path: File(file.stat().st_size, repository.digest(file))
+        for path, file in repository.files(commit).items()
+        if file.exists()
+    }
+    return Snapshot(name, commit, files, origin=origin, notes=notes)
+
+
 def endpoint_of(location: str | None) -> str:
     """Return the address of an endpoint, without a slash at its end; None is the configured one.
 
     Raises:
         InputError: it holds a user's name or a password, or ``HF_ENDPOINT`` is not an address.
     """
-    endpoint = address.without_secret(location or constants.ENDPOINT).rstrip("/")
+    endpoint = spelling.without_secret(location or constants.ENDPOINT).rstrip("/")
     if location is None and not re.fullmatch(r"https?://[^/\s].*", endpoint):
         raise InputError(
             f"HF_ENDPOINT is {endpoint[:200]!r}, which is not an address.",

@@ -26,6 +26,7 @@ from xcit_hub.hub.clients import client as clients
 from xcit_hub.hub.clients.client import Client, MissingError, WrongBytesError
 from xcit_hub.hub.sites import Site
 from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot, publishing_is_offline
+from xcit_hub.hub.stores.cached import cached_snapshot
 from xcit_hub.hub.stores.tokens import token_for_site
 from xcit_hub.hub.transport import TRIES, UnreachableError, retrying
 
@@ -282,21 +283,9 @@ class ClientStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _cached(self, name: str, revision: str | None, notes: tuple[str, ...]) -> Snapshot:
-        repository = self._repository(name)
-        branch = revision or self.site.branch
-        commit = repository.commit_of(branch)
-        if commit is None or not (repository.folder / "snapshots" / commit).is_dir():
-            raise HubError(
-                f"{name} is not in the cache at revision {branch!r}, and offline mode forbids fetching it.",
-                where=self.context.cache,
-                fix="Load it once online, or give cache_dir the folder that has it.",
-            )
-        files = {
-            path: File(file.stat().st_size, repository.digest(file))
-            for path, file in repository.files(commit).items()
-            if file.exists()
-        }
-        return Snapshot(name, commit, files, origin=f"{self.endpoint}/{name}", notes=notes)
+        return cached_snapshot(
+            self._repository(name), name, revision or self.site.branch, f"{self.endpoint}/{name}", notes
+        )
 
     def _repository(self, name: str) -> cache.Repository:
         return cache.Repository(self.context.cache, f"{urlsplit(self.endpoint).netloc.replace(':', '_')}/{name}")
@@ -326,7 +315,7 @@ class ClientStore:
             )
 
     def _checked(self, endpoint: str) -> str:
-        from xcit_hub.hub.address import parsed, without_secret
+        from xcit_hub.hub.spelling import parsed, without_secret
 
         parts = parsed(without_secret(endpoint))
         host = parts.hostname or ""

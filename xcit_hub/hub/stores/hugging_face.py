@@ -33,7 +33,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # its __all__
 from xcit_hub._version import __version__
 from xcit_hub.errors import HubError, InputError, XcitHubError, closest
 from xcit_hub.files import sha256_of
-from xcit_hub.hub import address, answers, cache, guard
+from xcit_hub.hub import answers, cache, guard, spelling
 from xcit_hub.hub.address import machine_hub
 from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot
 from xcit_hub.hub.stores.cached import CachedStore
@@ -164,7 +164,7 @@ class HuggingFaceStore:
     def list(self) -> list[str]:
         """Name the XCiT models for MindSpore there, as the tags of their cards say."""
         found = self._call("", None, lambda: list(self.api.list_models(filter=["xcit", "mindspore"], limit=1000)))
-        return sorted(model.id for model in found if address.is_name(model.id))
+        return sorted(model.id for model in found if spelling.is_name(model.id))
 
     def _download(self, name: str, commit: str, path: str, size: int | None, force: bool) -> Path:
         repository = cache.Repository(self.context.cache, name)
@@ -309,7 +309,7 @@ def token_for(endpoint: str, given: str | bool | None) -> str | bool:
     Raises:
         InputError: a token was given for an address that would carry it unencrypted.
     """
-    parts = address.parsed(endpoint)
+    parts = spelling.parsed(endpoint)
     is_private = parts.scheme == "https" or guard.is_loopback(parts)
     if isinstance(given, str):
         if not is_private:

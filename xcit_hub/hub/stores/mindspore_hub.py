@@ -21,7 +21,7 @@ from cards.card import Card
 from cards.check import read as read_card
 from xcit_hub.errors import HubError, InputError, closest
 from xcit_hub.files import check_folders, contained, is_folder, read_bounded, sha256_of, write_text
-from xcit_hub.hub import address, cache, config, guard
+from xcit_hub.hub import address, cache, config, guard, spelling
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
 from xcit_hub.hub.transport import download
@@ -252,7 +252,7 @@ class MindSporeHubStore:
         shipped = index.find(uid) if uid is not None else None
         if urlsplit(link).path.endswith(".md") and not self.context.offline:
             stream = io.BytesIO()
-            self._trusted = frozenset([guard.netloc(address.parsed(link))])
+            self._trusted = frozenset([guard.netloc(spelling.parsed(link))])
             download(_raw(link), stream, link, limit=guard.CARD_BYTES, trusted=self._trusted)
             card = read_card(stream.getvalue().decode("utf-8", errors="replace") + "\n")
             return _Found(uid or f"mindspore/{Path(link).stem}", card, link)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from xcit_hub.errors import InputError
-from xcit_hub.hub import address, guard
+from xcit_hub.hub import guard, spelling
 from xcit_hub.hub.sites import GITCODE, MODELSCOPE, Site
 
 _LONGEST_LOGIN = 1 << 16
@@ -21,7 +21,7 @@ def token_for_site(site: Site, endpoint: str, given: str | bool | None) -> tuple
     Raises:
         InputError: a token was given for an address that would carry it unencrypted, or is asked for and is not there.
     """
-    parts = address.parsed(endpoint)
+    parts = spelling.parsed(endpoint)
     is_private = parts.scheme == "https" or guard.is_loopback(parts)
     if isinstance(given, str):
         if not is_private:

@@ -77,7 +77,6 @@ def train(
     from xcit_hub.recipe_runs import train as run
     from xcit_hub.training.recipe_file import parse_flags
 
-
     say = partial(print_notes, stderr=True)
     recipe, record = run(config, parse_flags(context.args), resume=resume, as_json=as_json, say=say)
     from xcit_hub.training.device import is_first, leave

@@ -86,11 +86,10 @@ _OPERATIONS = {
 }
 
 
-def _in_both_modes(cases: Iterable[str], alike: set[str]) -> Iterator[Any]:
+def _in_both_modes(cases: Iterable[str], alike: set[str]) -> list[Any]:
     """Every case in PyNative; in graphs, seconds each, a campaign has those that differ from another in shape alone."""
-    for name in cases:
-        yield pytest.param("pynative", name)
-        yield pytest.param("graph", name, marks=[pytest.mark.campaign] if name in alike else [])
+    marked = [pytest.param("graph", name, marks=[pytest.mark.campaign] if name in alike else []) for name in cases]
+    return [pytest.param("pynative", name) for name in cases] + marked
 
 
 _OTHER_SHAPES = {name for name in _OPERATIONS if " of " in name}
@@ -245,7 +244,7 @@ def _stages() -> Iterator[Any]:
 
 @needs_compiler
 @pytest.mark.usefixtures("mode")
-@pytest.mark.parametrize(("mode", "form", "patch_size", "training", "frozen"), _stages(), indirect=["mode"])
+@pytest.mark.parametrize(("mode", "form", "patch_size", "training", "frozen"), list(_stages()), indirect=["mode"])
 def test_compiled_stages_of_the_patch_embedding_equal_mindspores_in_value_gradient_and_statistics(
     form: str, patch_size: int, training: bool, frozen: bool
 ) -> None:

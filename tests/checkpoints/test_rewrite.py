@@ -81,7 +81,7 @@ def _files() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", _files())
+@pytest.mark.parametrize("name", list(_files()))
 def test_files_of_every_architecture_come_back_byte_for_byte(tmp_path: Path, name: str, make: Make):
     start, ckpt, facebook, end = (tmp_path / n for n in ("a.safetensors", "b.ckpt", "c.safetensors", "d.safetensors"))
     tensors = make("timm", architecture(name), "classifier", 1000)

@@ -58,7 +58,10 @@ class Contender:
     Args:
         build: makes everything ready and returns the step that is timed. Runs in the contender's own process.
         flops: floating-point operations of one step, where they are known.
+        programs_of: the libraries that a step uses which is a program of its own, and whose memory is that program's;
+            None where a step runs in the contender's process.
     """
 
     build: Callable[[Case], Step]
     flops: Callable[[Case], int] | None = None
+    programs_of: tuple[str, ...] | None = None

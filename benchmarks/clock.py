@@ -1,11 +1,8 @@
-"""Seconds that count: of the wall clock less what was paused, and of the processors, whoever they worked for."""
+"""Seconds of the processors, whoever they worked for, and how many of others' are too many."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 # Cores that others, the host of a virtual machine among them, may take while one is measured: more, and it is measured
@@ -14,21 +11,6 @@ QUIET = 0.1
 TRIES = 3
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_paused = 0.0
-
-
-def now() -> float:
-    """Return the seconds since some fixed moment, pauses left out."""
-    return time.perf_counter() - _paused
-
-
-@contextlib.contextmanager
-def paused() -> Iterator[None]:
-    """Leave the block's time out."""
-    global _paused
-    began = time.perf_counter()
-    yield
-    _paused += time.perf_counter() - began
 
 
 def worked(process: str = "self") -> float:

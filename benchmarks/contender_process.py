@@ -10,10 +10,12 @@ import ctypes
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -57,21 +59,21 @@ def _serve(questions: TextIO, answers: TextIO) -> None:
         return
     contender = suite.contenders[order["contender"]]
     step = contender.build(case)
-    most = memory_mb("VmHWM")
+    most = 0.0 if contender.programs_of is not None else memory_mb("VmHWM")
     _hand_back()
     _answer(answers, {"start_mb": memory_mb("VmRSS"), "peak_mb": most, "flops": _flops(contender, case)})
     for line in questions:
-        _answer(answers, _turn(step, int(line)))
+        _answer(answers, _turn(step, int(line), contender.programs_of))
 
 
-def _turn(step: Step, steps: int) -> dict[str, Any]:
+def _turn(step: Step, steps: int, programs_of: tuple[str, ...] | None) -> dict[str, Any]:
     gc.collect()
     began, own, everybody, stolen = time.perf_counter(), clock.worked(), clock.worked_by_all(), clock.stolen()
     seconds, images = [], 0
     for _ in range(steps):
-        last = clock.now()
+        last = time.perf_counter()
         images = step()
-        seconds.append(clock.now() - last)
+        seconds.append(time.perf_counter() - last)
     wall, own, everybody = time.perf_counter() - began, clock.worked() - own, clock.worked_by_all() - everybody
     stolen = clock.stolen() - stolen
     return {
@@ -80,10 +82,21 @@ def _turn(step: Step, steps: int) -> dict[str, Any]:
         "cores": own / wall,
         "others": max(everybody - own, 0.0) / wall,
         "stolen": stolen / wall,
-        "running_mb": memory_mb("VmHWM"),
+        "running_mb": memory_mb("VmHWM") if programs_of is None else _programs_mb(),
         "threads": _threads(),
-        "versions": {name: version(name) for name in _REPORTED if _MODULE.get(name, name) in sys.modules},
+        "versions": {name: version(name) for name in _used(programs_of)},
     }
+
+
+def _used(programs_of: tuple[str, ...] | None) -> Iterable[str]:
+    if programs_of is not None:
+        return programs_of
+    return (name for name in _REPORTED if _MODULE.get(name, name) in sys.modules)
+
+
+def _programs_mb() -> float:
+    """Return the most that a program of a step held, no less than this small process: the system counts from there."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 def _flops(contender: Contender, case: Case) -> int | None:

@@ -1,11 +1,13 @@
-"""What int8 costs in accuracy: trained, exported and calibrated as users do it, held against float32 on unseen images.
+"""What narrow numbers cost in accuracy: trained, exported or fused as users do it, beside float32 on unseen images.
 
     python -m benchmarks.int8 [--keep FOLDER] [--json FILE]
 
 Two sets of small images, each in five folds: handwritten digits of scikit-learn, and tiles cut from photographs of
 scikit-image, to be told by the photograph. A network is trained on four fifths (timm's xcit_nano_12_p8_224 at 32 × 32
 pixels), exported in float32 and, calibrated on 128 of its training images, in int8, and both files classify the last
-fifth under every runtime. Prints Markdown. It takes some 20 minutes on two cores; ``--keep`` holds what was trained.
+fifth under every runtime. So does the checkpoint's fused network, in float32, bfloat16 and int8, where the processor
+has them; it is not calibrated. Prints Markdown. It takes some 20 minutes on two cores; ``--keep`` holds what was
+trained.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +28,14 @@ from numpy.typing import NDArray
 from benchmarks import machine
 from xcit_hub.files import write_text
 
+if TYPE_CHECKING:
+    from xcit_hub.accelerated.fused import FusedDtype
+
 MODEL = "xcit_nano_12_p8_224"
 SIDE = 32
 CALIBRATION = 128
 RUNTIMES = ("onnxruntime", "openvino")
+FUSED = "xcit-hub, fused"
 _MEAN, _STD = 0.45, 0.225
 _EPOCHS, _BATCH, _RATE = 12, 64, 1.5e-3
 _PHOTOGRAPHS = (
@@ -84,13 +90,22 @@ class Outcome:
     sizes: dict[str, int] = field(default_factory=dict)
     right: dict[tuple[str, str], list[bool]] = field(default_factory=dict)
 
+    def count(self, runtime: str, precision: str, right: NDArray[np.bool_]) -> None:
+        """Add a fold's answers."""
+        self.right.setdefault((runtime, precision), []).extend(map(bool, right))
+
     def top1(self, runtime: str, precision: str) -> float:
         """Per cent of all test images."""
         return 100 * float(np.mean(self.right[runtime, precision]))
 
-    def loss(self, runtime: str) -> tuple[float, float, float]:
-        """Points of top-1 that int8 loses, and their interval."""
-        return loss_interval(self.right[runtime, "float32"], self.right[runtime, "int8"])
+    def loss(self, runtime: str, precision: str) -> tuple[float, float, float]:
+        """Points of top-1 that a precision loses to float32, and their interval."""
+        return loss_interval(self.right[runtime, "float32"], self.right[runtime, precision])
+
+    @property
+    def narrow(self) -> list[tuple[str, str]]:
+        """Who was measured in which narrow precision."""
+        return [each for each in self.right if each[1] != "float32"]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -99,7 +114,7 @@ class Outcome:
             "images": len(self.right[RUNTIMES[0], "int8"]),
             "bytes": self.sizes,
             "top1": {f"{runtime} {precision}": self.top1(runtime, precision) for runtime, precision in self.right},
-            "loss": {runtime: self.loss(runtime) for runtime in RUNTIMES},
+            "loss": {f"{runtime} {precision}": self.loss(runtime, precision) for runtime, precision in self.narrow},
         }
 
 
@@ -183,12 +198,24 @@ def exported(checkpoint: Path, images: Images, folder: Path) -> dict[str, Path]:
     }
 
 
+def fused(checkpoint: Path) -> dict[str, Any]:
+    """Load a checkpoint's fused network in every precision that this processor multiplies."""
+    import xcit_hub
+    from xcit_hub.accelerated.build import extension_absence
+
+    network = xcit_hub.load(str(checkpoint))
+    wanted: tuple[FusedDtype, ...] = ("float32", "bfloat16", "int8")
+    return {dtype: network.fuse(dtype) for dtype in wanted if dtype == "float32" or not extension_absence(dtype)}
+
+
 def measure(name: str, *, count: int = 5, keep: Path | None = None, epochs: int = _EPOCHS) -> Outcome:
-    """Train, export and classify all folds of a set of images.
+    """Train, export, fuse and classify all folds of a set of images.
 
     Args:
         keep: where trained checkpoints are, or will be; by default they are forgotten.
     """
+    import mindspore
+
     from xcit_hub.exporters import runtimes
 
     images, labels = DATA[name]()
@@ -203,25 +230,27 @@ def measure(name: str, *, count: int = 5, keep: Path | None = None, epochs: int 
                 outcome.sizes[precision] = file.stat().st_size
                 for runtime in RUNTIMES:
                     logits = runtimes.run(runtime, file, [prepared(images[unseen])])[0]["logits"]
-                    right = logits.argmax(-1) == labels[unseen]
-                    outcome.right.setdefault((runtime, precision), []).extend(map(bool, right))
+                    outcome.count(runtime, precision, logits.argmax(-1) == labels[unseen])
+            for precision, network in fused(checkpoint).items():
+                logits = network(mindspore.Tensor(prepared(images[unseen]))).asnumpy()
+                outcome.count(FUSED, precision, logits.argmax(-1) == labels[unseen])
     return outcome
 
 
 def table(outcomes: list[Outcome]) -> str:
     """Return the outcomes as a Markdown table."""
     lines = [
-        "| images | runtime | top-1 float32 | top-1 int8 | loss, points (95 % interval) | bytes float32 | bytes int8 |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| images | runtime | in | top-1 float32 | top-1 | loss, points (95 % interval) | bytes float32 | bytes |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
     ]
     for each in outcomes:
-        for runtime in RUNTIMES:
-            loss, low, high = each.loss(runtime)
-            count = len(each.right[runtime, "int8"])
+        for runtime, precision in each.narrow:
+            loss, low, high = each.loss(runtime, precision)
+            count = len(each.right[runtime, precision])
+            sizes = [f"{each.sizes[kind]:,}" if runtime in RUNTIMES else "" for kind in ("float32", "int8")]
             lines.append(
-                f"| {each.name}, {count:,} | {runtime} | {each.top1(runtime, 'float32'):.2f} "
-                f"| {each.top1(runtime, 'int8'):.2f} | {loss:.2f} ({low:.2f} to {high:.2f}) "
-                f"| {each.sizes['float32']:,} | {each.sizes['int8']:,} |"
+                f"| {each.name}, {count:,} | {runtime} | {precision} | {each.top1(runtime, 'float32'):.2f} "
+                f"| {each.top1(runtime, precision):.2f} | {loss:.2f} ({low:.2f} to {high:.2f}) | {' | '.join(sizes)} |"
             )
     return "\n".join(lines)
 

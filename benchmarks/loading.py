@@ -1,16 +1,18 @@
-"""From the first line of a fresh process to a network with weights, imports included; everything is on disk.
+"""From the start of a process to a network with weights, imports included; everything is on disk.
 
 Four ways to the same seeded random weights: :func:`xcit_hub.load` by an id, offline, from huggingface_hub's cache (hash
-checked, strict); the same from a folder hub; MindSpore's own ``load_checkpoint`` into a ready network, whose building
-is not counted; timm from the same cache.
+checked, strict); the same from a folder hub; MindSpore's own ``load_checkpoint``, which builds no network; timm from
+the same cache.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import clock
 from benchmarks.case import Case, Contender, NotHereError, Step
+from benchmarks.programs import python
 
 MINDSPORE_LOAD = "mindspore.load_checkpoint"
 TIMM_LOAD = "timm.create_model"
@@ -37,64 +39,28 @@ def prepare(case: Case) -> None:
     rewrite(ours, folder / _PLAIN, to="xcit-hub")
 
 
-def load_by_id(case: Case) -> Step:
-    """Load by an id from huggingface_hub's cache."""
-
-    def step() -> int:
-        import xcit_hub
-
-        xcit_hub.load(f"hf://{_NAME}", cache_dir=Path(case.folder) / _HUB, offline=True)
-        return 1
-
-    return step
-
-
-def load_from_folder(case: Case) -> Step:
-    """Load from a folder hub."""
-
-    def step() -> int:
-        import xcit_hub
-
-        xcit_hub.load(_NAME, hub=Path(case.folder) / _HUB)
-        return 1
-
-    return step
-
-
-def load_with_mindspore(case: Case) -> Step:
-    """Load with MindSpore alone into a ready network."""
-
-    def step() -> int:
-        import mindspore
-
-        with clock.paused():
-            from xcit_hub.models import create_model
-
-            network = create_model(case.model, init=False)
-        weights = mindspore.load_checkpoint(str(Path(case.folder) / _PLAIN), format="safetensors")
-        mindspore.load_param_into_net(network, weights)
-        return 1
-
-    return step
-
-
-def load_with_timm(case: Case) -> Step:
-    """Load with timm from huggingface_hub's cache."""
-
-    def step() -> int:
-        try:
-            import timm
-        except ImportError as error:
-            raise NotHereError("not installed (pip install 'xcit-hub[timm]')") from error
-        timm.create_model(f"hf-hub:{_NAME}", pretrained=True, cache_dir=Path(case.folder) / _HUB)
-        return 1
-
-    return step
+def load(case: Case, *, program: str) -> Step:
+    """Run a program that loads and then ends at once: what a library takes down when it ends is not counted."""
+    library = program.split()[1].rstrip(";")
+    if find_spec(library) is None:
+        raise NotHereError(f"not installed (pip install 'xcit-hub[{library}]')")
+    return python("-c", f"{program}; import os; os._exit(0)", folder=case.folder)
 
 
 LOADERS: dict[str, Contender] = {
-    MINDSPORE_LOAD: Contender(load_with_mindspore),
-    TIMM_LOAD: Contender(load_with_timm),
-    "xcit_hub.load, by id": Contender(load_by_id),
-    "xcit_hub.load, folder hub": Contender(load_from_folder),
+    MINDSPORE_LOAD: Contender(
+        partial(load, program=f"import mindspore; mindspore.load_checkpoint('{_PLAIN}', format='safetensors')"),
+        programs_of=("mindspore",),
+    ),
+    TIMM_LOAD: Contender(
+        partial(load, program=f"import timm; timm.create_model('hf-hub:{_NAME}', pretrained=True, cache_dir='{_HUB}')"),
+        programs_of=("timm", "torch"),
+    ),
+    "xcit_hub.load, by id": Contender(
+        partial(load, program=f"import xcit_hub; xcit_hub.load('hf://{_NAME}', cache_dir='{_HUB}', offline=True)"),
+        programs_of=("mindspore",),
+    ),
+    "xcit_hub.load, folder hub": Contender(
+        partial(load, program=f"import xcit_hub; xcit_hub.load('{_NAME}', hub='{_HUB}')"), programs_of=("mindspore",)
+    ),
 }

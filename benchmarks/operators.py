@@ -24,6 +24,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 import xcit_hub
+from benchmarks import machine
 from benchmarks.case import Case
 from benchmarks.contender_process import memory_mb
 from benchmarks.networks import TIMM, random_batch, timm_network
@@ -129,7 +130,8 @@ def main() -> None:
         os._exit(0)  # MindSpore's cells complain when the interpreter takes them down
     print(
         f"MindSpore {mindspore.__version__} without compiled code, {_MODEL}, batch {given.batch}, float32, "
-        f"{len(os.sched_getaffinity(0))} cores; in brackets what is saved\n"
+        f"{len(os.sched_getaffinity(0))} cores; in brackets what is saved; "
+        f"{machine.today()}, commit {machine.commit()}\n"
     )
     print("| left out | inference, ms/image | training, ms/image | training, peak MB |\n|---|---|---|---|")
     whole: dict[str, float] = {}

@@ -56,9 +56,8 @@ RUNS: dict[str, tuple[list[str], list[str]]] = {
     "input": (_TINY, ["input", "--rounds", "7"]),
     "deployment": (_TINY, ["deployment", "--rounds", "7"]),
     "disturbed": (_TINY, [*_BESIDE_OPENVINO, "--disturber"]),
-    "quota": (_TINY, [*_BESIDE_OPENVINO, "--quota", "0.5", "--rounds", "5"]),
+    "quota": (_TINY, [*_BESIDE_OPENVINO, "--quota", "0.5", "--rounds", "3"]),
     "one-core": (_TINY, [*_BESIDE_OPENVINO, "--cores", "1"]),
-    "scaling": (["xcit_tiny_12_p16_224"], ["scaling", "--rounds", "3"]),
     "photograph": (
         ["xcit_nano_12_p16_224"],
         [

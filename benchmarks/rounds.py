@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,9 @@ class Entrant:
 class Process:
     """One contender in its own process; without a contender, the one that prepares the suite's files.
 
+    It and its children are stopped but in their turns: MindSpore's threads spin for a second after the last PyNative
+    operation, in which others' turns began.
+
     Raises:
         Gone: when it cannot be built, or stops answering.
     """
@@ -54,21 +58,27 @@ class Process:
             stderr=self._noise,
             text=True,
             env={**os.environ, **environment},
+            process_group=0,  # and not a session: stopped ones end if we are killed
         )
         order = {"suite": suite_name, "contender": contender, "case": asdict(case)}
         try:
             self.ready = self._ask(json.dumps(order))
+            self._signal(signal.SIGSTOP)
         except BaseException:
             self.close()
             raise
 
     def turn(self, steps: int) -> dict[str, Any]:
-        """Let it take some steps while all others are idle."""
-        return self._ask(str(steps))
+        """Let it take some steps while all others are stopped."""
+        self._signal(signal.SIGCONT)
+        try:
+            return self._ask(str(steps))
+        finally:
+            self._signal(signal.SIGSTOP)
 
     def close(self) -> None:
         """End it at once."""
-        self._process.kill()
+        self._signal(signal.SIGKILL)
         self._process.communicate()
         self._noise.close()
 
@@ -77,6 +87,10 @@ class Process:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
     def _ask(self, question: str) -> dict[str, Any]:
         assert self._process.stdin is not None  # for the type checker: both are pipes

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.case import Case, Contender, Step
+from benchmarks.programs import python
 
 PYTHON = "python alone"
 
@@ -31,20 +30,15 @@ def prepare(case: Case) -> None:
 
 def command(case: Case, *, arguments: tuple[str, ...]) -> Step:
     """Run Python with arguments in the case's folder."""
-
-    def step() -> int:
-        # The interpreter is our own and the arguments are the table's below.
-        subprocess.run([sys.executable, *arguments], check=True, cwd=case.folder, stdout=subprocess.DEVNULL)
-        return 1
-
-    return step
+    return python(*arguments, folder=case.folder)
 
 
 STARTERS: dict[str, Contender] = {
-    PYTHON: Contender(partial(command, arguments=("-c", "pass"))),
-    "xcit-hub --version": Contender(partial(command, arguments=(*_COMMAND, "--version"))),
-    "xcit-hub list": Contender(partial(command, arguments=(*_COMMAND, "list"))),
+    PYTHON: Contender(partial(command, arguments=("-c", "pass")), programs_of=()),
+    "xcit-hub --version": Contender(partial(command, arguments=(*_COMMAND, "--version")), programs_of=("numpy",)),
+    "xcit-hub list": Contender(partial(command, arguments=(*_COMMAND, "list")), programs_of=("numpy",)),
     "timm2ms of almost nothing": Contender(
-        partial(command, arguments=("-m", "converters.timm2ms", _SMALL, "out.ckpt", "--no-verify"))
+        partial(command, arguments=("-m", "converters.timm2ms", _SMALL, "out.ckpt", "--no-verify")),
+        programs_of=("numpy",),
     ),
 }

@@ -179,10 +179,9 @@ SUITES: dict[str, Suite] = {
         environment={"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"},
     ),
     "load": Suite(
-        "a cached model in a new process, imports included",
+        "a cached model from the start of a process, imports included",
         LOADERS,
         (MINDSPORE_LOAD, TIMM_LOAD),
-        fresh=True,
         unit=SECONDS,
         prepare=loading.prepare,
         environment={"HF_HUB_OFFLINE": "1"},

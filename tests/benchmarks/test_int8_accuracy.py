@@ -33,9 +33,12 @@ def test_the_interval_of_a_loss_has_a_width_even_where_nothing_was_lost() -> Non
 
 def test_the_table_names_images_runtimes_and_losses() -> None:
     outcome = int8.Outcome("digits", {"float32": 4000, "int8": 1000})
-    for runtime in int8.RUNTIMES:
-        outcome.right[runtime, "float32"] = [True] * 100
-        outcome.right[runtime, "int8"] = [True] * 99 + [False]
-    rows = int8.table([outcome]).splitlines()
-    assert rows[2].startswith("| digits, 100 | onnxruntime | 100.00 | 99.00 | 1.00 (")
-    assert rows[3].endswith("| 4,000 | 1,000 |")
+    for runtime, precisions in (("onnxruntime", ["int8"]), (int8.FUSED, ["bfloat16", "int8"])):
+        outcome.count(runtime, "float32", np.ones(100, bool))
+        for precision in precisions:
+            outcome.count(runtime, precision, np.arange(100) < 99)
+    rows = int8.table([outcome]).splitlines()[2:]
+    assert rows[0].startswith("| digits, 100 | onnxruntime | int8 | 100.00 | 99.00 | 1.00 (")
+    assert rows[0].endswith("| 4,000 | 1,000 |")
+    assert rows[1].startswith("| digits, 100 | xcit-hub, fused | bfloat16 | 100.00 | 99.00 | 1.00 (")
+    assert rows[2].endswith(") |  |  |")

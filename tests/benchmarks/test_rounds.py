@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import rounds
@@ -19,3 +21,28 @@ def test_a_disturbed_round_is_measured_again_and_counted(tmp_path, quiet: float,
     assert comparison.repeated == 2 * again
     assert comparison.disturbed == (2 if again else 0)
     assert comparison.date
+
+
+def test_a_contender_is_stopped_but_in_its_turn_and_gone_afterwards(tmp_path) -> None:
+    case = Case("xcit_nano_12_p16_224", folder=str(tmp_path))
+    with rounds.Process("start", PYTHON, case) as process:
+        for _ in range(2):
+            _wait_until_stopped(process)
+            assert process.turn(1)["images"] == 1
+        _wait_until_stopped(process)
+    assert _state(process) == ""
+
+
+def _wait_until_stopped(process: rounds.Process) -> None:
+    """The system stops a process soon, not at once; a test that waits for ever has failed."""
+    while _state(process) != "T":
+        pass
+
+
+def _state(process: rounds.Process) -> str:
+    """Return the letter that the system has for what a process does; none of one that is gone."""
+    try:
+        stat = Path(f"/proc/{process._process.pid}/stat").read_text()
+    except FileNotFoundError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("GLOG_v", "3")  # before MindSpore is imported, or it logs every import
 # Or MindSpore cannot be imported after onnx, see xcit_hub.exporters.
@@ -26,6 +27,15 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     cores = sorted(os.sched_getaffinity(0))
     if 1 < len(cores) <= int(os.environ["PYTEST_XDIST_WORKER_COUNT"]):
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+# The same cases in every run, and as long as they take on a busy machine.
+settings.register_profile(
+    "suite",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("suite")
 
 # Before a test imports onnxruntime by itself, see xcit_hub.exporters.runtimes.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -126,18 +136,22 @@ def hand_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-# Files of tests that take minutes or wait for others: a worker begins with each, so that none is left for the end.
+# Files of tests that take minutes or wait for others: the workers begin with them, so that none is left for the end.
 # What shares something stands together.
 _LONG = (
     ("test_ray_engine.py",),
     ("test_learning.py",),
     ("test_processes.py", "test_sync_batch_norm.py"),
     ("test_ascend_graph.py",),
+    ("test_source.py",),
+    ("test_parity_networks.py",),
+    ("test_documented_commands.py",),
+    ("test_parity_mutations.py", "test_twins.py"),
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each worker's part, which is a stretch of all tests, one of the long files to begin with."""
+    """Give each worker's part, which is a stretch of all tests, its share of the long files to begin with."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
     if workers < 2:
         return
@@ -153,8 +167,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items += others
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Look for no garbage meanwhile: imports make a million objects that stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 def pytest_collection_finish() -> None:
     """Set aside what was imported: MindSpore collects garbage before each graph, half a second for all of it."""
+    _set_aside()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_stays_of_a_file() -> Iterator[None]:
+    """Set aside what its tests imported and left as well, once its own fixtures are gone."""
+    yield
+    _set_aside()
+
+
+def _set_aside() -> None:
     gc.collect()
     gc.freeze()
 

@@ -34,10 +34,15 @@ _IMAGES = 1000
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_cores() -> Iterator[None]:
-    """A cluster has several processes, which are not to share the core that this one may have been given."""
+    """A cluster has several processes, which are not to share the core that this one may have been given.
+
+    Nor are its workers to give way to all others, as they do by themselves: on a busy machine they would hardly run.
+    """
     own = os.sched_getaffinity(0)
     os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        yield
     os.sched_setaffinity(0, own)
 
 

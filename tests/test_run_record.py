@@ -73,7 +73,7 @@ def test_a_pipe_is_not_a_record(tmp_path: Path) -> None:
 
 
 @given(name=st.text(alphabet="abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=15))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_random_unknown_field_is_refused_by_name(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     if name in RunRecord.model_fields:
         return

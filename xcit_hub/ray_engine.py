@@ -267,7 +267,10 @@ def cluster(address: str | None = None, workers: int = 1, stage: Stage = lambda 
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in the user's home
         with scratch_folder(_FOLDER) as folder:
             cores = max(len(os.sched_getaffinity(0)), workers)
-            patience = {"worker_register_timeout_seconds": _LONGEST_START}
+            patience = {
+                "worker_register_timeout_seconds": _LONGEST_START,
+                "agent_register_timeout_ms": 1000 * _LONGEST_START,
+            }
             machine = {"num_cpus": cores, "object_store_memory": _STORE, "_temp_dir": str(folder)}
             machine |= {"_system_config": patience}
             _started(_ATTEMPTS, address=LOCAL, include_dashboard=False, **machine, **quiet)

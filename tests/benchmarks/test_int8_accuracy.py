@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
 from benchmarks import int8
 
-pytest.importorskip("sklearn")
-pytest.importorskip("skimage")
+# Asked for without an import, of which every process of tests would have to pay a second.
+pytestmark = pytest.mark.skipif(not all(map(find_spec, ("sklearn", "skimage"))), reason="no scikit-learn or -image")
 
 
 def test_every_image_is_a_test_image_once_and_there_are_enough_of_them() -> None:

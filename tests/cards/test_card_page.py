@@ -55,12 +55,12 @@ def screenshot(browser: str, page: str, folder: Path) -> np.ndarray:
         check=True, capture_output=True, timeout=600,
     )  # fmt: skip
     with Image.open(folder / "page.png") as image:
-        return np.asarray(image.convert("RGB")).astype(int)
+        return np.asarray(image.convert("RGB")).astype(np.int16)
 
 
 def longest_run(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """Return for every row of pixels the length of its longest stretch of one colour."""
-    same = (np.abs(pixels - np.array(colour)).max(axis=2) <= 2).astype(int)
+    same = (np.abs(pixels - np.array(colour, np.int16)).max(axis=2) <= 2).astype(np.int16)
     length = np.zeros(same.shape[0], int)
     best = np.zeros(same.shape[0], int)
     for column in same.T:

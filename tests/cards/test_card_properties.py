@@ -5,7 +5,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cards import hugging_face, mindspore_hub
@@ -107,12 +107,7 @@ prose = st.sampled_from(["", "plain", "中文\n\n---\n\n| a |\n|---|\n| b |", "<
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-@settings(
-    derandomize=True,
-    max_examples=300,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@settings(max_examples=300)
 @given(said=metadata, body=prose)
 def test_any_valid_metadata_survives_writing_and_reading(form, said, body):
     written = form.write(Card("title", said, body))
@@ -121,7 +116,7 @@ def test_any_valid_metadata_survives_writing_and_reading(form, said, body):
         assert sum(line.startswith("---") for line in written.split("\n")) == 2
 
 
-@settings(derandomize=True, max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(said=metadata, body=prose)
 def test_metadata_survives_the_way_through_both_forms_and_back(said, body):
     once = mindspore_hub.read(mindspore_hub.write(Card("title", said, body)))
@@ -169,7 +164,7 @@ facts = st.builds(
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("lang", ["en", "zh"])
-@settings(derandomize=True, max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(known=facts)
 def test_generated_metadata_survives_in_both_forms_and_both_languages(form, lang, known):
     text = render(known, form=form, lang=lang)

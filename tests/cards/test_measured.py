@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -218,7 +218,7 @@ def test_every_field_of_a_report_is_told_left_out_by_name_or_listed(checkpoint):
 names = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=3, max_size=20)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(name=names, value=st.none() | st.booleans() | st.integers() | st.text("abc") | st.lists(st.integers()))
 def test_a_random_unknown_field_is_refused_by_name_or_listed(tmp_path, name, value):
     known = {*RunRecord.model_fields, *CardYaml.model_fields, *Conversion.model_fields, *LEFT_OUT}

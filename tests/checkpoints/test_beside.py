@@ -20,7 +20,7 @@ def _by_each_pattern(name: str) -> beside.Reason | None:
     return next((reason for pattern, reason in beside.TABLE if re.fullmatch(pattern, name)), None)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @pytest.mark.parametrize("pattern", [pattern for pattern, _ in beside.TABLE])
 @given(data=st.data())
 def test_the_joined_pattern_finds_what_each_of_them_finds(data, pattern: str) -> None:
@@ -28,7 +28,7 @@ def test_the_joined_pattern_finds_what_each_of_them_finds(data, pattern: str) ->
     assert beside.reason_of(name) == _by_each_pattern(name) is not None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(_PARTS, max_size=4).map(".".join))
 def test_the_joined_pattern_finds_nothing_that_none_of_them_finds(name: str) -> None:
     assert beside.reason_of(name) is _by_each_pattern(name)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_networks import TINY, network
 
@@ -115,16 +115,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-def quickly(cases: int) -> settings:
-    return settings(
-        max_examples=cases,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", FAMILIES)
 def test_no_damage_to_a_file_is_accepted_wrongly_or_ends_in_a_traceback(
@@ -132,7 +122,7 @@ def test_no_damage_to_a_file_is_accepted_wrongly_or_ends_in_a_traceback(
 ):
     outcomes: list[bool] = []
 
-    @quickly(CASES * 3 // 5)
+    @settings(max_examples=CASES * 3 // 5)
     @given(SEEDS, st.sampled_from(["flip", "flip early", "cut", "insert", "zero", "swap"]))
     def damaged(seed: int, kind: str) -> None:
         content = damage(originals[suffix], kind, random.Random(seed))
@@ -172,7 +162,7 @@ def test_no_mistaken_tensor_is_accepted(suffix: str, tmp_path: Path, quick: None
     outcomes: dict[str, set[bool]] = {kind: set() for kind in kinds}
     tried: list[int] = []
 
-    @quickly(CASES * 2 // 5)
+    @settings(max_examples=CASES * 2 // 5)
     @given(SEEDS, st.sampled_from(kinds))
     def mistaken(seed: int, kind: str) -> None:
         tried.append(seed)

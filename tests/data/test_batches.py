@@ -137,7 +137,7 @@ def test_the_last_smaller_batch_is_kept_on_request() -> None:
 
 
 @given(images=st.integers(1, 40), workers=st.integers(1, 5), batch_size=st.integers(1, 6), shuffle=st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_workers_take_equal_batches_padded_as_torchs_sampler_pads(
     images: int, workers: int, batch_size: int, shuffle: bool
 ) -> None:

@@ -80,9 +80,10 @@ def test_sizes_may_be_fixed_one_by_one_and_all_together(batch, size, fuse: bool)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["paper", "mindcv"])
-@pytest.mark.parametrize("name", ["xcit_tiny_24_p8_224", "xcit_small_12_p16_224"])
-def test_other_architectures_of_the_table_are_built_alike(name: str, dialect: str) -> None:
-    architecture = variants.architecture(name)
+# Of the second the width is what is new; whole, as test_onnx_campaign.py has it, it takes half a gigabyte more.
+@pytest.mark.parametrize(("name", "depth"), [("xcit_tiny_24_p8_224", 24), ("xcit_small_12_p16_224", 3)])
+def test_other_architectures_of_the_table_are_built_alike(name: str, depth: int, dialect: str) -> None:
+    architecture = replace(variants.architecture(name), depth=depth)
     checks = judged(architecture, dialect, Form(), (2, 3, 64, 64))
     assert all(check.passed for check in checks), checks
 

@@ -55,7 +55,7 @@ def use(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
 
 
 def forget_the_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No login, no cache, no hub of this machine's user; and little patience."""
+    """No login, no cache, no hub of this machine's user; and short waits between tries."""
     from xcit_hub.hub import transport
 
     monkeypatch.setenv("XCIT_HUB_HOME", str(folder / "machine-hub"))
@@ -64,7 +64,6 @@ def forget_the_user(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "no-token"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
     monkeypatch.setattr(transport, "FIRST_WAIT", 0.01)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xcit_hub
@@ -135,7 +135,7 @@ NAMES = st.text(st.characters(codec="ascii", categories=("Ll",)), min_size=3, ma
 VALUES = st.one_of(
     st.none(), st.integers(), st.text("ab :", max_size=5), st.booleans(), st.lists(st.integers(), max_size=2)
 )
-EACH = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EACH = settings(max_examples=8)
 
 
 @pytest.mark.parametrize("kind", LISTED)

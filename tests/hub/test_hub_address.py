@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xcit_hub.errors import InputError, UnknownNameError, XcitHubError
@@ -188,7 +188,7 @@ _WORDS = "org name mindspore timm xcit_tiny_12_p16_224 main .ckpt hf https file 
 _PIECES = st.sampled_from([*_WORDS.split(), *"/.@~ \0[]\\:#é"])
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400)
 @given(model_id=st.one_of(st.lists(_PIECES, max_size=8).map("".join), st.text(max_size=30)), hub=st.booleans())
 def test_any_text_is_an_address_or_one_clear_error(tmp_path, model_id, hub):
     try:

@@ -25,8 +25,8 @@ _NANO = "xcit_nano_12_p16_224"
 _SMALL = variants.Architecture(
     "xcit_custom", patch_size=16, embed_dim=48, depth=4, num_heads=4, eta=1.0, tokens_norm=False, image_size=64
 )
-# A block of each kind, for what is about graphs: each takes seconds to compile.
-_LEAST = replace(_SMALL, depth=1, cls_attn_layers=1)
+# A block of each kind and three convolutions, for what is about graphs: each takes seconds to compile.
+_LEAST = replace(_SMALL, patch_size=8, depth=1, cls_attn_layers=1)
 
 Form = Callable[[Any], Any]
 

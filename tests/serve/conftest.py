@@ -45,7 +45,7 @@ def address(source: Path) -> Iterator[str]:
 
     threading.Thread(target=read, daemon=True).start()
     try:
-        assert found.wait(300), "".join(lines)
+        assert found.wait(600), "".join(lines)
         yield re.search(r"http://[\d.:]+", next(line for line in lines if "running on" in line))[0]
     finally:
         process.terminate()

@@ -64,7 +64,7 @@ network(mindspore.Tensor(numpy.ones((2, 4), numpy.float32))).asnumpy()
 def test_operators_are_counted_in_a_graph_that_mindspore_writes_here(dry_run: ModuleType, tmp_path: Path) -> None:
     environment = {"MS_DEV_SAVE_GRAPHS": "1", "MS_DEV_SAVE_GRAPHS_PATH": str(tmp_path / "graphs"), "GLOG_v": "3"}
     subprocess.run(
-        [sys.executable, "-c", SMALL], check=True, timeout=300, capture_output=True, env={**os.environ, **environment}
+        [sys.executable, "-c", SMALL], check=True, timeout=900, capture_output=True, env={**os.environ, **environment}
     )
     found = dry_run.read(tmp_path)
     assert found["graphs"] >= 1
@@ -88,7 +88,7 @@ def test_a_recipe_is_compiled_and_its_graphs_are_read_as_mindspore_writes_them(t
     assert "AllReduce" not in found["kinds"]
     assert "peak_mb" not in found
     again = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path), "--read"], capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, str(SCRIPT), str(tmp_path), "--read"], capture_output=True, text=True, check=False, timeout=900
     )
     assert again.stdout == done.stdout
 
@@ -96,7 +96,7 @@ def test_a_recipe_is_compiled_and_its_graphs_are_read_as_mindspore_writes_them(t
 @pytest.mark.parametrize(("words", "says"), [((), "name a folder"), (("out", "--device", "CPU"), "--cards 1")])
 def test_a_mistake_is_answered_in_words(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, str(SCRIPT), *words], capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path
+        [sys.executable, str(SCRIPT), *words], capture_output=True, text=True, check=False, timeout=900, cwd=tmp_path
     )
     assert ended.returncode == 2
     assert says in ended.stderr

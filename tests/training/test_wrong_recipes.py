@@ -176,7 +176,7 @@ VALUE = st.one_of(st.integers(-5, 5), st.floats(-5, 5), st.booleans(), st.text(m
 
 
 @given(key=KEY.filter(lambda key: key not in Recipe.model_fields and key not in FOREIGN), value=VALUE)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_random_unknown_key_is_refused_by_name(tmp_path_factory: Any, key: str, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "r.yaml"
     path.write_text(f"model: xcit_nano_12_p16_224\n{key}: {json.dumps(value)}\n")

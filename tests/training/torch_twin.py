@@ -34,11 +34,11 @@ def to_timm_names(arrays: Arrays) -> Arrays:
     return renamed
 
 
-def timm_twin(network: Any, name: str, num_classes: int) -> Any:
+def timm_twin(network: Any, name: str, num_classes: int, **shape: Any) -> Any:
     import timm
     import torch
 
-    twin = timm.create_model(name, num_classes=num_classes)
+    twin = timm.create_model(name, num_classes=num_classes, **shape)
     state = {key: torch.from_numpy(value) for key, value in to_timm_names(arrays_of(network)).items()}
     missing, unexpected = twin.load_state_dict(state, strict=False)
     assert not unexpected

@@ -40,7 +40,9 @@ NORM_CLASSES = 5
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    # On a CPU a worker waits 30 seconds for the others' part of a sum; on a busy machine they may take longer.
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "MS_NODE_TIMEOUT": "600"}
 
 
 def run(*words: object, timeout: int = 900) -> subprocess.CompletedProcess[str]:

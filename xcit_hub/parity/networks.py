@@ -59,9 +59,10 @@ def random_weights(shapes: Mapping[str, Shape], seed: int = 0, *, temperature: f
             return 0.2 * normal
         if kind == "cls_token":
             return normal
-        return normal / np.float32(np.sqrt(np.prod(shape[1:])))
+        normal /= np.float32(np.sqrt(np.prod(shape[1:])))
+        return normal
 
-    return {name: draw(name.rpartition(".")[2], shape).astype(np.float32) for name, shape in shapes.items()}
+    return {name: draw(name.rpartition(".")[2], shape).astype(np.float32, copy=False) for name, shape in shapes.items()}
 
 
 def random_images(batch: int, in_chans: int, height: int, width: int, seed: int = 1) -> Array:

@@ -43,10 +43,14 @@ def _watch(launcher: int, scheduler: int) -> None:
             process, rank = workers[handle]
             end = _bad_end(process)
             if end is not None:
+                # The launcher looks each second: of one that ended just then it may know how, and end the others.
+                ends = [(at, it, "ended, as msrun says,") for it, at in workers.values() if not _is_there(it)]
+                ends.append((rank, process, end))
+                said = " and ".join(f"worker {at} (process {it}) {how}" for at, it, how in ends)
                 # With a capital: msrun shows the lines of the scheduler's log in which it finds this word.
                 sys.stderr.write(
-                    f"Error: worker {rank} (process {process}) {end}; all workers end.\n"
-                    f"  do:    See the log of worker {rank}, then continue with --resume from the last epoch.\n"
+                    f"Error: {said}; all workers end.\n"
+                    f"  do:    See the log of worker {ends[0][0]}, then continue with --resume from the last epoch.\n"
                 )
                 os.kill(scheduler, signal.SIGKILL)
                 return
@@ -69,6 +73,10 @@ def _rank(process: int, command: bytes) -> str | None:
     settings = dict(entry.split("=", 1) for entry in environment.decode(errors="replace").split("\0") if "=" in entry)
     is_worker = started.endswith(command) and settings.get("MS_ROLE") == "MS_WORKER"
     return settings.get("RANK_ID") if is_worker else None
+
+
+def _is_there(process: int) -> bool:
+    return (_PROCESSES / str(process)).exists()
 
 
 def _bad_end(process: int) -> str | None:

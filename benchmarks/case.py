@@ -21,10 +21,10 @@ class Case:
 
     Args:
         model: an architecture's name.
-        work: forward, a training step, or for the input pipeline what its pictures are for.
+        work: forward, a training step, or for the input pipeline what its images are for.
         batch: images a call of a network, or a batch of the input pipeline.
         height, width: of the network's input in pixels.
-        workers: processes that decode pictures.
+        workers: processes that decode images.
         folder: where the suite's prepared files lie.
         depth: cross-covariance blocks, if others than the model's; 0 otherwise.
         cores: which the contender's process may use, at most; 0 for all.

@@ -104,8 +104,8 @@ def our_loader(case: Case) -> Step:
         _, batches = train_data(recipe, Worker())
         epochs = iter(range(1 << 20))
         return lambda: sum(len(batch.images) for batch in batches.epoch(next(epochs)))
-    pictures = eval_data(recipe, Worker())
-    return lambda: sum(int(counts.sum()) for _, _, counts in pictures)
+    images = eval_data(recipe, Worker())
+    return lambda: sum(int(counts.sum()) for _, _, counts in images)
 
 
 FEEDERS: dict[str, Contender] = {

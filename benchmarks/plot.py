@@ -35,7 +35,7 @@ _FEW_DECADES = 100
 
 
 def check(path: Path) -> None:
-    """Refuse a picture that could not be written, before anything is measured.
+    """Refuse a plot that could not be written, before anything is measured.
 
     Raises:
         InputError: the suffix is unknown, or matplotlib is not installed.
@@ -54,17 +54,17 @@ def check(path: Path) -> None:
 
 
 def draw(result: Result, path: Path) -> None:
-    """Draw time and memory of every contender and write the picture, whole or not at all."""
+    """Draw time and memory of every contender and write the plot, whole or not at all."""
     from matplotlib import rc_context
 
     figure = _growth(result) if len(suite(result.suite).scales) > 1 else _figures(result)
     figure.suptitle(f"{result.suite}: {suite(result.suite).explanation}")
-    picture = io.BytesIO()
+    image = io.BytesIO()
     # The same figures give the same bytes; text stays text.
     with rc_context({"svg.hashsalt": result.suite, "svg.fonttype": "none"}):
-        figure.savefig(picture, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(image, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
     with atomic_write(path) as stream:
-        stream.write(picture.getvalue())
+        stream.write(image.getvalue())
 
 
 def _figures(result: Result) -> Figure:

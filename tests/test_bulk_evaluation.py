@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def test_a_table_goes_on_where_it_stopped_and_says_what_failed(
 ) -> None:
     table, flags = tmp_path / "results.csv", {**FLAGS, "data_dir": str(data)}
     asked: list[str] = []
-    real = bulk_evaluation.load
+    loading = importlib.import_module("xcit_hub.hub.load")
+    real = loading.load
 
     def loaded(name: str, **options: Any) -> Any:
         asked.append(name)
@@ -67,7 +69,7 @@ def test_a_table_goes_on_where_it_stopped_and_says_what_failed(
             raise KeyboardInterrupt  # the user's, before the last network
         return real(name, **options)
 
-    monkeypatch.setattr(bulk_evaluation, "load", loaded)
+    monkeypatch.setattr(loading, "load", loaded)
     with pytest.raises(KeyboardInterrupt):
         evaluate_all(networks, table, flags=flags)
     assert [row["model"] for row in rows(table)] == networks[:2], "whole rows of what was done"

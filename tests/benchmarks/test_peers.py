@@ -112,5 +112,7 @@ def test_our_trainer_learns_both_sets(tmp_path: Path) -> None:
         output = tmp_path / f"{name}-run"
         output.mkdir()
         trained = peers.ours(Task(tmp_path / name, classes, 4, 0, output), "paper")
-        assert trained.top1[-1] > 2 * chance
+        images = sum(1 for each in (tmp_path / name / "val").rglob("*") if each.is_file())
+        luck = 100 * math.sqrt(chance / 100 * (1 - chance / 100) / images)
+        assert trained.top1[-1] > chance + 5 * luck
         assert trained.losses[-1] < trained.losses[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers_page
-from benchmarks.peers import interval, read
+from benchmarks.peers_result import interval, read
 from xcit_hub.errors import InputError
 
 

@@ -118,7 +118,7 @@ def test_the_cache_is_listed_verified_and_pruned(run, server, nano_timm, tmp_pat
     (folder / "models--bert--base" / "blobs" / ("0" * 64)).write_bytes(b"somebody else's")
     (entry,) = json.loads(run("cache", "list", "--json"))
     assert (entry["name"], entry["branches"]) == ("someone/nano", ["main"])
-    assert json.loads(run("cache", "verify", "--json")) == {"checked": 2, "damaged": []}
+    assert json.loads(run("cache", "verify", "--json")) == {"checked": 2, "damaged": [], "faulty": []}
 
     server.add("someone/nano", nano_timm | {"model.safetensors": nano_timm["model.safetensors"]})
     xcit_hub.load("someone/nano", hub=server.url)
@@ -151,7 +151,12 @@ def test_what_is_wrong_with_a_cached_model_is_listed_by_its_name(run, server, na
     said = run("cache", "list")
     assert "faulty: someone/nano: model.safetensors is a link that leads to no file." in said
     assert "load it again" in said
+    assert "faulty: someone/nano: model.safetensors is a link" in run("cache", "verify", code=1)
+    verified = json.loads(run("cache", "verify", "--json", code=1))
+    assert verified["damaged"] == []
+    assert verified["faulty"] == [{"name": "someone/nano", "fault": entry["faults"][0]}]
     assert xcit_hub.load("someone/nano", hub=server.url)
+    assert json.loads(run("cache", "verify", "--json"))["faulty"] == []
     assert json.loads(run("cache", "list", "--json"))[0]["faults"] == []
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xcit_hub.cli.shared import AsJson, CacheDir, console, working
+
+if TYPE_CHECKING:
+    from xcit_hub.hub.cache import Entry
 
 app = typer.Typer(
     help="The models that were fetched, in huggingface_hub's cache. Other libraries' are never touched.",
@@ -59,15 +63,23 @@ def cache_list(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     for entry in found:
         table.add_row(entry.name, entry.commit[:12], ", ".join(entry.branches), f"{entry.size:,}")
     console().print(table if found else "The cache holds no XCiT models.")
-    for line in dict.fromkeys(f"{entry.name}: {fault}" for entry in found for fault in entry.faults):
-        typer.echo(
-            f"faulty: {line}\n  do:    load it again, which fetches what is missing; remove what does not belong"
-        )
+    _tell(_faulty(found))
+
+
+def _faulty(entries: Iterable[Entry]) -> list[tuple[str, str]]:
+    """Return each model's faults with its name; what its revisions share once."""
+    return list(dict.fromkeys((entry.name, fault) for entry in entries for fault in entry.faults))
+
+
+def _tell(faulty: Iterable[tuple[str, str]]) -> None:
+    for name, fault in faulty:
+        typer.echo(f"faulty: {name}: {fault}")
+        typer.echo("  do:    load it again, which fetches what is missing; remove what does not belong")
 
 
 @app.command("verify")
 def cache_verify(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
-    """Hash every cached file. Exits 1 if one is damaged.
+    """Hash every cached file, and look for what is missing. Exits 1 if anything is damaged or faulty.
 
     Examples:
 
@@ -75,19 +87,23 @@ def cache_verify(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     """
     from xcit_hub.hub import cache
 
+    folder = _folder(cache_dir)
     with working("hashing"):
-        count, damaged = cache.verify(_folder(cache_dir))
+        count, damaged = cache.verify(folder)
+    faulty = _faulty(cache.entries(folder))
     if as_json:
         rows = [{"name": d.name, "path": str(d.file), "expected": d.expected, "found": d.found} for d in damaged]
-        typer.echo(json.dumps({"checked": count, "damaged": rows}, indent=2))
+        faults = [{"name": name, "fault": fault} for name, fault in faulty]
+        typer.echo(json.dumps({"checked": count, "damaged": rows, "faulty": faults}, indent=2))
     else:
         for damage in damaged:
             typer.echo(
                 f"damaged: {damage.name}: {damage.file}\n"
                 "  do:    load it again, which fetches it again; in a folder hub, publish it again"
             )
+        _tell(faulty)
         typer.echo(f"{count - len(damaged)} of {count} files are what their names promise")
-    if damaged:
+    if damaged or faulty:
         raise typer.Exit(1)
 
 

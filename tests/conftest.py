@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -16,6 +17,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Tests are compiled once, not by each of four processes in every run, whatever the environment says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 os.environ.setdefault("GLOG_v", "3")  # before MindSpore is imported, or it logs every import
 # Or MindSpore cannot be imported after onnx, see xcit_hub.exporters.
@@ -194,9 +199,8 @@ def _set_aside() -> None:
     gc.freeze()
 
 
-def pytest_unconfigure() -> None:
-    """Let the end of the process collect it, or extensions say that it leaked."""
-    gc.unfreeze()
+# The end of the process collects it, or extensions say that it leaked; pytest's own end would look through it five times.
+atexit.register(gc.unfreeze)
 
 
 @pytest.fixture

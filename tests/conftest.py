@@ -199,7 +199,7 @@ def _set_aside() -> None:
     gc.freeze()
 
 
-# The end of the process collects it, or extensions say that it leaked; pytest's own end would look through it five times.
+# The end of the process collects it, or extensions say that it leaked. Pytest's own end would do so five times.
 atexit.register(gc.unfreeze)
 
 

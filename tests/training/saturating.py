@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from mindspore import Tensor
-from mini_train import MINI, register
+from mini_train import MINI
 
 from xcit_hub.accelerated import twins
+from xcit_hub.data.batches import Worker
 from xcit_hub.models import create_model, functions
-from xcit_hub.training import device, update
+from xcit_hub.training import update
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.step import TrainStep
 
@@ -20,7 +20,19 @@ CLASSES, BATCH = 5, 4
 OVERFLOWS = ((), (1,), (0,), (0, 1), ())  # who overflows at each step
 
 
-def train(steps: list[int]) -> dict[str, np.ndarray]:
+def train_saturating(worker: Worker, folder: Path) -> None:
+    """Write what all steps did, and what those alone in which nobody overflowed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (functions, twins, update):
+            patch.setattr(module, "device_target", lambda: "Ascend")
+        patch.setattr(update.amp, "all_finite", update.amp.all_finite)  # which each step sets
+        np.savez(folder / f"all-{worker.rank}.npz", **_train(worker, list(range(len(OVERFLOWS)))))
+        np.savez(
+            folder / f"quiet-{worker.rank}.npz", **_train(worker, [n for n, who in enumerate(OVERFLOWS) if not who])
+        )
+
+
+def _train(worker: Worker, steps: list[int]) -> dict[str, np.ndarray]:
     """Train the steps of these numbers, and return what was applied, the scales, and the weights after each."""
     recipe = Recipe(
         model=MINI, dialect="paper", num_classes=CLASSES, loss_scale=1024, loss_scale_type="dynamic", mode=1
@@ -42,15 +54,3 @@ def train(steps: list[int]) -> dict[str, np.ndarray]:
         for parameter in network.network.trainable_params():
             found[f"{place}/{parameter.name}"] = parameter.asnumpy().copy()
     return {"applied": np.array(applied), "scales": np.array(scales), **found}
-
-
-if __name__ == "__main__":
-    register()
-    worker = device.prepare(Recipe(model=MINI, mode=1), distribute=True)
-    for module in (functions, twins, update):
-        module.device_target = lambda: "Ascend"
-    folder = Path(sys.argv[1])
-    np.savez(folder / f"all-{worker.rank}.npz", **train(list(range(len(OVERFLOWS)))))
-    np.savez(folder / f"quiet-{worker.rank}.npz", **train([n for n, who in enumerate(OVERFLOWS) if not who]))
-    device.leave()
-    os._exit(0)

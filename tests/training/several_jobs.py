@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from mini_train import MINI, register
+from saturating import train_saturating
 from spied_train import train_spied
 from synced_norm import share_of
 
@@ -30,6 +31,8 @@ def do(worker: Worker, kind: str, words: list[str]) -> None:
         case "norm":
             given, folder, classes = words
             share_of(worker, Path(given), Path(folder), int(classes))
+        case "saturating":
+            train_saturating(worker, Path(*words))
 
 
 if __name__ == "__main__":

@@ -127,11 +127,13 @@ class Together:
         undisturbed: in the folder of that name, a run of :class:`Training` that nobody killed.
         spied, broken: a run whose statistics were kept, and its images that cannot be read.
         given, norm: weights and images, and the gradients and statistics of both workers in either mode.
+        saturated: what both did where a worker's gradients overflow unseen.
         log: what the first worker said.
     """
 
     def __init__(self, root: Path) -> None:
-        self.data, self.spied, self.norm = write_images(root / "data"), root / "spied", root / "norm"
+        self.data, self.spied, self.norm = write_images(root / "few", train=6), root / "spied", root / "norm"
+        self.saturated = root / "saturated"
         self.plain, self.given, self.broken = root / "plain", root / "given.npz", self._break(root / "with_broken")
         self.settings = [
             # Adam would make a whole step of a gradient that is but rounding.
@@ -140,6 +142,7 @@ class Together:
         ]  # fmt: skip
         self.undisturbed = Training(root, workers=2, epochs=1)
         self.norm.mkdir()
+        self.saturated.mkdir()
         self._give()
         # Unshuffled, images go to the workers in turn: numbers 10 and 21 are one of each.
         spied = [
@@ -150,6 +153,7 @@ class Together:
             ("train", [*self.settings, "--batch_size=4", "--distribute", f"--ckpt_save_dir={self.plain}"]),
             ("train", self.undisturbed.words("undisturbed")),
             ("spied", spied),
+            ("saturating", [str(self.saturated)]),
             ("norm", [str(self.given), str(self.norm), str(NORM_CLASSES)]),
         ]
         (root / "jobs.json").write_text(json.dumps(jobs))

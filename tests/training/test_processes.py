@@ -167,18 +167,31 @@ def test_what_the_user_can_mend_exits_2_without_a_traceback(words: list[str], sa
     assert "Traceback" not in ended.stderr
 
 
+# A script as it is, in front of a network of so many blocks: a graph of one takes two seconds to compile.
+_OF_BLOCKS = """
+import dataclasses, runpy, sys
+from xcit_hub import variants
+_, script, name, depth = sys.argv[:4]
+variants.ARCHITECTURES[name] = dataclasses.replace(variants.ARCHITECTURES[name], depth=int(depth))
+sys.argv = [script, *sys.argv[4:]]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
 @pytest.mark.slow
-def test_the_commands_of_mindcvs_readme_run_as_written_on_cpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [2, pytest.param(12, marks=pytest.mark.campaign)])
+def test_the_commands_of_mindcvs_readme_run_as_written_on_cpu(depth: int, tmp_path: Path) -> None:
+    def ran(script: str, *words: object) -> subprocess.CompletedProcess[str]:
+        ended = run(sys.executable, "-c", _OF_BLOCKS, script, "xcit_tiny_12_p16_224", depth, *words)
+        assert ended.returncode == 0, ended.stderr
+        return ended
+
     data = write_images(tmp_path / "data", train=1, val=1)
     seed = "configs/xcit/xcit_tiny_12_p16_ascend.yaml"
     small = ["--epoch_size", 1, "--batch_size", 2, "--image_resize", 32, "--ckpt_save_dir", tmp_path / "run"]
-    trained = run(sys.executable, "train.py", "--config", seed, "--data_dir", data, "--distribute", "False", *small)
-    assert trained.returncode == 0, trained.stderr
+    ran("train.py", "--config", seed, "--data_dir", data, "--distribute", "False", *small)
     best = tmp_path / "run" / "xcit_tiny_12_p16_224_best.ckpt"
     twin = "configs/xcit/xcit_tiny_12_p16_224_ascend.yaml"
-    validated = run(
-        sys.executable, "validate.py", "-c", twin, "--data_dir", data, "--ckpt_path", best, "--image_resize", 32
-    )
-    assert validated.returncode == 0, validated.stderr
+    validated = ran("validate.py", "-c", twin, "--data_dir", data, "--ckpt_path", best, "--image_resize", 32)
     assert "3 images" in validated.stdout
     shutil.rmtree(tmp_path / "run")

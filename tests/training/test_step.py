@@ -287,10 +287,9 @@ def test_graph_mode_recomputation_and_pynative_train_alike(mini_architecture: st
         ("O1", None),
         ("O2", None),
         ("O3", None),
-        *(
-            pytest.param(level, jit, marks=pytest.mark.slow)
-            for level, jit in (("O1", "O0"), ("O2", "O1"), ("O3", "O0"))
-        ),
+        # Each of both levels of a graph with one of precision.
+        *(pytest.param(level, jit, marks=pytest.mark.slow) for level, jit in (("O2", "O1"), ("O3", "O0"))),
+        pytest.param("O1", "O0", marks=[pytest.mark.slow, pytest.mark.campaign]),
     ],
 )
 def test_float16_levels_follow_float32_and_keep_float32_weights(

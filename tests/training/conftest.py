@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import mindspore
 import pytest
-from mini_train import MINI, least, mini
+from mini_train import MINI, brief, least, mini
 from workers import Together
 
 from xcit_hub import variants
@@ -14,6 +14,12 @@ from xcit_hub import variants
 def mini_architecture(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setitem(variants.ARCHITECTURES, MINI, mini())
     return MINI
+
+
+@pytest.fixture
+def brief_architecture(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(variants.ARCHITECTURES, brief().name, brief())
+    return brief().name
 
 
 @pytest.fixture

@@ -24,6 +24,11 @@ def least() -> variants.Architecture:
     return dataclasses.replace(mini(), name="xcit_least_1_p16_64", depth=1, cls_attn_layers=1)
 
 
+def brief() -> variants.Architecture:
+    """The same with one block of class attention, of which a graph takes seconds more for each."""
+    return dataclasses.replace(mini(), name="xcit_brief_2_p16_64", cls_attn_layers=1)
+
+
 def register() -> None:
     """Put it into the table; and compute operator by operator, see conftest.py."""
     mindspore.set_context(pynative_synchronize=True)

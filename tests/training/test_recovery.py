@@ -45,7 +45,7 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("mode", [mindspore.PYNATIVE_MODE, mindspore.GRAPH_MODE], ids=["pynative", "graph"])
 def test_a_run_goes_on_in_the_middle_of_an_epoch_bit_for_bit(
-    mini_architecture: str,
+    brief_architecture: str,
     data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -60,7 +60,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_bit_for_bit(
             "cutmix": 1.0, "mixup_mode": "elem", "mixup_off_epoch": 1, "loss_scale_type": "dynamic", "loss_scale": 64.0,
             "gradient_accumulation_steps": 4, "recovery_interval": 3,
         }  # fmt: skip
-        where = {"model": mini_architecture, "data_dir": str(data), "ckpt_save_dir": str(tmp_path / folder)}
+        where = {"model": brief_architecture, "data_dir": str(data), "ckpt_save_dir": str(tmp_path / folder)}
         return load_recipe(None, {**SETTINGS, **everything, **where, **changes})
 
     save, seen = engine.save_state, []

@@ -265,7 +265,7 @@ def test_the_students_network_is_current_and_whole_when_it_is_read(mini_architec
 
 
 @pytest.mark.slow
-def test_graph_mode_recomputation_and_pynative_train_alike(mini_architecture: str, pynative: None) -> None:
+def test_graph_mode_recomputation_and_pynative_train_alike(brief_architecture: str, pynative: None) -> None:
     runs = []
     for mode, recompute in (
         (mindspore.PYNATIVE_MODE, False),
@@ -273,9 +273,9 @@ def test_graph_mode_recomputation_and_pynative_train_alike(mini_architecture: st
         (mindspore.GRAPH_MODE, True),
     ):
         mindspore.set_context(mode=mode)
-        network = create_model(mini_architecture, num_classes=CLASSES, seed=3, drop_path_rate=0.3, drop_rate=0.2)
+        network = create_model(brief_architecture, num_classes=CLASSES, seed=3, drop_path_rate=0.3, drop_rate=0.2)
         network.set_grad_checkpointing(recompute)
-        runs.append(train(TrainStep(network, recipe_of(mini_architecture)), batches(4, 4)))
+        runs.append(train(TrainStep(network, recipe_of(brief_architecture)), batches(4, 4)))
     np.testing.assert_allclose(runs[0], runs[1], rtol=1e-4)
     np.testing.assert_allclose(runs[0], runs[2], rtol=1e-4)
 
@@ -363,14 +363,14 @@ def test_every_optimizer_accumulates_averages_scales_and_goes_on(mini_architectu
     ids=lambda keys: keys["opt"],
 )
 def test_blocks_that_are_one_cell_are_trained_as_each_of_them(
-    mini_architecture: str, pynative: None, keys: dict[str, str]
+    brief_architecture: str, pynative: None, keys: dict[str, str]
 ) -> None:
     """In graph mode norms are those of each layer's parameter, not of the stack."""
     runs = []
     for mode in (mindspore.PYNATIVE_MODE, mindspore.GRAPH_MODE):
         mindspore.set_context(mode=mode)
         step = TrainStep(
-            create_model(mini_architecture, num_classes=CLASSES, seed=3), recipe_of(mini_architecture, **keys)
+            create_model(brief_architecture, num_classes=CLASSES, seed=3), recipe_of(brief_architecture, **keys)
         )
         losses = train(step, batches(3, 4))
         runs.append((losses, arrays_of(step.network)))

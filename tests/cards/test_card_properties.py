@@ -202,11 +202,12 @@ def _mutated(text: str, chance: random.Random) -> str:
     return text
 
 
-def test_a_thousand_mutated_cards_never_crash_the_reader():
+@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.campaign)])
+def test_mutated_cards_never_crash_the_reader(count: int):
     chance = random.Random(20210617)
     seeds = _seeds()
     outcomes = {"read": 0, "refused": 0}
-    for _ in range(1000):
+    for _ in range(count):
         text = _mutated(chance.choice(seeds), chance) + "\n"
         faults = check(text)
         assert all(isinstance(fault, Fault) for fault in faults)
@@ -221,8 +222,8 @@ def test_a_thousand_mutated_cards_never_crash_the_reader():
             assert form.read(form.write(card)).metadata == card.metadata
         assert html(card).endswith("</html>\n")
     # Both ways out were walked, so the test looked at more than one of them.
-    assert outcomes["read"] > 200
-    assert outcomes["refused"] > 20
+    assert outcomes["read"] > count / 5
+    assert outcomes["refused"] > count / 50
 
 
 def test_every_field_has_one_home():

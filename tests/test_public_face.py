@@ -94,8 +94,8 @@ def test_using_the_network_prints_nothing_and_ends_quietly() -> None:
         (["publish", "missing.ckpt", "org/name", "--to", "nowhere"], "./nowhere"),
     ],
 )
-def test_a_mistake_ends_with_code_2_one_message_and_no_file(run_cli, tmp_path, arguments, says: str) -> None:
-    done = run_cli(*arguments, cwd=tmp_path)
+def test_a_mistake_ends_with_code_2_one_message_and_no_file(run_here, tmp_path, arguments, says: str) -> None:
+    done = run_here(*arguments, cwd=tmp_path)
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -125,11 +125,11 @@ def test_an_output_that_cannot_be_written_ends_without_a_traceback(redirection: 
         ["export", "read.onnx", "read.onnx"],
     ],
 )
-def test_nothing_that_is_read_is_overwritten(run_cli, tmp_path, arguments) -> None:
+def test_nothing_that_is_read_is_overwritten(run_here, tmp_path, arguments) -> None:
     (tmp_path / "folder").mkdir()
     for name in ("read.ckpt", "other.ckpt", "read.png", "read.onnx", "README.md", "run.json"):
         (tmp_path / name).write_bytes(b"as it was")
-    done = run_cli(*arguments, cwd=tmp_path)
+    done = run_here(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "names a file that is read" in done.stderr or "name the same file" in done.stderr
     assert all(path.read_bytes() == b"as it was" for path in tmp_path.iterdir() if path.is_file())

@@ -158,6 +158,7 @@ def test_what_cannot_be_written_is_one_sentence_and_no_file(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("memory_back")
 @pytest.mark.parametrize("options", [{"with_preprocessing": True}, {"batch": 3, "image_size": (48, 32)}])
 def test_int8_is_calibrated_in_every_form_of_the_input(source: Path, tmp_path: Path, options: dict) -> None:
     folder = tmp_path / "calibration"

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from xcit_hub.errors import InputError, closest
+from xcit_hub.errors import InputError, XcitHubError, closest
 from xcit_hub.files import is_there, read_bounded
 from xcit_hub.training import facebook_spelling, timm_spelling
 from xcit_hub.training.recipe import Recipe
@@ -79,7 +79,12 @@ def load_recipe(
     """
     layers = [defaults or {}, {} if path is None else _read(_find(Path(path))), overrides or {}]
     where = "the recipe" if path is None else path
-    said, dropped = _as_spelled(layers)
+    try:
+        said, dropped = _as_spelled(layers)
+    except InputError as error:
+        if path is None or error.where in layers[2] or error.where not in layers[1]:
+            raise
+        raise InputError(error.what, where=f"{path}, {error.where}", fix=error.fix) from None
     for key in said:
         if key not in Recipe.model_fields and key in FOREIGN:
             whose, ours = "timm" if key in timm_spelling.NAMES else "facebook", timm_spelling.RENAMED.get(key)
@@ -90,7 +95,7 @@ def load_recipe(
             )
     foreign = {key for layer in layers for key in layer} - Recipe.model_fields.keys()
     in_timms_words = bool(foreign) and _laid_over(layers).get("library") == "timm"
-    recipe = _build(said, where, flags=map(_own, layers[2])).as_it_was_said(dropped, in_timms_words=in_timms_words)
+    recipe = _build(said, where, layers).as_it_was_said(dropped, in_timms_words=in_timms_words)
     if recipe.teacher_is_function and "teacher" not in layers[2] and "teacher" in layers[1]:
         raise InputError(
             f"A recipe file may not name code to run: its teacher is {_shown(recipe.teacher)}.",
@@ -321,29 +326,61 @@ def _check_known(keys: Iterable[str], where: object) -> None:
             )
 
 
-def _build(settings: Mapping[str, Any], where: object, flags: Iterable[str]) -> Recipe:
+def _build(settings: Mapping[str, Any], where: object, layers: Sequence[Mapping[str, Any]]) -> Recipe:
     _check_known(settings, where)
     try:
         return Recipe(**settings)
     except ValidationError as error:
-        faults: dict[str, str] = {}
-        hints = []
-        for fault in error.errors():
-            key = ".".join(str(part) for part in fault["loc"][:1])
-            message = _PLAINLY.get(fault["type"], fault["msg"].removeprefix("Value error, "))
-            message = message.replace("Input should be", "must be")
-            if key in faults:  # of each form that a key may take; its description names them all
-                message = f"takes {Recipe.model_fields[key].description}"
-            if fault["type"] == "missing" and len(fault["loc"]) == 1:  # not of a list
-                faults[key] = f"{key} has to be said"
-            else:
-                faults[key] = f"{key}: {message}, not {_shown(settings.get(key))}" if key else message
-            hints.append(closest(str(settings.get(key))[:_SHOWN], words_of(key)) if key else "")
+        faults = _faults(error, settings)
+        hints = [closest(str(settings.get(key))[:_SHOWN], words_of(key)) if key else "" for key in faults]
         raise InputError(
             f"The recipe does not hold: {'; '.join(faults.values())}.",
-            where=", ".join(faults) if faults.keys() <= set(flags) else where,
+            where=", ".join(_blamed(faults, layers)) or where,
             fix=" ".join(dict.fromkeys(filter(None, hints))) or "`xcit-hub train --keys` says what each key takes.",
         ) from error
+
+
+def _faults(error: ValidationError, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is wrong by the recipe's keys; under the empty name what cannot be together."""
+    faults: dict[str, str] = {}
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"][:1])
+        message = _PLAINLY.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+        message = message.replace("Input should be", "must be")
+        if key in faults:  # of each form that a key may take; its description names them all
+            message = f"takes {Recipe.model_fields[key].description}"
+        if fault["type"] == "missing" and len(fault["loc"]) == 1:  # not of a list
+            faults[key] = f"{key} has to be said"
+        else:
+            faults[key] = f"{key}: {message}, not {_shown(settings.get(key))}" if key else message
+    return faults
+
+
+def _blamed(faults: Mapping[str, str], layers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the flags that cause the faults, by the names they were given under; none where one has another cause.
+
+    A flag is a cause of what is not wrong without it: several keys may follow from it, under other names.
+    """
+    *others, flags = layers
+    causes = {}
+    for flag in flags:
+        left = _wrong([*others, {name: value for name, value in flags.items() if name != flag}])
+        if left is not None and left.keys() <= {*faults, ""}:
+            causes[flag] = {key for key, fault in faults.items() if left.get(key) != fault}
+    return [flag for flag, cured in causes.items() if cured] if faults.keys() <= set().union(*causes.values()) else []
+
+
+def _wrong(layers: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
+    """Return the faults of a recipe; None where its words alone cannot be read."""
+    said: dict[str, Any] = {}
+    try:
+        said, _ = _as_spelled(layers)
+        Recipe(**said)
+    except ValidationError as error:
+        return _faults(error, said)
+    except XcitHubError:
+        return None
+    return {}
 
 
 # pydantic's words for what Python calls a thing, by its kinds of faults.

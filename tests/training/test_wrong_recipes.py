@@ -145,6 +145,15 @@ def test_a_wrong_flag_is_not_blamed_on_the_recipes_file(words: list[str], where:
     assert caught.value.where == where
 
 
+def test_a_wrong_flag_is_named_where_the_model_is_missing_as_well() -> None:
+    with pytest.raises(InputError, match="model has to be said") as caught:
+        load_recipe(None, parse_flags(["--library", "timm", "-j", "-1"]))
+    assert caught.value.where == "workers"
+    with pytest.raises(InputError, match="anchors") as caught:
+        parse_flags(["--lr", "&a"])
+    assert caught.value.where == "lr"
+
+
 def test_a_wrong_line_of_a_recipe_is_its_files_whatever_the_flags_say(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("model: xcit_nano_12_p16_224\nlr: none at all\n")

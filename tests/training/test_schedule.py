@@ -251,12 +251,13 @@ def test_every_step_of_a_timm_recipe_is_timms(keys: dict[str, Any], warmup: int,
 @pytest.mark.parametrize("keys", [_TIMMS[0], _TIMMS[9], _TIMMS[-1]], ids=str)
 @pytest.mark.parametrize("by_epoch", [True, False])
 @pytest.mark.parametrize(
-    ("noise", "limit", "deviation"), [((0.42, 0.9), 0.67, 1.0), ((0,), 0.1, 1.0), ((0.3,), 0.9, 0.2), ((0, 1), 1, 0)]
+    ("noise", "limit", "deviation"),
+    [((0.42, 0.9), 0.67, 1.0), ((0,), 0.1, 1.0), ((0.25, 0.5), 0.9, 0.2), ((0, 1), 1, 0)],
 )
 def test_noise_on_the_rate_is_timms_at_every_step(
     noise: tuple[float, ...], limit: float, deviation: float, by_epoch: bool, keys: dict[str, Any]
 ) -> None:
-    steps, epochs = 4, 13
+    steps, epochs = 7, 13
     recipe = load_recipe(
         None,
         {"model": "xcit_nano_12_p16_224", "library": "timm", "lr": 0.1, "min_lr": 1e-3, "warmup_epochs": 2, "seed": 7}

@@ -85,8 +85,8 @@ CONTRADICTIONS: Sequence[tuple[Callable[[RecipeValues], bool], str]] = (
         "lr_noise_std is more than 1000 times lr_noise_pct: noise would be drawn anew for too long",
     ),
     (
-        lambda r: r.resplit and not r.aug_splits,
-        "resplit needs aug_splits: it leaves the first of an image's views whole",
+        lambda r: r.resplit and r.re_prob > 0 and not r.aug_splits,
+        "resplit needs aug_splits, of whose views it leaves the first whole; timm's half of a batch is not here",
     ),
     (
         lambda r: r.decay_epochs % 1 != 0 and (r.library == "mindcv" or r.repeats_cycles),

@@ -44,7 +44,8 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> npt.NDArray[np.float
     rising = start + time * ((top - start) / max(warmup, 1))
     rates = np.where(time < warmup, rising, after)
     if recipe.lr_noise is not None:
-        rates += rates * _noise(recipe, np.rint(time / unit).astype(np.int64), recipe.schedule_epochs / unit)
+        units = round(1 / unit)  # of an epoch
+        rates += rates * _noise(recipe, np.rint(time * units).astype(np.int64), recipe.schedule_epochs * units)
     if not np.abs(rates).max() <= np.finfo(np.float32).max:
         raise InputError(
             "The learning rate grows beyond all bounds.",
@@ -71,8 +72,8 @@ def _drawn(seed: int, deviation: float, limit: float) -> float:
     """Return ``torch.randn(1) · deviation`` of a torch.Generator of this seed, the first that is below ``limit``."""
     words = np.random.RandomState(seed)  # torch's engine, seeded as torch seeds it
     while True:
-        high = words.randint(0, 1 << 32, 4, np.uint32).astype(np.uint64).tolist()
-        turn, depth = (((high[at] << 32 | high[at + 1]) & (1 << 53) - 1) / (1 << 53) for at in (0, 2))
+        four = words.randint(0, 1 << 32, 4, np.uint32).tolist()
+        turn, depth = (((four[at] << 32 | four[at + 1]) & (1 << 53) - 1) / (1 << 53) for at in (0, 2))
         radius = math.sqrt(-2 * math.log1p(-depth))  # Box and Muller's two, in turn
         for value in (radius * math.cos(2 * math.pi * turn), radius * math.sin(2 * math.pi * turn)):
             if abs(noise := float(np.float32(value)) * deviation) < limit:

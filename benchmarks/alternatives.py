@@ -19,6 +19,7 @@ import mindspore
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from benchmarks import machine
 from xcit_hub.models import functions
 
 Way = Callable[[Tensor], Tensor]
@@ -181,7 +182,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    print(f"MindSpore {mindspore.__version__}, {os.cpu_count()} cores, float32, milliseconds\n")
+    print(
+        f"MindSpore {mindspore.__version__}, {os.cpu_count()} cores, float32, milliseconds; "
+        f"{machine.today()}, commit {machine.commit()}\n"
+    )
     print("| operation | shape | way | ms |\n|---|---|---|---|")
     for operation, (shape, several) in ways().items():
         x = Tensor(np.random.default_rng(0).standard_normal(shape, np.float32))

@@ -125,7 +125,8 @@ def our_network(
     network.set_train(False)
     if fused:
         network = network.fuse(dtype)
-    return _reading(partial(network, mindspore.Tensor(images)), case)
+    # from_numpy shares the images; a copy beside them would be the peak of a large one.
+    return _reading(partial(network, mindspore.Tensor.from_numpy(images)), case)
 
 
 def torch_product(case: Case) -> Step:

@@ -321,8 +321,8 @@ void test_class_block(Function run, bool tokens_wanted, bool tokens_norm, refere
   Tensor cls_out = zeros({images, 1, c}), tokens_out = zeros(patches.shape);
   std::vector<Tensor*> operands{&cls_token, &patches, &epsilon};
   for (Tensor& one : p) operands.push_back(&one);
-  operands.push_back(&cls_out);
   if (tokens_wanted) operands.push_back(&tokens_out);
+  operands.push_back(&cls_out);
   call(run, operands);
   Numbers expected_class, expected_tokens;
   for (int64_t image = 0; image < images; ++image) {

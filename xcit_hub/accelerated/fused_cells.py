@@ -98,7 +98,7 @@ class FusedClassBlock(nn.Cell):
         operands = (as_float32(cls_token), as_float32(tokens), self.floor, *self.operands)
         if not tokens_wanted:
             return self.run_last(*operands).astype(cls_token.dtype), tokens
-        new_cls_token, new_tokens = self.run(*operands)
+        new_tokens, new_cls_token = self.run(*operands)
         return new_cls_token.astype(cls_token.dtype), new_tokens.astype(tokens.dtype)
 
 

@@ -158,7 +158,7 @@ SIGNATURES = (
     Signature("BlocksTrain", BLOCKS, ("out", *KEPT), integers="sides"),
     Signature("BlocksGrad", (*BLOCKS, *KEPT, "dy"), ("dx", *_gradients(TRAINED)), integers="sides"),
     Signature("FusedBlocks", ("x", "where", "epsilon", *_names(FUSED_BLOCK)), ("out",), integers="where"),
-    Signature("ClassBlock", ("cls_token", "tokens", "epsilon", *_names(CLASS_BLOCK)), ("cls_out", "tokens_out")),
+    Signature("ClassBlock", ("cls_token", "tokens", "epsilon", *_names(CLASS_BLOCK)), ("tokens_out", "cls_out")),
     Signature("LastClassBlock", ("cls_token", "tokens", "epsilon", *_names(CLASS_BLOCK)), ("cls_out",)),
 )
 

@@ -389,10 +389,11 @@ def fused_blocks(gelu_form: str, normalize: bool, dtype: str = "float32") -> Ope
 def class_block(gelu_form: str, tokens_norm: bool, last: bool) -> Operation:
     """Class token (B or 1, 1, C), tokens (B, N, C), epsilon (1) and :data:`operands.CLASS_BLOCK` → new ones.
 
-    A class attention block in evaluation, without a derivative; the class token alone if the ``last``. The weight of
-    queries is scaled, that of values transposed.
+    A class attention block in evaluation, without a derivative; tokens and then the class token, which is alone if the
+    ``last``. The weight of queries is scaled, that of values transposed.
     """
     name = f"ClassBlock{_GELU[gelu_form]}{'Last' if last else _NORMS[tokens_norm]}"
     if last:
         return _primitive(name, lambda cls_token, tokens, *operands: [tokens[0], *cls_token[1:]])
-    return _primitive(name, lambda cls_token, tokens, *operands: ([tokens[0], *cls_token[1:]], tokens), 2)
+    # The tokens first: MindSpore would put the small one at the start of the memory that just has room for them.
+    return _primitive(name, lambda cls_token, tokens, *operands: (tokens, [tokens[0], *cls_token[1:]]), 2)

@@ -69,7 +69,7 @@ struct ClassBlock : operands::LastClassBlock {
     const int64_t all = count + 1, channels = this->channels, count = this->count;
     const float* token = cls_token + (arguments.dim(kClsToken, 0) == 1 ? 0 : image * channels);
     const float* patches = tokens + image * count * channels;
-    float* out = cls_out + image * channels;
+    float* out = arguments.floats(tokens_wanted ? operands::ClassBlock::kClsOut : kClsOut) + image * channels;
     const int64_t kept = std::min(all, kMostNormed);
     const Buffer buffer(kept * channels + all * heads + (2 * heads + 4) * channels + hidden);
     float *normed = buffer, *scores = normed + kept * channels, *probe = scores + all * heads;

@@ -84,6 +84,7 @@ class MindcvXcit(Xcit):
         if mark not in state_dict:
             raise WeightsError(
                 f"These weights lack the mark {mark}; in this network those of other dialects give wrong answers.",
+                where="load_state_dict(state_dict)",
                 fix=f"Write them with `xcit-hub convert SRC OUT --to timm --model NAME.{tag}`; "
                 "load the paper's into timm's own class.",
             )

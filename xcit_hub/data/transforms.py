@@ -7,13 +7,14 @@ import math
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xcit_hub.data.shards import Stored
+from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError
 from xcit_hub.variants import Preprocessing
 
@@ -269,3 +270,7 @@ def center_crop(image: Image.Image, height: int, width: int, fill: tuple[int, ..
     left = round((image.width - width) / 2.0)
     top = round((image.height - height) / 2.0)
     return image.crop((left, top, left + width, top + height))
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = moved_names(__name__)

@@ -30,7 +30,7 @@ import numpy as np
 import yaml
 
 from benchmarks import machine
-from benchmarks.peers_result import MINDCV, OURS, Run, Trained, merged, read, table, verdicts
+from benchmarks.peers_result import MINDCV, OTHER_DIALECT, OURS, Run, Trained, merged, read, table, verdicts
 from xcit_hub.doctor.shapes import SHAPES, draw_shape
 from xcit_hub.errors import InputError
 from xcit_hub.files import write_text
@@ -86,8 +86,8 @@ def write_drawn(folder: Path) -> int:
     return len(SHAPES)
 
 
-_OTHER_DIALECT, _TIMM = f"{OURS}, MindCV's dialect", "timm's train.py"
-TRAINERS = (OURS, _OTHER_DIALECT, _TIMM, MINDCV)
+_TIMM = "timm's train.py"
+TRAINERS = (OURS, OTHER_DIALECT, _TIMM, MINDCV)
 DATA: dict[str, Callable[[Path], int]] = {"digits": write_digits, "shapes": write_drawn}
 
 
@@ -213,7 +213,7 @@ def trainers(timm_checkout: Path | None, mindcv_checkout: Path | None) -> dict[s
     }
     found: dict[str, Callable[[Task], Run] | str] = {
         OURS: lambda task: ours(task, "paper"),
-        _OTHER_DIALECT: lambda task: ours(task, "mindcv"),
+        OTHER_DIALECT: lambda task: ours(task, "mindcv"),
     }
     for name, (checkout, train, advice) in there.items():
         if checkout is None or not (checkout / "train.py").is_file():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 OURS = "xcit-hub"
+OTHER_DIALECT = f"{OURS}, MindCV's dialect"
 MINDCV = "MindCV's train.py"
 # Student's t, two-sided 95 %, by degrees of freedom.
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -84,7 +85,7 @@ def table(found: Sequence[Trained]) -> str:
 
 
 def verdicts(found: Sequence[Trained]) -> list[str]:
-    """Say of each set of images whether our mean lies within the interval of the best trainer's."""
+    """Say of each set of images whether our means lie within the interval of the best trainer's."""
     said = []
     for data in dict.fromkeys(each.data for each in found):
         there = {each.trainer: each.scores for each in found if each.data == data and len(each.runs) > 1}
@@ -92,14 +93,13 @@ def verdicts(found: Sequence[Trained]) -> list[str]:
             continue
         best = max(there, key=lambda name: statistics.fmean(there[name]))
         mean, low, _ = interval(there[best])
-        ours = statistics.fmean(there[OURS])
-        if best == OURS:
-            said.append(f"Of {data} {OURS} has the best mean, {mean:.2f}.")
-        else:
-            where = "within" if ours >= low else "below"
-            said.append(
-                f"Of {data} {best} has the best mean, {mean:.2f}; {OURS}'s {ours:.2f} lies {where} its interval."
-            )
+        where = [
+            f"; {name}: {ours:.2f}, {'within' if ours >= low else 'below'} its interval"
+            for name in (OURS, OTHER_DIALECT)
+            if name in there and name != best
+            for ours in [statistics.fmean(there[name])]
+        ]
+        said.append(f"Of {data} {best} has the best mean, {mean:.2f}{''.join(where)}.")
     return said
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
+
+_LISTED = 5  # names in a sentence
 
 
 class XcitHubError(Exception):
@@ -66,6 +68,11 @@ def first_line(error: BaseException) -> str:
     """Return the first line of what an error says, without a full stop; its kind where it says nothing."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of several names, as a list in a sentence."""
+    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
 
 
 def closest(name: str, known: Iterable[str], count: int = 3) -> str:

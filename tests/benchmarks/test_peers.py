@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import peers
 from benchmarks.peers import Task
-from benchmarks.peers_result import Run, Trained, interval, merged, table, verdicts
+from benchmarks.peers_result import OTHER_DIALECT, Run, Trained, interval, merged, table, verdicts
 
 
 @pytest.mark.parametrize("name", list(peers.DATA))
@@ -59,9 +59,14 @@ def test_it_is_said_whether_our_mean_lies_within_the_interval_of_the_best() -> N
 
     ours = scored("xcit-hub", 96.0, 97.0, 98.0)
     assert verdicts([ours, scored("other", 96.5, 97.5, 98.5)]) == [
-        "Of digits other has the best mean, 97.50; xcit-hub's 97.00 lies within its interval."
+        "Of digits other has the best mean, 97.50; xcit-hub: 97.00, within its interval."
     ]
-    assert "lies below its interval" in verdicts([ours, scored("other", 99.0, 99.1, 99.2)])[0]
+    assert "97.00, below its interval" in verdicts([ours, scored("other", 99.0, 99.1, 99.2)])[0]
+    both = [ours, scored(OTHER_DIALECT, 98.0, 99.0), scored("other", 98.5, 98.6)]
+    assert verdicts(both) == [
+        "Of digits other has the best mean, 98.55; xcit-hub: 97.00, below its interval; "
+        "xcit-hub, MindCV's dialect: 98.50, within its interval."
+    ]
     assert verdicts([ours, scored("other", 90.0, 91.0)]) == ["Of digits xcit-hub has the best mean, 97.00."]
     assert verdicts([ours, scored("other", 99.0)]) == [], "one seed is not compared"
 

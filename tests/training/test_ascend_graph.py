@@ -178,23 +178,25 @@ def recipes() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("name", list(recipes()))
-def test_every_recipes_step_compiles_as_on_ascend_at_each_level(mini_architecture: str, name: str, monkeypatch) -> None:
+def test_every_recipes_step_compiles_as_on_ascend_at_each_level(
+    mini_architecture: str, name: str, monkeypatch, record_property
+) -> None:
     choose(monkeypatch, "Ascend")
-    assert_levels_agree(mini_architecture, recipes()[name])
+    record_property("distances", assert_levels_agree(mini_architecture, recipes()[name]))
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize(("library", "opt"), [(library, opt) for library, kinds in OPTIMIZERS.items() for opt in kinds])
 def test_every_optimizers_step_compiles_as_on_ascend_at_each_level(
-    least_architecture: str, library: str, opt: str, monkeypatch
+    least_architecture: str, library: str, opt: str, monkeypatch, record_property
 ) -> None:
     choose(monkeypatch, "Ascend")
     settings = {"dialect": "paper", "drop_path_rate": 0.0, "library": library, "opt": opt}
-    assert_levels_agree(least_architecture, settings)
+    record_property("distances", assert_levels_agree(least_architecture, settings))
 
 
-def assert_levels_agree(architecture: str, settings: dict[str, Any]) -> None:
-    """Compile a step at O0 and at O1, take it twice, and hold the losses against each other."""
+def assert_levels_agree(architecture: str, settings: dict[str, Any]) -> list[float]:
+    """Compile a step at O0 and at O1, take it twice, and hold the losses against each other; return their distances."""
     weights, images = weights_of(architecture, settings["dialect"]), random_images(BATCH, 3, 32, 32)
     losses = {}
     for level in ("O0", "O1"):
@@ -220,6 +222,7 @@ def assert_levels_agree(architecture: str, settings: dict[str, Any]) -> None:
     assert losses["O1"][0] == pytest.approx(losses["O0"][0], rel=1e-4)
     # The second loss shows the update, in 16 bits less exactly.
     assert losses["O1"][1] == pytest.approx(losses["O0"][1], rel=1e-4 if recipe.amp_level == "O0" else 1e-2)
+    return [abs(one / zero - 1) for zero, one in zip(losses["O0"], losses["O1"], strict=True)]
 
 
 # ---- shapes, reads and the queue -----------------------------------------------------------------

@@ -47,11 +47,21 @@ class Broken(Lines):
 def unwilling(run):
     raise OSError("not logged in")
 
+def leaving(run):
+    raise SystemExit(0)
+
 class Silent:
     def __init__(self, run):
         pass
 """
-NAMES = {"lines": "Lines", "broken": "Broken", "unwilling": "unwilling", "silent": "Silent", "gone": "NoSuchName"}
+NAMES = {
+    "lines": "Lines",
+    "broken": "Broken",
+    "unwilling": "unwilling",
+    "silent": "Silent",
+    "gone": "NoSuchName",
+    "leaving": "leaving",
+}
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "run_loggers"
@@ -110,7 +120,7 @@ def test_a_logger_is_told_the_run_and_one_that_fails_stops_nothing(
             "model": mini_architecture, "mode": 1, "dataset": "imagefolder", "data_dir": str(data), "dialect": "paper",
             "ckpt_save_dir": str(tmp_path / "run"), "image_resize": 32, "batch_size": 8, "epoch_size": 1,
             "warmup_epochs": 0, "num_parallel_workers": 1, "log_interval": 2, "val_while_train": True, "lr": 0.002,
-            "loggers": ["lines", "broken", "unwilling", "silent", "gone"],
+            "loggers": ["lines", "broken", "unwilling", "leaving", "silent", "gone"],
         },
     )  # fmt: skip
     record = train(recipe)
@@ -119,6 +129,7 @@ def test_a_logger_is_told_the_run_and_one_that_fails_stops_nothing(
     for name, words in (
         ("broken", "ConnectionError: no answer from https://example.com/?key=…"),
         ("unwilling", "OSError: not logged in"),
+        ("leaving", "SystemExit: 0"),
         ("gone", "AttributeError"),
     ):
         assert said.count(f"the logger {name} failed and is told no more: {words}") == 1, said
@@ -137,7 +148,7 @@ def test_a_logger_that_nobody_installed_is_refused_before_anything_runs(tmp_path
     assert "did you mean wandb" in str(caught.value)
     with pytest.raises(InputError, match="no logger '-'") as caught:
         train(load_recipe(None, {**recipe, "loggers": "-"}))
-    assert "broken, gone, lines, silent, swanlab, unwilling, wandb" in str(caught.value)
+    assert "broken, gone, leaving, lines, silent, swanlab, unwilling, wandb" in str(caught.value)
     with pytest.raises(InputError, match="no logger 'linse'") as caught:
         train(load_recipe(None, {**recipe, "loggers": ["linse"]}))
     assert "lines" in (caught.value.fix or "")

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.schedule import learning_rates
 
@@ -205,36 +206,75 @@ _IN_TIMM = {
 }
 
 
+def timms_scheduler(recipe: Recipe, steps: int, **noise: Any) -> Any:
+    """The scheduler that timm makes for a recipe, whose rate begins at 0.1 and whose warm-up begins at 0.001."""
+    from timm.scheduler import create_scheduler_v2
+
+    scheduler, _ = create_scheduler_v2(
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1),
+        sched=_IN_TIMM[recipe.scheduler],
+        num_epochs=recipe.schedule_epochs,
+        decay_epochs=recipe.decay_epochs,
+        decay_milestones=list(recipe.multi_step_decay_milestones),
+        decay_rate=recipe.decay_rate,
+        min_lr=recipe.min_lr,
+        warmup_lr=0.1 * 0.01,
+        warmup_epochs=recipe.warmup_epochs,
+        warmup_prefix=recipe.warmup_prefix,
+        cycle_mul=recipe.cycle_mul,
+        cycle_decay=recipe.cycle_decay,
+        cycle_limit=recipe.num_cycles,
+        k_decay=recipe.k_decay,
+        step_on_epochs=recipe.lr_epoch_stair,
+        updates_per_epoch=steps,
+        **noise,
+    )
+    return scheduler
+
+
 @pytest.mark.parametrize("prefix", [True, False])
 @pytest.mark.parametrize("by_epoch", [True, False])
 @pytest.mark.parametrize("warmup", [0, 2])
 @pytest.mark.parametrize("keys", _TIMMS, ids=str)
 def test_every_step_of_a_timm_recipe_is_timms(keys: dict[str, Any], warmup: int, by_epoch: bool, prefix: bool) -> None:
-    from timm.scheduler import create_scheduler_v2
-
     steps, epochs = 7, 13
     recipe = load_recipe(
         None,
         {"model": "xcit_nano_12_p16_224", "library": "timm", "lr": 0.1, "min_lr": 1e-3, "warmup_epochs": warmup}
         | {"warmup_factor": 0.01, "epoch_size": epochs, "warmup_prefix": prefix, "lr_epoch_stair": by_epoch, **keys},
     )
-    timms, _ = create_scheduler_v2(
-        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1),
-        sched=_IN_TIMM[recipe.scheduler],
-        num_epochs=recipe.decay_epochs,
-        decay_epochs=recipe.decay_epochs,
-        decay_milestones=list(recipe.multi_step_decay_milestones),
-        decay_rate=recipe.decay_rate,
-        min_lr=recipe.min_lr,
-        warmup_lr=0.1 * 0.01,
-        warmup_epochs=warmup,
-        warmup_prefix=prefix,
-        cycle_mul=recipe.cycle_mul,
-        cycle_decay=recipe.cycle_decay,
-        cycle_limit=recipe.num_cycles,
-        k_decay=recipe.k_decay,
-        step_on_epochs=by_epoch,
-        updates_per_epoch=steps,
-    )
+    timms = timms_scheduler(recipe, steps)
     expected = [timms._get_lr(step // steps if by_epoch else step)[0] for step in range(epochs * steps)]
     np.testing.assert_allclose(learning_rates(recipe, steps), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("keys", [_TIMMS[0], _TIMMS[9], _TIMMS[-1]], ids=str)
+@pytest.mark.parametrize("by_epoch", [True, False])
+@pytest.mark.parametrize(
+    ("noise", "limit", "deviation"),
+    [((0.42, 0.9), 0.67, 1.0), ((0,), 0.1, 1.0), ((0.25, 0.5), 0.9, 0.2), ((0, 1), 1, 0)],
+)
+def test_noise_on_the_rate_is_timms_at_every_step(
+    noise: tuple[float, ...], limit: float, deviation: float, by_epoch: bool, keys: dict[str, Any]
+) -> None:
+    steps, epochs = 7, 13
+    recipe = load_recipe(
+        None,
+        {"model": "xcit_nano_12_p16_224", "library": "timm", "lr": 0.1, "min_lr": 1e-3, "warmup_epochs": 2, "seed": 7}
+        | {"warmup_factor": 0.01, "epoch_size": epochs, "lr_epoch_stair": by_epoch, "lr_noise": noise}
+        | {"lr_noise_pct": limit, "lr_noise_std": deviation, **keys},
+    )
+    timms = timms_scheduler(
+        recipe, steps, noise=list(noise), noise_pct=limit, noise_std=deviation, noise_seed=recipe.seed
+    )
+    expected = []
+    for step in range(epochs * steps):  # as timm's train.py goes
+        expected.append(timms.optimizer.param_groups[0]["lr"])
+        timms.step_update(step + 1)
+        if (step + 1) % steps == 0:
+            timms.step((step + 1) // steps)
+    found = learning_rates(recipe, steps)
+    np.testing.assert_allclose(found, expected, rtol=2e-7)  # float32 is rounded in
+    plain = learning_rates(recipe.model_copy(update={"lr_noise": None}), steps)
+    assert (found != plain).any() == (deviation > 0)
+    assert (np.abs(found / plain - 1) < limit).all()

@@ -35,6 +35,13 @@ def test_augmix_trains_on_three_views_of_every_image(mini_architecture: str, tmp
     assert np.array_equal(batch.targets, np.tile(untouched.targets, (3, 1)))
     assert np.array_equal(batch.indices, untouched.indices)
     assert not np.array_equal(batch.images[4:8], batch.images[8:])
+    whole = {"re_prob": 1.0, "re_value": "const", "resplit": library == "timm"}
+    _, erased = train_data(load_recipe(None, settings | whole | {"aug_splits": 3}), Worker())
+    views = next(iter(erased.epoch(0))).images.reshape(3, 4, -1)
+    changed = (views != batch.images.reshape(3, 4, -1)).any(-1)
+    assert changed[1:].all()
+    assert changed[0].all() == (library == "mindcv"), "resplit leaves the first view whole"
+    assert not changed[0].any() or library == "mindcv"
     network = create_model(mini_architecture, num_classes=len(source.classes), seed=3)
     step = TrainStep(network, recipe)
     losses = [float(step(Tensor(batch.images), Tensor(batch.targets), 1e-3).loss) for _ in range(3)]

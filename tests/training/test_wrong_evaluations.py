@@ -44,7 +44,7 @@ LINES = """
 --ckpt_path FILE --val_amp_level O2 --amp_dtype bfloat16 | bfloat16
 --ckpt_path FILE --image_resize 4 | image_resize
 --ckpt_path FILE --image_resize 32 64 96 | image_resize
---ckpt_path FILE --crop_pct 1.1 | crop_pct
+--ckpt_path FILE --crop_pct 4.1 | crop_pct
 --ckpt_path FILE --std 0.229 0.224 0.225 | 0…255
 --ckpt_path FILE --mean 127 127 | mean
 --ckpt_path FILE --interpolation cubist | interpolation

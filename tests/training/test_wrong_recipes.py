@@ -106,10 +106,20 @@ def test_a_hostile_value_is_refused_as_a_flag_too(path: Path) -> None:
     ("words", "where"),
     [
         (["--lr", "nan"], "lr"),
-        (["--lr=nan", "--epoch_size=0"], "epoch_size, lr"),
+        (["--lr=nan", "--epoch_size=0"], "lr, epoch_size"),
         (["--aux_factor", "-1", "--model", "xcit_nano_12_p16_224"], "aux_factor"),
-        (["--mixup", "0.8", "--batch_size", "3"], "cpu_smoke"),  # of the recipe as a whole
-        (["--library", "timm", "--opt-eps", "0"], "eps"),
+        (["--mixup", "0.8", "--batch_size", "3"], "mixup, batch_size"),
+        (["--mixup", "0.8", "--batch_size", "3", "--seed", "7"], "mixup, batch_size"),
+        (["--library", "timm", "--opt-eps", "0"], "opt_eps"),
+        (["--library", "timm", "-j", "-1"], "workers"),
+        (["--library", "timm", "--input-size", "3", "4", "4"], "input_size"),
+        (["--library", "timm", "--epochs", "0"], "epochs"),
+        (["--library", "timm", "--clip-grad", "-1", "--lr", "nan"], "clip_grad, lr"),
+        (["--library", "facebook", "--num_workers", "-1"], "num_workers"),
+        (["--set", "lr=-1", "--set=loss=JSD"], "lr"),
+        (["--set", "loss=JSD"], "loss"),
+        (["--opt", "sgdd", "--model", "xcit_nano_12_p16_224"], "opt"),
+        (["--library", "timm", "--scheduler", "one_cycle"], "scheduler"),
     ],
     ids=str,
 )
@@ -119,12 +129,36 @@ def test_a_wrong_flag_is_not_blamed_on_the_recipes_file(words: list[str], where:
     assert caught.value.where == where
 
 
+def test_a_wrong_flag_is_named_where_the_model_is_missing_as_well() -> None:
+    with pytest.raises(InputError, match="model has to be said") as caught:
+        load_recipe(None, parse_flags(["--library", "timm", "-j", "-1"]))
+    assert caught.value.where == "workers"
+    with pytest.raises(InputError, match="anchors") as caught:
+        parse_flags(["--lr", "&a"])
+    assert caught.value.where == "lr"
+
+
 def test_a_wrong_line_of_a_recipe_is_its_files_whatever_the_flags_say(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("model: xcit_nano_12_p16_224\nlr: none at all\n")
     with pytest.raises(InputError) as caught:
         load_recipe(path, {"epoch_size": 0})
     assert caught.value.where == str(path)
+
+
+def test_a_word_of_timms_in_a_recipes_file_is_that_files_unless_a_flag_says_it(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: xcit_nano_12_p16_224\nlibrary: timm\nsched: plateau\nworkers: -1\n")
+    for flags, where in (
+        ({}, f"{path}, sched"),
+        ({"sched": "wsd"}, "sched"),
+        ({"sched": "step"}, str(path)),
+        ({"sched": "step", "workers": -2}, "workers"),
+        ({"sched": "step", "lr": -2}, str(path)),  # the file's workers are wrong as well
+    ):
+        with pytest.raises(InputError) as caught:
+            load_recipe(path, flags)
+        assert caught.value.where == where
 
 
 def test_a_list_may_be_several_words_as_timms_train_takes_it() -> None:

@@ -133,14 +133,14 @@ class TrainTransform:
             changed = color_jitter(changed, self.jitter, rng)
         return changed
 
-    def finish(self, image: Augmented, rng: Rng, pixels: NDArray[np.float32]) -> None:
-        """Write what was cut into ``pixels`` (C, H, W) float32, normalised and erased."""
+    def finish(self, image: Augmented, rng: Rng, pixels: NDArray[np.float32], *, whole: bool = False) -> None:
+        """Write what was cut into ``pixels`` (C, H, W) float32, normalised and, but for ``whole``, erased."""
         if isinstance(image, Image.Image):
             normalize(image, self.mean, self.std, pixels)
         else:
             scaled = (image / np.float32(255.0) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
             pixels[:] = scaled.transpose(2, 0, 1)
-        if self.erasing is not None:
+        if self.erasing is not None and not whole:
             self.erasing(pixels, rng)
 
 
@@ -151,10 +151,12 @@ class SplitTransform:
     Args:
         transform: crops, augments, normalises and erases.
         views: how many.
+        first_whole: nothing is erased from the first.
     """
 
     transform: TrainTransform
     views: int
+    first_whole: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -168,8 +170,8 @@ class SplitTransform:
 
     def finish(self, images: list[Augmented], rng: Rng, pixels: NDArray[np.float32]) -> None:
         """Write what was cut into ``pixels`` (views, 3, size, size) float32, normalised and erased."""
-        for image, plane in zip(images, pixels, strict=True):
-            self.transform.finish(image, rng, plane)
+        for number, (image, plane) in enumerate(zip(images, pixels, strict=True)):
+            self.transform.finish(image, rng, plane, whole=self.first_whole and number == 0)
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of these

@@ -22,13 +22,12 @@ from PIL import Image
 from xcit_hub.data.folders import entries, find_images, is_image, readable
 from xcit_hub.data.records import open_records
 from xcit_hub.data.transforms import ImageMode, decode, open_image
-from xcit_hub.errors import InputError, closest
+from xcit_hub.errors import InputError, closest, some
 from xcit_hub.files import read_bounded
 
 _CIFAR_PIXELS = 3 * 32 * 32
 _KAGGLE_LABELS = "LOC_val_solution.csv"  # ImageNet as Kaggle ships it: validation images lie in one flat folder
 _LARGEST_TABLE = 1 << 26
-_LISTED = 5  # class names in a message
 _AS_KAGGLE = "Take the table as Kaggle ships it."
 _CIFARS = "Unpack the binary version of CIFAR's own archive there."
 
@@ -192,7 +191,7 @@ def name_classes(source: ImageSource, classes: Sequence[str], *, whose: str) -> 
     if strangers:
         raise InputError(
             f"{len(strangers)} of the {len(source.classes)} classes to evaluate are not classes of {whose}: "
-            f"{_some(strangers)}; it has {_some(classes)}.",
+            f"{some(strangers)}; it has {some(classes)}.",
             where="the class folders",
             fix="Evaluate on the classes that were trained on; class folders are matched by their names.",
         )
@@ -201,10 +200,6 @@ def name_classes(source: ImageSource, classes: Sequence[str], *, whose: str) -> 
     source.classes = list(classes)
     there = set(np.unique(source.labels).tolist())
     return [name for label, name in enumerate(classes) if label not in there]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
 
 
 def open_source(dataset: str, data_dir: str | Path, split: str, *, train: bool, mode: ImageMode = "RGB") -> ImageSource:
@@ -253,7 +248,7 @@ def _folder(root: Path, split: str) -> ImageSource:
             f"There is no split {split!r}.",
             where=root,
             fix=closest(split, there)
-            or f"Choose one with --train_split or --val_split; there are: {_some(there) or 'no folders'}.",
+            or f"Choose one with --train_split or --val_split; there are: {some(there) or 'no folders'}.",
         )
     listed = entries(folder)
     classes = [entry.name for entry in listed if (folder / entry.name).is_dir()]
@@ -278,7 +273,7 @@ def _folder(root: Path, split: str) -> ImageSource:
         )
     if empty:
         raise InputError(
-            f"{len(empty)} class folders have no image: {_some(empty)}.",
+            f"{len(empty)} class folders have no image: {some(empty)}.",
             where=folder,
             fix="Put images into them, or remove them.",
         )

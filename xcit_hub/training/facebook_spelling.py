@@ -75,8 +75,8 @@ REFUSED: timm_only.Aside = {
     "resume": ("", "--resume goes on with the run in ckpt_save_dir"),
     "start_epoch": (0, "--resume knows where a run stopped"),
     "eval": (False, "xcit-hub eval evaluates"),
-    "lr_noise": (None, "a rate has no noise"),
-    "resplit": (False, "random erasing is of every view"),
+    "lr_noise": (None, "its timm is another than the one whose noise is drawn here"),
+    "resplit": (False, "main.py has no aug_splits"),
 }
 _WORKERS = "msrun says it"
 DROPPED: timm_only.Aside = {

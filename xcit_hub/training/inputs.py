@@ -78,7 +78,7 @@ def _train_view(recipe: Recipe) -> TrainView:
         std=seen.std,
         erasing=erasing if recipe.re_prob else None,
     )
-    return SplitTransform(view, recipe.aug_splits) if recipe.aug_splits else view
+    return SplitTransform(view, recipe.aug_splits, first_whole=recipe.resplit) if recipe.aug_splits else view
 
 
 def eval_data(recipe: Recipe, worker: Worker) -> EvalBatches:

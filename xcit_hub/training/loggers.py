@@ -78,7 +78,7 @@ class Loggers:
     def _asked(self, name: str, call: Callable[[], object]) -> None:
         try:
             call()
-        except Exception as error:  # a stranger's code; the training is worth more than its log
+        except (Exception, SystemExit) as error:  # a stranger's code; the training is worth more than its log
             self._loggers.pop(name, None)
             self._say(f"the logger {name} failed and is told no more: {_words(error)}")
 
@@ -103,7 +103,7 @@ def find(names: Sequence[str]) -> dict[str, Callable[[], Any]]:
     return {name: found[name].load for name in names}
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """Return the kind and the first line of an error, without what the environment keeps secret."""
     said = (str(error).splitlines() or [""])[0][:_SHOWN]
     for variable, value in os.environ.items():

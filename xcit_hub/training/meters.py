@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from xcit_hub.data.batches import Worker
 from xcit_hub.data.sources import ImageSource
-from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.errors import InputError, XcitHubError, some
 from xcit_hub.training import device
 from xcit_hub.training.resume import Progress
 
 _WARM_UP_STEPS = 2  # of a process: the first compiles, the second still allocates
 _RECENT = 50  # steps whose time is averaged for display
-_LISTED = 5  # unreadable images named in an error
 _MOST_SKIPS = 100  # updates in a row that may overflow before a run is called broken
 
 
@@ -126,9 +125,8 @@ class Unreadable:
 
 def unreadable(names: Sequence[str]) -> XcitHubError:
     """Return the error that names the first of too many images."""
-    listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
     return InputError(
-        f"{len(names)} images cannot be read: {listed}.",
+        f"{len(names)} images cannot be read: {some(names)}.",
         where="max_corrupt",
         fix="Repair or remove them, or raise max_corrupt.",
     )

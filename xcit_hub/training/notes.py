@@ -8,12 +8,12 @@ import mindspore
 
 from xcit_hub.data.batches import Worker
 from xcit_hub.data.sources import ImageSource
+from xcit_hub.errors import some
 from xcit_hub.models import XCiT
 from xcit_hub.models.functions import device_target
 from xcit_hub.training import device
 from xcit_hub.training.recipe import Recipe
 
-_LISTED = 5  # names in a note
 _RULES = {"linear": "linear", "sqrt": "square-root"}
 
 
@@ -51,8 +51,3 @@ def notes_of(recipe: Recipe, source: ImageSource, network: XCiT, worker: Worker)
         if not recipe.drop_remainder and math.ceil(len(source.labels) / worker.count) % recipe.batch_size:
             notes.append("so does the last step of the first epoch: drop_remainder: False leaves it a smaller batch")
     return notes
-
-
-def some(names: list[str]) -> str:
-    """Return the first of several names, as a list in a sentence."""
-    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")

@@ -14,17 +14,17 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from xcit_hub.errors import InputError, closest
+from xcit_hub.errors import InputError, XcitHubError, closest
 from xcit_hub.files import is_there, read_bounded
 from xcit_hub.training import facebook_spelling, timm_spelling
 from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_faults import SHOWN, blamed, faults_of, shown
 from xcit_hub.training.recipe_keys import kind_of, may_be_null, takes_list, words_of
 
 _LARGEST_FILE = 1 << 16
 _LONGEST_FLAG = 4096
 _DEEPEST = 3  # key, list, entry
 _WORDS = re.compile(r"[\w.*?/-][\w.*?/\[\]!-]*(?:,[\w.*?/\[\]!-]+)*")  # also what begins an alias in YAML
-_SHOWN = 60  # characters of a wrong value in a message
 _COMMAND_LINE = "the command line"
 _LIKE = ", as in configs/xcit/cpu_smoke.yaml"
 
@@ -79,7 +79,12 @@ def load_recipe(
     """
     layers = [defaults or {}, {} if path is None else _read(_find(Path(path))), overrides or {}]
     where = "the recipe" if path is None else path
-    said, dropped = _as_spelled(layers)
+    try:
+        said, dropped = _as_spelled(layers)
+    except InputError as error:
+        if path is None or error.where in layers[2] or error.where not in layers[1]:
+            raise
+        raise InputError(error.what, where=f"{path}, {error.where}", fix=error.fix) from None
     for key in said:
         if key not in Recipe.model_fields and key in FOREIGN:
             whose, ours = "timm" if key in timm_spelling.NAMES else "facebook", timm_spelling.RENAMED.get(key)
@@ -90,10 +95,10 @@ def load_recipe(
             )
     foreign = {key for layer in layers for key in layer} - Recipe.model_fields.keys()
     in_timms_words = bool(foreign) and _laid_over(layers).get("library") == "timm"
-    recipe = _build(said, where, flags=map(_own, layers[2])).as_it_was_said(dropped, in_timms_words=in_timms_words)
+    recipe = _build(said, where, layers).as_it_was_said(dropped, in_timms_words=in_timms_words)
     if recipe.teacher_is_function and "teacher" not in layers[2] and "teacher" in layers[1]:
         raise InputError(
-            f"A recipe file may not name code to run: its teacher is {_shown(recipe.teacher)}.",
+            f"A recipe file may not name code to run: its teacher is {shown(recipe.teacher)}.",
             where=where,
             fix="If you know what it does, say it yourself: --teacher MODULE:FUNCTION.",
         )
@@ -105,9 +110,9 @@ def _as_spelled(layers: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], di
     library = _laid_over(layers).get("library", "mindcv")
     if library not in _LIBRARIES:
         raise InputError(
-            f"library {_shown(library)} is not one of {', '.join(_LIBRARIES)}.",
+            f"library {shown(library)} is not one of {', '.join(_LIBRARIES)}.",
             where="library",
-            fix=closest(str(library)[:_SHOWN], _LIBRARIES) or "Leave it out for MindCV's recipes.",
+            fix=closest(str(library)[:SHOWN], _LIBRARIES) or "Leave it out for MindCV's recipes.",
         )
     if library == "mindcv":
         return _laid_over(layers), {}
@@ -152,7 +157,7 @@ def parse_flags(words: Sequence[str]) -> dict[str, Any]:
         word = timm_spelling.SHORT.get(word, word)
         if not word.startswith("--"):
             raise InputError(
-                f"{_shown(word)} is not a flag.", where=_COMMAND_LINE, fix="Write recipe keys as --key value."
+                f"{shown(word)} is not a flag.", where=_COMMAND_LINE, fix="Write recipe keys as --key value."
             )
         if word.partition("=")[0] == "--set":
             word = _assigned(word, left)
@@ -186,7 +191,7 @@ def _assigned(word: str, left: list[str]) -> str:
     text = word.partition("=")[2] if "=" in word else left.pop(0) if left else ""
     key, equals, _ = text.partition("=")
     if not (key and equals):
-        raise InputError(f"--set takes key=value, not {_shown(text)}.", where=_COMMAND_LINE, fix="Write --set lr=1e-4.")
+        raise InputError(f"--set takes key=value, not {shown(text)}.", where=_COMMAND_LINE, fix="Write --set lr=1e-4.")
     return f"--{text}"
 
 
@@ -200,7 +205,7 @@ def _flag(key: str, text: str) -> Any:
     if _is_list(key) and _WORDS.fullmatch(text):
         return text.split(",") if "," in text else text
     try:
-        node = _node(text, where=_COMMAND_LINE)
+        node = _node(text, where=key)
     except yaml.YAMLError:
         return text
     value = text if node is None else _value(key, node)
@@ -241,7 +246,7 @@ def _find(path: Path) -> Path:
         return shipped[name]
     if path.parent == Path() and not path.suffix:
         raise InputError(
-            f"Cannot read {_shown(str(path))}: there is no such file, and no recipe of this name comes with xcit-hub.",
+            f"Cannot read {shown(str(path))}: there is no such file, and no recipe of this name comes with xcit-hub.",
             where="--config",
             fix=closest(name, shipped) or f"By name there are {', '.join(sorted(shipped))}.",
         )
@@ -283,7 +288,7 @@ def _node(text: str, where: object) -> yaml.Node | None:
                 "A recipe takes no anchors and aliases (& and *).", where=where, fix="Write the value out."
             )
         if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag not in (None, "!"):
-            raise InputError(f"A recipe takes no tags ({_shown(event.tag)}).", where=where, fix="Leave it out.")
+            raise InputError(f"A recipe takes no tags ({shown(event.tag)}).", where=where, fix="Leave it out.")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
@@ -315,53 +320,34 @@ def _check_known(keys: Iterable[str], where: object) -> None:
     for key in keys:
         if key not in Recipe.model_fields and key not in FOREIGN:
             raise InputError(
-                f"A recipe has no key {_shown(key)}.",
+                f"A recipe has no key {shown(key)}.",
                 where=where,
-                fix=closest(key[:_SHOWN], Recipe.model_fields) or "`xcit-hub train --keys` lists all keys.",
+                fix=closest(key[:SHOWN], Recipe.model_fields) or "`xcit-hub train --keys` lists all keys.",
             )
 
 
-def _build(settings: Mapping[str, Any], where: object, flags: Iterable[str]) -> Recipe:
+def _build(settings: Mapping[str, Any], where: object, layers: Sequence[Mapping[str, Any]]) -> Recipe:
     _check_known(settings, where)
     try:
         return Recipe(**settings)
     except ValidationError as error:
-        faults: dict[str, str] = {}
-        hints = []
-        for fault in error.errors():
-            key = ".".join(str(part) for part in fault["loc"][:1])
-            message = _PLAINLY.get(fault["type"], fault["msg"].removeprefix("Value error, "))
-            message = message.replace("Input should be", "must be")
-            if key in faults:  # of each form that a key may take; its description names them all
-                message = f"takes {Recipe.model_fields[key].description}"
-            if fault["type"] == "missing" and len(fault["loc"]) == 1:  # not of a list
-                faults[key] = f"{key} has to be said"
-            else:
-                faults[key] = f"{key}: {message}, not {_shown(settings.get(key))}" if key else message
-            hints.append(closest(str(settings.get(key))[:_SHOWN], words_of(key)) if key else "")
+        faults = faults_of(error, settings)
+        hints = [closest(str(settings.get(key))[:SHOWN], words_of(key)) if key else "" for key in faults]
         raise InputError(
             f"The recipe does not hold: {'; '.join(faults.values())}.",
-            where=", ".join(faults) if faults.keys() <= set(flags) else where,
+            where=", ".join(blamed(faults, layers, _wrong)) or where,
             fix=" ".join(dict.fromkeys(filter(None, hints))) or "`xcit-hub train --keys` says what each key takes.",
         ) from error
 
 
-# pydantic's words for what Python calls a thing, by its kinds of faults.
-_PLAINLY = {
-    "tuple_type": "must be a list, as [1, 2]",
-    "missing": "has too few entries",
-    "too_long": "has too many entries",
-    "bool_type": "must be true or false",
-    "string_type": "must be text",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-}
-
-
-def _shown(value: object) -> str:
+def _wrong(layers: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
+    """Return the faults of a recipe; None where its words alone cannot be read."""
+    said: dict[str, Any] = {}
     try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of more digits than Python writes
-        return f"this {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        said, _ = _as_spelled(layers)
+        Recipe(**said)
+    except ValidationError as error:
+        return faults_of(error, said)
+    except XcitHubError:
+        return None
+    return {}

@@ -103,10 +103,11 @@ class RecipeKeys(BaseModel):
         "random, pixel: noise for each pixel",
     )
     re_count: int = Field(1, ge=1, le=100, description="random erasing: at most so many rectangles share the area")
+    resplit: bool = Field(False, description="random erasing leaves the first of aug_splits' views whole")
     re_max_attempts: int = Field(10, ge=1, le=1000, description="random erasing: draws before an image is left whole")
     mean: tuple[float, ...] = Field(_IMAGENET_MEAN, description="a number of each channel, in 0…255")
     std: tuple[float, ...] = Field(_IMAGENET_STD, description="a number of each channel, in 0…255")
-    crop_pct: float = Field(0.875, ge=0.05, le=1, description="share of the resized image that evaluation sees")
+    crop_pct: float = Field(0.875, ge=0.05, le=4, description="share of the resized image that evaluation sees")
     mixup: float = Field(0.0, ge=0, le=100, description="alpha of mixup; 0: off")
     cutmix: float = Field(0.0, ge=0, le=100, description="alpha of CutMix; 0: off")
     cutmix_prob: float = Field(1.0, ge=0, le=1, description="probability that a batch is mixed at all")
@@ -222,6 +223,9 @@ class RecipeKeys(BaseModel):
         None, description="CutMix by boxes of sides in this range of shares, evenly drawn; its alpha is then 1"
     )
     warmup_lr: float | None = Field(None, ge=0, description="warm-up starts at this rate, instead of warmup_factor")
+    lr_noise: tuple[float, ...] | None = Field(None, description="timm's: share of the schedule with noise: from, to")
+    lr_noise_pct: float = Field(0.67, gt=0, le=1, description="noise changes a rate by less than this share")
+    lr_noise_std: float = Field(1.0, ge=0, le=100, description="standard deviation of that share")
     k_decay: float = Field(1.0, gt=0, le=10, description="timm's: power of the share of a cosine or polynomial passed")
     warmup_prefix: bool = Field(True, description="decay_epochs begin after the warm-up; false: they contain it")
     no_weight_decay: tuple[str, ...] = Field((), description="further parameters without decay, by part of name")
@@ -259,9 +263,7 @@ class RecipeKeys(BaseModel):
         if kind == "switch":
             return switched(value)
         if kind == "switch or text":
-            if not isinstance(value, bool | str):
-                raise ValueError("must be true, false or a name")
-            if value == "":
+            if value == "" or not isinstance(value, bool | str):
                 raise ValueError("must be true, false or a name")
             return SWITCHES.get(value.lower(), checked_text(value)) if isinstance(value, str) else value
         if kind == "text":
@@ -305,6 +307,13 @@ class RecipeKeys(BaseModel):
     def _shares(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
         if value is not None and not 0 <= value[0] < value[1] <= 1:
             raise ValueError("must be two shares in 0…1, the smaller first")
+        return value
+
+    @field_validator("lr_noise")
+    @classmethod
+    def _from_to(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and not (len(value) in (1, 2) and 0 <= value[0] <= value[-1]):
+            raise ValueError("must be one or two shares of the schedule, the smaller first")
         return value
 
     @field_validator("multi_step_decay_milestones")

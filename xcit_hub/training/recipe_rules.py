@@ -77,6 +77,18 @@ CONTRADICTIONS: Sequence[tuple[Callable[[RecipeValues], bool], str]] = (
         "cycle_mul and k_decay are timm's: set library to timm, or leave them out",
     ),
     (
+        lambda r: r.library == "mindcv" and r.lr_noise is not None,
+        "lr_noise is timm's: set library to timm, or leave it out",
+    ),
+    (
+        lambda r: r.lr_noise is not None and r.lr_noise_std > 1000 * r.lr_noise_pct,
+        "lr_noise_std is more than 1000 times lr_noise_pct: noise would be drawn anew for too long",
+    ),
+    (
+        lambda r: r.resplit and r.re_prob > 0 and not r.aug_splits,
+        "resplit needs aug_splits, of whose views it leaves the first whole; timm's half of a batch is not here",
+    ),
+    (
         lambda r: r.decay_epochs % 1 != 0 and (r.library == "mindcv" or r.repeats_cycles),
         "decay_epochs are whole epochs; a step of timm's step_decay alone may take a fraction",
     ),
@@ -148,7 +160,8 @@ WITHOUT_EFFECT: Sequence[tuple[Sequence[str], Callable[[RecipeValues], bool], st
     (["eval_shuffle"], lambda _: True, "every image counts once in any order"),
     (["aux_factor"], lambda _: True, "XCiT has no auxiliary classifier"),
     (["color_jitter"], lambda r: not r.jitters, "not applied beside auto_augment, as in timm and MindCV"),
-    (["re_scale", "re_ratio", "re_value", "re_count", "re_max_attempts"], lambda r: not r.re_prob, "re_prob is 0"),
+    (["re_scale", "re_ratio", "re_value", "re_count"], lambda r: not r.re_prob, "re_prob is 0"),
+    (["re_max_attempts", "resplit"], lambda r: not r.re_prob, "re_prob is 0"),
     (["cutmix_prob", "mixup_mode", "mixup_off_epoch"], lambda r: not r.mixes, "mixup and cutmix are off"),
     (["switch_prob"], lambda r: not (r.mixup and (r.cutmix or r.cutmix_minmax)), "mixup and cutmix are not both on"),
     (["cutmix"], lambda r: r.cutmix_minmax is not None, "cutmix_minmax takes 1 for alpha, as timm does"),
@@ -173,6 +186,7 @@ WITHOUT_EFFECT: Sequence[tuple[Sequence[str], Callable[[RecipeValues], bool], st
     (["multi_step_decay_milestones"], lambda r: r.scheduler != "multi_step_decay", "of multi_step_decay"),
     (["num_cycles"], lambda r: not (r.repeats_cycles or r.scheduler == "cyclic"), "of the schedules with cycles"),
     (["cycle_decay", "cycle_mul"], lambda r: not r.repeats_cycles or r.num_cycles == 1, "of several cycles"),
+    (["lr_noise_pct", "lr_noise_std"], lambda r: r.lr_noise is None, "lr_noise is not given"),
     (["k_decay"], lambda r: r.scheduler == "tanh_decay" or not r.repeats_cycles, "of the cosine and timm's polynomial"),
     (["warmup_factor", "warmup_lr", "warmup_prefix"], lambda r: not r.warmup_epochs, "warmup_epochs is 0"),
     (["amp_dtype"], lambda r: r.amp_level == r.val_amp_level == "O0", "amp_level and val_amp_level are O0"),

@@ -135,6 +135,13 @@ class RecipeValues(RecipeKeys):
         return self.scheduler in (*COSINES, "tanh_decay")
 
     @property
+    def schedule_epochs(self) -> float:
+        """How long timm's schedule is, in epochs: a cycle of those that have cycles, else all but the warm-up's."""
+        if self.repeats_cycles:
+            return self.decay_epochs
+        return self.epoch_size - (self.warmup_epochs if self.warmup_prefix else 0)
+
+    @property
     def ends_at_min_lr(self) -> bool:
         """Whether the schedule goes down to ``min_lr``."""
         return self.repeats_cycles or self.scheduler in ("one_cycle", "cyclic")

@@ -43,6 +43,9 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> npt.NDArray[np.float
         top = float(_tanh(recipe, np.array([float(warmup)]), unit)[0])  # timm's rises to where it goes on
     rising = start + time * ((top - start) / max(warmup, 1))
     rates = np.where(time < warmup, rising, after)
+    if recipe.lr_noise is not None:
+        units = round(1 / unit)  # of an epoch
+        rates += rates * _noise(recipe, np.rint(time * units).astype(np.int64), recipe.schedule_epochs * units)
     if not np.abs(rates).max() <= np.finfo(np.float32).max:
         raise InputError(
             "The learning rate grows beyond all bounds.",
@@ -50,6 +53,31 @@ def learning_rates(recipe: Recipe, steps_per_epoch: int) -> npt.NDArray[np.float
             fix="Lower what it grows by: decay_rate, cycle_decay, lr.",
         )
     return rates
+
+
+def _noise(recipe: Recipe, times: npt.NDArray[np.int64], whole: float) -> _Times:
+    """Return timm's noise of every step, a share of its rate; none of the first, before which timm's trainer sets none.
+
+    Args:
+        times: since the beginning, in the unit that rates change in.
+        whole: how many of these the schedule has.
+    """
+    begin, *end = (share * whole for share in recipe.lr_noise or ())
+    noisy = {time for time in times.tolist() if begin <= time and all(time < last for last in end)} - {0}
+    drawn = {time: _drawn(recipe.seed + time, recipe.lr_noise_std, recipe.lr_noise_pct) for time in noisy}
+    return np.array([drawn.get(time, 0.0) for time in times.tolist()])
+
+
+def _drawn(seed: int, deviation: float, limit: float) -> float:
+    """Return ``torch.randn(1) · deviation`` of a torch.Generator of this seed, the first that is below ``limit``."""
+    words = np.random.RandomState(seed)  # torch's engine, seeded as torch seeds it
+    while True:
+        four = words.randint(0, 1 << 32, 4, np.uint32).tolist()
+        turn, depth = (((four[at] << 32 | four[at + 1]) & (1 << 53) - 1) / (1 << 53) for at in (0, 2))
+        radius = math.sqrt(-2 * math.log1p(-depth))  # Box and Muller's two, in turn
+        for value in (radius * math.cos(2 * math.pi * turn), radius * math.sin(2 * math.pi * turn)):
+            if abs(noise := float(np.float32(value)) * deviation) < limit:
+                return noise
 
 
 # Each maps epochs since the warm-up to rates; the unit in which they run is an epoch (lr_epoch_stair) or a step.

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from xcit_hub.data.batches import Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.data.oversampling import averaged
+from xcit_hub.errors import some
 from xcit_hub.models import XCiT, load_weights
 from xcit_hub.training import device
 from xcit_hub.training.evaluation import Answer, Evaluation, evaluate
 from xcit_hub.training.inputs import eval_data, match_classes
 from xcit_hub.training.journal import Journal
-from xcit_hub.training.notes import some
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.start import Weights, evaluation_network
 

@@ -49,7 +49,7 @@ RENAMED = {
 }
 SHORT = {"-b": "--batch_size", "-vb": "--validation_batch_size", "-j": "--workers"}
 LISTS = frozenset(
-    {"input_size", "lr_noise", "device_modules", "wandb_tags", "train_img_sizes", "train_batch_sizes"}
+    {"input_size", "device_modules", "wandb_tags", "train_img_sizes", "train_batch_sizes"}
     | {"train_size_probs", "naflex_train_seq_lens", "naflex_patch_sizes", "naflex_patch_size_probs"}
     | {"model_kwargs", "opt_kwargs"}
 )
@@ -170,6 +170,8 @@ def _says_nothing(key: str, ours: str, value: Any) -> bool:
 def _scheduler(said: dict[str, Any]) -> None:
     word = said.pop("sched")
     if word == "none":
+        if said.get("lr_noise") is not None:
+            raise InputError("lr_noise is of a schedule, and sched is none.", where="lr_noise", fix="Leave it out.")
         said["warmup_epochs"] = 0
         said.setdefault("scheduler", "constant")
         return

@@ -22,6 +22,7 @@
 
 #ifdef XCIT_FIRST_VERSION
 XCIT_FIRST_VERSION(pthread_create);
+XCIT_FIRST_VERSION(pthread_getcpuclockid);
 XCIT_FIRST_VERSION(pthread_key_create);
 XCIT_FIRST_VERSION(pthread_setspecific);
 #endif

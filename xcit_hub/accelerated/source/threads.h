@@ -4,10 +4,12 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 
 #include "glibc.h"
 #include "memory.h"
@@ -28,7 +30,15 @@ inline void relax() {
 #endif
 }
 
+inline int64_t nanoseconds(clockid_t clock) {
+  timespec time{};
+  clock_gettime(clock, &time);
+  return time.tv_sec * 1'000'000'000 + time.tv_nsec;
+}
+
 // As many threads as cores, the caller's among them. They sleep between jobs: MindSpore's own threads need the cores then.
+// One that is kept from its core by others while everybody waits for it sits out the next jobs, the longer the more often
+// that happens: waiting for it costs more than it does.
 class Team {
  public:
   static Team& instance() {
@@ -52,6 +62,10 @@ class Team {
       return job(0, items);
     }
     start();
+    if (!somebody_helps()) {
+      turn_.store(false, std::memory_order_release);
+      return job(0, items);
+    }
     const auto call = [](const void* self, int64_t first, int64_t last) { (*static_cast<const Job*>(self))(first, last); };
     run({call, &job, items, least});
     turn_.store(false, std::memory_order_release);
@@ -64,17 +78,35 @@ class Team {
     int64_t items, least;
   };
 
+  // One thread beside the caller's.
+  struct Worker {
+    pthread_t thread;
+    std::atomic<bool> inside;            // this round
+    std::atomic<int64_t> left_at, rests_until;  // by the monotonic clock, in nanoseconds, as all times here
+    int64_t rest, late_at, used_before;  // the last rest's length, when it began; processor time when the wait began, or kOnTime
+  };
+
   void start() {
     if (started_) return;
     started_ = true;
-    for (int64_t worker = 1; worker < size(); ++worker) {
-      pthread_t thread;
+    workers_ = static_cast<Worker*>(std::calloc(static_cast<std::size_t>(size() - 1), sizeof(Worker)));
+    if (!workers_) return;
+    for (; count_ < size() - 1; ++count_) {
       // Where there may be no more threads, those that are there do all.
-      if (pthread_create(&thread, nullptr, [](void* team) { return static_cast<Team*>(team)->serve(); }, this) != 0) break;
+      if (pthread_create(&workers_[count_].thread, nullptr, serve, &workers_[count_]) != 0) break;
     }
   }
 
+  bool somebody_helps() {
+    if (!all_rest_until_) return count_ > 0;
+    const int64_t now = nanoseconds(CLOCK_MONOTONIC);
+    if (now < all_rest_until_) return false;
+    all_rest_until_ = 0;
+    return true;
+  }
+
   void run(const Round& round) {
+    const int64_t begun = nanoseconds(CLOCK_MONOTONIC);
     pthread_mutex_lock(&mutex_);
     round_ = round;
     next_ = 0;
@@ -87,8 +119,46 @@ class Team {
     open_ = false;  // who wakes later finds nothing to do: the job is about to go
     pthread_mutex_unlock(&mutex_);
     for (int spin = 0; inside_.load(std::memory_order_acquire); ++spin) {
-      spin < kPatience ? relax() : static_cast<void>(sched_yield());  // others may want this core, that worker among them
+      if (spin == kPatience) return wait(begun);
+      relax();
     }
+  }
+
+  // Until all have left: others may want this core, workers among them. Who was not computing all the while was kept from its
+  // own, and was no help if that took longer than the caller's part.
+  void wait(int64_t begun) {
+    for (Worker* worker = workers_; worker < workers_ + count_; ++worker) {
+      worker->used_before = worker->inside.load(std::memory_order_relaxed) ? processor_time(*worker) : kOnTime;
+    }
+    const int64_t began = nanoseconds(CLOCK_MONOTONIC);
+    for (bool all_left = false; !all_left;) {
+      sched_yield();
+      all_left = !inside_.load(std::memory_order_acquire);
+      for (Worker* worker = workers_; worker < workers_ + count_; ++worker) {
+        if (worker->used_before == kOnTime || worker->inside.load(std::memory_order_acquire)) continue;
+        const int64_t used = processor_time(*worker) - worker->used_before;
+        const int64_t lost = worker->left_at.load(std::memory_order_relaxed) - began - used;
+        worker->used_before = kOnTime;
+        if (lost > std::max(kLate, began - begun)) send_to_rest(*worker, nanoseconds(CLOCK_MONOTONIC), lost);
+      }
+    }
+  }
+
+  // For as long as was lost, or twice as long as the last time if that was not long ago.
+  void send_to_rest(Worker& worker, int64_t now, int64_t lost) {
+    const bool again = worker.late_at && now - worker.late_at < worker.rest + kForgotten;
+    worker.rest = std::min(again ? std::max(2 * worker.rest, lost) : lost, kLongestRest);
+    worker.late_at = now;
+    worker.rests_until.store(now + worker.rest, std::memory_order_relaxed);
+    all_rest_until_ = now + worker.rest;
+    for (const Worker* each = workers_; each < workers_ + count_; ++each) {
+      all_rest_until_ = std::min(all_rest_until_, each->rests_until.load(std::memory_order_relaxed));
+    }
+  }
+
+  static int64_t processor_time(const Worker& worker) {
+    clockid_t clock;
+    return pthread_getcpuclockid(worker.thread, &clock) == 0 ? nanoseconds(clock) : 0;
   }
 
   void work() {
@@ -105,29 +175,41 @@ class Team {
     working_ = false;
   }
 
-  void* serve() {
+  static void* serve(void* worker) { instance().serve(*static_cast<Worker*>(worker)); }
+
+  [[noreturn]] void serve(Worker& self) {
     for (int64_t seen = 0;;) {
       // The next job often comes at once; waking up takes longer than that.
       for (int spin = 0; spin < kPatience && number_.load(std::memory_order_acquire) == seen; ++spin) relax();
       pthread_mutex_lock(&mutex_);
       while (number_.load(std::memory_order_relaxed) == seen) pthread_cond_wait(&wake_, &mutex_);
       seen = number_.load(std::memory_order_relaxed);
-      const bool joins = open_;
-      if (joins) inside_.fetch_add(1, std::memory_order_relaxed);
+      const int64_t rests_until = self.rests_until.load(std::memory_order_relaxed);
+      const bool joins = open_ && (!rests_until || rests_until < nanoseconds(CLOCK_MONOTONIC));
+      if (joins) {
+        self.inside.store(true, std::memory_order_relaxed);
+        inside_.fetch_add(1, std::memory_order_relaxed);
+      }
       pthread_mutex_unlock(&mutex_);
       if (!joins) continue;
       work();
+      self.left_at.store(nanoseconds(CLOCK_MONOTONIC), std::memory_order_relaxed);
+      self.inside.store(false, std::memory_order_release);
       inside_.fetch_sub(1, std::memory_order_release);
     }
-    return nullptr;
   }
 
   static constexpr int kPatience = 2000;  // about 50 µs
+  // Less than the system's shortest turn, and more than what it does itself now and then; twice that in a row is no accident.
+  static constexpr int64_t kLate = 300'000, kForgotten = 200'000'000, kLongestRest = 64'000'000;
+  static constexpr int64_t kOnTime = -1;
   static inline thread_local bool working_ = false;
 
   std::atomic<int64_t> size_{0};
   std::atomic<bool> turn_{false};  // whose it is may use what follows
   bool started_ = false;
+  Worker* workers_ = nullptr;
+  int64_t count_ = 0, all_rest_until_ = 0;  // of the workers; 0: one of them does not
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t wake_ = PTHREAD_COND_INITIALIZER;
   Round round_{};

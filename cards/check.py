@@ -82,7 +82,7 @@ def read(card: str | Path) -> Card:
     try:
         return _READERS[form_of(text)](text)
     except UnreadableCardError as error:
-        where = card if isinstance(card, Path) or "\n" not in card else None
+        where = card if isinstance(card, Path) or "\n" not in card else error.where
         raise UnreadableCardError(error.faults, where) from error
 
 

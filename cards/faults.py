@@ -39,9 +39,10 @@ class UnreadableCardError(CardError):
 
     Args:
         faults: everything that was found wrong, not only the first.
+        where: the card's file, if it has one.
     """
 
-    def __init__(self, faults: list[Fault], where: object = None) -> None:
+    def __init__(self, faults: list[Fault], where: object = "the text of the card") -> None:
         self.faults = faults
         listed = "\n".join(f"  {fault}" for fault in faults)
         super().__init__(

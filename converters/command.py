@@ -109,7 +109,9 @@ def convert_folder(
     from xcit_hub.errors import InputError
 
     if report_file is not None:
-        raise InputError("With --all every result has its own report beside it.", fix="Leave out --report.")
+        raise InputError(
+            "With --all every result has its own report beside it.", where="--report", fix="Leave out --report."
+        )
     planned = pairs(source, target, suffix)
     done: list[Done] = []
     with _progress() as progress:

@@ -40,7 +40,9 @@ def pairs(folder: Path, target: Path, suffix: str) -> list[tuple[Path, Path]]:
         InputError: there is none, the folders are the same, or two would become the same file.
     """
     if not is_folder(folder):
-        raise InputError(f"{folder} is not a folder.", fix="Give the folder that holds the checkpoints.")
+        raise InputError(
+            f"{folder} is not a folder.", where="the source", fix="Give the folder that holds the checkpoints."
+        )
     walked = (Path(place, each) for place, _, names in os.walk(folder) for each in names)
     sources = sorted(path for path in walked if _is_checkpoint(path) and _is_file(path))
     sources = [path for path in sources if not path.resolve().is_relative_to(target.resolve())]
@@ -50,7 +52,9 @@ def pairs(folder: Path, target: Path, suffix: str) -> list[tuple[Path, Path]]:
     taken: dict[Path, Path] = {}
     for path, result in planned:
         if result in taken:
-            raise InputError(f"{path} and {taken[result]} would both become {result}.", fix="Rename one of them.")
+            raise InputError(
+                f"{path} and {taken[result]} would both become {result}.", where="the target", fix="Rename one of them."
+            )
         taken[result] = path
     return planned
 

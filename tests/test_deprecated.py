@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
-from xcit_hub.deprecated import MODULES, NAMES, REMOVED_IN
+from xcit_hub.deprecated import MODULES, NAMES, REMOVED_IN, RENAMED
+from xcit_hub.errors import HubError, InputError
 
 # What somebody may have imported from there.
 _NAMES = {
@@ -64,6 +69,52 @@ def test_a_moved_name_is_found_where_it_was_and_says_where_it_is(module: str, na
     with pytest.warns(DeprecationWarning, match=rf"{NAMES[module][name]}\.{name} .*{REMOVED_IN}"):
         found = getattr(importlib.import_module(module), name)
     assert found is getattr(importlib.import_module(NAMES[module][name]), name)
+
+
+@pytest.mark.parametrize(("module", "name"), RENAMED)
+def test_a_name_that_is_called_otherwise_works_under_its_old_one(module: str, name: str, tmp_path: Path) -> None:
+    place, new, _ = RENAMED[module, name]
+    with pytest.warns(DeprecationWarning, match=rf"{module}\.{name} is {place}\.{new} .*{REMOVED_IN}"):
+        found = getattr(importlib.import_module(module), name)
+    _AS_IT_WAS[name](found, tmp_path)
+
+
+def _is_timms_configuration(from_timm: Any, _: Path) -> None:
+    said = {"architecture": "xcit_nano_12_p16_224", "num_classes": 1000, "pretrained_cfg": {"crop_pct": 0.5}}
+    config = from_timm(json.dumps(said), where="a place")
+    assert (config.architecture, config.dialect) == ("xcit_nano_12_p16_224", "paper")
+    assert config.preprocessing.crop_pct == 0.5
+    with pytest.raises(HubError, match="where: a place"):
+        from_timm(json.dumps({"architecture": "resnet50"}), where="a place")
+
+
+def _converts(convert_one: Any, folder: Path) -> None:
+    from converters.convert import Options
+
+    (folder / "x.ckpt").write_bytes(b"")
+    with pytest.raises(InputError, match="same file"):
+        convert_one(str(folder / "x.ckpt"), folder / "x.ckpt", Options(to="timm"), verify=False)
+
+
+def _are_images(kinds: Any, _: Path) -> None:
+    assert str in get_args(kinds)
+
+
+def _is_mindcvs_tag(tag: Any, _: Path) -> None:
+    assert tag == "ms_in1k"
+
+
+_AS_IT_WAS: dict[str, Callable[[Any, Path], None]] = {
+    "convert_one": _converts,
+    "from_timm": _is_timms_configuration,
+    "Picture": _are_images,
+    "TAG": _is_mindcvs_tag,
+}
+
+
+def test_a_name_of_a_moved_module_that_is_called_otherwise_works_too(tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning):
+        _converts(importlib.import_module("xcit_hub.conversion").convert_one, tmp_path)
 
 
 def test_the_warning_points_at_the_line_that_imports() -> None:

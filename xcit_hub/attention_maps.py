@@ -55,6 +55,7 @@ class Attention:
         if not -layers <= layer < layers or not (head is None or -heads <= head < heads):
             raise InputError(
                 f"There is no class attention layer {layer}, head {head}.",
+                where="map(layer=…, head=…)",
                 fix=f"Choose a layer below {layers} and a head below {heads}.",
             )
         chosen: Array = self.classes[layer].mean(0) if head is None else self.classes[layer, head]
@@ -79,15 +80,20 @@ def attention(network: XCiT | ExportedNetwork, image: ImageLike | Array, *, exif
     pixels = image if isinstance(image, np.ndarray) else preprocess(network, exif=exif)(image)
     if pixels.ndim != 3:
         raise InputError(
-            f"An image of shape {pixels.shape} is not (channels, height, width).", fix="Give one image at a time."
+            f"An image of shape {pixels.shape} is not (channels, height, width).",
+            where="the image",
+            fix="Give one image at a time.",
         )
     if isinstance(network, ExportedNetwork):
         return Attention(*(values[0] for values in network.attention(pixels[None])))
     if network.training:
-        raise InputError("The network is in training mode.", fix="Call network.set_train(False) first.")
+        raise InputError(
+            "The network is in training mode.", where="the network", fix="Call network.set_train(False) first."
+        )
     if not hasattr(network, "cls_attn_blocks"):
         raise InputError(
             "These weights have no class attention, and a backbone attends with its channels alone.",
+            where="the network",
             fix="Load a network that classifies.",
         )
     import mindspore
@@ -123,9 +129,15 @@ def draw_attention(image: Image.Image, attention_map: Array, *, strength: float 
 
     values = np.asarray(attention_map, np.float32)
     if values.ndim != 2 or not np.isfinite(values).all():
-        raise InputError(f"A map of shape {values.shape} cannot be drawn.", fix="Give (Hp, Wp) finite numbers.")
+        raise InputError(
+            f"A map of shape {values.shape} cannot be drawn.",
+            where="draw_attention(attention_map=…)",
+            fix="Give (Hp, Wp) finite numbers.",
+        )
     if not 0.0 <= strength <= 1.0:
-        raise InputError(f"A strength of {strength} cannot be drawn.", fix="Choose 0 to 1.")
+        raise InputError(
+            f"A strength of {strength} cannot be drawn.", where="draw_attention(strength=…)", fix="Choose 0 to 1."
+        )
     spread = float(np.ptp(values))
     scaled = (values - values.min()) / spread if spread else np.zeros_like(values)
     smooth = np.asarray(Image.fromarray(scaled).resize(image.size, Image.Resampling.BICUBIC)).clip(0.0, 1.0)
@@ -146,7 +158,9 @@ def seen(network: XCiT | ExportedNetwork, image: ImageLike, *, exif: bool = Fals
     from xcit_hub.data.transforms import EvalTransform, open_image
 
     if not hasattr(image, "convert") and not isinstance(image, str | os.PathLike | Stored):
-        raise InputError(f"{type(image).__name__} is not an image.", fix="Give a PIL image or a path.")
+        raise InputError(
+            f"{type(image).__name__} is not an image.", where="the image", fix="Give a PIL image or a path."
+        )
     transform = EvalTransform(network.config.preprocessing, in_chans=network.config.in_chans, exif=exif)
     return transform.cut(open_image(image, transform.mode, exif=exif))
 

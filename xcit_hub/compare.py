@@ -196,7 +196,9 @@ def _of_file(
     )
     if form.features and form.features[-1] >= described.shape.depth:
         raise InputError(
-            f"The file gives block {form.features[-1]}, and {network} has {described.shape.depth}.", where=file
+            f"The file gives block {form.features[-1]}, and {network} has {described.shape.depth}.",
+            where=file,
+            fix="Hold it against the model that it was exported from.",
         )
     differences = list(_told(found.metadata, described, file))
     chosen = [runtime for runtime in interface.RUNTIMES[file.suffix] if runtimes.installed(runtime)]

@@ -118,7 +118,9 @@ def export(
     check_target(path)
     check_outputs({"the target": path}, [source])
     if int8 is not None and dtype != "float32":
-        raise InputError(f"int8 and {dtype} exclude each other.", fix="Give one of them.")
+        raise InputError(
+            f"int8 and {dtype} exclude each other.", where="int8=…, dtype=… (--int8, --dtype)", fix="Give one of them."
+        )
     images = [] if int8 is None else _calibration_images(Path(int8))
     stage("reading the source")
     located = locate(

@@ -1,7 +1,8 @@
 """What 0.1.0 had elsewhere: it can be imported under its old name until 0.3.0, with a DeprecationWarning.
 
-:data:`MODULES` and :data:`NAMES` are the whole of it. ``xcit_hub``, ``converters`` and ``cards`` call :func:`install`
-when they are imported: a module that has no file any more is found by Python's import machinery or not at all.
+:data:`MODULES`, :data:`NAMES` and :data:`RENAMED` are the whole of it. ``xcit_hub``, ``converters`` and ``cards`` call
+:func:`install` when they are imported: a module that has no file any more is found by Python's import machinery or not
+at all.
 """
 
 from __future__ import annotations
@@ -95,6 +96,23 @@ NAMES: dict[str, dict[str, str]] = {
 }
 
 
+def _unchanged(found: Any) -> Any:
+    return found
+
+
+# Names that are called otherwise now: the old one; the module and name of the new; how the old one is made of it.
+RENAMED: dict[tuple[str, str], tuple[str, str, Callable[[Any], Any]]] = {
+    ("converters.convert", "convert_one"): ("converters.convert", "convert", lambda convert: (
+        lambda source, target, options, **how: convert(source, target, **vars(options), **how)
+    )),
+    ("xcit_hub.data.transforms", "Picture"): ("xcit_hub.data.transforms", "ImageLike", _unchanged),
+    ("xcit_hub.hub.config", "from_timm"): ("xcit_hub.hub.timm_config", "read", lambda read: (
+        lambda text, *, where=None: read(text, where=where).config
+    )),
+    ("xcit_hub.timm", "TAG"): ("xcit_hub.checkpoints.families", "TIMM_TAGS", lambda tags: tags["mindcv"]),
+}  # fmt: skip
+
+
 def install() -> None:
     """Let the old names be found, after everything that exists; a second call does nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -114,15 +132,15 @@ class _Finder:
 
 
 def moved_names(module: str) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a module that names left."""
+    """Return the ``__getattr__`` of a module that names left, or in which they are called otherwise."""
 
     def forward(name: str) -> Any:
-        place = NAMES[module].get(name)
+        place, new, made_of = RENAMED.get((module, name), (NAMES.get(module, {}).get(name), name, _unchanged))
         if place is None:
             raise AttributeError(f"module {module!r} has no attribute {name!r}", name=name, obj=sys.modules[module])
-        said = f"{module}.{name} is {place}.{name} now; the old name goes in {REMOVED_IN}."
+        said = f"{module}.{name} is {place}.{new} now; the old name goes in {REMOVED_IN}."
         warnings.warn(said, DeprecationWarning, stacklevel=2)
-        return getattr(importlib.import_module(place), name)
+        return made_of(getattr(importlib.import_module(place), new))
 
     return forward
 

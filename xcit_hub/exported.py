@@ -70,7 +70,7 @@ class ExportedNetwork:
         preprocessing = preprocessing_from_metadata(facts[PREPROCESSING], path, channels)
         own = preprocessing.size
         preprocessing = replace(preprocessing, image_size=height or own[0], image_width=width or own[1])
-        labels = _labels(facts, path)
+        labels = _labels(facts, self.path)
         columns = outputs["logits"].shape[1]
         self.num_classes = columns if isinstance(columns, int) else len(labels)
         if labels and len(labels) != self.num_classes:
@@ -140,7 +140,11 @@ class ExportedNetwork:
             try:
                 values = self._session.run(list(outputs), {self._input: np.ascontiguousarray(filled)})
             except Exception as error:  # onnxruntime's own classes have no common one
-                raise InputError(f"onnxruntime refuses the images: {_first_line(error)}", where=self.path) from error
+                raise InputError(
+                    f"onnxruntime refuses the images: {_first_line(error)}",
+                    where=self.path,
+                    fix="Prepare them with xcit_hub.preprocess(network), which knows the file's size and dtype.",
+                ) from error
             found.append([value[: len(part)] for value in values])
         return [np.concatenate(values) for values in zip(*found, strict=True)]
 
@@ -168,11 +172,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or ["it said nothing"])[0]
 
 
-def _labels(facts: Mapping[str, str], where: object) -> tuple[str, ...]:
+def _labels(facts: Mapping[str, str], where: Path) -> tuple[str, ...]:
     try:
         labels = json.loads(facts.get("xcit_hub.labels", "[]"))
     except (ValueError, RecursionError):
         labels = None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise InputError("xcit_hub.labels of the file is not a list of names.", where=where)
+        raise InputError(
+            "xcit_hub.labels of the file is not a list of names.", where=where, fix=_REDO.format(name=where.name)
+        )
     return tuple(labels)

@@ -43,9 +43,15 @@ def paint(
     from PIL import Image
 
     if classes.shape != (image.height, image.width):
-        raise InputError(f"Classes of {classes.shape} pixels cannot be painted over an image of {image.size[::-1]}.")
+        raise InputError(
+            f"Classes of {classes.shape} pixels cannot be painted over an image of {image.size[::-1]}.",
+            where="paint(image, classes)",
+            fix="Give the image that was segmented, in the size it had then.",
+        )
     if not 0.0 < opacity <= 1.0:
-        raise InputError(f"An opacity of {opacity} cannot be painted.", fix="Choose above 0 to 1.")
+        raise InputError(
+            f"An opacity of {opacity} cannot be painted.", where="paint(opacity=…)", fix="Choose above 0 to 1."
+        )
     mixed = np.asarray(image.convert("RGB"), np.float32) * (1.0 - opacity) + colours[classes] * np.float32(opacity)
     return Image.fromarray(mixed.astype(np.uint8))
 

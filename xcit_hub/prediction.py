@@ -65,6 +65,7 @@ def preprocess(
     if not isinstance(described, ModelConfig):
         raise InputError(
             f"preprocess needs what a network was loaded with, and {type(description).__name__} has no description.",
+            where="preprocess(description)",
             fix="Give it the network that xcit_hub.load returned, or that network's config.",
         )
     transform = (
@@ -77,6 +78,7 @@ def preprocess(
         if not isinstance(image, Image.Image | str | os.PathLike | Stored):
             raise InputError(
                 f"{type(image).__name__} is not an image.",
+                where="the image",
                 fix="Give a PIL image (Image.fromarray makes one) or a path.",
             )
         return transform(image)
@@ -269,7 +271,11 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
 def refuse_unless_positive(number: int, what: str) -> None:
     """Raise InputError unless a number counts something."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise InputError(f"{what}={number!r} is not a number of at least 1.", fix=f"Choose {what}=5, say.")
+        raise InputError(
+            f"{what}={number!r} is not a number of at least 1.",
+            where=f"{what}=… (--{what})",
+            fix=f"Choose {what}=5, say.",
+        )
 
 
 def count_of_classes(network: XCiT | ExportedNetwork, top: int | None) -> int:

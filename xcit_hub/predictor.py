@@ -154,7 +154,9 @@ class Predictor:
         column = self._column(columns)
         taken = [name for name in _ADDED if name in columns]
         if taken:
-            raise InputError(f"There is a column {taken[0]!r} already.", fix="Rename it.")
+            raise InputError(
+                f"There is a column {taken[0]!r} already.", where=f"the column {taken[0]!r}", fix="Rename it."
+            )
         values = list(columns[column])
         are_paths = all(isinstance(value, str | os.PathLike) for value in values)
         found = list(self.answers([_image(value, number) for number, value in enumerate(values)]))
@@ -174,6 +176,7 @@ class Predictor:
                 return name
         raise InputError(
             f"There is no column of images: {', '.join(columns) or 'no column at all'}.",
+            where="column=… (--column)",
             fix=f"Name it: column=…; by itself one of {', '.join(wanted)} is taken.",
         )
 

@@ -121,6 +121,7 @@ def _worked_off(waiting: deque[_Part], team: _Team) -> Iterator[tuple[int, list[
         if deaths > _MOST_DEATHS:
             raise XcitHubError(
                 f"{deaths} workers died one after the other, and none of them answered.",
+                where="the Ray cluster",
                 fix="See the cluster's logs; it may lack memory: ask for fewer --workers.",
             )
         team.replace(worker)
@@ -217,6 +218,7 @@ def _cannot_work(error: Exception) -> XcitHubError:
     last = ([line for line in str(error).splitlines() if line.strip()] or ["it said nothing"])[-1]
     return XcitHubError(
         f"A worker of the Ray cluster failed: {last.strip()}",
+        where="the Ray cluster",
         fix="Install the same xcit-hub, with the same Python, on every machine of the cluster.",
     )
 

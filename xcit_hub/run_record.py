@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FORMAT = 2  # 1: xcit-hub 0.1.0, whose files do not say it
 FEWEST_FOR_TOP5 = 6  # classes: of fewer every answer, or nearly so, is among the five best
 _LARGEST_FILE = 8 << 20
+_GIVE = "Give the run.json that training or evaluation wrote."
 _Positive = Annotated[int, Field(ge=1)]
 
 
@@ -181,9 +182,9 @@ class RunRecord(BaseModel):
         except InputError:
             raise
         except (ValueError, RecursionError) as error:
-            raise InputError(f"The run record is not JSON: {error}.", where=path) from error
+            raise InputError(f"The run record is not JSON: {error}.", where=path, fix=_GIVE) from error
         if not isinstance(values, dict):
-            raise InputError("The run record is not a JSON object.", where=path)
+            raise InputError("The run record is not a JSON object.", where=path, fix=_GIVE)
         try:
             # Strictly: a truth value is not a number, and neither is a text.
             return cls.model_validate_json(json.dumps({"format": 1, **values}), strict=True)
@@ -192,7 +193,7 @@ class RunRecord(BaseModel):
                 raise InputError(
                     f"This is not a run record: of its fields it has none, but {', '.join(values)[:200]}.",
                     where=path,
-                    fix="Give the run.json that training or evaluation wrote.",
+                    fix=_GIVE,
                 ) from error
             faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise InputError(

@@ -162,7 +162,9 @@ def _segmented(
     from xcit_hub.models import windows
 
     if not isinstance(image, Image.Image | str | os.PathLike | Stored):
-        raise InputError(f"{type(image).__name__} is not an image.", fix="Give a PIL image or a path.")
+        raise InputError(
+            f"{type(image).__name__} is not an image.", where="the image", fix="Give a PIL image or a path."
+        )
     slides = network.window if window is None else None if window == "whole" else window
     opened = scene(image, network.config.preprocessing, in_chans=network.in_chans, exif=exif)
     found = windows.logits(network, opened.pixels, slides)

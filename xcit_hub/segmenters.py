@@ -49,6 +49,7 @@ class Window:
         if not whole or any(step > side for side, step in zip(self.size, self.stride, strict=True)):
             raise InputError(
                 f"A window of {_by(self.size)} pixels cannot move by {_by(self.stride)}.",
+                where="window=… (--window, --stride)",
                 fix="Give sides of 1 pixel or more, and a stride that is not larger: pixels between would be left out.",
             )
 
@@ -77,9 +78,11 @@ def facebooks(head: HeadKind, architecture: Architecture, num_classes: int) -> S
         InputError: there is no such head, or no class.
     """
     if head not in HEADS:
-        raise InputError(f"There is no head {head!r:.40}.", fix=f"Choose one of {', '.join(HEADS)}.")
+        raise InputError(
+            f"There is no head {head!r:.40}.", where="head=… (--head)", fix=f"Choose one of {', '.join(HEADS)}."
+        )
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise InputError(f"num_classes is {num_classes!r:.40}.", fix="Give 1 or more.")
+        raise InputError(f"num_classes is {num_classes!r:.40}.", where="num_classes=…", fix="Give 1 or more.")
     return Segmenter(head, num_classes, CHANNELS[head], architecture.embed_dim if head == "sem_fpn" else 0)
 
 
@@ -90,7 +93,11 @@ def pyramid_indices(depth: int) -> tuple[int, ...]:
         InputError: there are fewer than four blocks.
     """
     if depth < LEVELS:
-        raise InputError(f"A network of {depth} blocks has no four maps for a pyramid.", fix="Take one of 4 or more.")
+        raise InputError(
+            f"A network of {depth} blocks has no four maps for a pyramid.",
+            where="the architecture",
+            fix="Take one of 4 or more.",
+        )
     if depth == LEVELS:
         return (0, 1, 2, 3)
     return (depth // 3 - 1, depth // 2 - 1, 2 * depth // 3 - 1, depth - 1)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm.models
 import timm.models.xcit
@@ -34,6 +34,7 @@ from torch import nn
 
 from xcit_hub import variants
 from xcit_hub.checkpoints.families import MARKS, TIMM_TAGS
+from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import WeightsError
 from xcit_hub.variants import Architecture, DialectName
 
@@ -84,6 +85,7 @@ class MindcvXcit(Xcit):
         if mark not in state_dict:
             raise WeightsError(
                 f"These weights lack the mark {mark}; in this network those of other dialects give wrong answers.",
+                where="load_state_dict(state_dict)",
                 fix=f"Write them with `xcit-hub convert SRC OUT --to timm --model NAME.{tag}`; "
                 "load the paper's into timm's own class.",
             )
@@ -272,3 +274,7 @@ def _register() -> None:
 
 
 _register()
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = moved_names(__name__)

@@ -105,6 +105,7 @@ class Architecture:
         if len(strides) not in (3, 4) or not set(strides) <= {1, 2} or math.prod(strides) != self.patch_size:
             raise InputError(
                 f"{self.name} has patches of {self.patch_size} pixels and strides {strides}.",
+                where="patch_size=…, strides=…",
                 fix="Give patch_size 16 or 8, or three or four strides of 1 and 2 whose product it is.",
             )
         return strides
@@ -156,6 +157,7 @@ def reshaped(architecture: Architecture, shape: Shape) -> Architecture:
             known = ", ".join(Shape.__annotations__)
             raise InputError(
                 f"{name} is {value!r:.60}, which no network can have.",
+                where=f"{name}=…",
                 fix=f"Give counts of 1 or more, ratios above 0, and True or False; the fields of a shape are {known}.",
             )
     if "strides" in given or "patch_size" in given:
@@ -166,6 +168,7 @@ def reshaped(architecture: Architecture, shape: Shape) -> Architecture:
         raise InputError(
             f"{changed.embed_dim} channels do not divide among {changed.num_heads} heads, or cannot be halved "
             f"{doublings} times by the stem, or leave none for an MLP of ratio {changed.mlp_ratio}.",
+            where="embed_dim=…, num_heads=…, mlp_ratio=…",
             fix="Choose another embed_dim, num_heads or mlp_ratio.",
         )
     entry = ARCHITECTURES.get(changed.name)
@@ -635,6 +638,7 @@ def architecture(name: str) -> Architecture:
     if found is None:
         raise UnknownNameError(
             f"There is no XCiT architecture called {name!r}.",
+            where="the name of the model",
             fix=closest(name, [*ARCHITECTURES, *CHECKPOINTS]) or "See `xcit-hub list` for all names.",
         )
     return found
@@ -653,6 +657,7 @@ def checkpoint(name: str) -> PublishedCheckpoint:
             return entry
     raise UnknownNameError(
         f"There is no published XCiT checkpoint called {name!r}.",
+        where="the name of the model",
         fix=closest(name, CHECKPOINTS) or "See `xcit-hub list --pretrained` for all names.",
     )
 
@@ -665,7 +670,9 @@ def dialect(name: str) -> Dialect:
     """
     if name not in DIALECTS:
         choices = "; ".join(f"{entry.name}: {entry.explanation}" for entry in DIALECTS.values())
-        raise UnknownNameError(f"There is no dialect called {name!r}.", fix=f"Choose one of: {choices}.")
+        raise UnknownNameError(
+            f"There is no dialect called {name!r}.", where="dialect=… (--dialect)", fix=f"Choose one of: {choices}."
+        )
     return DIALECTS[name]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -22,12 +21,10 @@ from xcit_hub import process
 from xcit_hub.cli.train import SETTINGS, train
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.process import _exit_code
-from xcit_hub.training import recipe
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import FOREIGN, load_recipe, parse_flags
 from xcit_hub.training.recipe_rules import ONLY_VALUE
 
-ERRORS = ("InputError", "XcitHubError", "CheckpointError", "WeightsError", "UnknownNameError")
 ATTACKS = Path(__file__).parents[1] / "attacks" / "training"
 LINES = [line for line in (ATTACKS / "flags.txt").read_text().splitlines() if line and not line.startswith("#")]
 
@@ -103,19 +100,6 @@ def test_a_hostile_value_is_refused_as_a_flag_too(path: Path) -> None:
                 raise InputError("")
             load_recipe(None, {"model": "xcit_nano_12_p16_224", **parse_flags([f"--{key}={value}"])})
         assert len(str(caught.value)) < 600
-
-
-def test_every_error_of_a_training_says_where_it_is_and_what_to_do() -> None:
-    """By the source: what a user is told has the three parts that errors.py asks for."""
-    package = Path(recipe.__file__).parent
-    raised = 0
-    for path in [*package.rglob("*.py"), *(package.parent / "cli" / name for name in ("train.py", "segment.py"))]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS:
-                raised += 1
-                said = {word.arg for word in node.keywords if getattr(word.value, "value", "") is not None}
-                assert said >= {"where", "fix"}, f"{path.name}, line {node.lineno}"
-    assert raised > 80
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,11 @@ def where(height: int, width: int, tokens: int, layers: tuple[int, ...] = ()) ->
         InputError: that many tokens are not such a grid.
     """
     if height * width != tokens:
-        raise InputError(f"{tokens} tokens are not a grid of {height}×{width}.")
+        raise InputError(
+            f"{tokens} tokens are not a grid of {height}×{width}.",
+            where="xcit_hub.accelerated.cells",
+            fix="Give the height and width of the grid that the patch embedding returned with these tokens.",
+        )
     return _integers((height, width, *layers))
 
 

@@ -63,12 +63,14 @@ def fuse(network: N, dtype: FusedDtype = "float32") -> N:
     if network.dialect.statistics == "batch":
         raise InputError(
             "A network that normalises by the statistics of each batch cannot be fused: they are not constants.",
+            where="fuse()",
             fix="Use the network itself.",
         )
     for part in (network.patch_embed, *network.blocks, *getattr(network, "cls_attn_blocks", ())):
         if unusual := unusual_part(part):
             raise InputError(
                 f"A network with parts of other classes cannot be fused: {unusual}.",
+                where="fuse()",
                 fix="Use the network itself, or fuse it before its parts are replaced.",
             )
     compiled = is_accelerated(network)
@@ -95,22 +97,27 @@ def _check_dtype(dtype: str, compiled: bool) -> None:
         return
     if dtype not in EXTENSIONS:
         raise InputError(
-            f"fuse() does not compute in {dtype!r:.100}.", fix=f"Choose float32, {' or '.join(EXTENSIONS)}."
+            f"fuse() does not compute in {dtype!r:.100}.",
+            where="fuse(dtype=…)",
+            fix=f"Choose float32, {' or '.join(EXTENSIONS)}.",
         )
     if (device := device_target()) != "CPU":
         raise InputError(
             f"fuse() computes in {dtype} on a CPU, and this is {device}.",
+            where="fuse(dtype=…)",
             fix="Leave dtype out, or call network.cast(mindspore.bfloat16) instead of fuse().",
         )
     if absence := extension_absence(dtype):
         exported = ", or `xcit-hub export --int8 IMAGES`: onnxruntime and OpenVINO run that file in int8 anywhere"
         raise InputError(
             f"A network cannot be fused in {dtype} here: {absence}.",
+            where="fuse(dtype=…)",
             fix=f"Leave dtype out: float32 runs everywhere{exported if dtype == 'int8' else ''}.",
         )
     if not compiled:
         raise InputError(
             f"A network of MindSpore's own operations cannot be fused in {dtype}: they have none for a CPU.",
+            where="fuse(dtype=…)",
             fix="Fuse the network itself, not what portable() returned, or leave dtype out.",
         )
 
@@ -125,6 +132,7 @@ def refuse_if_fused(network: object, what: str) -> None:
     if is_fused(network):
         raise InputError(
             f"A fused network cannot be {what}: it holds constants made for one way of computing.",
+            where="the network",
             fix=f"Call fuse() last; the network it was called on is unchanged and can be {what}.",
         )
 
@@ -141,6 +149,7 @@ class _Fused:
         if mode:
             raise InputError(
                 "A fused network cannot be trained: what it would learn is folded into constants.",
+                where="set_train(True)",
                 fix="Train the network that fuse() was called on; it is unchanged.",
             )
         trained: nn.Cell = super().set_train(False)  # type: ignore[misc]

@@ -46,7 +46,9 @@ def _expect(what: str, shapes: Iterable[list[int]], expected: Iterable[list[int]
         fits = len(shape) == len(wanted) and all(a == b or min(a, b) < 0 for a, b in zip(shape, wanted, strict=True))
         if not fits:
             raise InputError(
-                f"Operand {place + 1} of {what} has shape {tuple(shape)}; {tuple(wanted)} fits the others."
+                f"Operand {place + 1} of {what} has shape {tuple(shape)}; {tuple(wanted)} fits the others.",
+                where="xcit_hub.accelerated.operations",
+                fix="Give operands of one network: its parameters, and tokens of its own width.",
             )
 
 
@@ -231,7 +233,11 @@ def _blocks_result(x: list[int], *others: list[int]) -> list[int]:
     parameters = [[*layers, *operand.sizes(sizes)] for operand in operands.BLOCK]
     _expect("blocks", others, [others[0], [2], [2], *parameters])
     if x[2] % sizes["h"]:
-        raise InputError(f"{x[2]} channels do not divide among {sizes['h']} heads.")
+        raise InputError(
+            f"{x[2]} channels do not divide among {sizes['h']} heads.",
+            where="xcit_hub.accelerated.operations",
+            fix="Give operands of one network: its parameters, and tokens of its own width.",
+        )
     return x
 
 

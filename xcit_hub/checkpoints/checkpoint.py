@@ -350,5 +350,9 @@ def _read_shards(index: MappedFile) -> Checkpoint:
         whole.metadata.update(content.metadata)
         whole.values += content.values
     if len(formats) != 1:
-        raise CheckpointError(f"The files of {index.path.name} are of different formats.", where=index.path)
+        raise CheckpointError(
+            f"The files of {index.path.name} are of different formats.",
+            where=index.path,
+            fix="Write all files of the index anew in one format: .safetensors, or PyTorch's.",
+        )
     return Checkpoint(files, formats.pop(), whole)

@@ -24,7 +24,11 @@ def cast(tensor: StoredTensor, dtype: str | None, names: tuple[str, ...], *, whe
     if dtype is None or dtype == tensor.dtype:
         return tensor
     if dtype not in CAST_DTYPES:
-        raise InputError(f"Weights cannot be written as {dtype!r}.", fix=f"Use one of {', '.join(CAST_DTYPES)}.")
+        raise InputError(
+            f"Weights cannot be written as {dtype!r}.",
+            where="dtype=… (--dtype)",
+            fix=f"Use one of {', '.join(CAST_DTYPES)}.",
+        )
 
     def rounded(stored: Array) -> Array:
         values = widen_bfloat16(stored) if tensor.dtype == "bfloat16" else stored

@@ -263,4 +263,7 @@ def _in_words(entry: Architecture) -> str:
 
 
 def _not_an_xcit(why: str) -> WeightsError:
-    return WeightsError(f"These are not the weights of an XCiT: {why}.")
+    return WeightsError(
+        f"These are not the weights of an XCiT: {why}.",
+        fix="Take the weights of an XCiT: `xcit-hub list --pretrained` names the published ones.",
+    )

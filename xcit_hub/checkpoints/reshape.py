@@ -30,10 +30,15 @@ def with_head(weights: Weights, num_classes: int | None) -> Weights:
     if num_classes is None or num_classes == weights.num_classes:
         return weights
     if num_classes < 0:
-        raise InputError(f"A classifier cannot have {num_classes} classes.", fix="Use 0 to drop it.")
+        raise InputError(
+            f"A classifier cannot have {num_classes} classes.",
+            where="num_classes=… (--num-classes)",
+            fix="Use 0 to drop it.",
+        )
     if weights.kind in ("dense", "features"):
         raise InputError(
             "A backbone without class attention has nothing that a classifier could stand on.",
+            where="num_classes=… (--num-classes)",
             fix="Leave out --num-classes.",
         )
     if num_classes == 0:
@@ -69,7 +74,11 @@ def _with_fresh_head(weights: Weights, num_classes: int) -> Weights:
     try:
         values = np.random.default_rng(0).standard_normal(shapes["head.weight"], np.float32)
     except (MemoryError, ValueError) as error:
-        raise InputError(f"A classifier of {num_classes} classes is too large.", fix="Ask for fewer.") from error
+        raise InputError(
+            f"A classifier of {num_classes} classes is too large.",
+            where="num_classes=… (--num-classes)",
+            fix="Ask for fewer.",
+        ) from error
     arrays = {"head.weight": values * np.float32(0.02), "head.bias": np.zeros(shapes["head.bias"], np.float32)}
     dtype = weights.tensors["cls_token"].dtype
     head = {name: cast(StoredTensor.of(array), dtype, (name,)) for name, array in arrays.items()}
@@ -96,7 +105,11 @@ def with_channels(weights: Weights, in_chans: int | None) -> Weights:
     if in_chans is None or in_chans == weights.in_chans:
         return weights
     if in_chans < 1:
-        raise InputError(f"An image cannot have {in_chans} channels.", fix="Use --in-chans 1 or more.")
+        raise InputError(
+            f"An image cannot have {in_chans} channels.",
+            where="in_chans=… (--in-chans)",
+            fix="Use --in-chans 1 or more.",
+        )
     name = "patch_embed.proj.0.0.weight"
     adapted = adapt_input_conv(weights.tensors[name], in_chans)
     how = "summed over" if in_chans == 1 else "repeated and rescaled from"

@@ -92,10 +92,15 @@ def rewrite(
     if family_out not in FAMILIES:
         raise UnknownNameError(
             f"There is no family called {to!r} to write.",
+            where="to=… (--to)",
             fix=closest(str(to), FAMILIES) or f"Use one of {', '.join(FAMILIES)}.",
         )
     if model is not None and not isinstance(model, str):
-        raise InputError(f"A model is named by a string, not by {model!r}.", fix="See `xcit-hub list` for all names.")
+        raise InputError(
+            f"A model is named by a string, not by {model!r}.",
+            where="model=… (--model)",
+            fix="See `xcit-hub list` for all names.",
+        )
     expected = model.partition(".")[0] if model is not None and _names_our_class(model) else model
     with recommending_inspection(opened_once):
         opened = checkpoint.read(opened_once, late=True)
@@ -176,11 +181,13 @@ def _check_target(weights: Weights, to: Family, model: str | None) -> None:
         raise WeightsError(
             f"The network of MindCV's that has these names does not compute what {name} was trained as ({explained}); "
             "in it these weights give wrong answers without any error.",
+            where="to=… (--to)",
             fix="Write --to xcit-hub, and run it with xcit-hub's network, which has every dialect.",
         )
     raise WeightsError(
         f"{to} has no network that computes what {name} was trained as ({explained}); in its own these weights give "
         "wrong answers without any error.",
+        where="to=… (--to)",
         fix="Run them in timm through this project's class: write --to timm "
         f"--model {name}.{TIMM_TAGS[weights.dialect]}, then `import xcit_hub.timm` and "
         f"timm.create_model('{name}.{TIMM_TAGS[weights.dialect]}', checkpoint_path=OUT).",

@@ -46,7 +46,8 @@ def to_ours(
             faults.append(f"different dtypes: {', '.join(parts)}")
     if faults:
         raise WeightsError(
-            "\n    ".join([f"These are not the weights of one XCiT in {layout.family}'s layout:", *faults])
+            "\n    ".join([f"These are not the weights of one XCiT in {layout.family}'s layout:", *faults]),
+            fix="Fetch the whole file again, or save the network's own state_dict, without what stands beside it.",
         )
     stacked = {name: StoredTensor.stack([tensors[part] for part in parts]) for name, parts in theirs.items()}
     return {name: _turned(tensor, layout) for name, tensor in stacked.items()}

@@ -58,7 +58,10 @@ def find(tensors: Mapping[str, StoredTensor], asked: Asked | None = None) -> Fou
     ]
     networks = complete or prefixes
     if not networks:
-        raise WeightsError("This is not an XCiT: there is no blocks.0.attn.temperature, however it may be wrapped.")
+        raise WeightsError(
+            "This is not an XCiT: there is no blocks.0.attn.temperature, however it may be wrapped.",
+            fix="Take the weights of an XCiT: `xcit-hub list --pretrained` names the published ones.",
+        )
     averaged = {prefix for prefix in prefixes if _is_averaged(prefix, tensors)}
     chosen, notes = _choose(networks, averaged, tensors, asked or Asked())
     names, dropped = _sorted_out(chosen, owned[chosen], tensors)

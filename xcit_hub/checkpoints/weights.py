@@ -170,6 +170,7 @@ def family_of(reading: Reading) -> Family:
         return asked or naming
     raise WeightsError(
         f"The names are {naming}'s, not {asked}'s.",
+        where=reading.file.path,
         fix="Use xcit-hub convert, which tells the families apart by itself.",
     )
 
@@ -208,6 +209,7 @@ def _normalization(reading: Reading) -> tuple[tuple[float, ...], tuple[float, ..
     if not np.isfinite([*mean, *std]).all() or min(std) <= 0:
         raise WeightsError(
             f"The normalisation beside the network is not one: mean {mean}, deviation {std}.",
+            where=reading.file.path,
             fix="Take the network's own state_dict, without the wrapper around it.",
         )
     if max(map(abs, mean)) > 2:  # of bytes, as mmengine's data preprocessors have it

@@ -28,7 +28,9 @@ def _indices(text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
-        raise InputError(f"--features {text} is not a list of blocks.", fix="Write --features 3,5,7,11.") from None
+        raise InputError(
+            f"--features {text} is not a list of blocks.", where="--features", fix="Write --features 3,5,7,11."
+        ) from None
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -39,7 +41,9 @@ def _size(text: str | None) -> tuple[int, int] | None:
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() for side in sides):
         raise InputError(
-            f"--image-size {text} is not a size.", fix="Write --image-size 224 or 384x512 (height, width)."
+            f"--image-size {text} is not a size.",
+            where="--image-size",
+            fix="Write --image-size 224 or 384x512 (height, width).",
         )
     return int(sides[0]), int(sides[-1])
 

@@ -80,12 +80,13 @@ def parity(
 
     wanted = [*(names or []), *(variants.list_models() if every else [])]
     if not wanted:
-        raise InputError("There is nothing to compare.", fix="Give names or files, or --all.")
+        raise InputError("There is nothing to compare.", where="the command line", fix="Give names or files, or --all.")
     check_outputs({"--json": json_file, "--junit": junit}, [*wanted, *([] if against is None else [against])])
     if against is not None:
         if len(wanted) != 1 or gradients or dtype != "float32":
             raise InputError(
                 "--against compares two networks, in float32 and without gradients.",
+                where="--against",
                 fix="Give one network before it, and neither --gradients nor --dtype.",
             )
         with _reporting(json_file, junit, f"{wanted[0]} against {against}"):

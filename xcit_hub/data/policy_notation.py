@@ -113,7 +113,7 @@ _SPELLED = {
 
 def _must(holds: bool, what: str) -> None:
     if not holds:
-        raise InputError(what, where="auto_augment")
+        raise InputError(what, where="auto_augment", fix="Leave that part out for its default, or keep it within this.")
 
 
 def _rand(parts: _Parts, _: str, __: Library) -> RandAugment:

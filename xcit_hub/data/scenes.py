@@ -64,7 +64,11 @@ def scene(image: ImageLike, preprocessing: Preprocessing, *, in_chans: int = 3, 
         InputError: it cannot be read, or the network takes other channels than an image has.
     """
     if in_chans not in (1, 3):
-        raise InputError(f"The network takes {in_chans} channels, and an image file has 1 or 3.")
+        raise InputError(
+            f"The network takes {in_chans} channels, and an image file has 1 or 3.",
+            where="the network",
+            fix="Prepare its input yourself: (batch, channels, height, width), normalised.",
+        )
     opened = open_image(image, "RGB" if in_chans == 3 else "L", exif=exif)
     size = scaled_size(opened.height, opened.width, preprocessing.image_size)
     pixels = np.empty((in_chans, *size), np.float32)

@@ -270,7 +270,11 @@ def _reading(image: Stored) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, IndexError, KeyError) as error:
-        raise InputError(f"Cannot read the image: {_line(error)}.", where=str(image)) from error
+        raise InputError(
+            f"Cannot read the image: {_line(error)}.",
+            where=str(image),
+            fix="Write that image into the archive or table again, or leave it out.",
+        ) from error
 
 
 def _line(error: BaseException) -> str:

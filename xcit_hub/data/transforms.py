@@ -7,13 +7,14 @@ import math
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xcit_hub.data.shards import Stored
+from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError
 from xcit_hub.variants import Preprocessing
 
@@ -57,16 +58,19 @@ class EvalTransform:
         if preprocessing.interpolation not in _RESAMPLING:
             raise InputError(
                 f"The interpolation {preprocessing.interpolation!r} is not known.",
+                where="preprocessing.interpolation",
                 fix=f"Choose one of {', '.join(_RESAMPLING)}.",
             )
         if preprocessing.crop_mode not in _CROP_MODES:
             raise InputError(
                 f"The crop mode {preprocessing.crop_mode!r} is not known.",
+                where="preprocessing.crop_mode",
                 fix=f"Choose one of {', '.join(_CROP_MODES)}.",
             )
         if in_chans not in ((1, 3, 4) if alpha else (1, 3)):
             raise InputError(
                 f"The network takes {in_chans} channels, and an image file has 1 or 3.",
+                where="the network",
                 fix="Prepare its input yourself: (batch, channels, height, width), normalised.",
             )
         self.preprocessing = preprocessing
@@ -227,7 +231,11 @@ def for_channels(levels: tuple[float, ...], channels: int, name: str) -> tuple[f
         return levels * channels
     if channels == 1:
         return (sum(levels) / len(levels),)  # what timm's loader does for networks of grey images
-    raise InputError(f"{name} has {len(levels)} numbers for {channels} channels.", fix="Give one, or one for each.")
+    raise InputError(
+        f"{name} has {len(levels)} numbers for {channels} channels.",
+        where=f"preprocessing.{name}",
+        fix="Give one, or one for each.",
+    )
 
 
 def _shorter_side(image: Image.Image, side: int) -> tuple[int, int]:
@@ -246,6 +254,7 @@ def _resize(image: Image.Image, size: tuple[int, ...], resampling: Image.Resampl
     if not (height > 0 and width > 0 and height * width <= _MOST_PIXELS):
         raise InputError(
             f"An image of {image.height}×{image.width} pixels would become one of {height}×{width}.",
+            where="the image",
             fix="Its proportions are extreme: crop it first.",
         )
     return image if image.size == (width, height) else image.resize((width, height), resampling)
@@ -261,3 +270,7 @@ def center_crop(image: Image.Image, height: int, width: int, fill: tuple[int, ..
     left = round((image.width - width) / 2.0)
     top = round((image.height - height) / 2.0)
     return image.crop((left, top, left + width, top + height))
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = moved_names(__name__)

@@ -224,4 +224,4 @@ def _free_port() -> int:
         with socket.socket() as server, suppress(OSError):
             server.bind(("127.0.0.1", port))
             return port
-    raise InputError("No port from 10000 to 31999 is free.", fix="End what holds them.")
+    raise InputError("No port from 10000 to 31999 is free.", where="127.0.0.1", fix="End what holds them.")

@@ -22,7 +22,7 @@ def examine(machine: Machine, *, online: bool = False) -> Iterator[Finding]:
     try:
         answers = probe.ask(machine.environment)
     except XcitHubError as error:
-        answers = {"mindspore": {"error": error.what, "do": "See that `python -c 'import mindspore'` works."}}
+        answers = {"mindspore": {"error": error.what, "do": error.fix or ""}}
     listed = answers.get("mindspore", {}).get("cann") or ()
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "device": lambda: ascend.cards(machine),

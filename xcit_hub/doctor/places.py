@@ -78,7 +78,7 @@ def hubs(machine: Machine, *, online: bool) -> Iterator[Finding]:
         try:
             place = without_secret(place)
             if not place.startswith(("https://", "http://")):
-                raise HubError(f"{shown(place)} is not an address")
+                raise HubError(f"{shown(place)} is not an address", where=variable, fix=f"Correct or unset {variable}.")
         except (XcitHubError, ValueError) as error:
             yield Finding(title, "wrong", str(error).splitlines()[0], f"Correct or unset {variable}.")
             continue

@@ -16,6 +16,8 @@ from xcit_hub.errors import InputError, XcitHubError
 
 _PATIENCE_SECONDS = 300.0
 _MARK = "xcit-hub probe: "
+_IMPORT = "import mindspore"
+_SEE = "See that `python -c 'import mindspore'` works."
 
 
 def ask(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -39,13 +41,15 @@ def ask(environment: Mapping[str, str]) -> dict[str, Any]:
             env={**environment, **here},
         )
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"importing it takes longer than {_PATIENCE_SECONDS:.0f} seconds") from error
+        raise InputError(
+            f"importing it takes longer than {_PATIENCE_SECONDS:.0f} seconds", where=_IMPORT, fix=_SEE
+        ) from error
     said = ended.stdout.decode("utf-8", "replace").splitlines()
     found = next((line for line in reversed(said) if line.startswith(_MARK)), None)
     if found is None:
         last = (ended.stderr.decode("utf-8", "replace").strip().splitlines() or ["nothing was printed"])[-1]
         how = f"signal {-ended.returncode}" if ended.returncode < 0 else f"exit code {ended.returncode}"
-        raise InputError(f"importing it ends with {how}: {last[:200]}")
+        raise InputError(f"importing it ends with {how}: {last[:200]}", where=_IMPORT, fix=_SEE)
     answers: dict[str, Any] = json.loads(found.removeprefix(_MARK))
     return answers
 

@@ -59,7 +59,11 @@ class Interface:
         """
         batch, height, width, channels = (self.shape[axis] for axis in ((0, 1, 2, 3) if self.uint8 else (0, 2, 3, 1)))
         if channels not in (None, in_chans):
-            raise InputError(f"The file takes {channels} channels, the network {in_chans}.", where=where)
+            raise InputError(
+                f"The file takes {channels} channels, the network {in_chans}.",
+                where=where,
+                fix="Hold it against the model that it was exported from.",
+            )
         asked = (image_size, image_size) if image_size else None
         own = (height or (asked or (width,))[0], width or (asked or (height,))[0])
         if asked and own != asked:

@@ -88,6 +88,7 @@ def _refuse_foreign(model: Any) -> None:
         if mark in content:
             raise InputError(
                 f"The graph names {os.fsdecode(mark)!r}, which other machines do not have.",
+                where="the network",
                 fix="Export network.portable(), which computes by MindSpore's own operations.",
             )
 

@@ -70,5 +70,6 @@ def _check(model: onnx.ModelProto | str) -> None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InputError(
             f"ONNX's checker refuses the graph: {str(error).splitlines()[0]}",
+            where="the graph",
             fix="This is a fault of xcit-hub: report it with the command that was run.",
         ) from error

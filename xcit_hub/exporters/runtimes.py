@@ -81,7 +81,7 @@ def run(runtime: str, file: str | os.PathLike[str], images: Sequence[Array]) -> 
         XcitHubError: the process failed; its last line is told.
     """
     if not installed(runtime):
-        raise InputError(f"{runtime} is not installed.", fix=f"pip install {runtime}")
+        raise InputError(f"{runtime} is not installed.", where=sys.executable, fix=f"pip install {runtime}")
     with scratch_folder() as scratch:
         given, found = scratch / "images.npz", scratch / "outputs.npz"
         np.savez(given, *images)

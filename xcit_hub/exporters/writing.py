@@ -136,7 +136,9 @@ def _check_range(arrays: Arrays, form: Form) -> None:
     for name, array in arrays.items() if form.dtype == "float16" else ():
         if not np.abs(array).max(initial=0.0) <= largest:
             raise InputError(
-                f"{name} holds values beyond {largest:g}, which float16 does not have.", fix="Export it in float32."
+                f"{name} holds values beyond {largest:g}, which float16 does not have.",
+                where="dtype=… (--dtype)",
+                fix="Export it in float32.",
             )
 
 
@@ -169,6 +171,7 @@ def proved(
             how = worst.remark or f"is {worst.of_tolerance:.1f} times its tolerance away"
             raise DifferenceError(
                 f"{found.runtime} does not compute from {file.name} what the network does: {worst.what} {how}.",
+                where=file.name,
                 fix="Nothing was written. Report it with the command that was run.",
             )
         proofs.append(found)

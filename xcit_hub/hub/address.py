@@ -115,7 +115,9 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
     model_id = os.fspath(model_id).strip().strip("\"'`<>")
     if not model_id or not model_id.isprintable():
         raise InputError(
-            f"{model_id!r:.200} is not a model id.", fix="Give a name such as xcit_tiny_12_p16_224.fb_in1k, or a path."
+            f"{model_id!r:.200} is not a model id.",
+            where="the address",
+            fix="Give a name such as xcit_tiny_12_p16_224.fb_in1k, or a path.",
         )
     if hub is not None:
         return _in_hub(hub, *split_revision(model_id, revision))
@@ -223,6 +225,7 @@ def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str
     if "/" not in name and _owner_in(target) is None:
         raise InputError(
             f"{name!r} lacks its organisation or user: models are published as ORG/NAME.",
+            where="the name of the model",
             fix=f"Write me/{name}, with your own name before the slash.",
         )
     if isinstance(target, str) and _BARE.fullmatch(target) and target.lower() not in _HUBS and not is_folder(target):
@@ -254,7 +257,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise InputError(f"{os.fspath(path)!r}: {error}", fix="Write the home folder out.") from None
+        raise InputError(f"{os.fspath(path)!r}: {error}", where="the path", fix="Write the home folder out.") from None
 
 
 def offline_by_environment() -> bool:
@@ -286,7 +289,9 @@ def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Add
             name = f"{owned[1]}/{name}" if "/" not in name else name
             if name.rpartition("/")[0] != owned[1]:
                 raise InputError(
-                    f"{name} is not a model of {owned[1]}.", fix=f"Write {site}://{name}, or --hub {site}."
+                    f"{name} is not a model of {owned[1]}.",
+                    where="hub=… (--hub)",
+                    fix=f"Write {site}://{name}, or --hub {site}.",
                 )
         name = checked_name(name, most=SITES[site.lower()].parts)
         return Address(site.lower(), name, location=place if owned else None, revision=revision)
@@ -321,7 +326,9 @@ def _by_scheme(scheme: str, model_id: str, revision: str | None) -> Address:
     link, revision = split_revision(model_id, revision)
     parts = (link.partition("+")[2] or link).rstrip("/").rsplit("/", 2)
     if len(parts) != 3:
-        raise InputError(f"{model_id!r} lacks a model.", fix=f"Write {scheme}+https://HOST/org/name.")
+        raise InputError(
+            f"{model_id!r} lacks a model.", where="the address", fix=f"Write {scheme}+https://HOST/org/name."
+        )
     return Address(scheme, checked_name(f"{parts[1]}/{parts[2]}"), location=parts[0], revision=revision)
 
 
@@ -350,11 +357,13 @@ def _by_web_address(link: str, revision: str | None) -> Address:
     if host in ("github.com", "www.github.com") and not parts.path.endswith(".md"):
         raise InputError(
             f"The link {link!r} leads to a repository of code.",
+            where="the address",
             fix="Link to a card (….md), or download the checkpoint and give its path.",
         )
     if not parts.path.endswith(".md") and "/assets/" not in parts.path and "hub" not in parts.netloc:
         raise InputError(
             f"The link {link!r} is neither a MindSpore Hub card nor a page of {endpoint} or of another known hub.",
+            where="the address",
             fix="Link to a card (….md), or download the checkpoint and give its path.",
         )
     return Address(MINDSPORE_HUB, link, revision=revision)
@@ -364,7 +373,9 @@ def _by_page(parts: list[str], link: str, revision: str | None) -> Address:
     """Read a page of a Hugging Face endpoint: a repository, one revision of it (``tree``), or a file (``blob`` …)."""
     if len(parts) < 2 or parts[0] in _OTHER_PAGES:
         raise InputError(
-            f"The link {link!r} is not a model's page.", fix="Link to the model's own page: https://HOST/org/name."
+            f"The link {link!r} is not a model's page.",
+            where="the address",
+            fix="Link to the model's own page: https://HOST/org/name.",
         )
     name, revision = split_revision("/".join(parts[:2]).removesuffix(".git"), revision)
     kind, rest = (parts[2], parts[3:]) if len(parts) > 2 else ("", [])
@@ -388,7 +399,9 @@ def _by_site_page(site: Site, parts: SplitResult, link: str, revision: str | Non
     found = model_of_page(site, path, query)
     if found is None:
         raise InputError(
-            f"The link {link!r:.200} shows no model of {site.title}.", fix=f"Write {site.scheme}://org/name."
+            f"The link {link!r:.200} shows no model of {site.title}.",
+            where="the address",
+            fix=f"Write {site.scheme}://org/name.",
         )
     name, shown, file = found
     name, revision = one_revision(name, inside or shown, revision)

@@ -49,7 +49,11 @@ def checked(also: Sequence[str]) -> tuple[str, ...]:
     """
     unknown = [kind for kind in also if kind not in FILES]
     if unknown:
-        raise InputError(f"{unknown[0]!r} is not an export that a hub entry has.", fix=f"Choose of {', '.join(FILES)}.")
+        raise InputError(
+            f"{unknown[0]!r} is not an export that a hub entry has.",
+            where="also=… (--also)",
+            fix=f"Choose of {', '.join(FILES)}.",
+        )
     kinds = tuple(kind for kind in FILES if kind in also)
     for kind in kinds:
         module, package = writing.NEEDED[f".{kind}"]

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as fields_of
 from functools import cache
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
+from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError
 from xcit_hub.hub.fields import (
     IGNORED,
@@ -434,3 +435,7 @@ def _per_channel(
 
 def _other(width: int, height: int) -> int | None:
     return None if width == height else width
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    __getattr__ = moved_names(__name__)

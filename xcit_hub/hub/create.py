@@ -165,6 +165,7 @@ def create_model(
         if features_only or num_classes or global_pool is not None:
             raise InputError(
                 "A pyramid has neither a classifier nor other features.",
+                where="create_model(pyramid=True)",
                 fix="Leave out features_only, num_classes and global_pool.",
             )
         return create_pyramid(
@@ -187,6 +188,7 @@ def create_model(
     elif shape:
         raise InputError(
             f"{', '.join(shape)} was given for pretrained weights, whose architecture is theirs.",
+            where=", ".join(f"{field}=…" for field in shape),
             fix="Leave it out, or build the network without weights.",
         )
     else:
@@ -205,11 +207,14 @@ def _pretrained_id(name: str | variants.Architecture, pretrained: bool | str) ->
         return pretrained
     if pretrained is not True:
         raise InputError(
-            f"pretrained is {pretrained!r}.", fix="Give True, False, or the id of the weights, such as 'org/name'."
+            f"pretrained is {pretrained!r}.",
+            where="pretrained=…",
+            fix="Give True, False, or the id of the weights, such as 'org/name'.",
         )
     if isinstance(name, variants.Architecture):
         raise InputError(
             f"Nobody published weights for an architecture of one's own ({name.name}).",
+            where="pretrained=…",
             fix="Give pretrained the id or path of its weights.",
         )
     return name

@@ -140,9 +140,11 @@ def create_segmenter(
         UnknownNameError, WeightsError, HubError: as :func:`xcit_hub.create_model`.
     """
     if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= 4096:
-        raise InputError(f"image_size is {image_size!r:.40}.", fix="Give 1 to 4096 pixels.")
+        raise InputError(f"image_size is {image_size!r:.40}.", where="image_size=…", fix="Give 1 to 4096 pixels.")
     if len(classes) not in (0, num_classes):
-        raise InputError(f"{len(classes)} names were given for {num_classes} classes.", fix="Give one for each.")
+        raise InputError(
+            f"{len(classes)} names were given for {num_classes} classes.", where="classes=…", fix="Give one for each."
+        )
     rates = {"drop_path_rate": drop_path_rate}
     pyramid = create_pyramid(name, pretrained=pretrained, rates=rates, out_indices=out_indices, seed=seed, shape=shape)
     made = segmenters.facebooks(head, pyramid.architecture, num_classes)
@@ -197,11 +199,16 @@ def create_pyramid(
     if shape or in_chans is not None:
         raise InputError(
             f"{', '.join(shape) or 'in_chans'} was given for pretrained weights, whose architecture is theirs.",
+            where=", ".join(f"{field}=…" for field in shape) or "in_chans=…",
             fix="Leave it out, or build the network without weights.",
         )
     wanted = name if pretrained is True else pretrained
     if not isinstance(wanted, str):
-        raise InputError(f"pretrained is {pretrained!r:.60}.", fix="Give True, False, or the id of the weights.")
+        raise InputError(
+            f"pretrained is {pretrained!r:.60}.",
+            where="pretrained=…",
+            fix="Give True, False, or the id of the weights.",
+        )
     located = locate(wanted, cache_dir=cache_dir)
     weights = checkpoints.load(
         located.open(), model=_model(located), dialect=located.config.dialect if located.config else dialect

@@ -35,6 +35,7 @@ def arrays_of(network: nn.Cell) -> dict[str, NDArray[np.generic]]:
     if accelerated.is_fused(network):
         raise InputError(
             "A fused network is not a checkpoint: what was trained is folded into constants.",
+            where="the network",
             fix="Save the network that fuse() was called on; it is unchanged.",
         )
     return {name: value.float().asnumpy() for name, value in network.parameters_dict().items()}

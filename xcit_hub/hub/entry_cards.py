@@ -122,6 +122,7 @@ def _checked(facts: Facts, form: Any) -> dict[str, str]:
     if faults:
         raise CardError(
             "The card does not pass its hub's rules:\n    " + "\n    ".join(faults),
+            where="the card",
             fix="Complete the card's fields with --meta card.yaml. Nothing was published.",
         )
     return texts

@@ -42,39 +42,55 @@ def form_of(
     if DIALECTS[config.dialect].statistics == "batch":
         raise InputError(
             f"The {config.dialect} dialect divides by the statistics of each batch, which no exported file does.",
+            where="the model",
             fix="Run it with xcit-hub's own network.",
         )
     if features and headless:
-        raise InputError("--features and --headless exclude each other.", fix="Give one of them.")
+        raise InputError(
+            "--features and --headless exclude each other.",
+            where="features=…, headless=… (--features, --headless)",
+            fix="Give one of them.",
+        )
     if attention and features:
         raise InputError(
             "--features and --attention exclude each other: the class token attends after the last block.",
+            where="features=…, attention=… (--features, --attention)",
             fix="Give one of them.",
         )
     if opset not in OPSETS:
-        raise InputError(f"Opset {opset} is not one that is written.", fix=f"Use {OPSETS.start} to {OPSETS.stop - 1}.")
+        raise InputError(
+            f"Opset {opset} is not one that is written.",
+            where="opset=… (--opset)",
+            fix=f"Use {OPSETS.start} to {OPSETS.stop - 1}.",
+        )
     if dtype not in ("float32", "float16"):
         sentence = (
             "bfloat16 is not exported: no runtime here runs it."
             if dtype == "bfloat16"
             else f"There is no dtype {dtype!r}."
         )
-        raise InputError(sentence, fix="Use float32 or float16.")
+        raise InputError(sentence, where="dtype=… (--dtype)", fix="Use float32 or float16.")
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     for option, number in (("--batch", batch), *(("--image-size", side) for side in size or ())):
         if number is not None and not 1 <= number <= _LARGEST:
-            raise InputError(f"{option} {number} cannot be.", fix=f"Give 1 to {_LARGEST}.")
+            raise InputError(
+                f"{option} {number} cannot be.",
+                where=f"{option[2:].replace('-', '_')}=… ({option})",
+                fix=f"Give 1 to {_LARGEST}.",
+            )
     depth = config.shape.depth
     blocks = tuple(sorted({index + depth if index < 0 else index for index in features}))
     if any(not 0 <= index < depth for index in blocks):
         raise InputError(
             f"There are blocks 0 to {depth - 1}, and {', '.join(map(str, features))} were asked for.",
+            where="features=… (--features)",
             fix=f"Use {-depth} to {depth - 1}.",
         )
     prepared = config.preprocessing if with_preprocessing else None
     if prepared and len(prepared.mean) not in (1, config.in_chans):
         raise InputError(
             f"The preprocessing has {len(prepared.mean)} means for {config.in_chans} channels.",
+            where="with_preprocessing=… (--with-preprocessing)",
             fix="Leave out --with-preprocessing.",
         )
     return Form(
@@ -102,6 +118,7 @@ def for_mindir(form: Form, *, int8: bool = False) -> Form:
     if form.image_size is None:
         raise InputError(
             "MINDIR needs a fixed image size: MindSpore settles the grid of tokens when it compiles.",
+            where="image_size=… (--image-size)",
             fix="Give --image-size, or export ONNX, which takes any size.",
         )
     impossible = {
@@ -113,7 +130,7 @@ def for_mindir(form: Form, *, int8: bool = False) -> Form:
     }
     for option, asked in impossible.items():
         if asked:
-            raise InputError(f"{option} is written to ONNX alone.", fix="Name the target .onnx.")
+            raise InputError(f"{option} is written to ONNX alone.", where="the target", fix="Name the target .onnx.")
     return replace(form, fuse=False)
 
 

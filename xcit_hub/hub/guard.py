@@ -246,6 +246,13 @@ class _Body(_httpx.SyncByteStream):
         self._limit = limit
 
     def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._decompressed()
+        except zlib.error:
+            fix = "Try again; if it stays so, tell whoever runs this hub."
+            raise HubError("What arrived is not compressed as it says.", where=self._exchange.where, fix=fix) from None
+
+    def _decompressed(self) -> Iterator[bytes]:
         received = decoded = 0
         for piece in self._stream:
             received += len(piece)
@@ -274,10 +281,7 @@ def _inflated() -> _Decoder:
     def decode(piece: bytes) -> Iterator[bytes]:
         rest, full = piece, True
         while (rest or full) and not machine.eof:
-            try:
-                part = machine.decompress(rest, _STEP)
-            except zlib.error:
-                raise HubError("What arrived is not compressed as it says.", fix="Try again.") from None
+            part = machine.decompress(rest, _STEP)
             rest, full = machine.unconsumed_tail, len(part) == _STEP
             if part:
                 yield part

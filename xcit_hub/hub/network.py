@@ -321,13 +321,15 @@ def checked_rates(drop: float, pos_drop: float, proj_drop: float, attn_drop: flo
     }
     for option, rate in rates.items():
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
-            raise InputError(f"{option} is {rate!r}.", fix="A drop rate is at least 0 and less than 1.")
+            raise InputError(
+                f"{option} is {rate!r}.", where=f"{option}=…", fix="A drop rate is at least 0 and less than 1."
+            )
     return rates
 
 
 def _check_count(value: object, option: str, *, least: int) -> None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-        raise InputError(f"{option} is {value!r}.", fix=f"Give a whole number, {least} or more.")
+        raise InputError(f"{option} is {value!r}.", where=f"{option}=…", fix=f"Give a whole number, {least} or more.")
 
 
 def _with_channels(arrays: Mapping[str, NDArray[np.generic]], in_chans: int) -> dict[str, Any]:
@@ -343,16 +345,19 @@ def _prepare(network: models.XCiT, dtype: Dtype | None, mode: Mode | None) -> No
 
     if dtype is not None and dtype != "float32":
         if dtype not in ("float16", "bfloat16"):
-            raise InputError(f"There is no dtype {dtype!r}.", fix="Choose float32, float16 or bfloat16.")
+            raise InputError(
+                f"There is no dtype {dtype!r}.", where="dtype=… (--dtype)", fix="Choose float32, float16 or bfloat16."
+            )
         if dtype == "bfloat16" and device_target() == "CPU":
             raise InputError(
                 "MindSpore has no kernels for bfloat16 on a CPU.",
+                where="dtype=… (--dtype)",
                 fix="Load it in float32 and call network.fuse(dtype='bfloat16'), where the processor has AVX512-BF16.",
             )
         network.cast(getattr(mindspore, dtype))
     if mode is not None:
         modes = {"graph": mindspore.GRAPH_MODE, "pynative": mindspore.PYNATIVE_MODE}
         if mode not in modes:
-            raise InputError(f"There is no mode {mode!r}.", fix="Choose graph or pynative.")
+            raise InputError(f"There is no mode {mode!r}.", where="mode=…", fix="Choose graph or pynative.")
         mindspore.set_context(mode=modes[mode])
     network.set_train(False)

@@ -224,7 +224,9 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnSta
         require_timm()
     except XcitHubError as error:
         raise XcitHubError(
-            error.what, fix=f"{error.fix} Or publish with --no-parity: the card will say it was not proven."
+            error.what,
+            where=error.where,
+            fix=f"{error.fix} Or publish with --no-parity: the card will say it was not proven.",
         ) from None
     result = verify_weights(
         arrays,
@@ -239,10 +241,12 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnSta
         if blind is not None:
             raise WeightsError(
                 f"The network's outputs are not finite with these weights: {blind.what} {blind.remark}.",
+                where="the checkpoint",
                 fix="Nothing was published. The weights are damaged, or of another dialect; see where they come from.",
             )
         raise XcitHubError(
             f"PyTorch's network and ours do not agree on these weights: {result}",
+            where="the checkpoint",
             fix="Nothing was published. Check the dialect; if it is right, this is a fault of ours: report it.",
         )
     # In the order in which the hub gives the figures back: the card lists them.

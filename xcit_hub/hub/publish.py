@@ -163,6 +163,7 @@ class PartlyPublishedError(HubError):
         reasons = "\n    ".join(f"{place}: {' '.join(str(error).split())}" for place, error in failed.items())
         super().__init__(
             f"Published {there}, and not everywhere:\n    {reasons}",
+            where=", ".join(failed),
             fix="Run the same command again: what is there already is not sent again.",
         )
 
@@ -203,6 +204,7 @@ def publish_to(
     if isinstance(token, str) and len(targets) > 1:
         raise InputError(
             "One token was given for several hubs, and each has its own.",
+            where="token=… (--token-env)",
             fix="Put each hub's token into its own variable: HF_TOKEN, MODELERS_TOKEN, MODELSCOPE_API_TOKEN …",
         )
     kinds = exports.checked(also)
@@ -323,7 +325,9 @@ def _check_paths(**arguments: object) -> None:
     for argument, value in arguments.items():
         wanted, fix = _PATHS[argument]
         if not isinstance(value, str | os.PathLike) and not (value is None and wanted.endswith("None")):
-            raise InputError(f"{argument} is a {type(value).__name__}, and has to be {wanted}.", fix=fix)
+            raise InputError(
+                f"{argument} is a {type(value).__name__}, and has to be {wanted}.", where=f"{argument}=…", fix=fix
+            )
 
 
 def _said(

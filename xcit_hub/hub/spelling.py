@@ -30,6 +30,7 @@ def checked_name(name: str, most: int = 2) -> str:
     if not is_name(name):
         raise InputError(
             f"{name[:200]!r} is not the name of a model in a hub.",
+            where="the name of the model",
             fix="Write org/name: letters, digits, '.', '_' and '-', no '..' and no '--'.",
         )
     if name.count("/") >= most:
@@ -96,6 +97,7 @@ def without_secret(place: str) -> str:
     if "@" in parts.netloc:
         raise InputError(
             f"The address of {parts.hostname} holds a user's name or a password; such an address is not taken.",
+            where="the address",
             fix="Leave them out, and give a token: token=, or --token-env and the name of a variable.",
         )
     return place
@@ -112,7 +114,9 @@ def parsed(url: str) -> SplitResult:
         _ = parts.port, parts.hostname
     except ValueError as error:
         shown = re.sub(r"//[^/]*@", "//…@", url)
-        raise InputError(f"{shown!r:.200} is not an address: {error}.", fix="Check its host and port.") from None
+        raise InputError(
+            f"{shown!r:.200} is not an address: {error}.", where="the address", fix="Check its host and port."
+        ) from None
     return parts
 
 
@@ -126,6 +130,7 @@ def path_of_url(url: str) -> str:
     if parts.netloc not in ("", "localhost"):
         raise InputError(
             f"The address {url!r} names the host {parts.netloc!r}.",
+            where="the address",
             fix="A file:// address has three slashes: file:///path/to/model.safetensors.",
         )
     return unquote(parts.path)

@@ -87,6 +87,7 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
     if dialect and published and dialect != published.dialect:
         raise InputError(
             f"{published.name} was trained in the {published.dialect} dialect, and dialect={dialect!r} was asked for.",
+            where="dialect=… (--dialect)",
             fix=f"Leave it out, or give the architecture's bare name, {architecture.name}.",
         )
     _check_numbers(
@@ -120,10 +121,12 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
 def _check_numbers(counts: Mapping[str, tuple[int, int]], rates: Mapping[str, float]) -> None:
     for option, (value, least) in counts.items():
         if value < least:
-            raise InputError(f"{option} is {value}.", fix=f"Give {least} or more.")
+            raise InputError(f"{option} is {value}.", where=f"{option}=…", fix=f"Give {least} or more.")
     for option, rate in rates.items():
         if not 0.0 <= rate < 1.0:
-            raise InputError(f"{option} is {rate}.", fix="A drop rate is at least 0 and less than 1.")
+            raise InputError(
+                f"{option} is {rate}.", where=f"{option}=…", fix="A drop rate is at least 0 and less than 1."
+            )
 
 
 def load_weights(network: XCiT | XCiTFeatures, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -162,10 +165,15 @@ def _misfit(network: XCiT | XCiTFeatures, shapes: Mapping[str, tuple[int, ...]],
     try:
         found = of_shapes(shapes)
     except WeightsError:
-        return WeightsError(f"{what}, and no XCiT's whole.", fix="See what is in their file: xcit-hub inspect FILE.")
+        return WeightsError(
+            f"{what}, and no XCiT's whole.",
+            where="the weights",
+            fix="See what is in their file: xcit-hub inspect FILE.",
+        )
     likely = f"{found.architecture.name} with {found.num_classes} classes and {found.in_chans} channels"
     return WeightsError(
         f"{what}: they are likely those of {likely}.",
+        where="the weights",
         fix="Fetch the whole file, and build it with its own number of classes and channels."
         if found.architecture.name == name
         else f"Build that one: --model {found.architecture.name}.",

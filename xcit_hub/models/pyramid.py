@@ -53,12 +53,14 @@ class XCiTPyramid(XCiTFeatures):
         if len(self.out_indices) != LEVELS or list(self.out_indices) != sorted(set(self.out_indices)):
             raise InputError(
                 f"A pyramid is made of four blocks in their order, and out_indices is {tuple(self.out_indices)}.",
+                where="out_indices=…",
                 fix="Give four, such as (3, 5, 7, 11), or leave them out.",
             )
         if self.patch_size not in (16, 8) or set(network.architecture.stem_strides) != {2}:
             raise InputError(
                 f"A pyramid is made of patches of 16 or 8 pixels by strides of 2, and {network.architecture.name} has "
                 f"{self.patch_size} by {network.architecture.stem_strides}.",
+                where="the architecture",
                 fix="Take another architecture.",
             )
         dim, gelu = network.embed_dim, network.dialect.gelu
@@ -108,6 +110,7 @@ def check_sides(shape: Sequence[int], patch_size: int) -> bool:
     if min(shape[2:]) < least:
         raise InputError(
             f"An image of {shape[2]}×{shape[3]} pixels is too small for a map of stride {STRIDES[-1]}.",
+            where="the image",
             fix=f"Give images whose sides have {least} pixels or more.",
         )
     return True

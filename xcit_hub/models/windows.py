@@ -38,6 +38,7 @@ def logits(network: XCiTSegmenter, pixels: NDArray[np.float32], window: Window |
             raise InputError(
                 f"A window of {window.size[0]}×{window.size[1]} pixels is larger than the image, which has "
                 f"{height}×{width} when it is resized.",
+                where="window=… (--window)",
                 fix="Take a smaller window, or none.",
             )
         found = np.zeros((network.num_classes, height, width), np.float32)
@@ -50,6 +51,7 @@ def logits(network: XCiTSegmenter, pixels: NDArray[np.float32], window: Window |
     if faults:
         raise WeightsError(
             f"The network's outputs are not finite: {faults} of {found.size} logits are NaN or infinite.",
+            where="the weights",
             fix="The weights are damaged, or of another dialect; see where they come from.",
         )
     return found

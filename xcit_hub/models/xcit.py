@@ -342,6 +342,7 @@ class _Backbone(nn.Cell):
         if dtype not in _DTYPES or (dtype == mstype.bfloat16 and device_target() == "CPU"):
             raise InputError(
                 f"The network cannot be cast to {_DTYPES.get(dtype, dtype)} on {device_target()}.",
+                where="network.cast(dtype)",
                 fix="Choose float32 or float16, or bfloat16 where the device is not a CPU.",
             )
         for parameter in self.get_parameters():
@@ -491,7 +492,9 @@ class XCiT(_Backbone):
             InputError: an index is out of range, the format is unknown, or the image does not fit.
         """
         if output_fmt not in ("NCHW", "NLC"):
-            raise InputError(f"There is no output format {output_fmt!r}.", fix="Choose 'NCHW' or 'NLC'.")
+            raise InputError(
+                f"There is no output format {output_fmt!r}.", where="output_fmt=…", fix="Choose 'NCHW' or 'NLC'."
+            )
         wanted = take_indices(self.depth, indices)
         tokens, height, width = self._embed(image)
         found = self._after_each(tokens, height, width, wanted)
@@ -619,13 +622,19 @@ def take_indices(depth: int, indices: Indices) -> tuple[int, ...]:
     if isinstance(indices, int):
         if not 0 < indices <= depth:
             raise InputError(
-                f"The last {indices} blocks were asked for; there are {depth}.", fix=f"Ask for 1 to {depth}."
+                f"The last {indices} blocks were asked for; there are {depth}.",
+                where="indices=… or out_indices=…",
+                fix=f"Ask for 1 to {depth}.",
             )
         return tuple(range(depth - indices, depth))
     resolved = tuple(index + depth if index < 0 else index for index in indices)
     for given, index in zip(indices, resolved, strict=True):
         if not 0 <= index < depth:
-            raise InputError(f"There is no block {given}; there are {depth}.", fix=f"Use {-depth} to {depth - 1}.")
+            raise InputError(
+                f"There is no block {given}; there are {depth}.",
+                where="indices=… or out_indices=…",
+                fix=f"Use {-depth} to {depth - 1}.",
+            )
     return resolved
 
 
@@ -639,13 +648,20 @@ def check_image(shape: Sequence[int], dtype: Any, in_chans: int) -> bool:
     if dtype not in _FLOATING:
         raise InputError(
             f"The image is {dtype}; this network takes normalised floating-point images.",
+            where="the image",
             fix="xcit_hub.preprocess makes one of a photograph; or convert it with .astype(mindspore.float32).",
         )
     if len(shape) != 4 or shape[1] != in_chans or 0 in shape:
-        raise InputError(f"The input has shape {tuple(shape)}; this network takes (batch, {in_chans}, height, width).")
+        raise InputError(
+            f"The input has shape {tuple(shape)}; this network takes (batch, {in_chans}, height, width).",
+            where="the image",
+            fix="xcit_hub.preprocess makes (channels, height, width) of a photograph, and [None] a batch of it.",
+        )
     return True
 
 
 def _check_pool(global_pool: str) -> None:
     if global_pool not in _GLOBAL_POOLS:
-        raise InputError(f"There is no pooling {global_pool!r}.", fix="Choose 'token', 'avg' or ''.")
+        raise InputError(
+            f"There is no pooling {global_pool!r}.", where="global_pool=…", fix="Choose 'token', 'avg' or ''."
+        )

@@ -7,6 +7,7 @@ MindCV's. Needs the ``timm`` extra.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import isqrt
@@ -167,6 +168,7 @@ def _round(ours: Any, theirs: Any, images: Array, dtype: Dtype, gradients: bool)
     if gradients:
         raise XcitHubError(
             "A fused network, which is what computes in bfloat16 on a CPU, has no gradients.",
+            where="gradients=…, dtype=… (--gradients, --dtype)",
             fix="Leave them out, or compare in float16 or float32.",
         )
     for parameter in ours.get_parameters():
@@ -218,6 +220,7 @@ def require_timm() -> None:
         if importlib.util.find_spec(module) is None:
             raise XcitHubError(
                 f"Parity runs PyTorch's network beside MindSpore's, and {module} is not installed.",
+                where=sys.executable,
                 fix="Install the extra: pip install 'xcit-hub[timm]'.",
             )
 

@@ -90,10 +90,16 @@ def _bounded(body: bytes) -> bytes:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return body
     if kind not in FORMATS:
-        raise InputError(f"Cannot read the image: {kind} is not accepted.", fix=f"Send one of {', '.join(FORMATS)}.")
+        raise InputError(
+            f"Cannot read the image: {kind} is not accepted.",
+            where="the body of the request",
+            fix=f"Send one of {', '.join(FORMATS)}.",
+        )
     if pixels > MOST_PIXELS:
         raise InputError(
-            f"The image has {pixels:,} pixels, and {MOST_PIXELS:,} are accepted.", fix="Send a smaller one."
+            f"The image has {pixels:,} pixels, and {MOST_PIXELS:,} are accepted.",
+            where="the body of the request",
+            fix="Send a smaller one.",
         )
     return body
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import sys
 
 from xcit_hub.errors import InputError
 
@@ -16,7 +17,7 @@ def check(host: str, port: int) -> None:
     """
     for module in ("starlette", "uvicorn"):
         if importlib.util.find_spec(module) is None:
-            raise InputError(f"{module} is not installed.", fix="pip install 'xcit-hub[serve]'")
+            raise InputError(f"{module} is not installed.", where=sys.executable, fix="pip install 'xcit-hub[serve]'")
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except (OSError, TypeError, ValueError) as error:  # a name that no host can have

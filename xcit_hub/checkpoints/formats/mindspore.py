@@ -75,11 +75,13 @@ def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mappi
         if not tensor.size:
             raise CheckpointError(
                 f"A MindSpore checkpoint cannot hold the empty tensor {tag!r}.",
+                where="the target (.ckpt)",
                 fix="Write a .safetensors file.",
             )
         if not DTYPES[tensor.dtype].mindspore:
             raise CheckpointError(
                 f"A MindSpore checkpoint cannot hold {tag!r}, which is {tensor.dtype}.",
+                where="the target (.ckpt)",
                 fix="Write a .safetensors file.",
             )
         _write_tensor(stream, tag, tensor)

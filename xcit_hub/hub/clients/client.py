@@ -127,6 +127,7 @@ class Client:
         if find_spec(self.site.module) is None:
             raise XcitHubError(
                 f"{self.site.title} is reached through its own client, {self.site.package}, which is not installed.",
+                where=self.endpoint,
                 fix=f"pip install 'xcit-hub[{self.site.package}]'",
             )
         own = str(Path(__file__).resolve().parents[3])  # where this package is, however it was found

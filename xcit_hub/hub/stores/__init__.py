@@ -199,6 +199,7 @@ def _installed(scheme: str) -> object:
         known = ", ".join(sorted([*found, *SITES, "hf", "file", "https"]))
         raise InputError(
             f"There is no store for addresses that begin {scheme}://.",
+            where="the address",
             fix=f"Known: {known}. Others come with a package that registers one under {ENTRY_POINTS!r}.",
         )
     return found[scheme].load()

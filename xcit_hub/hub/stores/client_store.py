@@ -117,12 +117,17 @@ class ClientStore:
         if create_pr:
             raise InputError(
                 f"{self.site.own} client opens no pull requests.",
+                where="create_pr=… (--create-pr)",
                 fix=f"Use --revision for a branch of its own, and open it on {self.site.own} page."
                 if self.site.makes_branches
                 else f"Open it on {self.site.own} page.",
             )
         if revision is not None and cache.is_commit(revision):
-            raise InputError(f"{revision} is a commit, and commits cannot be published to.", fix="Name a branch.")
+            raise InputError(
+                f"{revision} is a commit, and commits cannot be published to.",
+                where="revision=… (--revision)",
+                fix="Name a branch.",
+            )
         if self.token is None and not self.client.may_log_in:
             variables = " or ".join(self.site.token_variables)
             raise HubError(
@@ -307,11 +312,15 @@ class ClientStore:
         owner, _, model = name.rpartition("/")
         if not self.site.owner.fullmatch(owner) or not self.site.model.fullmatch(model):
             raise InputError(
-                f"{name!r} is not the name of a model on {self.site.title}.", fix=f"There: {self.site.rules}."
+                f"{name!r} is not the name of a model on {self.site.title}.",
+                where="the name of the model",
+                fix=f"There: {self.site.rules}.",
             )
         if revision is not None and not self.site.revision.fullmatch(revision):
             raise InputError(
-                f"{self.site.own} client takes no revision {revision!r}.", fix=f"There: {self.site.rules}."
+                f"{self.site.own} client takes no revision {revision!r}.",
+                where="revision=… (--revision)",
+                fix=f"There: {self.site.rules}.",
             )
 
     def _checked(self, endpoint: str) -> str:
@@ -320,10 +329,15 @@ class ClientStore:
         parts = parsed(without_secret(endpoint))
         host = parts.hostname or ""
         if parts.scheme not in ("http", "https") or not host:
-            raise InputError(f"{endpoint!r:.200} is not the address of a hub.", fix="Write https://HOST.")
+            raise InputError(
+                f"{endpoint!r:.200} is not the address of a hub.",
+                where="the address of the hub",
+                fix="Write https://HOST.",
+            )
         if not self.site.admits(host) or (parts.scheme != "https" and not self.site.takes_any_endpoint):
             raise InputError(
                 f"{self.site.own} client goes to no endpoint {endpoint!r:.200}; nothing was sent.",
+                where="the address of the hub",
                 fix=f"It takes https addresses of {', '.join(self.site.domains)} alone: set "
                 f"{self.site.endpoint_variable} to one of them. A mirror that speaks Hugging Face's protocol is "
                 "given by its address: --hub https://HOST.",

@@ -210,9 +210,17 @@ class FolderStore:
 
 def _refuse(revision: str | None, create_pr: bool) -> None:
     if create_pr:
-        raise InputError("A folder hub has no pull requests.", fix="Use --revision for a branch of its own.")
+        raise InputError(
+            "A folder hub has no pull requests.",
+            where="create_pr=… (--create-pr)",
+            fix="Use --revision for a branch of its own.",
+        )
     if revision is not None and cache.is_commit(revision):
-        raise InputError(f"{revision} is a commit, and commits cannot be published to.", fix="Name a branch.")
+        raise InputError(
+            f"{revision} is a commit, and commits cannot be published to.",
+            where="revision=… (--revision)",
+            fix="Name a branch.",
+        )
 
 
 def _is_whole(blob: Path, digest: str) -> bool:

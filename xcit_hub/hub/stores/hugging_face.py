@@ -314,13 +314,16 @@ def token_for(endpoint: str, given: str | bool | None) -> str | bool:
     if isinstance(given, str):
         if not is_private:
             raise InputError(
-                f"A token would travel to {endpoint} for everybody on the way to read.", fix="Give an https address."
+                f"A token would travel to {endpoint} for everybody on the way to read.",
+                where="token=… (--token-env)",
+                fix="Give an https address.",
             )
         return given
     is_ours = endpoint == constants.ENDPOINT.rstrip("/")
     if given is True and not is_ours:
         raise InputError(
             f"The login and HF_TOKEN are for {constants.ENDPOINT}, not for {endpoint}.",
+            where="token=… (--token-env)",
             fix="Give that hub's own token: token=, or --token-env and the name of a variable.",
         )
     return (get_token() or False) if given is not False and is_ours and is_private else False

@@ -50,7 +50,9 @@ class LocalStore:
     ) -> Receipt:
         """Refuse: a path is not a hub."""
         del files, message, revision, private, create_pr
-        raise InputError(f"{name} is a path, not a hub.", fix="Publish to a folder hub: --to FOLDER.")
+        raise InputError(
+            f"{name} is a path, not a hub.", where="the name of the model", fix="Publish to a folder hub: --to FOLDER."
+        )
 
     def list(self) -> list[str]:
         """Name nothing: there is no hub to list."""

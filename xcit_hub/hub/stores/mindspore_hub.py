@@ -147,7 +147,11 @@ class MindSporeHubStore:
                 fix="Clone its repository and publish with --to mindspore-hub:FOLDER.",
             )
         if revision is not None:
-            raise InputError("A pull request's branch is made with git.", fix="Leave the revision out.")
+            raise InputError(
+                "A pull request's branch is made with git.",
+                where="revision=… (--revision)",
+                fix="Leave the revision out.",
+            )
         check_folders({"The checkout": self.root})
 
     def publish(
@@ -285,6 +289,7 @@ def uid_of(name: str, card: Card) -> str:
     if not version or "/" in model:
         raise InputError(
             f"{name!r} needs a MindSpore version.",
+            where="the name of the model",
             fix="Say mindspore_version in card.yaml, or give the whole uid: publisher/2.8/model_dataset.",
         )
     dataset = re.sub(r"[^a-z0-9]", "", (card.metadata.train_dataset or "").lower())
@@ -361,7 +366,11 @@ def _model_folder(card: Card) -> str:
     # The Hub's client joins the card's folder and the last part of repo-link.
     name = (card.metadata.repo_link or "").rstrip("/").rpartition("/")[2]
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise InputError("The card's repo-link ends in no folder's name.", fix="Say repo_link in card.yaml.")
+        raise InputError(
+            "The card's repo-link ends in no folder's name.",
+            where="repo_link of the card",
+            fix="Say repo_link in card.yaml.",
+        )
     return name
 
 

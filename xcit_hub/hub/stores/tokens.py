@@ -26,13 +26,16 @@ def token_for_site(site: Site, endpoint: str, given: str | bool | None) -> tuple
     if isinstance(given, str):
         if not is_private:
             raise InputError(
-                f"A token would travel to {endpoint} for everybody on the way to read.", fix="Give an https address."
+                f"A token would travel to {endpoint} for everybody on the way to read.",
+                where="token=… (--token-env)",
+                fix="Give an https address.",
             )
         return given, False
     is_ours = endpoint == site.configured
     if given is True and not is_ours:
         raise InputError(
             f"{' and '.join(site.token_variables)} are for {site.configured}, not for {endpoint}.",
+            where="token=… (--token-env)",
             fix="Give that hub's own token: token=, or --token-env and the name of a variable.",
         )
     if given is False or not is_ours or not is_private:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from xcit_hub.accelerated.build import THREADS
 from xcit_hub.errors import InputError
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -19,6 +20,8 @@ _PERIOD = 100_000  # microseconds, as container runtimes have it
 def conditions(*, cores: int | None, disturber: bool, quota: float | None) -> Iterator[str]:
     """Bring about what is asked for, in this process and those it starts; the value says it in words.
 
+    A limit that one contender alone would keep to is refused.
+
     Args:
         cores: keep to the first so many of the cores that this process may use.
         disturber: another process computes on the last of them all the while.
@@ -26,8 +29,14 @@ def conditions(*, cores: int | None, disturber: bool, quota: float | None) -> It
 
     Raises:
         InputError: there are not as many cores, the quota is no less than all of them, or the system does not let us
-            set one.
+            set one; ``XCIT_HUB_THREADS`` is set.
     """
+    if os.environ.get(THREADS):
+        raise InputError(
+            f"{THREADS}={os.environ[THREADS]} is a limit that xcit-hub alone keeps to.",
+            where=THREADS,
+            fix="Unset it; --cores limits every contender.",
+        )
     said = []
     before = os.sched_getaffinity(0)
     with ExitStack() as stack:

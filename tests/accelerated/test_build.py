@@ -310,6 +310,23 @@ def test_an_unknown_choice_is_refused_by_name(value: str, monkeypatch: pytest.Mo
         build.library()
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "two", " 2", "2 ", "1e3", "1025", "9" * 50, "٢", "0x2", "1_0"])
+def test_a_number_of_threads_that_is_none_is_refused_by_name(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(build.THREADS, value)
+    for ask in (build.library, build.threads):
+        with pytest.raises(InputError, match=r"is not a value of XCIT_HUB_THREADS.*(\n.*)*from 1 to 1024"):
+            ask()
+
+
+@pytest.mark.parametrize(("value", "threads"), [("", 3), ("1", 1), ("2", 2), ("3", 3), ("4", 3), ("1024", 3)])
+def test_threads_are_the_cores_of_this_process_or_fewer(
+    value: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build.os, "sched_getaffinity", lambda _: {0, 5, 9})
+    monkeypatch.setenv(build.THREADS, value)
+    assert build.threads() == threads
+
+
 @pytest.mark.usefixtures("afresh")
 def test_a_choice_that_this_machine_cannot_run_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     other = next(target for target in build.TARGETS if target.machine != TARGETS[0].machine)

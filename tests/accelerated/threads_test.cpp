@@ -1,6 +1,7 @@
 // A worker that is kept from its core while the caller waits for it sits out what follows, and comes back.
 //
-// Sleeping stands for a core that others use: it takes time and no processor time. Exits 1 if a promise is broken.
+// Sleeping stands for a core that others use: it takes time and no processor time. Exits 1 if a promise is broken. With an
+// argument it says how many threads there are, and how many of them took part in jobs.
 
 #include <pthread.h>
 #include <time.h>
@@ -64,7 +65,12 @@ void wait_for_others(bool asleep) {
 
 }  // namespace
 
-int main() {
+int main(int count, char**) {
+  if (count > 1) {
+    const int64_t size = Team::instance().size();
+    if (size > 1) wait_for_others(false);
+    return std::printf("%lld threads, others did %lld\n", static_cast<long long>(size), static_cast<long long>(done_by_others(false))), 0;
+  }
   if (Team::instance().size() < 2) return std::puts("one core"), 0;
   wait_for_others(false);
   int64_t alone = 0;

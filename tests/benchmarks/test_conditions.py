@@ -27,3 +27,12 @@ def test_a_quota_of_all_cores_is_refused(quota: float) -> None:
 def test_more_cores_than_there_are_are_refused() -> None:
     with pytest.raises(InputError, match="cores"), conditions(cores=10**6, disturber=False, quota=None):
         pass
+
+
+def test_a_limit_that_one_contender_alone_keeps_to_is_refused(monkeypatch) -> None:
+    monkeypatch.setenv("XCIT_HUB_THREADS", "1")
+    with (
+        pytest.raises(InputError, match=r"XCIT_HUB_THREADS=1 .*\n.*\n?.*--cores"),
+        conditions(cores=None, disturber=False, quota=None),
+    ):
+        pass

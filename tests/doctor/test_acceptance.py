@@ -62,6 +62,13 @@ def test_the_programme_of_an_ascend_server_runs_here_at_a_small_size(run_cli, tm
     assert "not the card's machine" in done.stdout
 
 
+def test_a_parity_that_is_refused_is_a_part_that_failed_and_says_why(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XCIT_HUB_NATIVE", "0")  # or some processors compute in it
+    found = accept._parity(accept._PROGRAMMES["CPU"], "bfloat16", tmp_path)
+    assert found["passed"] is False
+    assert "cannot be fused in bfloat16" in found["says"]
+
+
 @pytest.mark.campaign
 def test_a_part_that_fails_is_reported_and_the_rest_runs(tmp_path: Path, monkeypatch) -> None:
     programme = dataclasses.replace(accept._PROGRAMMES["CPU"], dtypes=("bfloat16",), flags={"opt": "none"})

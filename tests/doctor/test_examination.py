@@ -206,7 +206,8 @@ def test_a_rank_table_that_is_not_a_file_is_a_line(root: Path) -> None:
 # ---- variables -----------------------------------------------------------------------------------
 
 _RIGHT = {
-    "GLOG_v": "3", "OMP_NUM_THREADS": "4,2", "MS_COMPILER_CACHE_ENABLE": "0", "MS_SIMULATION_LEVEL": "",
+    "GLOG_v": "3", "OMP_NUM_THREADS": "4,2", "XCIT_HUB_THREADS": "16",
+    "MS_COMPILER_CACHE_ENABLE": "0", "MS_SIMULATION_LEVEL": "",
     "MS_ASCEND_CHECK_OVERFLOW_MODE": "SATURATION_MODE", "MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "8",
     "MS_SCHED_HOST": "node-1.example", "MS_SCHED_PORT": "8118", "MS_NODE_TIMEOUT": "300", "MS_TOPO_TIMEOUT": "600",
     "RANK_ID": "0", "RANK_SIZE": "8", "DEVICE_ID": "7", "HCCL_CONNECT_TIMEOUT": "7200", "HCCL_EXEC_TIMEOUT": "0",

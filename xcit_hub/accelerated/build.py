@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,8 @@ from xcit_hub.accelerated import operands
 from xcit_hub.errors import InputError
 
 SWITCH = "XCIT_HUB_NATIVE"
+THREADS = "XCIT_HUB_THREADS"
+MOST_THREADS = 1024
 
 _FOLDER = Path(__file__).parent
 SOURCES = _FOLDER / "source"
@@ -116,10 +119,41 @@ def library() -> Path | None:
     :func:`absence` says which. The latter is warned of once in a process.
 
     Raises:
-        InputError: ``XCIT_HUB_NATIVE`` is not one of the known values, or asks for what is not here.
+        InputError: ``XCIT_HUB_NATIVE`` is not one of the known values, or asks for what is not here, or
+            ``XCIT_HUB_THREADS`` is not a number of threads.
     """
+    _check_threads()
     outcome = _outcome(os.environ.get(SWITCH, ""))
     return outcome if isinstance(outcome, Path) else None
+
+
+def threads() -> int:
+    """Return on how many threads a process that starts now computes with the compiled operations.
+
+    The cores that it may use, or fewer: what the environment variable ``XCIT_HUB_THREADS`` says is the most. A process
+    asks once, at its first operation.
+
+    Raises:
+        InputError: ``XCIT_HUB_THREADS`` is not a whole number from 1 to :data:`MOST_THREADS`.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _check_threads())
+
+
+def is_threads(value: str) -> bool:
+    """Tell whether ``XCIT_HUB_THREADS`` may be this: a whole number from 1 to :data:`MOST_THREADS`."""
+    return re.fullmatch(r"[1-9]\d{0,3}", value, re.ASCII) is not None and int(value) <= MOST_THREADS
+
+
+def _check_threads() -> int:
+    value = os.environ.get(THREADS, "")
+    if value and not is_threads(value):
+        raise InputError(
+            f"{value[:40]!r} is not a value of {THREADS}.",
+            where=THREADS,
+            fix=f"Set it to the most threads to compute on, a whole number from 1 to {MOST_THREADS}, or unset it.",
+        )
+    return int(value or MOST_THREADS)
 
 
 def absence() -> str:

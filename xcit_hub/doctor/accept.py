@@ -128,9 +128,10 @@ def accept(
 def _parity(programme: _Programme, dtype: str, folder: Path) -> dict[str, Any]:
     figures = folder / f"{dtype}.json"
     ended = _run(["parity", programme.model, "--dtype", dtype, "--json", str(figures)], folder)
-    if figures.is_file():
-        (found,) = json.loads(figures.read_bytes())
-        return {"passed": bool(found["passed"]), "figures": found}
+    found = json.loads(figures.read_bytes()) if figures.is_file() else {"error": ended.said}
+    if isinstance(found, list):  # of the networks compared; else of the error that ended it
+        (compared,) = found
+        return {"passed": bool(compared["passed"]), "figures": compared}
     absent = "is not installed" in ended.said
     return {"passed": None if absent else False, "says": _EXTRA if absent else ended.said}
 

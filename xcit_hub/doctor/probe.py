@@ -70,12 +70,16 @@ def _numpy() -> str:
 
 
 def _compiled() -> dict[str, Any]:
-    from xcit_hub.accelerated.build import EXTENSIONS, absence, extension_absence, library
+    from xcit_hub.accelerated.build import EXTENSIONS, absence, extension_absence, library, threads
 
     found = library()
     if found is None:
         return {"absent": absence()}
-    return {"library": found.name, "absent dtypes": {dtype: extension_absence(dtype) for dtype in EXTENSIONS}}
+    return {
+        "library": found.name,
+        "threads": threads(),
+        "absent dtypes": {dtype: extension_absence(dtype) for dtype in EXTENSIONS},
+    }
 
 
 _QUESTIONS: dict[str, Callable[[], Any]] = {"numpy": _numpy, "compiled": _compiled, "mindspore": _mindspore}

@@ -69,7 +69,9 @@ def compiled(machine: Machine, answers: Mapping[str, Any]) -> Iterator[Finding]:
             f"no {dtype}: {absence}" if absence else f"{dtype} where fuse() is asked for it"
             for dtype, absence in answer["absent dtypes"].items()
         )
-        yield Finding(name, "ok", f"{library}{sets and f' ({sets})'}; {narrow}")
+        threads = answer["threads"]
+        on = f"on {threads} {'thread' if threads == 1 else 'threads'}"
+        yield Finding(name, "ok", f"{library}{sets and f' ({sets})'}, {on}; {narrow}")
 
 
 def extras() -> Iterator[Finding]:

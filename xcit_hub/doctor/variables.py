@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from xcit_hub.accelerated.build import MOST_THREADS, THREADS, is_threads
 from xcit_hub.doctor.finding import Finding, Machine, shown
 
 _PATHS = ("LD_LIBRARY_PATH", "PYTHONPATH")
@@ -66,6 +67,7 @@ RULES: dict[str, Rule] = {
         lambda value: re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3})*", value, re.ASCII) is not None,
         "a number of threads, or one a level",
     ),
+    THREADS: Rule(lambda value: not value or is_threads(value), f"a number from 1 to {MOST_THREADS:,}"),
     "MS_COMPILER_CACHE_ENABLE": Rule(
         lambda value: value == "0", "0", "It takes an old graph for a changed recipe's; training refuses it."
     ),

@@ -16,10 +16,23 @@
 
 namespace xcit {
 
-// OMP_NUM_THREADS is not asked: MindSpore sets it to 1 for its own reasons.
-inline int64_t available_cores() {
+constexpr int64_t kMostThreads = 1024;  // as many cores as cpu_set_t knows
+
+// The number in XCIT_HUB_THREADS; without one, or where it is none (build.py refuses that), no limit. No strtol: a newer
+// glibc has it under a new name.
+inline int64_t most_threads() {
+  const char* digit = std::getenv("XCIT_HUB_THREADS");
+  int64_t number = 0;
+  while (digit && *digit >= '0' && *digit <= '9' && number <= kMostThreads) number = 10 * number + (*digit++ - '0');
+  return digit && !*digit && number >= 1 ? std::min(number, kMostThreads) : kMostThreads;
+}
+
+// As many as this process may use, and no more than it is asked to use. OMP_NUM_THREADS is not asked: MindSpore sets it to 1
+// for its own reasons.
+inline int64_t available_threads() {
   cpu_set_t cores;
-  return sched_getaffinity(0, sizeof cores, &cores) == 0 ? std::max(1, CPU_COUNT(&cores)) : 1;
+  const int64_t available = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+  return std::max<int64_t>(1, std::min(available, most_threads()));
 }
 
 inline void relax() {
@@ -36,7 +49,7 @@ inline int64_t nanoseconds(clockid_t clock) {
   return time.tv_sec * 1'000'000'000 + time.tv_nsec;
 }
 
-// As many threads as cores, the caller's among them. They sleep between jobs: MindSpore's own threads need the cores then.
+// As many threads as may be, the caller's among them. They sleep between jobs: MindSpore's own threads need the cores then.
 // One that is kept from its core by others while everybody waits for it sits out the next jobs, the longer the more often
 // that happens: waiting for it costs more than it does.
 class Team {
@@ -48,7 +61,7 @@ class Team {
 
   int64_t size() {
     int64_t size = size_.load(std::memory_order_relaxed);
-    if (!size) size_.store(size = available_cores(), std::memory_order_relaxed);
+    if (!size) size_.store(size = available_threads(), std::memory_order_relaxed);
     return size;
   }
 

@@ -96,6 +96,30 @@ void train_blocks(const Arguments& a, bool normalised, bool moving) {
   }
 }
 
+// The epilogue of dy · fc2: through GELU to `inner`, of whose values it makes GELU again. All (rows, width).
+template <class Form>
+struct ThroughGelu {
+  const int64_t width;
+  const float* inner;
+  float *active, *dinner;
+
+  auto operator()(int64_t row) const {
+    const float* from = inner + row * width;
+    float *again = active + row * width, *out = dinner + row * width;
+    return [=](float sum, int64_t column) {
+      float value, slope;
+      Form::both(from[column], value, slope);
+      again[column] = value;
+      out[column] = sum * slope;
+    };
+  }
+
+  void fetch(int64_t row, int64_t column, int64_t vectors) const {
+    fetch_line<false>(inner + row * width + column, vectors);
+    fetch_line<true>(active + row * width + column, vectors);
+  }
+};
+
 // A layer's way back: each branch from the gradient dy of its result to dx, of what it read, and its parameters'. dx may be dy.
 template <class Form>
 struct BlockGradient {
@@ -219,14 +243,7 @@ struct BlockGradient {
     float *active = workspace(Use::kActive, rows() * hidden), *dinner = workspace(Use::kPassed, rows() * hidden);
     const Packed right =
         pack_b(rows_of(fc2, hidden), hidden, channels, workspace(Use::kPackedB, packed_size(hidden, channels)));
-    multiply(rows(), rows_of(up, channels), right, dinner, [=](int64_t row) {
-      const float* from = inner + row * hidden;
-      float *again = active + row * hidden, *out = dinner + row * hidden;
-      return [=](float sum, int64_t column) {
-        again[column] = Form::value(from[column]);
-        out[column] = sum * Form::slope(from[column]);
-      };
-    });
+    multiply(rows(), rows_of(up, channels), right, dinner, ThroughGelu<Form>{hidden, inner, active, dinner});
     weight_grad(rows(), channels, hidden, up, active, to.dfc2);
     column_sums(rows(), channels, up, to.dfc2_bias);
     unscale(p.fc2, p.fc2_bias, p.gamma2, hidden, to.dfc2, to.dfc2_bias, to.dgamma2);

@@ -74,6 +74,14 @@ struct Erf {
     normal_tail(close, tail, bell);
     return (x > 0.0f ? 1.0f - tail : tail) + close * 0.398942280f * bell;
   }
+  // What those give, for little more than one.
+  XCIT_INLINED static void both(float x, float& value, float& slope) {
+    float tail, bell;
+    const float close = near_zero(x);
+    normal_tail(close, tail, bell);
+    value = std::max(x, 0.0f) - std::fabs(close) * tail;
+    slope = (x > 0.0f ? 1.0f - tail : tail) + close * 0.398942280f * bell;
+  }
 };
 
 struct Tanh {
@@ -82,6 +90,11 @@ struct Tanh {
   XCIT_INLINED static float slope(float x) {
     const float open = gate(x);
     return open + x * open * (1.0f - open) * (1.59576912f + 0.214064449f * x * x);
+  }
+  XCIT_INLINED static void both(float x, float& value, float& slope) {
+    const float open = gate(x);
+    value = x * open;
+    slope = open + x * open * (1.0f - open) * (1.59576912f + 0.214064449f * x * x);
   }
 };
 

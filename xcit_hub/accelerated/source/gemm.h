@@ -56,7 +56,7 @@ inline Matrix rows_of(const float* data, int64_t columns) { return {data, column
 
 // ---- packing -------------------------------------------------------------------------------------------------------
 
-constexpr int64_t kSquare = 16;
+constexpr int64_t kSquare = 16, kLine = 16;
 
 // to(k, i) = from(i, k) of a square: numbers are read and written where they lie beside one another.
 inline void transpose(const Matrix& from, int64_t rows, int64_t columns, float* to, int64_t to_row) {
@@ -80,7 +80,18 @@ void pack(const Matrix& m, int64_t rows, int64_t steps, float* panels) {
     const int64_t count = std::min(Width, rows - first);
     const Matrix from = m.at(first, 0);
     if (count < Width) std::fill_n(panels, Width * steps, 0.0f);
-    if (m.row == 1 && count == Width) {  // a size that the compiler knows: no call for every step
+    if (m.row == 1 && Width < kLine && rows - first >= kLine) {  // whole lines of memory, which fill several panels
+      for (int64_t k = 0; k < steps; ++k) {
+        const float* line = from.data + k * m.column;
+        __builtin_prefetch(line + 16 * m.column);
+#pragma GCC unroll 4
+        for (int64_t panel = 0; panel < kLine / Width; ++panel) {
+#pragma omp simd
+          for (int64_t i = 0; i < Width; ++i) panels[(panel * steps + k) * Width + i] = line[panel * Width + i];
+        }
+      }
+      first += kLine - Width, panels += (kLine - Width) * steps;
+    } else if (m.row == 1 && count == Width) {  // a size that the compiler knows: no call for every step
       for (int64_t k = 0; k < steps; ++k) {
         const float* line = from.data + k * m.column;
 #pragma omp simd
@@ -181,10 +192,25 @@ inline MicroKernel kernel_for(int64_t rows, int64_t vectors) {
 // ---- products --------------------------------------------------------------------------------------------------------
 //
 // An epilogue is what becomes of finished sums while they are in the first cache: epilogue(row) gives a function that is
-// called with (sum, column) for some columns at a time and stores what it makes of it, in C or elsewhere.
+// called with (sum, column) for some columns at a time and stores what it makes of it, in C or elsewhere. One that reads or
+// writes elsewhere may have a `fetch`, which asks memory for some registers of it ahead of the sums: rows are too far apart
+// for processors to foresee.
 
 inline auto keep_sums(int64_t) {
   return [](float, int64_t) {};
+}
+
+template <class Epilogue>
+auto fetch(const Epilogue& epilogue, int64_t row, int64_t column, int64_t vectors)
+    -> decltype(epilogue.fetch(row, column, vectors)) {
+  epilogue.fetch(row, column, vectors);
+}
+inline void fetch(...) {}
+
+// Ask memory for some registers that will be read, or written.
+template <bool Written>
+void fetch_line(const float* data, int64_t vectors) {
+  for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(data + v * kLanes, Written);
 }
 
 // c(row, column) = sum + bias
@@ -218,6 +244,9 @@ void multiply_panels(int64_t first_panel, int64_t last_panel, int64_t top, int64
         const int64_t count = std::min<int64_t>(kMR, rows - row);
         const MicroKernel kernel = kernel_for(count, vectors);
         float* to = c + row * b.width + column;
+        if (begin + steps == b.depth) {
+          for (int64_t r = 0; r < count; ++r) fetch(epilogue, top + row + r, column, vectors);
+        }
         if (columns == vectors * kLanes) {
           kernel(tile, count, right, kNR, steps, to, b.width, begin > 0);
         } else {
@@ -246,23 +275,25 @@ void multiply_band(int64_t top, int64_t rows, const Matrix& a, const Packed& b, 
   multiply_panels(0, panels_of(b.width), top, rows, a, b, c, epilogue);
 }
 
-// Call job(top, bottom) for bands of rows, whole tiles, kMC at most: of a size that stays in a core's cache.
+// Call job(top, bottom) for bands of rows, whole tiles, `most` at most: of a size that stays in a core's cache.
 template <class Job>
-void split_bands(int64_t rows, const Job& job) {
+void split_bands(int64_t rows, const Job& job, int64_t most = kMC) {
   Team::instance().split((rows + kMR - 1) / kMR, 1, [&](int64_t first, int64_t last) {
-    const int64_t tiles = last - first, bands = (tiles * kMR + kMC - 1) / kMC;
+    const int64_t tiles = last - first, bands = (tiles * kMR + most - 1) / most;
     for (int64_t band = 0; band < bands; ++band) {
       job((first + tiles * band / bands) * kMR, std::min(rows, (first + tiles * (band + 1) / bands) * kMR));
     }
   });
 }
 
-// C (rows, width), contiguous, = A · B by all threads.
+// C (rows, width), contiguous, = A · B by all threads. Where A is packed, sums are over many steps and B is longer than any
+// cache: wider bands read it less often.
 template <class Epilogue>
 void multiply(int64_t rows, const Matrix& a, const Packed& b, float* c, const Epilogue& epilogue) {
-  split_bands(rows, [&](int64_t top, int64_t bottom) {
+  const auto job = [&](int64_t top, int64_t bottom) {
     multiply_band(top, bottom - top, a.at(top, 0), b, c + top * b.width, epilogue);
-  });
+  };
+  split_bands(rows, job, a.column == 1 ? kMC : 2 * kMC);
 }
 
 // The same of a B (depth, width) that is not packed yet.

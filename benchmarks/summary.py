@@ -35,7 +35,10 @@ def markdown(inference: Sequence[Result], deployment: Sequence[Result], training
             lines += _line(f"inference, `fuse()`, batch {batch}", [*exported, *forward], FUSED, batch)
             lines += _line(f"inference, batch {batch}", forward, OURS, batch)
         lines += _line("training step, batch 16", steps, OURS, 16)
-    measured = dict.fromkeys(f"{_instructions(each)}: {each.measured}" for each in (*deployment, *inference, *training))
+    measured = dict.fromkeys(
+        f"{_instructions(each)}: {each.machine.get('processor', 'unknown processor')}, {each.measured}"
+        for each in (*deployment, *inference, *training)
+    )
     return "\n".join([*lines, "", f"Measured: {'; '.join(measured)}.", ""])
 
 

@@ -41,7 +41,7 @@ def test_the_summary_has_a_block_for_each_instruction_set_and_ratios_of_one_run(
     wide, narrow = text.split("**AVX2**")
     assert "| inference, `fuse()`, batch 1 |  |  | 2.00 (2.00–2.50) |  | 2.00 (2.00–2.50) |" in wide
     assert "| inference, batch 1 | 2.00 (2.00–2.50) |  |  |  |  |" in narrow
-    assert "AVX-512: 2026-11-26, commit abc" in text
+    assert "AVX-512: a processor, 2026-11-26, commit abc" in text
 
 
 def test_measuring_a_case_again_replaces_it_and_keeps_the_others(monkeypatch, tmp_path) -> None:

@@ -331,7 +331,8 @@ def _outputs(
     found = []
     for which, (arrays, described) in zip(("first", "second"), (one, other), strict=True):
         stage(f"running the {which}")
-        found.append(our_outputs(XCiT.of_config(described, arrays), images))
+        # Both sides are computed by the same code: how it is called is no question here.
+        found.append(our_outputs(XCiT.of_config(described, arrays), images, in_one_pass=True))
     for what in sorted(found[0], key=lambda name: not name.startswith("blocks.")):
         if found[0][what].shape == found[1][what].shape:
             distance = Distance.between(found[1][what], found[0][what])

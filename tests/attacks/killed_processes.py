@@ -109,14 +109,14 @@ def download(url: str, folder: str) -> None:
 
 
 def train(data: str, folder: str, resume: bool) -> None:
-    from mini_train import MINI, register
+    from mini_train import LEAST, register
 
     register()
     from xcit_hub.training.engine import train as run
     from xcit_hub.training.recipe_file import load_recipe
 
     recipe = load_recipe(None, {
-        "model": MINI, "mode": 1, "dataset": "imagefolder", "image_resize": 32, "warmup_epochs": 0, "dialect": "paper",
+        "model": LEAST, "mode": 1, "dataset": "imagefolder", "image_resize": 32, "warmup_epochs": 0, "dialect": "paper",
         "num_parallel_workers": 1, "epoch_size": 200, "batch_size": 6, "keep_checkpoint_max": 2, "data_dir": data,
         "ckpt_save_dir": folder, "weight_decay_filter": "paper", "ema": True,
     })  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from ledger import Attack, Case, expect
-from mini_train import MINI, register
+from mini_train import MINI, mini
 
 from xcit_hub import variants
 from xcit_hub.checkpoints import checkpoint
@@ -50,7 +50,7 @@ def _run(path: Path, folder: Path) -> None:
     run.mkdir()
     victim.write_text("precious")
     known = variants.ARCHITECTURES.get(MINI)
-    register()
+    variants.ARCHITECTURES[MINI] = mini()
     try:
         recipe = load_recipe(None, {"model": MINI, "dialect": "paper", "epoch_size": 2})
         metadata = {"xcit_hub.state": "2", "recipe": recipe.model_dump_json(), "progress": path.read_text()}

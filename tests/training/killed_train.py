@@ -10,11 +10,8 @@ import signal
 import sys
 from typing import Any
 
-import typer
-from mini_train import register
+from mini_train import as_command, register
 
-from xcit_hub.cli import run
-from xcit_hub.cli.train import SETTINGS, train
 from xcit_hub.training.step import TrainStep
 
 _CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate"}
@@ -57,6 +54,4 @@ if __name__ == "__main__":
             count_steps(int(number))
         else:
             count_changes(int(number), next(word.partition("=")[2] for word in sys.argv if "ckpt_save_dir=" in word))
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(context_settings=SETTINGS)(train)
-    run(app)
+    as_command()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mindspore import Tensor
-from mini_train import MINI
+from mini_train import LEAST
 
 from xcit_hub.accelerated import twins
 from xcit_hub.data.batches import Worker
@@ -35,9 +35,9 @@ def train_saturating(worker: Worker, folder: Path) -> None:
 def _train(worker: Worker, steps: list[int]) -> dict[str, np.ndarray]:
     """Train the steps of these numbers, and return what was applied, the scales, and the weights after each."""
     recipe = Recipe(
-        model=MINI, dialect="paper", num_classes=CLASSES, loss_scale=1024, loss_scale_type="dynamic", mode=1
+        model=LEAST, dialect="paper", num_classes=CLASSES, loss_scale=1024, loss_scale_type="dynamic", mode=1
     )
-    network = TrainStep(create_model(MINI, num_classes=CLASSES, seed=3), recipe, worker=worker)
+    network = TrainStep(create_model(LEAST, num_classes=CLASSES, seed=3), recipe, worker=worker)
     found: dict[str, np.ndarray] = {}
     applied, scales = [], []
     for place, number in enumerate(steps):

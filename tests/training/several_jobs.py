@@ -1,16 +1,15 @@
 """One of several workers that does one job after the other, so that their processes are started once.
 
-``several_jobs.py FILE``: a JSON list of jobs, each its kind and its words.
+``several_jobs.py FILE``: a JSON list of jobs, each its kind and its words. The last is a command: it ends the process.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
-from mini_train import MINI, register
+from mini_train import LEAST, as_command, register
 from saturating import train_saturating
 from spied_train import train_spied
 from synced_norm import share_of
@@ -33,13 +32,14 @@ def do(worker: Worker, kind: str, words: list[str]) -> None:
             share_of(worker, Path(given), Path(folder), int(classes))
         case "saturating":
             train_saturating(worker, Path(*words))
+        case "command":
+            sys.argv[1:] = words
+            as_command()
 
 
 if __name__ == "__main__":
     register()
-    joined = device.prepare(Recipe(model=MINI, mode=1), distribute=True)
+    joined = device.prepare(Recipe(model=LEAST, mode=1), distribute=True)
     device._join = lambda: joined  # once for a process
     for kind, words in json.loads(Path(sys.argv[1]).read_text()):
         do(joined, kind, words)
-    device.leave()
-    os._exit(0)

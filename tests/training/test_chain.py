@@ -171,9 +171,9 @@ def check_same_answers(tmp_path: Path, name: str, dialect: str, *, train_images:
 
 @pytest.mark.parametrize("dialect", ["paper", "mindcv"])
 def test_timm_and_load_answer_every_image_as_the_trainings_own_evaluation(
-    dialect: str, tmp_path: Path, mini_architecture: str
+    dialect: str, tmp_path: Path, least_architecture: str
 ) -> None:
-    check_same_answers(tmp_path, mini_architecture, dialect, train_images=10, epochs=1)
+    check_same_answers(tmp_path, least_architecture, dialect, train_images=10, epochs=1)
 
 
 @pytest.mark.campaign

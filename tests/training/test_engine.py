@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -19,6 +20,7 @@ from xcit_hub.data.batches import Worker
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import sha256_of
 from xcit_hub.run_record import RunRecord
+from xcit_hub.training import journal
 from xcit_hub.training.engine import train
 from xcit_hub.training.inputs import eval_data
 from xcit_hub.training.recipe import Recipe, Scheduler
@@ -34,12 +36,12 @@ pytestmark = pytest.mark.usefixtures("pynative")
 
 
 @pytest.fixture
-def recipe_of(mini_architecture: str, tmp_path: Path) -> Any:
+def recipe_of(least_architecture: str, tmp_path: Path) -> Any:
     data = write_images(tmp_path / "data")
 
     def build(folder: str = "run", **changes: Any) -> Recipe:
         settings = {
-            "model": mini_architecture,
+            "model": least_architecture,
             "mode": 1,
             "dataset": "imagefolder",
             "data_dir": str(data),
@@ -183,7 +185,7 @@ def test_a_full_disk_is_reported_and_the_old_state_still_stands(
     assert not list(folder.glob("*.tmp"))
     with checkpoint.read(folder / "resume.safetensors") as stored:
         assert json.loads(stored.metadata["progress"])["epochs_done"] == 1
-    assert (folder / "xcit_mini_2_p16_64-1_3.ckpt").exists()
+    assert list(folder.glob("*-1_3.ckpt"))
 
 
 def test_unreadable_images_are_named_counted_and_limited(
@@ -217,12 +219,12 @@ def test_fine_tuning_keeps_everything_but_a_head_for_other_classes(recipe_of: An
         np.testing.assert_allclose(after[name], before[name], atol=1e-6, err_msg=name)
 
 
-def test_a_student_is_distilled_from_a_stored_teacher(recipe_of: Any, tmp_path: Path, mini_architecture: str) -> None:
+def test_a_student_is_distilled_from_a_stored_teacher(recipe_of: Any, tmp_path: Path, least_architecture: str) -> None:
     train(recipe_of("teacher", epoch_size=1))
     stored = next((tmp_path / "teacher").glob("*.ckpt"))
     losses = {}
     for kind in ("soft", "hard"):
-        settings = {"teacher": mini_architecture, "teacher_ckpt": str(stored), "distillation_type": kind}
+        settings = {"teacher": least_architecture, "teacher_ckpt": str(stored), "distillation_type": kind}
         record = train(recipe_of(kind, epoch_size=1, **settings))
         losses[kind] = record.model_dump()["final_loss"]
     assert losses["soft"] != losses["hard"]
@@ -349,6 +351,18 @@ def test_curves_in_tensorboard_have_a_time(recipe_of: Any, tmp_path: Path) -> No
     assert loss.tensor_proto.float_val[0] == pytest.approx(record.final_loss, rel=1e-6)
 
 
+def test_curves_are_drawn_once_a_minute_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, drawn = [0.0], []
+    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(journal, "_draw", lambda _, history: drawn.append(len(history)))
+    told = journal.Journal(tmp_path)
+    history = [{"epoch": epoch, "loss": 1.0, "images_per_second": 1.0, "seconds": 1.0} for epoch in (1, 2, 3, 4, 5)]
+    for epoch, at in enumerate((10, 61, 62, 121, 122), 1):
+        now[0] = at
+        told.epoch(history[:epoch], epoch, last=epoch == 5)
+    assert drawn == [2, 5]
+
+
 def test_pipes_among_the_images_count_as_unreadable(recipe_of: Any, tmp_path: Path) -> None:
     for split in ("train", "val"):
         os.mkfifo(tmp_path / "data" / split / "class1" / "pipe.png")
@@ -369,7 +383,7 @@ class Watched(Recipe):
         return super().__getattribute__(name)
 
 
-def test_every_key_is_used_refused_or_listed(recipe_of: Any, tmp_path: Path, mini_architecture: str) -> None:
+def test_every_key_is_used_refused_or_listed(recipe_of: Any, tmp_path: Path, least_architecture: str) -> None:
     first = train(recipe_of("teacher", epoch_size=1, num_samples=16))
     stored = str(tmp_path / "teacher" / (first.checkpoint or ""))
     everything = {
@@ -381,7 +395,7 @@ def test_every_key_is_used_refused_or_listed(recipe_of: Any, tmp_path: Path, min
         "cutmix": 1.0,
         "re_prob": 0.5,
         "clip_grad": True,
-        "teacher": mini_architecture,
+        "teacher": least_architecture,
         "teacher_ckpt": stored,
         "distillation_type": "soft",
         "warmup_epochs": 1,
@@ -394,19 +408,19 @@ def test_every_key_is_used_refused_or_listed(recipe_of: Any, tmp_path: Path, min
         classes=["class0", "class1", "class2"],
     )
     for scheduler in get_args(Scheduler):
-        learning_rates(Watched(model=mini_architecture, scheduler=scheduler, warmup_epochs=0, epoch_size=4), 2)
-    listed = {key for keys, applies, _ in WITHOUT_EFFECT if applies(Recipe(model=mini_architecture)) for key in keys}
+        learning_rates(Watched(model=least_architecture, scheduler=scheduler, warmup_epochs=0, epoch_size=4), 2)
+    listed = {key for keys, applies, _ in WITHOUT_EFFECT if applies(Recipe(model=least_architecture)) for key in keys}
     only = set(ONLY_VALUE)
     missing = set(Recipe.model_fields) - Watched.asked
     assert missing <= listed | only, missing - listed - only
 
 
-def test_what_a_loaded_network_brings_along_is_a_recipe(mini_architecture: str) -> None:
+def test_what_a_loaded_network_brings_along_is_a_recipe(least_architecture: str) -> None:
     from xcit_hub.models import create_model
     from xcit_hub.variants import Preprocessing
 
     wanted = Preprocessing(image_size=96, crop_pct=0.9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))
-    recipe = load_recipe(None, settings_of(create_model(mini_architecture, num_classes=4, init=False), wanted))
+    recipe = load_recipe(None, settings_of(create_model(least_architecture, num_classes=4, init=False), wanted))
     assert recipe.preprocessing.image_size == 96
     np.testing.assert_allclose(recipe.preprocessing.mean, wanted.mean)
     assert recipe.num_classes == 4

@@ -98,10 +98,12 @@ def test_surgery_puts_in_a_patch_projection_and_freezes_it(mini_architecture: st
 @pytest.mark.slow
 @pytest.mark.usefixtures("graph")
 @pytest.mark.parametrize("pattern", ["blocks.*.attn", "blocks.1"], ids=["all blocks alike", "one block"])
-def test_what_is_frozen_stays_and_the_rest_moves_in_a_graph(mini_architecture: str, pattern: str) -> None:
+def test_what_is_frozen_stays_and_the_rest_moves_in_a_graph(brief_architecture: str, pattern: str) -> None:
     """Blocks that are treated alike are trained as one operation, others one by one."""
-    network = create_model(mini_architecture, num_classes=3, seed=1, dialect="paper")
-    recipe = load_recipe(None, {"model": mini_architecture, "num_classes": 3, "freeze": [pattern], "weight_decay": 0.1})
+    network = create_model(brief_architecture, num_classes=3, seed=1, dialect="paper")
+    recipe = load_recipe(
+        None, {"model": brief_architecture, "num_classes": 3, "freeze": [pattern], "weight_decay": 0.1}
+    )
     settle(network, recipe)
     before, trained = arrays_of(network), {parameter.name for parameter in network.trainable_params()}
     step = TrainStep(network, recipe)

@@ -18,22 +18,22 @@ from xcit_hub.training.recipe_file import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "configs" / "xcit" / "cpu_smoke.yaml"
 
-# Blocks of the network that is trained: four learn this as twelve do, in less time.
-DEPTHS = pytest.mark.parametrize("depth", [4, pytest.param(12, marks=pytest.mark.campaign)])
+# Blocks of either kind of the network that is trained: three learn this as fourteen do, in less time.
+BLOCKS = pytest.mark.parametrize("blocks", [(2, 1), pytest.param((12, 2), marks=pytest.mark.campaign)], ids=["3", "14"])
 
 
-def nano_of(depth: int, monkeypatch: pytest.MonkeyPatch) -> str:
+def nano_of(blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> str:
     """Add a nano of so many blocks to the table, and return its name."""
-    nano = variants.ARCHITECTURES["xcit_nano_12_p8_224"]
-    name = f"xcit_nano_{depth}_p8_224"
-    monkeypatch.setitem(variants.ARCHITECTURES, name, dataclasses.replace(nano, name=name, depth=depth))
-    return name
+    (depth, last), nano = blocks, variants.ARCHITECTURES["xcit_nano_12_p8_224"]
+    changed = dataclasses.replace(nano, name=f"xcit_nano_{depth}_p8_224", depth=depth, cls_attn_layers=last)
+    monkeypatch.setitem(variants.ARCHITECTURES, changed.name, changed)
+    return changed.name
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("graph")
-@DEPTHS
-def test_a_nano_reads_held_out_digits(depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@BLOCKS
+def test_a_nano_reads_held_out_digits(blocks: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     digits = datasets.load_digits()
     for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
@@ -42,7 +42,7 @@ def test_a_nano_reads_held_out_digits(depth: int, tmp_path: Path, monkeypatch: p
         image = Image.fromarray((pixels * 255 / 16).astype(np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
         image.convert("RGB").save(folder / f"{number}.png")
     settings = {
-        "model": nano_of(depth, monkeypatch),
+        "model": nano_of(blocks, monkeypatch),
         "image_resize": 32,
         "data_dir": str(tmp_path),
         "ckpt_save_dir": str(tmp_path / "run"),
@@ -78,13 +78,13 @@ def _crop_photographs(root: Path, names: list[str], train: int, val: int) -> Pat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("graph")
-@DEPTHS
+@BLOCKS
 def test_fine_tuning_converted_weights_beats_starting_from_scratch_on_real_photographs(
-    depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blocks: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     textures = _crop_photographs(tmp_path / "textures", ["gravel", "brick", "grass", "coins", "page", "text"], 100, 20)
     scenes = _crop_photographs(tmp_path / "scenes", ["coffee", "astronaut", "cat", "rocket", "retina"], 16, 40)
-    common = {"model": nano_of(depth, monkeypatch), "image_resize": 32, "scale": [0.7, 1.0], "ema": False}
+    common = {"model": nano_of(blocks, monkeypatch), "image_resize": 32, "scale": [0.7, 1.0], "ema": False}
 
     first = train(load_recipe(RECIPE, {**common, "data_dir": str(textures), "ckpt_save_dir": str(tmp_path / "first")}))
     assert first.top1 is not None

@@ -110,14 +110,14 @@ def told(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.usefixtures("pynative")
 def test_a_logger_is_told_the_run_and_one_that_fails_stops_nothing(
-    mini_architecture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    least_architecture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOGGER_API_KEY", "a-secret-of-mine")
     data = write_images(tmp_path / "data")
     recipe = load_recipe(
         None,
         {
-            "model": mini_architecture, "mode": 1, "dataset": "imagefolder", "data_dir": str(data), "dialect": "paper",
+            "model": least_architecture, "mode": 1, "dataset": "imagefolder", "data_dir": str(data), "dialect": "paper",
             "ckpt_save_dir": str(tmp_path / "run"), "image_resize": 32, "batch_size": 8, "epoch_size": 1,
             "warmup_epochs": 0, "num_parallel_workers": 1, "log_interval": 2, "val_while_train": True, "lr": 0.002,
             "loggers": ["lines", "broken", "unwilling", "leaving", "silent", "gone"],

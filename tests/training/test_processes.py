@@ -29,7 +29,7 @@ def weights(folder: Path, epoch: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("pynative", "mini_architecture")
+@pytest.mark.usefixtures("pynative", "least_architecture")
 def test_two_workers_under_msrun_equal_one_with_twice_the_batch(
     two_workers: Together, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,21 +65,17 @@ def test_workers_share_statistics_and_what_they_could_not_read(two_workers: Toge
 
 
 @pytest.mark.slow
-def test_a_workers_death_ends_all_with_one_message_and_changes_nothing(two_workers: Together, tmp_path: Path) -> None:
-    training = Training(tmp_path, workers=2, epochs=1)
-    killed = training.ended("killed", "1 step 6")
+def test_a_workers_death_ends_all_with_one_message_and_changes_nothing(two_workers: Together) -> None:
+    killed, training = two_workers.killed, two_workers.training
     assert killed.returncode != 0
     assert killed.stdout.count("Error:") == 1
     assert re.search(r"worker 1 \(process \d+\) (was killed by SIGKILL|ended, as msrun says,)", killed.stdout)
-    with checkpoint.read(tmp_path / "killed" / "resume.safetensors") as stored:
-        progress = json.loads(stored.metadata["progress"])
     # The third step was taken together, after the state of the second; that of the fourth may have been under way.
-    assert progress["epochs_done"] == 0
-    assert progress["part"]["steps"] in (2, 4)
-    ended = training.ended("killed")
-    assert ended.returncode == 0, ended
-    assert_same(two_workers.undisturbed.state("undisturbed"), training.state("killed"))
-    assert training.losses("killed") == two_workers.undisturbed.losses("undisturbed")
+    assert two_workers.left["epochs_done"] == 0
+    assert two_workers.left["part"]["steps"] in (2, 4)
+    assert two_workers.ended.returncode == 0, two_workers.ended
+    assert_same(training.state("undisturbed"), training.state("killed"))
+    assert training.losses("killed") == training.losses("undisturbed")
 
 
 @pytest.mark.campaign
@@ -167,22 +163,23 @@ def test_what_the_user_can_mend_exits_2_without_a_traceback(words: list[str], sa
     assert "Traceback" not in ended.stderr
 
 
-# A script as it is, in front of a network of so many blocks: a graph of one takes two seconds to compile.
+# A script as it is, in front of a network of so many blocks of each kind: a graph of one takes two seconds to compile.
 _OF_BLOCKS = """
 import dataclasses, runpy, sys
 from xcit_hub import variants
-_, script, name, depth = sys.argv[:4]
-variants.ARCHITECTURES[name] = dataclasses.replace(variants.ARCHITECTURES[name], depth=int(depth))
-sys.argv = [script, *sys.argv[4:]]
+_, script, name, depth, last = sys.argv[:5]
+fewer = {"depth": int(depth), "cls_attn_layers": int(last)}
+variants.ARCHITECTURES[name] = dataclasses.replace(variants.ARCHITECTURES[name], **fewer)
+sys.argv = [script, *sys.argv[5:]]
 runpy.run_path(script, run_name="__main__")
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("depth", [2, pytest.param(12, marks=pytest.mark.campaign)])
-def test_the_commands_of_mindcvs_readme_run_as_written_on_cpu(depth: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("blocks", [(1, 1), pytest.param((12, 2), marks=pytest.mark.campaign)], ids=["2", "14"])
+def test_the_commands_of_mindcvs_readme_run_as_written_on_cpu(blocks: tuple[int, int], tmp_path: Path) -> None:
     def ran(script: str, *words: object) -> subprocess.CompletedProcess[str]:
-        ended = run(sys.executable, "-c", _OF_BLOCKS, script, "xcit_tiny_12_p16_224", depth, *words)
+        ended = run(sys.executable, "-c", _OF_BLOCKS, script, "xcit_tiny_12_p16_224", *blocks, *words)
         assert ended.returncode == 0, ended.stderr
         return ended
 

@@ -6,8 +6,10 @@ from typing import Any
 import mindspore
 import numpy as np
 import pytest
+from mini_train import brief, least
 from torch_twin import Arrays, arrays_of, relative_error, timm_twin
 
+from xcit_hub import variants
 from xcit_hub.accelerated import fuse
 from xcit_hub.errors import InputError
 from xcit_hub.models import create_model
@@ -107,14 +109,14 @@ def test_fifty_steps_are_torchs_fifty_steps(depth: int) -> None:
 
 
 @pytest.mark.usefixtures("pynative")
-def test_four_accumulated_batches_equal_one_of_four_times_the_size(mini_architecture: str) -> None:
+def test_four_accumulated_batches_equal_one_of_four_times_the_size(least_architecture: str) -> None:
     large = batches(2, 16)
     small = [(images[i : i + 4], labels[i : i + 4]) for images, labels in large for i in range(0, 16, 4)]
     results = []
     for data, accumulation in ((large, 1), (small, 4)):
-        network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+        network = create_model(least_architecture, num_classes=CLASSES, seed=3)
         # BatchNorm sees 4 images or 16: only with fixed statistics can the two be the same computation.
-        recipe = recipe_of(mini_architecture, gradient_accumulation_steps=accumulation, freeze_bn=True)
+        recipe = recipe_of(least_architecture, gradient_accumulation_steps=accumulation, freeze_bn=True)
         step = TrainStep(network, recipe)
         losses = train(step, data)
         results.append((np.array(losses).reshape(2, -1).mean(1), arrays_of(step.network)))
@@ -153,14 +155,14 @@ def test_an_overflow_skips_the_update_and_halves_a_dynamic_scale(mini_architectu
 
 @pytest.mark.usefixtures("pynative")
 @pytest.mark.parametrize("warmup", [2000, 3, 0])
-def test_the_average_forgets_its_beginning_as_mindcvs_and_timms_do(mini_architecture: str, warmup: int) -> None:
+def test_the_average_forgets_its_beginning_as_mindcvs_and_timms_do(least_architecture: str, warmup: int) -> None:
     """MindCV 0.5, train_step.py: decay · (1 − exp(−t/2000)), t from 1; timm's ModelEma: the decay itself."""
-    network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
-    average = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    network = create_model(least_architecture, num_classes=CLASSES, seed=3)
+    average = create_model(least_architecture, num_classes=CLASSES, seed=3)
     for parameter in average.get_parameters():
         parameter.set_data(parameter + 1.0)
     recipe = recipe_of(
-        mini_architecture, ema=True, ema_decay=0.99996, ema_warmup=warmup, freeze_bn=True, weight_decay=0.0
+        least_architecture, ema=True, ema_decay=0.99996, ema_warmup=warmup, freeze_bn=True, weight_decay=0.0
     )
     step = TrainStep(network, recipe, ema=average)
     share = 1.0
@@ -173,15 +175,15 @@ def test_the_average_forgets_its_beginning_as_mindcvs_and_timms_do(mini_architec
 
 @pytest.mark.usefixtures("pynative")
 @pytest.mark.parametrize("warmup", [False, True])
-def test_the_average_forgets_its_beginning_as_timms_newest_does(mini_architecture: str, warmup: bool) -> None:
+def test_the_average_forgets_its_beginning_as_timms_newest_does(least_architecture: str, warmup: bool) -> None:
     """ModelEmaV3 as timm's train.py calls it: with the number of the update, and --model-ema-warmup or without."""
     from timm.utils import ModelEmaV3
     from torch import nn
 
-    network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
-    average = create_model(mini_architecture, num_classes=CLASSES, seed=3)
+    network = create_model(least_architecture, num_classes=CLASSES, seed=3)
+    average = create_model(least_architecture, num_classes=CLASSES, seed=3)
     recipe = recipe_of(
-        mini_architecture, ema=True, ema_decay=0.4, ema_form="timm_warmup" if warmup else "timm", freeze_bn=True
+        least_architecture, ema=True, ema_decay=0.4, ema_form="timm_warmup" if warmup else "timm", freeze_bn=True
     )
     step = TrainStep(network, recipe, ema=average)
     theirs = ModelEmaV3(nn.Linear(1, 1), decay=0.4, use_warmup=warmup)
@@ -207,23 +209,23 @@ def test_what_the_average_keeps_of_its_beginning() -> None:
 
 
 @pytest.mark.usefixtures("pynative")
-def test_the_loss_scale_changes_nothing_but_the_range(mini_architecture: str) -> None:
+def test_the_loss_scale_changes_nothing_but_the_range(least_architecture: str) -> None:
     runs = []
     for scale in (1.0, 1024.0):
-        network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
-        runs.append(train(TrainStep(network, recipe_of(mini_architecture, loss_scale=scale)), batches(2, 4)))
+        network = create_model(least_architecture, num_classes=CLASSES, seed=3)
+        runs.append(train(TrainStep(network, recipe_of(least_architecture, loss_scale=scale)), batches(2, 4)))
     np.testing.assert_allclose(runs[0], runs[1], rtol=1e-5)
 
 
 @pytest.mark.usefixtures("pynative")
-def test_a_step_goes_on_in_the_middle_of_an_accumulation_as_if_nothing_had_been(mini_architecture: str) -> None:
-    recipe = recipe_of(mini_architecture, gradient_accumulation_steps=2)
+def test_a_step_goes_on_in_the_middle_of_an_accumulation_as_if_nothing_had_been(least_architecture: str) -> None:
+    recipe = recipe_of(least_architecture, gradient_accumulation_steps=2)
     data = batches(4, 4)
-    step = TrainStep(create_model(mini_architecture, num_classes=CLASSES, seed=3), recipe)
+    step = TrainStep(create_model(least_architecture, num_classes=CLASSES, seed=3), recipe)
     train(step, data[:3])
     stored = {name: array.copy() for name, array in step.state().items()}
     expected = train(step, data[3:])
-    other = TrainStep(create_model(mini_architecture, num_classes=CLASSES, seed=4), recipe)
+    other = TrainStep(create_model(least_architecture, num_classes=CLASSES, seed=4), recipe)
     other.restore(stored)
     assert train(other, data[3:]) == expected
     assert float(other.optimizer.updates) == 2.0
@@ -231,10 +233,10 @@ def test_a_step_goes_on_in_the_middle_of_an_accumulation_as_if_nothing_had_been(
 
 
 @pytest.mark.usefixtures("pynative")
-def test_every_step_on_a_network_draws_its_own_masks(mini_architecture: str) -> None:
-    network = create_model(mini_architecture, num_classes=CLASSES, seed=3, drop_rate=0.5, proj_drop_rate=0.1)
+def test_every_step_on_a_network_draws_its_own_masks(least_architecture: str) -> None:
+    network = create_model(least_architecture, num_classes=CLASSES, seed=3, drop_rate=0.5, proj_drop_rate=0.1)
     for _ in range(2):
-        losses = train(TrainStep(network, recipe_of(mini_architecture, freeze_bn=True)), 3 * batches(1, 4), rate=0.0)
+        losses = train(TrainStep(network, recipe_of(least_architecture, freeze_bn=True)), 3 * batches(1, 4), rate=0.0)
         assert len(set(losses)) == 3
 
 
@@ -252,32 +254,41 @@ def test_networks_that_would_be_trained_wrongly_are_refused(mini_architecture: s
     TrainStep(network, recipe_of(mini_architecture, freeze_bn=True))
 
 
-@pytest.mark.usefixtures("graph")
-def test_the_students_network_is_current_and_whole_when_it_is_read(mini_architecture: str) -> None:
-    network = create_model(mini_architecture, num_classes=CLASSES, seed=3)
-    step = TrainStep(network, recipe_of(mini_architecture))
-    before = {name: array.copy() for name, array in arrays_of(step.network).items()}
-    train(step, batches(1, 4))
+def run_of(architecture: str, *, recompute: bool = False) -> tuple[TrainStep, Arrays, list[float]]:
+    """Four steps in the mode that is set: the step, the weights it began with, and the losses."""
+    network = create_model(architecture, num_classes=CLASSES, seed=3, drop_path_rate=0.3, drop_rate=0.2)
+    network.set_grad_checkpointing(recompute)
+    step, before = TrainStep(network, recipe_of(architecture)), arrays_of(network)
+    return step, before, train(step, batches(4, 4))
+
+
+@pytest.fixture(scope="module")
+def run_in_a_graph() -> Iterator[tuple[TrainStep, Arrays, list[float]]]:
+    """For two tests: the graph takes seconds to compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(variants.ARCHITECTURES, brief().name, brief())
+        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+        yield run_of(brief().name)
+
+
+def test_the_students_network_is_current_and_whole_when_it_is_read(
+    run_in_a_graph: tuple[TrainStep, Arrays, list[float]], graph: None
+) -> None:
+    step, before, _ = run_in_a_graph
+    assert {cell.training for _, cell in step.network.cells_and_names()} == {True}
     owner = mindspore.nn.SequentialCell([step.network])  # which renames its parameters
     moved = [np.abs(array - before[name.removeprefix("0.")]).max() for name, array in arrays_of(owner).items()]
     assert min(moved) > 0.0
-    assert {cell.training for _, cell in step.network.cells_and_names()} == {True}
 
 
 @pytest.mark.slow
-def test_graph_mode_recomputation_and_pynative_train_alike(brief_architecture: str, pynative: None) -> None:
-    runs = []
-    for mode, recompute in (
-        (mindspore.PYNATIVE_MODE, False),
-        (mindspore.GRAPH_MODE, False),
-        (mindspore.GRAPH_MODE, True),
-    ):
-        mindspore.set_context(mode=mode)
-        network = create_model(brief_architecture, num_classes=CLASSES, seed=3, drop_path_rate=0.3, drop_rate=0.2)
-        network.set_grad_checkpointing(recompute)
-        runs.append(train(TrainStep(network, recipe_of(brief_architecture)), batches(4, 4)))
-    np.testing.assert_allclose(runs[0], runs[1], rtol=1e-4)
-    np.testing.assert_allclose(runs[0], runs[2], rtol=1e-4)
+def test_graph_mode_recomputation_and_pynative_train_alike(
+    brief_architecture: str, run_in_a_graph: tuple[TrainStep, Arrays, list[float]], pynative: None
+) -> None:
+    expected = run_of(brief_architecture)[-1]
+    np.testing.assert_allclose(expected, run_in_a_graph[-1], rtol=1e-4)
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    np.testing.assert_allclose(expected, run_of(brief_architecture, recompute=True)[-1], rtol=1e-4)
 
 
 @pytest.mark.usefixtures("pynative")
@@ -293,24 +304,34 @@ def test_graph_mode_recomputation_and_pynative_train_alike(brief_architecture: s
     ],
 )
 def test_float16_levels_follow_float32_and_keep_float32_weights(
-    mini_architecture: str, least_architecture: str, level: Any, jit_level: str | None
+    least_architecture: str, losses_in_float32: list[float], level: Any, jit_level: str | None
 ) -> None:
-    architecture, losses = least_architecture if jit_level else mini_architecture, []
-    for chosen in ("O0", level):
-        settings = {}
-        if chosen != "O0" and jit_level is not None:
-            mindspore.set_context(mode=mindspore.GRAPH_MODE)
-            settings = {"jit_level": jit_level}
-        network = create_model(architecture, num_classes=CLASSES, seed=3)
-        names = list(network.parameters_dict())
-        mix_precision(network, chosen)
-        assert list(network.parameters_dict()) == names
-        step = TrainStep(network, recipe_of(architecture, loss_scale=128.0, **settings))
-        losses.append(train(step, batches(2, 4)))
-        assert float(step.optimizer.updates) == 2.0, "no update may be skipped"
-        assert {parameter.dtype for parameter in network.get_parameters()} == {mindspore.float32}
-    assert losses[0] != losses[1], "float16 must show"
-    np.testing.assert_allclose(losses[0], losses[1], rtol=5e-3)
+    settings = {}
+    if jit_level is not None:
+        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+        settings = {"jit_level": jit_level}
+    losses = losses_at(level, **settings)
+    assert losses != losses_in_float32, "float16 must show"
+    np.testing.assert_allclose(losses_in_float32, losses, rtol=5e-3)
+
+
+def losses_at(level: Any, **settings: str) -> list[float]:
+    network = create_model(least().name, num_classes=CLASSES, seed=3)
+    names = list(network.parameters_dict())
+    mix_precision(network, level)
+    assert list(network.parameters_dict()) == names
+    step = TrainStep(network, recipe_of(least().name, loss_scale=128.0, **settings))
+    losses = train(step, batches(2, 4))
+    assert float(step.optimizer.updates) == 2.0, "no update may be skipped"
+    assert {parameter.dtype for parameter in network.get_parameters()} == {mindspore.float32}
+    return losses
+
+
+@pytest.fixture(scope="module")
+def losses_in_float32() -> list[float]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(variants.ARCHITECTURES, least().name, least())
+        return losses_at("O0")
 
 
 _OPTIMIZERS = [
@@ -328,15 +349,15 @@ _OPTIMIZERS = [
 
 @pytest.mark.usefixtures("pynative")
 @pytest.mark.parametrize("keys", _OPTIMIZERS, ids=lambda keys: " ".join(keys.values()))
-def test_every_optimizer_accumulates_averages_scales_and_goes_on(mini_architecture: str, keys: dict[str, str]) -> None:
+def test_every_optimizer_accumulates_averages_scales_and_goes_on(least_architecture: str, keys: dict[str, str]) -> None:
     """In the middle of an accumulation, bit for bit; the average's decay counts its updates."""
     recipe = recipe_of(
-        mini_architecture, gradient_accumulation_steps=2, ema=True, ema_decay=0.9, ema_warmup=2, loss_scale=64.0,
+        least_architecture, gradient_accumulation_steps=2, ema=True, ema_decay=0.9, ema_warmup=2, loss_scale=64.0,
         freeze_bn=True, **keys,
     )  # fmt: skip
     data, steps = batches(4, 2), []
     for seed in (3, 4):
-        network, average = (create_model(mini_architecture, num_classes=CLASSES, seed=seed) for _ in range(2))
+        network, average = (create_model(least_architecture, num_classes=CLASSES, seed=seed) for _ in range(2))
         steps.append(TrainStep(network, recipe, ema=average))
     first, other = steps
     before = arrays_of(first.network)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from image_folder import write_images
-from mini_train import MINI, least
+from mini_train import LEAST, least
 from torch_twin import arrays_of
 
 from xcit_hub.checkpoints import checkpoint
@@ -26,7 +26,7 @@ MINI_TRAIN = Path(__file__).with_name("mini_train.py")
 KILLED_TRAIN = Path(__file__).with_name("killed_train.py")
 SEVERAL_JOBS = Path(__file__).with_name("several_jobs.py")
 KEYS = [
-    f"--model={MINI}",
+    f"--model={LEAST}",
     "--mode=1",
     "--dataset=imagefolder",
     "--image_resize=32",
@@ -98,7 +98,7 @@ class Training:
     def ended(self, folder: str, kill: str = "") -> subprocess.CompletedProcess[str]:
         """Begin or go on with the run in ``folder``, until its end or the death of a worker."""
         resumed = ["--resume"] if (self.root / folder / "resume.safetensors").exists() else []
-        command = msrun(self.root / "logs", KILLED_TRAIN, self.workers)
+        command = msrun(self.root / f"logs_of_{folder}", KILLED_TRAIN, self.workers)
         return subprocess.run(
             [*command, *self.words(folder), "--json", *resumed], capture_output=True, text=True, timeout=900,
             check=False, cwd=self.root, env={**environment(), "XCIT_KILL": kill or "- - 0"}, preexec_fn=on_all_cores,
@@ -129,9 +129,13 @@ def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> No
 class Together:
     """What two workers did in one start under msrun, which is four processes that import everything.
 
+    One start before it: its run is killed, and taken up again at the end.
+
     Attributes:
         data, settings: the images and the flags of ``plain``, a run of which one worker does the like.
-        undisturbed: in the folder of that name, a run of :class:`Training` that nobody killed.
+        training: in the folder ``undisturbed`` a run that nobody killed, in ``killed`` one that was and went on.
+        killed, left: how that start ended, and the progress of the state that it left.
+        ended: how the other start ended, with the last run's own end.
         spied, broken: a run whose statistics were kept, and its images that cannot be read.
         given, norm: weights and images, and the gradients and statistics of both workers in either mode.
         saturated: what both did where a worker's gradients overflow unseen.
@@ -147,7 +151,9 @@ class Together:
             *KEYS, f"--data_dir={self.data}", "--epoch_size=2", "--sync_bn", "--val_while_train",
             "--opt=momentum", "--lr=0.01",
         ]  # fmt: skip
-        self.undisturbed = Training(root, workers=2, epochs=1)
+        self.training = Training(root, workers=2, epochs=1)
+        self.killed = self.training.ended("killed", "1 step 6")
+        self.left = self.training.progress("killed")
         self.norm.mkdir()
         self.saturated.mkdir()
         self._give()
@@ -158,15 +164,16 @@ class Together:
         ]  # fmt: skip
         jobs = [
             ("train", [*self.settings, "--batch_size=4", "--distribute", f"--ckpt_save_dir={self.plain}"]),
-            ("train", self.undisturbed.words("undisturbed")),
+            ("train", self.training.words("undisturbed")),
             ("spied", spied),
             ("saturating", [str(self.saturated)]),
             ("norm", [str(self.given), str(self.norm), str(NORM_CLASSES)]),
+            ("command", [*self.training.words("killed"), "--json", "--resume"]),
         ]
         (root / "jobs.json").write_text(json.dumps(jobs))
-        ended = run(*msrun(root / "logs", SEVERAL_JOBS), root / "jobs.json")
+        self.ended = run(*msrun(root / "logs", SEVERAL_JOBS), root / "jobs.json")
         self.log = (root / "logs" / "worker_0.log").read_text(errors="replace")
-        assert ended.returncode == 0, ended.stdout + ended.stderr + self.log
+        assert self.ended.returncode == 0, self.ended.stdout + self.ended.stderr + self.log
 
     @staticmethod
     def _break(data: Path) -> list[Path]:

@@ -344,7 +344,7 @@ class _Run:
         if self.worker.rank == 0:
             self._keep(epoch, held, scores, history, due=last or not epoch % recipe.ckpt_save_interval)
             save_state(self.folder, self.step.state(), recipe, progress)
-        self.journal.epoch(progress.history, epoch * self.batches.steps)
+        self.journal.epoch(progress.history, epoch * self.batches.steps, last=last)
 
     def _keep(
         self,

@@ -11,6 +11,7 @@ import sys
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,8 @@ from xcit_hub.prediction import Answer, sources
 from xcit_hub.ray_engine import answers_on_ray
 from xcit_hub.variants import Preprocessing
 
-ray = pytest.importorskip("ray")
-parquet = pytest.importorskip("pyarrow.parquet")
-pyarrow = pytest.importorskip("pyarrow")
+# Imported where it is used: one of the workers runs these tests, and all of them read this file.
+pytestmark = pytest.mark.skipif(not all(map(find_spec, ("ray", "pyarrow"))), reason="Ray is not installed")
 
 _IMAGES = 1000
 
@@ -64,6 +64,9 @@ def _png(seed: int) -> bytes:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """1,000 images: files, a tar shard and a Parquet table; three of them are torn."""
+    import pyarrow
+    from pyarrow import parquet
+
     folder = tmp_path_factory.mktemp("data")
     contents = [_png(seed) for seed in range(_IMAGES)]
     for torn in (100, 500, 900):
@@ -84,6 +87,8 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[None]:
     """The cluster that the engine starts by itself: of this machine, on loopback."""
+    import ray
+
     with ray_engine.cluster(workers=2):
         yield
     assert not ray.is_initialized()
@@ -165,6 +170,8 @@ def test_more_workers_than_cores_are_refused(cluster: None, model: Path, data: P
 
 @pytest.mark.parametrize("as_class", [False, True])
 def test_ray_data_takes_a_predictor_as_it_is(cluster: None, model: Path, data: Path, as_class: bool) -> None:
+    import ray.data
+
     rows = [{"path": str(path)} for path in (*sorted(data.glob("00[01]?.png"))[:20], data / "0100.png")]
     dataset = ray.data.from_items(rows, override_num_blocks=3)
     ray.data.DataContext.get_current().enable_progress_bars = False
@@ -186,6 +193,8 @@ def test_ray_data_takes_a_predictor_as_it_is(cluster: None, model: Path, data: P
 def test_the_command_writes_a_row_an_image_and_leaves_no_cluster(
     model: Path, data: Path, tmp_path: Path, run_cli, run_here
 ) -> None:
+    from pyarrow import parquet
+
     few = [str(data / "0000.png"), str(data / "0100.png"), str(data / "shard.tar")]
     command = ("predict", str(model), *few, "--engine", "ray", "--parquet", "classes.parquet", "--top", "2")
     environment = {**os.environ, "HOME": str(tmp_path / "home")}
@@ -213,6 +222,8 @@ def test_the_command_writes_a_row_an_image_and_leaves_no_cluster(
 def test_the_command_joins_a_cluster_by_its_address(
     cluster: None, model: Path, data: Path, tmp_path: Path, run_cli
 ) -> None:
+    import ray
+
     address = ray.get_runtime_context().gcs_address
     assert address.startswith("127.0.0.1:")  # nothing of it can be reached from elsewhere
     arguments = ("--engine", "ray", "--address", address, "--json")

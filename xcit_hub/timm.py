@@ -31,6 +31,7 @@ import torch
 from timm.models import PretrainedCfg, build_model_with_cfg, register_model
 from timm.models.xcit import XCA, PositionalEncodingFourier, Xcit
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from xcit_hub import variants
 from xcit_hub.checkpoints.families import MARKS, TIMM_TAGS
@@ -124,6 +125,19 @@ def create_reference(architecture: str | Architecture, dialect: str, **kwargs: A
     for place, stride in enumerate(chosen.stem_strides):
         built.patch_embed.proj[2 * place][0].stride = (stride, stride)
     return built
+
+
+_INITIALISE = frozenset({"add_", "clamp_", "erfinv_", "kaiming_uniform_", "mul_", "uniform_"})
+
+
+class WithoutValues(TorchFunctionMode):
+    """Inside this context tensors of the meta device are not initialised: nothing is written there, and it takes long."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call what is to be called, unless it would write values that are not there."""
+        if func.__name__ in _INITIALISE and args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -1,16 +1,38 @@
 // Every operation against its naive reference, at sizes that leave edges everywhere; gradients against the reference's slopes.
 //
 // With the word "values" no slope is taken: what they cost is the reference, which no sanitizer and no other number of
-// threads need see again; gradients are part of the digest. Exits 1 if anything is apart.
+// threads need see again; gradients are part of the digest. Exits 1 if anything is apart. It is linked with a library of
+// the package, or with kernels.cpp compiled otherwise.
 
 #include <cstdio>
 #include <functional>
 #include <string>
 #include <vector>
 
-#include "kernels.cpp"
+#include "operands.h"
 #include "operations_test.h"
 #include "reference.h"
+
+using xcit::kPanel;
+
+extern "C" {
+using Operation = int(int, void**, int*, int64_t**, const char**, void*, void*);
+
+Operation GeluErf, GeluErfGrad, GeluTanh, GeluTanhGrad, LayerNorm, LayerNormGrad, Linear, LinearGrad, PackedLinear;
+Operation FusedStemErf, FusedStemTanh;
+
+#define STAGE_OPERATIONS(name) Stage##name, StageMoving##name, StageMoving##name##Grad, StageFrozen##name, StageFrozen##name##Grad
+#define FIRST_STAGE_OPERATIONS(name) STAGE_OPERATIONS(name), StageMoving##name##GradOfImage, StageFrozen##name##GradOfImage
+#define BLOCKS_OPERATIONS(name) \
+  Blocks##name, FusedBlocks##name, BlocksMoving##name, BlocksMoving##name##Grad, BlocksFrozen##name, BlocksFrozen##name##Grad
+
+Operation FIRST_STAGE_OPERATIONS(ImageErf), FIRST_STAGE_OPERATIONS(ImageTanh);
+Operation STAGE_OPERATIONS(Erf), STAGE_OPERATIONS(Tanh), STAGE_OPERATIONS(Last);
+Operation BLOCKS_OPERATIONS(Erf), BLOCKS_OPERATIONS(ErfRaw), BLOCKS_OPERATIONS(Tanh), BLOCKS_OPERATIONS(TanhRaw);
+Operation ClassBlockErf, ClassBlockErfRaw, ClassBlockErfLast, ClassBlockTanh, ClassBlockTanhRaw, ClassBlockTanhLast;
+
+void PackWeight(const float* weight, int64_t width, int64_t depth, float* packed);
+}
 
 namespace {
 
@@ -343,11 +365,9 @@ void test_class_block(Function run, bool tokens_wanted, bool tokens_norm, refere
   if (tokens_wanted) check("patch tokens", tokens_out, expected_tokens, 1e-5);
 }
 
-#define STAGE(name) {Stage##name, StageMoving##name, StageMoving##name##Grad, StageFrozen##name, StageFrozen##name##Grad}
-#define FIRST_STAGE(name)                                                                                     \
-  {Stage##name, StageMoving##name, StageMoving##name##Grad, StageFrozen##name, StageFrozen##name##Grad,        \
-   StageMoving##name##GradOfImage, StageFrozen##name##GradOfImage}
-#define BLOCKS(name) {Blocks##name, FusedBlocks##name, BlocksMoving##name, BlocksMoving##name##Grad, BlocksFrozen##name, BlocksFrozen##name##Grad}
+#define STAGE(name) {STAGE_OPERATIONS(name)}
+#define FIRST_STAGE(name) {FIRST_STAGE_OPERATIONS(name)}
+#define BLOCKS(name) {BLOCKS_OPERATIONS(name)}
 
 }  // namespace
 

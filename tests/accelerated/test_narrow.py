@@ -51,7 +51,7 @@ def _network(dialect: str = "paper") -> XCiT:
 
 # ---- the C++ -------------------------------------------------------------------------------------
 
-_FLAGS = ("-std=c++17", "-O0", "-fopenmp-simd", "-pthread", "-fsanitize=address,undefined")
+_FLAGS = ("-std=c++17", "-Og", "-fopenmp-simd", "-pthread", "-fsanitize=address,undefined")
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler")

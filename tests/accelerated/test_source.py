@@ -30,9 +30,11 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def _compiled(target: build.Target, folder: Path, *flags: str) -> Path:
-    made = folder / "kernels_test"
-    build.compile_source(TEST, made, ("-std=c++17", "-fopenmp-simd", "-pthread", *target.features.values(), *flags))
+@pytest.fixture(scope="module")
+def tests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tests themselves, compiled once and linked with whichever code they are to try."""
+    made = tmp_path_factory.mktemp("kernels") / "kernels_test.o"
+    build.compile_source(TEST, made, ("-std=c++17", "-O2", "-c"))
     return made
 
 
@@ -48,17 +50,25 @@ def _run(program: Path, cores: set[int], *words: str, checks: int) -> str:
 
 
 @needs_compiler
-def test_every_operation_equals_its_reference_under_address_and_undefined_behaviour_sanitizers(tmp_path: Path) -> None:
-    flags = "-Og", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"
-    _run(_compiled(TARGETS[-1], tmp_path, *flags), os.sched_getaffinity(0), "values", checks=250)
+def test_every_operation_equals_its_reference_under_address_and_undefined_behaviour_sanitizers(
+    tests: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "sanitized"
+    flags = ("-std=c++17", "-Og", "-fopenmp-simd", "-pthread", *TARGETS[-1].features.values(), str(tests))
+    sanitizers = "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"
+    build.compile_source(build.SOURCES / "kernels.cpp", program, (*flags, *sanitizers))
+    _run(program, os.sched_getaffinity(0), "values", checks=250)
 
 
 @needs_compiler
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_every_operation_equals_its_reference_whatever_the_number_of_threads(
-    target: build.Target, tmp_path: Path
+def test_every_operation_of_a_library_equals_its_reference_whatever_the_number_of_threads(
+    target: build.Target, tests: Path, tmp_path: Path
 ) -> None:
-    program = _compiled(target, tmp_path, "-O1")
+    assert build.build()[target] == ""
+    program, libraries = tmp_path / "linked", build.LIBRARIES
+    found = f"-L{libraries}", f"-Wl,-rpath,{libraries}", f"-l:{target.path.name}"
+    build.compile_source(tests, program, ("-pthread", *found))
     alone = _run(program, {min(os.sched_getaffinity(0))}, checks=900)
     assert _run(program, set(range(os.cpu_count() or 1)), "values", checks=250) == alone
 

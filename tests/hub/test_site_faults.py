@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ from xcit_hub.hub import address, cache
 from xcit_hub.hub.clients import client
 from xcit_hub.hub.stores import Context, open_store
 
-pytest.importorskip("openmind_hub")
-pytest.importorskip("modelscope_hub")
+# The clients run in processes: here they are not imported, which takes every worker half a second.
+pytestmark = pytest.mark.skipif(
+    not all(map(find_spec, ("openmind_hub", "modelscope_hub"))), reason="the hubs' clients are not installed"
+)
 
 REST = pytest.mark.campaign  # the suite has a sample of each kind
 SAMPLE = ("a path that climbs", "a digest that is a path")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import mindspore
 import numpy as np
@@ -18,7 +19,7 @@ from xcit_hub import parity, variants
 from xcit_hub.accelerated import accelerate, available, is_accelerated
 from xcit_hub.models import XCiT, load_weights
 from xcit_hub.parameters import parameter_shapes
-from xcit_hub.parity.networks import _torch_outputs, our_outputs
+from xcit_hub.parity.networks import _in_timms_parts, _torch_outputs, our_outputs
 
 torch = pytest.importorskip("torch")
 
@@ -135,15 +136,22 @@ def test_another_computation_is_found_and_the_first_wrong_layer_named(mistake: s
     assert result.departure is not None and result.departure.layer == layer, str(result)
 
 
-def _effect(reference: parity.Reference, wrong: Weights, dialect: str, images: np.ndarray) -> float:
-    """Return how far a mutation moves float64, in tolerances of the output where that is most."""
+def _effect(reference: parity.Reference, network: Any, name: str, wrong: np.ndarray, images: np.ndarray) -> float:
+    """Return how far another value of a parameter moves float64, in tolerances of the output where that is most."""
     from xcit_hub.timm import in_double
 
-    network = parity.torch_network(wrong, _SMALL, dialect)
+    parts = _in_timms_parts(name, wrong)
+    held = {part: value for part, value in network.state_dict(keep_vars=True).items() if part in parts}
+    assert held.keys() == parts.keys()
+    before = {part: value.data for part, value in held.items()}
+    for part, value in held.items():
+        value.data = torch.from_numpy(parts[part].copy())
     with in_double(network):
         moved = {
             what: value.numpy() for what, value in _torch_outputs(network, torch.from_numpy(images).double()).items()
         }
+    for part, value in held.items():
+        value.data = before[part]
     return max(check.of_tolerance for check in reference.check(moved))
 
 
@@ -166,7 +174,7 @@ def test_whatever_float64_shows_ten_times_beyond_the_tolerance_is_found(dialect:
         index = generator.integers(flat.size)
         flat[index] += np.float32(10.0 ** generator.uniform(-6, -2) * (np.abs(flat).max() + 1e-3))
         wrong[name] = flat.reshape(right[name].shape)
-        certain = _effect(reference, wrong, dialect, images) >= _CERTAIN
+        certain = _effect(reference, theirs, name, wrong[name], images) >= _CERTAIN
         load_weights(plain, wrong)
         for network in ours:
             found = not all(check.passed for check in reference.check(our_outputs(network, images)))

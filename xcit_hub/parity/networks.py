@@ -194,9 +194,9 @@ def torch_network(
     require_timm()
     import torch
 
-    from xcit_hub.timm import create_reference
+    from xcit_hub.timm import WithoutValues, create_reference
 
-    with torch.device("meta"):
+    with torch.device("meta"), WithoutValues():
         # Values made here would be thrown away, and timm's initialisation of the large networks takes seconds.
         network = create_reference(architecture, dialect, num_classes=num_classes, in_chans=in_chans)
     state = {

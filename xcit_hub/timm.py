@@ -131,7 +131,7 @@ _INITIALISE = frozenset({"add_", "clamp_", "erfinv_", "kaiming_uniform_", "mul_"
 
 
 class WithoutValues(TorchFunctionMode):
-    """Inside this context tensors of the meta device are not initialised: nothing is written there, and it takes long."""
+    """Inside this context tensors of the meta device are not initialised: it takes long, and writes nothing."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call what is to be called, unless it would write values that are not there."""

@@ -18,7 +18,7 @@ using xcit::kPanel;
 extern "C" {
 using Operation = int(int, void**, int*, int64_t**, const char**, void*, void*);
 
-Operation GeluErf, GeluErfGrad, GeluTanh, GeluTanhGrad, LayerNorm, LayerNormGrad, Linear, LinearGrad, PackedLinear;
+Operation GeluErf, GeluErfGrad, GeluTanh, GeluTanhGrad, LayerNorm, LayerNormGrad, Linear, LinearGrad, PackedLinear, SquaredSum;
 Operation FusedStemErf, FusedStemTanh;
 
 #define STAGE_OPERATIONS(name) Stage##name, StageMoving##name, StageMoving##name##Grad, StageFrozen##name, StageFrozen##name##Grad
@@ -90,6 +90,12 @@ void test_gelu(Function forward, Function backward, reference::Gelu gelu, const 
   call(backward, {&x, &dy, &dx});
   check(name, y, reference::each(x.wide(), gelu), 3e-7);
   check_gradients(name, {x.wide()}, {&dx}, [&](const auto& at) { return dot(dy.wide(), reference::each(at[0], gelu)); });
+}
+
+void test_squared_sum(int64_t size) {
+  Tensor x = draw({size}, 2.0f), sum = zeros({1});
+  call(SquaredSum, {&x, &sum});
+  check("sum of " + std::to_string(size) + " squares", sum, {dot(x.wide(), x.wide())}, 1e-6);
 }
 
 void test_layer_norm(int64_t rows, int64_t channels) {
@@ -415,5 +421,6 @@ int main(int count, char** words) {
   test_class_block(ClassBlockTanhLast, false, false, gelu_tanh, 2, true, 700, 24, 24, 2);
   test_class_block(ClassBlockErf, true, true, gelu_erf, 1, false, 4200, 16, 8, 2);
   test_class_block(ClassBlockTanhRaw, true, false, gelu_tanh, 2, true, 8192, 6, 4, 1);
+  for (const int64_t size : {1, 15, 64, 4095, 4097, 200000}) test_squared_sum(size);
   return report();
 }

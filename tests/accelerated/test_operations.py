@@ -292,6 +292,16 @@ def test_the_operands_of_a_block_are_its_parameters_in_the_tables_shapes() -> No
 
 
 @needs_compiler
+@pytest.mark.parametrize("value", [1.5, 1e-30, 2e19, np.inf, np.nan])
+def test_the_sum_of_squares_is_that_of_double_precision_and_tells_what_is_not_finite(value: float) -> None:
+    numbers = np.random.default_rng(0).standard_normal((3, 70, 411)).astype(np.float32)
+    numbers[1, 2, 3] = value
+    with np.errstate(over="ignore"):
+        expected = np.square(numbers.astype(np.float64)).sum().astype(np.float32)
+    np.testing.assert_allclose(operations.squared_sum()(Tensor(numbers)).asnumpy(), [expected], rtol=1e-6)
+
+
+@needs_compiler
 @pytest.mark.parametrize("form", ["erf", "tanh"])
 def test_compiled_gelu_is_exact_to_single_precision_at_every_size(form: str) -> None:
     x = np.concatenate([np.linspace(-14.0, 14.0, 8001), [0.0, -0.0, 1e-20, 60.0, -60.0, 1e30]]).astype(np.float32)

@@ -147,6 +147,7 @@ SIGNATURES = (
     Signature("LayerNormGrad", ("x", "gamma", "epsilon", "dy"), ("dx", "dgamma", "dbeta")),
     Signature("Linear", ("x", "weight", "bias"), ("out",)),
     Signature("LinearGrad", ("x", "weight", "dy"), ("dx", "dweight", "dbias")),
+    Signature("SquaredSum", ("x",), ("sum",)),
     Signature("PackedLinear", ("x", "weight", "bias"), ("out",)),
     Signature("Stage", STAGE, ("out",)),
     Signature("StageTrain", STAGE, ("out", *KEPT)),

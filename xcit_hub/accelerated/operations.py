@@ -100,6 +100,12 @@ def linear() -> Operation:
     return _primitive("Linear", outputs, bprop=bprop)
 
 
+@cache
+def squared_sum() -> Operation:
+    """x, any shape → the sum of its squares, (1). It has no derivative."""
+    return _primitive("SquaredSum", lambda x: [1])
+
+
 class Modes(NamedTuple):
     """A part of the network that has a batch norm as one operation each way, with the same operands in every mode.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 from mindspore import dtype as mstype
 
+from xcit_hub.accelerated import available
+from xcit_hub.accelerated.operations import squared_sum
 from xcit_hub.models import XCiT
 from xcit_hub.models.functions import device_target
 from xcit_hub.training.optimizers import Optimizer
@@ -18,7 +20,6 @@ _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_
 for_each = ops.HyperMap()
 multiplied = ops.MultitypeFuncGraph("multiplied")
 _single = ops.MultitypeFuncGraph("single")
-_squared_sum = ops.MultitypeFuncGraph("squared_sum")
 _average = ops.MultitypeFuncGraph("average")
 add = ops.MultitypeFuncGraph("add")
 clear = ops.MultitypeFuncGraph("clear")
@@ -32,11 +33,6 @@ def _multiply_one(factor: Tensor, gradient: Tensor) -> Tensor:
 @_single.register("Tensor")
 def _single_one(gradient: Tensor) -> Tensor:
     return gradient.astype(mstype.float32)
-
-
-@_squared_sum.register("Tensor")
-def _square_one(gradient: Tensor) -> Tensor:
-    return (gradient * gradient).sum()
 
 
 @_average.register("Tensor", "Tensor", "Tensor")
@@ -55,6 +51,13 @@ def _add_one(total: Parameter, gradient: Tensor) -> bool:
 def _clear_one(total: Parameter) -> bool:
     ops.assign(total, ops.zeros_like(total))
     return True
+
+
+class _SquaredSum(nn.Cell):
+    """The sum of a gradient's squares, (1), by MindSpore's operations: two passes over it on one core of a CPU."""
+
+    def construct(self, gradient: Tensor) -> Tensor:
+        return (gradient * gradient).sum().reshape((1,))
 
 
 class Update(nn.Cell):
@@ -81,6 +84,7 @@ class Update(nn.Cell):
         # knows of its own alone, and the sum of saturated gradients does not tell the others.
         self.hidden_overflow = device_target() == "Ascend"
         self.together = ops.AllReduce() if self.hidden_overflow and workers > 1 else nn.Identity()
+        self.squared_sum = squared_sum() if available() else _SquaredSum()
         self.decay = Tensor(recipe.ema_decay, mstype.float32)
         # A branch on it in the graph would lose the optimizer's update, whose count one of the sides does not read.
         self.haste = 1.0 / recipe.ema_warmup if recipe.ema_warmup else _AT_ONCE
@@ -97,7 +101,7 @@ class Update(nn.Cell):
             gradients = for_each(ops.partial(multiplied, 1.0 / self.scale), gradients)
         else:
             gradients = for_each(_single, gradients)
-        norm = ops.sqrt(ops.addn(for_each(_squared_sum, gradients)))
+        norm = ops.sqrt(ops.addn([self.squared_sum(gradient) for gradient in gradients])).reshape(())
         finite = ops.isfinite(norm)
         if self.hidden_overflow:
             overflows = self.together(1.0 - amp.all_finite(gradients).astype(mstype.float32))

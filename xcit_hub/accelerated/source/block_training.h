@@ -114,9 +114,9 @@ struct ThroughGelu {
     };
   }
 
-  void fetch(int64_t row, int64_t column, int64_t vectors) const {
-    fetch_line<false>(inner + row * width + column, vectors);
-    fetch_line<true>(active + row * width + column, vectors);
+  void fetch(int64_t row, int64_t column, int64_t columns) const {
+    fetch_line<false>(inner + row * width + column, columns);
+    fetch_line<true>(active + row * width + column, columns);
   }
 };
 

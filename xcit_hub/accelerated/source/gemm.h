@@ -56,7 +56,7 @@ inline Matrix rows_of(const float* data, int64_t columns) { return {data, column
 
 // ---- packing -------------------------------------------------------------------------------------------------------
 
-constexpr int64_t kSquare = 16, kLine = 16;
+constexpr int64_t kSquare = 16, kLine = 16;  // numbers of a line of memory
 
 // to(k, i) = from(i, k) of a square: numbers are read and written where they lie beside one another.
 inline void transpose(const Matrix& from, int64_t rows, int64_t columns, float* to, int64_t to_row) {
@@ -193,7 +193,7 @@ inline MicroKernel kernel_for(int64_t rows, int64_t vectors) {
 //
 // An epilogue is what becomes of finished sums while they are in the first cache: epilogue(row) gives a function that is
 // called with (sum, column) for some columns at a time and stores what it makes of it, in C or elsewhere. One that reads or
-// writes elsewhere may have a `fetch`, which asks memory for some registers of it ahead of the sums: rows are too far apart
+// writes elsewhere may have a `fetch`, which asks memory for some columns of it ahead of the sums: rows are too far apart
 // for processors to foresee.
 
 inline auto keep_sums(int64_t) {
@@ -201,16 +201,16 @@ inline auto keep_sums(int64_t) {
 }
 
 template <class Epilogue>
-auto fetch(const Epilogue& epilogue, int64_t row, int64_t column, int64_t vectors)
-    -> decltype(epilogue.fetch(row, column, vectors)) {
-  epilogue.fetch(row, column, vectors);
+auto fetch(const Epilogue& epilogue, int64_t row, int64_t column, int64_t columns)
+    -> decltype(epilogue.fetch(row, column, columns)) {
+  epilogue.fetch(row, column, columns);
 }
 inline void fetch(...) {}
 
-// Ask memory for some registers that will be read, or written.
+// Ask memory for some numbers that will be read, or written.
 template <bool Written>
-void fetch_line(const float* data, int64_t vectors) {
-  for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(data + v * kLanes, Written);
+void fetch_line(const float* data, int64_t count) {
+  for (int64_t at = 0; at < count; at += kLine) __builtin_prefetch(data + at, Written);
 }
 
 // c(row, column) = sum + bias
@@ -221,11 +221,23 @@ inline auto add_bias(const float* bias, float* c, int64_t width) {
   };
 }
 
+// A tile of C, `count` rows of `columns` numbers, rows `width` apart: c = [c +] a · a panel of B.
+inline void multiply_tile(const Matrix& a, int64_t count, int64_t columns, const float* panel, int64_t steps, float* c, int64_t width,
+                          bool add) {
+  const int64_t vectors = (columns + kLanes - 1) / kLanes;
+  const MicroKernel kernel = kernel_for(count, vectors);
+  if (columns == vectors * kLanes) return kernel(a, count, panel, kNR, steps, c, width, add);
+  float edge[kMR * kNR];
+  kernel(a, count, panel, kNR, steps, edge, kNR, false);
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t j = 0; j < columns; ++j) c[r * width + j] = (add ? c[r * width + j] : 0.0f) + edge[r * kNR + j];
+  }
+}
+
 // The columns of some panels of C (rows, width), contiguous, by this thread alone. `top` is what the epilogue calls the first row.
 template <class Epilogue>
 void multiply_panels(int64_t first_panel, int64_t last_panel, int64_t top, int64_t rows, const Matrix& a, const Packed& b, float* c,
                      const Epilogue& epilogue) {
-  float edge[kMR * kNR];
   for (int64_t begin = 0; begin < b.depth; begin += kKC) {
     const int64_t steps = std::min(kKC, b.depth - begin);
     Matrix left = a.at(0, begin);
@@ -238,27 +250,14 @@ void multiply_panels(int64_t first_panel, int64_t last_panel, int64_t top, int64
     }
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       const float* right = b.panel(panel, begin, steps);
-      const int64_t column = panel * kNR, columns = std::min(kNR, b.width - column), vectors = (columns + kLanes - 1) / kLanes;
+      const int64_t column = panel * kNR, columns = std::min(kNR, b.width - column);
       Matrix tile = left;
       for (int64_t row = 0; row < rows; row += kMR, tile.data += next_tile) {
         const int64_t count = std::min<int64_t>(kMR, rows - row);
-        const MicroKernel kernel = kernel_for(count, vectors);
-        float* to = c + row * b.width + column;
-        if (begin + steps == b.depth) {
-          for (int64_t r = 0; r < count; ++r) fetch(epilogue, top + row + r, column, vectors);
-        }
-        if (columns == vectors * kLanes) {
-          kernel(tile, count, right, kNR, steps, to, b.width, begin > 0);
-        } else {
-          kernel(tile, count, right, kNR, steps, edge, kNR, false);
-          for (int64_t r = 0; r < count; ++r) {
-            for (int64_t j = 0; j < columns; ++j) {
-              to[r * b.width + j] = (begin > 0 ? to[r * b.width + j] : 0.0f) + edge[r * kNR + j];
-            }
-          }
-        }
-        if (begin + steps < b.depth) continue;
-        for (int64_t r = 0; r < count; ++r) {
+        const bool finished = begin + steps == b.depth;
+        for (int64_t r = 0; finished && r < count; ++r) fetch(epilogue, top + row + r, column, columns);
+        multiply_tile(tile, count, columns, right, steps, c + row * b.width + column, b.width, begin > 0);
+        for (int64_t r = 0; finished && r < count; ++r) {
           const auto end = epilogue(top + row + r);
           const float* sums = c + (row + r) * b.width;
 #pragma omp simd
@@ -275,30 +274,49 @@ void multiply_band(int64_t top, int64_t rows, const Matrix& a, const Packed& b, 
   multiply_panels(0, panels_of(b.width), top, rows, a, b, c, epilogue);
 }
 
-// Call job(top, bottom) for bands of rows, whole tiles, `most` at most: of a size that stays in a core's cache.
+// Call job(top, bottom) for bands of rows, whole tiles, kMC at most: of a size that stays in a core's cache.
 template <class Job>
-void split_bands(int64_t rows, const Job& job, int64_t most = kMC) {
+void split_bands(int64_t rows, const Job& job) {
   Team::instance().split((rows + kMR - 1) / kMR, 1, [&](int64_t first, int64_t last) {
-    const int64_t tiles = last - first, bands = (tiles * kMR + most - 1) / most;
+    const int64_t tiles = last - first, bands = (tiles * kMR + kMC - 1) / kMC;
     for (int64_t band = 0; band < bands; ++band) {
       job((first + tiles * band / bands) * kMR, std::min(rows, (first + tiles * (band + 1) / bands) * kMR));
     }
   });
 }
 
-// C (rows, width), contiguous, = A · B by all threads. Where A is packed, sums are over many steps and B is longer than any
-// cache: wider bands read it less often.
+// C (rows, width), contiguous, = A · B by all threads.
 template <class Epilogue>
 void multiply(int64_t rows, const Matrix& a, const Packed& b, float* c, const Epilogue& epilogue) {
-  const auto job = [&](int64_t top, int64_t bottom) {
+  split_bands(rows, [&](int64_t top, int64_t bottom) {
     multiply_band(top, bottom - top, a.at(top, 0), b, c + top * b.width, epilogue);
-  };
-  split_bands(rows, job, a.column == 1 ? kMC : 2 * kMC);
+  });
 }
 
 // The same of a B (depth, width) that is not packed yet.
 inline void multiply(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const Matrix& b, float* c) {
   multiply(rows, a, pack_b(b, width, depth, workspace(Use::kPackedB, packed_size(width, depth))), c, keep_sums);
+}
+
+// C (rows, width), contiguous, = A · B over so many steps that no cache holds either factor: chunk after chunk of them is packed
+// by who multiplies it, and C stays in the cache.
+inline void multiply_long(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const Matrix& b, float* c) {
+  const int64_t tiles = (rows + kMR - 1) / kMR, least = (tiles + 2 * Team::instance().size() - 1) / (2 * Team::instance().size());
+  Team::instance().split(tiles, least, [=](int64_t first, int64_t last) {
+    const int64_t top = first * kMR, count = std::min(rows, last * kMR) - top;
+    float *left = workspace(Use::kPackedA, (last - first) * kMR * kKC), *right = workspace(Use::kPackedB, packed_size(width, kKC));
+    for (int64_t begin = 0; begin < depth; begin += kKC) {
+      const int64_t steps = std::min(kKC, depth - begin);
+      pack<kMR>(a.at(top, begin), count, steps, left);
+      pack<kNR>(b.at(begin, 0).transposed(), width, steps, right);
+      for (int64_t column = 0; column < width; column += kNR) {
+        for (int64_t row = 0; row < count; row += kMR) {
+          multiply_tile({left + row * steps, 1, kMR}, std::min<int64_t>(kMR, count - row), std::min(kNR, width - column),
+                        right + column * steps, steps, c + (top + row) * width + column, width, begin > 0);
+        }
+      }
+    }
+  });
 }
 
 inline int64_t whole_registers(int64_t width) { return (width + kLanes - 1) / kLanes * kLanes; }

@@ -12,6 +12,7 @@
 #include "norms.h"
 #include "operands.h"
 #include "patch_embed.h"
+#include "sums.h"
 
 using namespace xcit;
 
@@ -26,6 +27,7 @@ XCIT_OPERATION(LayerNormGrad, layer_norm_grad(a))
 XCIT_OPERATION(Linear, linear(a))
 XCIT_OPERATION(LinearGrad, linear_grad(a))
 XCIT_OPERATION(PackedLinear, packed_linear(a))
+XCIT_OPERATION(SquaredSum, squared_sum(a))
 
 XCIT_OPERATION_WITH_INTEGERS(FusedStemErf, operands::FusedStem::kWidths, FusedStem<Erf>(a).run())
 XCIT_OPERATION_WITH_INTEGERS(FusedStemTanh, operands::FusedStem::kWidths, FusedStem<Tanh>(a).run())

@@ -35,13 +35,13 @@ inline void column_sums(int64_t rows, int64_t width, const float* x, float* sums
   });
 }
 
-// dy (rows, N), x (rows, K) → dweight (N, K) = dyᵀ · x. The narrower factor is packed as a whole, since every band of the other
-// reads all of it; if that is dy, the result comes turned and is turned back.
+// dy (rows, N), x (rows, K) → dweight (N, K) = dyᵀ · x. Threads share the wider factor, and each reads all of the narrower one; if
+// that is dy, the result comes turned and is turned back.
 inline void weight_grad(int64_t rows, int64_t width, int64_t depth, const float* dy, const float* x, float* dweight) {
-  if (depth <= width) return multiply(width, depth, rows, rows_of(dy, width).transposed(), rows_of(x, depth), dweight);
+  if (depth <= width) return multiply_long(width, depth, rows, rows_of(dy, width).transposed(), rows_of(x, depth), dweight);
   const Buffer buffer(depth * width);
   const float* turned = buffer;
-  multiply(depth, width, rows, rows_of(x, depth).transposed(), rows_of(dy, width), buffer);
+  multiply_long(depth, width, rows, rows_of(x, depth).transposed(), rows_of(dy, width), buffer);
   split_rows((width + kSquare - 1) / kSquare, kSquare * depth, [=](int64_t first, int64_t last) {
     for (int64_t n = first * kSquare; n < std::min(width, last * kSquare); n += kSquare) {
       for (int64_t k = 0; k < depth; k += kSquare) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
@@ -74,7 +75,8 @@ def _git(*words: str) -> str:
 
 
 def _processor() -> str:
-    return " ".join(_information("model name")) or platform.machine()
+    name = re.sub(r"\((R|TM)\)|\bProcessor\b", "", " ".join(_information("model name")))
+    return " ".join(name.split()) or platform.machine()
 
 
 def _information(key: str) -> list[str]:

@@ -1,7 +1,8 @@
 """What docs/performance.md shows: measured here, kept under ``benchmarks/results/``, written into the page's tables.
 
-Results lie in a folder for each MindSpore version and in that one for each instruction set, one JSON file and one plot
-for each name; measuring a case again replaces it. README's table (:mod:`benchmarks.summary`) is written with them.
+Results lie in a folder for each MindSpore version and in that one for each instruction set and maker of processors, one
+JSON file and one plot for each name; measuring a case again replaces it. README's table (:mod:`benchmarks.summary`) is
+written with them.
 """
 
 from __future__ import annotations
@@ -140,7 +141,8 @@ def measured(model: str, arguments: list[str]) -> Result:
 def keep(name: str, result: Result) -> None:
     """Write a result and its plot, with the cases of earlier ones that were not measured again."""
     instructions = re.sub(r"\W", "", str(result.machine["instructions"])).lower()
-    file = RESULTS / f"mindspore-{version('mindspore')}" / instructions / f"{name}.json"
+    maker = re.split(r"\W", str(result.machine["processor"]))[0].lower()
+    file = RESULTS / f"mindspore-{version('mindspore')}" / f"{instructions}-{maker}" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         again = [comparison.case for comparison in result.comparisons]
@@ -181,7 +183,7 @@ def between(text: str, name: str, table: str) -> str:
 
 
 def kept(name: str) -> list[Path]:
-    """Return the files of a table: a MindSpore version and instruction set each, the widest instructions first."""
+    """Return the files of a table: a version of MindSpore, instruction set and maker each, the widest first."""
     return sorted(RESULTS.glob(f"*/*/{name}.json"), reverse=True)
 
 

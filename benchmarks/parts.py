@@ -1,6 +1,6 @@
 """Where an image's time goes: the parts of our fused network, and OpenVINO's by its own profile, on as many cores.
 
-    python -m benchmarks.parts [MODEL] [--avx2] [--seconds 1.0] > benchmarks/results/mindspore-2.8.0/avx512/parts.md
+    python -m benchmarks.parts [MODEL] [--avx2] [--seconds 1.0] > benchmarks/results/mindspore-2.8.0/avx512-amd/parts.md
 
 Each of our parts is compiled into a program (``parts.cpp``) and called alone on random numbers; the least time counts,
 as what is looked for is the operation's own. OpenVINO runs our exported file and says what each of its nodes took, the

@@ -1,4 +1,4 @@
-"""README's table: how many times as fast as its peers one network is, on each instruction set that was measured."""
+"""README's table: how many times as fast as its peers one network is, on each processor measured."""
 
 from __future__ import annotations
 
@@ -22,28 +22,25 @@ def markdown(inference: Sequence[Result], deployment: Sequence[Result], training
     """Return the table; a cell is the median of the rounds' ratios with their quartiles, from a run that has both.
 
     Args:
-        inference, deployment, training: the suites' kept results, one for each instruction set.
+        inference, deployment, training: the suites' kept results, one for each processor and instruction set.
     """
     lines = [f"| | {' | '.join(_PEERS.values())} |", f"|---|{'---|' * len(_PEERS)}"]
-    for instructions in dict.fromkeys(_instructions(each) for each in (*deployment, *inference, *training)):
+    for place in dict.fromkeys(_place(each) for each in (*deployment, *inference, *training)):
         forward, exported, steps = (
-            [each for each in results if _instructions(each) == instructions]
-            for results in (inference, deployment, training)
+            [each for each in results if _place(each) == place] for results in (inference, deployment, training)
         )
-        lines.append(f"| **{instructions}** |{' |' * len(_PEERS)}")
+        lines.append(f"| **{place}** |{' |' * len(_PEERS)}")
         for batch in (1, 16):
             lines += _line(f"inference, `fuse()`, batch {batch}", [*exported, *forward], FUSED, batch)
             lines += _line(f"inference, batch {batch}", forward, OURS, batch)
         lines += _line("training step, batch 16", steps, OURS, 16)
-    measured = dict.fromkeys(
-        f"{_instructions(each)}: {each.machine.get('processor', 'unknown processor')}, {each.measured}"
-        for each in (*deployment, *inference, *training)
-    )
+    measured = dict.fromkeys(f"{_place(each)}: {each.measured}" for each in (*deployment, *inference, *training))
     return "\n".join([*lines, "", f"Measured: {'; '.join(measured)}.", ""])
 
 
-def _instructions(result: Result) -> str:
-    return str(result.machine.get("instructions", "unknown instructions"))
+def _place(result: Result) -> str:
+    instructions, processor = (result.machine.get(name, f"unknown {name}") for name in ("instructions", "processor"))
+    return f"{instructions}, {processor}"
 
 
 def _line(name: str, results: Sequence[Result], contender: str, batch: int) -> list[str]:

@@ -14,9 +14,9 @@ from benchmarks.result import Comparison, Result, Row
 from xcit_hub.errors import InputError
 
 
-def _result(batch: int, seconds: float, instructions: str = "AVX-512") -> Result:
+def _result(batch: int, seconds: float, instructions: str = "AVX-512", processor: str = "Maker One") -> Result:
     rows = [Row(OURS, turns=[seconds])]
-    machine = {"processor": "a processor", "instructions": instructions, "cores": 2}
+    machine = {"processor": processor, "instructions": instructions, "cores": 2}
     return Result("inference", machine, [Comparison(Case("xcit_nano_12_p16_224", batch=batch), rows)])
 
 
@@ -30,7 +30,7 @@ def test_the_readme_shows_the_kept_figures_and_nothing_else() -> None:
     assert page.between(text, "speed", page.summed_up()) == text
 
 
-def test_the_summary_has_a_block_for_each_instruction_set_and_ratios_of_one_run() -> None:
+def test_the_summary_has_a_block_for_each_processor_and_instruction_set_and_ratios_of_one_run() -> None:
     def result(name: str, instructions: str, peer: str, contender: str) -> Result:
         rows = [Row(peer, turns=[3.0, 2.0, 2.0]), Row(contender, turns=[1.0, 1.0, 1.0])]
         machine = {"processor": "a processor", "instructions": instructions, "cores": 2}
@@ -38,10 +38,10 @@ def test_the_summary_has_a_block_for_each_instruction_set_and_ratios_of_one_run(
 
     inference = [result("inference", "AVX-512", MINDCV, FUSED), result("inference", "AVX2", TIMM, OURS)]
     text = summary.markdown(inference, [result("deployment", "AVX-512", OPENVINO, FUSED)], [])
-    wide, narrow = text.split("**AVX2**")
+    wide, narrow = text.split("**AVX2, a processor**")
     assert "| inference, `fuse()`, batch 1 |  |  | 2.00 (2.00–2.50) |  | 2.00 (2.00–2.50) |" in wide
     assert "| inference, batch 1 | 2.00 (2.00–2.50) |  |  |  |  |" in narrow
-    assert "AVX-512: a processor, 2026-11-26, commit abc" in text
+    assert "AVX-512, a processor: 2026-11-26, commit abc" in text
 
 
 def test_measuring_a_case_again_replaces_it_and_keeps_the_others(monkeypatch, tmp_path) -> None:
@@ -49,8 +49,9 @@ def test_measuring_a_case_again_replaces_it_and_keeps_the_others(monkeypatch, tm
     for batch, seconds in ((16, 0.5), (1, 0.25), (1, 0.125)):
         page.keep("inference", _result(batch, seconds))
     page.keep("inference", _result(1, 1.0, "AVX2"))
-    file, other = page.kept("inference")
-    assert [each.parent.name for each in (file, other)] == ["avx512", "avx2"]
+    page.keep("inference", _result(1, 1.0, processor="Another maker's"))
+    file, *others = page.kept("inference")
+    assert [each.parent.name for each in (file, *others)] == ["avx512-maker", "avx512-another", "avx2-maker"]
     kept = Result.from_dict(json.loads(file.read_text(encoding="utf-8")))
     assert [(each.case.batch, each.rows[0].turns) for each in kept.comparisons] == [(1, [0.125]), (16, [0.5])]
     assert file.with_suffix(".svg").exists()

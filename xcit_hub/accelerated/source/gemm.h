@@ -80,7 +80,7 @@ void pack(const Matrix& m, int64_t rows, int64_t steps, float* panels) {
     const int64_t count = std::min(Width, rows - first);
     const Matrix from = m.at(first, 0);
     if (count < Width) std::fill_n(panels, Width * steps, 0.0f);
-    if (m.row == 1 && Width < kLine && rows - first >= kLine) {  // whole lines of memory, which fill several panels
+    if (m.row == 1 && Width < kLine && kLine % Width == 0 && rows - first >= kLine) {  // whole lines of memory, several panels
       for (int64_t k = 0; k < steps; ++k) {
         const float* line = from.data + k * m.column;
         __builtin_prefetch(line + 16 * m.column);

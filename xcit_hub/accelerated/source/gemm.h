@@ -299,9 +299,10 @@ inline void multiply(int64_t rows, int64_t width, int64_t depth, const Matrix& a
 }
 
 // C (rows, width), contiguous, = A · B over so many steps that no cache holds either factor: chunk after chunk of them is packed
-// by who multiplies it, and C stays in the cache.
+// by who multiplies it, and C stays in the cache. Where threads are many and their rows few, B is packed once for all of them.
 inline void multiply_long(int64_t rows, int64_t width, int64_t depth, const Matrix& a, const Matrix& b, float* c) {
-  const int64_t tiles = (rows + kMR - 1) / kMR, least = (tiles + 2 * Team::instance().size() - 1) / (2 * Team::instance().size());
+  const int64_t shares = 2 * Team::instance().size(), tiles = (rows + kMR - 1) / kMR, least = (tiles + shares - 1) / shares;
+  if (rows < shares * kMC) return multiply(rows, width, depth, a, b, c);
   Team::instance().split(tiles, least, [=](int64_t first, int64_t last) {
     const int64_t top = first * kMR, count = std::min(rows, last * kMR) - top;
     float *left = workspace(Use::kPackedA, (last - first) * kMR * kKC), *right = workspace(Use::kPackedB, packed_size(width, kKC));

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -325,6 +326,16 @@ def test_threads_are_the_cores_of_this_process_or_fewer(
     monkeypatch.setattr(build.os, "sched_getaffinity", lambda _: {0, 5, 9})
     monkeypatch.setenv(build.THREADS, value)
     assert build.threads() == threads
+
+
+def test_threads_that_nothing_computes_on_are_warned_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(build.THREADS, "1")
+    monkeypatch.setenv(build.SWITCH, "0")
+    build._say_threads_are_unused.cache_clear()
+    with pytest.warns(UserWarning, match=r"XCIT_HUB_THREADS has no effect .*XCIT_HUB_NATIVE=0"):
+        assert build.library() is None
+    with warnings.catch_warnings(action="error"):
+        assert build.library() is None
 
 
 @pytest.mark.usefixtures("afresh")

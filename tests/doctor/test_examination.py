@@ -63,6 +63,14 @@ def test_a_whole_server_is_ok_and_its_cards_are_counted(root: Path) -> None:
     assert one(ascend.hccl(whole), "HCCL").state == "ok"
 
 
+@pytest.mark.parametrize("threads", ["", "2"])
+def test_threads_that_nothing_computes_on_are_named(threads: str, root: Path, tmp_path_factory) -> None:
+    answers = {"compiled": {"absent": "XCIT_HUB_NATIVE=0"}}
+    for place in (root, tmp_path_factory.mktemp("no-card")):
+        line = one(software.compiled(machine(place, XCIT_HUB_THREADS=threads), answers), "compiled operations")
+        assert ("XCIT_HUB_THREADS has no effect" in line.says) == bool(threads)
+
+
 def test_what_a_server_lacks_is_said_with_what_to_do(root: Path) -> None:
     (root / "opt/Ascend/driver/version.info").write_text("nothing of it\n")
     (root / "opt/Ascend/firmware/version.info").unlink()

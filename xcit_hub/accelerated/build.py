@@ -116,7 +116,8 @@ def library() -> Path | None:
     """Return the path of the compiled library for this processor.
 
     None where the environment variable ``XCIT_HUB_NATIVE`` is 0, or where no library was built, fits or loads:
-    :func:`absence` says which. The latter is warned of once in a process.
+    :func:`absence` says which. The latter is warned of once in a process, and so is ``XCIT_HUB_THREADS`` where it
+    changes nothing.
 
     Raises:
         InputError: ``XCIT_HUB_NATIVE`` is not one of the known values, or asks for what is not here, or
@@ -124,7 +125,19 @@ def library() -> Path | None:
     """
     _check_threads()
     outcome = _outcome(os.environ.get(SWITCH, ""))
-    return outcome if isinstance(outcome, Path) else None
+    if isinstance(outcome, Path):
+        return outcome
+    if os.environ.get(THREADS):
+        _say_threads_are_unused(outcome)
+    return None
+
+
+@cache
+def _say_threads_are_unused(reason: str) -> None:
+    warnings.warn(
+        f"{THREADS} has no effect without compiled operations ({reason}): MindSpore's own follow MindSpore's settings.",
+        stacklevel=4,
+    )
 
 
 def threads() -> int:

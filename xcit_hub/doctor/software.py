@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from xcit_hub._version import __version__
+from xcit_hub.accelerated.build import THREADS
 from xcit_hub.doctor.finding import Finding, Machine
 
 _NAME = "xcit-hub"
@@ -56,12 +57,13 @@ def compiled(machine: Machine, answers: Mapping[str, Any]) -> Iterator[Finding]:
     """Say whether our compiled operations are there, and for which instruction set."""
     answer = answers.get("compiled")
     name = "compiled operations"
+    unused = f"; {THREADS} has no effect" if machine.environment.get(THREADS) else ""
     if machine.is_ascend:
-        yield Finding(name, "ok", "not used: Ascend computes with MindSpore's own")
+        yield Finding(name, "ok", f"not used: Ascend computes with MindSpore's own{unused}")
     elif not isinstance(answer, Mapping) or "error" in answer:
         yield _broken(name, answer)
     elif "absent" in answer:
-        yield Finding(name, "missing", f"{answer['absent']}; MindSpore's own are slower", _AGAIN, needed=False)
+        yield Finding(name, "missing", f"{answer['absent']}; MindSpore's own are slower{unused}", _AGAIN, needed=False)
     else:
         library = str(answer["library"])
         sets = next((words for ending, words in _TARGETS.items() if library.endswith(f"{ending}.so")), "")

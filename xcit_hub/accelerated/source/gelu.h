@@ -61,20 +61,23 @@ XCIT_INLINED void normal_tail(float x, float& tail, float& bell) {
   tail = series * t * bell;
 }
 
-struct Erf {
+// A form of it says what it makes of x and how steep it is there; what of the two is not asked for is not computed, since all
+// is inlined.
+template <class Form>
+struct Activation {
   XCIT_INLINED static float value(float x) {
-    float tail, bell;
-    const float close = near_zero(x);
-    normal_tail(close, tail, bell);
-    return std::max(x, 0.0f) - std::fabs(close) * tail;
+    float value, slope;
+    Form::both(x, value, slope);
+    return value;
   }
   XCIT_INLINED static float slope(float x) {
-    float tail, bell;
-    const float close = near_zero(x);
-    normal_tail(close, tail, bell);
-    return (x > 0.0f ? 1.0f - tail : tail) + close * 0.398942280f * bell;
+    float value, slope;
+    Form::both(x, value, slope);
+    return slope;
   }
-  // What those give, for little more than one.
+};
+
+struct Erf : Activation<Erf> {
   XCIT_INLINED static void both(float x, float& value, float& slope) {
     float tail, bell;
     const float close = near_zero(x);
@@ -84,15 +87,9 @@ struct Erf {
   }
 };
 
-struct Tanh {
-  XCIT_INLINED static float gate(float x) { return 1.0f / (1.0f + exponential(x * (-1.59576912f - 0.0713548163f * x * x))); }
-  XCIT_INLINED static float value(float x) { return x * gate(x); }
-  XCIT_INLINED static float slope(float x) {
-    const float open = gate(x);
-    return open + x * open * (1.0f - open) * (1.59576912f + 0.214064449f * x * x);
-  }
+struct Tanh : Activation<Tanh> {
   XCIT_INLINED static void both(float x, float& value, float& slope) {
-    const float open = gate(x);
+    const float open = 1.0f / (1.0f + exponential(x * (-1.59576912f - 0.0713548163f * x * x)));
     value = x * open;
     slope = open + x * open * (1.0f - open) * (1.59576912f + 0.214064449f * x * x);
   }

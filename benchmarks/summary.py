@@ -25,7 +25,9 @@ def markdown(inference: Sequence[Result], deployment: Sequence[Result], training
         inference, deployment, training: the suites' kept results, one for each processor and instruction set.
     """
     lines = [f"| | {' | '.join(_PEERS.values())} |", f"|---|{'---|' * len(_PEERS)}"]
-    for place in dict.fromkeys(_place(each) for each in (*deployment, *inference, *training)):
+    measured = []
+    every = (*deployment, *inference, *training)
+    for place in dict.fromkeys(map(_place, every)):
         forward, exported, steps = (
             [each for each in results if _place(each) == place] for results in (inference, deployment, training)
         )
@@ -34,7 +36,8 @@ def markdown(inference: Sequence[Result], deployment: Sequence[Result], training
             lines += _line(f"inference, `fuse()`, batch {batch}", [*exported, *forward], FUSED, batch)
             lines += _line(f"inference, batch {batch}", forward, OURS, batch)
         lines += _line("training step, batch 16", steps, OURS, 16)
-    measured = dict.fromkeys(f"{_place(each)}: {each.measured}" for each in (*deployment, *inference, *training))
+        runs = dict.fromkeys(each.measured for each in every if _place(each) == place)
+        measured.append(f"{place}: {' and '.join(runs)}")
     return "\n".join([*lines, "", f"Measured: {'; '.join(measured)}.", ""])
 
 

@@ -182,10 +182,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    print(
-        f"MindSpore {mindspore.__version__}, {os.cpu_count()} cores, float32, milliseconds; "
-        f"{machine.today()}, commit {machine.commit()}\n"
-    )
+    print(f"MindSpore {mindspore.__version__}, float32, milliseconds; {machine.line()}\n")
     print("| operation | shape | way | ms |\n|---|---|---|---|")
     for operation, (shape, several) in ways().items():
         x = Tensor(np.random.default_rng(0).standard_normal(shape, np.float32))

@@ -40,6 +40,13 @@ def description() -> dict[str, str | int]:
     }
 
 
+def line() -> str:
+    """Return processor, instruction set, cores, day and commit, as a table of its own script begins."""
+    found = description()
+    where = f"{found['processor']}, {found['instructions']}, {found['cores']} cores"
+    return f"{where}; {today()}, commit {commit()}"
+
+
 def instruction_set() -> str:
     """Return the widest instruction set that is told apart here; the machine's name where it has none of them."""
     names = set(_information("flags") or _information("Features"))

@@ -130,8 +130,7 @@ def main() -> None:
         os._exit(0)  # MindSpore's cells complain when the interpreter takes them down
     print(
         f"MindSpore {mindspore.__version__} without compiled code, {_MODEL}, batch {given.batch}, float32, "
-        f"{len(os.sched_getaffinity(0))} cores; in brackets what is saved; "
-        f"{machine.today()}, commit {machine.commit()}\n"
+        f"in brackets what is saved; {machine.line()}\n"
     )
     print("| left out | inference, ms/image | training, ms/image | training, peak MB |\n|---|---|---|---|")
     whole: dict[str, float] = {}

@@ -129,10 +129,7 @@ def main() -> None:
     library = build.library()
     target = next(each for each in build.TARGETS if each.path == library)
     everything = sorted(os.sched_getaffinity(0))
-    print(
-        f"{architecture.name}, one image, float32; {machine.description()['processor']}, "
-        f"{machine.description()['instructions']}; {machine.today()}, commit {machine.commit()}; milliseconds\n"
-    )
+    print(f"{architecture.name}, one image, float32, milliseconds; {machine.line()}\n")
     for cores in dict.fromkeys((1, len(everything))):
         own = ours(architecture, target, everything[:cores], arguments.seconds)
         # A process for each number of cores: OpenVINO keeps the threads that it began with.

@@ -88,6 +88,19 @@ def test_relative_links_of_the_repositorys_pages_lead_to_files() -> None:
     assert broken == []
 
 
+def test_every_source_file_that_a_page_names_is_there() -> None:
+    folders = ("benchmarks", "cards", "configs", "converters", "examples", "parity-action", "tests", "xcit_hub")
+    here = ["/" + path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).rglob("*")]
+    pages = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "RELEASE.md"))]
+    named = {
+        (name_of(page), path)
+        for page in pages
+        for path in re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|h|cpp|yaml|toml))`", page.read_text("utf-8"))
+    }
+    assert len(named) > 30
+    assert [(page, path) for page, path in named if not any(each.endswith(f"/{path}") for each in here)] == []
+
+
 def test_every_public_name_is_in_the_reference_with_its_docstring(site, built) -> None:
     text = (ROOT / "docs" / "api.md").read_text("utf-8")
     told = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)

@@ -58,14 +58,34 @@ inline Matrix rows_of(const float* data, int64_t columns) { return {data, column
 
 constexpr int64_t kSquare = 16, kLine = 16;  // numbers of a line of memory
 
-// to(k, i) = from(i, k) of a square: numbers are read and written where they lie beside one another.
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+
+#if defined(__clang__)
+#define XCIT_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int FourPlaces __attribute__((vector_size(16)));
+#define XCIT_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, FourPlaces{__VA_ARGS__})
+#endif
+
+// to(k, i) = from(i, k) of four times four, in registers.
+inline void transpose_four(const float* from, int64_t from_row, float* to, int64_t to_row) {
+  const auto row = [=](int64_t i) { return *reinterpret_cast<const Four*>(from + i * from_row); };
+  const auto put = [=](int64_t k, Four numbers) { *reinterpret_cast<Four*>(to + k * to_row) = numbers; };
+  const Four a = row(0), b = row(1), c = row(2), d = row(3);
+  const Four ab = XCIT_SHUFFLE(a, b, 0, 4, 1, 5), cd = XCIT_SHUFFLE(c, d, 0, 4, 1, 5);
+  put(0, XCIT_SHUFFLE(ab, cd, 0, 1, 4, 5));
+  put(1, XCIT_SHUFFLE(ab, cd, 2, 3, 6, 7));
+  const Four ab_high = XCIT_SHUFFLE(a, b, 2, 6, 3, 7), cd_high = XCIT_SHUFFLE(c, d, 2, 6, 3, 7);
+  put(2, XCIT_SHUFFLE(ab_high, cd_high, 0, 1, 4, 5));
+  put(3, XCIT_SHUFFLE(ab_high, cd_high, 2, 3, 6, 7));
+}
+
+// to(k, i) = from(i, k)
 inline void transpose(const Matrix& from, int64_t rows, int64_t columns, float* to, int64_t to_row) {
-  if (rows == kSquare && columns == kSquare && from.column == 1) {
-    float square[kSquare][kSquare];
-    for (int64_t i = 0; i < kSquare; ++i) {
-      for (int64_t k = 0; k < kSquare; ++k) square[k][i] = from.data[i * from.row + k];
+  if (rows % 4 == 0 && columns % 4 == 0 && from.column == 1) {
+    for (int64_t i = 0; i < rows; i += 4) {
+      for (int64_t k = 0; k < columns; k += 4) transpose_four(from.data + i * from.row + k, from.row, to + k * to_row + i, to_row);
     }
-    for (int64_t k = 0; k < kSquare; ++k) std::copy_n(square[k], kSquare, to + k * to_row);
   } else {
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t k = 0; k < columns; ++k) to[k * to_row + i] = from.data[i * from.row + k * from.column];
@@ -102,6 +122,8 @@ void pack(const Matrix& m, int64_t rows, int64_t steps, float* panels) {
     } else {
       for (int64_t i = 0; i < count; i += kSquare) {
         for (int64_t k = 0; k < steps; k += kSquare) {
+          // Ask for the next rows: of so many streams at once a processor fetches none ahead by itself.
+          for (int64_t next = i + kSquare; next < i + 2 * kSquare; ++next) __builtin_prefetch(from.data + next * from.row + k);
           transpose(from.at(i, k), std::min(kSquare, count - i), std::min(kSquare, steps - k), panels + k * Width + i, Width);
         }
       }

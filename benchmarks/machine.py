@@ -43,8 +43,13 @@ def description() -> dict[str, str | int]:
 def line() -> str:
     """Return processor, instruction set, cores, day and commit, as a table of its own script begins."""
     found = description()
-    where = f"{found['processor']}, {found['instructions']}, {found['cores']} cores"
+    where = f"{found['processor']}, {found['instructions']}, {counted(int(found['cores']))}"
     return f"{where}; {today()}, commit {commit()}"
+
+
+def counted(cores: int) -> str:
+    """Return a number of cores in words."""
+    return "1 core" if cores == 1 else f"{cores} cores"
 
 
 def instruction_set() -> str:

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
-from benchmarks import clock
+from benchmarks import clock, machine
 from benchmarks.case import Case
 from benchmarks.growth import ON_PAPER
 from benchmarks.result import Comparison, Result, Row, Spread, is_limit
@@ -57,11 +57,11 @@ def _line(cells: list[str]) -> str:
 def heading(result: Result) -> str:
     """Say what was measured on what."""
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    machine = result.machine
+    described, under = result.machine, result.machine.get("conditions", "")
     rounds = sorted({len(row.turns) for each in result.comparisons for row in each.rows if row.turns}) or [0]
     return (
-        f"{suite(result.suite).explanation}; {machine['processor']}, {machine.get('instructions', 'unknown')}, "
-        f"{machine['cores']} cores{f', {under}' if (under := machine.get('conditions')) else ''}; {versions}; rounds: "
+        f"{suite(result.suite).explanation}; {described['processor']}, {described.get('instructions', 'unknown')}, "
+        f"{machine.counted(int(described['cores']))}{under and f', {under}'}; {versions}; rounds: "
         f"{' to '.join(map(str, dict.fromkeys((*rounds[:1], *rounds[-1:]))))}; {result.measured}"
     )
 

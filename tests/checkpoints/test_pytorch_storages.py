@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from xcit_hub.checkpoints import checkpoint, translate
+from xcit_hub.checkpoints.formats import pytorch
 from xcit_hub.checkpoints.formats.pytorch import read_archive
 from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.checkpoints.tensor import StoredTensor
@@ -214,3 +215,61 @@ def test_whatever_a_table_is_keyed_by_has_a_name(tmp_path: Path, key: object):
     assert len(opened.tensors) == 1
     for text in (*opened.tensors, *opened.metadata.values()):
         assert text.encode("utf-8")
+
+
+def trained_as(said: bytes, numbers: torch.Tensor, kind: str, path: Path) -> Path:
+    """A file of one tensor or parameter, ``x``, whose description has ``said`` where it was not trained."""
+    torch.save({"x": numbers if kind == "tensor" else torch.nn.Parameter(numbers, False)}, path)
+
+    def change(name: str, content: bytes) -> bytes:
+        if not name.endswith("/data.pkl"):
+            return content
+        before, _, after = content.rpartition(b"\x89")  # the outermost NEWFALSE: of two, the parameter's
+        return before + said + after
+
+    return rewritten(path, change)
+
+
+@pytest.mark.parametrize("said", [b"N", b"K\x01", b"K\x00", b"]", b"}", b"X\x01\x00\x00\x00x"])
+@pytest.mark.parametrize("kind", ["tensor", "parameter"])
+def test_a_tensor_is_trained_or_not_and_anything_else_is_refused_as_pytorch_does(
+    tmp_path: Path, kind: str, said: bytes
+) -> None:
+    changed = trained_as(said, torch.arange(3.0), kind, tmp_path / "x.pth")
+    with pytest.raises(Exception, match=r"requires?_grad"):
+        torch.load(changed, weights_only=True)
+    with pytest.raises(CheckpointError, match=rf"the description of 'x' is not a {kind}'s"):
+        checkpoint.read(changed)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "parameter"])
+def test_whole_numbers_that_would_be_trained_are_refused_as_pytorch_does(tmp_path: Path, kind: str) -> None:
+    changed = trained_as(b"\x88", torch.arange(3), kind, tmp_path / "x.pth")
+    with pytest.raises(RuntimeError, match="can require gradients"):
+        torch.load(changed, weights_only=True)
+    with pytest.raises(CheckpointError, match="'x' is of int64 and would be trained, which PyTorch refuses"):
+        checkpoint.read(changed)
+
+
+@pytest.mark.parametrize("length", [1 << 40, (1 << 63) - 1])
+@pytest.mark.parametrize("instruction", [b"\x8e", b"\x8d", b"\x96"], ids=["BINBYTES8", "BINUNICODE8", "BYTEARRAY8"])
+def test_a_length_beyond_the_file_is_refused_before_memory_is_set_aside_for_it(
+    tmp_path: Path, instruction: bytes, length: int
+) -> None:
+    torch.save({"x": torch.arange(3.0)}, tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "x.pth").read_bytes()
+    at = content.index(b"}q\x00", 40)  # the table of the third pickle or a later one
+    (tmp_path / "x.pth").write_bytes(content[:at] + instruction + length.to_bytes(8, "little") + content[at:])
+    with pytest.raises(CheckpointError, match=r"it is not a pickle of plain data \(expected \d+ bytes"):
+        checkpoint.read(tmp_path / "x.pth")
+
+
+def test_a_description_longer_than_any_checkpoints_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"x": torch.arange(3.0), "note": "x" * 1000}, path, _use_new_zipfile_serialization=False)
+    assert "x" in checkpoint.read(path).tensors
+    monkeypatch.setattr(pytorch, "_LARGEST_PICKLE", 500)
+    with pytest.raises(CheckpointError, match="it is not a pickle of plain data"):
+        checkpoint.read(path)

@@ -92,9 +92,9 @@ class MappedFile:
         """Return the bytes ``[start, stop)``, which stay in the file until they are used."""
         return Extent(self.view[start:stop], self._mapping, start)
 
-    def stream(self) -> io.BufferedReader:
-        """Return its bytes as a stream, from the beginning; any number of them do not disturb each other."""
-        return io.BufferedReader(_Stream(self.view))
+    def stream(self, most: int | None = None) -> io.BufferedReader:
+        """Return its bytes, or the first ``most``, as a stream; any number of them do not disturb each other."""
+        return _Reader(self.view[:most])
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -153,6 +153,19 @@ class MappedFile:
             where=self.path,
             fix="Wait until whatever writes it has finished.",
         )
+
+
+class _Reader(io.BufferedReader):
+    """Reads no more than there is: Python sets aside at once what it is asked for, and files claim any length."""
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__(_Stream(view))
+        self._length = len(view)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, max(0, self._length - self.tell()))
+        return super().read(size)
 
 
 class _Stream(io.RawIOBase):

@@ -79,7 +79,17 @@ _VALUE_PREFIXES = (
     "torch._utils._rebuild_",
     "torch.per_",
 )
-_VALUE_NAMES = frozenset({"torch._tensor._rebuild_from_type_v2", "torch.nn.parameter.Parameter", "torch.Tensor"})
+# What makes a tensor, or stands around one, and of how many arguments. A tensor is never told its state afterwards.
+TENSOR_ARGUMENTS = {
+    "torch._utils._rebuild_tensor": (4,),
+    "torch._utils._rebuild_tensor_v2": (6, 7),
+    "torch._utils._rebuild_tensor_v3": (7, 8),
+    "torch._utils._rebuild_parameter": (3,),
+    "torch._utils._rebuild_parameter_with_state": (4,),
+    "torch.nn.parameter.Parameter": (1, 2),
+    "torch._tensor._rebuild_from_type_v2": (4,),
+    "torch.Tensor": (),  # named as a type, never called
+}
 # Python 2's names, which pickles of protocol 2 still use.
 RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _DTYPE_STEMS = frozenset(
@@ -92,7 +102,7 @@ def is_data(text: str) -> bool:
     return (
         text in TABLES
         or text in _VALUES
-        or text in _VALUE_NAMES
+        or text in TENSOR_ARGUMENTS
         or text.startswith(_VALUE_PREFIXES)
         or is_storage(text)
         or is_dtype(text)

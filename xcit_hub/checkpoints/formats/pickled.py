@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from xcit_hub.checkpoints.formats.pickle_names import RENAMED, TABLES, is_data
+from xcit_hub.checkpoints.formats.pickle_names import RENAMED, TABLES, TENSOR_ARGUMENTS, is_data, is_storage
 from xcit_hub.errors import first_line
 
 # More than any checkpoint needs: the largest trainers' have some hundred thousand.
@@ -99,6 +99,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.renamed: set[tuple[int, str]] = set()  # keys that have another name here, by their tables
 
     def step(self, instruction: str, argument: Any) -> bool:
         """Do one instruction; whether it was the last."""
@@ -127,18 +128,6 @@ class _Machine:
     def mark(self, _: Any) -> None:
         self.marks.append(self.stack)
         self.stack = []
-
-    def pop(self, _: Any) -> None:
-        if self.stack:
-            self.stack.pop()
-        else:
-            self.since_mark()
-
-    def pop_mark(self, _: Any) -> None:
-        self.since_mark()
-
-    def duplicate(self, _: Any) -> None:
-        self.stack.append(self.stack[-1])
 
     def make_tuple(self, _: Any) -> None:
         items = tuple(self.since_mark())
@@ -189,7 +178,12 @@ class _Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise PickleError("it sets entries of what is not a table")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_key(key, len(target))] = value
+            name = _key(key, len(target))
+            if name in target and (name != key or (id(target), name) in self.renamed):
+                raise PickleError("two of its keys would have one name")
+            if name != key:
+                self.renamed.add((id(target), name))
+            target[name] = value
 
     def put(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
@@ -222,7 +216,7 @@ class _Machine:
         called = self.stack.pop()
         if not isinstance(called, Name) or not isinstance(arguments, tuple):
             raise PickleError("it calls what is not a name")
-        self.stack.append(_made(called.text, arguments))
+        self.stack.append(call(called.text, arguments))
 
     def call_with_names(self, argument: Any) -> None:
         self.stack.pop()
@@ -235,7 +229,7 @@ class _Machine:
             target.state = state
             if isinstance(state, dict) and target.name != "collections.OrderedDict":
                 target.update(state)
-        elif isinstance(target, Made):
+        elif isinstance(target, Made) and target.name not in TENSOR_ARGUMENTS:
             target.state = state
         else:
             raise PickleError("it sets the state of what has none")
@@ -244,7 +238,15 @@ class _Machine:
         self.stack.append(Reference(self.stack.pop()))
 
 
-def _made(name: str, arguments: tuple[Any, ...]) -> Any:
+def call(name: str, arguments: tuple[Any, ...]) -> Any:
+    """Return what calling ``name`` stands for: a table, a plain value, or that it was called (:class:`Made`).
+
+    Raises:
+        CodeError: what it would run is not known to make plain data.
+        PickleError: nothing is called so.
+    """
+    if is_storage(name) or len(arguments) not in TENSOR_ARGUMENTS.get(name, (len(arguments),)):
+        raise PickleError(f"it calls {name} with {len(arguments)} arguments, as PyTorch never does")
     if name in TABLES:
         table = Table(name=name)
         for argument in arguments:
@@ -317,9 +319,6 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 }
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": _Machine.mark,
-    "POP": _Machine.pop,
-    "POP_MARK": _Machine.pop_mark,
-    "DUP": _Machine.duplicate,
     "TUPLE": _Machine.make_tuple,
     "TUPLE1": lambda machine, _: machine.make_short_tuple(1),
     "TUPLE2": lambda machine, _: machine.make_short_tuple(2),

@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from xcit_hub.checkpoints.formats import Content, pickled
-from xcit_hub.checkpoints.formats.pickle_names import is_dtype
+from xcit_hub.checkpoints.formats.pickle_names import TENSOR_ARGUMENTS, is_dtype
 from xcit_hub.checkpoints.formats.pickled import CodeError, Made, Name, PickleError, Reference
 from xcit_hub.checkpoints.formats.zip_records import broken, checksums_of, records_in
 from xcit_hub.checkpoints.mapped import MappedFile
@@ -82,6 +82,7 @@ def read_archive(file: MappedFile, archive: zipfile.ZipFile) -> Content:
     if len(described) > _LARGEST_PICKLE:
         raise broken(file.path, f"its description has {len(described)} bytes, more than any checkpoint's")
     content = _unpickled(file.path, io.BytesIO(described))
+    _check_references(file.path, content, _ARCHIVE_FIELDS)
     return _content(file.path, content, {name.removeprefix(f"{root}data/"): part for name, part in records.items()})
 
 
@@ -91,7 +92,7 @@ def read_legacy(file: MappedFile) -> Content:
     Raises:
         CheckpointError: the file is damaged, or asks for more than plain data.
     """
-    stream = file.stream()
+    stream = file.stream(_LARGEST_PICKLE)
     _unpickled(file.path, stream)  # the magic number, which told the format
     if _unpickled(file.path, stream) != _LEGACY_VERSION:
         raise broken(file.path, "it is of a version that PyTorch never wrote")
@@ -102,6 +103,7 @@ def read_legacy(file: MappedFile) -> Content:
     keys = _unpickled(file.path, stream)
     if not isinstance(keys, list):
         raise broken(file.path, "it has no list of its storages")
+    _check_references(file.path, content, _LEGACY_FIELDS)
     itemsizes = {_storage(file.path, found).key: _storage(file.path, found).itemsize for found in _references(content)}
     storages: dict[str, Extent] = {}
     position = stream.tell()
@@ -189,6 +191,19 @@ def _references(root: Any) -> Iterator[Reference]:
                 waiting += value.values() if isinstance(value, dict) else value
 
 
+# "storage", its type, key, place and elements; before archives, what it is a part of as well.
+_ARCHIVE_FIELDS, _LEGACY_FIELDS = 5, 6
+
+
+def _check_references(path: Path, root: Any, fields: int) -> None:
+    """Refuse what the pickle refers to in other words than PyTorch does, a part of a storage among it."""
+    for reference in _references(root):
+        identity = reference.identity
+        whole = isinstance(identity, tuple) and len(identity) == fields
+        if not whole or any(field is not None for field in identity[_ARCHIVE_FIELDS:]):
+            raise broken(path, "it refers to what is not a storage")
+
+
 @dataclass(frozen=True)
 class _Storage:
     key: str
@@ -203,13 +218,10 @@ class _Storage:
 def _storage(path: Path, reference: Reference) -> _Storage:
     identity = reference.identity
     if (
-        not isinstance(identity, tuple)
-        or len(identity) < 5
-        or identity[0] != "storage"
+        identity[0] != "storage"
         or not isinstance(identity[1], Name)
         or not isinstance(identity[4], int)
         or identity[4] < 0
-        or (len(identity) > 5 and identity[5] is not None)
     ):
         raise broken(path, "it refers to what is not a storage")
     kind = identity[1].text
@@ -224,12 +236,19 @@ def _storage(path: Path, reference: Reference) -> _Storage:
 
 def _array(path: Path, name: str, leaf: Any, storages: Mapping[str, Extent]) -> StoredTensor | None:
     """The tensor that a leaf stands for, or None if it stands for none."""
-    while isinstance(leaf, Made) and leaf.name in _AROUND and leaf.arguments:
-        leaf = _AROUND[leaf.name](leaf)
+    trained = False
+    described = isinstance(leaf, Made) and leaf.name in TENSOR_ARGUMENTS
+    while isinstance(leaf, Made) and leaf.name in (_OF_TYPE, *_PARAMETERS):
+        if leaf.name == _OF_TYPE:
+            leaf = _of_type(path, name, leaf)
+        else:
+            leaf, trained = _of_parameter(path, name, leaf)
     if not isinstance(leaf, Made) or not leaf.name.startswith("torch."):
+        if described:
+            raise broken(path, f"the description of {name!r} is not a tensor's")
         return None
-    if leaf.name in _ARGUMENTS:
-        return _rebuilt(path, name, leaf, storages)
+    if leaf.name in TENSOR_ARGUMENTS:
+        return _rebuilt(path, name, leaf, storages, trained=trained)
     if not leaf.name.startswith(("torch._utils._rebuild_", "torch._tensor")):
         return None
     kind = leaf.name.rpartition("_rebuild_")[2].replace("_", " ")
@@ -240,34 +259,38 @@ def _array(path: Path, name: str, leaf: Any, storages: Mapping[str, Extent]) -> 
     )
 
 
-def _of_type(made: Made) -> Any:
-    arguments = made.arguments
-    function = arguments[0]
-    inner = arguments[2] if len(arguments) > 2 else None
-    return Made(function.text, inner) if isinstance(function, Name) and isinstance(inner, tuple) else None
+# What stands around a tensor and does not change it: a subclass, a parameter.
+_OF_TYPE = "torch._tensor._rebuild_from_type_v2"
+_PARAMETERS = (
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch.nn.parameter.Parameter",
+)
+_NUMBERS = {"data", "real", "imag"}  # attributes that are the tensor's numbers
 
 
-# What makes a tensor, and of how many arguments.
-_ARGUMENTS = {
-    "torch._utils._rebuild_tensor": (4,),
-    "torch._utils._rebuild_tensor_v2": (6, 7),
-    "torch._utils._rebuild_tensor_v3": (7, 8),
-}
-
-# What stands around a tensor and does not change it: a parameter, a subclass.
-_AROUND = {
-    "torch._utils._rebuild_parameter": lambda made: made.arguments[0],
-    "torch._utils._rebuild_parameter_with_state": lambda made: made.arguments[0],
-    "torch.nn.parameter.Parameter": lambda made: made.arguments[0],
-    "torch._tensor._rebuild_from_type_v2": _of_type,
-}
-
-
-def _rebuilt(path: Path, name: str, made: Made, storages: Mapping[str, Extent]) -> StoredTensor:
-    arguments: tuple[Any, ...] = made.arguments
-    if len(arguments) not in _ARGUMENTS[made.name]:
+def _of_type(path: Path, name: str, made: Made) -> Any:
+    function, _, arguments, state = made.arguments
+    attributes = state[0] if isinstance(state, tuple) and state else state
+    changed = _NUMBERS.intersection(attributes) if isinstance(attributes, dict) else ()
+    if not isinstance(function, Name) or not isinstance(arguments, tuple) or changed:
         raise broken(path, f"the description of {name!r} is not a tensor's")
-    reference, offset, shape, strides, *rest = arguments
+    try:
+        return pickled.call(function.text, arguments)
+    except PickleError as error:
+        raise broken(path, str(error)) from error
+
+
+def _of_parameter(path: Path, name: str, made: Made) -> tuple[Any, bool]:
+    """Return what a parameter is made of, and whether it is trained, as it is if nothing is said."""
+    trained = made.arguments[1] if len(made.arguments) > 1 else True
+    if not isinstance(trained, bool):
+        raise broken(path, f"the description of {name!r} is not a parameter's")
+    return made.arguments[0], trained
+
+
+def _rebuilt(path: Path, name: str, made: Made, storages: Mapping[str, Extent], *, trained: bool) -> StoredTensor:
+    reference, offset, shape, strides, *rest = made.arguments
     plain = [entry for entry in rest if isinstance(entry, dict) and not isinstance(entry, pickled.Table)]
     metadata = plain[-1] if plain else {}
     if not isinstance(reference, Reference) or not _whole((offset,)) or not _whole(shape) or not _whole(strides):
@@ -277,8 +300,10 @@ def _rebuilt(path: Path, name: str, made: Made, storages: Mapping[str, Extent]) 
     for entry in rest:
         if isinstance(entry, Name) and is_dtype(entry.text):
             dtype = _DTYPE_OF.get(entry.text)
-    if dtype is None or len(shape) != len(strides):
+    if dtype is None or len(shape) != len(strides) or not isinstance(rest[0] if rest else False, bool):
         raise broken(path, f"the description of {name!r} is not a tensor's")
+    if (trained or (rest and rest[0])) and not dtype.startswith(_TRAINABLE):
+        raise broken(path, f"{name!r} is of {dtype} and would be trained, which PyTorch refuses")
     if not set(metadata) <= {"neg", "conj"}:
         raise broken(path, f"{name!r} carries {', '.join(map(str, metadata))}, which no tensor here may")
     extent = storages.get(storage.key)
@@ -292,6 +317,8 @@ def _rebuilt(path: Path, name: str, made: Made, storages: Mapping[str, Extent]) 
         stored = stored.through(np.conjugate)
     return stored.through(_NEGATED.get(dtype, np.negative)) if metadata.get("neg") else stored
 
+
+_TRAINABLE = ("float", "bfloat", "complex")
 
 # The sign of what numpy has no numbers for is its highest bit.
 _NEGATED = {"bfloat16": lambda bits: bits ^ np.uint16(0x8000)}

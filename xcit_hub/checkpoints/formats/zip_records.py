@@ -14,6 +14,7 @@ from xcit_hub.errors import CheckpointError
 
 _LOCAL_HEADER = 30
 _ENTRY, _END = 46, 22  # bytes of an entry in the archive's directory, before its name; of the directory's end
+_FOLDER = 0x10  # of a record's attributes: PyTorch gives what is in memory for what it takes to be a folder
 _FLAGS = 0x0808  # a record's sizes after its bytes, its name in UTF-8: all that PyTorch's writer sets
 
 
@@ -29,7 +30,7 @@ def records_in(file: MappedFile, archive: zipfile.ZipFile) -> dict[str, Extent]:
     for entry in archive.infolist():
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise broken(file.path, "its records are compressed, which PyTorch's never are")
-        if entry.flag_bits & ~_FLAGS or entry.volume or entry.filename in found:
+        if entry.flag_bits & ~_FLAGS or entry.volume or entry.external_attr & _FOLDER or entry.filename in found:
             raise broken(file.path, f"the entry of its record {entry.filename!r} is damaged")
         start = _start_of(file, entry)
         if start is None or start + entry.file_size > len(file):

@@ -60,6 +60,10 @@ class HubError(XcitHubError):
     """A hub that lacks what was asked for, cannot be reached, or gave something else than it promised."""
 
 
+class ComputingWarning(UserWarning):
+    """What is computed is right, and computed otherwise than it might be; the command line says it in one line."""
+
+
 def _plain(name: str) -> str:
     return name.lower().replace("-", "_").replace(" ", "_")
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from xcit_hub.errors import XcitHubError
+from xcit_hub.errors import ComputingWarning, XcitHubError
 from xcit_hub.files import scratch_folder
 
 _FAULT = 70
@@ -186,3 +186,9 @@ def _silence_frameworks() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_SYMLINKS_WARNING", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        warnings.simplefilter("default", ComputingWarning)
+        warnings.showwarning = _say
+
+
+def _say(message: Warning | str, *_: object, **__: object) -> None:
+    sys.stderr.write(f"note: {message}\n")

@@ -15,8 +15,8 @@ from mindspore import Tensor, nn
 from modes import in_pynative
 
 from xcit_hub import parity, variants
-from xcit_hub.accelerated import accelerate, available, build, fuse, is_accelerated, operations, portable
-from xcit_hub.errors import InputError
+from xcit_hub.accelerated import accelerate, available, build, fuse, is_accelerated, operations, portable, twins
+from xcit_hub.errors import ComputingWarning, InputError
 from xcit_hub.models import XCiT, create_model, load_weights
 from xcit_hub.parameters import parameter_shapes
 
@@ -51,6 +51,20 @@ def _values(network: nn.Cell) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("device", ["Ascend", "GPU"])
+def test_threads_are_checked_and_warned_of_where_another_device_computes(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twins, "device_target", lambda: device)
+    build._say_threads_are_unused.cache_clear()
+    monkeypatch.setenv(build.THREADS, "2")
+    with pytest.warns(ComputingWarning, match=rf"XCIT_HUB_THREADS has no effect .*this computes on {device}"):
+        assert not twins.available()
+    monkeypatch.setenv(build.THREADS, "many")
+    with pytest.raises(InputError, match="'many'"):
+        twins.available()
+
+
 def test_there_and_back_changes_no_bit_of_a_parameter_or_of_the_plain_output() -> None:
     plain = _plain(_LEAST)
     before, expected = _values(plain), plain(_images()).asnumpy()

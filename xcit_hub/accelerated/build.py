@@ -29,7 +29,7 @@ from functools import cache
 from pathlib import Path
 
 from xcit_hub.accelerated import operands
-from xcit_hub.errors import InputError
+from xcit_hub.errors import ComputingWarning, InputError
 
 SWITCH = "XCIT_HUB_NATIVE"
 THREADS = "XCIT_HUB_THREADS"
@@ -127,16 +127,27 @@ def library() -> Path | None:
     outcome = _outcome(os.environ.get(SWITCH, ""))
     if isinstance(outcome, Path):
         return outcome
-    if os.environ.get(THREADS):
-        _say_threads_are_unused(outcome)
+    go_without(outcome)
     return None
+
+
+def go_without(reason: str) -> None:
+    """Check ``XCIT_HUB_THREADS`` where MindSpore's own operations compute, and warn once that it changes nothing there.
+
+    Raises:
+        InputError: ``XCIT_HUB_THREADS`` is not a number of threads.
+    """
+    _check_threads()
+    if os.environ.get(THREADS):
+        _say_threads_are_unused(reason)
 
 
 @cache
 def _say_threads_are_unused(reason: str) -> None:
     warnings.warn(
         f"{THREADS} has no effect without compiled operations ({reason}): MindSpore's own follow MindSpore's settings.",
-        stacklevel=4,
+        ComputingWarning,
+        stacklevel=5,
     )
 
 
@@ -225,6 +236,7 @@ def _outcome(wish: str) -> Path | str:
         )
     warnings.warn(
         f"xcit-hub computes with MindSpore's own operations, which are slower ({said}). To compile: {_HOW}",
+        ComputingWarning,
         stacklevel=4,
     )
     return said

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from mindspore import ops
 
-from xcit_hub.accelerated.build import library
+from xcit_hub.accelerated.build import go_without, library
 from xcit_hub.accelerated.cells import all_cells, is_accelerated, make_accelerated, make_plain
 from xcit_hub.accelerated.fused import refuse_if_fused
 from xcit_hub.models import XCiT, XCiTFeatures
@@ -18,7 +18,10 @@ N = TypeVar("N", XCiT, XCiTFeatures)
 
 def available() -> bool:
     """Tell whether compiled code serves here: the device target is a CPU and the library is there."""
-    return device_target() == "CPU" and library() is not None
+    if (target := device_target()) != "CPU":
+        go_without(f"they are a CPU's, and this computes on {target}")
+        return False
+    return library() is not None
 
 
 def accelerate(network: N, *, in_place: bool = False) -> N:

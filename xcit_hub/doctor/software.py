@@ -58,8 +58,11 @@ def compiled(machine: Machine, answers: Mapping[str, Any]) -> Iterator[Finding]:
     answer = answers.get("compiled")
     name = "compiled operations"
     unused = f"; {THREADS} has no effect" if machine.environment.get(THREADS) else ""
-    if machine.is_ascend:
-        yield Finding(name, "ok", f"not used: Ascend computes with MindSpore's own{unused}")
+    mindspore = answers.get("mindspore")
+    device = mindspore.get("device", "CPU") if isinstance(mindspore, Mapping) else "CPU"
+    device = "Ascend" if machine.is_ascend else device
+    if device != "CPU":
+        yield Finding(name, "ok", f"not used: {device} computes with MindSpore's own{unused}")
     elif not isinstance(answer, Mapping) or "error" in answer:
         yield _broken(name, answer)
     elif "absent" in answer:

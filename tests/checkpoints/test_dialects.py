@@ -373,6 +373,14 @@ def test_paddlevits_matrices_are_turned_and_come_back(make: Make):
     assert same(translate.to_ours(found.tensors, identity.layout, identity.shapes), network())
 
 
+def test_a_classifier_both_beside_and_within_its_backbone_is_refused(make: Make):
+    classifier = {name: tensor for name, tensor in make("mmpretrain").items() if name.startswith("head.")}
+    theirs = {name if name in classifier else f"backbone.{name}": tensor for name, tensor in make("mmpretrain").items()}
+    assert find(theirs).prefix == "backbone."
+    with pytest.raises(WeightsError, match=r"backbone\.head\.\S+ and head\.\S+ are both head\.\S+ of one network"):
+        find({**theirs, **under("backbone.", classifier)})
+
+
 def test_mmpretrains_classifier_stands_beside_its_backbone(make: Make):
     theirs = make("mmpretrain")
     wrapped = {name if name.startswith("head.") else f"backbone.{name}": tensor for name, tensor in theirs.items()}

@@ -96,6 +96,11 @@ BROKEN_SAFETENSORS = {
     "a length of a million digits": header(
         '{"a":{"dtype":"U8","shape":[' + "9" * 10**6 + '],"data_offsets":[0,1]}}', b"1"
     ),
+    "more axes than any tensor's": header(
+        '{"a":{"dtype":"F32","shape":[' + "1152921504606846976," * 400 + '1],"data_offsets":[0,0]}}'
+    ),
+    "a length beyond 64 bits": header('{"a":{"dtype":"U8","shape":[0,18446744073709551616],"data_offsets":[0,0]}}'),
+    "a constant that is not JSON": header('{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"b":NaN}}', b"1"),
     "JSON a hundred thousand deep": header('{"a":' + "[" * 10**5 + "]" * 10**5 + "}"),
 }
 
@@ -195,6 +200,11 @@ BROKEN_CHECKPOINTS = {
     "a shape of another size": value(b"a", tensor(b"\x08\x02", b"Float32", b"1234")),
     "a negative length": value(b"a", tensor(b"\x08" + b"\xff" * 9 + b"\x01", b"Float32", b"1234")),
     "a number of eleven bytes": value(b"a", tensor(b"\x08" + b"\xff" * 10 + b"\x01", b"Float32", b"1234")),
+    "more axes than any tensor's": value(b"a", tensor(b"\x08\x01" * 40, b"Float32", b"1234")),
+    "slices of two types": value(b"a", tensor(b"\x08\x01", b"str", b"abcd"))
+    + value(b"a", tensor(b"\x08\x01", b"Float32", b"1234")),
+    "an unknown field of a value": value(b"a", tensor(b"\x08\x01", b"Float32", b"1234") + b"\x4a\x01b"),
+    "an unknown field of a tensor": value(b"a", tensor(b"\x08\x01\x4a\x01b", b"Float32", b"1234")),
     "a name that is not text": value(b"\xff", tensor(b"\x08\x01", b"Float32", b"1234")),
     "a repeated type": value(b"a", tensor(b"\x08\x01\x12\x01a", b"Float32", b"1234")),
     "text that is not text": value(b"a", tensor(b"\x08\x00", b"str", b"\xff\xff\xff\xff")),

@@ -230,6 +230,21 @@ def test_an_index_that_leaves_its_folder_or_promises_other_tensors_is_refused(tm
         checkpoint.read(index)
 
 
+def test_files_that_contradict_each_other_and_an_index_among_them_are_refused(tmp_path: Path):
+    table = sharded(tmp_path, ["a.safetensors", "b.safetensors"])
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": table}))
+    for name, dialect in (("a.safetensors", "paper"), ("b.safetensors", "mindcv")):
+        held = dict(checkpoint.read(tmp_path / name).tensors)
+        checkpoint.write(tmp_path / f"new-{name}", held, {"xcit_hub.dialect": dialect})
+        (tmp_path / f"new-{name}").replace(tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"say different things of 'xcit_hub\.dialect'"):
+        checkpoint.read(index)
+    index.write_text(json.dumps({"weight_map": {"a": index.name}}))
+    with pytest.raises(CheckpointError, match="names another index"):
+        checkpoint.read(index)
+
+
 # ---- What safetensors' library opens
 
 

@@ -212,6 +212,10 @@ def test_a_robust_wrappers_normalisation_becomes_the_configurations(folder: Path
     assert np.allclose(report.as_dict()["normalization"], [mean, std], rtol=1e-6)
     config = json.loads((folder / "y.config.json").read_text())
     assert np.allclose([config["mean"], config["std"]], [mean, std], rtol=1e-6)
+    for dtype in (torch.float8_e4m3fn, torch.complex64, torch.bool):
+        torch.save({**state, "normalize.mean": state["normalize.mean"].to(dtype)}, folder / "x.pth")
+        with pytest.raises(WeightsError, match="normalisation beside the network is of"):
+            load(folder / "x.pth")
     state["normalize.std"][0, 0] = 0
     torch.save(state, folder / "x.pth")
     with pytest.raises(WeightsError, match="normalisation"):

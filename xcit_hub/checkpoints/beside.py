@@ -67,7 +67,7 @@ TABLE: tuple[tuple[str, Reason], ...] = (
     (r"(current_iterator_step|last_overflow_iterator_step|ema_decay|current_step)", Reason.OPTIMIZER),
     (r"(epoch_num|step_num|cur_epoch_num|cur_step_num|epoch|step)", Reason.OPTIMIZER),
     (r"(best_acc|best_metric|best|metric|max_accuracy)", Reason.OPTIMIZER),
-    (r"(.*\.)?[\w-]*rng_?(state|states)?[\w-]*(\.\d+)?", Reason.RANDOM_STATE),
+    (r"(.*\.)?(?=[\w-]*rng)[\w-]+(\.\d+)?", Reason.RANDOM_STATE),
     (
         r"(.*\.)?(criterion|loss_\w+|callbacks?|message_hub|[a-z_]*metrics?|[a-z_]*acc(uracy)?\d?)\..*",
         Reason.METRIC,

@@ -334,7 +334,13 @@ def _read_shards(index: MappedFile) -> Checkpoint:
     whole, formats, files = Content({}), set(), [index]
     for name in names:
         file = MappedFile.open(index.path.with_name(name))
-        file_format, content = _content(file, kinds.kind_of(file.view))
+        if (kind := kinds.kind_of(file.view)) is Kind.SHARD_INDEX:
+            raise CheckpointError(
+                f"{index.path.name} names another index, {name}, as one of its files.",
+                where=file.path,
+                fix="Fetch the index and all its files again.",
+            )
+        file_format, content = _content(file, kind)
         files.append(file)
         formats.add(file_format)
         promised = {tensor for tensor, holder in table.items() if holder == name}
@@ -343,6 +349,12 @@ def _read_shards(index: MappedFile) -> Checkpoint:
             raise CheckpointError(
                 f"{index.path.name} and {name} do not hold the same tensors: {', '.join(apart[:3])} "
                 f"({len(apart)} in all) is in one alone.",
+                where=file.path,
+                fix="Fetch the index and all its files again.",
+            )
+        if apart := [key for key, text in content.metadata.items() if whole.metadata.get(key, text) != text]:
+            raise CheckpointError(
+                f"The files of {index.path.name} say different things of {', '.join(map(repr, apart[:3]))}.",
                 where=file.path,
                 fix="Fetch the index and all its files again.",
             )

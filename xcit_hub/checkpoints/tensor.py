@@ -71,6 +71,19 @@ DTYPES: dict[str, Dtype] = {
 }
 
 
+_MOST_AXES = 31  # numpy 1's 32, less one for the bytes of an element
+
+
+def elements(shape: Iterable[int]) -> int | None:
+    """Return how many elements a shape has; None if it has more, or more axes, than any array."""
+    count, axes = 1, 0
+    for length in shape:
+        count, axes = count * length, axes + 1
+        if axes > _MOST_AXES or length >> 63 or count >> 63:
+            return None
+    return count
+
+
 class Mapping(Protocol):
     """Memory that a file is mapped to, as ``mmap.mmap`` is."""
 

@@ -65,12 +65,12 @@ def find(tensors: Mapping[str, StoredTensor], asked: Asked | None = None) -> Fou
     averaged = {prefix for prefix in prefixes if _is_averaged(prefix, tensors)}
     chosen, notes = _choose(networks, averaged, tensors, asked or Asked())
     names, dropped = _sorted_out(chosen, owned[chosen], tensors)
-    names |= _beside(chosen, tensors)
+    _add(names, _beside(chosen, tensors))
     taken = set(names.values())
     for prefix in prefixes:
         if prefix != chosen:
             left, known = _sorted_out(prefix, owned[prefix], tensors)
-            left |= _beside(prefix, tensors)
+            _add(left, _beside(prefix, tensors))
             reason = _reason_left(prefix, chosen, networks, averaged)
             dropped += [*(Dropped(name, reason) for name in left.values()), *known]
             taken |= set(left.values())
@@ -99,9 +99,21 @@ def _owned(tensors: Iterable[str], prefixes: list[str]) -> dict[str | None, list
     """Each prefix's names: those that begin with it and with no longer one; under None, those of no prefix."""
     longest_first = sorted(prefixes, key=len, reverse=True)
     owned: dict[str | None, list[str]] = {prefix: [] for prefix in (*longest_first, None)}
+    lengths = sorted({len(prefix) for prefix in prefixes}, reverse=True)
     for name in tensors:
-        owned[next((prefix for prefix in longest_first if name.startswith(prefix)), None)].append(name)
+        owned[next((name[:length] for length in lengths if name[:length] in owned), None)].append(name)
     return owned
+
+
+def _add(names: dict[str, str], beside_it: Mapping[str, str]) -> None:
+    """Add the parts of a network that stand beside its prefix, none of which may stand within it as well."""
+    if twice := names.keys() & beside_it.keys():
+        name = min(twice)
+        raise WeightsError(
+            f"{names[name]} and {beside_it[name]} are both {name} of one network.",
+            fix="Save the network alone: torch.save(network.state_dict(), PATH).",
+        )
+    names.update(beside_it)
 
 
 def _sorted_out(

@@ -205,6 +205,13 @@ def _normalization(reading: Reading) -> tuple[tuple[float, ...], tuple[float, ..
             return None
         mean, std = told
     else:
+        for tensor in reading.found.normalization:
+            if not tensor.dtype.startswith(("float16", "float32", "float64", "bfloat16", "int", "uint")):
+                raise WeightsError(
+                    f"The normalisation beside the network is of {tensor.dtype}, of which none is made.",
+                    where=reading.file.path,
+                    fix="Take the network's own state_dict, without the wrapper around it.",
+                )
         mean, std = (tuple(map(float, np.ravel(tensor.numpy()))) for tensor in reading.found.normalization)
     if not np.isfinite([*mean, *std]).all() or min(std) <= 0:
         raise WeightsError(

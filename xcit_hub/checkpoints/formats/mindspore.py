@@ -13,7 +13,6 @@ and ten bytes at the end.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import BinaryIO
 
 from xcit_hub.checkpoints.formats import Content
 from xcit_hub.checkpoints.mapped import MappedFile
-from xcit_hub.checkpoints.tensor import DTYPES, StoredTensor
+from xcit_hub.checkpoints.tensor import DTYPES, StoredTensor, elements
 from xcit_hub.errors import CheckpointError
 
 _DTYPE_OF_TYPE = {entry.mindspore: entry for entry in DTYPES.values() if entry.mindspore}
@@ -58,6 +57,8 @@ def read(file: MappedFile) -> Content:
             values.setdefault(value.tag, []).append(value)
             previous = value.tag
         for tag, slices in values.items():
+            if len({value.kind for value in slices}) != 1:
+                raise _MalformedError(f"the slices of {tag!r} disagree on its type")
             if slices[0].kind == "str":
                 content.metadata[tag] = _text(tag, file.view, slices)
             else:
@@ -114,7 +115,9 @@ def _checked_end(file: MappedFile) -> int:
 
 
 def _value(view: memoryview, start: int, stop: int) -> _Value:
-    fields, _ = _singular_fields(view, start, stop, names=_VALUE_FIELDS)
+    fields, others = _singular_fields(view, start, stop, names=_VALUE_FIELDS)
+    if others:
+        raise _MalformedError(f"field {others[0][0]} at byte {others[0][2]} belongs to no value")
     if "tag" not in fields:
         raise _MalformedError(f"the value at byte {start} has no tag")
     tag = _string(view, *fields["tag"])
@@ -138,7 +141,10 @@ def _tensor(tag: str, file: MappedFile, slices: list[_Value]) -> StoredTensor:
     dtype = _DTYPE_OF_TYPE[first.kind]
     shape = () if first.dims == (0,) else first.dims  # MindSpore reads [0] as a scalar
     stored = sum(value.stop - value.start for value in slices)
-    expected = math.prod(shape) * dtype.itemsize
+    size = elements(shape)
+    if size is None:
+        raise _MalformedError(f"the shape of {tag!r} has more numbers or axes than any tensor")
+    expected = size * dtype.itemsize
     if stored != expected:
         raise _MalformedError(f"{tag!r}, {dtype.name} {list(shape)}, has {stored} bytes, not {expected}")
     if any((value.stop - value.start) % dtype.itemsize for value in slices):
@@ -182,7 +188,7 @@ def _submessages(view: memoryview, start: int, stop: int, field: int) -> Iterato
 def _dims(view: memoryview, fields: Iterable[_Field]) -> Iterator[int]:
     for field, wire, begin, end in fields:
         if field != 1:
-            continue
+            raise _MalformedError(f"field {field} at byte {begin} belongs to no tensor")
         if wire not in (_VARINT, _BYTES):
             raise _MalformedError(f"the dims at byte {begin} are of the wrong kind")
         while begin < end:  # one number, or several packed ones

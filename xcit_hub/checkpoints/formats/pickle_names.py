@@ -91,7 +91,12 @@ TENSOR_ARGUMENTS = {
     "torch.Tensor": (),  # named as a type, never called
 }
 # Python 2's names, which pickles of protocol 2 still use.
-RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+RENAMED = {
+    "__builtin__.long": "builtins.int",
+    "__builtin__.unicode": "builtins.str",
+    "__builtin__.xrange": "builtins.range",
+}
+RENAMED_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _DTYPE_STEMS = frozenset(
     {"float", "bfloat", "uint", "int", "bool", "complex", "quint", "qint", "double", "half", "long"}
 )

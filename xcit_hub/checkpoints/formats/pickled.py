@@ -9,15 +9,24 @@ tables of ``pickle_names.py`` is refused before anything is made of it.
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from xcit_hub.checkpoints.formats.pickle_names import RENAMED, TABLES, TENSOR_ARGUMENTS, is_data, is_storage
+from xcit_hub.checkpoints.formats.pickle_names import (
+    RENAMED,
+    RENAMED_MODULES,
+    TABLES,
+    TENSOR_ARGUMENTS,
+    is_data,
+    is_storage,
+)
 from xcit_hub.errors import first_line
 
 # More than any checkpoint needs: the largest trainers' have some hundred thousand.
 _MOST_INSTRUCTIONS = 5_000_000
+_MOST_COPIED = 64_000_000  # letters, bytes and entries, for what is named once can be copied again and again
+_PARAMETER = "torch.nn.parameter.Parameter"
 
 
 class PickleError(ValueError):
@@ -59,7 +68,16 @@ class Table(dict[Any, Any]):
     state: Any = field(default=None)
 
 
-def read(stream: IO[bytes]) -> Any:
+@dataclass
+class Described:
+    """What a pickle describes, and every tensor and reference in it, wherever they stand."""
+
+    root: Any
+    tensors: list[Made]
+    references: list[Reference]
+
+
+def read(stream: IO[bytes]) -> Described:
     """Return what one pickle describes, and leave the stream behind its end.
 
     Raises:
@@ -75,7 +93,7 @@ def read(stream: IO[bytes]) -> Any:
                 return machine.result()
     except PickleError:
         raise
-    except (ValueError, IndexError, LookupError, TypeError, OverflowError, AttributeError, EOFError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, AttributeError, EOFError, RecursionError) as error:
         raise PickleError(f"it is not a pickle of plain data ({first_line(error)})") from error
     raise PickleError("it ends before its end mark")
 
@@ -100,6 +118,9 @@ class _Machine:
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.renamed: set[tuple[int, str]] = set()  # keys that have another name here, by their tables
+        self.tensors: list[Made] = []
+        self.references: list[Reference] = []
+        self.copied = 0
 
     def step(self, instruction: str, argument: Any) -> bool:
         """Do one instruction; whether it was the last."""
@@ -115,10 +136,10 @@ class _Machine:
             raise PickleError(f"it has the instruction {instruction}, which no checkpoint needs")
         return instruction == "STOP"
 
-    def result(self) -> Any:
+    def result(self) -> Described:
         if self.marks or len(self.stack) != 1:
             raise PickleError("it ends in the middle of something")
-        return self.stack.pop()
+        return Described(self.stack.pop(), self.tensors, self.references)
 
     def since_mark(self) -> list[Any]:
         items = self.stack
@@ -177,7 +198,10 @@ class _Machine:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
             raise PickleError("it sets entries of what is not a table")
-        for key, value in zip(items[::2], items[1::2], strict=True):
+        self.fill(target, zip(items[::2], items[1::2], strict=True))
+
+    def fill(self, target: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
+        for key, value in pairs:
             name = _key(key, len(target))
             if name in target and (name != key or (id(target), name) in self.renamed):
                 raise PickleError("two of its keys would have one name")
@@ -206,7 +230,7 @@ class _Machine:
         self.push_name(module, name)
 
     def push_name(self, module: str, name: str) -> None:
-        text = f"{RENAMED.get(module, module)}.{name}"
+        text = RENAMED.get(f"{module}.{name}", f"{RENAMED_MODULES.get(module, module)}.{name}")
         if not is_data(text):
             raise CodeError(text)
         self.stack.append(Name(text))
@@ -216,18 +240,49 @@ class _Machine:
         called = self.stack.pop()
         if not isinstance(called, Name) or not isinstance(arguments, tuple):
             raise PickleError("it calls what is not a name")
-        self.stack.append(call(called.text, arguments))
+        self.copied += sum(len(argument) for argument in arguments if isinstance(argument, str | bytes | list | dict))
+        if self.copied > _MOST_COPIED:
+            raise PickleError("it copies more than any checkpoint holds")
+        if called.text in TABLES:
+            made: Any = self.table(called.text, arguments)
+        else:
+            made = _value(called.text, arguments)
+        if isinstance(made, Made) and made.name in TENSOR_ARGUMENTS:
+            self.tensors.append(made)
+        self.stack.append(made)
 
-    def call_with_names(self, argument: Any) -> None:
-        self.stack.pop()
-        self.call(argument)
+    def table(self, name: str, arguments: tuple[Any, ...]) -> Table:
+        table = Table(name=name)
+        for argument in arguments:
+            if isinstance(argument, dict):
+                table.update(argument)
+            elif isinstance(argument, list | tuple):
+                if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in argument):
+                    raise PickleError(f"it makes {name} of what are not pairs")
+                self.fill(table, ((pair[0], pair[1]) for pair in argument))
+            elif not isinstance(argument, Name | Made | None):  # a default's maker is one of these
+                raise PickleError(f"it makes {name} of what is no table")
+        return table
+
+    def new(self, _: Any) -> None:
+        """Make an object of a class, as ``__new__`` does: a table's is empty, whatever it is given."""
+        arguments, called = self.stack[-1], self.stack[-2]
+        text = called.text if isinstance(called, Name) else ""
+        if (text in TABLES and arguments != ()) or (text in TENSOR_ARGUMENTS and text != _PARAMETER):
+            raise PickleError(f"it makes an object of {text} in another way than Python does")
+        self.call(None)
+
+    def new_with_names(self, _: Any) -> None:
+        if self.stack.pop() != {}:
+            raise PickleError("it makes an object with arguments by name, which no checkpoint needs")
+        self.new(None)
 
     def build(self, _: Any) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Table):
             target.state = state
-            if isinstance(state, dict) and target.name != "collections.OrderedDict":
+            if isinstance(state, dict) and not target.name.startswith("collections."):
                 target.update(state)
         elif isinstance(target, Made) and target.name not in TENSOR_ARGUMENTS:
             target.state = state
@@ -235,28 +290,26 @@ class _Machine:
             raise PickleError("it sets the state of what has none")
 
     def refer(self, _: Any) -> None:
-        self.stack.append(Reference(self.stack.pop()))
+        self.references.append(Reference(self.stack.pop()))
+        self.stack.append(self.references[-1])
 
 
-def call(name: str, arguments: tuple[Any, ...]) -> Any:
-    """Return what calling ``name`` stands for: a table, a plain value, or that it was called (:class:`Made`).
+def tensor(name: str, arguments: tuple[Any, ...]) -> Made:
+    """Return that a tensor, or what stands around one, is made by ``name``.
 
     Raises:
-        CodeError: what it would run is not known to make plain data.
-        PickleError: nothing is called so.
+        PickleError: PyTorch makes none so.
     """
-    if is_storage(name) or len(arguments) not in TENSOR_ARGUMENTS.get(name, (len(arguments),)):
+    if len(arguments) not in TENSOR_ARGUMENTS.get(name, ()):
         raise PickleError(f"it calls {name} with {len(arguments)} arguments, as PyTorch never does")
-    if name in TABLES:
-        table = Table(name=name)
-        for argument in arguments:
-            if isinstance(argument, dict):
-                table.update(argument)
-            elif isinstance(argument, list) and all(
-                isinstance(pair, list | tuple) and len(pair) == 2 for pair in argument
-            ):
-                table.update({_key(key, place): value for place, (key, value) in enumerate(argument)})
-        return table
+    return Made(name, arguments)
+
+
+def _value(name: str, arguments: tuple[Any, ...]) -> Any:
+    if name in TENSOR_ARGUMENTS:
+        return tensor(name, arguments)
+    if is_storage(name):
+        raise PickleError(f"it calls {name}, as PyTorch never does")
     if name == "builtins.getattr" and not (
         len(arguments) == 2 and isinstance(arguments[0], Name) and arguments[0].text in TABLES
     ):
@@ -281,7 +334,11 @@ def _key(key: Any, place: int) -> Any:
 
 def printable(text: str) -> str:
     """Return text that every encoding of Unicode can hold: a pickle can have halves of characters."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text  # itself: a key may stand in every table
 
 
 _PUSHES = frozenset(
@@ -341,8 +398,8 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "GLOBAL": _Machine.name,
     "STACK_GLOBAL": _Machine.stack_name,
     "REDUCE": _Machine.call,
-    "NEWOBJ": _Machine.call,
-    "NEWOBJ_EX": _Machine.call_with_names,
+    "NEWOBJ": _Machine.new,
+    "NEWOBJ_EX": _Machine.new_with_names,
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.refer,
 }

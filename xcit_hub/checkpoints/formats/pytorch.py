@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,14 +19,17 @@ import numpy as np
 
 from xcit_hub.checkpoints.formats import Content, pickled
 from xcit_hub.checkpoints.formats.pickle_names import TENSOR_ARGUMENTS, is_dtype
-from xcit_hub.checkpoints.formats.pickled import CodeError, Made, Name, PickleError, Reference
+from xcit_hub.checkpoints.formats.pickled import CodeError, Described, Made, Name, PickleError, Reference
 from xcit_hub.checkpoints.formats.zip_records import broken, checksums_of, records_in
 from xcit_hub.checkpoints.mapped import MappedFile
-from xcit_hub.checkpoints.tensor import DTYPES, Extent, StoredTensor
+from xcit_hub.checkpoints.tensor import DTYPES, Computed, Extent, StoredTensor, elements
 from xcit_hub.errors import CheckpointError
 
 _LARGEST_PICKLE = 256 << 20
+_DEEPEST, _MOST_LETTERS = 1000, 100_000_000  # of tables in tables; of all names together
+_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
+_RECORDS = {"data.pkl", "version", "byteorder", ".data/serialization_id", ".storage_alignment", ".format_version"}
 _LATEST = 10  # the versions of the archive's format that PyTorch reads
 
 _DTYPE_OF = {f"torch.{entry.torch}": entry.name for entry in DTYPES.values()}
@@ -57,14 +60,17 @@ def read_archive(file: MappedFile, archive: zipfile.ZipFile) -> Content:
         CheckpointError: the file is damaged, or asks for more than plain data.
     """
     records = records_in(file, archive)
-    numbers = {name for name in records if "/data/" in name}
+    root = next(name for name in records if name.endswith("/data.pkl")).removesuffix("data.pkl")
+    numbers = {name for name in records if name.startswith(f"{root}data/")}
     file.checksums = checksums_of(archive, {name: part for name, part in records.items() if name not in numbers})
     file.compare()
     file.checksums = checksums_of(archive, {name: records[name] for name in numbers})
-    root = next(name for name in records if name.endswith("/data.pkl")).removesuffix("data.pkl")
     elsewhere = next((name for name in records if not name.startswith(root)), None)
     if elsewhere is not None:
         raise broken(file.path, f"its record {elsewhere!r} does not stand in {root}")
+    strange = next((name for name in records.keys() - numbers if name.removeprefix(root) not in _RECORDS), None)
+    if strange is not None:
+        raise broken(file.path, f"its record {strange!r} is none of those that PyTorch reads")
     told = records.get(f"{root}version")
     version = b"" if told is None else bytes(told.view[:20]).strip()
     if not version.isdigit() or not 1 <= int(version) <= _LATEST:
@@ -81,9 +87,15 @@ def read_archive(file: MappedFile, archive: zipfile.ZipFile) -> Content:
     described = records[f"{root}data.pkl"].view
     if len(described) > _LARGEST_PICKLE:
         raise broken(file.path, f"its description has {len(described)} bytes, more than any checkpoint's")
-    content = _unpickled(file.path, io.BytesIO(described))
+    whole = io.BytesIO(described)
+    content = _unpickled(file.path, whole)
+    if whole.read(1):
+        raise broken(file.path, "its description goes on behind its end")
     _check_references(file.path, content, _ARCHIVE_FIELDS)
-    return _content(file.path, content, {name.removeprefix(f"{root}data/"): part for name, part in records.items()})
+    storages = {name.removeprefix(f"{root}data/"): part for name, part in records.items() if name in numbers}
+    read = _content(file.path, content, storages)
+    _check_referred(file.path, content, storages)
+    return read
 
 
 def read_legacy(file: MappedFile) -> Content:
@@ -93,24 +105,25 @@ def read_legacy(file: MappedFile) -> Content:
         CheckpointError: the file is damaged, or asks for more than plain data.
     """
     stream = file.stream(_LARGEST_PICKLE)
-    _unpickled(file.path, stream)  # the magic number, which told the format
-    if _unpickled(file.path, stream) != _LEGACY_VERSION:
+    if _unpickled(file.path, stream).root != _MAGIC or _unpickled(file.path, stream).root != _LEGACY_VERSION:
         raise broken(file.path, "it is of a version that PyTorch never wrote")
-    system = _unpickled(file.path, stream)
+    system = _unpickled(file.path, stream).root
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise broken(file.path, "its numbers are big-endian")
     content = _unpickled(file.path, stream)
-    keys = _unpickled(file.path, stream)
-    if not isinstance(keys, list):
+    keys = _unpickled(file.path, stream).root
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise broken(file.path, "it has no list of its storages")
     _check_references(file.path, content, _LEGACY_FIELDS)
-    itemsizes = {_storage(file.path, found).key: _storage(file.path, found).itemsize for found in _references(content)}
+    described = [_storage(file.path, found) for found in content.references]
+    itemsizes = {storage.key: storage.itemsize for storage in described}
+    _check_referred(file.path, content, keys)
     storages: dict[str, Extent] = {}
     position = stream.tell()
-    for key in map(str, keys):
+    for key in keys:
         if position + 8 > len(file):
             raise broken(file.path, f"it ends before storage {key!r} does; it was cut short")
-        end = position + 8 + int.from_bytes(file.view[position : position + 8], "little") * itemsizes.get(key, 1)
+        end = position + 8 + int.from_bytes(file.view[position : position + 8], "little") * itemsizes[key]
         if end > len(file):
             raise broken(file.path, f"it ends before storage {key!r} does; it was cut short")
         storages[key] = file.extent(position + 8, end)
@@ -123,7 +136,7 @@ def read_legacy(file: MappedFile) -> Content:
 # ---- The objects ---------------------------------------------------------------------------------
 
 
-def _unpickled(path: Path, stream: IO[bytes]) -> Any:
+def _unpickled(path: Path, stream: IO[bytes]) -> Described:
     try:
         return pickled.read(stream)
     except CodeError as error:
@@ -137,20 +150,29 @@ def _unpickled(path: Path, stream: IO[bytes]) -> Any:
         raise broken(path, str(error)) from error
 
 
-def _content(path: Path, root: Any, storages: Mapping[str, Extent]) -> Content:
+def _content(path: Path, described: Described, storages: Mapping[str, Extent]) -> Content:
     content = Content({})
-    for name, leaf in _leaves(root):
-        array = _array(path, name, leaf, storages)
+    reached: set[int] = set()
+    for name, leaf in _leaves(path, described.root):
+        array = _array(path, name, leaf, storages, reached)
+        if name in content.tensors or name in content.metadata:
+            raise broken(path, f"{name!r} occurs twice")
         if array is not None:
-            if name in content.tensors:
-                raise broken(path, f"{name!r} occurs twice")
             content.tensors[name] = array
         elif isinstance(leaf, str):
             content.metadata[name] = pickled.printable(leaf)
         else:
             content.values.append(name)
+    if any(id(made) not in reached for made in described.tensors):
+        raise CheckpointError(
+            f"{path.name} holds a tensor that has no name: an attribute, a key, or part of what is no table or list.",
+            where=path,
+            fix="Save the tensors alone in PyTorch: torch.save({name: tensor, …}, OUT).",
+        )
     if not content.tensors:
-        arrays = sum(isinstance(leaf, Made) and leaf.name.endswith("._reconstruct") for _, leaf in _leaves(root))
+        arrays = sum(
+            isinstance(leaf, Made) and leaf.name.endswith("._reconstruct") for _, leaf in _leaves(path, described.root)
+        )
         held = f"{arrays} numpy arrays and no tensor" if arrays else "no tensor"
         raise CheckpointError(
             f"{path.name} is a PyTorch file that holds {held}.",
@@ -162,46 +184,41 @@ def _content(path: Path, root: Any, storages: Mapping[str, Extent]) -> Content:
     return content
 
 
-def _leaves(root: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what is not a table or list, with its path; without recursion, for a pickle nests as deep as it likes."""
-    waiting: list[tuple[str, Any]] = [("", root)]
-    seen: set[int] = set()
+def _leaves(path: Path, root: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what is not a table or list, with its path; what stands in two places has two. A table in itself ends."""
+    waiting: list[tuple[str, Any, tuple[int, ...]]] = [("", root, ())]
+    letters = 0
     while waiting:
-        name, value = waiting.pop()
+        name, value, around = waiting.pop()
+        letters += len(name) + 1
+        if letters > _MOST_LETTERS or len(around) > _DEEPEST:
+            raise broken(path, "it nests deeper, or names more, than any checkpoint does")
         if not isinstance(value, dict | list | tuple):
             yield name, value
-        elif id(value) not in seen:  # a pickle can hold a table within itself
-            seen.add(id(value))
+        elif id(value) not in around:  # a pickle can hold a table within itself
             entries = value.items() if isinstance(value, dict) else enumerate(value)
-            prefix = f"{name}." if name else ""
-            waiting += reversed([(f"{prefix}{key}", entry) for key, entry in entries])
-
-
-def _references(root: Any) -> Iterator[Reference]:
-    waiting, seen = [root], set()
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Reference):
-            yield value
-        elif isinstance(value, dict | list | tuple | Made) and id(value) not in seen:
-            seen.add(id(value))
-            if isinstance(value, Made):
-                waiting += [value.arguments, value.state]
-            else:
-                waiting += value.values() if isinstance(value, dict) else value
+            prefix, within = f"{name}." if name else "", (*around, id(value))
+            waiting += reversed([(f"{prefix}{key}", entry, within) for key, entry in entries])
 
 
 # "storage", its type, key, place and elements; before archives, what it is a part of as well.
 _ARCHIVE_FIELDS, _LEGACY_FIELDS = 5, 6
 
 
-def _check_references(path: Path, root: Any, fields: int) -> None:
+def _check_references(path: Path, described: Described, fields: int) -> None:
     """Refuse what the pickle refers to in other words than PyTorch does, a part of a storage among it."""
-    for reference in _references(root):
+    for reference in described.references:
         identity = reference.identity
         whole = isinstance(identity, tuple) and len(identity) == fields
         if not whole or any(field is not None for field in identity[_ARCHIVE_FIELDS:]):
             raise broken(path, "it refers to what is not a storage")
+
+
+def _check_referred(path: Path, described: Described, keys: Iterable[str]) -> None:
+    """Refuse storages that no tensor is of: PyTorch writes none."""
+    unknown = set(keys) - {_storage(path, reference).key for reference in described.references}
+    if unknown:
+        raise broken(path, f"nothing refers to its storage {min(unknown)!r}")
 
 
 @dataclass(frozen=True)
@@ -220,29 +237,33 @@ def _storage(path: Path, reference: Reference) -> _Storage:
     if (
         identity[0] != "storage"
         or not isinstance(identity[1], Name)
+        or not isinstance(identity[2], str)
         or not isinstance(identity[4], int)
         or identity[4] < 0
     ):
         raise broken(path, "it refers to what is not a storage")
     kind = identity[1].text
     if kind not in _DTYPE_OF_STORAGE and kind not in _UNTYPED:
-        raise CheckpointError(
-            f"{path.name} holds numbers of {kind}, which no other format can hold.",
-            where=path,
-            fix="Convert them to a dense float in PyTorch and save the file again.",
-        )
-    return _Storage(str(identity[2]), _DTYPE_OF_STORAGE.get(kind), identity[4])
+        raise _without_format(path, kind)
+    return _Storage(identity[2], _DTYPE_OF_STORAGE.get(kind), identity[4])
 
 
-def _array(path: Path, name: str, leaf: Any, storages: Mapping[str, Extent]) -> StoredTensor | None:
-    """The tensor that a leaf stands for, or None if it stands for none."""
+def _without_format(path: Path, kind: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path.name} holds numbers of {kind}, which no other format can hold.",
+        where=path,
+        fix="Convert them to a dense float in PyTorch and save the file again.",
+    )
+
+
+def _array(path: Path, name: str, leaf: Any, storages: Mapping[str, Extent], reached: set[int]) -> StoredTensor | None:
+    """The tensor that a leaf stands for, or None if it stands for none; what it is made of is ``reached``."""
     trained = False
     described = isinstance(leaf, Made) and leaf.name in TENSOR_ARGUMENTS
-    while isinstance(leaf, Made) and leaf.name in (_OF_TYPE, *_PARAMETERS):
-        if leaf.name == _OF_TYPE:
-            leaf = _of_type(path, name, leaf)
-        else:
-            leaf, trained = _of_parameter(path, name, leaf)
+    reached.add(id(leaf))
+    while isinstance(leaf, Made) and leaf.name in _AROUND:
+        leaf, trained = _AROUND[leaf.name](path, name, leaf)
+        reached.add(id(leaf))
     if not isinstance(leaf, Made) or not leaf.name.startswith("torch."):
         if described:
             raise broken(path, f"the description of {name!r} is not a tensor's")
@@ -259,53 +280,79 @@ def _array(path: Path, name: str, leaf: Any, storages: Mapping[str, Extent]) -> 
     )
 
 
-# What stands around a tensor and does not change it: a subclass, a parameter.
-_OF_TYPE = "torch._tensor._rebuild_from_type_v2"
-_PARAMETERS = (
-    "torch._utils._rebuild_parameter",
-    "torch._utils._rebuild_parameter_with_state",
-    "torch.nn.parameter.Parameter",
-)
-_NUMBERS = {"data", "real", "imag"}  # attributes that are the tensor's numbers
-
-
-def _of_type(path: Path, name: str, made: Made) -> Any:
+def _of_type(path: Path, name: str, made: Made) -> tuple[Any, bool]:
+    """Return what a subclass's tensor is made of, and that nothing says here that it is trained."""
     function, _, arguments, state = made.arguments
-    attributes = state[0] if isinstance(state, tuple) and state else state
-    changed = _NUMBERS.intersection(attributes) if isinstance(attributes, dict) else ()
-    if not isinstance(function, Name) or not isinstance(arguments, tuple) or changed:
+    if not isinstance(function, Name) or not isinstance(arguments, tuple):
         raise broken(path, f"the description of {name!r} is not a tensor's")
+    _check_state(path, name, state)
     try:
-        return pickled.call(function.text, arguments)
+        return pickled.tensor(function.text, arguments), False
     except PickleError as error:
         raise broken(path, str(error)) from error
 
 
 def _of_parameter(path: Path, name: str, made: Made) -> tuple[Any, bool]:
     """Return what a parameter is made of, and whether it is trained, as it is if nothing is said."""
-    trained = made.arguments[1] if len(made.arguments) > 1 else True
-    if not isinstance(trained, bool):
+    said: tuple[Any, ...] = made.arguments + (None, True, None, None)[len(made.arguments) :]
+    data, trained, hooks, state = said
+    if not isinstance(trained, bool) or hooks not in (None, {}):
         raise broken(path, f"the description of {name!r} is not a parameter's")
-    return made.arguments[0], trained
+    _check_state(path, name, state)
+    return data, trained
+
+
+_NUMBERS = {"data", "real", "imag"}  # attributes that are a tensor's numbers
+
+
+def _check_state(path: Path, name: str, state: Any) -> None:
+    """Refuse attributes that would give a tensor other numbers: PyTorch sets them one by one, of slots as well."""
+    for attributes in state if isinstance(state, tuple) else (state,):
+        if attributes is not None and (not isinstance(attributes, dict) or _NUMBERS.intersection(attributes)):
+            raise broken(path, f"the description of {name!r} is not a tensor's")
+
+
+# What stands around a tensor and does not change it: a subclass, a parameter.
+_AROUND = {
+    "torch._tensor._rebuild_from_type_v2": _of_type,
+    "torch._utils._rebuild_parameter": _of_parameter,
+    "torch._utils._rebuild_parameter_with_state": _of_parameter,
+    "torch.nn.parameter.Parameter": _of_parameter,
+}
 
 
 def _rebuilt(path: Path, name: str, made: Made, storages: Mapping[str, Extent], *, trained: bool) -> StoredTensor:
+    is_typed = made.name.endswith("_v3")  # it says its dtype before its metadata
     reference, offset, shape, strides, *rest = made.arguments
-    plain = [entry for entry in rest if isinstance(entry, dict) and not isinstance(entry, pickled.Table)]
-    metadata = plain[-1] if plain else {}
-    if not isinstance(reference, Reference) or not _whole((offset,)) or not _whole(shape) or not _whole(strides):
+    grad, hooks, *rest = rest or (False, None)
+    named, metadata = (rest[0] if is_typed else None), dict(enumerate(rest)).get(int(is_typed)) or {}
+    if (
+        not isinstance(reference, Reference)
+        or not _whole((offset,))
+        or not _whole(shape)
+        or not _whole(strides)
+        or len(shape) != len(strides)
+        or not isinstance(grad, bool)
+        or hooks not in (None, {})
+        or not isinstance(metadata, dict)
+        or (is_typed and not isinstance(named, Name))
+    ):
         raise broken(path, f"the description of {name!r} is not a tensor's")
     storage = _storage(path, reference)
-    dtype = storage.dtype
-    for entry in rest:
-        if isinstance(entry, Name) and is_dtype(entry.text):
-            dtype = _DTYPE_OF.get(entry.text)
-    if dtype is None or len(shape) != len(strides) or not isinstance(rest[0] if rest else False, bool):
+    dtype = _DTYPE_OF.get(named.text) if isinstance(named, Name) else storage.dtype
+    if isinstance(named, Name) and not is_dtype(named.text):
         raise broken(path, f"the description of {name!r} is not a tensor's")
-    if (trained or (rest and rest[0])) and not dtype.startswith(_TRAINABLE):
+    if dtype is None:
+        raise _without_format(path, named.text if isinstance(named, Name) else "bytes without a type")
+    if (trained or grad) and not dtype.startswith(_TRAINABLE):
         raise broken(path, f"{name!r} is of {dtype} and would be trained, which PyTorch refuses")
-    if not set(metadata) <= {"neg", "conj"}:
-        raise broken(path, f"{name!r} carries {', '.join(map(str, metadata))}, which no tensor here may")
+    if (
+        not set(metadata) <= {"neg", "conj"}
+        or any(value is not True for value in metadata.values())
+        or ("conj" in metadata and not dtype.startswith("complex"))
+        or ("neg" in metadata and dtype.startswith(("bool", "float8")))
+    ):
+        raise broken(path, f"{name!r} carries {', '.join(map(str, metadata))}, which no tensor of {dtype} may")
     extent = storages.get(storage.key)
     itemsize = DTYPES[dtype].itemsize
     if extent is None or len(extent.view) != storage.elements * storage.itemsize:
@@ -313,9 +360,9 @@ def _rebuilt(path: Path, name: str, made: Made, storages: Mapping[str, Extent], 
         expected = storage.elements * storage.itemsize
         raise broken(path, f"the record of {name!r} ({storage.key!r}) {held}, and should have {expected}")
     stored = _strided(path, name, extent, dtype, itemsize * offset, shape, strides)
-    if metadata.get("conj"):
+    if "conj" in metadata:
         stored = stored.through(np.conjugate)
-    return stored.through(_NEGATED.get(dtype, np.negative)) if metadata.get("neg") else stored
+    return stored.through(_NEGATED.get(dtype, np.negative)) if "neg" in metadata else stored
 
 
 _TRAINABLE = ("float", "bfloat", "complex")
@@ -332,9 +379,9 @@ def _strided(
     path: Path, name: str, extent: Extent, dtype: str, start: int, shape: tuple[int, ...], strides: tuple[int, ...]
 ) -> StoredTensor:
     itemsize = DTYPES[dtype].itemsize
-    size = math.prod(shape)
-    if size * itemsize > len(extent.view):
-        raise broken(path, f"{name!r} claims more numbers than the file holds")
+    size = elements(shape)
+    if size is None or size * itemsize > len(extent.view):
+        raise broken(path, f"{name!r} claims more numbers or axes than the file holds")
     last = sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True)) if size else -1
     if start + (last + 1) * itemsize > len(extent.view):
         raise broken(path, f"{name!r} reaches beyond its record")
@@ -344,9 +391,14 @@ def _strided(
         or not size
     ):
         return StoredTensor(dtype, shape, (extent.cut(start, start + size * itemsize),))
-    flat = np.frombuffer(extent.view[start:], np.uint8)
-    units = np.lib.stride_tricks.as_strided(
-        flat, (*shape, itemsize), (*(stride * itemsize for stride in strides), 1), writeable=False
-    )
-    copied = np.ascontiguousarray(units).reshape(-1)
-    return StoredTensor(dtype, shape, (Extent(copied.data.toreadonly()),))
+
+    def computed() -> memoryview:
+        units = np.lib.stride_tricks.as_strided(
+            np.frombuffer(extent.view[start:], np.uint8),
+            (*shape, itemsize),
+            (*(stride * itemsize for stride in strides), 1),
+            writeable=False,
+        )
+        return np.ascontiguousarray(units).reshape(-1).data.toreadonly()
+
+    return StoredTensor(dtype, shape, (Computed(computed, 0, size * itemsize),))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from xcit_hub.checkpoints.formats import Content
 from xcit_hub.checkpoints.mapped import MappedFile
-from xcit_hub.checkpoints.tensor import DTYPES, StoredTensor
+from xcit_hub.checkpoints.tensor import DTYPES, StoredTensor, elements
 from xcit_hub.errors import CheckpointError
 
 _DTYPE_OF_CODE = {entry.safetensors: entry for entry in DTYPES.values()}
@@ -38,7 +37,10 @@ def read(file: MappedFile) -> Content:
     for name, (dtype, shape, start, stop) in _by_offset(file.path, header):
         if start != position:
             raise _broken(file.path, f"the bytes of {name!r} begin at {start}, not at {position}")
-        expected = math.prod(shape) * DTYPES[dtype].itemsize
+        size = elements(shape)
+        if size is None:
+            raise _broken(file.path, f"the shape of {name!r} has more numbers or axes than any tensor")
+        expected = size * DTYPES[dtype].itemsize
         if stop - start != expected:
             raise _broken(file.path, f"{name!r}, {dtype} {list(shape)}, has {stop - start} bytes, not {expected}")
         if begin + stop > len(file):
@@ -81,7 +83,8 @@ def _header(path: Path, view: memoryview) -> tuple[dict[str, Any], int]:
     if length > _LARGEST_HEADER or 8 + length > len(view):
         raise _broken(path, f"its header would be {length} bytes long, of {len(view)} in the file")
     try:
-        header = json.loads(str(view[8 : 8 + length], "utf-8"), object_pairs_hook=_without_repeats)
+        text = str(view[8 : 8 + length], "utf-8")
+        header = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _broken(path, f"its header is not readable: {error}") from error
     if not isinstance(header, dict):
@@ -97,6 +100,10 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if isinstance(text, str):
             text.encode("utf-8")  # JSON can escape half a character, which is not one
     return table
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
 
 
 def _by_offset(path: Path, header: dict[str, Any]) -> Iterable[tuple[str, tuple[str, list[int], int, int]]]:

@@ -25,16 +25,19 @@ def records_in(file: MappedFile, archive: zipfile.ZipFile) -> dict[str, Extent]:
         CheckpointError: an entry is damaged, compressed, or not where the directory says.
     """
     found: dict[str, Extent] = {}
+    alike: set[str] = set()  # PyTorch looks for a record without regard to capitals
     if not _is_whole_directory(file, archive):
         raise broken(file.path, "its directory does not end where its entries do")
     for entry in archive.infolist():
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise broken(file.path, "its records are compressed, which PyTorch's never are")
-        if entry.flag_bits & ~_FLAGS or entry.volume or entry.external_attr & _FOLDER or entry.filename in found:
+        is_odd = entry.flag_bits & ~_FLAGS or entry.volume or entry.external_attr & _FOLDER
+        if is_odd or entry.filename.lower() in alike or entry.filename != entry.orig_filename:
             raise broken(file.path, f"the entry of its record {entry.filename!r} is damaged")
         start = _start_of(file, entry)
         if start is None or start + entry.file_size > len(file):
             raise broken(file.path, f"its record {entry.filename!r} is not where its entry says")
+        alike.add(entry.filename.lower())
         found[entry.filename] = file.extent(start, start + entry.file_size)
     in_order = sorted(found.values(), key=lambda record: record.offset)
     if any(one.offset + len(one) > other.offset for one, other in itertools.pairwise(in_order)):

@@ -42,7 +42,7 @@ class Commit:
 
 @dataclass
 class Repository:
-    private: bool
+    private: bool | None  # None is not said
     commits: dict[str, Commit]
     refs: dict[str, str]
     gated: bool = False
@@ -376,7 +376,8 @@ class _Handler(BaseHTTPRequestHandler):
                 entry["lfs"] = {"sha256": sha256(data), "size": len(data), "pointerSize": 134}
             siblings.append(entry)
         siblings += [{"rfilename": path, "size": 1, "blobId": "0" * 40} for path in self.hub.listing_extra]
-        raise _Answer(200, {"id": name, "modelId": name, "sha": commit.oid, "siblings": siblings, "tags": []})
+        told = {"id": name, "modelId": name, "sha": commit.oid, "siblings": siblings, "tags": []}
+        raise _Answer(200, told | {"private": self._repository(name).private})
 
     def tree(self, content: bytes, name: str, revision: str) -> None:
         commit = self._commit(name, revision)

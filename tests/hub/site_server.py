@@ -243,6 +243,11 @@ class _SiteHandler(_Handler):
         self.hub.commit(repository, "main", {"README.md": b"---\nlicense: apache-2.0\n---\n"}, "initial commit")
         raise _Answer(201, {"data": {"id": 1}})
 
+    def om_info(self, content: bytes, name: str) -> None:
+        visibility = "private" if self._repository(name).private else "public"
+        owner, _, model = name.rpartition("/")
+        raise _Answer(200, {"data": {"id": "1", "owner": owner, "name": model, "visibility": visibility}})
+
     def om_branch(self, content: bytes, name: str) -> None:
         self._writer()
         asked, repository = _json(content), self._repository(name)
@@ -352,6 +357,9 @@ class _SiteHandler(_Handler):
         )
         raise _Answer(200, {"Code": 200, "Data": {"Id": 1}, "Success": True})
 
+    def ms_info(self, content: bytes, name: str) -> None:
+        raise _Answer(200, {"success": True, "data": {"id": name, "private": self._repository(name).private}})
+
     def ms_files(self, content: bytes, name: str) -> None:
         commit = self._commit(name, self.query["Revision"][0])
         files = []
@@ -445,6 +453,7 @@ _NAME = r"(?P<name>[^/]+/[^/]+?(?:/[^/]+?)?)"
 _OPENMIND = [
     (r"POST /api/v1/model", "om_create"),
     (r"GET /api/v1/model", "om_list"),
+    (rf"GET /api/v1/model/{_NAME}", "om_info"),
     (rf"POST /api/v1/branch/model/{_NAME}", "om_branch"),
     (r"POST /api/v1/file/license_check", "om_license"),
     (rf"POST /api/v1/file/{_NAME}/pre_upload", "om_preupload"),
@@ -457,6 +466,7 @@ _OPENMIND = [
 _MODELSCOPE = [
     (r"POST /api/v1/models", "ms_create"),
     (r"GET /openapi/v1/models", "ms_list"),
+    (rf"GET /openapi/v1/models/{_NAME}", "ms_info"),
     (rf"GET /api/v1/models/{_NAME}/repo/files", "ms_files"),
     (rf"GET /api/v1/models/{_NAME}/repo", "ms_file"),
     (rf"GET /api/v1/models/{_NAME}/revisions", "ms_revisions"),

@@ -203,6 +203,12 @@ def test_what_cannot_be_written_is_one_clear_error(nano_ckpt, tmp_path):
         xcit_hub.publish(nano_ckpt, "org/nano", to=tmp_path / "file", parity=False)
 
 
+def test_a_folder_has_no_private_models_and_says_so_before_anything_is_written(hub, publish):
+    with pytest.raises(InputError, match="no private models: the file system says"):
+        publish(private=True)
+    assert not hub.exists()
+
+
 def test_a_disk_that_fills_up_midway_shows_the_old_revision(hub, publish, nano_mindcv, monkeypatch):
     first = publish()
     copies = []

@@ -15,7 +15,8 @@ from hub_server import READ_TOKEN, TOKEN, Fault
 
 import xcit_hub
 from xcit_hub.errors import HubError, InputError
-from xcit_hub.hub.stores.hugging_face import whoami
+from xcit_hub.hub.stores import Context
+from xcit_hub.hub.stores.hugging_face import HuggingFaceStore, whoami
 
 
 @pytest.fixture
@@ -112,6 +113,35 @@ def test_private_repositories_branches_and_pull_requests(server, publish, monkey
     assert repository.refs["refs/pr/1"] == proposed.revision
     assert "/discussions/1" in proposed.url
     assert "xcit_hub.json" not in repository.at("main").files
+
+
+def test_nothing_is_sent_into_a_public_repository_where_a_private_one_is_asked_for(server, publish):
+    publish()
+    before = server.repositories["org/nano"].refs["main"]
+    server.forget()
+    with pytest.raises(HubError, match=r"is public\. No file was sent") as caught:
+        publish(private=True)
+    assert "org/nano" in str(caught.value)
+    assert "--private" in str(caught.value)
+    assert server.repositories["org/nano"].refs["main"] == before
+    assert not [method for method, _, _ in server.requests if method in ("POST", "PUT")]
+
+    server.repositories["org/nano"].private = None
+    with pytest.raises(HubError, match="does not say whether it is private"):
+        publish(private=True)
+    server.repositories["org/nano"].private = True
+    assert not publish(private=True).changed
+
+
+def test_a_repository_that_somebody_made_public_meanwhile_gets_no_files(server, tmp_path):
+    server.add("org/nano", {})
+    absent = {"X-Error-Code": "RepoNotFound"}
+    server.faults = [Fault("GET /api/models/org/nano$", "status", 404, headers=absent)]
+    (tmp_path / "notes.txt").write_text("mine")
+    store = HuggingFaceStore(server.url, Context(tmp_path / "kept"))
+    with pytest.raises(HubError, match="is public"):
+        store.publish("org/nano", {"notes.txt": tmp_path / "notes.txt"}, message="Publish", private=True)
+    assert [path for method, path, _ in server.requests if method == "POST"] == ["/api/repos/create"]
 
 
 def test_a_second_publisher_does_not_overwrite_the_first(server, publish, tmp_path):

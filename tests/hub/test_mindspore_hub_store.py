@@ -257,6 +257,15 @@ def test_a_pull_request_needs_a_place_for_the_file_and_a_whole_card(checkout, na
         xcit_hub.publish(nano_ckpt, "me/xcit_nano", to="mindspore-hub:/nowhere", meta=card_yaml, parity=False)
 
 
+def test_a_card_is_for_everybody_and_private_is_refused_before_anything_is_written(checkout, nano_ckpt, card_yaml):
+    before = sorted(checkout.rglob("*"))
+    with pytest.raises(InputError, match="no private models"):
+        xcit_hub.publish(
+            nano_ckpt, "org/nano", to=f"mindspore-hub:{checkout}", meta=card_yaml, parity=False, private=True
+        )
+    assert sorted(checkout.rglob("*")) == before
+
+
 @pytest.mark.parametrize("repo_link", ["https://gitee.com/x/..", "https://gitee.com/x/.git"])
 def test_a_repo_link_that_names_no_folder_is_refused(checkout, nano_ckpt, card_yaml, repo_link):
     said = json.loads(card_yaml.read_text()) | {"repo_link": repo_link}

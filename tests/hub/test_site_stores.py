@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_server import Fault
 from site_server import OTHER_TOKEN, TOKEN
 from typer.testing import CliRunner
 
@@ -230,6 +231,47 @@ def test_a_private_model_needs_its_token_and_a_reader_may_not_write(sites, site,
         opened(site, token=OTHER_TOKEN).publish(
             NAME, {**small, "xcit_hub.json": small["config.json"]}, message="Publish"
         )
+
+
+def test_nothing_is_sent_into_a_public_repository_where_a_private_one_is_asked_for(sites, site, opened, small):
+    sites.put(site, NAME, FILES)
+    store = opened(site)
+    with pytest.raises(HubError, match=r"is public\. No file was sent") as caught:
+        store.publish(NAME, small, message="Publish", private=True)
+    assert NAME in str(caught.value)
+    with pytest.raises(HubError, match="is public"):
+        store.check_publish(NAME, private=True)
+    assert sites.at(site, NAME).files == FILES
+    assert not [said for said in sites.requests if said[0].split(" ")[1] in ("POST", "PUT", "DELETE")]
+    sites.sites[site][NAME].private = True
+    assert store.publish(NAME, small, message="Publish", private=True).changed
+
+
+def test_a_repository_that_was_there_is_not_private_because_its_hub_does_not_say(sites, site, opened, small):
+    sites.put(site, NAME, FILES)
+    silent = Fault(f"GET /(api|openapi)/v1/models?/{NAME}$", "answer", 200, 99, body=_told({"id": "1"}))
+    sites.faults = [silent]
+    with pytest.raises(HubError, match="does not say whether it is private"):
+        opened(site).publish(NAME, small, message="Publish", private=True)
+    assert sites.at(site, NAME).files == FILES
+    # One that was just made as a private one is believed to be.
+    sites.faults = [Fault(silent.where, "status", 404, 2 if site == "modelscope" else 1), silent]
+    del sites.sites[site][NAME]
+    assert opened(site).publish(NAME, small, message="Publish", private=True).changed
+    assert sites.sites[site][NAME].private
+
+
+def test_a_repository_that_somebody_made_public_meanwhile_gets_no_files(sites, site, opened, small):
+    missing = Fault(f"GET /(api|openapi)/v1/models?/{NAME}$", "status", 404, 2 if site == "modelscope" else 1)
+    sites.put(site, NAME, FILES)
+    sites.faults = [missing]
+    with pytest.raises(HubError, match="is public"):
+        opened(site).publish(NAME, small, message="Publish", private=True)
+    assert sites.at(site, NAME).files == FILES
+
+
+def _told(said: dict[str, object]) -> bytes:
+    return json.dumps({"success": True, "data": said}).encode()
 
 
 def test_the_token_stays_with_its_hub_and_no_other_hubs_reaches_it(sites, site, opened, small, monkeypatch):

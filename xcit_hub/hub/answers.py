@@ -67,6 +67,7 @@ class Revision(_Answer):
 
     id: Words = ""
     sha: Sha1
+    private: bool | None = None
     siblings: Annotated[list[Sibling], Field(max_length=_MOST_FILES)] = []
 
 

@@ -75,6 +75,11 @@ class ModelScope:
         del text
         return None
 
+    def is_private(self, name: str) -> bool | None:
+        """Say whether a repository is private; None where the hub tells neither."""
+        found = self.api.get_repo(name, "model").visibility
+        return found == self.client.Visibility.PRIVATE if isinstance(found, self.client.Visibility) else None
+
     def create(self, name: str, private: bool, license: str) -> None:  # noqa: A002
         """Create a repository, if there is none."""
         try:
@@ -196,7 +201,7 @@ def _own_login(home: Path) -> str | None:
     return token if isinstance(token, str) else None
 
 
-_METHODS = ("describe", "fetch", "check_card", "create", "branch", "upload", "list")
+_METHODS = ("describe", "fetch", "check_card", "is_private", "create", "branch", "upload", "list")
 
 
 def main() -> None:

@@ -61,6 +61,11 @@ class OpenMind:
             return f"{type(error).__name__}: {error}"
         return None
 
+    def is_private(self, name: str) -> bool | None:
+        """Say whether a repository is private; None where the hub tells neither."""
+        found: bool | None = self.api.model_info(name, token=self.token).private
+        return found
+
     def create(self, name: str, private: bool, license: str) -> None:  # noqa: A002
         """Create a repository, if there is none."""
         self.api.create_repo(name, token=self.token, private=private, exist_ok=True, license=license)
@@ -121,7 +126,7 @@ class OpenMind:
         return None
 
 
-_METHODS = ("describe", "fetch", "check_card", "create", "branch", "upload", "list")
+_METHODS = ("describe", "fetch", "check_card", "is_private", "create", "branch", "upload", "list")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.hub import timm_config
@@ -157,6 +157,29 @@ class Checking(Protocol):
         self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
     ) -> None:
         """Raise :class:`~xcit_hub.errors.XcitHubError` where publishing so cannot succeed."""
+
+
+Visibility = Literal["private", "public", "unsaid", "absent"]
+"""Who may read a repository, as its hub says; ``absent`` where there is none yet."""
+
+
+def check_private(found: Visibility, url: str, *, made: bool) -> None:
+    """Refuse to publish with ``--private`` into a repository that others may read.
+
+    Args:
+        found: what the hub says of it.
+        made: whether it was made just now, as a private one; what was there before has to be called private.
+
+    Raises:
+        HubError: it is public, or was there before and the hub does not say.
+    """
+    if found == "public" or (found == "unsaid" and not made):
+        said = "is public" if found == "public" else "exists already, and the hub does not say whether it is private"
+        raise HubError(
+            f"Private was asked for, and the repository {said}. No file was sent.",
+            where=url,
+            fix="Make it private on its page at the hub, or leave out --private (private=…).",
+        )
 
 
 def publishing_is_offline(endpoint: str) -> HubError:

@@ -25,7 +25,17 @@ from xcit_hub.hub import answers, cache, guard, transport
 from xcit_hub.hub.clients import client as clients
 from xcit_hub.hub.clients.client import Client, MissingError, WrongBytesError
 from xcit_hub.hub.sites import Site
-from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot, publishing_is_offline
+from xcit_hub.hub.stores import (
+    DESCRIPTIONS,
+    PUBLISHED,
+    Context,
+    File,
+    Receipt,
+    Snapshot,
+    Visibility,
+    check_private,
+    publishing_is_offline,
+)
 from xcit_hub.hub.stores.cached import cached_snapshot
 from xcit_hub.hub.stores.tokens import token_for_site
 from xcit_hub.hub.transport import TRIES, UnreachableError, retrying
@@ -109,7 +119,6 @@ class ClientStore:
             InputError: it cannot.
             HubError: nobody is logged in, or the network is forbidden.
         """
-        del private
         self._check_name(name, revision)
         title = self.site.title
         if self.context.offline:
@@ -137,6 +146,8 @@ class ClientStore:
             )
         if revision not in (None, self.site.branch) and not self.site.makes_branches:
             self._call("branch", name, branch=revision)
+        if private:
+            check_private(self._visibility(name), self._url(name), made=False)
 
     def publish(
         self,
@@ -161,10 +172,11 @@ class ClientStore:
             )
         found = _LICENSE.search(card)
         self._call("create", name, private=private, license=found.group(1) if found else "other")
+        if private:
+            check_private(self._visibility(name), self._url(name), made=True)
         if revision not in (None, self.site.branch) and self.site.makes_branches:
             self._call("branch", name, branch=revision)
-        page = self.site.page.replace(self.site.endpoint, self.endpoint) if self.endpoint != self.site.endpoint else ""
-        url = f"{page or self.site.page}/{name}"
+        url = self._url(name)
         for attempt in range(TRIES):
             present = self._present(name, revision)
             add, delete = _difference(present, files)
@@ -189,6 +201,17 @@ class ClientStore:
             where=url,
             fix="Publish again: what is there already is not sent again.",
         )
+
+    def _url(self, name: str) -> str:
+        page = self.site.page.replace(self.site.endpoint, self.endpoint) if self.endpoint != self.site.endpoint else ""
+        return f"{page or self.site.page}/{name}"
+
+    def _visibility(self, name: str) -> Visibility:
+        try:
+            found = self._call("is_private", name)
+        except MissingError:
+            return "absent"
+        return "unsaid" if found is None else "private" if found is True else "public"
 
     def _receipt(self, present: Snapshot, url: str, branch: str, *, changed: bool) -> Receipt:
         return Receipt(present.revision, url, changed, branch=None if self.site.has_commits else branch)

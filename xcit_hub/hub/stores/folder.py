@@ -101,8 +101,8 @@ class FolderStore:
         self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
     ) -> None:
         """Refuse what a folder has not, and a folder that may not be written."""
-        _refuse(revision, create_pr)
-        del name, private
+        _refuse(revision, private, create_pr)
+        del name
         try:
             check_folders({"The folder": self.root})
         except InputError as error:
@@ -115,11 +115,11 @@ class FolderStore:
         *,
         message: str,  # noqa: ARG002  (a folder keeps revisions, not a log)
         revision: str | None = None,
-        private: bool = False,  # noqa: ARG002  (as private as the folder is)
+        private: bool = False,
         create_pr: bool = False,
     ) -> Receipt:
         """Store blobs, then the snapshot, then move the branch: readers see the old revision or the new one."""
-        _refuse(revision, create_pr)
+        _refuse(revision, private, create_pr)
         branch = revision or _DEFAULT_BRANCH
         repository = cache.Repository(self.root, name)
         is_published = False
@@ -208,7 +208,13 @@ class FolderStore:
                 return
 
 
-def _refuse(revision: str | None, create_pr: bool) -> None:
+def _refuse(revision: str | None, private: bool, create_pr: bool) -> None:
+    if private:
+        raise InputError(
+            "A folder hub has no private models: the file system says who may read it.",
+            where="private=… (--private)",
+            fix="Leave it out, and give the folder the permissions that it should have.",
+        )
     if create_pr:
         raise InputError(
             "A folder hub has no pull requests.",

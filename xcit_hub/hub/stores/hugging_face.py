@@ -35,7 +35,7 @@ from xcit_hub.errors import HubError, InputError, XcitHubError, closest
 from xcit_hub.files import sha256_of
 from xcit_hub.hub import answers, cache, guard, spelling
 from xcit_hub.hub.address import machine_hub
-from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot
+from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot, Visibility, check_private
 from xcit_hub.hub.stores.cached import CachedStore
 from xcit_hub.hub.transport import TRIES, UnreachableError, retrying, root_of, said
 from xcit_hub.variants import CHECKPOINTS
@@ -111,6 +111,26 @@ class HuggingFaceStore:
             force = True
         raise cache.wrong_bytes(f"{snapshot.name}/{path}", expected or "", found if found != expected else named or "")
 
+    def check_publish(
+        self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
+    ) -> None:
+        """Refuse a repository that is public where a private one is asked for."""
+        del revision, create_pr
+        if private:
+            check_private(self._visibility(name), f"{self.endpoint}/{name}", made=False)
+
+    def _visibility(self, name: str) -> Visibility:
+        def ask() -> Visibility:
+            try:
+                found = self._listing(name, None).private
+            except GatedRepoError:  # it is there
+                raise
+            except RepositoryNotFoundError:
+                return "absent"
+            return "unsaid" if found is None else "private" if found else "public"
+
+        return self._call(name, None, ask)
+
     def publish(
         self,
         name: str,
@@ -122,6 +142,7 @@ class HuggingFaceStore:
         create_pr: bool = False,
     ) -> Receipt:
         """Create the repository if need be, upload, and commit everything at once; the commit is the last request."""
+        self.check_publish(name, revision=revision, private=private, create_pr=create_pr)
         created = self._call(name, None, lambda: self.api.create_repo(name, private=private or None, exist_ok=True))
         if created.repo_id.casefold() != name.casefold():
             raise HubError(
@@ -130,6 +151,8 @@ class HuggingFaceStore:
                 fix="Do not use this hub. Nothing was published.",
             )
         name = created.repo_id
+        if private:
+            check_private(self._visibility(name), f"{self.endpoint}/{name}", made=True)
         if revision is not None and not create_pr:
             self._call(name, revision, lambda: self.api.create_branch(name, branch=revision, exist_ok=True))
         branch = revision or constants.DEFAULT_REVISION

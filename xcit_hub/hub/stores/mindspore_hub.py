@@ -138,8 +138,8 @@ class MindSporeHubStore:
     def check_publish(
         self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
     ) -> None:
-        """Refuse what is not a checkout, and a branch: git makes it."""
-        del name, private, create_pr
+        """Refuse what is not a checkout, a branch (git makes it), and privacy: the Hub's cards are public."""
+        del name, create_pr
         if self.root is None or not is_folder(self.root):
             raise InputError(
                 "MindSpore Hub takes pull requests only.",
@@ -152,6 +152,12 @@ class MindSporeHubStore:
                 where="revision=… (--revision)",
                 fix="Leave the revision out.",
             )
+        if private:
+            raise InputError(
+                "MindSpore Hub has no private models: a card is published by a pull request, for everybody.",
+                where="private=… (--private)",
+                fix="Leave it out; who may read the checkout until then, the file system says.",
+            )
         check_folders({"The checkout": self.root})
 
     def publish(
@@ -161,7 +167,7 @@ class MindSporeHubStore:
         *,
         message: str,
         revision: str | None = None,
-        private: bool = False,  # as private as the checkout is
+        private: bool = False,
         create_pr: bool = False,  # the checkout is where the pull request is made
     ) -> Receipt:
         """Write the card, the entry point and the checkpoint into a checkout of the Hub's repository."""

@@ -95,10 +95,22 @@ def test_timm_loads_what_was_published_and_computes_the_same(server, nano_ckpt, 
     assert json.loads(server.repositories["org/nano"].at("main").files["parity.json"])["passed"]
 
     # Another machine measures a little differently: the figures that are already there stand.
-    figures = {**done.parity, "max_error": 1e-7, "relative_error": 1e-7}
-    other = SimpleNamespace(passed=True, as_dict=lambda: figures)
+    measured = json.loads(json.dumps(done.parity))
+    for check in measured["checks"]:
+        check["ours"] = {of: far * 1.3 for of, far in check["ours"].items()}
+    other = SimpleNamespace(passed=True, as_dict=lambda: measured)
     monkeypatch.setattr(parity, "verify_weights", lambda *_, **__: other)
-    assert not xcit_hub.publish(nano_ckpt, "org/nano", to=server.url).changed
+    again = xcit_hub.publish(nano_ckpt, "org/nano", to=server.url)
+    assert (again.changed, again.notes, again.parity) == (False, (), done.parity)
+
+    # What the hub says and nobody measured is not taken, whatever is wrong with it.
+    for wrong in ({**done.parity, "versions": {"torch": "99.9"}, "max_error": 0.0}, {"passed": True}, []):
+        files = server.repositories["org/nano"].at("main").files
+        server.add("org/nano", files | {"parity.json": json.dumps(wrong).encode()})
+        mended = xcit_hub.publish(nano_ckpt, "org/nano", to=server.url)
+        assert "not of this proof" in " ".join(mended.notes)
+        assert mended.parity == measured
+        assert "99.9" not in mended.card
 
     network = xcit_hub.load("org/nano", hub=server.url)
     images = random_images(2, 3, 64, 64)

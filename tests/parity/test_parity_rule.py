@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from xcit_hub import parity
-from xcit_hub.parity import Check, Distance, ParityResult, Reference, verdict
+from xcit_hub.parity import Check, Distance, ParityResult, Reference, tells_of_the_same_proof, verdict
 
 torch = pytest.importorskip("torch")
 
@@ -136,6 +137,47 @@ def test_json_is_json_also_where_pytorch_was_exact_or_nothing_is_finite() -> Non
     assert figures["checks"][0]["ratio"] is None and figures["checks"][1]["ours"] == {"rms": None, "largest": None}
     assert "ratio infinite" in verdict(_result(exact).as_dict())
     assert "which is not finite" in verdict(figures)
+
+
+def _report(**changed: Any) -> dict[str, Any]:
+    checks = tuple(Check(name, Distance(2e-7, 9e-7), Distance(2e-7, 8e-7), 1.0) for name in ("logits", "stem"))
+    made = {"checks": checks, "versions": {"torch": "2.8"}, "instruction_set": "AVX2", **changed}
+    return json.loads(json.dumps(ParityResult("xcit_custom", "paper", (64, 64), **made).as_dict()))
+
+
+def test_a_report_that_another_machine_made_of_the_same_proof_is_known_again() -> None:
+    elsewhere = (
+        Check("logits", Distance(2.6e-7, 1.9e-6), Distance(1.6e-7, 6e-7), 1.0),
+        Check("stem", Distance(2e-7, 9e-7), Distance(2e-7, 8e-7), 1.0 + 1e-9),
+    )
+    assert tells_of_the_same_proof(_report(), _report())
+    assert tells_of_the_same_proof(_report(checks=elsewhere), _report())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"versions": {"torch": "99.9"}}, {"architecture": "xcit_other"}, {"max_error": 0.0}, {"bar": 1.0},
+        {"instruction_set": "**the best**"}, {"more": 1}, {"checks": []}, {"checks": None}, {"worst": "nothing"},
+        {"passed": 1}, {"checks": [{"what": "logits"}] * 2}, {"checks": _report()["checks"][:1]},
+        {"checks": _report()["checks"][::-1]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_report_that_was_changed_by_hand_is_not_of_the_same_proof(changed: dict[str, Any]) -> None:
+    assert not tells_of_the_same_proof({**_report(), **changed}, _report())
+
+
+@pytest.mark.parametrize("far", [0.0, -2e-7, 5e-7, float("nan"), float("inf"), "2e-7", None, 10**400], ids=repr)
+def test_a_distance_that_no_other_machine_would_measure_is_not_of_the_same_proof(far: Any) -> None:
+    held = _report()
+    held["checks"][0]["ours"]["rms"] = far
+    assert not tells_of_the_same_proof(held, _report())
+
+
+@pytest.mark.parametrize("held", [None, [], "passed", 1, {}, {"passed": True}, {"checks": "logits"}], ids=repr)
+def test_what_is_no_report_is_not_of_the_same_proof(held: Any) -> None:
+    assert not tells_of_the_same_proof(held, _report())
 
 
 def test_reports_of_older_versions_are_still_read() -> None:

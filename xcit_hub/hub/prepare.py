@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -55,7 +56,8 @@ class Prepared:
         config: the model's description.
         card: the card's text, English.
         parity: the proof's figures; None where it was left out.
-        notes: which tensors look untrained or damaged, and which names several classes have.
+        notes: which tensors look untrained or damaged, which names several classes have, and whether the hub holds
+            figures of another proof.
     """
 
     files: dict[str, Path]
@@ -111,7 +113,9 @@ def prepare(
     files = entry.write_from(folder, opened, description, ema=said.ema)
     files["model.ckpt"] = folder / "model.ckpt"
     report = entry.converted(opened, files["model.ckpt"], "xcit-hub", description, ema=said.ema)
-    figures = figures and (_known_figures(held(files["model.safetensors"], "parity.json")) or figures)
+    notes: tuple[str, ...] = ()
+    if figures is not None:
+        figures, notes = _with_known(figures, held(files["model.safetensors"], "parity.json"))
     report["parity"] = figures
     digest = sha256_of(files["model.ckpt"])
     files["model.ckpt.sha256"] = _text(folder / "model.ckpt.sha256", f"{digest}  model.ckpt\n")
@@ -150,7 +154,7 @@ def prepare(
         description,
         texts["README.md"],
         figures,
-        (*weights.doubts, *_alike(description.labels)),
+        (*weights.doubts, *_alike(description.labels), *notes),
     )
 
 
@@ -275,16 +279,22 @@ def held_or_made(
     return _held(store, target, weights, path) or (made.get(path) if path != "parity.json" else None)
 
 
-def _known_figures(held: Path | None) -> dict[str, Any] | None:
-    """Return the parity figures that the hub holds for these very weights.
+def _with_known(figures: dict[str, Any], held: Path | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the hub's figures of this very proof, or those just measured, and a note where the hub's are other.
 
     Another machine measures a little differently, and that is not a reason for a commit.
     """
-    try:
-        figures = None if held is None else json.loads(read_bounded(held, _LARGEST_RECORD))
-    except (XcitHubError, ValueError, RecursionError):
-        return None
-    return figures if isinstance(figures, dict) and figures.get("passed") is True else None
+    from xcit_hub.parity import tells_of_the_same_proof
+
+    if held is None:
+        return figures, ()
+    known: Any = None
+    with contextlib.suppress(XcitHubError, ValueError, RecursionError):
+        known = json.loads(read_bounded(held, _LARGEST_RECORD))
+    if tells_of_the_same_proof(known, figures):
+        return known, ()
+    return figures, ("the hub's parity.json is not of this proof, or made with other software or another kind of "
+                     "processor: its figures were not taken, those just measured were",)  # fmt: skip
 
 
 def _json(record: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from xcit_hub.parity.networks import (
     verify_random,
     verify_weights,
 )
-from xcit_hub.parity.result import FORMAT, Departure, ParityResult, verdict
+from xcit_hub.parity.result import FORMAT, Departure, ParityResult, tells_of_the_same_proof, verdict
 from xcit_hub.parity.rule import (
     FLOOR,
     GRADIENT_FLOOR,
@@ -48,6 +48,7 @@ __all__ = [
     "random_images",
     "random_weights",
     "require_timm",
+    "tells_of_the_same_proof",
     "torch_network",
     "verdict",
     "verify_random",

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from xcit_hub.junit import Case
-from xcit_hub.parity.rule import FLOOR, GRADIENT_FLOOR, LARGEST_FACTOR, RMS_FACTOR, Check, finite, worst
+from xcit_hub.parity.rule import (
+    FLOOR,
+    GRADIENT_FLOOR,
+    LARGEST_FACTOR,
+    RMS_FACTOR,
+    UNIT_ROUNDOFF,
+    Check,
+    Distance,
+    finite,
+    worst,
+)
 
 FORMAT = 2
 """Version of :meth:`ParityResult.as_dict`. Reports before had none, and errors between two float32 networks."""
 
 _NAMED = 3
+_SCALE_FACTOR = 1 + 1e-6  # computed in double precision on every machine
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,54 @@ class ParityResult:
     def verdict(self) -> str:
         """Whether the networks are equal, and the figures of the check that says so."""
         return verdict(self.as_dict())
+
+
+def tells_of_the_same_proof(held: Any, new: Mapping[str, Any]) -> bool:
+    """Whether a report from elsewhere is of the proof that ``new`` tells of, but for how another machine rounded.
+
+    Its distances may be as far from the new ones as the rule lets ours be from PyTorch's, and all else has to be what
+    follows from them: nothing else of it is believed.
+
+    Args:
+        held: what was read as JSON, from whomever.
+        new: a passed proof's :meth:`ParityResult.as_dict`, without gradients.
+    """
+    try:
+        theirs, own = _distances(held), _distances(new)
+    except (LookupError, TypeError):
+        return False
+    if len(theirs) != len(own) or not all(map(_are_near, theirs, own)):
+        return False
+    unit = UNIT_ROUNDOFF[new["dtype"]]
+    checks = (
+        Check(check["what"], Distance(*found[:2]), Distance(*found[2:4]), found[4], unit, check["remark"])
+        for check, found in zip(new["checks"], theirs, strict=True)
+    )
+    same = ParityResult(
+        new["architecture"],
+        new["dialect"],
+        new["image_size"],
+        tuple(checks),
+        dtype=new["dtype"],
+        pytorch_runs=new["pytorch_runs"],
+        instruction_set=new["instruction_set"],
+        versions=new["versions"],
+    )
+    return json.dumps(same.as_dict(), sort_keys=True) == json.dumps(held, sort_keys=True)
+
+
+def _distances(figures: Any) -> list[list[float]]:
+    """Return what was measured of each check: everything else in a report follows from it."""
+    measured = [("ours", "rms"), ("ours", "largest"), ("pytorch", "rms"), ("pytorch", "largest")]
+    return [[*(check[side][of] for side, of in measured), check["scale"]] for check in figures["checks"]]
+
+
+def _are_near(theirs: list[float], own: list[float]) -> bool:
+    factors = (RMS_FACTOR, LARGEST_FACTOR, RMS_FACTOR, LARGEST_FACTOR, _SCALE_FACTOR)
+    return all(
+        isinstance(a, float) and a >= 0.0 and max(a, b) <= factor * min(a, b)
+        for a, b, factor in zip(theirs, own, factors, strict=True)
+    )
 
 
 def verdict(figures: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ def proof(
         weights.dialect,
         num_classes=weights.num_classes,
         in_chans=weights.in_chans,
+        global_pool=weights.global_pool,
         stage=lambda words: stage(f"verifying: {words}"),
     ).as_dict()
 

@@ -64,7 +64,7 @@ def train(
         published = load(address, dialect=recipe.dialect)
         say(published.config.provenance.notes)
         arrays = {name: parameter.asnumpy() for name, parameter in published.parameters_dict().items()}
-        initial = Initial(arrays, published.dialect.name, address)
+        initial = Initial(arrays, published.dialect.name, address, global_pool=published.global_pool)
     if is_address(recipe):
         from xcit_hub.hub.load import load
 

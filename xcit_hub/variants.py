@@ -19,6 +19,7 @@ from xcit_hub.errors import InputError, UnknownNameError, closest
 
 DialectName = Literal["paper", "mindcv", "mindcv-mint"]
 Family = Literal["timm", "facebook", "mindcv", "xcit-hub", "mmpretrain", "paddlevit"]
+GlobalPool = Literal["token", "avg", ""]
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ def rewrite(
             does, which is marked as untrained; 0 drops it.
         in_chans: input channels of the first convolution, adapted as timm does.
         dtype: "float32", "float16" or "bfloat16".
-        described: what the file is to say of its images and classes (:mod:`xcit_hub.checkpoints.strings`); what the
-            source says by default.
+        described: what the file is to say of its images, classifier and classes
+            (:mod:`xcit_hub.checkpoints.strings`); what the source says by default.
         progress: called with the bytes done and the bytes in all.
         prove: called with the written file, before it takes the target's place, and the report; returns the figures
             for :attr:`Report.parity`. Where their ``passed`` is false, nothing takes the target's place.

@@ -1,14 +1,16 @@
-"""The strings of a checkpoint that speak of its images and classes, and what becomes of them in a conversion."""
+"""The strings of a checkpoint that speak of its images, classifier and classes; what a conversion makes of them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, get_args
 
 from xcit_hub.errors import WeightsError
+from xcit_hub.variants import GlobalPool
 
 PREPROCESSING = "xcit_hub.preprocessing"  # JSON: how evaluation prepared an image, in timm's words
+GLOBAL_POOL = "xcit_hub.global_pool"  # what the classifier reads, where that is not the class token
 CLASSES = "xcit_hub.classes"  # JSON: what the classifier's rows are called, in their order
 NORMALIZATION = "xcit_hub.normalization"  # JSON: [mean, deviation] of each channel, found in a wrapper
 
@@ -24,6 +26,7 @@ class Converted(Protocol):
 
     notes: list[str]
     normalization: Levels | None
+    global_pool: GlobalPool
 
     @property
     def num_classes(self) -> int:
@@ -42,7 +45,10 @@ def carried(weights: Converted, had: int, metadata: Mapping[str, str]) -> dict[s
         had: classes of the source.
         metadata: the source's strings.
     """
-    kept, notes, num_classes = {}, weights.notes, weights.num_classes
+    kept: dict[str, str] = {}
+    notes, num_classes = weights.notes, weights.num_classes
+    if weights.global_pool != "token":
+        kept[GLOBAL_POOL] = weights.global_pool
     if weights.normalization is not None:
         kept[NORMALIZATION] = json.dumps(weights.normalization)
     if CLASSES in metadata and num_classes:
@@ -72,6 +78,8 @@ def described(strings: Mapping[str, str]) -> dict[str, Any]:
         found["mean"], found["std"] = _parsed(strings[NORMALIZATION])
     if PREPROCESSING in strings:
         found |= _parsed(strings[PREPROCESSING])
+    if (pool := global_pool(strings)) != "token":
+        found |= {"global_pool": pool, "model_args": {"global_pool": pool}}  # timm builds by the second
     if CLASSES in strings:
         found["label_names"] = _parsed(strings[CLASSES])
     return found
@@ -92,6 +100,23 @@ def normalization(metadata: Mapping[str, str]) -> Levels | None:
             return mean, std
     raise WeightsError(
         f"{NORMALIZATION} of the file is not a mean and a deviation: {metadata[NORMALIZATION]:.60}.",
+        fix="Take the file from where it was written.",
+    )
+
+
+def global_pool(metadata: Mapping[str, str], where: object = None) -> GlobalPool:
+    """Read :data:`GLOBAL_POOL`; "token" where it is absent.
+
+    Raises:
+        WeightsError: it is none of the three.
+    """
+    told = metadata.get(GLOBAL_POOL, "token")
+    for pool in get_args(GlobalPool):
+        if told == pool:
+            return cast(GlobalPool, pool)
+    raise WeightsError(
+        f"{GLOBAL_POOL} of the file is {told!r:.60}, and a network's is 'token', 'avg' or ''.",
+        where=where,
         fix="Take the file from where it was written.",
     )
 

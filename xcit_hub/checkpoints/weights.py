@@ -25,7 +25,7 @@ from xcit_hub.checkpoints.sidecar import check_config
 from xcit_hub.checkpoints.translate import translate
 from xcit_hub.checkpoints.unwrap import unwrap
 from xcit_hub.errors import WeightsError
-from xcit_hub.variants import Architecture, DialectName, Family
+from xcit_hub.variants import Architecture, DialectName, Family, GlobalPool
 
 # The steps between an open file and numbers to be checked, in their order.
 STEPS = (unwrap, identify, settle, translate)
@@ -51,6 +51,7 @@ class Weights:
         normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them,
             or the file it was converted from.
         prefix: what stands before the network's names in the file.
+        global_pool: what the classifier reads, by the file's own strings.
         file: the open file, with its digest and strings: what is said of it is said of the bytes that were read.
     """
 
@@ -72,6 +73,7 @@ class Weights:
     doubts: list[str] = field(default_factory=list)
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     prefix: str = ""
+    global_pool: GlobalPool = "token"
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the tensors as read-only arrays, views of the file where they can be; bfloat16 becomes float32."""
@@ -195,6 +197,7 @@ def _weights(reading: Reading) -> Weights:
         head_untrained=identity.head_untrained,
         normalization=_normalization(reading),
         prefix=found.prefix,
+        global_pool=strings.global_pool(reading.file.metadata),
     )
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
+from xcit_hub.checkpoints.strings import CLASSES, GLOBAL_POOL, PREPROCESSING, global_pool
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError
 from xcit_hub.hub.fields import (
@@ -35,6 +35,7 @@ from xcit_hub.variants import (
     Architecture,
     DialectName,
     Family,
+    GlobalPool,
     Preprocessing,
     PublishedCheckpoint,
     Shape,
@@ -56,8 +57,6 @@ _MOST_CLASSES = 1_000_000
 _MOST_CHANNELS = 1024
 _LARGEST_SIDE = 4096
 _LARGEST_CROP = 4.0
-
-GlobalPool = Literal["token", "avg", ""]
 
 
 @dataclass(frozen=True)
@@ -293,7 +292,8 @@ def to_metadata(described: ModelConfig) -> dict[str, str]:
     """
     is_own = described.labels not in ((), imagenet_labels())
     classes = {CLASSES: json.dumps(described.labels)} if is_own else {}
-    return {PREPROCESSING: preprocessing_to_metadata(described.preprocessing, described.in_chans), **classes}
+    pool = {} if described.global_pool == "token" else {GLOBAL_POOL: described.global_pool}
+    return {PREPROCESSING: preprocessing_to_metadata(described.preprocessing, described.in_chans), **pool, **classes}
 
 
 def classes_from_metadata(text: str, num_classes: int, where: object) -> tuple[str, ...]:
@@ -312,11 +312,13 @@ def classes_from_metadata(text: str, num_classes: int, where: object) -> tuple[s
 
 
 def with_metadata(described: ModelConfig, metadata: Mapping[str, str], where: object) -> ModelConfig:
-    """Return a bare checkpoint's description with what its own strings say of preprocessing and classes.
+    """Return a bare checkpoint's description with what its own strings say of images, classifier and classes.
 
     Raises:
-        HubError: one of them is malformed.
+        HubError, WeightsError: one of them is malformed.
     """
+    if GLOBAL_POOL in metadata:
+        described = replace(described, global_pool=global_pool(metadata, where))
     if PREPROCESSING in metadata:
         told = preprocessing_from_metadata(metadata[PREPROCESSING], where, described.in_chans)
         described = replace(described, preprocessing=told)

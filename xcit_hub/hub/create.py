@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from xcit_hub.hub.dense import XCiTPyramid
     from xcit_hub.hub.network import XCiT, XCiTFeatures
-    from xcit_hub.models.xcit import GlobalPool, Indices
+    from xcit_hub.models.xcit import Indices
+    from xcit_hub.variants import GlobalPool
 
 
 @overload

@@ -21,8 +21,7 @@ from xcit_hub.lasting import lasting
 if TYPE_CHECKING:
     from xcit_hub import models
     from xcit_hub.hub.network import Dtype, Mode, XCiT
-    from xcit_hub.models.xcit import GlobalPool
-    from xcit_hub.variants import DialectName
+    from xcit_hub.variants import DialectName, GlobalPool
 
 
 def load(

@@ -23,7 +23,7 @@ from xcit_hub.hub.locate import Located, PathLike, locate
 from xcit_hub.hub.read import Fetched, read
 from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import no_init_parameters
-from xcit_hub.models.xcit import GlobalPool
+from xcit_hub.variants import GlobalPool
 
 if TYPE_CHECKING:
     import numpy as np

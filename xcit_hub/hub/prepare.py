@@ -238,6 +238,7 @@ def _proved(arrays: Mapping[str, Any], description: ModelConfig, on_stage: OnSta
         description.dialect,
         num_classes=description.num_classes,
         in_chans=description.in_chans,
+        global_pool=description.global_pool,
         stage=lambda words: on_stage(f"parity: {words}"),
     )
     if not result.passed:

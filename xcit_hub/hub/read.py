@@ -132,7 +132,7 @@ def of_weights(weights: Weights) -> ModelConfig:
     """Return what a bare checkpoint file says of its model: its tensors, and the strings that travel with them.
 
     Raises:
-        HubError: a string of it is malformed.
+        HubError, WeightsError: a string of it is malformed.
     """
     described = config.of_architecture(
         weights.architecture, weights.dialect, num_classes=weights.num_classes, in_chans=weights.in_chans

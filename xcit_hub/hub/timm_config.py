@@ -417,6 +417,11 @@ def _of_converter(record: Mapping[str, Any], where: object, ignore: frozenset[st
     size = top.wholes("input_size", 3)
     seen = {name: top.take(name) for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
     labels = top.take("label_names")
+    pool, arguments = top.take("global_pool"), top.take("model_args")
+    if arguments not in (None, {"global_pool": pool}):  # what timm builds by, and nothing else, is written there
+        raise malformed("model_args does not say the global_pool that the configuration does", where)
+    if pool is not None:
+        given["global_pool"] = pool
     for reader in (top, own):
         for name in reader.rest():
             is_known = reader is own and name in _CONVERTER

@@ -17,7 +17,8 @@ from xcit_hub.checkpoints.identify import of_shapes
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.private import no_init_parameters
-from xcit_hub.models.xcit import GlobalPool, Indices, XCiT, XCiTFeatures, take_indices
+from xcit_hub.models.xcit import Indices, XCiT, XCiTFeatures, take_indices
+from xcit_hub.variants import GlobalPool
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

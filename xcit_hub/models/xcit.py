@@ -26,9 +26,8 @@ from xcit_hub.models.functions import device_target, functions, settle_threads
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.private import compiled_once, forget_recomputation
 from xcit_hub.parameters import BATCH_NORM_EPSILON, FOURIER_CHANNELS, LAYER_NORM_EPSILON, stem_widths
-from xcit_hub.variants import Architecture, Dialect
+from xcit_hub.variants import Architecture, Dialect, GlobalPool
 
-GlobalPool = Literal["token", "avg", ""]
 Indices = int | Sequence[int] | None
 
 _BATCH_NORM_MOMENTUM = 0.9  # MindSpore's momentum is 1 − torch's

@@ -53,6 +53,7 @@ def verify(
         weights.dialect,
         num_classes=weights.num_classes,
         in_chans=weights.in_chans,
+        global_pool=weights.global_pool,
         image_size=image_size,
         gradients=gradients,
         dtype=dtype,

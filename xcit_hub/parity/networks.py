@@ -103,6 +103,7 @@ def verify_weights(
     *,
     num_classes: int = 1000,
     in_chans: int = 3,
+    global_pool: variants.GlobalPool = "token",
     image_size: int | None = None,
     gradients: bool = False,
     dtype: Dtype = "float32",
@@ -112,6 +113,7 @@ def verify_weights(
 
     Args:
         weights: every parameter and buffer by MindCV's names.
+        global_pool: what the classifier of both reads.
         image_size: side of the square input; :func:`proof_size` of the architecture if None.
         gradients: also compare the gradient of every parameter, in training mode.
         dtype: in which both networks hold the weights and compute. On a CPU ours of bfloat16 is the fused one, see
@@ -129,10 +131,13 @@ def verify_weights(
     entry = variants.architecture(architecture) if isinstance(architecture, str) else architecture
     side = image_size or proof_size(entry)
     stage("building both networks")
-    theirs = torch_network(weights, entry, dialect, num_classes=num_classes, in_chans=in_chans, copy=False)
-    ours = accelerate(
-        create_model(entry, num_classes=num_classes, in_chans=in_chans, dialect=dialect, init=False), in_place=True
+    theirs = torch_network(
+        weights, entry, dialect, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, copy=False
     )
+    network = create_model(
+        entry, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, dialect=dialect, init=False
+    )
+    ours = accelerate(network, in_place=True)
     load_weights(ours, weights)
     images = random_images(_BATCH, in_chans, side, side)
     if dtype != "float32":
@@ -184,11 +189,13 @@ def torch_network(
     *,
     num_classes: int = 1000,
     in_chans: int = 3,
+    global_pool: variants.GlobalPool = "token",
     copy: bool = True,
 ) -> Any:
     """Build PyTorch's network of a dialect, with these weights, in eval mode.
 
     Args:
+        global_pool: what the classifier reads.
         copy: False lets it hold the memory of those arrays that can be written to.
     """
     require_timm()
@@ -198,7 +205,9 @@ def torch_network(
 
     with torch.device("meta"), WithoutValues():
         # Values made here would be thrown away, and timm's initialisation of the large networks takes seconds.
-        network = create_reference(architecture, dialect, num_classes=num_classes, in_chans=in_chans)
+        network = create_reference(
+            architecture, dialect, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool
+        )
     state = {
         part: torch.tensor(piece) if copy or not piece.flags.writeable else torch.from_numpy(piece)
         for name, array in weights.items()

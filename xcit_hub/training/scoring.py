@@ -140,7 +140,9 @@ def stored_network(recipe: Recipe) -> Stored:
             fix=f"Pass --in_channels {loaded.in_chans}, and mean and std of these.",
         )
     dialect = dialect_of(recipe, loaded.dialect)
-    network = evaluation_network(recipe.model, loaded.num_classes, dialect, "O0", channels=loaded.in_chans)
+    network = evaluation_network(
+        recipe.model, loaded.num_classes, dialect, "O0", channels=loaded.in_chans, global_pool=loaded.global_pool
+    )
     try:
         load_weights(network, loaded.arrays())
     except WeightsError as error:
@@ -249,6 +251,7 @@ def score(
             network.dialect.name,
             num_classes=network.num_classes,
             in_chans=network.in_chans,
+            global_pool=network.global_pool,
         )
         theirs = _shown(_torch_answer(twin), batches, network.num_classes, worker, recipe, journal, "timm")
         differences = _differences(ours, theirs, batches)

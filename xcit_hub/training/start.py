@@ -18,6 +18,7 @@ from xcit_hub.training.freezing import settle
 from xcit_hub.training.keeping import output_names, stored_classes
 from xcit_hub.training.precision import mix_precision
 from xcit_hub.training.recipe import AmpDtype, AmpLevel, Recipe
+from xcit_hub.variants import GlobalPool
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -34,12 +35,14 @@ class Initial:
         dialect: whose network they belong to.
         name: where they come from, for the record.
         classes: what their outputs are called, if that is known.
+        global_pool: what their classifier reads.
     """
 
     arrays: Weights
     dialect: str
     name: str
     classes: Sequence[str] | None = None
+    global_pool: GlobalPool = "token"
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,8 @@ def start(
         continued: dialect of the run that is continued, whose state holds the weights: no others are looked for.
 
     Raises:
-        InputError: ``pretrained`` without weights, neither recipe nor weights say the dialect, or ``freeze`` fits
-            nothing.
+        InputError: ``pretrained`` without weights, weights whose classifier does not read the class token, neither
+            recipe nor weights say the dialect, or ``freeze`` fits nothing.
         WeightsError: the checkpoint is another network's.
     """
     if continued is None and initial is None and recipe.ckpt_path:
@@ -80,6 +83,15 @@ def start(
             "pretrained needs the published weights.",
             where="pretrained",
             fix="Load them and pass them on: train(recipe, initial=Initial(…)); or give their file as ckpt_path.",
+        )
+    if initial is not None and initial.global_pool != "token":
+        read = "the mean patch token" if initial.global_pool == "avg" else "every token"
+        raise InputError(
+            f"The classifier of {initial.name} reads {read} (global_pool {initial.global_pool!r}), and that of a "
+            "recipe's network the class token: it would be another network.",
+            where="ckpt_path" if recipe.ckpt_path else "pretrained",
+            fix="Begin with these weights as that other network, if that is meant: "
+            "xcit_hub.load(…, global_pool='token').save_pretrained(FOLDER), then --pretrained FOLDER.",
         )
     plain = create_model(
         recipe.model,
@@ -133,7 +145,7 @@ def dialect_of(recipe: Recipe, stored: str | None) -> str:
 
 def _stored(recipe: Recipe) -> Initial:
     loaded = stored_weights.load(recipe.ckpt_path, dialect=recipe.dialect)
-    return Initial(loaded.arrays(), loaded.dialect, recipe.ckpt_path, stored_classes(loaded.file))
+    return Initial(loaded.arrays(), loaded.dialect, recipe.ckpt_path, stored_classes(loaded.file), loaded.global_pool)
 
 
 def copy_of(network: XCiT) -> XCiT:
@@ -144,15 +156,24 @@ def copy_of(network: XCiT) -> XCiT:
 
 
 def evaluation_network(
-    name: str, classes: int, dialect: str, level: AmpLevel, dtype: AmpDtype = "float16", *, channels: int = 3
+    name: str,
+    classes: int,
+    dialect: str,
+    level: AmpLevel,
+    dtype: AmpDtype = "float16",
+    *,
+    channels: int = 3,
+    global_pool: GlobalPool = "token",
 ) -> XCiT:
     """Build a network without weights, in evaluation mode and at a precision level."""
-    network = _empty(name, classes, dialect, channels)
+    network = _empty(name, classes, dialect, channels, global_pool)
     network.set_train(False)
     mix_precision(network, level, dtype)
     return network
 
 
-def _empty(name: str, classes: int, dialect: str, channels: int) -> XCiT:
-    plain = create_model(name, num_classes=classes, dialect=dialect, in_chans=channels, init=False)
+def _empty(name: str, classes: int, dialect: str, channels: int, global_pool: GlobalPool = "token") -> XCiT:
+    plain = create_model(
+        name, num_classes=classes, dialect=dialect, in_chans=channels, global_pool=global_pool, init=False
+    )
     return accelerate(plain, in_place=True)

@@ -112,7 +112,12 @@ def _of_ours(recipe: Recipe, loaded: XCiT | None) -> tuple[XCiT, Seen]:
         )
     stored = stored_weights.load(recipe.teacher_ckpt, model=recipe.teacher)
     network = create_model(
-        recipe.teacher, num_classes=stored.num_classes, in_chans=stored.in_chans, dialect=stored.dialect, init=False
+        recipe.teacher,
+        num_classes=stored.num_classes,
+        in_chans=stored.in_chans,
+        global_pool=stored.global_pool,
+        dialect=stored.dialect,
+        init=False,
     )
     load_weights(network, stored.arrays())
     told = stored.file.metadata.get(PREPROCESSING)

@@ -53,6 +53,7 @@ def train(
     """
     recipe = load_recipe(config, flags)  # first: what is wrong with it is said before MindSpore is imported
     from xcit_hub.training.engine import train as run
+    from xcit_hub.training.keeping import telling_names
     from xcit_hub.training.start import Initial
     from xcit_hub.training.teachers import is_address
 
@@ -64,7 +65,13 @@ def train(
         published = load(address, dialect=recipe.dialect)
         say(published.config.provenance.notes)
         arrays = {name: parameter.asnumpy() for name, parameter in published.parameters_dict().items()}
-        initial = Initial(arrays, published.dialect.name, address, global_pool=published.global_pool)
+        initial = Initial(
+            arrays,
+            published.dialect.name,
+            address,
+            classes=telling_names(published.config.labels),
+            global_pool=published.global_pool,
+        )
     if is_address(recipe):
         from xcit_hub.hub.load import load
 

@@ -118,7 +118,7 @@ def train(
     mix_precision(network, recipe.amp_level, recipe.amp_dtype)
     if recipe.recompute:
         network.set_grad_checkpointing()
-    taught = find_teacher(recipe, network.num_classes, teacher)
+    taught = find_teacher(recipe, network.num_classes, teacher, names=source.classes)
     told_by_host = taught is not None and taught.answer is not None
     batches.tell = None if taught is None else taught.answer
     step = TrainStep(network, recipe, ema=average, teacher=taught and taught.cell, told=told_by_host, worker=worker)

@@ -80,6 +80,14 @@ def stored_classes(stored: Checkpoint) -> list[str] | None:
     return names
 
 
+def telling_names(labels: Sequence[str]) -> list[str] | None:
+    """Return a description's names of classes; None where no data's classes can be held against them.
+
+    ImageNet's words are such: two of its birds are called crane, and its folders otherwise.
+    """
+    return list(labels) if labels and len(set(labels)) == len(labels) else None
+
+
 def retire(folder: Path, kept: list[Kept], policy: Literal["top_k", "latest_k"] | None, limit: int) -> list[Kept]:
     """Delete the checkpoints that the policy no longer keeps, averages with them; return those that stay, oldest first.
 

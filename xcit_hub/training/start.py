@@ -124,6 +124,8 @@ def _lay_in(network: XCiT, initial: Initial, classes: Sequence[str]) -> list[str
     load_weights(network, {**kept, **{name: fresh[name] for name in new_head}})
     if new_head:
         notes.append(f"the classifier is new: {initial.name} was trained on other classes")
+    elif initial.classes is None:
+        notes.append(f"the classifier of {initial.name} is kept: nothing says by name that its classes are the data's")
     return notes
 
 

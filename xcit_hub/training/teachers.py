@@ -8,7 +8,7 @@ images, normalised as the teacher wants them.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from xcit_hub.data.mixing import Images, Targets
 from xcit_hub.errors import CheckpointError, InputError, WeightsError
 from xcit_hub.models import XCiT, create_model, load_weights
 from xcit_hub.run_record import SeenImages
+from xcit_hub.training.keeping import stored_classes, telling_names
 from xcit_hub.training.recipe import TIMM, Recipe
 
 _LISTED = 3  # names in a message
@@ -65,15 +66,19 @@ def is_address(recipe: Recipe) -> bool:
     return bool(recipe.teacher) and not own
 
 
-def find(recipe: Recipe, classes: int, loaded: XCiT | None = None) -> Teacher | None:
+def find(
+    recipe: Recipe, classes: int, loaded: XCiT | None = None, *, names: Sequence[str] | None = None
+) -> Teacher | None:
     """Return the recipe's teacher; None without one.
 
     Args:
         classes: of the student.
         loaded: the teacher itself, where the recipe gives its address.
+        names: what the data's classes, the first of the student's, are called; None where that is not known.
 
     Raises:
-        InputError: it cannot be made, answers other classes, or wants images of another size or kind.
+        InputError: it cannot be made, answers other classes, each token or in another order, or wants images of another
+            size or kind.
         CheckpointError, WeightsError: its file is not its weights.
     """
     if recipe.distillation_type == "none":
@@ -82,7 +87,13 @@ def find(recipe: Recipe, classes: int, loaded: XCiT | None = None) -> Teacher | 
         return _of_timm(recipe, classes)
     if recipe.teacher_is_function:
         return _of_factory(recipe, classes)
-    network, seen = _of_ours(recipe, loaded)
+    network, seen, own_names = _of_ours(recipe, loaded)
+    if network.global_pool == "":
+        raise InputError(
+            "The teacher answers every token of an image, not the image (global_pool '').",
+            where="teacher",
+            fix="Take one whose classifier reads the class token or the mean patch token.",
+        )
     if network.num_classes != classes:
         raise InputError(
             f"The teacher knows {network.num_classes} classes, the student {classes}.",
@@ -95,15 +106,38 @@ def find(recipe: Recipe, classes: int, loaded: XCiT | None = None) -> Teacher | 
             where="teacher",
             fix="Take a teacher of the student's in_channels.",
         )
+    if names is not None and own_names is not None:
+        _check_names(own_names, names)
     scale, shift, notes = _renormalised(recipe, seen)
     return Teacher(network if scale is None else _Renormalised(network, scale, shift), None, notes)
 
 
-def _of_ours(recipe: Recipe, loaded: XCiT | None) -> tuple[XCiT, Seen]:
+def _check_names(own: Sequence[str], names: Sequence[str]) -> None:
+    """Hold what the teacher's outputs are called against the data's classes.
+
+    Raises:
+        InputError: one of them is another class.
+    """
+    at = next((index for index, pair in enumerate(zip(own, names, strict=False)) if len({*pair}) > 1), None)
+    if at is None:
+        return
+    how = "in another order" if sorted(own[: len(names)]) == sorted(names) else "other classes"
+    raise InputError(
+        f"The teacher's outputs are {how} than the data's: output {at} is {own[at]!r:.60} to it, and "
+        f"{names[at]!r:.60} in the data.",
+        where="teacher",
+        fix="Take a teacher of the data's classes in their order. If only the names differ, give it the data's: "
+        "xcit-hub publish --labels FILE.",
+    )
+
+
+def _of_ours(recipe: Recipe, loaded: XCiT | None) -> tuple[XCiT, Seen, list[str] | None]:
+    """Return the teacher, how it wants its images, and what its outputs are called."""
     if loaded is not None:
         config = getattr(loaded, "config", None)
         seen = getattr(config, "preprocessing", None)
-        return loaded, Seen() if seen is None else Seen(seen.size, seen.mean, seen.std)
+        names = telling_names(getattr(config, "labels", ()))
+        return loaded, Seen() if seen is None else Seen(seen.size, seen.mean, seen.std), names
     if not recipe.teacher_ckpt:
         raise InputError(
             f"The teacher {recipe.teacher!r} was not loaded.",
@@ -120,9 +154,9 @@ def _of_ours(recipe: Recipe, loaded: XCiT | None) -> tuple[XCiT, Seen]:
         init=False,
     )
     load_weights(network, stored.arrays())
-    told = stored.file.metadata.get(PREPROCESSING)
+    names, told = stored_classes(stored.file), stored.file.metadata.get(PREPROCESSING)
     if told is None:
-        return network, Seen()
+        return network, Seen(), names
     try:
         seen = SeenImages.model_validate_json(told)
     except ValueError as error:
@@ -131,7 +165,7 @@ def _of_ours(recipe: Recipe, loaded: XCiT | None) -> tuple[XCiT, Seen]:
             where=recipe.teacher_ckpt,
             fix="Take the file as its training wrote it.",
         ) from error
-    return network, Seen((seen.input_size[1], seen.input_size[2]), seen.mean, seen.std)
+    return network, Seen((seen.input_size[1], seen.input_size[2]), seen.mean, seen.std), names
 
 
 def _of_factory(recipe: Recipe, classes: int) -> Teacher:

@@ -152,9 +152,11 @@ class Facts(_Strict):
         architecture: a key of :data:`xcit_hub.variants.ARCHITECTURES`.
         published: the key in :data:`xcit_hub.variants.CHECKPOINTS`, for weights that somebody else published.
         params: trainable parameters of the network.
+        in_chans: channels of an image.
+        global_pool: what the classifier reads.
         classes: their names in the network's order, where they are known.
-        preprocessing: how the evaluation that was measured prepared its images; ``image_size``, ``crop_pct`` and
-            ``interpolation`` say it where nobody measured.
+        preprocessing: how the evaluation that was measured prepared its images, else how the file says it;
+            ``image_size``, ``crop_pct`` and ``interpolation`` where nobody does.
         conversion: where converted weights came from.
         elsewhere: each other hub that has the same files, and the address there.
         assumed: what the file left open and was assumed, in sentences.
@@ -169,6 +171,8 @@ class Facts(_Strict):
     published: str | None = None
     num_classes: int = 1000
     params: int
+    in_chans: int = Field(default=3, ge=1)
+    global_pool: variants.GlobalPool = "token"
     classes: list[str] = []
     weights: WeightsFile = WeightsFile()
     preprocessing: SeenImages | None = None
@@ -254,7 +258,8 @@ class Facts(_Strict):
     @property
     def input_size(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image in evaluation."""
-        return (3, self.image_size, self.image_size) if self.preprocessing is None else self.preprocessing.input_size
+        own = (self.in_chans, self.image_size, self.image_size)
+        return own if self.preprocessing is None else self.preprocessing.input_size
 
     @property
     def base_model(self) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,26 @@ from cards.metadata import Asset
 from cards.provenance import Conversion
 from cards.vocabulary import SOURCE_LINKS
 from xcit_hub import variants
-from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints.weights import load
+from xcit_hub.checkpoints import checkpoint, strings
+from xcit_hub.checkpoints.weights import Weights, load
 from xcit_hub.errors import InputError
 from xcit_hub.parameters import parameter_count
 from xcit_hub.run_record import FEWEST_FOR_TOP5, RunRecord, SeenImages
 
 _FORMATS = {".ckpt": "ckpt", ".safetensors": "safetensors", ".mindir": "mindir", ".onnx": "onnx", ".pth": "pth"}
+
+
+@dataclass(frozen=True)
+class FileSays:
+    """What a weights file's own strings say of its images and classes.
+
+    Args:
+        preprocessing: None where they say nothing of it.
+        classes: empty where they name none.
+    """
+
+    preprocessing: variants.Preprocessing | None = None
+    classes: tuple[str, ...] = ()
 
 
 def of_published(name: str, meta: CardYaml | None = None) -> Facts:
@@ -71,6 +85,7 @@ def of_checkpoint(
     conversion: dict[str, Any] | str | Path | None = None,
     preprocessing: variants.Preprocessing | None = None,
     name: str | None = None,
+    own: Callable[[Weights], FileSays] | None = None,
 ) -> Facts:
     """Gather the facts about a file on this disk; its SHA-256 is computed, not believed.
 
@@ -81,8 +96,10 @@ def of_checkpoint(
         run: what training and evaluation measured of it.
         conversion: the converter's report, or the file it was written to.
         name: the card's title; the architecture without it.
+        own: reads the file's own strings, which the hub's code knows how to; what the run says goes before them.
 
     Raises:
+        HubError: the file's own strings are malformed.
         CheckpointError, WeightsError: the file is not an XCiT, or nothing tells its dialect.
         UnknownNameError: there is no such architecture.
         InputError: the run record speaks of another file, or of another network.
@@ -92,11 +109,14 @@ def of_checkpoint(
     assumed: list[str] = []
     if run is not None:
         architecture, dialect = architecture or run.model, dialect or _dialect(run.dialect)
-    if architecture is None or dialect is None or num_classes is None:
+    says, channels = FileSays(), None
+    pool = strings.global_pool(checkpoint.read(opened, late=True).metadata, path)
+    if architecture is None or dialect is None or num_classes is None or own is not None:
         weights = load(opened, model=architecture, dialect=dialect)
         architecture, num_classes = weights.architecture.name, weights.num_classes
         dialect = variants.dialect(weights.dialect or "").name
-        assumed = list(weights.notes)
+        assumed, channels = list(weights.notes), weights.in_chans
+        says = FileSays() if own is None else own(weights)
     known = variants.architecture(architecture)
     meta = meta or CardYaml()
     digest = opened.sha256
@@ -114,8 +134,13 @@ def of_checkpoint(
             run = run.model_copy(update={"top5": None})
     seen = run.image_size[0] if run is not None and run.image_size is not None else known.image_size
     evaluated = None if run is None else run.preprocessing
+    if preprocessing is None and says.preprocessing is not None:
+        # A run of another image size did not evaluate as the file says.
+        is_of_run = run is None or run.image_size in (None, says.preprocessing.size)
+        preprocessing = says.preprocessing if is_of_run else None
+    channels = channels or (3 if told is None or told.in_chans is None else told.in_chans)
     if evaluated is None and preprocessing is not None:
-        evaluated = _seen_images(preprocessing, 3 if told is None or told.in_chans is None else told.in_chans)
+        evaluated = _seen_images(preprocessing, channels)
     meta = meta.model_copy(update={"asset": [_completed(asset, path, digest) for asset in meta.asset]})
     here = [] if run is None else [Performance(origin="measured", source=device_of(run), record=run)]
     return Facts(
@@ -123,8 +148,10 @@ def of_checkpoint(
         architecture=known.name,
         dialect=dialect,
         num_classes=num_classes,
-        params=_count(known.name, num_classes),
-        classes=[] if run is None else run.classes or [],
+        params=_count(known.name, num_classes, channels),
+        in_chans=channels,
+        global_pool=pool,
+        classes=(None if run is None else run.classes) or list(says.classes),
         weights=WeightsFile(
             name=path.name,
             format=_format_of(path.name),
@@ -146,8 +173,8 @@ def of_checkpoint(
     )
 
 
-def _count(architecture: str, num_classes: int) -> int:
-    return parameter_count(variants.architecture(architecture), num_classes=num_classes)
+def _count(architecture: str, num_classes: int, channels: int = 3) -> int:
+    return parameter_count(variants.architecture(architecture), num_classes=num_classes, in_chans=channels)
 
 
 def _format_of(name: str) -> str | None:

@@ -102,6 +102,45 @@ def test_nobodys_licence_is_guessed(model, tmp_path):
     assert "apache-2.0" in done.stdout  # what its publisher says
 
 
+def test_a_card_without_a_run_says_what_the_file_says_of_itself(tmp_path):
+    seen = {
+        "input_size": [1, 160, 192], "mean": [0.25], "std": [0.125], "interpolation": "bilinear", "crop_pct": 0.9,
+        "crop_mode": "squash",
+    }  # fmt: skip
+    strings = {
+        "xcit_hub.architecture": "xcit_nano_12_p16_224",
+        "xcit_hub.dialect": "mindcv",
+        "xcit_hub.preprocessing": json.dumps(seen),
+        "xcit_hub.classes": json.dumps(["ape", "bee", "cat"]),
+        "xcit_hub.global_pool": "avg",
+    }
+    shapes = parameter_shapes(variants.architecture("xcit_nano_12_p16_224"), num_classes=3, in_chans=1)
+    generator = np.random.default_rng(0)
+    arrays = {name: generator.uniform(0.5, 1.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(arrays, tmp_path / "own.safetensors", strings)
+    done = card("new", tmp_path / "own.safetensors", "--lang", "en,zh", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "out" / "facts.json").read_text())
+    assert facts["preprocessing"] == seen
+    assert (facts["image_size"], facts["crop_pct"], facts["interpolation"]) == (160, 0.9, "bilinear")
+    assert (facts["in_chans"], facts["global_pool"], facts["classes"]) == (1, "avg", ["ape", "bee", "cat"])
+    assert facts["params"] == sum(value.size for name, value in arrays.items() if ".moving_" not in name)
+    for name in ("README.md", "README_zh.md"):
+        text = (tmp_path / "out" / name).read_text("utf-8")
+        assert "160 × 192" in text and "np.zeros((1, 1, 160, 192)" in text
+        assert "0 ape" in text and "2 cat" in text
+        assert 'checkpoint_path="weights.safetensors", global_pool="avg")' in text
+    (tmp_path / "run.json").write_text(json.dumps({"top1": 69.9, "image_size": [224, 224], "classes": ["a", "b", "c"]}))
+    arguments = ("new", tmp_path / "own.safetensors", "--run", tmp_path / "run.json", "--out", tmp_path / "other")
+    assert card(*arguments).returncode == 0  # what was measured goes before what the file says
+    facts = json.loads((tmp_path / "other" / "facts.json").read_text())
+    assert (facts["image_size"], facts["classes"]) == (224, ["a", "b", "c"])
+    strings["xcit_hub.preprocessing"] = json.dumps(seen | {"input_size": [3, 160, 192]})
+    save_file(arrays, tmp_path / "own.safetensors", strings)
+    done = card("new", tmp_path / "own.safetensors", "--out", tmp_path / "third")
+    assert done.returncode == 2 and "xcit_hub.preprocessing.input_size has 3 channels, the network 1" in done.stderr
+
+
 def test_new_says_what_a_hub_would_refuse(model, tmp_path):
     done = card("new", model, "--dialect", "paper", "--form", "mindspore-hub", "--out", tmp_path / "out")
     assert done.returncode == 1

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cards.faults import Fault
+    from cards.gather import FileSays
+    from xcit_hub.checkpoints.weights import Weights
 
 app = typer.Typer(name="card", help="Write, check, show and translate model cards.", no_args_is_help=True)
 
@@ -82,6 +84,7 @@ def new(
         run=None if run is None else RunRecord.read(run),
         conversion=conversion,
         name=name,
+        own=_said,
     )
     console = Console(highlight=False, soft_wrap=True)
     written = write(facts, out, forms=forms, langs=langs, force=force)
@@ -224,6 +227,17 @@ def html(
     runs = [RunRecord.read(path) for path in run or []]
     write_text(target, page(opened(card), lang, runs))
     typer.echo(f"wrote {target}")
+
+
+def _said(weights: Weights) -> FileSays:
+    """Read the strings of the file's own, as loading it does; what they leave out is nobody's word."""
+    from cards.gather import FileSays
+    from xcit_hub.checkpoints.strings import PREPROCESSING
+    from xcit_hub.hub.read import of_weights
+
+    described = of_weights(weights)
+    is_told = PREPROCESSING in weights.file.metadata or weights.normalization is not None
+    return FileSays(described.preprocessing if is_told else None, described.labels)
 
 
 def _listed(text: str, known: tuple[_Word, ...], option: str) -> list[_Word]:

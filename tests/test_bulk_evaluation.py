@@ -60,16 +60,16 @@ def test_a_table_goes_on_where_it_stopped_and_says_what_failed(
 ) -> None:
     table, flags = tmp_path / "results.csv", {**FLAGS, "data_dir": str(data)}
     asked: list[str] = []
-    loading = importlib.import_module("xcit_hub.hub.load")
-    real = loading.load
+    locating = importlib.import_module("xcit_hub.hub.locate")
+    real = locating.locate
 
-    def loaded(name: str, **options: Any) -> Any:
+    def located(name: str, **options: Any) -> Any:
         asked.append(name)
         if name == networks[2] and len(asked) < 4:
             raise KeyboardInterrupt  # the user's, before the last network
         return real(name, **options)
 
-    monkeypatch.setattr(loading, "load", loaded)
+    monkeypatch.setattr(locating, "locate", located)
     with pytest.raises(KeyboardInterrupt):
         evaluate_all(networks, table, flags=flags)
     assert [row["model"] for row in rows(table)] == networks[:2], "whole rows of what was done"
@@ -84,6 +84,20 @@ def test_a_table_goes_on_where_it_stopped_and_says_what_failed(
     assert failed["error"] and not failed["top1"] and "\n" not in failed["error"]
     with pytest.raises(InputError, match=r"begun with other settings: .*--batch_size 3"):
         evaluate_all(networks, table, flags={**flags, "tta": 2})
+
+
+def test_a_table_is_not_gone_on_with_after_its_recipe_says_something_else(tmp_path: Path) -> None:
+    table, recipe = tmp_path / "results.csv", tmp_path / "recipe.yaml"
+    recipe.write_text("dataset: imagefolder\ntta: 2\n")
+    missing = [str(tmp_path / "missing")]
+    evaluate_all(missing, table, config=recipe, flags={"batch_size": 3})
+    recipe.write_text("# the same\ntta: 2\ndataset: imagefolder\n")
+    evaluate_all(missing, table, config=recipe, flags={"batch_size": 3})
+    recipe.write_text("dataset: imagefolder\ntta: 10\n")
+    before = table.read_bytes()
+    with pytest.raises(InputError, match=r"begun with other settings: .*recipe\.yaml"):
+        evaluate_all(missing, table, config=recipe, flags={"batch_size": 3})
+    assert table.read_bytes() == before
 
 
 def test_a_file_that_is_another_one_by_now_is_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ files on this disk are others by now.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import check_outputs, is_file, read_bounded, write_text
 from xcit_hub.hub.address import FOLDER, LOCAL, parse
 from xcit_hub.hub.locate import locate
-from xcit_hub.recipe_runs import evaluate
+from xcit_hub.recipe_runs import evaluate, refuse_of_the_id
+from xcit_hub.training.recipe_file import said_by
 from xcit_hub.training.scoring import Report
 
 COLUMNS = (
@@ -75,11 +78,13 @@ def evaluate_all(
         say: told a line for each network.
 
     Raises:
-        InputError: the table is another's, or was begun with other settings.
+        InputError: the table is another's, or was begun with other settings, or a flag says which network is meant.
     """
     given = dict(flags or {})
+    refuse_of_the_id(given, fix="Leave it out; or evaluate one checkpoint, without --models: --ckpt_path FILE.")
     check_outputs({"the table": table})
-    settings = " ".join([str(config or ""), *(f"--{key} {value}" for key, value in sorted(given.items()))]).strip()
+    recipe = [] if config is None else [_content(config, given.get("library"))]
+    settings = " ".join([*recipe, *(f"--{key} {value}" for key, value in sorted(given.items()))])
     rows = _read(table, settings)
     for name in names:
         known = rows.get(name)
@@ -88,10 +93,16 @@ def evaluate_all(
                 say(f"{name}: {_told(known)}, as the table says")
                 continue
             say(f"{name}: the file is another one than the table tells of")
-        rows[name] = _row(name, config, given, settings)
+        rows[name] = _row(name, config, given, settings, say)
         say(f"{name}: {_told(rows[name])}")
         _write(table, rows.values())
     return [rows[name] for name in names]
+
+
+def _content(config: Path, library: str | None) -> str:
+    """Return a recipe's path and a digest of what it says: the same path may say something else by now."""
+    said = json.dumps(said_by(config, library), sort_keys=True, default=str)
+    return f"{config} (keys {hashlib.sha256(said.encode()).hexdigest()[:16]})"
 
 
 def _is_still(name: str, digest: str) -> bool:
@@ -104,10 +115,15 @@ def _is_still(name: str, digest: str) -> bool:
         return True
 
 
-def _row(name: str, config: Path | None, flags: Mapping[str, Any], settings: str) -> Row:
+def _row(name: str, config: Path | None, flags: Mapping[str, Any], settings: str, say: Callable[[str], None]) -> Row:
     row = dict.fromkeys(COLUMNS, "") | {"model": name, "settings": settings}
+
+    def tell(notes: tuple[str, ...]) -> None:
+        for note in notes:
+            say(f"{name}: {note}")
+
     try:
-        report = evaluate(name, config, flags)
+        report = evaluate(name, config, flags, say=tell)
     except XcitHubError as error:
         return row | {"error": " ".join(error.what.split())}
     except RuntimeError as error:  # MindSpore's own

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcit_hub.errors import InputError
 from xcit_hub.files import write_text
-from xcit_hub.training.recipe_file import load_recipe
+from xcit_hub.training.recipe_file import load_recipe, own_name, said_by
 
 if TYPE_CHECKING:
     from xcit_hub.data.scenes import Annotated
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from xcit_hub.training.scoring import Report
 
 Say = Callable[[tuple[str, ...]], None]
+
+
+# What a recipe says of weights to look for; an id names its own.
+_OF_WEIGHTS = ("ckpt_path", "pretrained", "ema")
+_OF_THE_ID = ("model", "num_classes", "in_channels", *_OF_WEIGHTS)
 
 
 def _silent(_: tuple[str, ...]) -> None:
@@ -113,8 +119,10 @@ def evaluate(
         What was found; None on every worker but the first.
 
     Raises:
-        InputError: the recipe, the network or the data cannot be used.
+        InputError: the recipe, the network or the data cannot be used, or a flag says what the model's id says.
     """
+    if model is not None:
+        refuse_of_the_id(flags, fix="Leave it out, or leave out the ID.")
     from xcit_hub.training.scoring import score, settings_of, stored_network
 
     network: XCiT
@@ -130,19 +138,34 @@ def evaluate(
             )
         stored = stored_network(recipe)
         network, digest, classes = stored.network, stored.digest, stored.classes
+        checkpoint = Path(recipe.ckpt_path).name
     else:
-        from xcit_hub.hub.load import load
+        from xcit_hub.hub.locate import locate
+        from xcit_hub.hub.network import XCiT as Published
 
-        loaded = load(model, dialect=flags.get("dialect"), ignore_fields=ignore_fields)
+        # Not by `load`: the record names the file that was read.
+        located = locate(model, ignore_fields=ignore_fields)
+        loaded = Published.of_located(located, located.open, dialect=flags.get("dialect"))
         described = loaded.config
         say(described.provenance.notes)
         network, digest, classes = loaded, described.provenance.sha256, described.labels
-        recipe = load_recipe(config, {**settings_of(loaded, described.preprocessing), **flags})
+        checkpoint = Path(located.weights).name
+        settings = settings_of(loaded, described.preprocessing)
+        recipe = load_recipe(config, {**settings, **flags})
+        if recipe.in_channels != loaded.in_chans:
+            raise InputError(
+                f"The network sees {loaded.in_chans} channels, the recipe says {recipe.in_channels}.",
+                where="in_channels",
+                fix="Leave it out, or leave out the ID.",
+            )
+        if config is not None:
+            say(_replaced(config, settings, flags))
     return score(
         recipe,
         network,
         recipe_name=_name(config),
         flags=flags,
+        checkpoint=checkpoint,
         digest=digest,
         classes=classes or None,
         certain=model is None,
@@ -150,6 +173,41 @@ def evaluate(
         output=output,
         as_json=as_json,
     )
+
+
+def refuse_of_the_id(flags: Mapping[str, Any], *, fix: str) -> None:
+    """Make sure that no flag says which network is meant, beside an id that says it.
+
+    Raises:
+        InputError: one does.
+    """
+    said = [f"--{key}" for key in flags if own_name(key) in _OF_THE_ID]
+    if said:
+        raise InputError(
+            f"{', '.join(said)}: which network is evaluated, the model's id says.", where="the command line", fix=fix
+        )
+
+
+def _replaced(config: Path, settings: Mapping[str, Any], flags: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a sentence on what a recipe's file says of the network and is otherwise, if it says any such thing."""
+    said = said_by(config, flags.get("library"))
+    given = {own_name(key) for key in flags}
+    others = [key for key, used in settings.items() if key in said and not _same(said[key], used)]
+    idle = [key for key in (*others, *(key for key in _OF_WEIGHTS if said.get(key))) if key not in given]
+    if not idle:
+        return ()
+    verb = "has" if len(idle) == 1 else "have"
+    return (f"{', '.join(idle)} of {config} {verb} no effect: the network is what the model's description says",)
+
+
+def _same(said: Any, used: Any) -> bool:
+    """Whether a file's word for a setting is its value; 224 and [224, 224] are one size."""
+    if isinstance(said, list | tuple):
+        each = used if isinstance(used, list | tuple) else [used] * len(said)
+        return len(said) == len(each) and all(map(_same, said, each))
+    if isinstance(said, int | float) and isinstance(used, int | float):
+        return math.isclose(said, used, rel_tol=1e-6)
+    return bool(said == used)
 
 
 def evaluate_segmenter(

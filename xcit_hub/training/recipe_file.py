@@ -105,6 +105,19 @@ def load_recipe(
     return recipe
 
 
+def said_by(path: str | Path, library: str | None = None) -> dict[str, Any]:
+    """Return what a recipe's file alone says, in a recipe's words: its values as they stand there, not yet checked.
+
+    Args:
+        path: as for :func:`load_recipe`.
+        library: whose words they are, where the file is not to say it.
+
+    Raises:
+        InputError: the file is not a recipe.
+    """
+    return _as_spelled([_read(_find(Path(path))), {} if library is None else {"library": library}])[0]
+
+
 def _as_spelled(layers: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what all layers say in a recipe's words, and what of it is dropped, with the reason."""
     library = _laid_over(layers).get("library", "mindcv")
@@ -201,7 +214,7 @@ def _flag(key: str, text: str) -> Any:
             f"The value of --{key} has more than {_LONGEST_FLAG} characters.", where=_COMMAND_LINE, fix="Shorten it."
         )
     if _kind(key) in ("text", "switch or text") and not _is_list(key):
-        return None if text in ("null", "None", "~") and may_be_null(_own(key)) else text
+        return None if text in ("null", "None", "~") and may_be_null(own_name(key)) else text
     if _is_list(key) and _WORDS.fullmatch(text):
         return text.split(",") if "," in text else text
     try:
@@ -210,24 +223,27 @@ def _flag(key: str, text: str) -> Any:
         return text
     value = text if node is None else _value(key, node)
     # timm's flags take a list of one, too: --decay-milestones 30
-    alone = _own(key) in Recipe.model_fields and takes_list(_own(key)) == "any" and isinstance(value, int | float)
+    alone = (
+        own_name(key) in Recipe.model_fields and takes_list(own_name(key)) == "any" and isinstance(value, int | float)
+    )
     return [value] if alone else value
 
 
-def _own(key: str) -> str:
+def own_name(key: str) -> str:
+    """Return a recipe's own name of a setting that may be called by timm's."""
     return timm_spelling.RENAMED.get(key, key)
 
 
 def _kind(key: str) -> str:
-    return kind_of(_own(key)) if _own(key) in Recipe.model_fields else "other"
+    return kind_of(own_name(key)) if own_name(key) in Recipe.model_fields else "other"
 
 
 def _takes_list(key: str) -> bool:
-    return key in timm_spelling.LISTS or (_own(key) in Recipe.model_fields and bool(takes_list(_own(key))))
+    return key in timm_spelling.LISTS or (own_name(key) in Recipe.model_fields and bool(takes_list(own_name(key))))
 
 
 def _is_list(key: str) -> bool:
-    field = Recipe.model_fields.get(_own(key))
+    field = Recipe.model_fields.get(own_name(key))
     return field is not None and field.annotation == tuple[str, ...]
 
 

@@ -188,6 +188,7 @@ def score(
     *,
     recipe_name: str | None = None,
     flags: Mapping[str, Any] | None = None,
+    checkpoint: str | None = None,
     digest: str | None = None,
     classes: Sequence[str] | None = None,
     certain: bool = True,
@@ -202,7 +203,7 @@ def score(
     Args:
         recipe_name, flags: the file the recipe was read from, and the keys that the command line changed, for the
             record.
-        digest: SHA-256 of the weights, for the record.
+        checkpoint, digest: file name of the weights and their SHA-256, for the record.
         classes: what the network's outputs are called; None where nobody knows.
         certain: whether class folders must go by these names.
         against_timm: evaluate timm's network with the same weights on the same images, too.
@@ -281,7 +282,7 @@ def score(
         preprocessing=recipe.seen_images,
         confusion=confusion_of(ours, batches.source.classes),
         samples=[] if output is None else samples_of(ours, batches.source),
-        checkpoint=Path(recipe.ckpt_path).name or None,
+        checkpoint=checkpoint,
         checkpoint_sha256=digest,
         unreadable=list(ours.unreadable),
     )

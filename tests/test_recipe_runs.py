@@ -1,0 +1,85 @@
+"""An evaluation of a model by its id: the id says which network it is, and the record says what was done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import xcit_hub
+from xcit_hub.bulk_evaluation import evaluate_all
+from xcit_hub.errors import InputError
+from xcit_hub.files import sha256_of
+from xcit_hub.recipe_runs import evaluate
+from xcit_hub.run_record import RunRecord
+
+OF_THE_ID: list[dict[str, Any]] = [
+    {"model": "xcit_small_12_p8_224"},
+    {"num_classes": 7},
+    {"in_channels": 1},
+    {"ckpt_path": "missing.ckpt"},
+    {"pretrained": True},
+    {"ema": True},
+    {"library": "timm", "initial_checkpoint": "missing.ckpt"},
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for label in range(5):
+        folder = root / "val" / f"class{label}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (40, 40), (50 * label, 20, 200 - 40 * label)).save(folder / "0.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("networks") / "nano"
+    xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=5, dialect="paper", seed=1).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("flags", OF_THE_ID, ids=lambda flags: list(flags)[-1])
+def test_a_flag_that_says_what_the_id_says_is_refused_by_name(flags: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"--{list(flags)[-1]}: ") as refused:
+        evaluate("no/such-model", None, flags)
+    assert "leave out the ID" in (refused.value.fix or "")
+    table = tmp_path / "table.csv"
+    with pytest.raises(InputError, match=f"--{list(flags)[-1]}: "):
+        evaluate_all(["no/such-model"], table, flags=flags)
+    assert not table.exists()
+
+
+def test_what_a_recipes_file_says_of_the_network_is_listed_and_the_record_names_the_file_that_was_read(
+    nano: Path, data: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: xcit_small_12_p8_224\nnum_classes: 7\nckpt_path: missing.ckpt\nema: true\nimage_resize: [224, 224]\n"
+        "mean: [123.675, 116.28, 103.53]\ncrop_pct: 0.5\nin_channels: 3\ndataset: imagefolder\nmode: 1\n"
+    )
+    said: list[str] = []
+    flags = {"data_dir": str(data), "batch_size": 5, "crop_pct": 0.75, "num_parallel_workers": 1}
+    report = evaluate(str(nano), recipe, flags, output=tmp_path / "out", say=said.extend)
+    idle = [line for line in said if "no effect" in line]
+    assert idle == [
+        f"model, num_classes, ckpt_path, ema of {recipe} have no effect: "
+        "the network is what the model's description says"
+    ]
+    record = RunRecord.read(tmp_path / "out" / "run.json")
+    assert report is not None and record == report.record
+    assert (record.checkpoint, record.checkpoint_sha256) == ("model.safetensors", sha256_of(nano / "model.safetensors"))
+    assert (record.model, record.num_classes, record.image_size) == ("xcit_nano_12_p16_224", 5, (224, 224))
+
+
+def test_a_recipe_that_agrees_with_the_model_is_not_said_to_be_idle(nano: Path, data: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: xcit_nano_12_p16_224\nnum_classes: 5\ndialect: paper\ndataset: imagefolder\nmode: 1\n")
+    said: list[str] = []
+    flags = {"data_dir": str(data), "batch_size": 5, "image_resize": 32, "num_parallel_workers": 1}
+    evaluate(str(nano), recipe, flags, say=said.extend)
+    assert not [line for line in said if "no effect" in line]

@@ -9,7 +9,7 @@ from typing import Any
 
 from cards.facts import AccuracyFigure, CardYaml, Facts, Performance, WeightsFile
 from cards.inputs import read_json, validated
-from cards.measured import dataset_of, device_of
+from cards.measured import dataset_of, device_of, measured_by
 from cards.metadata import Asset
 from cards.provenance import Conversion
 from cards.vocabulary import SOURCE_LINKS
@@ -142,7 +142,7 @@ def of_checkpoint(
     if evaluated is None and preprocessing is not None:
         evaluated = _seen_images(preprocessing, channels)
     meta = meta.model_copy(update={"asset": [_completed(asset, path, digest) for asset in meta.asset]})
-    here = [] if run is None else [Performance(origin="measured", source=device_of(run), record=run)]
+    here = [] if run is None else [Performance(origin="measured", source=measured_by(run), record=run)]
     return Facts(
         name=name or meta.model_name or known.name,
         architecture=known.name,
@@ -189,7 +189,7 @@ def _measured_accuracy(run: RunRecord | None) -> list[AccuracyFigure]:
             top1=run.top1,
             top5=run.top5,
             origin="measured",
-            source=device_of(run),
+            source=measured_by(run),
             samples=run.eval_samples,
             dataset=dataset_of(run),
             loss=run.eval_loss,

@@ -26,6 +26,13 @@ TABLE: dict[str, tuple[str, str]] = {
     "final_loss": ("training loss of the last epoch", "最后一轮的训练损失"),
     "weights": ("weights in the file", "文件中的权重"),
     "checkpoint": ("evaluated file", "评估的文件"),
+    "tta": ("views of each image whose logits evaluation averaged", "评估时取 logits 平均的每张图像视图数"),
+    "val_amp_level": ("precision level of evaluation", "评估的精度级别"),
+    "amp_dtype": ("its type of less than float32", "其低于 float32 的类型"),
+    "class_map": ("list of which output is whose", "输出与类别的对应表"),
+    "real_labels": ("reassessed labels", "重新评定的标签"),
+    "real_top1": ("top-1 by these (%)", "按其计算的 top-1（%）"),
+    "real_top5": ("top-5 by these (%)", "按其计算的 top-5（%）"),
     "eval_seconds": ("seconds to evaluate", "评估用时（秒）"),
     "skipped_updates": ("updates left out because gradients were not finite", "因梯度非有限值而跳过的更新"),
     "unreadable": ("images that could not be read", "无法读取的图像"),
@@ -79,6 +86,13 @@ def device_of(run: RunRecord) -> str:
     software = f"MindSpore {run.versions.mindspore}" if run.versions.mindspore else None
     machine = f"{run.cards or 1} × {run.device}" if run.device else None
     return ", ".join(part for part in (machine, software) if part) or "run.json"
+
+
+def measured_by(run: RunRecord) -> str:
+    """Return on what a run was measured, and what else decides its figures: views, precision, a list of classes."""
+    fields = {"tta": run.tta, "val_amp_level": run.val_amp_level, "class_map": file_name(run.class_map or "")}
+    others = [f"{name} {value}" for name, value in fields.items() if value not in (None, 0, "O0", "")]
+    return ", ".join([device_of(run), *others])
 
 
 def changes(run: RunRecord) -> dict[str, str]:
@@ -145,6 +159,10 @@ def _said(name: str, value: Any) -> str:
         return ", ".join(f"{key} {version}" for key, version in said.items())
     if name == "unreadable":
         return str(len(value)) if value else ""
-    if name == "checkpoint":
+    if name == "tta":
+        return str(value or "")
+    if name == "val_amp_level":
+        return "" if value == "O0" else value or ""
+    if name in ("checkpoint", "class_map", "real_labels"):
         return file_name(value) if value else ""
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label in range(5):
         folder = root / "val" / f"class{label}"
         folder.mkdir(parents=True)
-        Image.new("RGB", (40, 40), (50 * label, 20, 200 - 40 * label)).save(folder / "0.png")
+        Image.new("RGB", (40, 40), (50 * label, 20, 200 - 40 * label)).save(
+            folder / f"ILSVRC2012_val_{label + 1:08}.JPEG"
+        )
     return root
 
 
@@ -83,3 +86,22 @@ def test_a_recipe_that_agrees_with_the_model_is_not_said_to_be_idle(nano: Path, 
     flags = {"data_dir": str(data), "batch_size": 5, "image_resize": 32, "num_parallel_workers": 1}
     evaluate(str(nano), recipe, flags, say=said.extend)
     assert not [line for line in said if "no effect" in line]
+
+
+def test_the_record_says_what_decides_the_figure(nano: Path, data: Path, tmp_path: Path) -> None:
+    """Views, precision, a list of classes and reassessed labels: from recipe and flags alike."""
+    names, real, recipe = tmp_path / "names.txt", tmp_path / "real.json", tmp_path / "recipe.yaml"
+    names.write_text("".join(f"class{label}\n" for label in range(5)))
+    real.write_text(json.dumps([[label] for label in range(5)]))
+    recipe.write_text(f"tta: 10\nreal_labels: {real}\ndataset: imagefolder\nmode: 1\n")
+    flags = {"data_dir": str(data), "batch_size": 5, "image_resize": 32, "num_parallel_workers": 1}
+    flags |= {"class_map": str(names)}
+    report = evaluate(str(nano), recipe, flags, output=tmp_path / "out")
+    record = RunRecord.read(tmp_path / "out" / "run.json")
+    assert (record.tta, record.val_amp_level, record.amp_dtype) == (10, "O0", None)
+    assert (record.class_map, record.real_labels) == ("names.txt", "real.json")
+    assert report is not None and report.ours.real_figures is not None
+    assert record.real_top1 == report.ours.real_figures["top1"]
+    alone = evaluate(str(nano), None, {**flags, "dataset": "imagefolder", "mode": 1, "class_map": ""})
+    assert alone is not None
+    assert (alone.record.tta, alone.record.class_map, alone.record.real_labels) == (0, None, None)

@@ -111,6 +111,10 @@ class RunRecord(BaseModel):
         final_loss: mean training loss of the last epoch.
         top1, top5, eval_loss: per cent of ``eval_samples`` images, and their mean cross-entropy.
         preprocessing: how evaluation prepared each image.
+        tta: views of each image whose logits evaluation averaged: mirrored, five crops, both; 0 is the centre alone.
+        val_amp_level: precision level of evaluation; ``amp_dtype``: the type of less than float32, where there is one.
+        class_map: file name of the list that says which output is whose.
+        real_labels: file name of ImageNet's reassessed labels; ``real_top1``, ``real_top5``: per cent by them.
         weights: which of a run's weights ``checkpoint`` holds: those that were trained, or their moving average.
         checkpoint: file name of the evaluated weights; ``checkpoint_sha256``: 64 hex digits of that file.
         curve: what was measured after each epoch.
@@ -153,6 +157,13 @@ class RunRecord(BaseModel):
     eval_samples: int | None = Field(default=None, ge=0)
     eval_seconds: float | None = Field(default=None, ge=0)
     preprocessing: SeenImages | None = None
+    tta: Literal[0, 2, 5, 10] | None = None
+    val_amp_level: Literal["O0", "O1", "O2", "O3"] | None = None
+    amp_dtype: Literal["float16", "bfloat16"] | None = None
+    class_map: str | None = None
+    real_labels: str | None = None
+    real_top1: float | None = Field(default=None, ge=0, le=100)
+    real_top5: float | None = Field(default=None, ge=0, le=100)
     weights: Literal["trained", "average"] | None = None
     checkpoint: str | None = None
     checkpoint_sha256: str | None = None

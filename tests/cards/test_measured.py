@@ -84,6 +84,29 @@ def test_a_fine_tuned_card_speaks_of_its_own_model(checkpoint, lang):
     assert ("beginning with" if lang == "en" else "起点是") in text
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("views", [2, 5, 10])
+def test_a_figure_of_several_views_is_not_told_as_that_of_one_crop(checkpoint, views, lang):
+    changed = {"tta": views, "val_amp_level": "O2", "amp_dtype": "float16", "class_map": "/home/me/names.txt"}
+    facts = facts_of(checkpoint, changed)
+    rows = [line for line in prose(facts, lang).splitlines() if line.startswith("|") and "99.5" in line]
+    assert rows and all(f"tta {views}, val_amp_level O2, class_map names.txt" in row for row in rows)
+    assert (f"logits of {views} views" if lang == "en" else f"{views} 个视图的 logits") in prose(facts, lang)
+    results = read(render(facts, form="hugging-face", lang=lang)).metadata.results
+    assert results and all(f"tta {views}" in result.metric_name for result in results)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_figure_of_one_crop_says_nothing_of_views(checkpoint, lang):
+    told = {"tta": 0, "val_amp_level": "O0", "amp_dtype": None, "class_map": None, "real_labels": None}
+    assert prose(facts_of(checkpoint, told), lang) == prose(facts_of(checkpoint), lang)
+
+
+def test_the_real_labels_and_their_figures_stand_in_the_table_of_the_run(checkpoint):
+    text = prose(facts_of(checkpoint, {"real_labels": "/home/me/real.json", "real_top1": 87.5}), "en")
+    assert "| reassessed labels | real.json |" in text and "| top-1 by these (%) | 87.5 |" in text
+
+
 def test_the_command_repeats_the_run():
     flags = {
         "data_dir": "/home/me/flowers", "lr": 2.5e-4, "mixup": False, "ckpt_path": "C:\\me\\start.ckpt",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import mindspore
@@ -31,6 +32,16 @@ def versions() -> Versions:
         xcit_hub=__version__,
         python=platform.python_version(),
     )
+
+
+def conditions(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields of a record that say what decides an evaluation's figures, beside how images are prepared."""
+    return {
+        "tta": recipe.tta,
+        "val_amp_level": recipe.val_amp_level,
+        "amp_dtype": None if recipe.val_amp_level == "O0" else recipe.amp_dtype,
+        "class_map": Path(recipe.class_map).name or None,
+    }
 
 
 def record_of(
@@ -91,6 +102,7 @@ def record_of(
         eval_loss=None if best is None else best.loss,
         eval_samples=None if best is None else best.samples,
         preprocessing=recipe.seen_images,
+        **({} if best is None else conditions(recipe)),
         weights="average" if best is not None and best.weights == "average" else "trained",
         checkpoint=name,
         checkpoint_sha256=progress.last_sha256 if best is None else best.sha256,

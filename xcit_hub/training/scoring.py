@@ -37,7 +37,7 @@ from xcit_hub.training.keeping import stored_classes
 from xcit_hub.training.precision import check_precision, mix_precision
 from xcit_hub.training.real_labels import RealLabels, read_real_labels
 from xcit_hub.training.recipe import Recipe
-from xcit_hub.training.recording import RUN, versions
+from xcit_hub.training.recording import RUN, conditions, versions
 from xcit_hub.training.scorer import answer_of, shown_views
 from xcit_hub.training.start import dialect_of, evaluation_network
 from xcit_hub.variants import Preprocessing
@@ -260,6 +260,7 @@ def score(
         journal.say(f"cannot be read, not evaluated: {name}")
     if worker.rank:
         return None
+    real_figures = ours.real_figures or {}
     record = RunRecord(
         recipe=recipe_name,
         flags=dict(flags or {}),
@@ -280,6 +281,10 @@ def score(
         eval_samples=ours.samples,
         eval_seconds=round(seconds, 3),
         preprocessing=recipe.seen_images,
+        **conditions(recipe),
+        real_labels=Path(recipe.real_labels).name or None,
+        real_top1=real_figures.get("top1"),
+        real_top5=real_figures.get("top5"),
         confusion=confusion_of(ours, batches.source.classes),
         samples=[] if output is None else samples_of(ours, batches.source),
         checkpoint=checkpoint,

@@ -88,6 +88,17 @@ def test_a_classifiers_blocks_begin_a_pyramid_and_it_is_said_that_the_rest_is_fr
     assert (taken == classifier.parameters_dict()[name].asnumpy()).all()
 
 
+@pytest.mark.parametrize("build", ["pyramid", "segmenter"])
+def test_another_dialect_than_the_descriptions_is_refused(build: str, tmp_path) -> None:
+    mine = str(tmp_path / "mine")
+    xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=3, seed=1).save_pretrained(mine)
+    with pytest.raises(InputError, match="is of the paper dialect, and 'mindcv' was asked for"):
+        if build == "pyramid":
+            xcit_hub.create_model("xcit_nano_12_p16_224", pyramid=True, pretrained=mine, dialect="mindcv")
+        else:
+            xcit_hub.load_segmenter(mine, dialect="mindcv")
+
+
 @pytest.mark.parametrize(
     ("size", "patch", "fits"), [((17, 40), 16, True), ((16, 40), 16, False), ((25, 25), 8, True), ((40, 24), 8, False)]
 )

@@ -22,6 +22,7 @@ from xcit_hub.hub import config as descriptions
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.entry import arrays_of
 from xcit_hub.hub.locate import Located, PathLike, locate
+from xcit_hub.hub.read import dialect_of
 from xcit_hub.models import initialize
 from xcit_hub.models.private import no_init_parameters
 from xcit_hub.models.pyramid import XCiTPyramid as PlainPyramid
@@ -210,9 +211,8 @@ def create_pyramid(
             fix="Give True, False, or the id of the weights.",
         )
     located = locate(wanted, cache_dir=cache_dir)
-    weights = checkpoints.load(
-        located.open(), model=_model(located), dialect=located.config.dialect if located.config else dialect
-    )
+    dialect = dialect_of(located, dialect)
+    weights = checkpoints.load(located.open(), model=_model(located), dialect=dialect)
     located.check_parts(weights.file)
     expected = variants.architecture(name) if isinstance(name, str) else name
     found = weights.architecture
@@ -260,13 +260,12 @@ def load_segmenter(
     Raises:
         HubError: the model is in no place that was looked in, cannot be fetched, or is not what was published.
         WeightsError: the file is not a segmenter of the two forms that facebook published.
-        InputError: there are not as many names as classes.
+        InputError: there are not as many names as classes, or the description says another dialect than ``dialect``.
     """
     located = locate(
         id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, force=force_download
     )  # fmt: skip
-    known = located.config
-    asked = Asked(model=model or _model(located), dialect=known.dialect if known else dialect)
+    asked = Asked(model=model or _model(located), dialect=dialect_of(located, dialect))
     read = segmenter.load(located.open(), asked)
     located.check_parts(read.backbone.file)
     weights = read.backbone

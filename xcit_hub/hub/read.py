@@ -58,12 +58,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
     from xcit_hub.checkpoints.weights import load as read_checkpoint
 
     known = located.config
-    if known is not None and dialect is not None and dialect != known.dialect:
-        raise InputError(
-            f"{located.snapshot.name} is of the {known.dialect} dialect, and {dialect!r} was asked for.",
-            where=located.snapshot.origin,
-            fix="Leave the dialect out: the model's description says it.",
-        )
+    dialect = dialect_of(located, dialect)
     if known is not None and located.asked.model not in (None, known.architecture, known.stored_as):
         raise InputError(
             f"{located.snapshot.name} is {known.architecture}, and {located.asked.model} was asked for.",
@@ -78,7 +73,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
             model=asked.model
             if known is None
             else (known.stored_as if known.shape.use_pos_embed else known.measured_as),
-            dialect=known.dialect if known else dialect,
+            dialect=dialect,
             select=asked.select,
             prefix=asked.prefix,
         )
@@ -126,6 +121,23 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
         ),
     )
     return weights, replace(described, provenance=provenance)
+
+
+def dialect_of(located: Located, asked: DialectName | None) -> DialectName | None:
+    """Return the dialect of a located model: what its description says, and what was asked for where there is none.
+
+    Raises:
+        InputError: the description says another one than was asked for.
+    """
+    if located.config is None:
+        return asked
+    if asked not in (None, located.config.dialect):
+        raise InputError(
+            f"{located.snapshot.name} is of the {located.config.dialect} dialect, and {asked!r} was asked for.",
+            where=located.snapshot.origin,
+            fix="Leave the dialect out: the model's description says it.",
+        )
+    return located.config.dialect
 
 
 def of_weights(weights: Weights) -> ModelConfig:

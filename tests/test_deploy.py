@@ -143,6 +143,14 @@ def test_neither_framework_is_imported_to_write_onnx(source: Path, tmp_path: Pat
         ("a.onnx", {"int8": "empty"}, "not one image"),
         ("a.mindir", {}, "fixed image size"),
         ("a.mindir", {"image_size": 224, "dtype": "float16"}, "ONNX alone"),
+        ("a.mindir", {"image_size": 224, "fuse": True}, "--fuse is written to ONNX alone"),
+        ("a.onnx", {"batch": True}, "--batch True cannot be"),
+        ("a.onnx", {"image_size": True}, "--image-size True cannot be"),
+        ("a.onnx", {"image_size": 64.5}, "--image-size 64.5 cannot be"),
+        ("a.onnx", {"image_size": (64, 64, 64)}, "not one side or two"),
+        ("a.onnx", {"features": 3}, "not a list of blocks"),
+        ("a.onnx", {"features": "3"}, "not a list of blocks"),
+        ("a.onnx", {"opset": 18.0}, "Opset 18.0"),
     ],
 )
 def test_what_cannot_be_written_is_one_sentence_and_no_file(
@@ -173,6 +181,12 @@ def test_int8_is_calibrated_in_every_form_of_the_input(source: Path, tmp_path: P
     with pytest.raises(InputError, match=r"4\.png"):
         export(source, tmp_path / "other.onnx", int8=folder, **options)
     assert not (tmp_path / "other.onnx").exists()
+
+
+def test_an_empty_list_of_blocks_is_refused_on_the_command_line(source: Path, tmp_path: Path, run_here) -> None:
+    done = run_here("export", str(source), str(tmp_path / "a.onnx"), "--features", "")
+    assert (done.returncode, "--features '' is not a list of blocks" in done.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_that_float16_does_not_have_are_named(source: Path, tmp_path: Path) -> None:

@@ -210,7 +210,12 @@ def test_files_that_are_not_ours_are_refused_by_what_they_lack(exported: Path, m
     for words, path in cases.items():
         with pytest.raises(XcitHubError, match=words):
             _ = Predictor(str(path)).network
-    for options, flag in (({"revision": "main"}, "--revision"), ({"ignore_fields": ("mean",)}, "--ignore-field")):
+    for options, flag in (
+        ({"revision": "main"}, "--revision"),
+        ({"ignore_fields": ("mean",)}, "--ignore-field"),
+        ({"cache_dir": "cache"}, "--cache-dir"),
+        ({"offline": True}, "--offline"),
+    ):
         with pytest.raises(InputError, match=f"{flag} means nothing for an exported file"):
             _ = Predictor(str(exported), **options).network
 

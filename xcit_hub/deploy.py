@@ -87,7 +87,7 @@ def export(
     image_size: int | tuple[int, int] | None = None,
     batch: int | None = None,
     opset: int = 18,
-    fuse: bool = True,
+    fuse: bool | None = None,
     proof: bool = True,
     stage: Stage = lambda _: None,
 ) -> Exported:
@@ -105,7 +105,7 @@ def export(
         with_preprocessing: take uint8 (B, H, W, C) images and scale and normalise them in the graph.
         image_size, batch: fix the sizes; by default batch, height and width are dynamic (MINDIR: the batch alone).
         opset: of ONNX's operators, 17 or later.
-        fuse: fold what evaluation leaves constant into the weights.
+        fuse: fold what evaluation leaves constant into the weights; ONNX alone, where it is the default.
         proof: run the file in a fresh process and judge it (:mod:`xcit_hub.parity.rule`) before it takes its place.
         stage: told in a few words what is going on.
 
@@ -135,7 +135,7 @@ def export(
         )
     form = form_of(config, features, headless, dtype, with_preprocessing, image_size, batch, opset, fuse, attention)
     if path.suffix == ".mindir":
-        form = for_mindir(form, int8=int8 is not None)
+        form = for_mindir(form, int8=int8 is not None, fuse=bool(fuse))
     # Others do not have this machine's folders.
     told = located.snapshot.name if located.address.store != LOCAL else Path(located.address.name).name
     metadata = metadata_of(config, told, int8=int8 is not None, attention=attention)

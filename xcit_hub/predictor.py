@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _PATHS = ("path", "file", "filename")
 _OF_CHECKPOINTS = {
-    "revision": "--revision", "hub": "--hub", "dialect": "--dialect", "ignore_fields": "--ignore-field",
-    "token_env": "--token-env",
+    "revision": "--revision", "hub": "--hub", "cache_dir": "--cache-dir", "offline": "--offline",
+    "dialect": "--dialect", "ignore_fields": "--ignore-field", "token_env": "--token-env",
 }  # fmt: skip
 _ADDED = ("class", "index", "share", "problem")
 

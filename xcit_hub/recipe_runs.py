@@ -227,6 +227,7 @@ def evaluate_segmenter(
         output: write ``miou.json`` and ``per_class.csv`` there.
         step: told how many images are done.
     """
+    from xcit_hub.segmentation import sliding
     from xcit_hub.training.miou import evaluate as measure
     from xcit_hub.training.miou import write_per_class
 
@@ -234,7 +235,7 @@ def evaluate_segmenter(
         network,
         pairs,
         network.config.preprocessing,
-        window=network.window if window is None else None if window == "whole" else window,
+        window=sliding(network, window),
         max_corrupt=max_corrupt,
         step=step,
     )

@@ -86,6 +86,7 @@ def segment_all(
     """
     from xcit_hub.painting import paint, palette, with_legend
 
+    sliding(network, window)  # or each image would say it
     for folder in (painted, masks):
         if folder is not None:
             _make(folder)
@@ -106,6 +107,24 @@ def segment_all(
                 _save(_mask(classes, network.num_classes), masks / name)
         stage(f"{number + 1:,} of {len(images):,} images")
     return answered
+
+
+def sliding(network: XCiTSegmenter, window: Sliding) -> Window | None:
+    """Return what slides over an image, None where it goes through whole.
+
+    Raises:
+        InputError: it is no window.
+    """
+    slides = network.window if window is None else window
+    if slides is None or slides == "whole":
+        return None
+    if not isinstance(slides, Window):
+        raise InputError(
+            f"window is {slides!r:.60}, and not a window.",
+            where="window=… (--window)",
+            fix="Give xcit_hub.segmenters.Window(size, stride), 'whole', or None.",
+        )
+    return slides
 
 
 def parse_window(size: str | None, stride: str | None) -> Sliding:
@@ -165,7 +184,7 @@ def _segmented(
         raise InputError(
             f"{type(image).__name__} is not an image.", where="the image", fix="Give a PIL image or a path."
         )
-    slides = network.window if window is None else None if window == "whole" else window
+    slides = sliding(network, window)
     opened = scene(image, network.config.preprocessing, in_chans=network.in_chans, exif=exif)
     found = windows.logits(network, opened.pixels, slides)
     return opened.image, windows.classes(found, opened.image.height, opened.image.width)

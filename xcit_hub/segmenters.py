@@ -44,6 +44,13 @@ class Window:
     stride: tuple[int, int]
 
     def __post_init__(self) -> None:
+        pairs = all(isinstance(each, tuple | list) and len(each) == 2 for each in (self.size, self.stride))
+        if not pairs:
+            raise InputError(
+                f"A window of {self.size!r:.40} that moves by {self.stride!r:.40} does not have two sides.",
+                where="window=… (--window, --stride)",
+                fix="Give (height, width) of each.",
+            )
         sides = (*self.size, *self.stride)
         whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides)
         if not whole or any(step > side for side, step in zip(self.size, self.stride, strict=True)):

@@ -124,6 +124,8 @@ def test_an_image_without_a_cell_of_stride_32_is_refused_in_one_sentence(size, p
         ({"features_only": True}, "neither a classifier"),
         ({"num_classes": 5}, "neither a classifier"),
         ({"global_pool": "avg"}, "neither a classifier"),
+        ({"drop_rate": 0.1}, "neither a classifier.*drop_rate"),
+        ({"init": False, "pretrained": "mine"}, "init=False"),
     ],
 )
 def test_a_pyramid_that_cannot_be_is_refused(options: dict, says: str) -> None:

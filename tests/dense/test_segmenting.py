@@ -177,6 +177,22 @@ def test_a_window_that_is_none_is_refused(size, stride) -> None:
         parse_window(size, stride)
 
 
+@pytest.mark.parametrize("window", [(0, 0), (32, 32), 32, "half"])
+def test_what_is_not_a_window_is_refused_before_any_image(window, file: Files, tmp_path: Path) -> None:
+    network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
+    with pytest.raises(InputError, match="and not a window"):
+        xcit_hub.segment(network, Image.new("RGB", (64, 64)), window=window)
+    with pytest.raises(InputError, match="and not a window"):
+        segment_all(network, [tmp_path / "a.png"], masks=tmp_path / "masks", window=window)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("size", "stride"), [(32, 32), ((32, 32), 32), ((32, 32, 32), (32, 32)), ((32,), (32,))])
+def test_a_window_without_two_sides_is_refused(size, stride) -> None:
+    with pytest.raises(InputError, match="does not have two sides"):
+        Window(size, stride)
+
+
 @pytest.mark.parametrize("content", [b"", b"a\n\nb\n", b"\xff\n"])
 def test_names_that_are_none_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_bytes(content)

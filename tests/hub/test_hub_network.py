@@ -173,6 +173,23 @@ def test_weights_of_another_architecture_are_not_taken(nano_ckpt):
         xcit_hub.load(str(nano_ckpt), drop_rate=1.0)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"out_indices": (1, 2)}, "out_indices"),
+        ({"features_only": True, "num_classes": 5}, "Features have no classifier, and num_classes"),
+        ({"features_only": True, "drop_rate": 0.1}, "drop_rate"),
+        ({"features_only": True, "global_pool": "avg"}, "global_pool"),
+        ({"init": False, "pretrained": True}, "init=False"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused_by_name(options, says):
+    from xcit_hub.errors import InputError
+
+    with pytest.raises(InputError, match=says):
+        xcit_hub.create_model("xcit_nano_12_p16_224.fb_in1k", **options)
+
+
 def test_editors_see_every_option():
     import inspect
 

@@ -26,10 +26,10 @@ def _indices(text: str | None) -> tuple[int, ...]:
     from xcit_hub.errors import InputError
 
     try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
+        return () if text is None else tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(
-            f"--features {text} is not a list of blocks.", where="--features", fix="Write --features 3,5,7,11."
+            f"--features {text!r:.60} is not a list of blocks.", where="--features", fix="Write --features 3,5,7,11."
         ) from None
 
 
@@ -70,7 +70,10 @@ def export(
     image_size: Annotated[str | None, typer.Option(help="Fix the sides in pixels: 224 or 384x512.")] = None,
     batch: Annotated[int | None, typer.Option(help="Fix the batch.")] = None,
     opset: Annotated[int, typer.Option(help="ONNX's operators, 17 or later.")] = 18,
-    fuse: Annotated[bool, typer.Option("--fuse/--plain", help="Fold what is constant into the weights.")] = True,
+    fuse: Annotated[
+        bool | None,
+        typer.Option("--fuse/--plain", help="Fold what is constant into the weights; .onnx has it by default."),
+    ] = None,
     proof: Annotated[
         bool, typer.Option("--proof/--no-proof", help="Run the file and judge it before it is kept.")
     ] = True,

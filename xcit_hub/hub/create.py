@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from xcit_hub import variants
 from xcit_hub.errors import InputError, WeightsError
@@ -120,7 +121,7 @@ def create_model(
             theirs adapts the first convolution as timm does.
         global_pool: what the classifier reads: ``"token"`` (the class token), ``"avg"`` (the mean patch token) or
             ``""`` (every token); ``"token"``, or as the pretrained weights' description says, by default.
-        drop_rate: dropout before the classifier.
+        drop_rate: dropout before the classifier; neither with ``features_only`` nor with ``pyramid``.
         pos_drop_rate: dropout after the positional encoding.
         proj_drop_rate: dropout after attention's projection and in the MLPs.
         attn_drop_rate: dropout of attention weights.
@@ -133,7 +134,7 @@ def create_model(
         out_indices: the blocks whose maps ``features_only`` returns, or the four of ``pyramid``, which has facebook's
             by default.
         seed: makes the fresh weights reproducible.
-        init: False leaves the weights unset, for a caller who loads some next.
+        init: False leaves the weights unset, for a caller who loads some next; without ``pretrained`` alone.
         cache_dir: where fetched files are kept; huggingface_hub's cache by default.
         shape: fields of the architecture that are to be other than the name's, without pretrained weights:
             ``patch_size``, ``embed_dim``, ``depth``, ``num_heads``, ``mlp_ratio``, ``cls_attn_layers``,
@@ -145,7 +146,7 @@ def create_model(
 
     Raises:
         UnknownNameError: no such architecture, checkpoint or dialect.
-        InputError: an option has an impossible value.
+        InputError: an option has an impossible value, or would change nothing beside the others.
         WeightsError: the pretrained weights are of another architecture.
         HubError: the pretrained weights cannot be had, see :func:`xcit_hub.load`.
 
@@ -162,13 +163,19 @@ def create_model(
     from xcit_hub.hub.network import XCiT, XCiTFeatures, checked_rates
 
     rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
+    _refuse_unused(
+        {"num_classes": bool(num_classes), "global_pool": global_pool is not None, "drop_rate": bool(drop_rate)},
+        features_only=features_only,
+        pyramid=pyramid,
+        out_indices=out_indices,
+    )
+    if not init and pretrained not in (False, None):
+        raise InputError(
+            "init=False leaves weights unset, and pretrained gives them.",
+            where="init=…, pretrained=…",
+            fix="Give one of them.",
+        )
     if pyramid:
-        if features_only or num_classes or global_pool is not None:
-            raise InputError(
-                "A pyramid has neither a classifier nor other features.",
-                where="create_model(pyramid=True)",
-                fix="Leave out features_only, num_classes and global_pool.",
-            )
         return create_pyramid(
             name, pretrained=pretrained, out_indices=None if out_indices == 3 else out_indices,
             in_chans=in_chans, rates=rates, dialect=dialect, seed=seed, init=init, cache_dir=cache_dir, shape=shape,
@@ -201,6 +208,30 @@ def create_model(
         if not isinstance(pretrained, bool):
             _check_architecture(name, network, located)
     return accelerated.accelerate(XCiTFeatures(network, out_indices) if features_only else network, in_place=True)
+
+
+def _refuse_unused(of_classifier: Mapping[str, bool], *, features_only: bool, pyramid: bool, out_indices: Any) -> None:
+    """Refuse what would change nothing: a classifier's options where there is none, and blocks whose maps none takes.
+
+    Args:
+        of_classifier: option → whether it was given.
+    """
+    if pyramid or features_only:
+        given = [name for name, is_given in of_classifier.items() if is_given]
+        given += ["features_only"] if pyramid and features_only else []
+        if given:
+            what = "A pyramid has neither a classifier nor other features" if pyramid else "Features have no classifier"
+            raise InputError(
+                f"{what}, and {', '.join(given)} was given.",
+                where=f"create_model({'pyramid' if pyramid else 'features_only'}=True)",
+                fix=f"Leave out {', '.join(given)}.",
+            )
+    elif out_indices is not None and not (isinstance(out_indices, int) and out_indices == 3):  # the default
+        raise InputError(
+            f"out_indices is {out_indices!r:.60}, and a classifier returns no maps of its blocks.",
+            where="out_indices=…",
+            fix="Give features_only=True or pyramid=True, too, or leave it out.",
+        )
 
 
 def _pretrained_id(name: str | variants.Architecture, pretrained: bool | str) -> str:

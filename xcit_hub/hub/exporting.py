@@ -31,7 +31,7 @@ def form_of(
     image_size: int | tuple[int, int] | None,
     batch: int | None,
     opset: int,
-    fuse: bool,
+    fuse: bool | None,
     attention: bool = False,
 ) -> Form:
     """Return the graph that is wanted of a model; the options are those of :func:`xcit_hub.export`.
@@ -45,6 +45,12 @@ def form_of(
             where="the model",
             fix="Run it with xcit-hub's own network.",
         )
+    if not isinstance(features, Sequence) or not all(_is_whole(index) for index in features):
+        raise InputError(
+            f"features is {features!r:.60}, and not a list of blocks.",
+            where="features=… (--features)",
+            fix="Give numbers of blocks: (3, 5, 7, 11).",
+        )
     if features and headless:
         raise InputError(
             "--features and --headless exclude each other.",
@@ -57,7 +63,7 @@ def form_of(
             where="features=…, attention=… (--features, --attention)",
             fix="Give one of them.",
         )
-    if opset not in OPSETS:
+    if not _is_whole(opset) or opset not in OPSETS:
         raise InputError(
             f"Opset {opset} is not one that is written.",
             where="opset=… (--opset)",
@@ -70,13 +76,13 @@ def form_of(
             else f"There is no dtype {dtype!r}."
         )
         raise InputError(sentence, where="dtype=… (--dtype)", fix="Use float32 or float16.")
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = _sides(image_size)
     for option, number in (("--batch", batch), *(("--image-size", side) for side in size or ())):
-        if number is not None and not 1 <= number <= _LARGEST:
+        if number is not None and not (_is_whole(number) and 1 <= number <= _LARGEST):
             raise InputError(
-                f"{option} {number} cannot be.",
+                f"{option} {number!r:.40} cannot be.",
                 where=f"{option[2:].replace('-', '_')}=… ({option})",
-                fix=f"Give 1 to {_LARGEST}.",
+                fix=f"Give a whole number from 1 to {_LARGEST}.",
             )
     depth = config.shape.depth
     blocks = tuple(sorted({index + depth if index < 0 else index for index in features}))
@@ -101,7 +107,7 @@ def form_of(
         attention=attention,
         opset=opset,
         dtype=dtype,
-        fuse=fuse,
+        fuse=fuse is not False,
         batch=batch,
         image_size=size,
         mean=tuple(prepared.mean) if prepared else None,
@@ -109,8 +115,28 @@ def form_of(
     )
 
 
-def for_mindir(form: Form, *, int8: bool = False) -> Form:
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _sides(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if image_size is None:
+        return None
+    sides = tuple(image_size) if isinstance(image_size, tuple | list) else (image_size, image_size)
+    if len(sides) != 2:
+        raise InputError(
+            f"image_size is {image_size!r:.60}, and not one side or two.",
+            where="image_size=… (--image-size)",
+            fix="Give the pixels of a side, or of height and width.",
+        )
+    return sides
+
+
+def for_mindir(form: Form, *, int8: bool = False, fuse: bool = False) -> Form:
     """Return the form as MINDIR can have it.
+
+    Args:
+        int8, fuse: whether it was asked for.
 
     Raises:
         InputError: it cannot.
@@ -127,6 +153,7 @@ def for_mindir(form: Form, *, int8: bool = False) -> Form:
         "--with-preprocessing": form.mean is not None,
         "--attention": form.attention,
         "--dtype float16": form.dtype != "float32",
+        "--fuse": fuse,
     }
     for option, asked in impossible.items():
         if asked:

@@ -182,6 +182,25 @@ def test_images_of_the_files_own_size_are_made(model: Path, files: list[Path], t
     assert len(predict(network, files[0])) == 4
 
 
+def test_strings_of_a_later_version_are_listed_as_not_used(exported: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    whole = onnx.load(str(exported))
+    whole.metadata_props.add(key="xcit_hub.colours", value="8")
+    whole.metadata_props.add(key="somebody.else", value="his own")
+    onnx.save(whole, str(tmp_path / "later.onnx"))
+    with pytest.warns(UserWarning, match="xcit_hub.colours is not known, and was not used"):
+        network = ExportedNetwork(tmp_path / "later.onnx")
+    assert network.config.provenance.notes == ("the file's string xcit_hub.colours is not known, and was not used",)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("options", [{}, {"attention": True}])
+def test_every_string_that_export_writes_is_known(model: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    assert not ExportedNetwork(
+        export(model, tmp_path / "a.onnx", proof=False, **options).files[0]
+    ).config.provenance.notes
+
+
 def test_files_that_are_not_ours_are_refused_by_what_they_lack(exported: Path, model: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
 
@@ -196,6 +215,13 @@ def test_files_that_are_not_ours_are_refused_by_what_they_lack(exported: Path, m
     (tmp_path / "torn.onnx").write_bytes(exported.read_bytes()[:1000])
     (tmp_path / "text.onnx").write_text("no protobuf")
     cases = {
+        "it has no xcit_hub.format": changed("h.onnx", format=None),
+        "format is 'xcit-hub-export/2'": changed("i.onnx", format="xcit-hub-export/2"),
+        "quantised is 'int4'": changed("j.onnx", quantised="int4"),
+        "no xcit_hub.architecture": changed("k.onnx", architecture=None),
+        "no mean, std, interpolation, crop_pct, crop_mode": changed(
+            "l.onnx", preprocessing='{"input_size": [3, 64, 64], "mean": null}'
+        ),
         "does not say how it wants its images": changed("a.onnx", preprocessing=None),
         "lacks input_size": changed("b.onnx", preprocessing="{}"),
         "not a list of names": changed("c.onnx", labels="[1, 2]"),

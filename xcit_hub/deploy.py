@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xcit_hub.checkpoints.strings import EXPORT
 from xcit_hub.errors import InputError
 from xcit_hub.exporters.writing import check_target, write
 from xcit_hub.files import check_outputs
 from xcit_hub.hub.address import LOCAL
-from xcit_hub.hub.exporting import FORMAT, Dtype, for_mindir, form_of, metadata_of
+from xcit_hub.hub.exporting import Dtype, for_mindir, form_of, metadata_of
 from xcit_hub.hub.locate import locate
 from xcit_hub.hub.read import read
 from xcit_hub.variants import DialectName
@@ -65,7 +66,7 @@ class Exported:
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; labels stay in the file."""
         told = {name: value for name, value in self.metadata.items() if name != "xcit_hub.labels"}
-        return {**asdict(self), "format_version": FORMAT, "files": [str(file) for file in self.files], "metadata": told}
+        return {**asdict(self), "format_version": EXPORT, "files": [str(file) for file in self.files], "metadata": told}
 
 
 def export(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xcit_hub.checkpoints.strings import PREPROCESSING
+from xcit_hub.checkpoints.strings import EXPORT, PREPROCESSING
 from xcit_hub.data.transforms import EvalTransform, ImageLike, open_image
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import is_file
@@ -26,6 +27,15 @@ Array = NDArray[Any]
 
 SUFFIX = ".onnx"
 _REDO = "Export it again: xcit-hub export ID {name}."
+# Every string that an exporter of this package ever wrote.
+_KNOWN = frozenset(
+    f"xcit_hub.{name}"
+    for name in (
+        *("format", "version", "architecture", "dialect", "preprocessing", "labels", "source", "source_sha256"),
+        *("quantised", "attention"),
+    )
+)
+_PREPARED = ("mean", "std", "interpolation", "crop_pct", "crop_mode")  # all of them, always
 
 
 class ExportedNetwork:
@@ -39,9 +49,12 @@ class ExportedNetwork:
         config: what the file says of itself.
         num_classes: columns of its logits.
 
+    Warns:
+        UserWarning: a string of the file that begins with ``xcit_hub.`` is not known, and was not used.
+
     Raises:
-        InputError: there is no such file, it does not classify, does not say how it wants its images, or onnxruntime is
-            not installed or cannot read it.
+        InputError: there is no such file, it does not classify, is of another format or quantisation than this version
+            knows, does not say all of how it wants its images, or onnxruntime is not installed or cannot read it.
     """
 
     training = False
@@ -54,6 +67,7 @@ class ExportedNetwork:
             raise InputError("onnxruntime is not installed.", where=path, fix="pip install 'xcit-hub[onnx]'")
         self._session = _session(self.path, threads)
         facts = self._session.get_modelmeta().custom_metadata_map
+        self._check_format(facts)
         inputs, outputs = self._session.get_inputs(), {each.name: each for each in self._session.get_outputs()}
         if "logits" not in outputs or len(outputs["logits"].shape) != 2:
             raise self._unfit(f"The file does not classify images: its outputs are {', '.join(outputs)}")
@@ -68,6 +82,9 @@ class ExportedNetwork:
         self._batch = sides[0]
         height, width, channels = (sides[axis] for axis in ((1, 2, 3) if self._uint8 else (2, 3, 1)))
         preprocessing = preprocessing_from_metadata(facts[PREPROCESSING], path, channels)
+        lacking = [name for name in _PREPARED if json.loads(facts[PREPROCESSING]).get(name) is None]
+        if lacking:
+            raise self._unfit(f"The file does not say all of how it wants its images: no {', '.join(lacking)}")
         own = preprocessing.size
         preprocessing = replace(preprocessing, image_size=height or own[0], image_width=width or own[1])
         labels = _labels(facts, self.path)
@@ -78,15 +95,35 @@ class ExportedNetwork:
         dialect = facts.get("xcit_hub.dialect")
         if dialect not in DIALECTS:
             raise self._unfit(f"The file's dialect is {dialect!r}, which is not one of them")
+        architecture = facts.get("xcit_hub.architecture")
+        if not architecture:
+            raise self._unfit("The file does not say its architecture: it has no xcit_hub.architecture")
+        notes = tuple(
+            f"the file's string {name} is not known, and was not used"
+            for name in sorted(facts)
+            if name.startswith("xcit_hub.") and name not in _KNOWN
+        )
+        for note in notes:
+            warnings.warn(f"{self.path.name}: {note}", stacklevel=2)
         self.config = ModelConfig(
-            architecture=facts.get("xcit_hub.architecture", "unknown"),
+            architecture=architecture,
             dialect=dialect,
             num_classes=self.num_classes,
             in_chans=channels or 3,
             preprocessing=preprocessing,
             labels=labels,
-            provenance=Provenance(source=str(path)),
+            provenance=Provenance(source=str(path), notes=notes),
         )
+
+    def _check_format(self, facts: Mapping[str, str]) -> None:
+        said = facts.get("xcit_hub.format")
+        if said is None:
+            raise self._unfit("The file is not of xcit-hub export: it has no xcit_hub.format")
+        if said != EXPORT:
+            raise self._unfit(f"The file's xcit_hub.format is {said!r:.60}, and {EXPORT!r} alone is known")
+        quantised = facts.get("xcit_hub.quantised")
+        if quantised not in (None, "int8"):
+            raise self._unfit(f"The file's xcit_hub.quantised is {quantised!r:.60}, and 'int8' alone is known")
 
     def _unfit(self, sentence: str) -> InputError:
         return InputError(f"{sentence}.", where=self.path, fix=_REDO.format(name=self.path.name))

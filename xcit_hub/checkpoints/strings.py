@@ -12,6 +12,7 @@ from xcit_hub.variants import GlobalPool
 PREPROCESSING = "xcit_hub.preprocessing"  # JSON: how evaluation prepared an image, in timm's words
 GLOBAL_POOL = "xcit_hub.global_pool"  # what the classifier reads, where that is not the class token
 CLASSES = "xcit_hub.classes"  # JSON: what the classifier's rows are called, in their order
+EXPORT = "xcit-hub-export/1"  # xcit_hub.format of an exported file: the version of what it says of itself
 NORMALIZATION = "xcit_hub.normalization"  # JSON: [mean, deviation] of each channel, found in a wrapper
 
 _LEVELS = 4  # channels at most

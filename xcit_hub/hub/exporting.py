@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from xcit_hub._version import __version__
-from xcit_hub.checkpoints.strings import PREPROCESSING
+from xcit_hub.checkpoints.strings import EXPORT, PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.exporters.form import ATTENTION, DEFAULT_OPSET, OPSETS, Form
 from xcit_hub.hub.config import ModelConfig, preprocessing_to_metadata
@@ -17,9 +17,6 @@ from xcit_hub.variants import DIALECTS
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 _LARGEST = 1 << 16  # images in a batch, and pixels of a side
-
-FORMAT = "xcit-hub-export/1"
-"""Version of what a file says of itself, and of the report."""
 
 
 def form_of(
@@ -169,7 +166,7 @@ def metadata_of(config: ModelConfig, source: object, *, int8: bool = False, atte
         attention: whether it gives :data:`xcit_hub.exporters.form.ATTENTION`.
     """
     return {
-        "xcit_hub.format": FORMAT,
+        "xcit_hub.format": EXPORT,
         "xcit_hub.version": __version__,
         "xcit_hub.architecture": config.architecture,
         "xcit_hub.dialect": config.dialect,

@@ -258,6 +258,16 @@ def test_a_search_path_of_nothing_is_told_and_does_not_fail(tmp_path: Path) -> N
     assert "2 of 3 places" in line.says
 
 
+def test_a_variable_of_ours_that_nothing_reads_is_told_and_does_not_fail(tmp_path: Path) -> None:
+    known = dict.fromkeys(("XCIT_HUB_HOME", "XCIT_HUB_NATIVE"), "x")
+    line = one(variables(Machine(tmp_path, {**known, "XCIT_HUB_THREAD": "4", "XCIT_HUB_\n": "1"})), "XCIT_HUB_*")
+    assert (line.state, line.fails) == ("wrong", False)
+    assert "'XCIT_HUB_THREAD'" in line.says and "XCIT_HUB_NATIVE" not in line.says and "\n" not in line.says
+    assert [each.name for each in variables(Machine(tmp_path, known))] == ["variables"]
+    alone = one(variables(Machine(tmp_path, {"XCIT_HUB_THREAD": "4"})), "XCIT_HUB_*")
+    assert "XCIT_HUB_THREADS" in alone.do
+
+
 def test_on_ascend_what_set_env_sets_is_asked_for(root: Path) -> None:
     absent = {line.name for line in variables(machine(root)) if line.state == "missing"}
     assert absent == {"PYTHONPATH", "LD_LIBRARY_PATH", "ASCEND_OPP_PATH"}
@@ -326,6 +336,15 @@ def test_hubs_are_named_without_secrets_and_not_asked() -> None:
     assert not any("geheim" in f"{line.says}{line.do}" for line in lines.values())
     plain = {line.name: line for line in places.hubs(Machine(Path("/"), {"HF_TOKEN": "hf_geheim"}), online=False)}
     assert "with the token of HF_TOKEN, not asked" in plain["hub hugging-face"].says
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_no_hub_is_asked_whichever_variable_says_so(name: str) -> None:
+    lines = {line.name: line for line in places.hubs(Machine(Path("/"), {name: "on"}), online=True)}
+    assert lines.pop("hubs").says == f"{name}: none is asked"
+    assert all("not asked" in line.says for line in lines.values())
+    wrong = one(places.hubs(Machine(Path("/"), {name: "maybe"}), online=False), "hubs")
+    assert (wrong.state, f"{name} is 'maybe'" in wrong.says) == ("wrong", True)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,22 @@ def test_offline_is_what_huggingface_hub_takes_for_it(offline, transformers, mea
     assert theirs == str(means)
 
 
+@pytest.mark.parametrize("word", ["y", "maybe", "2", " 1"])
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_a_word_that_says_neither_offline_nor_online_is_refused(name, word, monkeypatch):
+    monkeypatch.setenv(name, word)
+    with pytest.raises(InputError, match=f"{name} is '{word}', which says neither yes nor no"):
+        locate("hf://org/name")
+
+
+@pytest.mark.parametrize("word", ["", "0", "off", "No", "FALSE"])
+def test_every_word_for_online_is_taken(word, monkeypatch):
+    from xcit_hub.hub.address import offline_by_environment
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", word)
+    assert not offline_by_environment()
+
+
 def test_offline_no_endpoint_is_asked_for_anything(server, tmp_path):
     for ask in (
         lambda: list_hub("hugging-face", offline=True),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xcit_hub.doctor.finding import Finding, Machine, is_folder, shown
-from xcit_hub.errors import HubError, XcitHubError
+from xcit_hub.errors import HubError, InputError, XcitHubError
 
 _ROOM = 4 << 30  # bytes: the largest checkpoint, with the state of its training
 _HUGGING_FACE = "https://huggingface.co"
@@ -54,14 +54,21 @@ def hubs(machine: Machine, *, online: bool) -> Iterator[Finding]:
     """Say where each hub is looked for.
 
     Args:
-        online: also ask each whether it answers.
+        online: also ask each whether it answers, unless the environment forbids the network.
     """
+    from xcit_hub.hub.address import offline_variable
     from xcit_hub.hub.sites import SITES
     from xcit_hub.hub.spelling import without_secret
 
     environment = machine.environment
-    if environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        yield Finding("hubs", "ok", "HF_HUB_OFFLINE: none is asked")
+    try:
+        offline = offline_variable(environment)
+    except InputError as error:
+        yield Finding("hubs", "wrong", error.what, error.fix or "")
+    else:
+        if offline is not None:
+            yield Finding("hubs", "ok", f"{offline}: none is asked")
+            online = False
     places = {
         "hugging-face": (environment.get("HF_ENDPOINT") or _HUGGING_FACE, "HF_ENDPOINT", ("HF_TOKEN",)),
         **{

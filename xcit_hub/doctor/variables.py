@@ -7,9 +7,12 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from xcit_hub.accelerated.build import MOST_THREADS, THREADS, is_threads
+from xcit_hub.accelerated.build import MOST_THREADS, SWITCH, THREADS, is_threads
 from xcit_hub.doctor.finding import Finding, Machine, shown
+from xcit_hub.errors import closest
 
+# What this package reads beside RULES; the last three are its build's and its measurements'.
+_OWN = ("XCIT_HUB_HOME", SWITCH, "XCIT_HUB_MACHINE", "XCIT_HUB_REQUIRE_NATIVE", "XCIT_HUB_ALONE")
 _PATHS = ("LD_LIBRARY_PATH", "PYTHONPATH")
 _ON_ASCEND = {
     # What MindSpore itself looks for, in run_check: the kernels' Python, the driver's libraries, the operators.
@@ -116,6 +119,13 @@ def variables(machine: Machine) -> Iterator[Finding]:
         if absent:
             says = f"{len(absent)} of {len(entries)} places are not there, the first: {shown(absent[0])}"
             wrong.append(Finding(name, "wrong", says, "Take them out: they only slow down the search.", needed=False))
+    strange = sorted(
+        name for name in environment if name.startswith("XCIT_HUB_") and name not in RULES and name not in _OWN
+    )
+    if strange:
+        says = f"{', '.join(shown(name) for name in strange[:5])}: nothing reads it"
+        do = closest(strange[0], [THREADS, *_OWN], 1) or "Correct its name, or unset it."
+        wrong.append(Finding("XCIT_HUB_*", "wrong", says, do, needed=False))
     if machine.is_ascend:
         for name, part in _ON_ASCEND.items():
             if part not in environment.get(name, ""):

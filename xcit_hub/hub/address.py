@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -71,6 +72,7 @@ _CARD_PAGE = re.compile(r"(?:[0-9]+/)?(?P<publisher>[A-Za-z-]+)/(?P<rest>[A-Za-z
 _SSH = re.compile(r"^(?:ssh://)?git@([a-z.]+)[:/]", re.IGNORECASE)
 _TORCH_HUB = re.compile(r"^facebookresearch/(?:xcit|dino)(?::[A-Za-z0-9._-]*(?=[/:]))?[/:]")
 _DINO = re.compile(r"(?:dino_xcit_|xcit_(?=.*_dino$))([a-z]+_[0-9]+)_c?p([0-9]+)(?:_224)?(?:_dino)?")
+_YES, _NO = ("1", "ON", "YES", "TRUE"), ("0", "OFF", "NO", "FALSE")  # the first are huggingface_hub's
 _PAGES = ("tree", "blob", "resolve", "raw", "commit")
 
 
@@ -261,9 +263,31 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def offline_by_environment() -> bool:
-    """Whether ``HF_HUB_OFFLINE``, or ``TRANSFORMERS_OFFLINE`` in its place, forbids the network."""
-    told = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return told.upper() in ("1", "ON", "YES", "TRUE")
+    """Whether ``HF_HUB_OFFLINE``, or ``TRANSFORMERS_OFFLINE`` in its place, forbids the network.
+
+    Raises:
+        InputError: it has a value that says neither yes nor no.
+    """
+    return offline_variable(os.environ) is not None
+
+
+def offline_variable(environment: Mapping[str, str]) -> str | None:
+    """Return the name of the variable that forbids the network; None where none does.
+
+    Raises:
+        InputError: it has a value that says neither yes nor no.
+    """
+    # huggingface_hub, too, asks the second where the first is empty.
+    name = next((each for each in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if environment.get(each)), None)
+    if name is None or environment[name].upper() in _NO:
+        return None
+    if environment[name].upper() not in _YES:
+        raise InputError(
+            f"{name} is {environment[name]!r:.40}, which says neither yes nor no.",
+            where=f"the environment variable {name}",
+            fix=f"Set it to {', '.join(_YES)}, or to {', '.join(_NO)}, or unset it.",
+        )
+    return name
 
 
 def holds(folder: Path, name: str) -> bool:

@@ -314,6 +314,11 @@ def test_a_thousand_classes_of_ones_own_are_not_called_by_imagenets_names() -> N
         (nested({"input_size": [3, 100, 96], "fixed_input_size": True}), "input_size"),
         (nested({"std": [0.2, 0.0, 0.2]}), "std"),
         (nested({"mean": ["a", 0, 0]}), "mean"),
+        (nested({"mean": []}), "mean: 0 numbers"),
+        (nested({"std": []}), "std: 0 numbers"),
+        (nested({"interpolation": ""}), "interpolation: ''"),
+        (nested({"crop_mode": ""}), "crop_mode: ''"),
+        (nested({"crop_pct": 0}), "crop_pct: 0"),
         (nested({"crop_pct": -1}), "crop_pct"),
         (nested({"crop_pct": 1e-9}), "crop_pct"),
         (nested({}, label_names=NAMES[:9]), "label_names"),
@@ -329,6 +334,16 @@ def test_what_cannot_be_followed_is_refused_by_name(folder, record, field) -> No
     with pytest.raises(HubError) as caught:
         xcit_hub.load(str(folder(record)))
     assert field in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["num_classes", "global_pool"])
+def test_what_the_root_says_otherwise_is_listed_as_not_used(folder, name) -> None:
+    told = {"num_classes": 9, "global_pool": "avg"}[name]
+    assert f"pretrained_cfg.{name}" in xcit_hub.info(str(folder(nested({name: told})))).unused
+    same = {"num_classes": 10, "global_pool": "token"}[name]
+    assert not xcit_hub.info(str(folder(nested({name: same})))).unused.keys() & {f"pretrained_cfg.{name}", name}
+    for form in (flat({"global_pool": "avg"}), nested({}, global_pool="avg")):
+        assert "global_pool" in xcit_hub.info(str(folder(form))).unused
 
 
 def test_a_refused_field_can_be_ignored_which_is_recorded(folder, run_cli) -> None:

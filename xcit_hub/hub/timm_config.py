@@ -192,19 +192,22 @@ class _Reading:
         preprocessing = {
             "image_size": size[1],
             "image_width": None if size[1] == size[2] else size[2],
-            "crop_pct": cfg.take("crop_pct") or 0.875,  # timm's default, also where it is null or 0
-            "crop_mode": cfg.take("crop_mode") or "center",
-            "interpolation": cfg.take("interpolation") or "bicubic",
-            "mean": cfg.take("mean") or ours.IMAGENET_MEAN,
-            "std": cfg.take("std") or ours.IMAGENET_STD,
+            # timm's defaults, also where it is null; of an empty one timm takes the default, and here it is refused.
+            "crop_pct": cfg.take("crop_pct", 0.875),
+            "crop_mode": cfg.take("crop_mode", "center"),
+            "interpolation": cfg.take("interpolation", "bicubic"),
+            "mean": cfg.take("mean", ours.IMAGENET_MEAN),
+            "std": cfg.take("std", ours.IMAGENET_STD),
         }
         pool = args.one_of("global_pool", _POOLS, "token")
-        told_pool = top.take("global_pool", cfg.take("global_pool"))
-        if told_pool not in (None, pool):
-            self.notes.append(
-                f"global_pool is {told_pool!r} in the configuration, which timm does not build by; the network has "
-                f"{pool!r}, as in timm"
-            )
+        pools = {f"{cfg.prefix}global_pool": cfg.take("global_pool"), "global_pool": top.take("global_pool")}
+        for name, told_pool in pools.items():
+            if told_pool not in (None, pool):
+                self.unused[name] = f"timm does not build by it; the network has {pool!r}, as in timm"
+                self.notes.append(
+                    f"{name} is {told_pool!r} in the configuration, which timm does not build by; the network has "
+                    f"{pool!r}, as in timm"
+                )
         labels = self._labels(top, cfg, num_classes)
         self._account(top, UNUSED_ROOT, "")
         self._account(cfg, UNUSED_PRETRAINED, "pretrained_cfg." if is_nested else "")
@@ -259,7 +262,11 @@ class _Reading:
             "pretrained_cfg.num_classes": cfg.whole("num_classes", None, least=0),
             "model_args.num_classes": args.whole("num_classes", None, least=0),
         }
-        weights = told["num_classes"] if told["num_classes"] is not None else told["pretrained_cfg.num_classes"]
+        weights, other = told["num_classes"], told["pretrained_cfg.num_classes"]
+        if weights is None:
+            weights = other
+        elif other not in (None, weights):
+            self.unused["pretrained_cfg.num_classes"] = f"{other}; the root's num_classes says {weights}, as in timm"
         built = told["model_args.num_classes"]
         if built is not None and built != (1000 if weights is None else weights):
             raise self._refused(

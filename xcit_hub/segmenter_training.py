@@ -48,9 +48,10 @@ def train(
     config: Path | None,
     flags: Mapping[str, Any],
     *,
-    head: str = "sem_fpn",
+    head: str | None = None,
     classes: Sequence[str] = (),
     stage: Callable[[str], None] = lambda _: None,
+    say: Callable[[tuple[str, ...]], None] = lambda _: None,
 ) -> Trained:
     """Train a segmenter and evaluate it.
 
@@ -60,12 +61,14 @@ def train(
     Args:
         config: a recipe, or None.
         flags: keys laid over it; :data:`xcit_hub.training.segmentation.KEYS` are those that mean something.
-        head: ``sem_fpn`` or ``upernet``.
+        head: ``sem_fpn`` or ``upernet``; None is that of ``ckpt_path``, or ``sem_fpn``.
         classes: the classes' names.
         stage: told how far it is.
+        say: told which of the keys that were given have no effect.
 
     Raises:
-        InputError: a key means nothing here, the data does not fit, or nothing says how many classes there are.
+        InputError: a key means nothing here, the data does not fit, nothing says how many classes there are, or head
+            or classes contradict what else says it.
         XcitHubError: the loss is not finite any more.
     """
     if device.started_by() is not None:
@@ -73,13 +76,20 @@ def train(
     given = load_recipe(config, flags).model_fields_set
     segmentation.check(given)
     recipe = load_recipe(config, flags, segmentation.DEFAULTS)
-    if head not in HEADS:
+    if head is not None and head not in HEADS:
         raise InputError(f"There is no head {head!r:.40}.", where="--head", fix=f"Choose one of {', '.join(HEADS)}.")
+    if classes and recipe.num_classes not in (None, len(classes)):
+        raise InputError(
+            f"There are {len(classes)} names of classes, and num_classes is {recipe.num_classes}.",
+            where="--classes, num_classes",
+            fix="Give a name for each class, or leave num_classes out.",
+        )
     folder, target = Path(recipe.data_dir), Path(recipe.ckpt_save_dir)
     check_folders({"--ckpt_save_dir": target})
     pairs, held_out = (annotated(folder, split) for split in (recipe.train_split, recipe.val_split))
     device.prepare(recipe, distribute=False)
     network = _network(recipe, given, head, classes)
+    say(_without_effect(recipe, given))
     seen = network.config.preprocessing
     steps = len(pairs.images) // recipe.batch_size
 
@@ -96,7 +106,7 @@ def train(
     return trained
 
 
-def _network(recipe: Recipe, given: Set[str], head: HeadKind, classes: Sequence[str]) -> XCiTSegmenter:
+def _network(recipe: Recipe, given: Set[str], head: HeadKind | None, classes: Sequence[str]) -> XCiTSegmenter:
     count = len(classes) or recipe.num_classes
     if recipe.ckpt_path and _is_segmenter(recipe.ckpt_path):
         network = load_segmenter(recipe.ckpt_path, model=recipe.model, classes=classes)
@@ -105,6 +115,12 @@ def _network(recipe: Recipe, given: Set[str], head: HeadKind, classes: Sequence[
                 f"The segmenter has {network.num_classes} classes, and the recipe says {recipe.num_classes}.",
                 where=recipe.ckpt_path,
                 fix="Leave num_classes out, or begin with a backbone.",
+            )
+        if head not in (None, network.segmenter.head):
+            raise InputError(
+                f"The segmenter's head is {network.segmenter.head}, and --head says {head}.",
+                where=recipe.ckpt_path,
+                fix="Leave --head out, or begin with a backbone.",
             )
     elif count is None:
         raise InputError(
@@ -115,7 +131,7 @@ def _network(recipe: Recipe, given: Set[str], head: HeadKind, classes: Sequence[
     else:
         network = create_segmenter(
             recipe.model,
-            head,
+            head or "sem_fpn",
             num_classes=count,
             pretrained=recipe.ckpt_path or False,
             classes=classes,
@@ -127,6 +143,14 @@ def _network(recipe: Recipe, given: Set[str], head: HeadKind, classes: Sequence[
     asked = {field: getattr(recipe.preprocessing, field) for key, field in told.items() if key in given}
     network.config = replace(network.config, preprocessing=replace(network.config.preprocessing, **asked))
     return network
+
+
+def _without_effect(recipe: Recipe, given: Set[str]) -> tuple[str, ...]:
+    """Return a sentence for each key that was given and changes nothing."""
+    idle = {key: reason for key, reason in recipe.without_effect().items() if key in given}
+    if recipe.drop_path_rate and _is_segmenter(recipe.ckpt_path):
+        idle["drop_path_rate"] = "the network is the segmenter of ckpt_path, which is trained without it"
+    return tuple(f"{key} has no effect: {reason}" for key, reason in idle.items())
 
 
 def _is_segmenter(path: str) -> bool:

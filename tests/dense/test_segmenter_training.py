@@ -14,10 +14,12 @@ from dense_twin import SMALL, Files, Twins
 from mindspore import Tensor
 from PIL import Image
 from torch.nn import functional
+from typer.testing import CliRunner
 
 import xcit_hub
 from xcit_hub import parity
 from xcit_hub.checkpoints.families import LAYOUTS
+from xcit_hub.cli.app import app
 from xcit_hub.data.scene_views import Views, batches
 from xcit_hub.data.scenes import annotated
 from xcit_hub.errors import InputError, XcitHubError
@@ -150,7 +152,10 @@ def test_the_command_trains_evaluates_and_writes_what_segments(run_cli, tmp_path
     # Its training goes on, at its own size.
     going_on = {"model": "xcit_nano_12_p8_224", "data_dir": str(tmp_path / "data"), "mode": 1, "epoch_size": 1}
     going_on |= {"batch_size": 4, "ckpt_path": str(tmp_path / "out" / "segmenter.safetensors")}
-    trained = train(None, {**going_on, "ckpt_save_dir": str(tmp_path / "more")})
+    idle = {"drop_path_rate": 0.1, "scheduler": "constant", "min_lr": 1e-5}
+    said: list[str] = []
+    trained = train(None, {**going_on, **idle, "ckpt_save_dir": str(tmp_path / "more")}, say=said.extend)
+    assert [line.split(":")[0] for line in said] == ["min_lr has no effect", "drop_path_rate has no effect"]
     assert xcit_hub.load_segmenter(str(trained.path)).config.preprocessing.image_size == 48
 
 
@@ -160,7 +165,8 @@ def test_the_command_trains_evaluates_and_writes_what_segments(run_cli, tmp_path
         ({"mixup": 0.2}, {}, "mixup means nothing in a segmenter's training"),
         ({"num_classes": 4}, {"head": "psp"}, "There is no head 'psp'"),
         ({}, {}, "Nothing says how many classes there are"),
-        ({"num_classes": 4}, {"classes": ("a", "b")}, None),
+        ({"num_classes": 4}, {"classes": ("a", "b")}, "There are 2 names of classes, and num_classes is 4"),
+        ({}, {"classes": ("a", "b")}, "The annotation holds class"),
         ({"num_classes": 3}, {}, "The annotation holds class 4, and the network has 3"),
         ({"num_classes": 4, "batch_size": 9}, {}, "There are 2 images, and a batch has 9"),
         ({"num_classes": 4, "train_split": "train"}, {}, "There is no images/train here"),
@@ -173,6 +179,25 @@ def test_a_training_that_cannot_be_is_refused_and_writes_nothing(flags, options,
     with pytest.raises(InputError, match=says):
         train(None, {**base, **flags}, **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_segmenter_of_another_head_is_not_gone_on_with(tmp_path: Path) -> None:
+    drawn_scenes.draw(tmp_path / "data", 2, 1)
+    path = tmp_path / "sem_fpn.safetensors"
+    xcit_hub.create_segmenter("xcit_nano_12_p8_224", num_classes=4, image_size=32, seed=0).save(path)
+    flags = {"model": "xcit_nano_12_p8_224", "data_dir": str(tmp_path / "data"), "mode": 1, "batch_size": 2}
+    flags |= {"ckpt_path": str(path), "ckpt_save_dir": str(tmp_path / "out"), "epoch_size": 1}
+    with pytest.raises(InputError, match="The segmenter's head is sem_fpn, and --head says upernet"):
+        train(None, flags, head="upernet")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_many_networks_is_not_of_segmenters(tmp_path: Path) -> None:
+    words = ["eval", "--task", "segment", "--data_dir", "data", "--results-file", str(tmp_path / "r.csv")]
+    refused = CliRunner().invoke(app, [*words, "--models", "all"]).exception
+    assert isinstance(refused, InputError) and "--models and --results-file are of classifiers" in refused.what
+    refused = CliRunner().invoke(app, [*words, "segmenter.pth"]).exception
+    assert isinstance(refused, InputError) and "--results-file is of classifiers" in refused.what
 
 
 def test_several_workers_are_refused(monkeypatch) -> None:

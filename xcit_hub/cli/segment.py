@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,11 +138,14 @@ def evaluate_segmenter(
     typer.echo(json.dumps(found.as_dict()) if as_json else str(found))
 
 
-def train_segmenter(config: Path | None, words: Sequence[str], *, head: str, names: Path | None, as_json: bool) -> None:
+def train_segmenter(
+    config: Path | None, words: Sequence[str], *, head: str | None, names: Path | None, as_json: bool
+) -> None:
     """Train a segmenter as a recipe and flags say, evaluate it, and write it with its figures into ``ckpt_save_dir``.
 
     Args:
         words: flags of the command line, keys of a recipe.
+        head: None is that of the segmenter to go on with, or ``sem_fpn``.
         names: a file of the classes' names, one a line.
     """
     from xcit_hub.segmentation import read_names
@@ -150,7 +154,12 @@ def train_segmenter(config: Path | None, words: Sequence[str], *, head: str, nam
 
     with working("training") as show:
         trained = train(
-            config, parse_flags(words), head=head, classes=() if names is None else read_names(names), stage=show
+            config,
+            parse_flags(words),
+            head=head,
+            classes=() if names is None else read_names(names),
+            stage=show,
+            say=partial(print_notes, stderr=True),
         )
     typer.echo(json.dumps(trained.as_dict()) if as_json else str(trained))
 

@@ -36,7 +36,10 @@ def train(
     task: Annotated[
         Task, typer.Option(help="segment: a segmenter, on ADE20K's folders, images/SPLIT and annotations/SPLIT.")
     ] = "classify",
-    head: Annotated[str | None, typer.Option(help="With --task segment: sem_fpn, the default, or upernet.")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="With --task segment: sem_fpn or upernet; by default that of ckpt_path, or sem_fpn."),
+    ] = None,
     classes: Annotated[Path | None, typer.Option(help="With --task segment: names of the classes, one a line.")] = None,
     as_json: AsJson = False,
     keys: Keys = False,
@@ -68,7 +71,7 @@ def train(
             raise InputError("A segmenter's training cannot be resumed.", where="--resume", fix="Leave it out.")
         from xcit_hub.cli.segment import train_segmenter
 
-        train_segmenter(config, context.args, head=head or "sem_fpn", names=classes, as_json=as_json)
+        train_segmenter(config, context.args, head=head, names=classes, as_json=as_json)
         return
     if head is not None or classes is not None:
         raise InputError(
@@ -147,11 +150,14 @@ def evaluate(
     if model is not None and model.startswith("-"):
         words, model = [model, *words], None
     if task == "segment":
-        if config is not None or compare is not None or ignore_field:
+        others: dict[str, object] = {"--config": config, "--compare": compare, "--ignore-field": ignore_field or None}
+        others |= {"--models": models, "--results-file": results_file}
+        given = [name for name, value in others.items() if value is not None]
+        if given:
             raise InputError(
-                "--config, --compare and --ignore-field are of classifiers.",
+                f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} of classifiers.",
                 where="--task segment",
-                fix="Leave them out.",
+                fix="Leave out what is of classifiers.",
             )
         from xcit_hub.cli.segment import evaluate_segmenter
 

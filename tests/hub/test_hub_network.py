@@ -62,6 +62,16 @@ def test_pushed_networks_come_back_in_one_commit(network, endpoint, tmp_path):
     assert len(endpoint.repositories["org/pushed"].commits) == 2
 
 
+def test_nothing_is_pushed_into_a_public_repository_as_private(network, endpoint):
+    network.push_to_hub("org/public")
+    endpoint.forget()
+    with pytest.raises(HubError, match=r"is public\. No file was sent"):
+        network.push_to_hub("org/public", private=True, commit_message="second")
+    assert not [method for method, _, _ in endpoint.requests if method in ("POST", "PUT")]
+    network.push_to_hub("org/new", private=True)
+    assert endpoint.repositories["org/new"].private
+
+
 @pytest.mark.parametrize(
     ("where", "body"), [("POST /api/repos/create", b"[]"), ("POST .*/commit/", b'{"commitOid": "../x"}')]
 )

@@ -276,12 +276,12 @@ class XCiT(
             options: as for ``ModelHubMixin.push_to_hub`` (``commit_message``, ``private``, ``token`` …).
 
         Raises:
-            HubError: the hub's answers are beyond the bounds of :mod:`xcit_hub.hub.guard`; what it refuses is
-                huggingface_hub's own error.
+            HubError: the hub's answers are beyond the bounds of :mod:`xcit_hub.hub.guard`, or it is to be private and
+                the repository is public; what the hub refuses is huggingface_hub's own error.
         """
         from xcit_hub.hub.stores.hugging_face import uploading
 
-        with uploading(repo_id):
+        with uploading(repo_id, private=bool(options.get("private")), token=options.get("token")):
             return str(super().push_to_hub(repo_id, **options))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:

@@ -294,9 +294,15 @@ def without_xet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def uploading(name: str) -> Iterator[None]:
-    """Hold an upload of huggingface_hub's own to the bounds of a store's, without Xet."""
+def uploading(name: str, *, private: bool = False, token: str | bool | None = None) -> Iterator[None]:
+    """Hold an upload of huggingface_hub's own to the bounds of a store's, without Xet.
+
+    Raises:
+        HubError: it is to be private, and the repository is public.
+    """
     endpoint = constants.ENDPOINT
+    if private:
+        HuggingFaceStore(endpoint, Context(cache.default_folder(), token=token)).check_publish(name, private=True)
     exchange = guard.Exchange(endpoint, f"{endpoint}/{name}", seconds=guard.FILE_SECONDS, home=endpoint)
     with without_xet(), guard.guarded(exchange):
         yield

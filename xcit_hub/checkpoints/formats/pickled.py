@@ -25,7 +25,7 @@ from xcit_hub.errors import first_line
 
 # More than any checkpoint needs: the largest trainers' have some hundred thousand.
 _MOST_INSTRUCTIONS = 5_000_000
-_MOST_COPIED = 64_000_000  # letters, bytes and entries, for what is named once can be copied again and again
+_MOST_COPIED = 256 << 20  # letters, bytes and sixteenths of entries: what is named once can be copied again and again
 _PARAMETER = "torch.nn.parameter.Parameter"
 
 
@@ -240,7 +240,9 @@ class _Machine:
         called = self.stack.pop()
         if not isinstance(called, Name) or not isinstance(arguments, tuple):
             raise PickleError("it calls what is not a name")
-        self.copied += sum(len(argument) for argument in arguments if isinstance(argument, str | bytes | list | dict))
+        for argument in arguments:
+            if isinstance(argument, str | bytes | list | dict):
+                self.copied += len(argument) * (1 if isinstance(argument, str | bytes) else 16)
         if self.copied > _MOST_COPIED:
             raise PickleError("it copies more than any checkpoint holds")
         if called.text in TABLES:

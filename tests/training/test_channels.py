@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_folder import write_images
+from image_folder import recipe_of, write_images
 from PIL import Image
 from torch_twin import arrays_of
 
@@ -19,7 +19,6 @@ from xcit_hub.errors import InputError
 from xcit_hub.models import create_model
 from xcit_hub.training.engine import train
 from xcit_hub.training.inputs import eval_data, train_data
-from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.scoring import score, settings_of, stored_network
 from xcit_hub.training.start import start
@@ -31,14 +30,6 @@ FOUR = {"in_channels": 4, "mean": [120.0, 110.0, 100.0, 0.0], "std": [60.0, 61.0
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"))
-
-
-def recipe_of(model: str, data: Path, **changes: Any) -> Recipe:
-    settings = {
-        "model": model, "mode": 1, "dataset": "imagefolder", "data_dir": str(data), "image_resize": 32, "batch_size": 8,
-        "epoch_size": 1, "warmup_epochs": 0, "dialect": "paper", "num_parallel_workers": 1, "num_classes": 3,
-    }  # fmt: skip
-    return load_recipe(None, {**settings, **changes})
 
 
 @pytest.mark.usefixtures("pynative")

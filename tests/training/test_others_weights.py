@@ -9,7 +9,7 @@ from typing import Any
 import mindspore
 import numpy as np
 import pytest
-from image_folder import write_images
+from image_folder import recipe_of, write_images
 from torch_twin import arrays_of
 
 from xcit_hub import variants
@@ -18,8 +18,6 @@ from xcit_hub.checkpoints.strings import CLASSES, GLOBAL_POOL
 from xcit_hub.errors import InputError
 from xcit_hub.models import create_model
 from xcit_hub.recipe_runs import train
-from xcit_hub.training.recipe import Recipe
-from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.scoring import score, stored_network
 from xcit_hub.training.start import start
 from xcit_hub.training.teachers import find
@@ -36,14 +34,6 @@ PERMUTED = ["class1", "class0", "class2"]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data"))
-
-
-def recipe_of(model: str, data: Path, **changes: Any) -> Recipe:
-    settings = {
-        "model": model, "mode": 1, "dataset": "imagefolder", "data_dir": str(data), "image_resize": 32, "batch_size": 8,
-        "epoch_size": 1, "warmup_epochs": 0, "dialect": "paper", "num_parallel_workers": 1, "num_classes": 3,
-    }  # fmt: skip
-    return load_recipe(None, {**settings, **changes})
 
 
 def stored(path: Path, network: Any, **strings: str) -> Path:

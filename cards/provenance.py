@@ -106,6 +106,7 @@ class Conversion(_Open):
         tensors: how many tensors were carried over.
         dropped: why tensors were left behind → how many.
         made_up: tensors that the source did not have.
+        left: why values and strings beside the tensors were left behind → how many.
         parity: None when nobody compared the two networks.
     """
 
@@ -123,6 +124,7 @@ class Conversion(_Open):
     tensors: int = 0
     dropped: dict[str, int] = {}
     made_up: list[str] = Field(default=[])
+    left: dict[str, int] = {}
     parity: ParityFigures | None = None
 
     @field_validator("tensors", mode="before")
@@ -130,12 +132,12 @@ class Conversion(_Open):
     def _counted(cls, tensors: Any) -> Any:
         return len(tensors) if isinstance(tensors, list) else tensors
 
-    @field_validator("dropped", mode="before")
+    @field_validator("dropped", "left", mode="before")
     @classmethod
-    def _by_reason(cls, dropped: Any) -> Any:
-        if not isinstance(dropped, list):
-            return dropped
-        return Counter(str(entry.get("reason", "")) if isinstance(entry, dict) else str(entry) for entry in dropped)
+    def _by_reason(cls, entries: Any) -> Any:
+        if not isinstance(entries, list):
+            return entries
+        return Counter(str(entry.get("reason", "")) if isinstance(entry, dict) else str(entry) for entry in entries)
 
     @field_validator("made_up", mode="before")
     @classmethod

@@ -27,6 +27,7 @@ def print_report(console: Console, report: Report) -> None:
     for note in weights.notes:
         console.print(f"note    {note}", style="yellow", markup=False)
     _print_grouped(console, "dropped", [(entry.name, entry.reason.value) for entry in weights.dropped])
+    _print_grouped(console, "left", [(entry["name"], entry["reason"]) for entry in report.left], of="entries")
     _print_grouped(console, "made up", [(entry["name"], entry["reason"]) for entry in report.made_up])
     if target is None:
         console.print("wrote   nothing: the result failed its proof; what was there before is untouched", style="red")
@@ -52,12 +53,12 @@ def _print_parity(console: Console, report: Report, parity: dict[str, Any]) -> N
     console.print(f"proved  {verdict(report)}", style=None if parity["passed"] else "red", markup=False)
 
 
-def _print_grouped(console: Console, title: str, entries: list[tuple[str, str]]) -> None:
+def _print_grouped(console: Console, title: str, entries: list[tuple[str, str]], *, of: str = "tensors") -> None:
     by_reason: dict[str, list[str]] = {}
     for name, reason in entries:
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
-        listed = names[0] if len(names) == 1 else f"{len(names)} tensors ({names[0]} …)"
+        listed = names[0] if len(names) == 1 else f"{len(names)} {of} ({names[0]} …)"
         console.print(f"{title:8}{listed}: {reason}", markup=False)
 
 

@@ -138,7 +138,7 @@ def _network(recipe: Recipe, given: Set[str], head: HeadKind | None, classes: Se
             drop_path_rate=recipe.drop_path_rate or 0.0,
             seed=recipe.seed,
         )
-        given = {"image_resize", "mean", "std"}
+        given = {*given, "image_resize"}
     told = {"image_resize": "image_size", "mean": "mean", "std": "std"}
     asked = {field: getattr(recipe.preprocessing, field) for key, field in told.items() if key in given}
     network.config = replace(network.config, preprocessing=replace(network.config.preprocessing, **asked))

@@ -15,6 +15,36 @@ from xcit_hub.checkpoints.weights import load
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.files import sha256_of
 
+# ---- What stands beside the tensors
+
+
+def test_values_and_strings_that_a_conversion_does_not_write_are_listed_with_their_reason(paper: Path, tmp_path: Path):
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.from_numpy(tensor.numpy().copy()) for name, tensor in load(paper).file.tensors.items()}
+    wrapped = {"model": tensors, "epoch": 300, "args": {"lr": 0.1, "model": "xcit"}}
+    torch.save(wrapped, tmp_path / "run.pth")
+    left = rewrite(tmp_path / "run.pth", tmp_path / "x.safetensors").as_dict()["left"]
+    kinds = {entry["name"]: entry["kind"] for entry in left}
+    assert kinds == {"epoch": "value", "args.lr": "value", "args.model": "string"}
+    assert all(entry["reason"] for entry in left)
+    stored = load(tmp_path / "x.safetensors").file
+    checkpoint.write(tmp_path / "told.safetensors", stored.tensors, {**stored.metadata, "author": "me"})
+    again = rewrite(tmp_path / "told.safetensors", tmp_path / "y.ckpt").as_dict()["left"]
+    assert [entry["name"] for entry in again] == ["author"]
+    assert rewrite(tmp_path / "y.ckpt", tmp_path / "z.pth").as_dict()["left"] == []
+
+
+@pytest.mark.parametrize("text", ['{"pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}', "garbage"])
+def test_a_configuration_of_others_beside_the_file_is_called_unread(paper: Path, tmp_path: Path, text: str):
+    alone = tmp_path / "model.safetensors"
+    rewrite(paper, alone)
+    (tmp_path / "config.json").write_text(text)
+    notes = rewrite(alone, tmp_path / "out.safetensors").weights.notes
+    assert [note for note in notes if note.startswith("config.json stands beside model.safetensors")]
+    (tmp_path / "config.json").unlink()
+    assert not any("config.json" in note for note in rewrite(alone, tmp_path / "out.safetensors").weights.notes)
+
+
 # ---- Heads, channels
 
 

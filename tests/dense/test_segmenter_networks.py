@@ -6,7 +6,9 @@ facebook's: the same values to the bit.
 
 from __future__ import annotations
 
+import json
 import warnings
+from dataclasses import replace
 
 import mindspore
 import pytest
@@ -16,7 +18,10 @@ from mindspore import Tensor
 
 import xcit_hub
 from xcit_hub import parity, segmenters, variants
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.errors import InputError, WeightsError
+from xcit_hub.hub.config import of_architecture
 from xcit_hub.segmenters import HeadKind
 
 _HEADS: tuple[HeadKind, ...] = ("sem_fpn", "upernet")
@@ -86,6 +91,29 @@ def test_a_classifiers_blocks_begin_a_pyramid_and_it_is_said_that_the_rest_is_fr
     name = "blocks.5.attn.qkv.weight"
     taken = network.parameters_dict()[name].asnumpy()
     assert (taken == classifier.parameters_dict()[name].asnumpy()).all()
+
+
+@pytest.mark.parametrize("kept", ["in the file", "in timm's config.json"])
+def test_a_segmenter_that_begins_with_a_classifier_sees_images_normalised_as_it_did(tmp_path, kept: str) -> None:
+    levels = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+    classifier = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=3, seed=1)
+    described = of_architecture("xcit_nano_12_p16_224", "paper", num_classes=3)
+    classifier.config = replace(described, preprocessing=replace(described.preprocessing, **levels))
+    folder = tmp_path / "classifier"
+    classifier.save_pretrained(folder)
+    if kept != "in the file":
+        folder = tmp_path / "timm"
+        folder.mkdir()
+        bare = checkpoint.read(tmp_path / "classifier/model.safetensors").tensors
+        checkpoint.write(tmp_path / "bare.ckpt", bare, {"xcit_hub.dialect": "paper"})
+        rewrite(tmp_path / "bare.ckpt", folder / "model.safetensors", to="timm")
+        told = {"architecture": "xcit_nano_12_p16_224", "num_classes": 3, "pretrained_cfg": levels}
+        (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.warns(UserWarning, match="the pyramid is fresh and untrained"):
+        network = xcit_hub.create_segmenter("xcit_nano_12_p16_224", num_classes=2, pretrained=str(folder))
+    assert {name: getattr(network.config.preprocessing, name) for name in levels} == levels
+    network.save(tmp_path / "s.safetensors")
+    assert xcit_hub.load_segmenter(str(tmp_path / "s.safetensors")).config.preprocessing.mean == levels["mean"]
 
 
 @pytest.mark.parametrize("build", ["pyramid", "segmenter"])

@@ -225,6 +225,20 @@ def test_a_wrong_value_in_our_own_description_is_refused_by_name(path: str, name
         config.from_json(at(json.loads(custom.to_json()), path, name, value))
 
 
+@pytest.mark.parametrize(
+    ("level", "name", "taken"),
+    [("", "in_chans", "3"), ("", "global_pool", "'token'"), ("", "num_classes", "1000")]
+    + [("preprocessing", name, "") for name in ("image_size", "crop_pct", "interpolation", "mean", "std")],
+)
+def test_what_our_own_description_does_not_say_is_named_with_what_was_assumed(level: str, name: str, taken: str):
+    record = json.loads(ModelConfig(NANO, "paper").to_json())
+    assert config.from_json(json.dumps(record)).notes == ()
+    del (record[level] if level else record)[name]
+    called = f"{level}.{name}" if level else name
+    (note,) = config.from_json(json.dumps(record)).notes
+    assert note.startswith(f"the description does not say {called}: {taken}") and note.endswith("was assumed")
+
+
 def test_what_a_description_says_of_the_published_file_is_listed() -> None:
     record = json.loads(ModelConfig(NANO, "paper").to_json())
     record["provenance"] |= {"revision": "main", "sha256": "a" * 64, "verified": "full"}

@@ -46,6 +46,14 @@ def test_a_folder_that_holds_one_checkpoint_is_loaded_whatever_that_is_called(fi
     assert xcit_hub.load(tmp_path).config.num_classes == 3
 
 
+def test_a_file_loaded_alone_warns_of_the_configuration_beside_it(tensors: dict[str, StoredTensor], tmp_path: Path):
+    checkpoint.write(tmp_path / "model.safetensors", tensors)
+    (tmp_path / "config.json").write_text('{"pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}', encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"config\.json stands beside model\.safetensors, which was read alone"):
+        network = xcit_hub.load(str(tmp_path / "model.safetensors"))
+    assert any("config.json" in note for note in network.config.provenance.notes)
+
+
 def test_a_folder_of_shards_is_loaded_by_its_index(tensors: dict[str, StoredTensor], tmp_path: Path):
     names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
     table = {name: names[index % 2] for index, name in enumerate(tensors)}

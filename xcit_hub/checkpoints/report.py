@@ -21,6 +21,7 @@ class Report:
 
     Args:
         target: the file that was written; None if its proof failed and it was not.
+        left: the source's strings and values that the target does not have, each with its kind and reason.
         parity: the proof's figures, if there was one; in the JSON, null stands for those that are not finite numbers.
     """
 
@@ -29,6 +30,7 @@ class Report:
     weights: Weights
     tensors: list[dict[str, Any]]
     made_up: list[dict[str, str]]
+    left: list[dict[str, str]]
     seconds: float
     parity: dict[str, Any] | None = None
 
@@ -56,6 +58,7 @@ class Report:
                 for entry in weights.dropped
             ],
             "made_up": self.made_up,
+            "left": self.left,
             "versions": _versions(),
             "seconds": round(self.seconds, 3),
             "parity": plain(self.parity),

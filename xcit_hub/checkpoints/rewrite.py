@@ -17,7 +17,7 @@ import numpy.typing as npt
 from xcit_hub._version import __version__
 from xcit_hub.checkpoints import checkpoint, sidecar, strings
 from xcit_hub.checkpoints.check import Doubts, checked
-from xcit_hub.checkpoints.checkpoint import StoredTensor
+from xcit_hub.checkpoints.checkpoint import Checkpoint, StoredTensor
 from xcit_hub.checkpoints.dtypes import cast
 from xcit_hub.checkpoints.families import FAMILIES, LAYOUTS, MARKS, TIMM_TAGS
 from xcit_hub.checkpoints.identify import ARCHITECTURE_ASSUMED, HEAD_UNTRAINED
@@ -36,6 +36,10 @@ Progress = Callable[[int, int], None]
 Prove = Callable[[Path, Report], "dict[str, Any] | None"]
 
 _FRESH = "a new classifier, not trained: random numbers of seed 0 and deviation 0.02, as timm begins one, and no bias"
+_NO_VALUES = "a value beside the tensors, such as training's settings; a file of weights has none"
+_OTHER_STRING = "a string that says nothing of the network, its images or its classes, or does not hold any more"
+# Strings that the target answers anew, and does not have where the answer is no.
+_ANSWERED = ("format", "xcit_hub.architecture", ARCHITECTURE_ASSUMED, HEAD_UNTRAINED)
 
 
 def rewrite(
@@ -134,6 +138,8 @@ def rewrite(
         opened.check_unchanged()
         hold_against_config(weights, opened)
         weights.notes += doubts.notes()
+        if described is None and (said := sidecar.unread(opened.path)) is not None:
+            weights.notes.append(said)
         report = Report(
             source=_file(source, opened.nbytes, source_digest.result(), weights.family, opened.format),
             target={**_file(written, written.stat().st_size, digest, family_out, format_out), "path": str(target)},
@@ -151,6 +157,7 @@ def rewrite(
                 *({"name": name, "reason": _FRESH} for name in stored if not weights.sources[name]),
                 *({"name": name, "reason": reason} for name, (_, reason) in made_up.items()),
             ],
+            left=_left(opened, metadata),
             seconds=time.perf_counter() - started,
         )
         report.parity = prove(written, report) if prove is not None else None
@@ -224,6 +231,15 @@ def _metadata(weights: Weights, to: Family, file_format: str) -> dict[str, str]:
         "xcit_hub.family": to,
         "xcit_hub.version": __version__,
     }
+
+
+def _left(opened: Checkpoint, metadata: Mapping[str, str]) -> list[dict[str, str]]:
+    """What a file has beside its tensors and a conversion does not write: training's settings, an author's words."""
+    strings_left = [name for name in opened.metadata if name not in metadata and name not in _ANSWERED]
+    return [
+        *({"name": name, "kind": "value", "reason": _NO_VALUES} for name in opened.values),
+        *({"name": name, "kind": "string", "reason": _OTHER_STRING} for name in strings_left),
+    ]
 
 
 @contextlib.contextmanager

@@ -74,6 +74,20 @@ def check_config(opened: Checkpoint) -> ConfigBeside | None:
     return ConfigBeside(True, f"{path.name} was written for this file")
 
 
+def unread(checkpoint: str | os.PathLike[str]) -> str | None:
+    """Say that a configuration stands beside a file and is not read with it, as it was not written for this very file.
+
+    Such a one describes the folder: timm's, or a hub entry's. Only who reads the folder reads it.
+    """
+    path = config_path(checkpoint)
+    if not path.is_file() or is_ours(path):
+        return None
+    return (
+        f"{path.name} stands beside {Path(checkpoint).name}, which was read alone: nothing that it says, such as how "
+        "images are prepared, was used. xcit_hub.load(FOLDER) reads both."
+    )
+
+
 def strings(opened: Checkpoint) -> dict[str, str]:
     """Return what the configuration beside a file says of it, if it was written for exactly that file."""
     ours = _read(config_path(opened.path)).get("xcit_hub")

@@ -6,7 +6,7 @@ timm's form is read and written by :mod:`xcit_hub.hub.timm_config`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as fields_of
 from functools import cache
@@ -194,7 +194,24 @@ def from_json(text: str, *, where: object = None, ignore: frozenset[str] = froze
             raise malformed(f"provenance.{name}: {value!r:.40} is not one of its kind", where)
         if value not in (None, "none"):
             unused[f"provenance.{name}"] = "of the file that was published; load says it of the one that it reads"
-    return Description(validated(record, where), weights, unused, tuple(notes))
+    config = validated(record, where)
+    notes += [
+        f"the description does not say {name}: {value} was assumed"
+        for name, value in _assumed(record, config)
+        if name not in ignored
+    ]
+    return Description(config, weights, unused, tuple(notes))
+
+
+def _assumed(record: Mapping[str, object], config: ModelConfig) -> Iterator[tuple[str, object]]:
+    """What decides the answers, is written by every version, and is not there; with what takes its place."""
+    yield from ((name, getattr(config, name)) for name in ("num_classes", "in_chans") if name not in record)
+    if "global_pool" not in record:
+        yield "global_pool", repr(config.global_pool)
+    seen = record.get("preprocessing", {})
+    for name in ("image_size", "crop_pct", "interpolation", "mean", "std"):
+        if isinstance(seen, dict) and name not in seen:
+            yield f"preprocessing.{name}", getattr(config.preprocessing, name)
 
 
 # Fields of a description's provenance that load finds out itself → what they may be.

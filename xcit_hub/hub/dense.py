@@ -160,6 +160,8 @@ def create_segmenter(
         network.architecture, network.dialect.name, num_classes=num_classes, in_chans=network.in_chans
     )
     seen = Preprocessing(image_size=image_size, interpolation="bilinear")
+    if hasattr(pyramid, "config"):  # pretrained: the blocks know images of that mean and deviation
+        seen = replace(seen, mean=pyramid.config.preprocessing.mean, std=pyramid.config.preprocessing.std)
     network.config = replace(described, preprocessing=seen, labels=tuple(classes))
     return accelerated.accelerate(network.set_train(), in_place=True)
 
@@ -316,6 +318,8 @@ def _described(
         seen = descriptions.preprocessing_from_metadata(told, weights.file.path, weights.in_chans)
     elif weights.normalization is not None:
         seen = replace(seen, mean=weights.normalization[0], std=weights.normalization[1])
+    elif located.config is not None:
+        seen = replace(seen, mean=located.config.preprocessing.mean, std=located.config.preprocessing.std)
     promised = located.snapshot.files[located.weights].digest or located.sha256
     provenance = Provenance(
         source=located.snapshot.origin,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcit_hub.checkpoints.checkpoint import shard_index_of
 from xcit_hub.checkpoints.reading import Asked
+from xcit_hub.checkpoints.sidecar import unread
 from xcit_hub.errors import HubError, InputError, XcitHubError
 from xcit_hub.files import is_file, open_regular
 from xcit_hub.hub import address, cache, config, fields, timm_config
@@ -155,6 +156,8 @@ def _located(where: address.Address, context: Context, ignore: frozenset[str]) -
     snapshot = store.resolve(where.name, where.revision)
     described = _describe(store, snapshot, ignore)
     is_bare = where.store == address.LOCAL and is_file(where.name)
+    if is_bare and (said := unread(where.name)) is not None:
+        described = replace(described, notes=(*described.notes, said))
     weights = Path(where.name).name if is_bare else where.file or _weights_file(snapshot, described.digests)
     if weights not in snapshot.files:
         raise HubError(f"There is no file {weights!r} there.", where=snapshot.origin, fix="Check the address.")

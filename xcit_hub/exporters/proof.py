@@ -17,10 +17,17 @@ from numpy.typing import NDArray
 from xcit_hub.exporters import runtimes
 from xcit_hub.exporters.form import ATTENTION, Form
 from xcit_hub.parity import proof_size, random_images, torch_network
-from xcit_hub.parity.rule import Check, Reference
+from xcit_hub.parity.rule import FLOOR, Check, Reference
 from xcit_hub.variants import Architecture, DialectName
 
 Array = NDArray[Any]
+
+OPENVINO_FLOOR = 128.0
+"""The floor of what OpenVINO computes in float32 (:data:`xcit_hub.parity.rule.FLOOR` is everybody else's).
+
+On a Xeon with AVX-512 it rounds 2.4 times as coarsely as PyTorch in the mean, and one logit of 2,000 is 90 unit
+roundoffs away (xcit_large_24_p16, mindcv, not folded), where onnxruntime keeps to 27 on the same file.
+"""
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,8 @@ def prove(
                 # MINDIR does not name its outputs, and others name theirs otherwise.
                 found = dict(zip(reference.truth, found.values(), strict=True))
             sides = "×".join(map(str, shape))
-            checks += [replace(check, what=f"{check.what} at {sides}") for check in reference.check(found)]
+            floor = OPENVINO_FLOOR if runtime == "openvino" and form.dtype == "float32" else FLOOR
+            checks += [replace(check, what=f"{check.what} at {sides}", floor=floor) for check in reference.check(found)]
         yield FileProof(runtime, shapes, tuple(checks))
 
 

@@ -58,7 +58,8 @@ def _print_grouped(console: Console, title: str, entries: list[tuple[str, str]],
     for name, reason in entries:
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
-        listed = names[0] if len(names) == 1 else f"{len(names)} {of} ({names[0]} …)"
+        first = names[0] if names[0].isprintable() else repr(names[0])  # a file's name may steer a terminal
+        listed = first if len(names) == 1 else f"{len(names)} {of} ({first} …)"
         console.print(f"{title:8}{listed}: {reason}", markup=False)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from tiny_networks import SUFFIXES, TINY, Make, same, written
 
+from converters.printing import print_report
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.checkpoint import StoredTensor
 from xcit_hub.checkpoints.rewrite import rewrite
@@ -43,6 +46,22 @@ def test_a_configuration_of_others_beside_the_file_is_called_unread(paper: Path,
     assert [note for note in notes if note.startswith("config.json stands beside model.safetensors")]
     (tmp_path / "config.json").unlink()
     assert not any("config.json" in note for note in rewrite(alone, tmp_path / "out.safetensors").weights.notes)
+
+
+def test_a_file_whose_configuration_would_have_too_long_a_name_is_converted(paper: Path, tmp_path: Path):
+    rewrite(paper, tmp_path / "short.ckpt")
+    source = (tmp_path / "short.ckpt").rename(tmp_path / f"{'x' * 244}.ckpt")
+    assert rewrite(source, tmp_path / "x.safetensors").target is not None
+
+
+def test_a_name_cannot_steer_the_terminal_that_it_is_listed_on(paper: Path, tmp_path: Path):
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.from_numpy(tensor.numpy().copy()) for name, tensor in load(paper).file.tensors.items()}
+    torch.save({"model": tensors, "\x1b[31mred": 1}, tmp_path / "run.pth")
+    printed = io.StringIO()
+    report = rewrite(tmp_path / "run.pth", tmp_path / "x.safetensors")
+    print_report(Console(file=printed, width=200), report)
+    assert "\x1b" not in printed.getvalue() and r"'\x1b[31mred'" in printed.getvalue()
 
 
 # ---- Heads, channels

@@ -10,7 +10,7 @@ from typing import Any
 
 from xcit_hub.checkpoints.checkpoint import Checkpoint
 from xcit_hub.errors import WeightsError
-from xcit_hub.files import open_regular
+from xcit_hub.files import is_file, open_regular
 
 _LARGEST = 8 << 20
 
@@ -80,7 +80,7 @@ def unread(checkpoint: str | os.PathLike[str]) -> str | None:
     Such a one describes the folder: timm's, or a hub entry's. Only who reads the folder reads it.
     """
     path = config_path(checkpoint)
-    if not path.is_file() or is_ours(path):
+    if not is_file(path) or is_ours(path):
         return None
     return (
         f"{path.name} stands beside {Path(checkpoint).name}, which was read alone: nothing that it says, such as how "

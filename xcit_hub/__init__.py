@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcit_hub import deprecated
 from xcit_hub._version import __version__
+from xcit_hub.lasting import lasting
 
 deprecated.install()
 
@@ -77,7 +78,8 @@ def __getattr__(name: str) -> Any:
     room = _ROOMS.get(name)
     if room is None:
         raise AttributeError(f"module 'xcit_hub' has no attribute {name!r}")
-    value = getattr(importlib.import_module(room), name)
+    with lasting():
+        value = getattr(importlib.import_module(room), name)
     globals()[name] = value
     return value
 

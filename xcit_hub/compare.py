@@ -149,7 +149,7 @@ def compare(
     sides: list[tuple[Arrays, ModelConfig]] = []
     for located in locate_each((first, second), ignore_fields=ignore_fields):
         stage(f"reading {located.address}")
-        weights, described = read(located, located.open, dialect)
+        weights, described = read(located, dialect)
         sides.append((weights.arrays(), described))
     (ours, one), (theirs, other) = sides
     stage("tensors")
@@ -183,7 +183,7 @@ def _of_file(
     network = second if Path(first) == file else first
     stage(f"reading {network}")
     located = locate(network, ignore_fields=ignore_fields)
-    weights, described = read(located, located.open, dialect)
+    weights, described = read(located, dialect)
     preprocessing = described.preprocessing
     form = found.form(
         num_classes=described.num_classes,

@@ -127,7 +127,7 @@ def export(
     located = locate(
         os.fspath(source), revision, hub=hub, cache_dir=cache_dir, offline=offline, ignore_fields=ignore_fields
     )
-    weights, config = read(located, located.open, dialect)
+    weights, config = read(located, dialect)
     if weights.kind in ("dense", "features"):
         raise InputError(
             "This backbone has no class attention, and only whole networks are exported.",

@@ -142,10 +142,11 @@ def evaluate(
     else:
         from xcit_hub.hub.locate import locate
         from xcit_hub.hub.network import XCiT as Published
+        from xcit_hub.hub.read import filling
 
         # Not by `load`: the record names the file that was read.
         located = locate(model, ignore_fields=ignore_fields)
-        loaded = Published.of_located(located, located.open, dialect=flags.get("dialect"))
+        loaded = Published.of_located(located, lambda: filling(located, flags.get("dialect")))
         described = loaded.config
         say(described.provenance.notes)
         network, digest, classes = loaded, described.provenance.sha256, described.labels

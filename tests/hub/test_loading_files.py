@@ -6,7 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from mindspore import ops
 
 import xcit_hub
 from xcit_hub.checkpoints import checkpoint, families, translate
@@ -111,3 +113,15 @@ def test_an_error_of_a_command_that_was_asked_for_json_is_json(run_cli, tmp_path
         error = json.loads(done.stderr)["error"]
         assert error["what"] == "x.ckpt is not a checkpoint: it is a text (404: Not Found …)."
         assert error["where"] == str(tmp_path / "x.ckpt") and error["fix"]
+
+
+def test_each_network_of_a_file_has_memory_of_its_own(tmp_path: Path) -> None:
+    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=4, seed=0)
+    network.save_pretrained(tmp_path / "nano")
+    stored = (tmp_path / "nano" / "model.safetensors").read_bytes()
+    first, second = (xcit_hub.load(str(tmp_path / "nano")) for _ in range(2))
+    for parameter in first.get_parameters():
+        ops.assign(parameter, parameter * 0 + 7)  # where it is
+    for name, array in second.arrays().items():
+        np.testing.assert_array_equal(array, network.arrays()[name], err_msg=name)
+    assert (tmp_path / "nano" / "model.safetensors").read_bytes() == stored

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 from xcit_hub.checkpoints.tensor import StoredTensor
 
@@ -95,21 +96,21 @@ def _any(patterns: Iterable[str]) -> re.Pattern[str]:
     return re.compile(re.sub(r"(?<!\\)\((?!\?)", "(?:", joined))
 
 
-_SLOT = re.compile(_SLOTS)
-_TABLE = tuple((re.compile(pattern), reason) for pattern, reason in TABLE)
-_ANY = _any(pattern for pattern, _ in TABLE)
+@cache  # most files are asked for no more than that
+def _any_of_the_table() -> re.Pattern[str]:
+    return _any(pattern for pattern, _ in TABLE)
 
 
 def is_training_state(prefix: str) -> bool:
     """Whether a prefix is a word that optimizers put before a parameter's name."""
-    return any(_SLOT.fullmatch(part) for part in prefix.split("."))
+    return any(re.fullmatch(_SLOTS, part) for part in prefix.split("."))
 
 
 def reason_of(name: str, tensor: StoredTensor | None = None) -> Reason | None:
     """Say what a tensor beside a network is, by its name and size; None if nothing says."""
     found = None
-    if _ANY.fullmatch(name):
-        found = next(reason for pattern, reason in _TABLE if pattern.fullmatch(name))
+    if _any_of_the_table().fullmatch(name):
+        found = next(reason for pattern, reason in TABLE if re.fullmatch(pattern, name))
     if found is None and tensor is not None and tensor.size <= 1:
         return Reason.COUNTER
     return found

@@ -161,6 +161,7 @@ def create_model(
     from xcit_hub import accelerated, models
     from xcit_hub.hub.dense import create_pyramid
     from xcit_hub.hub.network import XCiT, XCiTFeatures, checked_rates
+    from xcit_hub.hub.read import filling
 
     rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
     _refuse_unused(
@@ -202,8 +203,8 @@ def create_model(
     else:
         located = locate(_pretrained_id(name, pretrained), cache_dir=cache_dir)
         network = XCiT.of_located(
-            located, located.open, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, rates=rates,
-            dialect=dialect, seed=seed,
+            located, lambda: filling(located, dialect), num_classes=num_classes, in_chans=in_chans,
+            global_pool=global_pool, rates=rates, seed=seed,
         )  # fmt: skip
         if not isinstance(pretrained, bool):
             _check_architecture(name, network, located)

@@ -15,7 +15,7 @@ from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import WeightsError
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import PathLike, locate
-from xcit_hub.hub.read import begin, read
+from xcit_hub.hub.read import begin, filling, read
 from xcit_hub.lasting import lasting
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ def load(
         ignore_fields=ignore_fields,
     )  # fmt: skip
     located = replace(located, asked=Asked(model=model, select=select, prefix=prefix))
-    fetched = begin(located.open)
+    filled = begin(lambda: filling(located, dialect))
     with lasting():  # MindSpore and huggingface_hub
         from xcit_hub.hub.network import XCiT, checked_rates
 
     rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
     return XCiT.of_located(
-        located, fetched, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, rates=rates,
-        dtype=dtype, mode=mode, dialect=dialect,
+        located, filled, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, rates=rates,
+        dtype=dtype, mode=mode,
     )  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def load_weights(
     located = locate(
         id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, ignore_fields=ignore_fields
     )
-    weights, described = read(located, located.open, dialect)
+    weights, described = read(located, dialect)
     if network.dialect.name != described.dialect:
         raise WeightsError(
             f"These weights are of the {described.dialect} dialect, the network computes the "

@@ -6,7 +6,7 @@ The network itself is :class:`xcit_hub.models.XCiT`; this adds where it came fro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,8 @@ from xcit_hub.hub import config as descriptions
 from xcit_hub.hub import entry
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import Located, PathLike, locate
-from xcit_hub.hub.read import Fetched, read
+from xcit_hub.hub.read import Filling, filling, owned
+from xcit_hub.lasting import lasting
 from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import no_init_parameters
 from xcit_hub.variants import GlobalPool
@@ -122,17 +123,25 @@ class XCiT(
     config: ModelConfig
 
     @classmethod
-    def of_config(cls, config: ModelConfig, arrays: Mapping[str, NDArray[np.generic]], rates: Rates = NO_RATES) -> Self:
+    def of_config(
+        cls,
+        config: ModelConfig,
+        arrays: Mapping[str, NDArray[np.generic]],
+        rates: Rates = NO_RATES,
+        *,
+        copy: bool = True,
+    ) -> Self:
         """Build the network that ``config`` describes and fill it, strictly; it is in eval mode.
 
         Args:
             arrays: every parameter and buffer by MindCV's names.
             rates: drop rates for training; none by default.
+            copy: as for :func:`xcit_hub.models.load_weights`.
 
         Raises:
             WeightsError: a tensor is missing, unexpected or of another shape.
         """
-        with no_init_parameters():
+        with lasting(), no_init_parameters():
             network = cls(
                 config.shape,
                 variants.dialect(config.dialect),
@@ -141,7 +150,7 @@ class XCiT(
                 global_pool=config.global_pool,
                 **rates,
             )
-        models.load_weights(network, arrays)
+        models.load_weights(network, arrays, copy=copy)
         network.config = config
         network.set_train(False)
         return network
@@ -196,15 +205,15 @@ class XCiT(
         )  # fmt: skip
         rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
         return cls.of_located(
-            located, located.open, num_classes=num_classes, in_chans=in_chans, global_pool=global_pool, rates=rates,
-            dtype=dtype, mode=mode, dialect=dialect,
+            located, lambda: filling(located, dialect), num_classes=num_classes, in_chans=in_chans,
+            global_pool=global_pool, rates=rates, dtype=dtype, mode=mode,
         )  # fmt: skip
 
     @classmethod
     def of_located(
         cls,
         located: Located,
-        fetched: Fetched,
+        filled: Callable[[], Filling],
         *,
         num_classes: int | None = None,
         in_chans: int | None = None,
@@ -212,19 +221,18 @@ class XCiT(
         rates: Rates = NO_RATES,
         dtype: Dtype | None = None,
         mode: Mode | None = None,
-        dialect: variants.DialectName | None = None,
         seed: int | None = None,
     ) -> Self:
         """Build the network that was located; warns the caller's caller of what is not the file's.
 
         Args:
-            fetched: gives the open file of weights, see :func:`xcit_hub.hub.read.read`.
+            filled: reads the weights, or waits for them: :func:`xcit_hub.hub.read.filling`, maybe begun before.
             seed: makes a replaced classifier's values reproducible.
         """
         _check_count(num_classes, "num_classes", least=0)
         _check_count(in_chans, "in_chans", least=1)
-        weights, described = read(located, fetched, dialect)
-        arrays: Mapping[str, Any] = weights.arrays()
+        read = filled()
+        described, arrays = read.described, read.arrays
         notes = []
         if in_chans is not None and in_chans != described.in_chans:
             notes.append(f"the first convolution was adapted from {described.in_chans} to {in_chans} channels")
@@ -232,7 +240,7 @@ class XCiT(
             described = replace(described, in_chans=in_chans)
         if global_pool is not None:
             described = replace(described, global_pool=global_pool)
-        network = cls.of_config(described, arrays, rates)
+        network = cls.of_config(described, arrays, rates, copy=False)
         if num_classes is not None and num_classes != described.num_classes:
             had = f"the classifier of {described.num_classes} classes"
             replaced = f"{had} was replaced by a fresh, untrained one of {num_classes}"
@@ -244,7 +252,7 @@ class XCiT(
         provenance = replace(described.provenance, notes=(*described.provenance.notes, *notes))
         network.config = replace(described, provenance=provenance)
         _prepare(network, dtype, mode)
-        for note in (*located.description.notes, *weights.doubts, *notes):
+        for note in (*located.description.notes, *read.weights.doubts, *notes):
             warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=3)
         return accelerated.accelerate(network, in_place=True)
 
@@ -332,12 +340,12 @@ def _check_count(value: object, option: str, *, least: int) -> None:
         raise InputError(f"{option} is {value!r}.", where=f"{option}=…", fix=f"Give a whole number, {least} or more.")
 
 
-def _with_channels(arrays: Mapping[str, NDArray[np.generic]], in_chans: int) -> dict[str, Any]:
+def _with_channels(arrays: Mapping[str, NDArray[np.float32]], in_chans: int) -> dict[str, NDArray[np.float32]]:
     from xcit_hub.checkpoints.dtypes import adapt_input_conv
     from xcit_hub.checkpoints.tensor import StoredTensor
 
     name = "patch_embed.proj.0.0.weight"
-    return {**arrays, name: adapt_input_conv(StoredTensor.of(arrays[name]), in_chans).numpy()}
+    return {**arrays, name: owned(adapt_input_conv(StoredTensor.of(arrays[name]), in_chans).numpy())}
 
 
 def _prepare(network: models.XCiT, dtype: Dtype | None, mode: Mode | None) -> None:
@@ -360,4 +368,3 @@ def _prepare(network: models.XCiT, dtype: Dtype | None, mode: Mode | None) -> No
         if mode not in modes:
             raise InputError(f"There is no mode {mode!r}.", where="mode=…", fix="Choose graph or pynative.")
         mindspore.set_context(mode=modes[mode])
-    network.set_train(False)

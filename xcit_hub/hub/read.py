@@ -9,8 +9,10 @@ import shlex
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from xcit_hub.errors import HubError, InputError, UnknownNameError, WeightsError
 from xcit_hub.hub import config
@@ -19,11 +21,11 @@ from xcit_hub.hub.locate import Located
 from xcit_hub.variants import Architecture, DialectName, Preprocessing
 
 if TYPE_CHECKING:
-    from xcit_hub.checkpoints.mapped import MappedFile
+    from numpy.typing import NDArray
+
     from xcit_hub.checkpoints.weights import Weights
 
 T = TypeVar("T")
-Fetched = Callable[[], "MappedFile"]
 
 _SAME_LEVEL = 5e-4  # means and deviations are published with three or four digits
 
@@ -43,11 +45,34 @@ def begin(work: Callable[[], T]) -> Callable[[], T]:
     return done.result
 
 
-def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tuple[Weights, ModelConfig]:
-    """Return the parameters of a located model and its description, provenance included.
+@dataclass(frozen=True)
+class Filling:
+    """What a network is built from, and filled with.
 
     Args:
-        fetched: gives the open file of weights: ``located.open``, or what :func:`begin` made of it.
+        arrays: every parameter and buffer by MindCV's names, float32, in memory that is nobody else's.
+    """
+
+    weights: Weights
+    described: ModelConfig
+    arrays: dict[str, NDArray[np.float32]]
+
+
+def filling(located: Located, dialect: DialectName | None) -> Filling:
+    """Read a located model for a network of its own; raises as :func:`read` does."""
+    weights, described = read(located, dialect)
+    return Filling(weights, described, {name: owned(array) for name, array in weights.arrays().items()})
+
+
+def owned(array: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return an array's numbers as float32, in C order, in memory that can be written to and is nobody else's."""
+    return np.array(array, dtype=np.float32, order="C")
+
+
+def read(located: Located, dialect: DialectName | None) -> tuple[Weights, ModelConfig]:
+    """Return the parameters of a located model and its description, provenance included; the file is fetched.
+
+    Args:
         dialect: for bare files that do not say theirs.
 
     Raises:
@@ -65,7 +90,7 @@ def read(located: Located, fetched: Fetched, dialect: DialectName | None) -> tup
             where=located.snapshot.origin,
             fix="Leave the model out: the description says it.",
         )
-    opened = fetched()
+    opened = located.open()
     custom, asked = None if known is None else known.custom, located.asked
     try:
         weights = read_checkpoint(

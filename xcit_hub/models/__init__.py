@@ -130,14 +130,16 @@ def _check_numbers(counts: Mapping[str, tuple[int, int]], rates: Mapping[str, fl
             )
 
 
-def load_weights(network: XCiT | XCiTFeatures, arrays: Mapping[str, NDArray[Any]]) -> None:
+def load_weights(network: XCiT | XCiTFeatures, arrays: Mapping[str, NDArray[Any]], *, copy: bool = True) -> None:
     """Fill a network with weights; names and shapes must be the network's exactly.
 
     ``mindspore.load_param_into_net`` skips what does not fit and goes on; this refuses before it touches anything.
 
     Args:
-        arrays: one array for each parameter and buffer, by MindCV's names, floating point; they are copied, and
-            rounded to the parameter's dtype where that is narrower.
+        arrays: one array for each parameter and buffer, by MindCV's names, floating point; rounded to the parameter's
+            dtype where that is narrower.
+        copy: leave the arrays to the caller. Otherwise they are float32, in C order, writable, and become the
+            network's memory.
 
     Raises:
         WeightsError: a name is missing or unexpected, or a shape differs; it says which network they fit.
@@ -153,9 +155,9 @@ def load_weights(network: XCiT | XCiTFeatures, arrays: Mapping[str, NDArray[Any]
     if faults:
         raise _misfit(network, {name: tuple(array.shape) for name, array in arrays.items()}, faults)
     for name, parameter in parameters.items():
-        # A private, writable copy: the source may be a read-only view of a file.
-        values = Tensor.from_numpy(np.array(arrays[name], dtype=np.float32, order="C"))
-        parameter.set_data(values.astype(parameter.dtype))
+        # The source may be a read-only view of a file.
+        values = Tensor.from_numpy(np.array(arrays[name], dtype=np.float32, order="C") if copy else arrays[name])
+        parameter.set_data(values if values.dtype == parameter.dtype else values.astype(parameter.dtype))
 
 
 def _misfit(network: XCiT | XCiTFeatures, shapes: Mapping[str, tuple[int, ...]], faults: list[str]) -> WeightsError:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +16,12 @@ from mindspore import ops
 import xcit_hub
 from xcit_hub.checkpoints import checkpoint, families, translate
 from xcit_hub.checkpoints.checkpoint import StoredTensor
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.checkpoints.weights import load as read
 from xcit_hub.errors import WeightsError
+from xcit_hub.hub.config import imagenet_labels
 from xcit_hub.models import create_model
-from xcit_hub.variants import architecture
+from xcit_hub.variants import Preprocessing, architecture
 
 NANO = architecture("xcit_nano_12_p16_224")
 
@@ -54,6 +59,43 @@ def test_a_file_loaded_alone_warns_of_the_configuration_beside_it(tensors: dict[
     with pytest.warns(UserWarning, match=r"config\.json stands beside model\.safetensors, which was read alone"):
         network = xcit_hub.load(str(tmp_path / "model.safetensors"))
     assert any("config.json" in note for note in network.config.provenance.notes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "fields"),
+    [
+        ((), {}),
+        (("ash", "birch", "cedar"), {"use_pos_embed": False}),
+        (("ash", "birch", "cedar"), {"depth": 11}),
+    ],
+)
+def test_a_file_of_a_saved_folder_says_all_that_its_configuration_does(
+    tmp_path: Path, labels: tuple[str, ...], fields: dict[str, Any]
+):
+    network = xcit_hub.create_model(NANO.name, num_classes=3, global_pool="avg", dialect="mindcv", **fields)
+    seen = Preprocessing(image_size=256, mean=(0.5, 0.5, 0.5), crop_mode="squash")
+    network.config = replace(network.description(), preprocessing=seen, labels=labels)
+    network.save_pretrained(tmp_path / "saved")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alone, whole = (xcit_hub.load(tmp_path / "saved" / name).config for name in ("model.safetensors", ""))
+    assert (alone.preprocessing, alone.labels, alone.global_pool) == (seen, labels, "avg")
+    assert (whole.preprocessing, whole.labels, whole.global_pool) == (seen, labels, "avg")
+    report = rewrite(tmp_path / "saved" / "model.safetensors", tmp_path / "x.ckpt")
+    assert not any("config.json" in note for note in report.weights.notes)
+
+
+def test_what_a_file_lacks_of_its_folders_configuration_is_named_alone(tmp_path: Path):
+    network = xcit_hub.create_model(NANO.name, num_classes=1000)
+    network.config = replace(network.description(), labels=imagenet_labels())
+    network.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"what it says of label_names was not used\."):
+        assert xcit_hub.load(tmp_path / "model.safetensors").config.labels == ()
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["pretrained_cfg"]["crop_pct"] = 0.5
+    (tmp_path / "config.json").write_text(json.dumps({**record, "architecture": "xcit_tiny_12_p16_224"}))
+    (note,) = xcit_hub.info(tmp_path / "model.safetensors").notes
+    assert "of architecture, crop_pct, label_names was not used" in note
 
 
 def test_a_folder_of_shards_is_loaded_by_its_index(tensors: dict[str, StoredTensor], tmp_path: Path):

@@ -138,7 +138,7 @@ def rewrite(
         opened.check_unchanged()
         hold_against_config(weights, opened)
         weights.notes += doubts.notes()
-        if described is None and (said := sidecar.unread(opened.path)) is not None:
+        if described is None and (said := sidecar.unread(opened)) is not None:
             weights.notes.append(said)
         report = Report(
             source=_file(source, opened.nbytes, source_digest.result(), weights.family, opened.format),

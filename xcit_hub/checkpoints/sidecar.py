@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xcit_hub.checkpoints import strings as file_strings
 from xcit_hub.checkpoints.checkpoint import Checkpoint
-from xcit_hub.errors import WeightsError
+from xcit_hub.checkpoints.checkpoint import read as read_checkpoint
+from xcit_hub.errors import WeightsError, XcitHubError
 from xcit_hub.files import is_file, open_regular
+from xcit_hub.variants import NO_POSITIONS
 
 _LARGEST = 8 << 20
+
+# What a folder's reader takes of timm's form, at any of its levels, and no tensor shows; the architecture beside it.
+_READ = (
+    *("input_size", "fixed_input_size", "img_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"),
+    *("global_pool", "tokens_norm", "label_names", "labels", "id2label"),
+)
 
 
 def config_path(target: str | os.PathLike[str]) -> Path:
@@ -74,18 +84,22 @@ def check_config(opened: Checkpoint) -> ConfigBeside | None:
     return ConfigBeside(True, f"{path.name} was written for this file")
 
 
-def unread(checkpoint: str | os.PathLike[str]) -> str | None:
-    """Say that a configuration stands beside a file and is not read with it, as it was not written for this very file.
+def unread(source: str | os.PathLike[str] | Checkpoint) -> str | None:
+    """Say what a configuration beside a file tells and the file does not, where it was not written for this very file.
 
-    Such a one describes the folder: timm's, or a hub entry's. Only who reads the folder reads it.
+    Such a one describes the folder: timm's, or a hub entry's. Only who reads the folder reads it. Our own entries' says
+    little that the file's strings do not.
     """
-    path = config_path(checkpoint)
+    file = source.path if isinstance(source, Checkpoint) else Path(source)
+    path = config_path(file)
     if not is_file(path) or is_ours(path):
         return None
-    return (
-        f"{path.name} stands beside {Path(checkpoint).name}, which was read alone: nothing that it says, such as how "
-        "images are prepared, was used. xcit_hub.load(FOLDER) reads both."
-    )
+    config = _read(path)
+    lost = _lost(config, _metadata(source))
+    if config and not lost:
+        return None
+    said = f"what it says of {', '.join(lost)} was not used" if config else "nothing in it was used"
+    return f"{path.name} stands beside {file.name}, which was read alone: {said}. xcit_hub.load(FOLDER) reads both."
 
 
 def strings(opened: Checkpoint) -> dict[str, str]:
@@ -100,6 +114,32 @@ def is_ours(path: Path) -> bool:
     """Whether a configuration was written by this project, and may be replaced."""
     ours = _read(path).get("xcit_hub")
     return isinstance(ours, dict) and "sha256" in ours
+
+
+def _lost(config: Mapping[str, Any], metadata: Mapping[str, str]) -> list[str]:
+    """Name what a configuration says, its folder's reader reads, and neither tensors nor these strings say the same."""
+    inner = (config.get(level) for level in ("pretrained_cfg", "model_args"))
+    levels = [config, *(level for level in inner if isinstance(level, dict))]
+    own = {"global_pool": "token", **file_strings.described(metadata)}
+    lost = [name for name in _READ if any(level.get(name) not in (None, own.get(name)) for level in levels)]
+    return lost if _names_it(config.get("architecture"), metadata) else ["architecture", *lost]
+
+
+def _names_it(told: object, metadata: Mapping[str, str]) -> bool:
+    """Whether a configuration's name for the architecture is timm's for the one that these strings name."""
+    name, dialect = (metadata.get(f"xcit_hub.{key}", "") for key in ("architecture", "dialect"))
+    alike = {each for bare in (name, name.removesuffix(NO_POSITIONS)) for each in (bare, f"{bare}_{dialect}")}
+    return told is None or told in [*alike] or name.startswith("xcit_custom_")  # which the tensors' own shapes say
+
+
+def _metadata(source: str | os.PathLike[str] | Checkpoint) -> Mapping[str, str]:
+    if isinstance(source, Checkpoint):
+        return source.metadata
+    try:
+        with read_checkpoint(source, late=True) as opened:
+            return opened.metadata
+    except XcitHubError:  # who reads its tensors says it
+        return {}
 
 
 def _is_of_a_neighbour(config: Path, name: object) -> bool:

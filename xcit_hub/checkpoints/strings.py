@@ -73,13 +73,14 @@ def carried(weights: Converted, had: int, metadata: Mapping[str, str]) -> dict[s
 
 
 def described(strings: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the strings say as fields of a timm-like configuration."""
+    """Return what the strings say as fields of a timm-like configuration; who reads them refuses the malformed."""
     found: dict[str, Any] = {}
-    if NORMALIZATION in strings:
-        found["mean"], found["std"] = _parsed(strings[NORMALIZATION])
-    if PREPROCESSING in strings:
-        found |= _parsed(strings[PREPROCESSING])
-    if (pool := global_pool(strings)) != "token":
+    levels, seen = (_parsed(strings.get(name, "null")) for name in (NORMALIZATION, PREPROCESSING))
+    if isinstance(levels, list) and len(levels) == 2:
+        found["mean"], found["std"] = levels
+    if isinstance(seen, dict):
+        found |= seen
+    if (pool := strings.get(GLOBAL_POOL, "token")) != "token":
         found |= {"global_pool": pool, "model_args": {"global_pool": pool}}  # timm builds by the second
     if CLASSES in strings:
         found["label_names"] = _parsed(strings[CLASSES])

@@ -50,6 +50,21 @@ def test_python_m_xcit_hub_is_the_command_line():
     assert done.stdout.split() == ["xcit_nano_12_p8_224", "xcit_nano_12_p8_384"]
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["card", "new", "x.ckpt", "--template", "--lang", "zh"], "CHECKPOINT, --lang"),
+        (["train", "--keys", "-c", "recipe.yaml"], "--config"),
+        (["eval", "--keys", "--json"], "--json"),
+        (["train", "--keys", "--lr", "1e-4"], "--lr, 1e-4"),
+    ],
+)
+def test_an_option_that_prints_and_ends_refuses_by_name_what_it_would_ignore(run_here, words, named):
+    done = run_here(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"prints and ends; {named} would mean nothing" in done.stderr
+
+
 def test_the_template_of_card_yaml_names_every_field_and_reads_with_and_without_its_examples(tmp_path):
     done = CliRunner().invoke(app, ["card", "new", "--template"])
     assert done.exit_code == 0

@@ -64,6 +64,35 @@ def test_publish_takes_paths_and_says_so(network, nano_ckpt, tmp_path):
     assert not to.exists()
 
 
+@pytest.mark.parametrize("given", [{"private": True}, {"create_pr": True}, {"revision": "a" * 40}, {"token": "secret"}])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_a_folder_has_not_is_refused_by_name_in_a_dry_run_as_well(nano_ckpt, tmp_path, given, dry_run):
+    with pytest.raises(InputError) as caught:
+        xcit_hub.publish(nano_ckpt, "org/nano", to=tmp_path / "hub", parity=False, dry_run=dry_run, **given)
+    assert f"{next(iter(given))}=" in str(caught.value.where)
+    assert not (tmp_path / "hub").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cache_dir": "cache"},
+        {"cache_dir": "cache", "pyramid": True},
+        {"cache_dir": "cache", "features_only": True},
+        {"seed": 0, "init": False},
+    ],
+)
+def test_an_option_of_fetched_or_fresh_weights_is_refused_by_name_where_there_are_none(options):
+    with pytest.raises(InputError) as caught:
+        xcit_hub.create_model("xcit_nano_12_p16_224", **options)
+    assert f"{next(iter(options))}=" in str(caught.value.where) + str(caught.value.what)
+
+
+def test_a_path_is_not_fetched_again(nano_ckpt):
+    with pytest.raises(InputError, match="nothing is fetched again"):
+        xcit_hub.load(nano_ckpt, force_download=True)
+
+
 def test_preprocess_takes_a_network_or_its_description(network):
     image = Image.fromarray(np.arange(300 * 260 * 3, dtype=np.uint32).astype(np.uint8).reshape(300, 260, 3))
     pixels = xcit_hub.preprocess(network)(image)

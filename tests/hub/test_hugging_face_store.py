@@ -87,6 +87,12 @@ def test_an_earlier_publications_leftovers_go_and_other_peoples_files_stay(serve
     assert files["notes.txt"] == b"mine"
 
 
+def test_a_private_dry_run_says_what_it_does_not_ask(publish):
+    assert any(
+        "--private is refused, a dry run does not ask" in note for note in publish(dry_run=True, private=True).notes
+    )
+
+
 def test_a_dry_run_sends_nothing(server, publish):
     done = publish(dry_run=True)
     assert not server.repositories

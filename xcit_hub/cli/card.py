@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from cards.forms import FORMS, LANGUAGES, Form, Language
-from xcit_hub.cli.shared import Dialect, refuse_without
+from xcit_hub.cli.shared import Dialect, refuse_beside, refuse_without
 from xcit_hub.process import answer_in_json
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _CardFile = Annotated[
 
 @app.command()
 def new(
+    context: typer.Context,
     checkpoint: Annotated[
         Path | None, typer.Argument(metavar="CHECKPOINT", help="The weights the card is about.")
     ] = None,
@@ -62,6 +63,7 @@ def new(
     from cards.facts import CardYaml
 
     if template:
+        refuse_beside("--template", context)
         typer.echo(CardYaml.template(), nl=False)
         return
     if checkpoint is None:

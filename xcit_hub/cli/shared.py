@@ -69,6 +69,23 @@ def refuse_without(needed: str, given: object, context: typer.Context, *names: s
             raise InputError(f"{option} means nothing without {needed}.", where=option, fix=f"Give {needed}, too.")
 
 
+def refuse_beside(option: str, context: typer.Context) -> None:
+    """Refuse whatever was given beside an option that prints something and ends.
+
+    Raises:
+        InputError: something was.
+    """
+    given = list(context.args)
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name != "DEFAULT" and option not in parameter.opts:
+            given.append(parameter.opts[0] if parameter.param_type_name == "option" else str(parameter.metavar))
+    if given:
+        raise InputError(
+            f"{option} prints and ends; {', '.join(given)} would mean nothing.", where=option, fix="Give it alone."
+        )
+
+
 def token_in(variable: str | None) -> str | None:
     """Return the token that an environment variable holds; None where none was named.
 

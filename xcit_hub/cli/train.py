@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from xcit_hub.cli.shared import IgnoreField, print_notes
+from xcit_hub.cli.shared import IgnoreField, print_notes, refuse_beside
 from xcit_hub.errors import InputError
 from xcit_hub.process import answer_in_json
 
@@ -64,6 +64,7 @@ def train(
         xcit-hub train --task segment --model xcit_tiny_12_p16_224 --classes names.txt --data_dir DIR --epoch_size 30
     """
     if keys:
+        refuse_beside("--keys", context)
         _print_keys()
         return
     if task == "segment":
@@ -140,6 +141,7 @@ def evaluate(
         xcit-hub eval sem_fpn_xcit_tiny_12_p16.pth --task segment --data_dir ADEChallengeData2016
     """
     if keys:
+        refuse_beside("--keys", context)
         _print_keys()
         return
     from xcit_hub.files import check_folders, check_outputs

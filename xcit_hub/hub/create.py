@@ -170,12 +170,7 @@ def create_model(
         pyramid=pyramid,
         out_indices=out_indices,
     )
-    if not init and pretrained not in (False, None):
-        raise InputError(
-            "init=False leaves weights unset, and pretrained gives them.",
-            where="init=…, pretrained=…",
-            fix="Give one of them.",
-        )
+    _refuse_of_the_other(pretrained=pretrained not in (False, None), init=init, seed=seed, cache_dir=cache_dir)
     if pyramid:
         return create_pyramid(
             name, pretrained=pretrained, out_indices=None if out_indices == 3 else out_indices,
@@ -232,6 +227,28 @@ def _refuse_unused(of_classifier: Mapping[str, bool], *, features_only: bool, py
             f"out_indices is {out_indices!r:.60}, and a classifier returns no maps of its blocks.",
             where="out_indices=…",
             fix="Give features_only=True or pyramid=True, too, or leave it out.",
+        )
+
+
+def _refuse_of_the_other(*, pretrained: bool, init: bool, seed: int | None, cache_dir: PathLike | None) -> None:
+    """Refuse what is of fresh weights beside pretrained ones, and the other way round."""
+    if not init and pretrained:
+        raise InputError(
+            "init=False leaves weights unset, and pretrained gives them.",
+            where="init=…, pretrained=…",
+            fix="Give one of them.",
+        )
+    if not init and seed is not None:
+        raise InputError(
+            f"init=False leaves weights unset, and seed is {seed!r:.40}.",
+            where="init=…, seed=…",
+            fix="Give one of them.",
+        )
+    if cache_dir is not None and not pretrained:
+        raise InputError(
+            "cache_dir is where fetched weights are kept, and none are fetched.",
+            where="cache_dir=…",
+            fix="Give pretrained=…, too, or leave it out.",
         )
 
 

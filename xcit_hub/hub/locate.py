@@ -133,9 +133,17 @@ def locate(
 
     Raises:
         HubError: it is not there, is not an XCiT, or its description is malformed.
+        InputError: it is a path, and was to be fetched again.
     """
+    where = address.parse(id, hub=hub, revision=revision)
+    if force and where.store == address.LOCAL:
+        raise InputError(
+            "A path is read where it is, and nothing is fetched again.",
+            where="force_download=…",
+            fix="Leave it out, or name the model in its hub.",
+        )
     context = _context(cache_dir, offline=offline, token=token, force=force)
-    located = _located(address.parse(id, hub=hub, revision=revision), context, frozenset(ignore_fields))
+    located = _located(where, context, frozenset(ignore_fields))
     _check_ignored(ignore_fields, [located])
     return located
 

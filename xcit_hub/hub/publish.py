@@ -21,10 +21,12 @@ from xcit_hub.hub import also as exports
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.prepare import OnStage, PathLike, Prepared, Said, held_or_made, prepare
 from xcit_hub.hub.sites import SITES
-from xcit_hub.hub.stores import Checking, Context, Receipt, Snapshot, Store, open_store
+from xcit_hub.hub.stores import Checking, Context, Limited, Receipt, Snapshot, Store, open_store
 from xcit_hub.variants import DialectName
 
 _HUGGING_FACE = "https://huggingface.co"
+
+_NOT_ASKED = "whether the repository is there and public, where --private is refused, a dry run does not ask"
 
 
 @dataclass(frozen=True)
@@ -207,12 +209,18 @@ def publish_to(
             where="token=… (--token-env)",
             fix="Put each hub's token into its own variable: HF_TOKEN, MODELERS_TOKEN, MODELSCOPE_API_TOKEN …",
         )
+    if isinstance(token, str) and targets[0].store in (address.FOLDER, address.MINDSPORE_HUB):
+        raise InputError(
+            "A folder takes no token.", where="token=… (--token-env)", fix="Leave it out, or name a hub: to=… (--to)."
+        )
     kinds = exports.checked(also)
     if kinds and any(target.store == address.MINDSPORE_HUB for target in targets):
         raise InputError("MindSpore Hub keeps cards, not files.", where="--also", fix="Leave it out for this hub.")
     context = Context(cache=cache.default_folder(), offline=address.offline_by_environment(), token=token)
     stores = [open_store(target, context) for target in targets]
     for target, store in zip(targets, stores, strict=True):
+        if isinstance(store, Limited):
+            store.check_asked(revision=target.revision, private=private, create_pr=create_pr)
         if not dry_run and isinstance(store, Checking):
             store.check_publish(target.name, revision=target.revision, private=private, create_pr=create_pr)
     pages = {title: page for title, page in map(_page_of, targets) if page is not None}
@@ -303,7 +311,7 @@ def _send(
         parity=prepared.parity,
         todo=receipt.todo,
         repaired=receipt.repaired,
-        notes=prepared.notes,
+        notes=(*prepared.notes, *([_NOT_ASKED] if private and dry_run else [])),
     )
 
 

@@ -150,6 +150,14 @@ class Keeping(Protocol):
 
 
 @runtime_checkable
+class Limited(Protocol):
+    """A store that says, without asking anybody, what publications are not of its kind; a dry run asks it, too."""
+
+    def check_asked(self, *, revision: str | None = None, private: bool = False, create_pr: bool = False) -> None:
+        """Raise :class:`~xcit_hub.errors.InputError` for what no such store can do."""
+
+
+@runtime_checkable
 class Checking(Protocol):
     """A store that says, before anything is sent, what it cannot do."""
 

@@ -110,19 +110,9 @@ class ClientStore:
                     repository.set_branch(branch, commit)
         return found
 
-    def check_publish(
-        self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
-    ) -> None:
-        """Refuse what this hub or its client cannot do, before anything is sent.
-
-        Raises:
-            InputError: it cannot.
-            HubError: nobody is logged in, or the network is forbidden.
-        """
-        self._check_name(name, revision)
-        title = self.site.title
-        if self.context.offline:
-            raise publishing_is_offline(self.endpoint)
+    def check_asked(self, *, revision: str | None = None, private: bool = False, create_pr: bool = False) -> None:
+        """Refuse what this hub or its client cannot do."""
+        del private
         if create_pr:
             raise InputError(
                 f"{self.site.own} client opens no pull requests.",
@@ -137,10 +127,24 @@ class ClientStore:
                 where="revision=… (--revision)",
                 fix="Name a branch.",
             )
+
+    def check_publish(
+        self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
+    ) -> None:
+        """Refuse what this hub or its client cannot do, before anything is sent.
+
+        Raises:
+            InputError: it cannot.
+            HubError: nobody is logged in, or the network is forbidden.
+        """
+        self._check_name(name, revision)
+        self.check_asked(revision=revision, private=private, create_pr=create_pr)
+        if self.context.offline:
+            raise publishing_is_offline(self.endpoint)
         if self.token is None and not self.client.may_log_in:
             variables = " or ".join(self.site.token_variables)
             raise HubError(
-                f"Nobody is logged in to {title}.",
+                f"Nobody is logged in to {self.site.title}.",
                 where=self.endpoint,
                 fix=f"Put a token into {variables}, or name a variable that holds one: --token-env.",
             )

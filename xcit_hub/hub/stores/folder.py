@@ -97,11 +97,32 @@ class FolderStore:
         except OSError:
             return None
 
+    def check_asked(self, *, revision: str | None = None, private: bool = False, create_pr: bool = False) -> None:
+        """Refuse what a folder has not."""
+        if private:
+            raise InputError(
+                "A folder hub has no private models: the file system says who may read it.",
+                where="private=… (--private)",
+                fix="Leave it out, and give the folder the permissions that it should have.",
+            )
+        if create_pr:
+            raise InputError(
+                "A folder hub has no pull requests.",
+                where="create_pr=… (--create-pr)",
+                fix="Use --revision for a branch of its own.",
+            )
+        if revision is not None and cache.is_commit(revision):
+            raise InputError(
+                f"{revision} is a commit, and commits cannot be published to.",
+                where="revision=… (--revision)",
+                fix="Name a branch.",
+            )
+
     def check_publish(
         self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
     ) -> None:
         """Refuse what a folder has not, and a folder that may not be written."""
-        _refuse(revision, private, create_pr)
+        self.check_asked(revision=revision, private=private, create_pr=create_pr)
         del name
         try:
             check_folders({"The folder": self.root})
@@ -119,7 +140,7 @@ class FolderStore:
         create_pr: bool = False,
     ) -> Receipt:
         """Store blobs, then the snapshot, then move the branch: readers see the old revision or the new one."""
-        _refuse(revision, private, create_pr)
+        self.check_asked(revision=revision, private=private, create_pr=create_pr)
         branch = revision or _DEFAULT_BRANCH
         repository = cache.Repository(self.root, name)
         is_published = False
@@ -206,27 +227,6 @@ class FolderStore:
             ):  # another model was pruned, and it was taken for a killed one's
                 aside.replace(view)
                 return
-
-
-def _refuse(revision: str | None, private: bool, create_pr: bool) -> None:
-    if private:
-        raise InputError(
-            "A folder hub has no private models: the file system says who may read it.",
-            where="private=… (--private)",
-            fix="Leave it out, and give the folder the permissions that it should have.",
-        )
-    if create_pr:
-        raise InputError(
-            "A folder hub has no pull requests.",
-            where="create_pr=… (--create-pr)",
-            fix="Use --revision for a branch of its own.",
-        )
-    if revision is not None and cache.is_commit(revision):
-        raise InputError(
-            f"{revision} is a commit, and commits cannot be published to.",
-            where="revision=… (--revision)",
-            fix="Name a branch.",
-        )
 
 
 def _is_whole(blob: Path, digest: str) -> bool:

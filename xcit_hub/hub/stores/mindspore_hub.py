@@ -135,17 +135,9 @@ class MindSporeHubStore:
         repository.set_branch(_BRANCH, commit)
         return file
 
-    def check_publish(
-        self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
-    ) -> None:
-        """Refuse what is not a checkout, a branch (git makes it), and privacy: the Hub's cards are public."""
-        del name, create_pr
-        if self.root is None or not is_folder(self.root):
-            raise InputError(
-                "MindSpore Hub takes pull requests only.",
-                where=self.root,
-                fix="Clone its repository and publish with --to mindspore-hub:FOLDER.",
-            )
+    def check_asked(self, *, revision: str | None = None, private: bool = False, create_pr: bool = False) -> None:
+        """Refuse a branch (git makes it), and privacy: the Hub's cards are public, and published by pull requests."""
+        del create_pr
         if revision is not None:
             raise InputError(
                 "A pull request's branch is made with git.",
@@ -158,6 +150,19 @@ class MindSporeHubStore:
                 where="private=… (--private)",
                 fix="Leave it out; who may read the checkout until then, the file system says.",
             )
+
+    def check_publish(
+        self, name: str, *, revision: str | None = None, private: bool = False, create_pr: bool = False
+    ) -> None:
+        """Refuse what is not a checkout, or may not be written, and what the Hub has not."""
+        del name, create_pr
+        if self.root is None or not is_folder(self.root):
+            raise InputError(
+                "MindSpore Hub takes pull requests only.",
+                where=self.root,
+                fix="Clone its repository and publish with --to mindspore-hub:FOLDER.",
+            )
+        self.check_asked(revision=revision, private=private)
         check_folders({"The checkout": self.root})
 
     def publish(

@@ -30,10 +30,12 @@ class FileSays:
     Args:
         preprocessing: None where they say nothing of it.
         classes: empty where they name none.
+        assumed: what they leave open and was assumed, in sentences.
     """
 
     preprocessing: variants.Preprocessing | None = None
     classes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
 
 def of_published(name: str, meta: CardYaml | None = None) -> Facts:
@@ -115,8 +117,8 @@ def of_checkpoint(
         weights = load(opened, model=architecture, dialect=dialect)
         architecture, num_classes = weights.architecture.name, weights.num_classes
         dialect = variants.dialect(weights.dialect or "").name
-        assumed, channels = list(weights.notes), weights.in_chans
-        says = FileSays() if own is None else own(weights)
+        says, channels = FileSays() if own is None else own(weights), weights.in_chans
+        assumed = [*weights.notes, *(says.assumed if run is None or run.preprocessing is None else ())]
     known = variants.architecture(architecture)
     meta = meta or CardYaml()
     digest = opened.sha256

@@ -229,7 +229,9 @@ def _told(metadata: Mapping[str, str], described: ModelConfig, file: Path) -> It
         yield Difference("description", "labels", "other names, or in another order")
     if (told := metadata.get(PREPROCESSING)) is not None:
         ours = config.preprocessing_from_metadata(told, file)
-        for field in fields(ours):
+        lacking = config.not_said_of_images(metadata)
+        yield from (Difference("preprocessing", name, "the first does not say it") for name in lacking)
+        for field in (each for each in fields(ours) if each.name not in lacking):
             values = (getattr(each, field.name) for each in (ours, described.preprocessing))
             yield from _field("preprocessing", field.name, *values)
 

@@ -18,7 +18,7 @@ from xcit_hub.checkpoints.strings import EXPORT, PREPROCESSING
 from xcit_hub.data.transforms import EvalTransform, ImageLike, open_image
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import is_file
-from xcit_hub.hub.config import ModelConfig, Provenance, preprocessing_from_metadata
+from xcit_hub.hub.config import ModelConfig, Provenance, not_said_of_images, preprocessing_from_metadata
 from xcit_hub.variants import DIALECTS
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported, as in xcit_hub.exporters
@@ -35,7 +35,6 @@ _KNOWN = frozenset(
         *("quantised", "attention"),
     )
 )
-_PREPARED = ("mean", "std", "interpolation", "crop_pct", "crop_mode")  # all of them, always
 
 
 class ExportedNetwork:
@@ -82,8 +81,7 @@ class ExportedNetwork:
         self._batch = sides[0]
         height, width, channels = (sides[axis] for axis in ((1, 2, 3) if self._uint8 else (2, 3, 1)))
         preprocessing = preprocessing_from_metadata(facts[PREPROCESSING], path, channels)
-        lacking = [name for name in _PREPARED if json.loads(facts[PREPROCESSING]).get(name) is None]
-        if lacking:
+        if lacking := not_said_of_images(facts):
             raise self._unfit(f"The file does not say all of how it wants its images: no {', '.join(lacking)}")
         own = preprocessing.size
         preprocessing = replace(preprocessing, image_size=height or own[0], image_width=width or own[1])

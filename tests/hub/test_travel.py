@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +127,22 @@ def test_given_labels_come_before_the_files_own(described, tmp_path):
 def test_strings_that_say_nothing_sound_are_refused(trained, strings):
     with pytest.raises(HubError, match="cannot be used"):
         xcit_hub.load(str(trained(**strings)))
+
+
+@pytest.mark.parametrize("name", ["mean", "std", "interpolation", "crop_pct", "crop_mode"])
+def test_what_the_string_of_a_file_does_not_say_is_named_with_what_was_assumed(trained, tmp_path, name):
+    lacking = json.dumps({field: value for field, value in SEEN.items() if field != name})
+    file = trained(**{"xcit_hub.preprocessing": lacking, "xcit_hub.dialect": "mindcv"})
+    with pytest.warns(UserWarning, match=f"xcit_hub.preprocessing does not say {name}: .* was assumed"):
+        network = xcit_hub.load(str(file))
+    plain = xcit_hub.load(str(trained(**{"xcit_hub.dialect": "mindcv"}))).config
+    assert getattr(network.config.preprocessing, name) == getattr(plain.preprocessing, name)
+    (note,) = (note for note in network.config.provenance.notes if "was assumed" in note and "does not say" in note)
+    file = trained(**{"xcit_hub.preprocessing": lacking, "xcit_hub.dialect": "mindcv"})
+    assert note in xcit_hub.publish(file, "me/nano", to=tmp_path / "hub", parity=False, dry_run=True).notes
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xcit_hub.load(str(trained(**{"xcit_hub.preprocessing": json.dumps(SEEN)})))
 
 
 def test_what_a_run_evaluated_is_what_is_published(trained, tmp_path):

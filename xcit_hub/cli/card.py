@@ -235,11 +235,13 @@ def _said(weights: Weights) -> FileSays:
     """Read the strings of the file's own, as loading it does; what they leave out is nobody's word."""
     from cards.gather import FileSays
     from xcit_hub.checkpoints.strings import PREPROCESSING
+    from xcit_hub.hub.config import assumed_of_images
     from xcit_hub.hub.read import of_weights
 
     described = of_weights(weights)
     is_told = PREPROCESSING in weights.file.metadata or weights.normalization is not None
-    return FileSays(described.preprocessing if is_told else None, described.labels)
+    seen = described.preprocessing
+    return FileSays(seen if is_told else None, described.labels, assumed_of_images(weights.file.metadata, seen))
 
 
 def _listed(text: str, known: tuple[_Word, ...], option: str) -> list[_Word]:

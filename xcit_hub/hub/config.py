@@ -53,6 +53,9 @@ CROP_MODES = ("center", "squash", "border")
 IMAGENET_MEAN = Preprocessing.mean
 IMAGENET_STD = Preprocessing.std
 
+# Fields of the string of a checkpoint beside the size, which it has to say.
+_SAID_OF_IMAGES = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+
 _MOST_CLASSES = 1_000_000
 _MOST_CHANNELS = 1024
 _LARGEST_SIDE = 4096
@@ -267,11 +270,14 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
-def preprocessing_from_metadata(text: str, where: object, in_chans: int | None = None) -> Preprocessing:
+def preprocessing_from_metadata(
+    text: str, where: object, in_chans: int | None = None, otherwise: Preprocessing | None = None
+) -> Preprocessing:
     """Read the string ``xcit_hub.preprocessing`` of a checkpoint: JSON of all :func:`preprocessing_to_metadata` writes.
 
     Args:
         in_chans: of the network, where that is known.
+        otherwise: what is assumed of the fields that it lacks; :func:`assumed_of_images` names them.
 
     Raises:
         HubError: it is malformed, has a field that is not known, or is of other channels.
@@ -282,11 +288,34 @@ def preprocessing_from_metadata(text: str, where: object, in_chans: int | None =
         raise malformed("xcit_hub.preprocessing lacks input_size", where)
     if in_chans not in (None, size[0]):
         raise malformed(f"xcit_hub.preprocessing.input_size has {size[0]} channels, the network {in_chans}", where)
-    shape = {name: reader.take(name) for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
+    shape = {name: reader.take(name) for name in _SAID_OF_IMAGES}
     if unknown := reader.rest():
         raise malformed(f"xcit_hub.preprocessing has the unknown field {unknown[0]!r}", where)
     given = {name: value for name, value in shape.items() if value is not None}
-    return _preprocessing({**given, "image_size": size[1], "image_width": _other(size[2], size[1])}, where)
+    assumed = asdict(otherwise or Preprocessing())
+    return _preprocessing({**assumed, **given, "image_size": size[1], "image_width": _other(size[2], size[1])}, where)
+
+
+def not_said_of_images(metadata: Mapping[str, str]) -> list[str]:
+    """Name the fields that a checkpoint's string ``xcit_hub.preprocessing`` lacks; none where there is no such string.
+
+    Raises:
+        HubError: it is malformed.
+    """
+    if PREPROCESSING not in metadata:
+        return []
+    told = parsed(metadata[PREPROCESSING], PREPROCESSING)
+    return [name for name in _SAID_OF_IMAGES if told.get(name) is None]
+
+
+def assumed_of_images(metadata: Mapping[str, str], taken: Preprocessing) -> tuple[str, ...]:
+    """Say what a checkpoint's string ``xcit_hub.preprocessing`` lacks, and what was assumed.
+
+    Args:
+        taken: what was read of it.
+    """
+    lacking = not_said_of_images(metadata)
+    return tuple(f"{PREPROCESSING} does not say {name}: {getattr(taken, name)} was assumed" for name in lacking)
 
 
 def preprocessing_to_metadata(preprocessing: Preprocessing, in_chans: int) -> str:
@@ -337,7 +366,8 @@ def with_metadata(described: ModelConfig, metadata: Mapping[str, str], where: ob
     if GLOBAL_POOL in metadata:
         described = replace(described, global_pool=global_pool(metadata, where))
     if PREPROCESSING in metadata:
-        told = preprocessing_from_metadata(metadata[PREPROCESSING], where, described.in_chans)
+        assumed = described.preprocessing
+        told = preprocessing_from_metadata(metadata[PREPROCESSING], where, described.in_chans, assumed)
         described = replace(described, preprocessing=told)
     if CLASSES in metadata and described.num_classes:
         labels = classes_from_metadata(metadata[CLASSES], described.num_classes, where)

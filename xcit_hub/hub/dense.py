@@ -314,8 +314,10 @@ def _described(
     )
     told = weights.file.metadata.get(PREPROCESSING)
     seen = Preprocessing(image_size=segmenters.SHORTER_SIDE, interpolation="bilinear")
+    assumed: tuple[str, ...] = ()
     if told is not None:
-        seen = descriptions.preprocessing_from_metadata(told, weights.file.path, weights.in_chans)
+        seen = descriptions.preprocessing_from_metadata(told, weights.file.path, weights.in_chans, seen)
+        assumed = descriptions.assumed_of_images(weights.file.metadata, seen)
     elif weights.normalization is not None:
         seen = replace(seen, mean=weights.normalization[0], std=weights.normalization[1])
     elif located.config is not None:
@@ -327,7 +329,7 @@ def _described(
         sha256=weights.file.sha256,
         family=weights.family,
         verified="none" if promised is None else "full" if len(promised) in (40, 64) else "prefix",
-        notes=(*located.snapshot.notes, *located.description.notes, *weights.notes, *notes),
+        notes=(*located.snapshot.notes, *located.description.notes, *weights.notes, *assumed, *notes),
     )
     return replace(described, preprocessing=seen, labels=tuple(labels), provenance=provenance)
 

@@ -20,7 +20,7 @@ from xcit_hub.hub import config as descriptions
 from xcit_hub.hub import entry
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import Located, PathLike, locate
-from xcit_hub.hub.read import Filling, filling, owned
+from xcit_hub.hub.read import Filling, assumed, filling, owned
 from xcit_hub.lasting import lasting
 from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import no_init_parameters
@@ -232,8 +232,9 @@ class XCiT(
         _check_count(num_classes, "num_classes", least=0)
         _check_count(in_chans, "in_chans", least=1)
         read = filled()
-        described, arrays = read.described, read.arrays
-        notes = []
+        weights, described, arrays = read.weights, read.described, read.arrays
+        notes: list[str] = []
+        told = (*located.description.notes, *weights.doubts, *assumed(located, weights, described))
         if in_chans is not None and in_chans != described.in_chans:
             notes.append(f"the first convolution was adapted from {described.in_chans} to {in_chans} channels")
             arrays = _with_channels(arrays, in_chans)
@@ -252,7 +253,7 @@ class XCiT(
         provenance = replace(described.provenance, notes=(*described.provenance.notes, *notes))
         network.config = replace(described, provenance=provenance)
         _prepare(network, dtype, mode)
-        for note in (*located.description.notes, *read.weights.doubts, *notes):
+        for note in (*told, *notes):
             warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=3)
         return accelerated.accelerate(network, in_place=True)
 

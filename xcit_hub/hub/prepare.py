@@ -154,7 +154,7 @@ def prepare(
         description,
         texts["README.md"],
         figures,
-        (*weights.doubts, *_alike(description.labels), *notes),
+        (*weights.doubts, *_assumed(weights, description, said.run), *_alike(description.labels), *notes),
     )
 
 
@@ -188,6 +188,12 @@ def _description(weights: Weights, labels: PathLike | None, run: RunRecord | Non
     if labels is not None or not described.labels:
         described = replace(described, labels=_labels(labels, weights.num_classes, source))
     return replace(described, provenance=Provenance(family=weights.family, sha256=weights.file.sha256))
+
+
+def _assumed(weights: Weights, description: ModelConfig, run: RunRecord | None) -> tuple[str, ...]:
+    if run is not None and run.preprocessing is not None:
+        return ()
+    return config.assumed_of_images(weights.file.metadata, description.preprocessing)
 
 
 def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[str, ...]:

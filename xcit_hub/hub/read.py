@@ -117,6 +117,7 @@ def read(located: Located, dialect: DialectName | None) -> tuple[Weights, ModelC
             "whole (xcit-hub predict --segment); xcit-hub convert writes it for timm's features_only.",
         )
     described, notes = _normalized(known, weights) if known else (of_weights(weights), ())
+    notes += assumed(located, weights, described)
     if custom is not None:
         _check_custom(custom, weights, located)
         if weights.architecture.use_pos_embed and not custom.use_pos_embed:
@@ -178,6 +179,13 @@ def of_weights(weights: Weights) -> ModelConfig:
         mean, std = weights.normalization
         described = replace(described, preprocessing=replace(described.preprocessing, mean=mean, std=std))
     return config.with_metadata(described, weights.file.metadata, weights.file.path)
+
+
+def assumed(located: Located, weights: Weights, described: ModelConfig) -> tuple[str, ...]:
+    """Say what was assumed of images that neither a description nor the file's own strings say."""
+    if located.config is not None:  # which is what is read
+        return ()
+    return config.assumed_of_images(weights.file.metadata, described.preprocessing)
 
 
 def _normalized(described: ModelConfig, weights: Weights) -> tuple[ModelConfig, tuple[str, ...]]:

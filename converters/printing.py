@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from xcit_hub.errors import readable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,7 +27,7 @@ def print_report(console: Console, report: Report) -> None:
     console.print(f"        {summary(report)}", markup=False)
     console.print(f"        {weights.dialect} dialect: {weights.evidence}", markup=False)
     for note in weights.notes:
-        console.print(f"note    {note}", style="yellow", markup=False)
+        console.print(f"note    {readable(note)}", style="yellow", markup=False)
     _print_grouped(console, "dropped", [(entry.name, entry.reason.value) for entry in weights.dropped])
     _print_grouped(console, "left", [(entry["name"], entry["reason"]) for entry in report.left], of="entries")
     _print_grouped(console, "made up", [(entry["name"], entry["reason"]) for entry in report.made_up])
@@ -59,6 +61,7 @@ def _print_grouped(console: Console, title: str, entries: list[tuple[str, str]],
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
         first = names[0] if names[0].isprintable() else repr(names[0])  # a file's name may steer a terminal
+        first = readable(first)
         listed = first if len(names) == 1 else f"{len(names)} {of} ({first} …)"
         console.print(f"{title:8}{listed}: {reason}", markup=False)
 
@@ -96,12 +99,12 @@ def print_inspection(console: Console, found: Inspection) -> None:
         rows.append(("other values", f"{len(found.values)}: {', '.join(found.values[:_MOST_NAMES])}{more}"))
     rows += [("note", note) for note in found.notes]
     for title, value in rows:
-        console.print(f"{title:20}{value}", markup=False)
+        console.print(f"{readable(title):20}{readable(str(value))}", markup=False)
     for entry in found.entries:
         shape = "×".join(map(str, entry.shape)) or "scalar"
-        console.print(f"{entry.sha256[:16]}  {entry.dtype:9}{shape:16}{entry.name}", markup=False)
+        console.print(f"{entry.sha256[:16]}  {entry.dtype:9}{shape:16}{readable(entry.name)}", markup=False)
     if found.fault:
-        console.print(found.fault, style="yellow", markup=False)
+        console.print(readable(found.fault), style="yellow", markup=False)
     if found.advice:
         console.print(found.advice, markup=False)
 

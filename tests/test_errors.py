@@ -55,6 +55,29 @@ def test_an_error_without_its_remedy_would_be_found() -> None:
     assert found == [{"fix"}], "a class with a constructor of its own says it there"
 
 
+@pytest.mark.parametrize("letter", ["n", " ", "n ", "\u00e9"])
+def test_a_message_stays_readable_whatever_a_file_calls_its_tensors(letter: str) -> None:
+    name = letter * (1_000_000 // len(letter))
+    error = XcitHubError(f"The file has no {name}, which it needs.", where=name, fix=f"Rename {name}.")
+    assert len(str(error)) < 35_000
+    assert str(error).startswith(f"The file has no {letter * 200}") and "letters)" in error.what
+    assert error.args == (error.what,)
+
+
+def test_a_long_name_in_a_sentence_is_cut_alone_and_paths_are_not() -> None:
+    path = "/" + "/".join(["folder" * 40] * 16)
+    error = XcitHubError(f"There is {'x' * 1_000_000} beside 'head'.", where=path, fix=f"rm {path}")
+    assert error.what == f"There is {'x' * 500}… (1,000,000 letters) beside 'head'."
+    assert (error.where, error.fix) == (path, f"rm {path}")
+
+
+def test_no_part_of_a_message_steers_a_terminal() -> None:
+    error = XcitHubError("There is \x1b[31mred\x07\u202e.", where="a\x1b]0;title", fix="Say\nthis.\x9b")
+    assert str(error).splitlines() == [
+        "There is \\x1b[31mred\\x07\\u202e.", "  where: a\\x1b]0;title", "  do:    Say", "this.\\x9b",
+    ]  # fmt: skip
+
+
 def test_the_three_parts_are_printed_each_on_its_line() -> None:
     assert str(XcitHubError("It broke.", where=Path("a/b"), fix="Mend it.")).splitlines() == [
         "It broke.", "  where: a/b", "  do:    Mend it.",

@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence, Set
 
 _LISTED = 5  # names in a sentence
+_LONGEST_NAME = 500  # letters; a file's tensors may be called anything
+_LONGEST_PATH = 4200  # Linux's longest, quoted
+_LONGEST = 10_000
+# Control characters but the end of a line and the tab, and what turns the direction of letters.
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def readable(text: str, longest_word: int = _LONGEST_NAME) -> str:
+    """Return a text for people: of a huge word, and of itself, the beginning and the length; nothing steers a terminal.
+
+    Names and values in it are a file's or a hub's, and may be megabytes long.
+    """
+    cut = re.sub(rf"\S{{{longest_word + 1},}}", lambda word: _shortened(word.group(), longest_word), text)
+    return _STEERING.sub(lambda letter: repr(letter.group())[1:-1], _shortened(cut, _LONGEST))
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}… ({len(text):,} letters)"
 
 
 class XcitHubError(Exception):
@@ -18,10 +37,10 @@ class XcitHubError(Exception):
     """
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
-        self.what = what
-        self.where = None if where is None else str(where)
-        self.fix = fix
-        super().__init__(what)
+        self.what = readable(what)
+        self.where = None if where is None else readable(str(where), _LONGEST_PATH)
+        self.fix = None if fix is None else readable(fix, _LONGEST_PATH)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         lines = [self.what]

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from xcit_hub.errors import ComputingWarning, XcitHubError
+from xcit_hub.errors import ComputingWarning, XcitHubError, readable
 from xcit_hub.files import scratch_folder
 
 _FAULT = 70
@@ -191,4 +191,4 @@ def _silence_frameworks() -> None:
 
 
 def _say(message: Warning | str, *_: object, **__: object) -> None:
-    sys.stderr.write(f"note: {message}\n")
+    sys.stderr.write(f"note: {readable(str(message))}\n")

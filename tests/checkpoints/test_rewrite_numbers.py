@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 from tiny_networks import SUFFIXES, TINY, Make, same, written
 
-from converters.printing import print_report
+from converters.printing import print_inspection, print_report
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.checkpoint import StoredTensor
+from xcit_hub.checkpoints.inspection import inspect
 from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.checkpoints.weights import load
 from xcit_hub.errors import InputError, WeightsError
@@ -62,6 +63,22 @@ def test_a_name_cannot_steer_the_terminal_that_it_is_listed_on(paper: Path, tmp_
     report = rewrite(tmp_path / "run.pth", tmp_path / "x.safetensors")
     print_report(Console(file=printed, width=200), report)
     assert "\x1b" not in printed.getvalue() and r"'\x1b[31mred'" in printed.getvalue()
+
+
+def test_a_huge_name_is_cut_where_it_is_printed_and_whole_in_the_report(paper: Path, tmp_path: Path):
+    stored = load(paper).file
+    name = "n" * 300_000
+    checkpoint.write(tmp_path / "told.safetensors", stored.tensors, {**stored.metadata, name: "x"})
+    report = rewrite(tmp_path / "told.safetensors", tmp_path / "y.ckpt")
+    assert [entry["name"] for entry in report.as_dict()["left"]] == [name]
+    printed = io.StringIO()
+    print_report(Console(file=printed, width=200), report)
+    print_inspection(Console(file=printed, width=200), inspect(tmp_path / "told.safetensors"))
+    assert "(300,000 letters)" in printed.getvalue() and len(printed.getvalue()) < 20_000
+    checkpoint.write(tmp_path / "huge.safetensors", {**stored.tensors, name: StoredTensor.of(np.ones(3))}, {})
+    with pytest.raises(WeightsError) as caught:
+        rewrite(tmp_path / "huge.safetensors", tmp_path / "y.ckpt")
+    assert "letters)" in str(caught.value) and len(str(caught.value)) < 20_000
 
 
 # ---- Heads, channels

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, readable
 from xcit_hub.process import answer_in_json
 from xcit_hub.variants import DialectName
 
@@ -113,7 +113,7 @@ def console(*, stderr: bool = False) -> Console:
 def print_notes(notes: tuple[str, ...], *, stderr: bool = False) -> None:
     """Print what the reader has to know, one line a note."""
     for note in notes:
-        console(stderr=stderr).print(f"note: {note}", style="yellow", markup=False)
+        console(stderr=stderr).print(f"note: {readable(note)}", style="yellow", markup=False)
 
 
 def short(digest: str | None) -> str:

@@ -17,7 +17,7 @@ from xcit_hub.checkpoints import checkpoint, segmenter
 from xcit_hub.checkpoints import weights as checkpoints
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
-from xcit_hub.errors import InputError, WeightsError
+from xcit_hub.errors import InputError, WeightsError, readable
 from xcit_hub.hub import config as descriptions
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.entry import arrays_of
@@ -233,7 +233,7 @@ def create_pyramid(
     if weights.kind != "dense":
         notes.append("the pyramid is fresh and untrained: these are a classifier's weights")
     for note in notes:
-        warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=3)
+        warnings.warn(f"{located.snapshot.name}: {readable(note)}", stacklevel=3)
     network.config = _described(located, weights, 0, (), notes)
     return accelerated.accelerate(network.set_train(False), in_place=True)
 
@@ -280,7 +280,7 @@ def load_segmenter(
     network.window = read.window
     network.config = _described(located, weights, read.segmenter.num_classes, labels, notes)
     for note in weights.doubts:
-        warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=2)
+        warnings.warn(f"{located.snapshot.name}: {readable(note)}", stacklevel=2)
     return accelerated.accelerate(network.set_train(False), in_place=True)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from huggingface_hub import ModelHubMixin
 
 from xcit_hub import accelerated, models, variants
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, readable
 from xcit_hub.hub import config as descriptions
 from xcit_hub.hub import entry
 from xcit_hub.hub.config import ModelConfig
@@ -254,7 +254,7 @@ class XCiT(
         network.config = replace(described, provenance=provenance)
         _prepare(network, dtype, mode)
         for note in (*told, *notes):
-            warnings.warn(f"{located.snapshot.name}: {note}", stacklevel=3)
+            warnings.warn(f"{located.snapshot.name}: {readable(note)}", stacklevel=3)
         return accelerated.accelerate(network, in_place=True)
 
     def fuse(self, dtype: FusedDtype = "float32") -> Self:

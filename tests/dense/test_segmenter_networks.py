@@ -127,6 +127,24 @@ def test_another_dialect_than_the_descriptions_is_refused(build: str, tmp_path) 
             xcit_hub.load_segmenter(mine, dialect="mindcv")
 
 
+def test_another_architecture_than_the_descriptions_is_refused(tmp_path) -> None:
+    mine = str(tmp_path / "mine")
+    xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=3, seed=1).save_pretrained(mine)
+    for asked in ("xcit_tiny_12_p16_224", "xcit_nano_12_p16_384"):
+        with pytest.raises(InputError, match=f"is xcit_nano_12_p16_224, and {asked} was asked for"):
+            xcit_hub.load_segmenter(mine, model=asked)
+    with pytest.raises(WeightsError, match="not a segmenter"):
+        xcit_hub.load_segmenter(mine, model="xcit_nano_12_p16_224")
+
+
+def test_what_was_not_read_of_a_description_is_warned_of_for_pyramids_as_for_classifiers(tmp_path) -> None:
+    xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=3, seed=1).save_pretrained(tmp_path)
+    record = json.loads((tmp_path / "xcit_hub.json").read_text())
+    (tmp_path / "xcit_hub.json").write_text(json.dumps({**record, "zz_new": 1}))
+    with pytest.warns(UserWarning, match="field zz_new is not known"):
+        xcit_hub.create_model("xcit_nano_12_p16_224", pyramid=True, pretrained=str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("size", "patch", "fits"), [((17, 40), 16, True), ((16, 40), 16, False), ((25, 25), 8, True), ((40, 24), 8, False)]
 )

@@ -22,7 +22,7 @@ from xcit_hub.hub import config as descriptions
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.entry import arrays_of
 from xcit_hub.hub.locate import Located, PathLike, locate
-from xcit_hub.hub.read import dialect_of
+from xcit_hub.hub.read import dialect_of, model_of
 from xcit_hub.models import initialize
 from xcit_hub.models.private import no_init_parameters
 from xcit_hub.models.pyramid import XCiTPyramid as PlainPyramid
@@ -214,7 +214,7 @@ def create_pyramid(
         )
     located = locate(wanted, cache_dir=cache_dir)
     dialect = dialect_of(located, dialect)
-    weights = checkpoints.load(located.open(), model=_model(located), dialect=dialect)
+    weights = checkpoints.load(located.open(), model=model_of(located, None), dialect=dialect)
     located.check_parts(weights.file)
     expected = variants.architecture(name) if isinstance(name, str) else name
     found = weights.architecture
@@ -232,7 +232,7 @@ def create_pyramid(
     notes = [*weights.doubts]
     if weights.kind != "dense":
         notes.append("the pyramid is fresh and untrained: these are a classifier's weights")
-    for note in notes:
+    for note in (*located.description.notes, *notes):
         warnings.warn(f"{located.snapshot.name}: {readable(note)}", stacklevel=3)
     network.config = _described(located, weights, 0, (), notes)
     return accelerated.accelerate(network.set_train(False), in_place=True)
@@ -262,12 +262,13 @@ def load_segmenter(
     Raises:
         HubError: the model is in no place that was looked in, cannot be fetched, or is not what was published.
         WeightsError: the file is not a segmenter of the two forms that facebook published.
-        InputError: there are not as many names as classes, or the description says another dialect than ``dialect``.
+        InputError: there are not as many names as classes, or the description says another dialect than ``dialect`` or
+            another architecture than ``model``.
     """
     located = locate(
         id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, force=force_download
     )  # fmt: skip
-    asked = Asked(model=model or _model(located), dialect=dialect_of(located, dialect))
+    asked = Asked(model=model_of(located, model), dialect=dialect_of(located, dialect))
     read = segmenter.load(located.open(), asked)
     located.check_parts(read.backbone.file)
     weights = read.backbone
@@ -279,7 +280,7 @@ def load_segmenter(
     labels, notes = _labels(read, classes, located)
     network.window = read.window
     network.config = _described(located, weights, read.segmenter.num_classes, labels, notes)
-    for note in weights.doubts:
+    for note in (*located.description.notes, *weights.doubts):
         warnings.warn(f"{located.snapshot.name}: {readable(note)}", stacklevel=2)
     return accelerated.accelerate(network.set_train(False), in_place=True)
 
@@ -300,10 +301,6 @@ def _pyramid(whole: models.XCiT, out_indices: Indices, seed: int | None, *, fres
         own = [parameter for parameter in network.get_parameters() if parameter.name.startswith("fpn")]
         initialize(own, whole.architecture.eta, seed)
     return network
-
-
-def _model(located: Located) -> str | None:
-    return None if located.config is None else located.config.stored_as
 
 
 def _described(

@@ -84,20 +84,13 @@ def read(located: Located, dialect: DialectName | None) -> tuple[Weights, ModelC
 
     known = located.config
     dialect = dialect_of(located, dialect)
-    if known is not None and located.asked.model not in (None, known.architecture, known.stored_as):
-        raise InputError(
-            f"{located.snapshot.name} is {known.architecture}, and {located.asked.model} was asked for.",
-            where=located.snapshot.origin,
-            fix="Leave the model out: the description says it.",
-        )
+    model = model_of(located, located.asked.model)
     opened = located.open()
     custom, asked = None if known is None else known.custom, located.asked
     try:
         weights = read_checkpoint(
             opened,
-            model=asked.model
-            if known is None
-            else (known.stored_as if known.shape.use_pos_embed else known.measured_as),
+            model=model if known is None or known.shape.use_pos_embed else known.measured_as,
             dialect=dialect,
             select=asked.select,
             prefix=asked.prefix,
@@ -164,6 +157,24 @@ def dialect_of(located: Located, asked: DialectName | None) -> DialectName | Non
             fix="Leave the dialect out: the model's description says it.",
         )
     return located.config.dialect
+
+
+def model_of(located: Located, asked: str | None) -> str | None:
+    """Return by which name the file's architecture is asked for: its description's, and ``asked`` where there is none.
+
+    Raises:
+        InputError: the description says another one than was asked for.
+    """
+    known = located.config
+    if known is None:
+        return asked
+    if asked not in (None, known.architecture, known.stored_as):
+        raise InputError(
+            f"{located.snapshot.name} is {known.architecture}, and {asked} was asked for.",
+            where=located.snapshot.origin,
+            fix="Leave the model out: the description says it.",
+        )
+    return known.stored_as
 
 
 def of_weights(weights: Weights) -> ModelConfig:

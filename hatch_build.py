@@ -17,6 +17,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # What the libraries need at most; .ci/wheel holds them against it.
 _TAGS = "manylinux_2_17_{0}.manylinux2014_{0}"
+_MACHINES = ("x86_64", "aarch64")
 
 
 class CompileHook(BuildHookInterface):  # type: ignore[type-arg, misc, unused-ignore]
@@ -26,6 +27,8 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg, misc, unused-ig
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and put the libraries into the wheel that is about to be built."""
+        _check("XCIT_HUB_MACHINE", _MACHINES)
+        _check("XCIT_HUB_REQUIRE_NATIVE", ("0", "1"))
         machine = os.environ.get("XCIT_HUB_MACHINE") or platform.machine()
         # A process of its own: this one may hold another xcit_hub.
         command = [sys.executable, "-m", "xcit_hub.accelerated.build", "--machine", machine]
@@ -40,3 +43,9 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg, misc, unused-ig
         build_data["tag"] = f"py3-none-{_TAGS.format(machine)}"
         for path in libraries:
             build_data["force_include"][str(path)] = str(path.relative_to(self.root))
+
+
+def _check(variable: str, values: tuple[str, ...]) -> None:
+    value = os.environ.get(variable)
+    if value and value not in values:
+        raise RuntimeError(f"{variable} is {value!r}; it can be {' or '.join(values)}. Correct or unset it.")

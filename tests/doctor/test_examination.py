@@ -222,6 +222,7 @@ def test_a_rank_table_that_is_not_a_file_is_a_line(root: Path) -> None:
 
 _RIGHT = {
     "GLOG_v": "3", "OMP_NUM_THREADS": "4,2", "XCIT_HUB_THREADS": "16",
+    "XCIT_HUB_MACHINE": "aarch64", "XCIT_HUB_REQUIRE_NATIVE": "1", "XCIT_HUB_ALONE": "0",
     "MS_COMPILER_CACHE_ENABLE": "0", "MS_SIMULATION_LEVEL": "",
     "MS_ASCEND_CHECK_OVERFLOW_MODE": "SATURATION_MODE", "MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "8",
     "MS_SCHED_HOST": "node-1.example", "MS_SCHED_PORT": "8118", "MS_NODE_TIMEOUT": "300", "MS_TOPO_TIMEOUT": "600",
@@ -321,6 +322,23 @@ def test_a_cache_that_cannot_be_written_is_wrong(tmp_path: Path) -> None:
         assert one(places.cache(closed), "cache").state == "wrong"
 
 
+def test_the_folder_hub_of_this_machine_is_judged_where_it_is_set(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    def found(value: str) -> Finding:
+        (line,) = places.machine_hub(Machine(environment={"XCIT_HUB_HOME": value, "HOME": str(tmp_path)}))
+        return line
+
+    for value in (tmp_path / "file", tmp_path / "file" / "below", "~nobody-of-this-name/hub"):
+        line = found(str(value))
+        assert line.fails and line.do and str(value) in line.says and "\n" not in line.says
+    relative = found("hub")
+    assert (relative.state, relative.fails) == ("wrong", False)
+    assert found(str(tmp_path / "not" / "yet")).state == "ok"
+    (line,) = places.machine_hub(Machine(environment={"XDG_DATA_HOME": str(tmp_path / "file")}))
+    assert not line.fails
+
+
 def test_hubs_are_named_without_secrets_and_not_asked() -> None:
     environment = {
         "HF_ENDPOINT": "https://user:geheim@mirror.example",
@@ -395,6 +413,7 @@ def test_a_hostile_environment_gives_lines_and_never_a_traceback(run_cli: Callab
         "ASCEND_HOME_PATH": "\n/no/where",
         "XCIT_HUB_NATIVE": "quick",
         "HF_HOME": "/dev/null/cache",
+        "XCIT_HUB_HOME": "/dev/null/hub",
         "HF_ENDPOINT": "https://a:b@c",
         "HF_HUB_DOWNLOAD_TIMEOUT": "soon",
     }
@@ -402,7 +421,14 @@ def test_a_hostile_environment_gives_lines_and_never_a_traceback(run_cli: Callab
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     found = {line["name"]: line for line in json.loads(done.stdout)["findings"]}
-    for name in ("compiled operations", "rank table", "hub hugging-face", "cache", *RULES.keys() - {"GLOG_v"}):
+    for name in (
+        "compiled operations",
+        "rank table",
+        "hub hugging-face",
+        "hub of this machine",
+        "cache",
+        *RULES.keys() - {"GLOG_v"},
+    ):
         assert found[name]["state"] == "wrong", name
         assert found[name]["do"], name
 

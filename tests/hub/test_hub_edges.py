@@ -24,6 +24,23 @@ def refused(*words: str) -> XcitHubError:
     return error
 
 
+@pytest.mark.parametrize("below", ["", "hub"])
+def test_a_home_that_is_no_folder_is_refused_by_its_name_and_no_other_hub_asked(
+    below, monkeypatch, tmp_path, nano_ckpt
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XCIT_HUB_HOME", str(tmp_path / "file" / below))
+    for use in (
+        lambda: xcit_hub.info("org/name", offline=True),
+        lambda: xcit_hub.publish(nano_ckpt, "org/name", parity=False, dry_run=True),
+    ):
+        with pytest.raises(
+            InputError, match=r"XCIT_HUB_HOME is '.*', and .* is not a folder that can be read"
+        ) as caught:
+            use()
+        assert caught.value.where == "the environment variable XCIT_HUB_HOME"
+
+
 @pytest.mark.parametrize("variable", ["XCIT_HUB_HOME", "XDG_DATA_HOME"])
 def test_a_home_that_nobody_has_is_named(variable, monkeypatch):
     monkeypatch.delenv("XCIT_HUB_HOME")

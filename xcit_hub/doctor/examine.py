@@ -35,6 +35,7 @@ def examine(machine: Machine, *, online: bool = False) -> Iterator[Finding]:
         "rank table": lambda: rank_table(machine),
         "variables": lambda: variables(machine),
         "cache": places.cache,
+        "hub of this machine": lambda: places.machine_hub(machine),
         "hubs": lambda: places.hubs(machine, online=online),
         "extras": software.extras,
     }

@@ -30,24 +30,53 @@ def cache(folder: Path | None = None) -> Iterator[Finding]:
         from xcit_hub.hub.cache import default_folder
 
         folder = default_folder()
-    existing = next((place for place in (folder, *folder.parents) if is_folder(place)), Path("/"))
-    where = shown(folder)
     try:
-        if os.path.lexists(folder) and not is_folder(folder):
-            raise NotADirectoryError(20, "it is not a folder")
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-        free = shutil.disk_usage(existing).free
+        free = _free(folder)
     except OSError as error:
-        says = f"{where} cannot be written: {error.strerror or error}"
+        says = f"{shown(folder)} cannot be written: {error.strerror or error}"
         yield Finding("cache", "wrong", says, "Set HF_HOME to a folder of yours, or mend its rights.")
         return
-    said = f"{where}, {free / 1e9:.1f} GB free"
+    said = f"{shown(folder)}, {free / 1e9:.1f} GB free"
     if free < _ROOM:
         do = "Make room (xcit-hub cache prune), or set HF_HOME to a larger disk."
         yield Finding("cache", "wrong", f"{said}, less than {_ROOM / 1e9:.0f} GB", do, needed=False)
     else:
         yield Finding("cache", "ok", said)
+
+
+def machine_hub(machine: Machine) -> Iterator[Finding]:
+    """See whether the folder hub of this machine can be read and published to; nobody needs the one by default."""
+    from xcit_hub.hub import address
+
+    title, is_set = "hub of this machine", bool(machine.environment.get(address.HOME))
+    try:
+        folder = address.machine_hub(machine.environment)
+        _free(folder.absolute())
+    except InputError as error:
+        yield Finding(title, "wrong", error.what, error.fix or "", needed=is_set)
+    except OSError as error:
+        says = f"{shown(folder)} cannot be written: {error.strerror or error}"
+        yield Finding(title, "wrong", says, f"Set {address.HOME} to a folder of yours.", needed=is_set)
+    else:
+        if folder.is_absolute():
+            yield Finding(title, "ok", shown(folder))
+        else:
+            says = f"{address.HOME} is {shown(folder)}: another folder below each working directory"
+            yield Finding(title, "wrong", says, "Write it from / on.", needed=False)
+
+
+def _free(folder: Path) -> int:
+    """Return the bytes that are free where a folder is, or will be made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    existing = next((place for place in (folder, *folder.parents) if is_folder(place)), Path("/"))
+    if os.path.lexists(folder) and not is_folder(folder):
+        raise NotADirectoryError(20, "it is not a folder")
+    with tempfile.TemporaryFile(dir=existing):
+        pass
+    return shutil.disk_usage(existing).free
 
 
 def hubs(machine: Machine, *, online: bool) -> Iterator[Finding]:

@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from xcit_hub.accelerated.build import MOST_THREADS, SWITCH, THREADS, is_threads
+from xcit_hub.accelerated.build import MOST_THREADS, SWITCH, TARGETS, THREADS, is_threads
 from xcit_hub.doctor.finding import Finding, Machine, shown
 from xcit_hub.errors import closest
 
-# What this package reads beside RULES; the last three are its build's and its measurements'.
-_OWN = ("XCIT_HUB_HOME", SWITCH, "XCIT_HUB_MACHINE", "XCIT_HUB_REQUIRE_NATIVE", "XCIT_HUB_ALONE")
+# What this package reads beside RULES, which lines of their own judge.
+_OWN = ("XCIT_HUB_HOME", SWITCH)
 _PATHS = ("LD_LIBRARY_PATH", "PYTHONPATH")
 _ON_ASCEND = {
     # What MindSpore itself looks for, in run_check: the kernels' Python, the driver's libraries, the operators.
@@ -70,6 +70,10 @@ RULES: dict[str, Rule] = {
         lambda value: re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3})*", value, re.ASCII) is not None,
         "a number of threads, or one a level",
     ),
+    # The next three are read by the build of the package and its measurements.
+    "XCIT_HUB_MACHINE": _one_of(*sorted({target.machine for target in TARGETS})),
+    "XCIT_HUB_REQUIRE_NATIVE": _FLAG,
+    "XCIT_HUB_ALONE": _FLAG,
     THREADS: Rule(lambda value: not value or is_threads(value), f"a number from 1 to {MOST_THREADS:,}"),
     "MS_COMPILER_CACHE_ENABLE": Rule(
         lambda value: value == "0", "0", "It takes an old graph for a changed recipe's; training refuses it."
@@ -124,7 +128,10 @@ def variables(machine: Machine) -> Iterator[Finding]:
     )
     if strange:
         says = f"{', '.join(shown(name) for name in strange[:5])}: nothing reads it"
-        do = closest(strange[0], [THREADS, *_OWN], 1) or "Correct its name, or unset it."
+        do = (
+            closest(strange[0], [*(name for name in RULES if name.startswith("XCIT_HUB_")), *_OWN], 1)
+            or "Correct its name, or unset it."
+        )
         wrong.append(Finding("XCIT_HUB_*", "wrong", says, do, needed=False))
     if machine.is_ascend:
         for name, part in _ON_ASCEND.items():

@@ -51,6 +51,7 @@ HUGGING_FACE = "hugging-face"
 MINDSPORE_HUB = "mindspore-hub"
 LOCAL = "local"
 _HUBS = (HUGGING_FACE, "hf", MINDSPORE_HUB, *SITES)
+HOME = "XCIT_HUB_HOME"  # the variable that names the folder hub of this machine
 ANY = "any/model"  # where a hub is meant, and none of its models
 
 _EXPORTED_SUFFIXES = (".onnx", ".mindir")  # files, too, which are refused by what they are
@@ -242,12 +243,24 @@ def parse_target(target: str | os.PathLike[str] | None, name: str, revision: str
     return _in_hub(machine_hub() if target is None else target, name, revision)
 
 
-def machine_hub() -> Path:
-    """Return the folder hub of this machine; it need not exist yet."""
-    configured = os.environ.get("XCIT_HUB_HOME")
-    if configured:
-        return expanded(configured)
-    return expanded(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "xcit-hub"
+def machine_hub(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder hub of this machine; it need not exist yet.
+
+    Raises:
+        InputError: ``XCIT_HUB_HOME`` is set to what is no folder and cannot become one, or may not be read.
+    """
+    configured = environment.get(HOME)
+    if not configured:
+        return expanded(environment.get("XDG_DATA_HOME") or "~/.local/share") / "xcit-hub"
+    home = expanded(configured)
+    there = next(each for each in (home.absolute(), *home.absolute().parents) if os.path.lexists(each))
+    if not is_folder(there) or not os.access(there, os.R_OK | os.X_OK):
+        raise InputError(
+            f"{HOME} is {configured!r}, and {there} is not a folder that can be read.",
+            where=f"the environment variable {HOME}",
+            fix="Set it to the folder hub of this machine, or unset it.",
+        )
+    return home
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -292,7 +305,7 @@ def offline_variable(environment: Mapping[str, str]) -> str | None:
 
 def holds(folder: Path, name: str) -> bool:
     """Whether a folder hub has an entry called ``name``, of either of the two forms it reads."""
-    return (folder / f"models--{name.replace('/', '--')}" / "refs").is_dir() or (folder / name).is_dir()
+    return is_folder(folder / f"models--{name.replace('/', '--')}" / "refs") or is_folder(folder / name)
 
 
 def _owner_in(hub: str | os.PathLike[str] | None) -> tuple[str, str] | None:

@@ -100,6 +100,27 @@ def test_a_table_is_not_gone_on_with_after_its_recipe_says_something_else(tmp_pa
     assert table.read_bytes() == before
 
 
+@pytest.mark.parametrize("said_in", ["the recipe", "a flag"])
+@pytest.mark.parametrize("key", ["class_map", "real_labels"])
+def test_a_table_is_not_gone_on_with_after_a_file_that_its_recipe_names_holds_something_else(
+    tmp_path: Path, key: str, said_in: str
+) -> None:
+    table, recipe, named_file = tmp_path / "results.csv", tmp_path / "recipe.yaml", tmp_path / "named.txt"
+    recipe.write_text("dataset: imagefolder\n" + (f"{key}: {named_file}\n" if said_in == "the recipe" else ""))
+    flags = {key: str(named_file)} if said_in == "a flag" else {}
+    missing = [str(tmp_path / "missing")]
+    with pytest.raises(InputError, match=f"{key}: there is no such file"):
+        evaluate_all(missing, table, config=recipe, flags=flags)
+    for content in ("first", "first", "second"):
+        named_file.write_text(content)
+        if content == "first":
+            evaluate_all(missing, table, config=recipe, flags=flags)
+    before = table.read_bytes()
+    with pytest.raises(InputError, match=f"What {key} names is another file than the table was begun with"):
+        evaluate_all(missing, table, config=recipe, flags=flags)
+    assert table.read_bytes() == before
+
+
 def test_a_file_that_is_another_one_by_now_is_evaluated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from xcit_hub import variants
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.files import check_outputs, is_file, read_bounded, write_text
+from xcit_hub.files import check_outputs, is_file, read_bounded, sha256_of, write_text
 from xcit_hub.hub.address import FOLDER, LOCAL, parse
 from xcit_hub.hub.locate import locate
 from xcit_hub.recipe_runs import evaluate, refuse_of_the_id
@@ -32,6 +32,9 @@ COLUMNS = (
 flags it was evaluated with; and, where it could not be evaluated, why."""
 
 _LARGEST = 1 << 24
+
+# Keys of a recipe that name a file whose contents decide the figures.
+_FILES = ("class_map", "real_labels")
 
 Row = dict[str, str]
 
@@ -78,14 +81,19 @@ def evaluate_all(
         say: told a line for each network.
 
     Raises:
-        InputError: the table is another's, or was begun with other settings, or a flag says which network is meant.
+        InputError: the table is another's, or was begun with other settings or files, or a flag says which network is
+            meant.
     """
     given = dict(flags or {})
     refuse_of_the_id(given, fix="Leave it out; or evaluate one checkpoint, without --models: --ckpt_path FILE.")
     check_outputs({"the table": table})
     recipe = [] if config is None else [_content(config, given.get("library"))]
-    settings = " ".join([*recipe, *(f"--{key} {value}" for key, value in sorted(given.items()))])
-    rows = _read(table, settings)
+    said = " ".join([*recipe, *(f"--{key} {value}" for key, value in sorted(given.items()))])
+    files = _files(said_by(config, given))
+    settings = said + "".join(f" {each}" for each in files.values())
+    rows = _read(table)
+    for row in rows.values():
+        _check_settings(row["settings"], said, files, table)
     for name in names:
         known = rows.get(name)
         if known is not None and not known["error"]:
@@ -101,8 +109,43 @@ def evaluate_all(
 
 def _content(config: Path, library: str | None) -> str:
     """Return a recipe's path and a digest of what it says: the same path may say something else by now."""
-    said = json.dumps(said_by(config, library), sort_keys=True, default=str)
+    said = json.dumps(said_by(config, {"library": library} if library else None), sort_keys=True, default=str)
     return f"{config} (keys {hashlib.sha256(said.encode()).hexdigest()[:16]})"
+
+
+def _files(said: Mapping[str, Any]) -> dict[str, str]:
+    """Return a word of what each file holds that a recipe and flags name: the same path may hold something else."""
+    words = {}
+    for key in _FILES:
+        if path := said.get(key):
+            if not is_file(str(path)):
+                raise InputError(f"{key}: there is no such file.", where=path, fix="Check the path.")
+            words[key] = f"({key} {sha256_of(str(path))[:16]})"
+    return words
+
+
+def _check_settings(told: str, said: str, files: Mapping[str, str], table: Path) -> None:
+    """Refuse what a table was not begun with.
+
+    Args:
+        told: what a row of it says.
+        said, files: what is said now.
+    """
+    if told == said + "".join(f" {word}" for word in files.values()):
+        return
+    others = [key for key, word in files.items() if f" ({key} " in told and f" {word}" not in told]
+    if others and told.startswith(said):
+        raise InputError(
+            f"What {' and '.join(others)} names is another file than the table was begun with.",
+            where=table,
+            fix="Give the same file, or name another --results-file.",
+        )
+    now = " ".join([said, *files.values()]).strip()
+    raise InputError(
+        f"The table was begun with other settings: {told or 'none'}, now {now or 'none'}.",
+        where=table,
+        fix="Give the same, or name another --results-file.",
+    )
 
 
 def _is_still(name: str, digest: str) -> bool:
@@ -161,7 +204,7 @@ def _told(row: Row) -> str:
     return f"failed: {row['error']}" if row["error"] else f"top-1 {row['top1']}% of {row['samples']} images"
 
 
-def _read(table: Path, settings: str) -> dict[str, Row]:
+def _read(table: Path) -> dict[str, Row]:
     if not table.exists():
         return {}
     try:
@@ -172,15 +215,7 @@ def _read(table: Path, settings: str) -> dict[str, Row]:
         ) from error
     if not lines or tuple(lines[0]) != COLUMNS or any(len(line) != len(COLUMNS) for line in lines[1:]):
         raise InputError("This is not a table of evaluated networks.", where=table, fix="Name another --results-file.")
-    rows = {line[0]: dict(zip(COLUMNS, line, strict=True)) for line in lines[1:]}
-    for row in rows.values():
-        if row["settings"] != settings:
-            raise InputError(
-                f"The table was begun with other settings: {row['settings'] or 'none'}, now {settings or 'none'}.",
-                where=table,
-                fix="Give the same, or name another --results-file.",
-            )
-    return rows
+    return {line[0]: dict(zip(COLUMNS, line, strict=True)) for line in lines[1:]}
 
 
 def _write(table: Path, rows: Any) -> None:

@@ -191,7 +191,7 @@ def refuse_of_the_id(flags: Mapping[str, Any], *, fix: str) -> None:
 
 def _replaced(config: Path, settings: Mapping[str, Any], flags: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a sentence on what a recipe's file says of the network and is otherwise, if it says any such thing."""
-    said = said_by(config, flags.get("library"))
+    said = said_by(config, {"library": flags["library"]} if flags.get("library") else None)
     given = {own_name(key) for key in flags}
     others = [key for key, used in settings.items() if key in said and not _same(said[key], used)]
     idle = [key for key in (*others, *(key for key in _OF_WEIGHTS if said.get(key))) if key not in given]

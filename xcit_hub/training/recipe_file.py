@@ -105,17 +105,17 @@ def load_recipe(
     return recipe
 
 
-def said_by(path: str | Path, library: str | None = None) -> dict[str, Any]:
-    """Return what a recipe's file alone says, in a recipe's words: its values as they stand there, not yet checked.
+def said_by(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a recipe's file says, in a recipe's words: its values as they stand there, not yet checked.
 
     Args:
         path: as for :func:`load_recipe`.
-        library: whose words they are, where the file is not to say it.
+        overrides: laid over it, as for :func:`load_recipe`; the library alone says in whose words the file is.
 
     Raises:
         InputError: the file is not a recipe.
     """
-    return _as_spelled([_read(_find(Path(path))), {} if library is None else {"library": library}])[0]
+    return _as_spelled([{} if path is None else _read(_find(Path(path))), overrides or {}])[0]
 
 
 def _as_spelled(layers: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -137,7 +137,11 @@ class Conversion(_Open):
     def _by_reason(cls, entries: Any) -> Any:
         if not isinstance(entries, list):
             return entries
-        return Counter(str(entry.get("reason", "")) if isinstance(entry, dict) else str(entry) for entry in entries)
+        counted: Counter[str] = Counter()
+        for entry in entries:  # one of a group of several says how many they are
+            reason, count = (entry.get("reason", ""), entry.get("count", 1)) if isinstance(entry, dict) else (entry, 1)
+            counted[str(reason)] += count if type(count) is int else 1
+        return counted
 
     @field_validator("made_up", mode="before")
     @classmethod

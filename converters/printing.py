@@ -29,7 +29,8 @@ def print_report(console: Console, report: Report) -> None:
     for note in weights.notes:
         console.print(f"note    {readable(note)}", style="yellow", markup=False)
     _print_grouped(console, "dropped", [(entry.name, entry.reason.value) for entry in weights.dropped])
-    _print_grouped(console, "left", [(entry["name"], entry["reason"]) for entry in report.left], of="entries")
+    for group in report.left:
+        _print_group(console, "left", group["reason"], group["names"], group["count"], of="entries")
     _print_grouped(console, "made up", [(entry["name"], entry["reason"]) for entry in report.made_up])
     if target is None:
         console.print("wrote   nothing: the result failed its proof; what was there before is untouched", style="red")
@@ -55,15 +56,19 @@ def _print_parity(console: Console, report: Report, parity: dict[str, Any]) -> N
     console.print(f"proved  {verdict(report)}", style=None if parity["passed"] else "red", markup=False)
 
 
-def _print_grouped(console: Console, title: str, entries: list[tuple[str, str]], *, of: str = "tensors") -> None:
+def _print_grouped(console: Console, title: str, entries: list[tuple[str, str]]) -> None:
     by_reason: dict[str, list[str]] = {}
     for name, reason in entries:
         by_reason.setdefault(reason, []).append(name)
     for reason, names in by_reason.items():
-        first = names[0] if names[0].isprintable() else repr(names[0])  # a file's name may steer a terminal
-        first = readable(first)
-        listed = first if len(names) == 1 else f"{len(names)} {of} ({first} …)"
-        console.print(f"{title:8}{listed}: {reason}", markup=False)
+        _print_group(console, title, reason, names, len(names), of="tensors")
+
+
+def _print_group(console: Console, title: str, reason: str, names: list[str], count: int, *, of: str) -> None:
+    first = "…" if not names else names[0] if names[0].isprintable() else repr(names[0])  # it may steer a terminal
+    first = readable(first)
+    listed = first if count == 1 else f"{count:,} {of} ({first} …)"
+    console.print(f"{title:8}{listed}: {reason}", markup=False)
 
 
 def print_inspection(console: Console, found: Inspection) -> None:

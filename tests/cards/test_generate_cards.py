@@ -317,7 +317,7 @@ def test_the_conversion_is_told_without_the_disk_it_was_made_on(converted):
 
 def test_what_was_left_behind_is_counted_by_its_reason():
     dropped = [{"name": f"moment1.{index}", "reason": "optimizer state"} for index in range(367)]
-    left = [{"name": name, "kind": "value", "reason": "a value"} for name in ("epoch", "args.lr")]
+    left = [{"kind": "value", "reason": "a value", "count": 2, "names": ["epoch"]}]
     told = Conversion.model_validate(
         {"source": {"path": "a"}, "target": {"path": "b"}, "dropped": dropped, "left": left}
         | {"made_up": [{"name": "head.bias"}]}

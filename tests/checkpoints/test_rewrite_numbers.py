@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,31 @@ def test_values_and_strings_that_a_conversion_does_not_write_are_listed_with_the
     wrapped = {"model": tensors, "epoch": 300, "args": {"lr": 0.1, "model": "xcit"}}
     torch.save(wrapped, tmp_path / "run.pth")
     left = rewrite(tmp_path / "run.pth", tmp_path / "x.safetensors").as_dict()["left"]
-    kinds = {entry["name"]: entry["kind"] for entry in left}
-    assert kinds == {"epoch": "value", "args.lr": "value", "args.model": "string"}
-    assert all(entry["reason"] for entry in left)
+    kinds = {entry["kind"]: entry["names"] for entry in left}
+    assert kinds == {"value": ["epoch", "args.lr"], "string": ["args.model"]}
+    assert all(entry["reason"] and entry["count"] == len(entry["names"]) for entry in left)
     stored = load(tmp_path / "x.safetensors").file
     checkpoint.write(tmp_path / "told.safetensors", stored.tensors, {**stored.metadata, "author": "me"})
     again = rewrite(tmp_path / "told.safetensors", tmp_path / "y.ckpt").as_dict()["left"]
-    assert [entry["name"] for entry in again] == ["author"]
+    assert [entry["names"] for entry in again] == [["author"]]
     assert rewrite(tmp_path / "y.ckpt", tmp_path / "z.pth").as_dict()["left"] == []
+
+
+def test_very_many_values_are_counted_and_the_first_of_them_named(paper: Path, tmp_path: Path):
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.from_numpy(tensor.numpy().copy()) for name, tensor in load(paper).file.tensors.items()}
+    torch.save({"model": tensors, "log": [0.5] * 50_000}, tmp_path / "run.pth")
+    report = rewrite(tmp_path / "run.pth", tmp_path / "x.safetensors")
+    (group,) = report.as_dict()["left"]
+    assert (group["count"], len(group["names"]), group["names"][0]) == (50_000, 10_000, "log.0")
+    assert len(json.dumps(report.as_dict())) < 1 << 20
+    printed = io.StringIO()
+    print_report(Console(file=printed, width=200), report)
+    assert "50,000 entries (log.0 …)" in printed.getvalue()
+    stored = load(paper).file
+    checkpoint.write(tmp_path / "told.safetensors", stored.tensors, {**stored.metadata, "n" * (2 << 20): "x"})
+    (group,) = rewrite(tmp_path / "told.safetensors", tmp_path / "y.ckpt").as_dict()["left"]
+    assert (group["count"], group["names"]) == (1, [])
 
 
 @pytest.mark.parametrize("text", ['{"pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}', "garbage"])
@@ -70,7 +88,7 @@ def test_a_huge_name_is_cut_where_it_is_printed_and_whole_in_the_report(paper: P
     name = "n" * 300_000
     checkpoint.write(tmp_path / "told.safetensors", stored.tensors, {**stored.metadata, name: "x"})
     report = rewrite(tmp_path / "told.safetensors", tmp_path / "y.ckpt")
-    assert [entry["name"] for entry in report.as_dict()["left"]] == [name]
+    assert [entry["names"] for entry in report.as_dict()["left"]] == [[name]]
     printed = io.StringIO()
     print_report(Console(file=printed, width=200), report)
     print_inspection(Console(file=printed, width=200), inspect(tmp_path / "told.safetensors"))

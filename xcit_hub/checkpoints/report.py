@@ -21,7 +21,8 @@ class Report:
 
     Args:
         target: the file that was written; None if its proof failed and it was not.
-        left: the source's strings and values that the target does not have, each with its kind and reason.
+        left: the source's strings and values that the target does not have, by kind: the reason, how many, and their
+            names, of very many the first.
         parity: the proof's figures, if there was one; in the JSON, null stands for those that are not finite numbers.
     """
 
@@ -30,7 +31,7 @@ class Report:
     weights: Weights
     tensors: list[dict[str, Any]]
     made_up: list[dict[str, str]]
-    left: list[dict[str, str]]
+    left: list[dict[str, Any]]
     seconds: float
     parity: dict[str, Any] | None = None
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ Prove = Callable[[Path, Report], "dict[str, Any] | None"]
 _FRESH = "a new classifier, not trained: random numbers of seed 0 and deviation 0.02, as timm begins one, and no bias"
 _NO_VALUES = "a value beside the tensors, such as training's settings; a file of weights has none"
 _OTHER_STRING = "a string that says nothing of the network, its images or its classes, or does not hold any more"
+_MOST_NAMES, _MOST_LETTERS = 10_000, 1 << 20  # of what is left, for each reason
 # Strings that the target answers anew, and does not have where the answer is no.
 _ANSWERED = ("format", "xcit_hub.architecture", ARCHITECTURE_ASSUMED, HEAD_UNTRAINED)
 
@@ -233,13 +235,21 @@ def _metadata(weights: Weights, to: Family, file_format: str) -> dict[str, str]:
     }
 
 
-def _left(opened: Checkpoint, metadata: Mapping[str, str]) -> list[dict[str, str]]:
+def _left(opened: Checkpoint, metadata: Mapping[str, str]) -> list[dict[str, Any]]:
     """What a file has beside its tensors and a conversion does not write: training's settings, an author's words."""
     strings_left = [name for name in opened.metadata if name not in metadata and name not in _ANSWERED]
+    groups = (("value", _NO_VALUES, opened.values), ("string", _OTHER_STRING, strings_left))
     return [
-        *({"name": name, "kind": "value", "reason": _NO_VALUES} for name in opened.values),
-        *({"name": name, "kind": "string", "reason": _OTHER_STRING} for name in strings_left),
+        {"kind": kind, "reason": reason, "count": len(names), "names": _first(names)}
+        for kind, reason, names in groups
+        if names
     ]
+
+
+def _first(names: Sequence[str]) -> list[str]:
+    """Return as many names as a report has room for: a file's may be hundreds of thousands, and are counted beside."""
+    lengths = itertools.accumulate(len(name) for name in names)
+    return [name for name, letters in zip(names[:_MOST_NAMES], lengths, strict=False) if letters <= _MOST_LETTERS]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,8 @@ from xcit_hub import variants
 from xcit_hub.checkpoints.families import TIMM_TAGS
 from xcit_hub.deprecated import moved_names
 from xcit_hub.run_record import RunRecord, SeenImages, Versions
+
+_WORDNET = re.compile(r"n\d{8}")  # what ImageNet's folders are called
 
 Origin = Literal["measured", "published"]
 
@@ -248,12 +251,18 @@ class Facts(_Strict):
     def is_of_imagenet(self) -> bool:
         """Whether the project's recipes for ImageNet-1k are for such weights."""
         is_trained_so = self.run is not None and self.run.epochs is not None and self.own_run is None
-        return is_trained_so or self.published is not None or self.num_classes in (0, 1000)
+        may_be = self.num_classes in (0, 1000) and not self._has_other_classes
+        return is_trained_so or self.published is not None or may_be
 
     @property
     def knows_imagenet(self) -> bool:
         """Whether the classes are ImageNet-1k's."""
-        return self.num_classes == 1000 and self.own_run is None
+        return self.num_classes == 1000 and self.own_run is None and not self._has_other_classes
+
+    @property
+    def _has_other_classes(self) -> bool:
+        """Whether the weights, of which there is no run, name classes that are not WordNet's, as ImageNet's are."""
+        return self.run is None and not all(_WORDNET.fullmatch(name) for name in self.classes)
 
     @property
     def input_size(self) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ def of_checkpoint(
     run: RunRecord | None = None,
     conversion: dict[str, Any] | str | Path | None = None,
     preprocessing: variants.Preprocessing | None = None,
+    classes: Sequence[str] = (),
     name: str | None = None,
     own: Callable[[Weights], FileSays] | None = None,
 ) -> Facts:
@@ -95,6 +96,7 @@ def of_checkpoint(
         architecture, dialect, num_classes: of the network; asked of the run record and the file where they are not
             given.
         preprocessing: how the network's images are prepared; what the run evaluated goes before it.
+        classes: their names in the network's order, where they are not ImageNet's; those of the run go before them.
         run: what training and evaluation measured of it.
         conversion: the converter's report, or the file it was written to.
         name: the card's title; the architecture without it.
@@ -153,7 +155,7 @@ def of_checkpoint(
         params=_count(known.name, num_classes, channels),
         in_chans=channels,
         global_pool=pool,
-        classes=(None if run is None else run.classes) or list(says.classes),
+        classes=(None if run is None else run.classes) or list(classes or says.classes),
         weights=WeightsFile(
             name=path.name,
             format=_format_of(path.name),

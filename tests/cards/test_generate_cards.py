@@ -282,6 +282,16 @@ def test_the_recipe_is_told_without_the_disk_it_lay_on(converted, recipe, told):
     assert "/home/me" not in prose(facts, "en")
 
 
+@pytest.mark.parametrize(("name", "is_imagenets"), [("own {}", False), ("n{:08}", True)])
+def test_a_thousand_classes_of_other_names_are_not_called_imagenets(converted, name, is_imagenets):
+    classes = [name.format(index) for index in range(1000)]
+    facts = of_checkpoint(converted[0], architecture=NANO, dialect="paper", num_classes=1000, classes=classes)
+    for form, lang in (("hugging-face", "en"), ("hugging-face", "zh")):
+        text = render(facts, form=form, lang=lang)
+        assert (f"999 {classes[999]}" in text, f"99 {classes[99]}" in text) == (False, True)
+        assert ("any image whatever" in text or "ImageNet-1k 的 1000" in text) == is_imagenets
+
+
 def test_measured_figures_come_before_published_ones(converted):
     meta = CardYaml(accuracy=[{"top1": 70.0, "source": "somebody"}])
     facts = of_checkpoint(

@@ -99,6 +99,18 @@ def test_it_survives_saving(described, tmp_path):
     assert is_as_trained(xcit_hub.load(str(tmp_path / "saved")).config)
 
 
+@pytest.mark.parametrize("source", ["the file", "labels"])
+def test_the_card_of_what_is_published_lists_the_classes_that_are_published(trained, described, tmp_path, source):
+    labels = None
+    if source == "labels":
+        labels, described = tmp_path / "labels.txt", trained()
+        labels.write_text("\n".join(NAMES))
+    xcit_hub.publish(described, "me/nano", to=tmp_path / "hub", parity=False, labels=labels)
+    for card in ("README.md", "README_zh.md"):
+        text = (tmp_path / "hub/me/nano" / card).read_text(encoding="utf-8")
+        assert all(f"{index} {name}" in text for index, name in enumerate(NAMES))
+
+
 def test_given_labels_come_before_the_files_own(described, tmp_path):
     (tmp_path / "labels.txt").write_text("\n".join(f"other {index}" for index in range(10)))
     done = xcit_hub.publish(

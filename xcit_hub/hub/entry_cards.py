@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcit_hub.errors import CardError, InputError
 from xcit_hub.files import sha256_of
-from xcit_hub.hub import address
+from xcit_hub.hub import address, config
 from xcit_hub.hub.also import Export
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.sites import SITES
@@ -72,6 +72,7 @@ def written(
         run=run.model_copy(update={"checkpoint_sha256": None}) if run is not None else None,
         conversion=report,
         preprocessing=description.preprocessing,
+        classes=() if description.labels == config.imagenet_labels() else description.labels,
         name=name.rpartition("/")[2],
     )
     listed = [

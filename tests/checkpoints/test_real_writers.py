@@ -222,6 +222,62 @@ def test_a_robust_wrappers_normalisation_becomes_the_configurations(folder: Path
         load(folder / "x.pth")
 
 
+def _of_two_robust_networks() -> dict[str, Any]:
+    """A student and a teacher, each in a wrapper that normalises images otherwise."""
+    levels = {"student": ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), "teacher": ((0.7, 0.6, 0.5), (0.4, 0.3, 0.2))}
+    state: dict[str, Any] = {}
+    for name, (mean, std) in levels.items():
+        state |= {f"{name}.model.{each}": value for each, value in twin().state_dict().items()}
+        state |= {f"{name}.normalize.mean": torch.tensor(mean), f"{name}.normalize.std": torch.tensor(std)}
+    return state
+
+
+@pytest.mark.parametrize("name", ["student", "teacher"])
+def test_each_network_of_a_file_has_the_normalisation_of_its_own_wrapper(folder: Path, name: str):
+    state = _of_two_robust_networks()
+    torch.save(state, folder / "x.pth")
+    weights = load(folder / "x.pth", select=name)
+    assert weights.normalization is not None
+    assert np.allclose(weights.normalization[0], state[f"{name}.normalize.mean"])
+    assert np.allclose(weights.normalization[1], state[f"{name}.normalize.std"])
+
+
+def test_two_normalisations_of_one_network_that_differ_are_refused(folder: Path):
+    state = {f"model.{name}": value for name, value in twin().state_dict().items()}
+    for wrapper, level in (("normalize", 0.5), ("preprocess", 0.4)):
+        state |= {f"{wrapper}.{part}": torch.full((3,), level) for part in ("mean", "std")}
+    torch.save(state, folder / "x.pth")
+    with pytest.raises(WeightsError, match=r"differ: normalize\.mean and preprocess\.mean"):
+        load(folder / "x.pth")
+
+
+def test_a_wrapper_that_only_divides_bytes_is_one_of_bytes(folder: Path):
+    state = {f"model.{name}": value for name, value in twin().state_dict().items()}
+    torch.save({**state, "normalize.mean": torch.zeros(3), "normalize.std": torch.full((3,), 255.0)}, folder / "x.pth")
+    assert load(folder / "x.pth").normalization == ((0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_normalisation_of_other_channels_than_the_images_is_refused(folder: Path, channels: int):
+    state = {f"model.{name}": value for name, value in twin().state_dict().items()}
+    levels = {f"normalize.{part}": torch.full((channels,), 0.5) for part in ("mean", "std")}
+    torch.save({**state, **levels}, folder / "x.pth")
+    with pytest.raises(WeightsError, match=f"of {channels} channels, and its images have 3"):
+        load(folder / "x.pth")
+
+
+def test_inspect_shows_the_normalisation_that_a_conversion_writes(folder: Path):
+    from xcit_hub.checkpoints.inspection import inspect
+    from xcit_hub.checkpoints.rewrite import rewrite
+
+    state = {f"model.{name}": value for name, value in twin().state_dict().items()}
+    levels = {"normalize.mean": torch.tensor([123.675, 116.28, 103.53]), "normalize.std": torch.full((3,), 58.0)}
+    torch.save({**state, **levels}, folder / "x.pth")
+    told = rewrite(folder / "x.pth", folder / "y.safetensors").as_dict()["normalization"]
+    for path in (folder / "x.pth", folder / "y.safetensors"):
+        assert inspect(path).normalization == tuple(map(list, told))
+
+
 # ---- MindSpore
 
 

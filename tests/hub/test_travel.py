@@ -250,6 +250,21 @@ def test_it_goes_before_what_a_description_says_which_is_noted(wrapped, nano_tim
     assert any("weights' own mean" in note for note in config.provenance.notes)
 
 
+def test_a_wrapper_and_the_files_own_string_that_contradict_each_other_are_refused(wrapped, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    said = {"input_size": [3, 32, 32], "mean": list(MEAN), "std": list(STD), "interpolation": "bilinear",
+            "crop_pct": 1.0, "crop_mode": "center"}  # fmt: skip
+    for told, holds in ((said, True), (said | {"mean": [0.9]}, False), (said | {"std": [0.9, 0.25, 0.125]}, False)):
+        strings = {"format": "pt", "xcit_hub.preprocessing": json.dumps(told)}
+        save_file(load_file(wrapped), tmp_path / "told.safetensors", strings)
+        if holds:
+            rewrite(tmp_path / "told.safetensors", tmp_path / "out.ckpt")
+            continue
+        with pytest.raises(WeightsError, match=r"the file's own xcit_hub\.preprocessing says"):
+            rewrite(tmp_path / "told.safetensors", tmp_path / "out.ckpt")
+
+
 def test_a_converters_configuration_is_read_whole(described, tmp_path):
     rewrite(described, tmp_path / "model.ckpt")
     record = json.loads((tmp_path / "config.json").read_text())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
 from xcit_hub.checkpoints.tensor import StoredTensor
+from xcit_hub.errors import WeightsError
 
 
 class Reason(Enum):
@@ -119,14 +121,40 @@ def reason_of(name: str, tensor: StoredTensor | None = None) -> Reason | None:
 _MEANS = {"mean": "std", "mu": "sigma", "new_mean": "new_std", "pixel_mean": "pixel_std", "image_mean": "image_std"}
 
 
-def normalization(tensors: Mapping[str, StoredTensor]) -> tuple[str, str] | None:
-    """Return the names of the mean and the deviation of images, where a wrapper around the network keeps them.
+def normalization(
+    tensors: Mapping[str, StoredTensor], network: str = "", others: Sequence[str] = ()
+) -> tuple[str, str] | None:
+    """Return the names of the mean and the deviation of a network's images, where a wrapper around it keeps them.
 
     Robust and dense models do: ``normalize.mean`` (RobustBench), ``mu`` and ``sigma``, ``0.mean`` of a Sequential.
+    Where a file holds several networks, each has those that stand nearest to it.
+
+    Args:
+        network: what stands before the network's names; ``others`` the same of the file's other networks.
+
+    Raises:
+        WeightsError: there are several of the network, and they differ.
     """
+    nearness: dict[tuple[str, str], int] = {}
     for name, tensor in tensors.items():
         parent, dot, leaf = name.rpartition(".")
         other = f"{parent}{dot}{_MEANS.get(leaf, leaf)}"
         if leaf in _MEANS and other in tensors and tensor.size == tensors[other].size and 1 <= tensor.size <= 4:
-            return name, other
-    return None
+            near = _shared(name, network)
+            if all(near >= _shared(name, each) for each in others):
+                nearness[name, other] = near
+    nearest = [pair for pair, near in nearness.items() if near == max(nearness.values())]
+    for pair in nearest[1:]:
+        if any(tensors[one].raw() != tensors[two].raw() for one, two in zip(pair, nearest[0], strict=True)):
+            raise WeightsError(
+                f"The file holds two normalisations of the network's images, which differ: {nearest[0][0]} and "
+                f"{pair[0]}.",
+                fix="Save the network alone, and say in its configuration how images are normalised.",
+            )
+    return nearest[0] if nearest else None
+
+
+def _shared(name: str, prefix: str) -> int:
+    """How many parts two dotted names begin with alike."""
+    pairs = zip(name.split("."), prefix.split("."), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

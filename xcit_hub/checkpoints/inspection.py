@@ -18,7 +18,8 @@ from xcit_hub.checkpoints.dialect import settle
 from xcit_hub.checkpoints.identity import Identity
 from xcit_hub.checkpoints.reading import Asked, Reading
 from xcit_hub.checkpoints.sidecar import check_config
-from xcit_hub.checkpoints.weights import STEPS
+from xcit_hub.checkpoints.strings import Levels
+from xcit_hub.checkpoints.weights import STEPS, normalization_of
 from xcit_hub.errors import WeightsError, XcitHubError
 from xcit_hub.parameters import trainable
 from xcit_hub.variants import DialectName
@@ -54,7 +55,8 @@ class Inspection:
         dtypes: dtype → number of tensors of the network.
         averaged: whether averaged (EMA) weights are there.
         optimizer: whether optimizer state is there.
-        normalization: mean and deviation of images, where a wrapper around the network kept them.
+        normalization: mean and deviation of images, of 0…1, where a wrapper around the network kept them, or the file
+            it was converted from.
         flaws: "non_finite", "beyond_float32" or "negative_variances" → tensor → how many numbers of it are.
         config: what the configuration beside the file is to it; None where there is none for it.
         entries: every tensor, if asked for.
@@ -106,12 +108,14 @@ def inspect(path: str | os.PathLike[str], *, tensors: bool = False, asked: Asked
     opened = checkpoint.read(path)
     reading = Reading(opened, asked or Asked())
     fault, advice, translated = _through(reading)
+    images, wrong = _images(reading) if translated else (None, None)
+    if wrong is not None and fault is None:
+        fault, advice = wrong.what, wrong.fix
     found = getattr(reading, "found", None) if translated else None
     identity: Identity | None = getattr(reading, "identity", None) if translated else None
     settled = getattr(reading, "settled", None) if translated else None
     dropped = {entry.name: entry.reason.value for entry in found.dropped} if found else {}
     flawed = _flaws(opened.tensors)
-    images = found.normalization if found else None
     return Inspection(
         path=opened.path,
         format=opened.format,
@@ -132,7 +136,7 @@ def inspect(path: str | os.PathLike[str], *, tensors: bool = False, asked: Asked
         parameters=_parameters(identity) if identity else None,
         dialect=settled.dialect if settled else None,
         evidence=settled.sentence if settled else None,
-        normalization=(images[0].numpy().ravel().tolist(), images[1].numpy().ravel().tolist()) if images else None,
+        normalization=None if images is None else (list(images[0]), list(images[1])),
         flaws=flawed,
         config=_config(opened),
         notes=[
@@ -157,6 +161,14 @@ def _through(reading: Reading) -> tuple[str | None, str | None, bool]:
             if step is not settle:
                 return fault, advice, False
     return fault, advice, True
+
+
+def _images(reading: Reading) -> tuple[Levels | None, WeightsError | None]:
+    """How images are normalised, as a conversion would write it, or why it would not."""
+    try:
+        return normalization_of(reading), None
+    except WeightsError as error:
+        return None, error
 
 
 def _config(opened: Checkpoint) -> str | None:

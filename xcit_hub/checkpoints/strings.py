@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast, get_args
 
 from xcit_hub.errors import WeightsError
@@ -15,6 +15,7 @@ CLASSES = "xcit_hub.classes"  # JSON: what the classifier's rows are called, in 
 EXPORT = "xcit-hub-export/1"  # xcit_hub.format of an exported file: the version of what it says of itself
 NORMALIZATION = "xcit_hub.normalization"  # JSON: [mean, deviation] of each channel, found in a wrapper
 
+_SAME_LEVEL = 5e-4  # means and deviations are published with three or four digits
 _LEVELS = 4  # channels at most
 _LARGEST = 1 << 16
 
@@ -104,6 +105,23 @@ def normalization(metadata: Mapping[str, str]) -> Levels | None:
         f"{NORMALIZATION} of the file is not a mean and a deviation: {metadata[NORMALIZATION]:.60}.",
         fix="Take the file from where it was written.",
     )
+
+
+def apart_from_levels(metadata: Mapping[str, str], levels: Levels) -> str | None:
+    """Say what :data:`PREPROCESSING` says of mean and deviation, where it is other than these; None where it is not."""
+    seen = _parsed(metadata.get(PREPROCESSING, "null"))
+    told = [seen.get(name) for name in ("mean", "std")] if isinstance(seen, dict) else [None]
+    if not all(map(_are_levels, told)):  # who reads the string says what it lacks
+        return None
+    is_same = all(same_levels(cast(list[float], one), other) for one, other in zip(told, levels, strict=True))
+    return None if is_same else f"mean {told[0]}, deviation {told[1]}"
+
+
+def same_levels(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether the channels' numbers are the same as far as they are published; one number is every channel's."""
+    several = max(len(one), len(other))
+    both = zip(*(list(each) * (several if len(each) == 1 else 1) for each in (one, other)), strict=False)
+    return all(abs(left - right) <= _SAME_LEVEL for left, right in both)
 
 
 def global_pool(metadata: Mapping[str, str], where: object = None) -> GlobalPool:

@@ -75,7 +75,8 @@ def find(tensors: Mapping[str, StoredTensor], asked: Asked | None = None) -> Fou
             dropped += [*(Dropped(name, reason) for name in left.values()), *known]
             taken |= set(left.values())
     outside = [name for name in owned[None] if name not in taken]
-    images = beside.normalization({name: tensors[name] for name in (*outside, *names.values())})
+    near = {name: tensors[name] for name in (*outside, *names.values())}
+    images = beside.normalization(near, chosen, [prefix for prefix in prefixes if prefix != chosen])
     if images is not None:
         dropped += [Dropped(name, Reason.NORMALIZATION) for name in images]
         names = {name: full for name, full in names.items() if full not in images}

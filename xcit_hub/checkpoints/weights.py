@@ -195,13 +195,18 @@ def _weights(reading: Reading) -> Weights:
         sources={name: tuple(found.names[part] for part in identity.layout.names(name)) for name in reading.tensors},
         assumed=identity.assumed,
         head_untrained=identity.head_untrained,
-        normalization=_normalization(reading),
+        normalization=normalization_of(reading),
         prefix=found.prefix,
         global_pool=strings.global_pool(reading.file.metadata),
     )
 
 
-def _normalization(reading: Reading) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def normalization_of(reading: Reading) -> strings.Levels | None:
+    """Return the mean and deviation of images that stand beside a network, of 0…1; None where there are none.
+
+    Raises:
+        WeightsError: they are none, not of the network's channels, or the file's own string says others.
+    """
     if reading.found.normalization is None:
         told = strings.normalization(reading.file.metadata)
         if told is None:
@@ -222,6 +227,19 @@ def _normalization(reading: Reading) -> tuple[tuple[float, ...], tuple[float, ..
             where=reading.file.path,
             fix="Take the network's own state_dict, without the wrapper around it.",
         )
-    if max(map(abs, mean)) > 2:  # of bytes, as mmengine's data preprocessors have it
+    if reading.found.normalization is not None and reading.identity.in_chans == 3 and len(mean) not in (1, 3):
+        raise WeightsError(
+            f"The normalisation beside the network is of {len(mean)} channels, and its images have 3.",
+            where=reading.file.path,
+            fix="Take the network's own state_dict, without the wrapper around it.",
+        )
+    if max(map(abs, (*mean, *std))) > 2:  # of bytes, as mmengine's data preprocessors have it
         mean, std = (tuple(value / 255 for value in values) for values in (mean, std))
+    if apart := strings.apart_from_levels(reading.file.metadata, (mean, std)):
+        raise WeightsError(
+            f"The normalisation beside the network is mean {mean}, deviation {std}, and the file's own "
+            f"{strings.PREPROCESSING} says {apart}.",
+            where=reading.file.path,
+            fix="Take the file from where it was written, or the network's own state_dict, without the wrapper.",
+        )
     return mean, std

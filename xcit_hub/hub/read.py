@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from xcit_hub.checkpoints.strings import same_levels
 from xcit_hub.errors import HubError, InputError, UnknownNameError, WeightsError
 from xcit_hub.hub import config
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.locate import Located
-from xcit_hub.variants import Architecture, DialectName, Preprocessing
+from xcit_hub.variants import Architecture, DialectName
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from xcit_hub.checkpoints.weights import Weights
 
 T = TypeVar("T")
-
-_SAME_LEVEL = 5e-4  # means and deviations are published with three or four digits
 
 
 def begin(work: Callable[[], T]) -> Callable[[], T]:
@@ -206,21 +205,13 @@ def _normalized(described: ModelConfig, weights: Weights) -> tuple[ModelConfig, 
     seen = described.preprocessing
     mean, std = weights.normalization
     taken = replace(seen, mean=mean, std=std)
-    if all(
-        abs(one - other) <= _SAME_LEVEL
-        for one, other in zip(_levels(seen, len(mean)), _levels(taken, len(mean)), strict=False)
-    ):
+    if same_levels(seen.mean, mean) and same_levels(seen.std, std):
         return described, ()
     note = (
         f"images are normalised by the weights' own mean {mean} and deviation {std}, which stood in a wrapper around "
         f"them; the description says {seen.mean} and {seen.std}"
     )
     return replace(described, preprocessing=taken), (note,)
-
-
-def _levels(seen: Preprocessing, channels: int) -> tuple[float, ...]:
-    """Mean and deviation of each channel; one number is every channel's."""
-    return tuple(value for each in (seen.mean, seen.std) for value in (each if len(each) > 1 else each * channels))
 
 
 def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from cards import front_matter
+from xcit_hub import strict_json
 from xcit_hub.errors import InputError
 from xcit_hub.files import read_bounded
 
@@ -32,7 +32,7 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
         InputError: the file is missing, too large, or not a JSON object.
     """
     try:
-        value = json.loads(_text(path))
+        value = strict_json.parsed(_text(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"This is not JSON: {error}", where=path, fix="Give the file as it was written.") from error
     if not isinstance(value, dict):

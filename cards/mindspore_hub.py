@@ -17,6 +17,7 @@ from cards.faults import Fault, UnreadableCardError
 from cards.front_matter import Fields
 from cards.metadata import HUGGING_FACE_FIELDS, MINDSPORE_HUB_FIELDS, Asset, CardMetadata, MindSporeHubFields
 from cards.reading import metadata_from, metadata_values
+from xcit_hub import strict_json
 
 _DASHES = "---"
 _COMMENT = re.compile(r"^<!-- hugging-face (?P<json>\{.*\}) -->\n*", re.MULTILINE)
@@ -131,7 +132,7 @@ def _foreign(parts: Parts) -> tuple[dict[str, Any], str]:
         return {}, parts.prose
     line = parts.prose_line + parts.prose.count("\n", 0, found.start())
     try:
-        values = json.loads(found["json"])
+        values = strict_json.parsed(found["json"])
     except (ValueError, RecursionError) as error:
         fault = Fault(line, "hugging-face", f"the comment's JSON cannot be read: {error}")
         raise UnreadableCardError([fault]) from error

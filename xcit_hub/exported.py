@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xcit_hub import strict_json
 from xcit_hub.checkpoints.strings import EXPORT, PREPROCESSING
 from xcit_hub.data.transforms import EvalTransform, ImageLike, open_image
 from xcit_hub.errors import InputError, XcitHubError
@@ -209,7 +209,7 @@ def _first_line(error: Exception) -> str:
 
 def _labels(facts: Mapping[str, str], where: Path) -> tuple[str, ...]:
     try:
-        labels = json.loads(facts.get("xcit_hub.labels", "[]"))
+        labels = strict_json.parsed(facts.get("xcit_hub.labels", "[]"))
     except (ValueError, RecursionError):
         labels = None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from xcit_hub import strict_json
 from xcit_hub.errors import InputError
 from xcit_hub.files import read_bounded
 
@@ -189,7 +190,7 @@ class RunRecord(BaseModel):
                 unknown or cannot be; all such fields are named.
         """
         try:
-            values = json.loads(read_bounded(path, _LARGEST_FILE).decode("utf-8-sig"))
+            values = strict_json.parsed(read_bounded(path, _LARGEST_FILE).decode("utf-8-sig"))
         except InputError:
             raise
         except (ValueError, RecursionError) as error:

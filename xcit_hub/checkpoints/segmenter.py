@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xcit_hub import strict_json
 from xcit_hub.checkpoints import checkpoint, mmseg_config
 from xcit_hub.checkpoints.beside import Dropped, Reason
 from xcit_hub.checkpoints.check import Doubts, checked
@@ -89,7 +90,7 @@ def to_metadata(out_indices: Sequence[int], window: Window | None) -> dict[str, 
 
 def _from_metadata(text: str) -> tuple[tuple[int, ...], Window | None]:
     try:
-        record = json.loads(text)
+        record = strict_json.parsed(text)
         indices, window = record["out_indices"], record["window"]
         if set(record) == {"out_indices", "window"} and _are_wholes(indices, LEVELS):
             if window is None:

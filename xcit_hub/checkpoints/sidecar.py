@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xcit_hub import strict_json
 from xcit_hub.checkpoints import strings as file_strings
 from xcit_hub.checkpoints.checkpoint import Checkpoint
 from xcit_hub.checkpoints.checkpoint import read as read_checkpoint
@@ -155,7 +155,7 @@ def _is_of_a_neighbour(config: Path, name: object) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     try:
         with open_regular(path) as stream:
-            content = json.loads(stream.read(_LARGEST).decode("utf-8"))
+            content = strict_json.parsed(stream.read(_LARGEST).decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast, get_args
 
+from xcit_hub import strict_json
 from xcit_hub.errors import WeightsError
 from xcit_hub.variants import GlobalPool
 
@@ -149,6 +150,6 @@ def _are_levels(levels: object) -> bool:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return strict_json.parsed(text)
     except (ValueError, RecursionError):
         return None

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
+from xcit_hub import strict_json
 from xcit_hub.checkpoints.strings import CLASSES, GLOBAL_POOL, PREPROCESSING, global_pool
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError
@@ -349,7 +350,7 @@ def classes_from_metadata(text: str, num_classes: int, where: object) -> tuple[s
         HubError: it is not one name for each class.
     """
     try:
-        names = json.loads(text)
+        names = strict_json.parsed(text)
     except (ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, str) for name in names):

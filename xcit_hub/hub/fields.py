@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from xcit_hub import strict_json
 from xcit_hub.errors import HubError
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ def parsed(text: str, where: object) -> dict[str, Any]:
         HubError: it is not one.
     """
     try:
-        record = json.loads(text)
+        record = strict_json.parsed(text)
     except (ValueError, RecursionError) as error:
         raise malformed(f"not JSON ({error!s:.80})", where) from None
     if not isinstance(record, dict):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from xcit_hub import strict_json
 from xcit_hub._version import __version__
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.checkpoint import Checkpoint
@@ -68,7 +69,7 @@ def stored_classes(stored: Checkpoint) -> list[str] | None:
     if text is None:
         return None
     try:
-        names = json.loads(text)
+        names = strict_json.parsed(text)
     except (ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from xcit_hub import strict_json
 from xcit_hub._version import __version__
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.errors import CheckpointError, InputError
@@ -231,7 +232,7 @@ def _described(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
             fix="Finish the run with that version, or start anew from its last checkpoint with --ckpt_path.",
         )
     try:
-        recipe = json.loads(metadata["recipe"])
+        recipe = strict_json.parsed(metadata["recipe"])
     except (KeyError, ValueError, RecursionError) as error:
         raise _damaged("its recipe cannot be read", path) from error
     if not isinstance(recipe, dict):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal
+from typing import Literal
+
+from xcit_hub import strict_json
 
 Format = Literal["safetensors", "ckpt", "pth"]
 
@@ -226,12 +227,6 @@ def beginning(content: memoryview) -> str:
     return "".join(character for character in line if character.isprintable())[:60]
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(table := dict(pairs)) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return table
-
-
 def shard_index(content: memoryview) -> dict[str, str] | None:
     """Return the table of a checkpoint in several files, tensor's name → file's name, or None if it is not one.
 
@@ -240,7 +235,7 @@ def shard_index(content: memoryview) -> dict[str, str] | None:
     if len(content) > 1 << 26:
         return None
     try:
-        table = json.loads(bytes(content).decode("utf-8"), object_pairs_hook=_without_repeats)["weight_map"]
+        table = strict_json.parsed(bytes(content).decode("utf-8"))["weight_map"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
     plain = isinstance(table, dict) and all(isinstance(name, str) for name in table.values())

@@ -99,6 +99,34 @@ def test_it_survives_saving(described, tmp_path):
     assert is_as_trained(xcit_hub.load(str(tmp_path / "saved")).config)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"label_names": [f"other {index}" for index in range(10)]}, r"xcit_hub\.classes names other .* were taken"),
+        ({"label_names": None}, r"xcit_hub\.classes names other classes \(digit 0, .* the description names none"),
+        ({"model_args": {"global_pool": "token"}}, r"own xcit_hub\.global_pool is 'avg'; .* 'token' was taken"),
+        ({"crop_pct": 0.5}, r"own xcit_hub\.preprocessing\.crop_pct is 1\.0; the description's 0\.5 was taken"),
+        ({"input_size": [3, 32, 32]}, r"own xcit_hub\.preprocessing\.image_width is 48; .* None was taken"),
+    ],
+)
+def test_what_a_files_own_strings_say_otherwise_than_its_description_is_named(trained, tmp_path, change, said):
+    strings = {"xcit_hub.preprocessing": json.dumps(SEEN), "xcit_hub.classes": json.dumps(NAMES)}
+    folder = tmp_path / "beside"
+    xcit_hub.load(str(trained(**strings, **{"xcit_hub.global_pool": "avg"}))).save_pretrained(folder)
+    (folder / "xcit_hub.json").unlink()
+    written = json.loads((folder / "config.json").read_text())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xcit_hub.load(str(folder))
+    inner = {name: value for name, value in change.items() if name in SEEN}
+    record = {**written, **{k: v for k, v in change.items() if k not in inner}}
+    record["pretrained_cfg"] = {**written["pretrained_cfg"], **inner}
+    (folder / "config.json").write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match=said):
+        network = xcit_hub.load(str(folder))
+    assert any("the weights' own" in note for note in network.config.provenance.notes)
+
+
 @pytest.mark.parametrize("source", ["the file", "labels"])
 def test_the_card_of_what_is_published_lists_the_classes_that_are_published(trained, described, tmp_path, source):
     labels = None

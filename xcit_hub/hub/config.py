@@ -377,6 +377,29 @@ def with_metadata(described: ModelConfig, metadata: Mapping[str, str], where: ob
     return described
 
 
+def unlike(described: ModelConfig, metadata: Mapping[str, str], where: object) -> tuple[str, ...]:
+    """Say what a checkpoint's own strings say otherwise than the description that was taken.
+
+    Raises:
+        HubError, WeightsError: one of them is malformed.
+    """
+    told = with_metadata(described, metadata, where)
+    taken, otherwise = (
+        {GLOBAL_POOL: each.global_pool}
+        | {f"{PREPROCESSING}.{name}": value for name, value in asdict(each.preprocessing).items()}
+        for each in (described, told)
+    )
+    notes = [
+        f"the weights' own {name} is {value!r}; the description's {taken[name]!r} was taken"
+        for name, value in otherwise.items()
+        if value != taken[name]
+    ]
+    if told.labels != described.labels:
+        instead = "the description's were taken" if described.labels else "the description names none"
+        notes.append(f"the weights' own {CLASSES} names other classes ({', '.join(told.labels[:3])} …); {instead}")
+    return tuple(notes)
+
+
 def validated(fields: Mapping[str, object], where: object, *, custom: Architecture | None = None) -> ModelConfig:
     """Return the description that ``fields`` are, each of its kind and range.
 

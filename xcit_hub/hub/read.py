@@ -192,9 +192,9 @@ def of_weights(weights: Weights) -> ModelConfig:
 
 
 def assumed(located: Located, weights: Weights, described: ModelConfig) -> tuple[str, ...]:
-    """Say what was assumed of images that neither a description nor the file's own strings say."""
+    """Say what was assumed of images, and what the file's own strings say otherwise than the description."""
     if located.config is not None:  # which is what is read
-        return ()
+        return config.unlike(described, weights.file.metadata, weights.file.path)
     return config.assumed_of_images(weights.file.metadata, described.preprocessing)
 
 

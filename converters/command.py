@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from converters.printing import print_inspection, print_report, summary, verdict
+from converters.printing import print_inspection, print_left_out, print_report, summary, verdict
 from xcit_hub.process import answer_in_json
 from xcit_hub.variants import DialectName
 
@@ -104,7 +104,7 @@ def convert_folder(
     """Convert every checkpoint of a folder, list the failures last; exit 2 if there are any, 1 if a proof failed."""
     from rich.console import Console
 
-    from converters.folders import convert_all, pairs
+    from converters.folders import convert_all, left_out, pairs
     from converters.prove import has_failed
     from xcit_hub.errors import InputError
 
@@ -112,7 +112,7 @@ def convert_folder(
         raise InputError(
             "With --all every result has its own report beside it.", where="--report", fix="Leave out --report."
         )
-    planned = pairs(source, target, suffix)
+    planned, left = pairs(source, target, suffix), left_out(source, target)
     done: list[Done] = []
     with _progress() as progress:
         task = progress.add_task(f"{len(planned)} files", total=len(planned))
@@ -123,6 +123,7 @@ def convert_folder(
     for entry in done:
         if entry.report is not None and not has_failed(entry.report):
             console.print(f"{entry.source} → {entry.target}: {summary(entry.report)}", markup=False)
+    print_left_out(console, left)
     failed = [entry for entry in done if entry.error is not None]
     unequal = [entry for entry in done if entry.report is not None and has_failed(entry.report)]
     before = sum(entry.report is None and entry.error is None for entry in done)

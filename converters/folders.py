@@ -14,6 +14,7 @@ from converters.reports import write_report
 from xcit_hub.checkpoints.checkpoint import SUFFIXES, shard_index_of
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.rewrite import Progress
+from xcit_hub.checkpoints.sidecar import config_path
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import is_folder, read_bounded, sha256_of
 
@@ -43,9 +44,7 @@ def pairs(folder: Path, target: Path, suffix: str) -> list[tuple[Path, Path]]:
         raise InputError(
             f"{folder} is not a folder.", where="the source", fix="Give the folder that holds the checkpoints."
         )
-    walked = (Path(place, each) for place, _, names in os.walk(folder) for each in names)
-    sources = sorted(path for path in walked if _is_checkpoint(path) and _is_file(path))
-    sources = [path for path in sources if not path.resolve().is_relative_to(target.resolve())]
+    sources = sorted(path for path, reason in _walked(folder, target) if reason is None)
     if not sources:
         raise InputError("There is no checkpoint to convert.", where=folder, fix=f"Suffixes: {', '.join(SUFFIXES)}.")
     planned = [(path, target / path.relative_to(folder).with_name(f"{_stem(path)}{suffix}")) for path in sources]
@@ -59,6 +58,15 @@ def pairs(folder: Path, target: Path, suffix: str) -> list[tuple[Path, Path]]:
     return planned
 
 
+def left_out(folder: Path, target: Path) -> dict[str, list[str]]:
+    """Return what stands below a folder and is not converted: the reason → the paths, from there."""
+    found: dict[str, list[str]] = {}
+    for path, reason in sorted(_walked(folder, target)):
+        if reason:
+            found.setdefault(reason, []).append(path.relative_to(folder).as_posix())
+    return found
+
+
 def convert_all(
     planned: list[tuple[Path, Path]], options: Options, *, verify: bool | None = None, progress: Progress | None = None
 ) -> Iterator[Done]:
@@ -68,7 +76,7 @@ def convert_all(
     Yields one :class:`Done` for each, in order.
     """
     for source, target in planned:
-        if _done_before(source, target, options):
+        if _done_before(source, target, options, verify=bool(verify)):
             yield Done(source, target)
             continue
         is_new = not is_folder(target.parent)
@@ -92,12 +100,38 @@ _INDEX = ".index.json"
 _LARGEST_REPORT = 64 << 20
 
 
-def _is_checkpoint(path: Path) -> bool:
-    """Whether a file's name is a checkpoint's: of several files of one, their index alone."""
-    name = path.name.lower()
-    is_named = path.suffix.lower() in (*SUFFIXES, *_OTHERS) or name.endswith(_INDEX)
+def _walked(folder: Path, target: Path) -> Iterator[tuple[Path, str | None]]:
+    """Every entry below a folder and why it is not converted, None where it is; without what is the target's."""
+    unread: list[OSError] = []
+    for place, folders, names in os.walk(folder, onerror=unread.append):
+        inside = [name for name in folders if not _is_within(Path(place, name), target)]
+        folders[:] = inside  # which os.walk follows
+        yield from ((Path(place, each), _LINK) for each in inside if Path(place, each).is_symlink())
+        for path in (Path(place, each) for each in names):
+            if not _is_part(path) and not _is_within(path, target):
+                yield path, _reason_left(path)
+    for error in unread:
+        yield Path(error.filename), f"a folder that cannot be read: {error.strerror}"
+
+
+_LINK = "a link to a folder, which is not followed"
+_NO_FILE = "neither a file nor a link to one"
+_OTHER_NAME = "not a checkpoint by its name"
+
+
+def _reason_left(path: Path) -> str | None:
+    is_named = path.suffix.lower() in (*SUFFIXES, *_OTHERS) or path.name.lower().endswith(_INDEX)
+    return _OTHER_NAME if not is_named else None if _is_file(path) else _NO_FILE
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a file is one of several of a checkpoint, whose index is converted."""
     index = shard_index_of(path)
-    return is_named and (index is None or not index.exists())
+    return index is not None and index.exists()
+
+
+def _is_within(path: Path, target: Path) -> bool:
+    return path.resolve().is_relative_to(target.resolve())
 
 
 def _stem(path: Path) -> str:
@@ -118,7 +152,7 @@ def _report_path(target: Path) -> Path:
     return target.with_name(f"{target.stem}.report.json")
 
 
-def _done_before(source: Path, target: Path, options: Options) -> bool:
+def _done_before(source: Path, target: Path, options: Options, *, verify: bool) -> bool:
     # Decides only whether there is work: a conversion hashes what it reads itself.
     try:
         report = json.loads(read_bounded(_report_path(target), _LARGEST_REPORT))
@@ -126,7 +160,8 @@ def _done_before(source: Path, target: Path, options: Options) -> bool:
             report["options"] == asdict(options)
             and report["source"]["sha256"] == sha256_of(source)
             and report["target"]["sha256"] == sha256_of(target)
-            and (report["parity"] is None or report["parity"]["passed"])
+            and config_path(target).exists()
+            and (report["parity"]["passed"] if report["parity"] else not verify)
         )
     except (OSError, ValueError, LookupError, TypeError, RecursionError, XcitHubError):
         return False

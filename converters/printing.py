@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xcit_hub.errors import readable
@@ -45,6 +46,12 @@ def print_report(console: Console, report: Report) -> None:
         _print_parity(console, report, report.parity)
 
 
+def print_left_out(console: Console, left: Mapping[str, Sequence[str]]) -> None:
+    """Tell what of a folder was not converted: the reason → the paths."""
+    for reason, paths in left.items():
+        _print_group(console, "left", reason, paths, len(paths), of="entries")
+
+
 def verdict(report: Report | None) -> str:
     """Say in words how the proof of a conversion went."""
     from xcit_hub import parity
@@ -64,7 +71,7 @@ def _print_grouped(console: Console, title: str, entries: list[tuple[str, str]])
         _print_group(console, title, reason, names, len(names), of="tensors")
 
 
-def _print_group(console: Console, title: str, reason: str, names: list[str], count: int, *, of: str) -> None:
+def _print_group(console: Console, title: str, reason: str, names: Sequence[str], count: int, *, of: str) -> None:
     first = "…" if not names else names[0] if names[0].isprintable() else repr(names[0])  # it may steer a terminal
     first = readable(first)
     listed = first if count == 1 else f"{count:,} {of} ({first} …)"

@@ -15,9 +15,10 @@ from converters import convert as conversion
 from converters import prove
 from converters.command import convert_file
 from converters.convert import Options, convert
-from converters.folders import convert_all, pairs
+from converters.folders import convert_all, left_out, pairs
 from xcit_hub.checkpoints import checkpoint, translate
 from xcit_hub.checkpoints.checkpoint import StoredTensor
+from xcit_hub.checkpoints.report import Report
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.files import sha256_of
 from xcit_hub.parameters import parameter_shapes
@@ -207,6 +208,46 @@ def test_a_folders_checkpoints_are_found_under_every_suffix_and_those_in_several
         "d.bin.index.json": "d.ckpt",
         "e-00001-of-00002.ckpt": "e-00001-of-00002.ckpt",  # its index is not there, which it will say
     }
+
+
+def test_what_of_a_folder_is_not_converted_is_listed_by_its_reason(run_cli, source: Path, tmp_path: Path):
+    folder, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    folder.mkdir()
+    shutil.copy(source, folder / "good.safetensors")
+    make(elsewhere / "linked.safetensors")
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "file.safetensors").symlink_to(elsewhere / "linked.safetensors")
+    (folder / "gone.pth").symlink_to(elsewhere / "gone.pth")
+    os.mkfifo(folder / "pipe.ckpt")
+    for name in ("blob", "arrays.npz", "notes.txt"):
+        (folder / name).write_bytes(b"x")
+    assert left_out(folder, folder / "out") == {
+        "a link to a folder, which is not followed": ["link"],
+        "neither a file nor a link to one": ["gone.pth", "pipe.ckpt"],
+        "not a checkpoint by its name": ["arrays.npz", "blob", "notes.txt"],
+    }
+    done = run_cli("convert", "--all", "in", "in/out", "--no-verify", cwd=tmp_path)
+    told = " ".join(done.stdout.split())
+    assert "link: a link to a folder, which is not followed" in told
+    assert "2 entries (gone.pth …): neither a file nor a link to one" in told
+    assert "3 entries (arrays.npz …): not a checkpoint by its name" in told
+    assert "2 converted, 0 done before, 0 failed" in told
+    again = run_cli("convert", "--all", "in", "in/out", "--no-verify", cwd=tmp_path)
+    assert "0 converted, 2 done before, 0 failed" in again.stdout  # its own results are not sources
+
+
+def test_a_folders_result_that_was_never_verified_is_not_done_where_verifying_is_asked_for(source: Path, tmp_path):
+    planned = [(source, tmp_path / "out" / "a.ckpt")]
+
+    def reports(*, verify: bool) -> list[Report | None]:
+        return [done.report for done in convert_all(planned, Options(), verify=verify)]
+
+    assert reports(verify=False) != [None]
+    (proven,) = reports(verify=True)
+    assert proven is not None and proven.parity is not None and proven.parity["passed"]
+    assert reports(verify=True) == reports(verify=False) == [None]
+    (tmp_path / "out" / "a.config.json").unlink()
+    assert reports(verify=False) != [None]  # a configuration that is gone is written again
 
 
 def test_two_files_that_would_become_one_are_refused_before_anything_is_written(tmp_path: Path):

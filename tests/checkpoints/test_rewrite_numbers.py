@@ -219,6 +219,27 @@ def test_numbers_are_rounded_as_pytorch_rounds_them(tmp_path: Path, make: Make):
                 assert (torch.from_numpy(tensor.numpy().copy()) == expected.float()).all()
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("dtype", "held", "tiny"),
+    [("float16", "float32", 1e-8), ("bfloat16", "float32", 1e-44), ("float32", "float64", 1e-50)],
+)
+def test_numbers_that_become_zero_are_counted_and_named(tmp_path: Path, make: Make, suffix: str, dtype, held, tiny):
+    tensors = {name: StoredTensor.of(tensor.numpy().astype(held)) for name, tensor in make().items()}
+    for name in ("blocks.0.attn.qkv.weight", "blocks.1.norm1.gamma"):
+        values = tensors[name].numpy().copy()
+        values.flat[:3] = tiny, -tiny, 0.0
+        tensors[name] = StoredTensor.of(values)
+    checkpoint.write(tmp_path / "x.safetensors", tensors, {"xcit_hub.dialect": "paper"})
+    said = f"Too small for {dtype}, and zero in it: 4 numbers of blocks.0.attn.qkv.weight, blocks.1.norm1.gamma."
+    assert said in rewrite(tmp_path / "x.safetensors", tmp_path / f"y{suffix}", to="timm", dtype=dtype).weights.notes
+    if dtype == "float32":  # which a network computes in: so is it where the file keeps its float64
+        assert said in rewrite(tmp_path / "x.safetensors", tmp_path / f"z{suffix}").weights.notes
+        assert said in load(tmp_path / "x.safetensors").doubts
+    again = rewrite(tmp_path / f"y{suffix}", tmp_path / f"again{suffix}", dtype=dtype).weights.notes
+    assert not any("Too small" in note for note in again)
+
+
 def test_bfloat16_is_rounded_once_even_from_float64():
     from xcit_hub.checkpoints import dtypes as numbers
 

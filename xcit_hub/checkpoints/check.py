@@ -24,6 +24,7 @@ class Doubts:
         self._zeros: dict[str, bool] = {}
         self._denormal: dict[str, bool] = {}
         self._variances: dict[str, int] = {}
+        self._vanished: dict[str, dict[str, int]] = {}
 
     def concern(self, name: str, *, variance: bool) -> bool:
         """Whether more of a tensor's numbers could still tell something: one ordinary number settles most."""
@@ -40,6 +41,12 @@ class Doubts:
         if variance:
             self._variances[name] = self._variances.get(name, 0) + int((values == 0).sum())
 
+    def vanish(self, name: str, dtype: str, count: int) -> None:
+        """Learn that so many more of a tensor's numbers are not zero, and are in ``dtype``."""
+        if count:
+            counts = self._vanished.setdefault(dtype, {})
+            counts[name] = counts.get(name, 0) + count
+
     def notes(self) -> list[str]:
         """Return a sentence for each kind of doubt, which names the tensors."""
         zero = [name for name, only in self._zeros.items() if only and not name.endswith(_MAY_BE_ZERO)]
@@ -50,7 +57,11 @@ class Doubts:
             (denormal, "nothing but denormal numbers, which processors round to zero"),
             (variances, "variances of zero: a channel that was always the same"),
         )
-        return [f"Untrained or damaged? {_listed(names)}: {words}." for names, words in kinds if names]
+        odd = [f"Untrained or damaged? {_listed(names)}: {words}." for names, words in kinds if names]
+        return odd + [
+            f"Too small for {dtype}, and zero in it: {sum(counts.values()):,} numbers of {_listed(list(counts))}."
+            for dtype, counts in self._vanished.items()
+        ]
 
 
 def _listed(names: list[str]) -> str:
@@ -115,6 +126,8 @@ def sound(
             raise WeightsError(f"{called} holds {fault}.", where=where, fix="Take an earlier checkpoint.")
         if doubts is not None and doubts.concern(called, variance=variance):
             doubts.look(called, _values(stored, tensor.dtype), variance=variance, smallest=smallest)
+        if doubts is not None and tensor.dtype == "float64":  # networks compute in float32
+            doubts.vanish(called, "float32", vanished(stored, stored.astype("<f4"), "float32"))
         return stored
 
     return tensor.through(check)
@@ -134,6 +147,12 @@ def flaws(tensor: StoredTensor, *, variance: bool = False) -> dict[str, int]:
         if variance:
             found["negative_variances"] += int((_values(stored, tensor.dtype) < 0).sum())
     return {fault: count for fault, count in found.items() if count}
+
+
+def vanished(values: Array, rounded: Array, dtype: str) -> int:
+    """Count the numbers that are not zero and became zero where they were stored as ``dtype``."""
+    zeros = (rounded & np.uint16(0x7FFF)) == 0 if dtype == "bfloat16" else rounded == 0
+    return int((zeros & (values != 0)).sum())
 
 
 def all_finite(stored: Array, dtype: str) -> bool:

@@ -6,15 +6,24 @@ import math
 
 import numpy as np
 
-from xcit_hub.checkpoints.check import all_finite
+from xcit_hub.checkpoints.check import Doubts, all_finite, vanished
 from xcit_hub.checkpoints.tensor import DTYPES, Array, StoredTensor, widen_bfloat16
 from xcit_hub.errors import InputError, WeightsError
 
 CAST_DTYPES = ("float32", "float16", "bfloat16")
 
 
-def cast(tensor: StoredTensor, dtype: str | None, names: tuple[str, ...], *, where: object = None) -> StoredTensor:
+def cast(
+    tensor: StoredTensor,
+    dtype: str | None,
+    names: tuple[str, ...],
+    *,
+    where: object = None,
+    doubts: Doubts | None = None,
+) -> StoredTensor:
     """Return the tensor rounded to ``dtype``, to nearest, ties to even; ``None`` leaves it as it is.
+
+    ``doubts`` is told of numbers that become zero.
 
     When it is read it raises ``WeightsError`` if a number is too large for ``dtype``.
 
@@ -40,6 +49,8 @@ def cast(tensor: StoredTensor, dtype: str | None, names: tuple[str, ...], *, whe
                 where=where,
                 fix="Use --dtype bfloat16 or float32." if dtype == "float16" else "Keep the file's own dtype.",
             )
+        if doubts is not None and dtype != "float32":  # of float64 the check says what float32 has no room for
+            doubts.vanish(" + ".join(names), dtype, vanished(values, out, dtype))
         return out
 
     return tensor.through(rounded, dtype)

@@ -116,7 +116,7 @@ def rewrite(
     weights = with_head(with_channels(without_pyramid(weights, family_out), in_chans), num_classes)
     doubts = Doubts()
     stored = {
-        name: cast(tensor, dtype, weights.sources[name], where=source)
+        name: cast(tensor, dtype, weights.sources[name] or (name,), where=source, doubts=doubts)
         for name, tensor in checked(weights.tensors, weights.sources, source, doubts).items()
     }
     naming = _naming(family_out, weights.dialect)

@@ -265,6 +265,7 @@ def test_a_network_without_positions_is_timms(folder, weights) -> None:
         (nested({}, label_names={str(index): name for index, name in enumerate(NAMES)}), NAMES),
         (nested({}, label_names={"3": "three"}), [f"class {i}" if i != 3 else "three" for i in range(10)]),
         (nested({}, id2label={str(index): name for index, name in enumerate(NAMES)}), NAMES),
+        (nested({}, label2id={name: index for index, name in enumerate(NAMES)}), NAMES),
         (nested({}, label_names=NAMES, label_descriptions={"thing 0": "a thing"}), NAMES),
         (wrapper({}), NAMES),
         (nested({}), []),
@@ -273,6 +274,50 @@ def test_a_network_without_positions_is_timms(folder, weights) -> None:
 )
 def test_labels_are_read_in_every_form(folder, record, named) -> None:
     assert list(xcit_hub.info(str(folder(record))).config.labels) == named
+
+
+def test_labels_that_contradict_each_other_are_said_and_gaps_are(folder) -> None:
+    numbered = {str(index): name for index, name in enumerate(NAMES)}
+    turned = {name: index for index, name in enumerate(NAMES)}
+    wrong = dict(zip(NAMES, reversed(range(10)), strict=True))
+    for record, name, reason in (
+        (
+            nested({}, label_names=NAMES, id2label=numbered, label2id=turned),
+            "label2id",
+            "label_names names the classes",
+        ),
+        (
+            nested({}, id2label=numbered, label2id=wrong),
+            "label2id",
+            "it names other classes than id2label, which counts",
+        ),
+        (nested({"label_names": NAMES[::-1]}, label_names=NAMES), "pretrained_cfg.label_names", "it names other"),
+        (nested({}, label_names=[], labels=NAMES), "label_names", "it names no class"),
+    ):
+        found = xcit_hub.info(str(folder(record)))
+        assert found.unused[name].startswith(reason)
+        assert list(found.config.labels) == NAMES
+        assert any(f"{name} names other classes" in note for note in found.notes) == ("other" in reason)
+    found = xcit_hub.info(str(folder(nested({}, label_names={"3": "three"}))))
+    assert any("label_names names 1 of 10 classes; the others are called" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("record", "name", "own"),
+    [
+        (nested({}, num_features=999), "num_features", "128"),
+        (nested({"num_features": 999}), "pretrained_cfg.num_features", "128"),
+        (nested({"classifier": "fc"}), "pretrained_cfg.classifier", "'head'"),
+        (flat({"first_conv": "conv1"}), "first_conv", "'patch_embed.proj.0.0'"),
+        (nested({"architecture": "xcit_tiny_12_p16_224"}), "pretrained_cfg.architecture", f"'{NANO}'"),
+    ],
+)
+def test_what_follows_from_the_architecture_and_is_said_otherwise_is_named(folder, record, name, own) -> None:
+    found = xcit_hub.info(str(folder(record)))
+    assert found.unused[name] == f"the network's is {own}"
+    assert any(note.startswith(f"{name} is ") and note.endswith(f"the network's is {own}") for note in found.notes)
+    for right in (nested({"architecture": f"{NANO}.fb_in1k", "classifier": "head"}), nested({}, num_features=128)):
+        assert not xcit_hub.info(str(folder(right))).notes
 
 
 def test_a_thousand_classes_of_ones_own_are_not_called_by_imagenets_names() -> None:
@@ -321,7 +366,14 @@ def test_a_thousand_classes_of_ones_own_are_not_called_by_imagenets_names() -> N
         (nested({"crop_pct": 0}), "crop_pct: 0"),
         (nested({"crop_pct": -1}), "crop_pct"),
         (nested({"crop_pct": 1e-9}), "crop_pct"),
+        (nested({"std": [0.2, -0.2, 0.2]}), "std"),
         (nested({}, label_names=NAMES[:9]), "label_names"),
+        (nested({}, label_names=0), "label_names"),
+        (nested({}, labels=""), "labels"),
+        (nested({}, id2label=False), "id2label"),
+        (nested({}, id2label={"1_0": "ten"}), "id2label"),
+        (nested({}, id2label={"\u0661": "one"}), "id2label"),
+        (nested({}, label2id={"one": "first"}), "label2id"),
         (nested({}, label_names={"12": "too far"}), "label_names"),
         (nested({}, num_classes=-1), "num_classes"),
         ({"architecture": "resnet50", "pretrained_cfg": {}}, "resnet50"),

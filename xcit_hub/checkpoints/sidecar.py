@@ -21,7 +21,7 @@ _LARGEST = 8 << 20
 # What a folder's reader takes of timm's form, at any of its levels, and no tensor shows; the architecture beside it.
 _READ = (
     *("input_size", "fixed_input_size", "img_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"),
-    *("global_pool", "tokens_norm", "label_names", "labels", "id2label"),
+    *("global_pool", "tokens_norm", "label_names", "labels", "id2label", "label2id"),
 )
 
 

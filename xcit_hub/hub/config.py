@@ -462,8 +462,8 @@ def _preprocessing(fields: Mapping[str, object], where: object) -> Preprocessing
         raise malformed(f"an image of {read.size[0]}×{read.size[1]} pixels", where)
     if not 0 < read.crop_pct <= _LARGEST_CROP or max(read.size) / read.crop_pct > 2 * _LARGEST_SIDE:
         raise malformed(f"crop_pct: {read.crop_pct!r} for an image of {read.size[0]}×{read.size[1]} pixels", where)
-    if not all(read.std):
-        raise malformed("std: a channel's is 0", where)
+    if not all(each > 0 for each in read.std):
+        raise malformed("std: a channel's is not above 0", where)
     return read
 
 

@@ -11,6 +11,7 @@ Every field is used, refused by name, or unused for a reason that can be listed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -20,7 +21,15 @@ from xcit_hub.hub import config as ours
 from xcit_hub.hub import fields as foreign
 from xcit_hub.hub.config import Description, ModelConfig
 from xcit_hub.hub.fields import Reader, malformed
-from xcit_hub.hub.timm_fields import DIMENSIONS, FIXED, UNUSED_ARGUMENTS, UNUSED_PRETRAINED, UNUSED_ROOT
+from xcit_hub.hub.timm_fields import (
+    CLASSIFIER,
+    DIMENSIONS,
+    FIRST_CONV,
+    FIXED,
+    UNUSED_ARGUMENTS,
+    UNUSED_PRETRAINED,
+    UNUSED_ROOT,
+)
 from xcit_hub.variants import (
     ARCHITECTURES,
     DIALECTS,
@@ -148,8 +157,8 @@ def write(config: ModelConfig) -> str:
         "mean": list(seen.mean),
         "std": list(seen.std),
         "num_classes": config.num_classes,
-        "first_conv": "patch_embed.proj.0.0",
-        "classifier": "head",
+        "first_conv": FIRST_CONV,
+        "classifier": CLASSIFIER,
     }
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
@@ -209,8 +218,14 @@ class _Reading:
                     f"{pool!r}, as in timm"
                 )
         labels = self._labels(top, cfg, num_classes)
-        self._account(top, UNUSED_ROOT, "")
-        self._account(cfg, UNUSED_PRETRAINED, "pretrained_cfg." if is_nested else "")
+        follows = {
+            "architecture": cfg.fields.get("architecture") if _is_same(root, pretrained) else root["architecture"],
+            "num_features": shape.embed_dim,
+            "first_conv": FIRST_CONV,
+            "classifier": CLASSIFIER,
+        }
+        self._account(top, UNUSED_ROOT, "", follows)
+        self._account(cfg, UNUSED_PRETRAINED, "pretrained_cfg." if is_nested else "", follows)
         self._account_arguments(args)
         if not labels and num_classes == 1000:
             labels = ours.imagenet_labels()
@@ -243,11 +258,7 @@ class _Reading:
             self.notes.append(foreign.ignored_note(name))
 
     def _architecture(self, given: object) -> tuple[Architecture, DialectName]:
-        # A tag, and timm's older "_dist", say which weights; the network is the same.
-        name = str(given).partition(".")[0]
-        bare, _, said = name.rpartition("_")
-        dialect: DialectName = DIALECTS[said].name if said in DIALECTS else "paper"
-        name = (bare if said in DIALECTS else name).removesuffix("_dist")
+        name, dialect = _name_and_dialect(given)
         if not isinstance(given, str) or name not in ARCHITECTURES:
             raise HubError(
                 f"This repository holds {given!r:.60}, which is not an XCiT architecture that timm and xcit-hub share.",
@@ -340,22 +351,42 @@ class _Reading:
             "labels": top.take("labels"),
             "pretrained_cfg.labels": cfg.take("labels"),
             "id2label": top.take("id2label"),
+            "label2id": _turned_round(top.take("label2id")),
         }
-        told = {name: value for name, value in forms.items() if value}
-        for name, value in told.items():
-            labels = _label_list(value, num_classes)
-            if labels is None:
+        taken, labels = "", tuple[str, ...]()
+        for name, value in forms.items():
+            named = {} if value is None else _names_by_index(value, num_classes)
+            if named is None:
                 raise malformed(f"{name} does not name {num_classes} classes", self.where)
-            for other in list(told)[1:]:
-                self.unused[other] = f"{name} names the classes"
-            return labels
-        return ()
+            if not named:
+                if value is not None:
+                    self.unused[name] = "it names no class"
+            elif not taken:
+                taken = name
+                labels = tuple(named.get(index, f"class {index}") for index in range(num_classes))
+                if len(named) < num_classes:
+                    self.notes.append(
+                        f"{name} names {len(named)} of {num_classes} classes; the others are called 'class N'"
+                    )
+            elif all(labels[index] == each for index, each in named.items()):
+                self.unused[name] = f"{taken} names the classes"
+            else:
+                self.unused[name] = f"it names other classes than {taken}, which counts"
+                self.notes.append(f"the configuration's {name} names other classes than {taken}, which was taken")
+        return labels
 
-    def _account(self, reader: Reader, reasons: Mapping[str, str], prefix: str) -> None:
+    def _account(self, reader: Reader, reasons: Mapping[str, str], prefix: str, follows: Mapping[str, object]) -> None:
+        """List what nobody took; what ``follows`` from the architecture is held against that."""
         for name in reader.rest():
             if name in reasons:
-                if reader.fields[name] is not None:
-                    self.unused[f"{prefix}{name}"] = reasons[name]
+                value = reader.fields[name]
+                own = follows.get(name, value)
+                if value is not None:
+                    self.unused[f"{prefix}{name}"] = reasons[name] if value == own else f"the network's is {own!r}"
+                if value is not None and value != own:
+                    self.notes.append(
+                        f"{prefix}{name} is {value!r:.60} in the configuration, and the network's is {own!r}"
+                    )
                 continue
             self.unused[f"{prefix}{name}"] = _UNKNOWN
             self.notes.append(f"the configuration's field {prefix}{name} is not known, and was not used")
@@ -380,23 +411,39 @@ class _Reading:
 
 # What stands at the root in either form; in a flat file everything else is pretrained_cfg's.
 _ROOT_ONLY = frozenset(
-    ("architecture", "num_classes", "label_names", "labels", "id2label", "global_pool", *UNUSED_ROOT)
+    ("architecture", "num_classes", "label_names", "labels", "id2label", "label2id", "global_pool", *UNUSED_ROOT)
 ) - {"label_descriptions"}
 
 
-def _label_list(value: object, num_classes: int) -> tuple[str, ...] | None:
-    """Return the classes' names in order, of a list or of a dict from index to name, which may have gaps."""
-    if isinstance(value, dict):
-        try:
-            named = {int(index): name for index, name in value.items()}
-        except (TypeError, ValueError):
-            return None
-        if not all(0 <= index < num_classes for index in named) or len(named) != len(value):
-            return None
-        value = [named.get(index, f"class {index}") for index in range(num_classes)]
-    if not isinstance(value, list) or len(value) != num_classes:
+def _name_and_dialect(given: object) -> tuple[str, DialectName]:
+    """Split a name of timm's or ours: without its tag and timm's older "_dist", which say the weights."""
+    name = str(given).partition(".")[0]
+    bare, _, said = name.rpartition("_")
+    return (bare if said in DIALECTS else name).removesuffix("_dist"), DIALECTS[
+        said
+    ].name if said in DIALECTS else "paper"
+
+
+def _is_same(root: Mapping[str, Any], pretrained: Mapping[str, Any]) -> bool:
+    """Whether the two names of the architecture are the same but for the weights' tag."""
+    return _name_and_dialect(root["architecture"]) == _name_and_dialect(pretrained.get("architecture"))
+
+
+def _names_by_index(value: object, num_classes: int) -> dict[int, str] | None:
+    """Return index → name of a list of all names, or of a dict of some; None of what is neither."""
+    if isinstance(value, list) and len(value) in (0, num_classes):
+        named = dict(enumerate(value))
+    elif isinstance(value, dict) and all(re.fullmatch("0|[1-9][0-9]{0,8}", index) for index in value):
+        named = {int(index): name for index, name in value.items()}
+    else:
         return None
-    return tuple(value) if all(isinstance(name, str) for name in value) else None
+    is_sound = all(index < num_classes and isinstance(name, str) for index, name in named.items())
+    return named if is_sound else None
+
+
+def _turned_round(label2id: object) -> object:
+    """Return name → index as index → name; two classes of one name have one entry, the last."""
+    return {str(index): name for name, index in label2id.items()} if isinstance(label2id, dict) else label2id
 
 
 # What the converter's own part says, and who reads it.

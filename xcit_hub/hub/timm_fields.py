@@ -9,6 +9,10 @@ _CARRIED = "follows from the architecture"
 _TRAINING = "acts in training only; give it to load or create_model"
 _OTHER_PROGRAMS = "transformers' own bookkeeping"
 
+# What timm's ``pretrained_cfg`` calls the parts of every XCiT.
+FIRST_CONV = "patch_embed.proj.0.0"
+CLASSIFIER = "head"
+
 # Fields that change nothing here, each with its reason. Those of ``pretrained_cfg`` stand at the root of a flat file.
 UNUSED_PRETRAINED: dict[str, str] = {
     "url": _WHERE,
@@ -43,7 +47,6 @@ UNUSED_ROOT: dict[str, str] = {
     "dtype": _OTHER_PROGRAMS,
     "initializer_range": _OTHER_PROGRAMS,
     "do_pooling": _OTHER_PROGRAMS,
-    "label2id": "the labels the other way round",
     "_name_or_path": _OTHER_PROGRAMS,
 }
 UNUSED_ARGUMENTS: dict[str, str] = {

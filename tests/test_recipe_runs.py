@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from xcit_hub.errors import InputError
 from xcit_hub.files import sha256_of
 from xcit_hub.recipe_runs import evaluate
 from xcit_hub.run_record import RunRecord
+from xcit_hub.training import recipe_rules
+from xcit_hub.training.recipe_file import idle_flags, load_recipe
+from xcit_hub.training.recipe_keys import KEYS, RecipeKeys
+from xcit_hub.training.scoring import score, stored_network
 
 OF_THE_ID: list[dict[str, Any]] = [
     {"model": "xcit_small_12_p8_224"},
@@ -105,3 +110,71 @@ def test_the_record_says_what_decides_the_figure(nano: Path, data: Path, tmp_pat
     alone = evaluate(str(nano), None, {**flags, "dataset": "imagefolder", "mode": 1, "class_map": ""})
     assert alone is not None
     assert (alone.record.tta, alone.record.class_map, alone.record.real_labels) == (0, None, None)
+
+
+def test_a_flag_without_effect_in_an_evaluation_is_listed_with_its_reason(nano: Path, data: Path) -> None:
+    """Cards give a training's flags to the evaluation as well; what looks like one of its own is said above all."""
+    said: list[str] = []
+    flags = {"data_dir": str(data), "batch_size": 5, "image_resize": 32, "num_parallel_workers": 1, "mode": 1}
+    flags |= {"num_samples": 3, "amp_level": "O2", "lr": 0.5, "jit_level": "O1", "amp_dtype": "bfloat16", "mixup": 0.0}
+    report = evaluate(str(nano), None, flags, say=said.extend)
+    assert report is not None and report.ours.samples == 5
+    assert said == [
+        "num_samples has no effect: of a training; every image is evaluated",
+        "amp_level has no effect: of a training; an evaluation's is val_amp_level",
+        "lr has no effect: of a training",
+        "jit_level has no effect: PyNative mode compiles nothing",
+        "amp_dtype has no effect: val_amp_level is O0",
+    ]
+
+
+def test_flags_in_timms_words_are_listed_under_the_names_they_were_given_by() -> None:
+    flags = {"library": "timm", "amp": True, "epochs": 3, "workers": 1, "pin_mem": True, "model_ema": True}
+    flags |= {"smoothing": 0.1, "img_size": 32, "data": "there", "crop_pct": 1.0}
+    idle = idle_flags(load_recipe(None, {"model": "xcit_nano_12_p16_224", **flags}), flags)
+    assert list(idle) == ["amp", "epochs", "pin_mem", "model_ema", "smoothing"]
+
+
+def test_an_evaluation_reads_the_keys_that_are_its_own_and_no_other(
+    nano: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, real = tmp_path / "names.txt", tmp_path / "real.json"
+    names.write_text("".join(f"class{label}\n" for label in range(5)))
+    real.write_text(json.dumps([[label] for label in range(5)]))
+    read: set[str] = set()
+    plain = RecipeKeys.__getattribute__
+
+    def note(recipe: RecipeKeys, name: str) -> Any:
+        read.update({name} & KEYS)
+        return plain(recipe, name)
+
+    recipe = load_recipe(
+        None,
+        {
+            "ckpt_path": str(nano / "model.safetensors"), "model": "xcit_nano_12_p16_224", "data_dir": str(data),
+            "image_resize": 32, "tta": 2, "val_amp_level": "O2", "mode": 1, "class_map": str(names),
+            "real_labels": str(real), "num_parallel_workers": 1,
+        },
+    )  # fmt: skip
+    monkeypatch.setattr(RecipeKeys, "__getattribute__", note)
+    score(recipe, stored_network(recipe).network)
+    monkeypatch.undo()
+    assert read | {"library"} == recipe_rules._OF_EVALUATIONS
+
+
+def test_classes_that_nobody_matched_by_name_are_said_to_go_by_their_order(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "named"
+    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=5, dialect="paper", seed=1)
+    flags = {"data_dir": str(data), "batch_size": 5, "image_resize": 32, "num_parallel_workers": 1, "mode": 1}
+    for labels, told in (
+        (["class0", "class4", "class1", "class2", "class3"], None),
+        (["ape", "bee", "cat", "dog", "emu"], "the data's are class0, class1, class2, class3, class4, the network's"),
+    ):
+        network.config = replace(network.description(), labels=tuple(labels))
+        network.save_pretrained(folder)
+        evaluate(str(folder), None, flags)
+        said = capsys.readouterr().err
+        assert ("their order decides" in said) == (told is not None), said
+        assert told is None or told in said

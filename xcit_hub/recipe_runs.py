@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcit_hub.errors import InputError
 from xcit_hub.files import write_text
-from xcit_hub.training.recipe_file import load_recipe, own_name, said_by
+from xcit_hub.training.recipe_file import idle_flags, load_recipe, own_name, said_by
 
 if TYPE_CHECKING:
     from xcit_hub.data.scenes import Annotated
@@ -161,6 +161,7 @@ def evaluate(
             )
         if config is not None:
             say(_replaced(config, settings, flags))
+    say(tuple(f"{flag} has no effect: {reason}" for flag, reason in idle_flags(recipe, flags).items()))
     return score(
         recipe,
         network,

@@ -28,6 +28,7 @@ from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.recipe_rules import ONLY_VALUE, WITHOUT_EFFECT
 from xcit_hub.training.resume import Progress
 from xcit_hub.training.schedule import learning_rates
+from xcit_hub.training.scorer import Scorer
 from xcit_hub.training.scoring import score, settings_of, stored_network
 
 pytest.importorskip("xcit_hub.timm")  # reads the variant table, before a test adds to it
@@ -294,6 +295,17 @@ def test_labels_follow_the_class_folders_names(recipe_of: Any, tmp_path: Path, c
         train(recipe_of("other", epoch_size=1, val_while_train=True))
     with pytest.raises(InputError, match="not classes of the network: class9"):
         score(recipe, found.network, classes=found.classes)
+
+
+def test_files_of_the_evaluation_split_that_are_not_images_are_counted_while_it_trains(
+    recipe_of: Any, tmp_path: Path
+) -> None:
+    from xcit_hub.models import create_model
+
+    (tmp_path / "data" / "val" / "class0" / "0.gif").touch()
+    network = create_model(recipe_of().model, num_classes=3, dialect="paper", seed=1)
+    scorer = Scorer(recipe_of(), network, Worker(), ["class0", "class1", "class2"])
+    assert scorer.notes == ["1 files of val are not images by their names or places, and were left out"]
 
 
 def test_a_network_of_1000_classes_is_not_scored_on_3_others(recipe_of: Any) -> None:

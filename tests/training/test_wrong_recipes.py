@@ -248,6 +248,21 @@ def test_a_key_without_effect_is_listed_with_its_reason() -> None:
     assert all(idle.values())
 
 
+@pytest.mark.parametrize(
+    ("said", "idle"),
+    [
+        ({"val_split": "test", "val_amp_level": "O2"}, {"val_split", "val_amp_level"}),
+        ({"val_split": "test", "val_amp_level": "O2", "val_while_train": True}, set()),
+        (
+            {"dataset": "cifar10", "train_split": "t", "val_split": "v", "val_while_train": True},
+            {"train_split", "val_split"},
+        ),
+    ],
+)
+def test_a_split_that_nothing_reads_is_listed(said: dict[str, Any], idle: set[str]) -> None:
+    assert load_recipe(None, {"model": "xcit_nano_12_p16_224", **said}).without_effect().keys() == idle
+
+
 @pytest.mark.parametrize("key", ONLY_VALUE)
 def test_a_key_of_machinery_that_is_not_here_says_why(key: str) -> None:
     only, reason = ONLY_VALUE[key]

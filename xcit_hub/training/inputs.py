@@ -15,7 +15,7 @@ from xcit_hub.data.oversampling import OversampledTransform
 from xcit_hub.data.policy_notation import read_policy
 from xcit_hub.data.sources import ImageSource, name_classes, open_source, sample
 from xcit_hub.data.transforms import MODES, EvalTransform
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, some
 from xcit_hub.files import read_bounded
 from xcit_hub.training.recipe import Recipe
 
@@ -152,3 +152,17 @@ def match_classes(
             fix="Evaluate on the classes that the network was trained on.",
         )
     return []
+
+
+def matched_by_order(source: ImageSource, names: Sequence[str] | None) -> list[str]:
+    """Return a sentence where only their order says which class of ``source`` is which output of the network."""
+    if names is not None and source.classes == list(names):
+        return []
+    called = "nobody knows the names of the network's classes" if names is None else f"the network's are {some(names)}"
+    return [f"which class is which output, their order decides: the data's are {some(source.classes)}, {called}"]
+
+
+def left_out(source: ImageSource, split: str) -> list[str]:
+    """Return a sentence on the files of a split that are not images by their names or places, if there are any."""
+    found = source.others
+    return [f"{found} files of {split} are not images by their names or places, and were left out"] if found else []

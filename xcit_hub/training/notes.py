@@ -12,6 +12,7 @@ from xcit_hub.errors import some
 from xcit_hub.models import XCiT
 from xcit_hub.models.functions import device_target
 from xcit_hub.training import device
+from xcit_hub.training.inputs import left_out
 from xcit_hub.training.recipe import Recipe
 
 _RULES = {"linear": "linear", "sqrt": "square-root"}
@@ -34,8 +35,7 @@ def notes_of(recipe: Recipe, source: ImageSource, network: XCiT, worker: Worker)
     idle = [name for label, name in enumerate(source.classes) if not (source.labels == label).any()]
     if idle:
         notes.append(f"not trained, as there is no image of them: {some(idle)}")
-    if source.others:
-        notes.append(f"{source.others} files are not images by their names or places, and were left out")
+    notes += left_out(source, recipe.train_split)
     if recipe.sync_bn and not recipe.freeze_bn:
         notes.append(
             f"BatchNorm takes the statistics of all {worker.count} workers; blocks are computed one by one for it"

@@ -20,7 +20,13 @@ from xcit_hub.training.recipe_keys import AmpLevel as AmpLevel
 from xcit_hub.training.recipe_keys import Scheduler as Scheduler
 from xcit_hub.training.recipe_keys import kind_of as kind_of
 from xcit_hub.training.recipe_keys import words_of as words_of
-from xcit_hub.training.recipe_rules import CONTRADICTIONS, ONLY_VALUE, TIMMS_DEFAULTS, WITHOUT_EFFECT
+from xcit_hub.training.recipe_rules import (
+    CONTRADICTIONS,
+    ONLY_VALUE,
+    TIMMS_DEFAULTS,
+    WITHOUT_EFFECT,
+    WITHOUT_EFFECT_IN_EVALUATIONS,
+)
 from xcit_hub.training.recipe_values import TIMM as TIMM
 from xcit_hub.training.recipe_values import RecipeValues
 from xcit_hub.variants import architecture
@@ -88,10 +94,14 @@ class Recipe(RecipeValues):
             if not self.model_fields_set & set(keys) and getattr(self, keys[0]) != default and keys[0] not in idle
         }
 
-    def without_effect(self) -> dict[str, str]:
-        """Return what was given, is not at its default and changes nothing here, with the reason."""
+    def without_effect(self, *, evaluating: bool = False) -> dict[str, str]:
+        """Return what was given, is not at its default and changes nothing here, with the reason.
+
+        Args:
+            evaluating: in an evaluation of its own; else in a training.
+        """
         idle = dict(self._dropped)
-        for keys, applies, reason in WITHOUT_EFFECT:
+        for keys, applies, reason in WITHOUT_EFFECT_IN_EVALUATIONS if evaluating else WITHOUT_EFFECT:
             if applies(self):
                 for key in keys:
                     if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:

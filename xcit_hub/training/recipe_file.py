@@ -234,6 +234,21 @@ def own_name(key: str) -> str:
     return timm_spelling.RENAMED.get(key, key)
 
 
+def idle_flags(recipe: Recipe, flags: Iterable[str]) -> dict[str, str]:
+    """Return the flags of an evaluation's command line that change nothing in it, each with the reason.
+
+    Args:
+        recipe: what they and a recipe's file say together.
+    """
+    idle = recipe.without_effect(evaluating=True)
+    found = {}
+    for flag in flags:
+        ours = own_name(flag)
+        if name := next((name for name in (flag, ours, timm_spelling.DECIDES.get(ours, "")) if name in idle), None):
+            found[flag] = idle[name]
+    return found
+
+
 def _kind(key: str) -> str:
     return kind_of(own_name(key)) if own_name(key) in Recipe.model_fields else "other"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from xcit_hub.training.recipe_keys import KEYS
 from xcit_hub.training.recipe_values import RecipeValues
 
 # Keys of MindCV's recipes that name machinery this library does not have: the only value each may take, and why.
@@ -155,9 +156,18 @@ TIMMS_DEFAULTS: Sequence[tuple[Sequence[str], Any]] = (
     (["ema_decay"], 0.9998),
 )
 
-# Keys that change nothing: which, when, and why. A run says those that its recipe set.
-WITHOUT_EFFECT: Sequence[tuple[Sequence[str], Callable[[RecipeValues], bool], str]] = (
+Idle = Sequence[tuple[Sequence[str], Callable[[RecipeValues], bool], str]]
+"""Keys that change nothing: which, when, and why."""
+
+_ANYWHERE: Idle = (
     (["eval_shuffle"], lambda _: True, "every image counts once in any order"),
+    (["train_split", "val_split"], lambda r: r.dataset.startswith("cifar"), "CIFAR's files have names of their own"),
+    (["jit_level"], lambda r: r.mode == 1, "PyNative mode compiles nothing"),
+)  # fmt: skip
+
+# A training says those that its recipe set.
+WITHOUT_EFFECT: Idle = (
+    *_ANYWHERE,
     (["aux_factor"], lambda _: True, "XCiT has no auxiliary classifier"),
     (["color_jitter"], lambda r: not r.jitters, "not applied beside auto_augment, as in timm and MindCV"),
     (["re_scale", "re_ratio", "re_value", "re_count"], lambda r: not r.re_prob, "re_prob is 0"),
@@ -170,7 +180,8 @@ WITHOUT_EFFECT: Sequence[tuple[Sequence[str], Callable[[RecipeValues], bool], st
     (["lr_base_size", "lr_base_scale"], lambda r: r.lr_base is None, "lr_base is not given"),
     (["clip_value"], lambda r: not r.clip_grad, "clip_grad is off"),
     (["keep_checkpoint_max"], lambda r: r.ckpt_save_policy is None, "ckpt_save_policy null keeps all"),
-    (["val_interval"], lambda r: not r.val_while_train, "val_while_train is off"),
+    (["val_interval", "val_split"], lambda r: not r.val_while_train, "val_while_train is off"),
+    (["val_amp_level"], lambda r: not r.val_while_train, "val_while_train is off"),
     (["momentum"], lambda r: "momentum" not in r.takes.keys, "opt takes betas, or none"),
     (["use_nesterov"], lambda r: "use_nesterov" not in r.takes.keys, "opt does not ask for it"),
     (["alpha"], lambda r: "alpha" not in r.takes.keys, "of rmsprop"),
@@ -195,7 +206,25 @@ WITHOUT_EFFECT: Sequence[tuple[Sequence[str], Callable[[RecipeValues], bool], st
     (["real_labels"], lambda _: True, "of an evaluation (xcit-hub eval) alone"),
     (["tta"], lambda r: not r.val_while_train, "val_while_train is off"),
     (["teacher_image_size"], lambda r: r.distillation_type == "none", "distillation_type is none"),
-    (["jit_level"], lambda r: r.mode == 1, "PyNative mode compiles nothing"),
     (["distillation_alpha"], lambda r: r.distillation_type == "none", "distillation_type is none"),
     (["distillation_tau"], lambda r: r.distillation_type != "soft", "of soft distillation"),
+)  # fmt: skip
+
+# What an evaluation reads; `library` says whose names are meant.
+_OF_EVALUATIONS = frozenset(
+    {"mode", "device_target", "jit_level", "dataset", "data_dir", "val_split", "class_map", "real_labels"}
+    | {"max_corrupt", "num_parallel_workers", "batch_size"}
+    | {"image_resize", "interpolation", "crop_pct", "mean", "std", "tta"}
+    | {"model", "dialect", "num_classes", "in_channels", "ckpt_path", "val_amp_level", "amp_dtype", "library"}
+)
+
+# An evaluation says those that its command line set; a recipe's file is of a training. What stands later counts.
+WITHOUT_EFFECT_IN_EVALUATIONS: Idle = (
+    (sorted(KEYS - _OF_EVALUATIONS), lambda _: True, "of a training"),
+    *_ANYWHERE,
+    (["amp_dtype"], lambda r: r.val_amp_level == "O0", "val_amp_level is O0"),
+    (["amp_level"], lambda _: True, "of a training; an evaluation's is val_amp_level"),
+    (["num_samples"], lambda _: True, "of a training; every image is evaluated"),
+    (["pretrained", "ema"], lambda _: True, "the weights are those of ckpt_path"),
+    (["distribute"], lambda _: True, "an evaluation takes the workers that started it"),
 )  # fmt: skip

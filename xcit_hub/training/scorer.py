@@ -13,7 +13,7 @@ from xcit_hub.errors import some
 from xcit_hub.models import XCiT, load_weights
 from xcit_hub.training import device
 from xcit_hub.training.evaluation import Answer, Evaluation, evaluate
-from xcit_hub.training.inputs import eval_data, match_classes
+from xcit_hub.training.inputs import eval_data, left_out, match_classes
 from xcit_hub.training.journal import Journal
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.start import Weights, evaluation_network
@@ -47,6 +47,7 @@ class Scorer:
         self.batches = eval_data(recipe, worker)
         missing = match_classes(self.batches.source, like.num_classes, classes, whose="the training data")
         self.notes = [f"not evaluated, as {recipe.val_split} has no image of them: {some(missing)}"] if missing else []
+        self.notes += left_out(self.batches.source, recipe.val_split)
         self.network = evaluation_network(
             recipe.model,
             like.num_classes,

@@ -31,7 +31,7 @@ from xcit_hub.training.evaluation import (
     write_confusion,
     write_per_class,
 )
-from xcit_hub.training.inputs import eval_data, match_classes
+from xcit_hub.training.inputs import eval_data, left_out, match_classes, matched_by_order
 from xcit_hub.training.journal import Journal
 from xcit_hub.training.keeping import stored_classes
 from xcit_hub.training.precision import check_precision, mix_precision
@@ -236,8 +236,8 @@ def score(
     journal = Journal(None, as_json=as_json, silent=worker.rank > 0)
     if missing:
         journal.say(f"{len(missing)} of the network's classes have no image in {recipe.val_split}")
-    if batches.source.others:
-        journal.say(f"{batches.source.others} files are not images by their names or places, and were left out")
+    for note in [*([] if recipe.class_map else matched_by_order(source, classes)), *left_out(source, recipe.val_split)]:
+        journal.say(note)
     began = time.perf_counter()
     if recipe.class_map:
         journal.say("which output is whose is as class_map says; what the weights call them was not asked")

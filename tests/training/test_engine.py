@@ -328,11 +328,19 @@ def test_the_dialect_is_asked_for_or_the_checkpoints(recipe_of: Any, tmp_path: P
     assert (record.dialect, record.started_from) == ("mindcv", str(stored))
 
 
-def test_a_finished_run_keeps_its_figures_when_it_is_continued(recipe_of: Any, tmp_path: Path) -> None:
+def test_a_finished_run_keeps_its_figures_when_it_is_continued(
+    recipe_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = train(recipe_of(val_while_train=True))
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
     assert record.ms_per_step is not None
-    assert train(recipe_of(val_while_train=True), resume=True) == record
+    capsys.readouterr()
+    assert train(recipe_of(val_while_train=True, ckpt_path="gone.ckpt"), resume=True) == record
+    said = capsys.readouterr().err
+    assert "ckpt_path has no effect" in said and "the run is at its end: nothing was trained" in said
+    with pytest.raises(InputError, match=r"run\.json would be replaced"):
+        best = recipe_of(ckpt_path=str(tmp_path / "run" / f"{record.model}_best.ckpt"))
+        score(best, stored_network(best).network, output=tmp_path / "run")
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
     (tmp_path / "run" / "run.json").unlink()  # a kill between the last epoch and the record
     assert train(recipe_of(val_while_train=True), resume=True) == record

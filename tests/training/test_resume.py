@@ -12,7 +12,7 @@ from xcit_hub.checkpoints import checkpoint
 from xcit_hub.errors import CheckpointError, InputError, XcitHubError
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import load_recipe
-from xcit_hub.training.resume import STATE, Kept, Progress, load_state, save_state
+from xcit_hub.training.resume import STATE, Kept, Progress, as_begun, load_state, save_state, told_of
 
 ATTACKS = Path(__file__).parents[1] / "attacks" / "training" / "progress"
 CLASSES = ["class0", "class1", "class2"]
@@ -99,14 +99,16 @@ def test_tensors_that_cannot_be_are_refused(
         ({"steps": 4}, "steps of an epoch were 3 and are 4"),
         ({"dialect": "mindcv"}, "dialect.* were paper and are mindcv"),
         ({"classes": ["cat", "dog", "cow"]}, "classes were"),
+        ({"images": told_of(np.array([0, 0, 1, 2]))}, r"images were 4 \(classes \w+\) and are 4 \(classes"),
     ],
     ids=str,
 )
 def test_a_run_is_not_continued_on_other_workers_or_data(
     expected: dict[str, Any], says: str, recipe: Recipe, tmp_path: Path
 ) -> None:
-    save_state(tmp_path, arrays(), recipe, progress())
-    here = progress(**BEGINNING).model_copy(update=expected)
+    begun = {"images": told_of(np.array([0, 1, 1, 2]))}
+    save_state(tmp_path, arrays(), recipe, progress(**begun))
+    here = progress(**BEGINNING, **begun).model_copy(update=expected)
     with pytest.raises(InputError, match=says):
         load_state(tmp_path, arrays(), recipe, here)
 
@@ -136,3 +138,26 @@ def test_a_state_that_does_not_describe_itself_is_refused(
     checkpoint.write(tmp_path / STATE, arrays(), metadata)
     with pytest.raises(CheckpointError):
         load_state(tmp_path, arrays(), recipe, progress(**BEGINNING))
+
+
+def test_a_state_that_does_not_tell_its_images_goes_on(recipe: Recipe, tmp_path: Path) -> None:
+    save_state(tmp_path, arrays(), recipe, progress())
+    load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, images=told_of(np.array([0, 1, 2]))))
+
+
+def test_what_a_continued_run_changes_is_said_and_its_first_weights_stay_those_it_had(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    begun = recipe.model_copy(update={"ckpt_path": "first.ckpt"})
+    save_state(tmp_path, arrays(), begun, progress())
+    assert as_begun(tmp_path, begun.model_copy(update={"resume_opt": True}))[1] == []
+    assert as_begun(tmp_path, recipe) == (begun, []), "nobody has to say them again"
+    other = {"ckpt_path": "other.ckpt", "pretrained": True, "log_interval": 7, "teacher_ckpt": "other.pth"}
+    assert as_begun(tmp_path, recipe.model_copy(update=other)) == (
+        recipe.model_copy(update={**other, "ckpt_path": "first.ckpt", "pretrained": False}),
+        [
+            "ckpt_path has no effect: the run goes on with its own weights",
+            "pretrained has no effect: the run goes on with its own weights",
+            "changed since the run began: log_interval was 100 and is 7; teacher_ckpt was '' and is 'other.pth'",
+        ],
+    )

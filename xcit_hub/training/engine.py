@@ -41,12 +41,14 @@ from xcit_hub.training.resume import (
     Kept,
     Part,
     Progress,
+    as_begun,
     average_name,
     best_name,
     checkpoint_name,
     load_state,
     save_state,
     stored_progress,
+    told_of,
 )
 from xcit_hub.training.schedule import learning_rates
 from xcit_hub.training.scorer import Scorer
@@ -101,7 +103,10 @@ def train(
         )
     highest = recipe.highest_rate(recipe.batch_size * worker.count * recipe.gradient_accumulation_steps)
     rates = learning_rates(recipe.model_copy(update={"lr": highest}), batches.steps)
-    told = stored_progress(folder, recipe).dialect if continued else None
+    told, changes = None, list[str]()
+    if continued:
+        told = stored_progress(folder, recipe).dialect
+        recipe, changes = as_begun(folder, recipe)
     begun = start(recipe, source.classes, initial, continued=told)
     network = begun.network
     progress = Progress(
@@ -109,6 +114,7 @@ def train(
         steps=batches.steps,
         dialect=network.dialect.name,
         classes=source.classes,
+        images=told_of(source.labels),
         started_from=begun.started_from,
     )
     scorer = Scorer(recipe, network, worker, source.classes) if recipe.val_while_train else None
@@ -127,10 +133,14 @@ def train(
         step.restore(state)
     finished = folder / RUN
     if continued and progress.epochs_done == recipe.epoch_size and finished.is_file():
+        told_once = Journal(None, as_json=as_json, silent=worker.rank > 0)
+        for note in [*changes, "the run is at its end: nothing was trained, and its run.json is as it was"]:
+            told_once.say(note)
         return RunRecord.read(finished)  # as it was measured; there is nothing to add
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder, as_json=as_json, silent=worker.rank > 0, from_step=progress.steps_done)
     for note in [
+        *changes,
         *begun.notes,
         *(taught.notes if taught else []),
         *notes_of(recipe, source, network, worker),

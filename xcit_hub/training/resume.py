@@ -6,6 +6,7 @@ folder, every number is finite, and its counters agree with one another.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -28,6 +29,10 @@ _LISTED = 5
 _POSITIVE = ("adam_v.", "mean_square.", "adan_n.")  # what optimizers keep of squares
 _SHOWN = 80  # characters of a value in a message
 _ANEW = "Start anew in another ckpt_save_dir, from the last checkpoint with --ckpt_path."
+
+# Of what a continued run may change: where its first weights came from, which it does not look for again.
+_BEGUN_WITH = ("ckpt_path", "pretrained")
+_UNTOLD = ("resume_opt", "dialect", *_BEGUN_WITH)
 
 # What a continued run may change: places, speed, what is reported. Everything else would make it another run.
 _MAY_CHANGE = frozenset(
@@ -103,6 +108,7 @@ class Progress(_Strict):
         steps: of an epoch.
         dialect: what the network computes.
         classes: of the training data, in the order of the network's outputs.
+        images: how many are trained on and a digest of their classes, see :func:`told_of`; None in older states.
         started_from: the checkpoint or model id it began with.
         epochs_done: finished epochs.
         part: what is done of the next one.
@@ -120,6 +126,7 @@ class Progress(_Strict):
     steps: int = Field(ge=1)
     dialect: str
     classes: list[str]
+    images: str | None = None
     started_from: str | None = None
     epochs_done: int = Field(default=0, ge=0)
     part: Part = Part()
@@ -180,6 +187,37 @@ def stored_progress(folder: Path, recipe: Recipe) -> Progress:
     with checkpoint.read(path) as stored:
         _described(stored.metadata, path)
         return _progress(stored.metadata, recipe, path)
+
+
+def told_of(labels: NDArray[np.int64]) -> str:
+    """Return how many images there are and a digest of which class each is of: other data is another run."""
+    return f"{len(labels)} (classes {hashlib.sha256(labels.tobytes()).hexdigest()[:16]})"
+
+
+def as_begun(folder: Path, recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """Return the recipe with the first weights that the run in ``folder`` had, and what of it is otherwise than there.
+
+    Raises:
+        CheckpointError: there is no such run, it is damaged, or of another version.
+    """
+    path = _state_in(folder)
+    with checkpoint.read(path) as stored:
+        written = _described(stored.metadata, path)
+    now = json.loads(recipe.model_dump_json())
+    begun = {key: written[key] for key in _BEGUN_WITH if isinstance(written.get(key), str | bool)}
+    notes = [
+        f"{key} has no effect: the run goes on with its own weights"
+        for key, value in begun.items()
+        if now[key] and now[key] != value
+    ]
+    changed = [
+        f"{key} was {_short(repr(_before(key, written)))} and is {_short(repr(now[key]))}"
+        for key in sorted(_MAY_CHANGE.difference(_UNTOLD))
+        if _before(key, written) != now[key]
+    ]
+    if changed:
+        notes.append(f"changed since the run began: {'; '.join(changed)}")
+    return recipe.model_copy(update=begun), notes
 
 
 def _state_in(folder: Path) -> Path:
@@ -275,9 +313,9 @@ def _check_same(written: Mapping[str, Any], stored: Progress, recipe: Recipe, ex
         if _changed(key, written, now)
     ]
     changed += [f"{_short(key)} is not a key" for key in written if key not in now]
-    for key in ("workers", "steps", "dialect", "classes"):
+    for key in _SAID:  # an older state does not say all of it
         before, after = getattr(stored, key), getattr(expected, key)
-        if before != after:
+        if before != after and before is not None:
             changed.append(f"the {_SAID[key]} were {_short(before)} and are {_short(after)}")
     if changed:
         raise InputError(
@@ -293,6 +331,7 @@ _SAID = {
     "steps": "steps of an epoch",
     "dialect": "network's rules (dialect)",
     "classes": "classes",
+    "images": "images",
 }
 
 

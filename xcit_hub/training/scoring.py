@@ -38,6 +38,7 @@ from xcit_hub.training.precision import check_precision, mix_precision
 from xcit_hub.training.real_labels import RealLabels, read_real_labels
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recording import RUN, conditions, versions
+from xcit_hub.training.resume import STATE
 from xcit_hub.training.scorer import answer_of, shown_views
 from xcit_hub.training.start import dialect_of, evaluation_network
 from xcit_hub.variants import Preprocessing
@@ -213,8 +214,14 @@ def score(
         What was found; None on every worker but the first.
 
     Raises:
-        InputError: the data does not fit the network, or too many images are unreadable.
+        InputError: the data does not fit the network, too many images are unreadable, or ``output`` is a training's.
     """
+    if output is not None and (output / STATE).exists():
+        raise InputError(
+            "A training is kept here, whose run.json would be replaced.",
+            where=output,
+            fix="Name another folder.",
+        )
     distribute = device.started_by() is not None
     if distribute and against_timm:
         raise InputError(

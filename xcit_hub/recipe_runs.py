@@ -228,11 +228,19 @@ def evaluate_segmenter(
         max_corrupt: how many images may be unreadable.
         output: write ``miou.json`` and ``per_class.csv`` there.
         step: told how many images are done.
+
+    Raises:
+        InputError: too many images are unreadable, or ``output`` is a training's folder.
     """
     from xcit_hub.segmentation import sliding
+    from xcit_hub.segmenter_training import FILE
     from xcit_hub.training.miou import evaluate as measure
     from xcit_hub.training.miou import write_per_class
 
+    if output is not None and (output / FILE).exists():
+        raise InputError(
+            "A training is kept here, whose miou.json would be replaced.", where=output, fix="Name another folder."
+        )
     found = measure(
         network,
         pairs,

@@ -30,15 +30,18 @@ class Trained:
         path: the segmenter's file.
         losses: mean loss of every epoch.
         figures: on the evaluation split.
+        configuration: every key that means something, with the value that was used, and the head.
     """
 
     path: Path
     losses: tuple[float, ...]
     figures: miou.Segmentation
+    configuration: Mapping[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {**self.figures.as_dict(), "losses": list(self.losses), "checkpoint": str(self.path)}
+        told = {"losses": list(self.losses), "checkpoint": str(self.path), "configuration": dict(self.configuration)}
+        return {**self.figures.as_dict(), **told}
 
     def __str__(self) -> str:
         return f"{self.figures}; written to {self.path}"
@@ -67,8 +70,8 @@ def train(
         say: told which of the keys that were given have no effect.
 
     Raises:
-        InputError: a key means nothing here, the data does not fit, nothing says how many classes there are, or head
-            or classes contradict what else says it.
+        InputError: a key means nothing here, the data does not fit, nothing says how many classes there are, head or
+            classes contradict what else says it, or another segmenter is kept in ``ckpt_save_dir``.
         XcitHubError: the loss is not finite any more.
     """
     if device.started_by() is not None:
@@ -86,6 +89,8 @@ def train(
         )
     folder, target = Path(recipe.data_dir), Path(recipe.ckpt_save_dir)
     check_folders({"--ckpt_save_dir": target})
+    if (target / FILE).exists():
+        raise InputError("Another segmenter is kept here.", where=target, fix="Choose another --ckpt_save_dir.")
     pairs, held_out = (annotated(folder, split) for split in (recipe.train_split, recipe.val_split))
     device.prepare(recipe, distribute=False)
     network = _network(recipe, given, head, classes)
@@ -101,7 +106,7 @@ def train(
     figures = miou.evaluate(network, held_out, seen, max_corrupt=recipe.max_corrupt)
     target.mkdir(parents=True, exist_ok=True)
     network.save(target / FILE)
-    trained = Trained(target / FILE, tuple(losses), figures)
+    trained = Trained(target / FILE, tuple(losses), figures, _used(recipe, network))
     write_text(target / FIGURES, json.dumps(trained.as_dict(), indent=2) + "\n")
     return trained
 
@@ -143,6 +148,14 @@ def _network(recipe: Recipe, given: Set[str], head: HeadKind | None, classes: Se
     asked = {field: getattr(recipe.preprocessing, field) for key, field in told.items() if key in given}
     network.config = replace(network.config, preprocessing=replace(network.config.preprocessing, **asked))
     return network
+
+
+def _used(recipe: Recipe, network: XCiTSegmenter) -> dict[str, Any]:
+    """Return what the training was, by a recipe's keys; of images and classes what the network says of them."""
+    said, seen = recipe.model_dump(mode="json"), network.config.preprocessing
+    levels = {name: [round(255 * level, 6) for level in getattr(seen, name)] for name in ("mean", "std")}
+    its_own = {"image_resize": seen.image_size, "num_classes": network.num_classes, "head": network.segmenter.head}
+    return {**{key: said[key] for key in segmentation.KEYS}, **levels, **its_own}
 
 
 def _without_effect(recipe: Recipe, given: Set[str]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from xcit_hub.cli.app import app
 from xcit_hub.data.scene_views import Views, batches
 from xcit_hub.data.scenes import annotated
 from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.recipe_runs import evaluate_segmenter
 from xcit_hub.segmenter_training import train
 from xcit_hub.segmenters import NO_CLASS
 from xcit_hub.training import miou, segmentation
@@ -149,10 +150,27 @@ def test_the_command_trains_evaluates_and_writes_what_segments(run_cli, tmp_path
     assert network.config.labels == drawn_scenes.NAMES and network.config.preprocessing.image_size == 48
     again = miou.evaluate(network, annotated(tmp_path / "data", "validation"), network.config.preprocessing)
     assert again.miou == pytest.approx(told["miou"], abs=1e-3) and len(told["losses"]) == 1
+    used = {
+        "image_resize": 48,
+        "num_classes": 4,
+        "head": "sem_fpn",
+        "lr": 1e-3,
+        "seed": 42,
+        "scheduler": "polynomial_decay",
+    }
+    assert used.items() <= told["configuration"].items() and set(told["configuration"]) == {*segmentation.KEYS, "head"}
+    assert told["configuration"]["mean"] == pytest.approx([255 * level for level in network.config.preprocessing.mean])
     # Its training goes on, at its own size.
     going_on = {"model": "xcit_nano_12_p8_224", "data_dir": str(tmp_path / "data"), "mode": 1, "epoch_size": 1}
     going_on |= {"batch_size": 4, "ckpt_path": str(tmp_path / "out" / "segmenter.safetensors")}
     idle = {"drop_path_rate": 0.1, "scheduler": "constant", "min_lr": 1e-5}
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(InputError, match="Another segmenter is kept here"):
+        train(None, {**going_on, "ckpt_save_dir": str(tmp_path / "out")})
+    with pytest.raises(InputError, match=r"A training is kept here, whose miou\.json"):
+        pairs = annotated(tmp_path / "data", "validation")
+        evaluate_segmenter(network, pairs, output=tmp_path / "out")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before, "nothing was replaced"
     said: list[str] = []
     trained = train(None, {**going_on, **idle, "ckpt_save_dir": str(tmp_path / "more")}, say=said.extend)
     assert [line.split(":")[0] for line in said] == ["min_lr has no effect", "drop_path_rate has no effect"]

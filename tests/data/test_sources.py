@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from xcit_hub.data.folders import SUFFIXES
-from xcit_hub.data.sources import open_source
+from xcit_hub.data.sources import open_source, sample
 from xcit_hub.errors import InputError
+from xcit_hub.training.inputs import left_out
 
 
 def image(value: int) -> Image.Image:
@@ -46,6 +47,29 @@ def test_imagenets_flat_validation_folder_is_read_by_its_table(tmp_path: Path) -
     source = open_source("imagenet", tmp_path, "val", train=False)
     assert source.classes == ["n00", "n01"]
     assert source.labels.tolist() == [1, 0, 1]
+    assert (source.absent, left_out(source, "val")) == (0, [])
+
+
+def test_images_that_a_table_names_and_that_are_not_there_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    image(0).save(tmp_path / "val" / "a.png")
+    image(0).save(tmp_path / "val" / "b.png")
+    (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\na,n00 1\nc,n01 1\nd,n01 1\n")
+    source = open_source("imagenet", tmp_path, "val", train=False)
+    assert left_out(sample(source, 1, None), "val") == [
+        "1 files of val are not images by their names or places, and were left out",
+        "2 images that the table of val names are not there",
+    ]
+
+
+def test_an_image_that_stands_twice_in_an_archive_is_refused_by_name(tmp_path: Path) -> None:
+    """``tar -r`` appends the newer file, and what unpacks it has one of them; an evaluation counted both."""
+    write_folder(tmp_path)
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        archive.add(tmp_path / "train", ".")
+        archive.add(tmp_path / "train" / "dog" / "1.png", "dog/1.png")
+    with pytest.raises(InputError, match=r"dog/1\.png stands in the archive more than once"):
+        open_source("tar", tmp_path, "train", train=True)
 
 
 def test_a_tar_archive_is_read_in_place(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Records:
                 fix="Write them anew: labels are class numbers from 0 on.",
             )
         self.unreadable: Sequence[str] = ()
-        self.others = 0
+        self.others = self.absent = 0
         self.mode: ImageMode = "RGB"
         self.classes = [str(number) for number in range(int(self.labels.max()) + 1)]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ class ImageSource(Protocol):
         classes: name of each class.
         unreadable: what was found in an image's place and cannot be one, with the reason.
         others: number of files that are not images by their name or place.
+        absent: number of images that a table of them names, and that are not there.
         mode: what images are opened as.
     """
 
@@ -47,6 +49,7 @@ class ImageSource(Protocol):
     classes: list[str]
     unreadable: Sequence[str] = ()
     others: int = 0
+    absent: int = 0
     mode: ImageMode = "RGB"
 
     def name(self, index: int) -> str:
@@ -132,6 +135,7 @@ class Some(ImageSource):
         self.classes = source.classes
         self.unreadable = source.unreadable
         self.others = source.others
+        self.absent = source.absent
         self.mode = source.mode
 
     def name(self, index: int) -> str:
@@ -310,6 +314,7 @@ def _kaggle(root: Path, folder: Path) -> ImageSource:
         )
     source = Files(paths, [number[wanted[path.stem]] for path in paths], classes)
     source.unreadable, source.others = found.unreadable, found.others + len(found.images) - len(paths)
+    source.absent = len(wanted.keys() - {path.stem for path in paths})
     return source
 
 
@@ -335,6 +340,10 @@ def _archive(path: Path) -> ImageSource:
             f"This is not an uncompressed tar archive: {error}.", where=path, fix="Pack it anew, as tar -cf does."
         ) from error
     members.sort()
+    names = [Path(name) for name, _, _ in members]
+    if len(set(names)) < len(names):  # as tar -r leaves them, which unpacks the last one
+        twice = next(readable(name) for name, count in Counter(names).items() if count > 1)
+        raise InputError(f"{twice} stands in the archive more than once.", where=path, fix="Pack it anew.")
     # Below what all have in common stand the classes; where all lie in one folder, that is the class.
     folders = [Path(name).parent.parts for name, _, _ in members]
     shared = [len(set(level)) == 1 for level in zip(*folders, strict=False)]

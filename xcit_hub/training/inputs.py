@@ -163,6 +163,9 @@ def matched_by_order(source: ImageSource, names: Sequence[str] | None) -> list[s
 
 
 def left_out(source: ImageSource, split: str) -> list[str]:
-    """Return a sentence on the files of a split that are not images by their names or places, if there are any."""
-    found = source.others
-    return [f"{found} files of {split} are not images by their names or places, and were left out"] if found else []
+    """Return a sentence on files of a split that are not images by name or place, and on images that are not there."""
+    said = {
+        f"{source.others} files of {split} are not images by their names or places, and were left out": source.others,
+        f"{source.absent} images that the table of {split} names are not there": source.absent,
+    }
+    return [sentence for sentence, count in said.items() if count]

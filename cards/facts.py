@@ -307,13 +307,15 @@ class Facts(_Strict):
     def headline(self) -> AccuracyFigure | None:
         """The figure that goes into one-figure fields, which speak of the data the model was trained on.
 
-        Measured before published, and of these the first. A folder of images that has no name has no place there.
+        Measured before published, and of these the first. A folder of images that has no name has no place there, nor
+        have images that were trained on.
         """
         trained_on = HUGGING_FACE_DATASETS.get(self.meta.train_dataset or "")
         fitting = [
             figure
             for figure in self.accuracy
-            if figure.dataset_id == trained_on or (trained_on is None and figure.dataset != measured.UNNAMED)
+            if figure.split not in measured.TRAINED_ON
+            and (figure.dataset_id == trained_on or (trained_on is None and figure.dataset != measured.UNNAMED))
         ]
         return next((figure for figure in fitting if figure.origin == "measured"), fitting[0] if fitting else None)
 

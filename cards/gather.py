@@ -9,7 +9,7 @@ from typing import Any
 
 from cards.facts import AccuracyFigure, CardYaml, Facts, Performance, WeightsFile
 from cards.inputs import read_json, validated
-from cards.measured import dataset_of, device_of, measured_by
+from cards.measured import dataset_of, device_of, measured_by, split_of
 from cards.metadata import Asset
 from cards.provenance import Conversion
 from cards.vocabulary import SOURCE_LINKS
@@ -196,6 +196,7 @@ def _measured_accuracy(run: RunRecord | None) -> list[AccuracyFigure]:
             source=measured_by(run),
             samples=run.eval_samples,
             dataset=dataset_of(run),
+            split=split_of(run),
             loss=run.eval_loss,
         )
     ]

@@ -54,6 +54,7 @@ def prose(facts: Facts, lang: Language) -> str:
         validation=measured.validation,
         changes=measured.changes,
         origin=measured.origin,
+        folders=measured.folders,
         dataset_of=lambda run: measured.in_words(measured.dataset_of(run), lang),
         dataset=lambda name: measured.in_words(name, lang),
     )

@@ -14,7 +14,7 @@ from xcit_hub.run_record import RunRecord
 ELSEWHERE = frozenset(
     {"recipe", "flags", "started_from", "device", "cards", "batch_size", "image_size", "jit_level", "dataset",
      "graph_compile_seconds", "ms_per_step", "images_per_second", "params", "num_classes", "classes", "top1", "top5",
-     "eval_loss", "eval_samples", "preprocessing", "model", "dialect"}
+     "eval_loss", "eval_samples", "train_split", "eval_split", "preprocessing", "model", "dialect"}
 )  # fmt: skip
 """Told in sections of their own, or held against the file."""
 
@@ -56,6 +56,10 @@ _UNNAMED_IN_WORDS = {"en": "a folder of images", "zh": "一个图像文件夹"}
 IMAGENET = "ImageNet-1k"
 _IMAGENET_NAMES = frozenset({"imagenet", "imagenet-1k", "imagenet2012", "imagenet-2012"})
 _IMAGENET_IMAGES = 50_000
+TRAINED_ON = ("train", "training")
+"""What the images of a training are called as a part of a data set."""
+_LOADERS = ("tar", "mindrecord")  # how images are packed, and no data set
+_PACKED = (*_LOADERS, "cifar10", "cifar100")
 
 _WHERE_FILES_LIE = frozenset({"ckpt_save_dir", "data_dir", "config", "resume_opt", "resume"})
 
@@ -71,9 +75,24 @@ def table(run: RunRecord, lang: str) -> list[tuple[str, str]]:
 def dataset_of(run: RunRecord) -> str:
     """Return the name of what a run measured on. ImageNet-1k's validation set has 50,000 images and nothing less."""
     name = file_name(run.dataset or "") or UNNAMED
+    if name in _LOADERS:
+        return UNNAMED
     if name.lower() not in _IMAGENET_NAMES:
         return name
     return IMAGENET if run.eval_samples == _IMAGENET_IMAGES else UNNAMED
+
+
+def split_of(run: RunRecord) -> str:
+    """Return the name of the part of a data set that a run measured on, in the word that Hugging Face has for it."""
+    name = file_name(run.eval_split or "")
+    return "validation" if name in ("", "val", "valid") else name
+
+
+def folders(run: RunRecord) -> tuple[str, str] | None:
+    """Return the folders with a run's images, for training and evaluation; None where no folders hold them."""
+    if run.dataset in _PACKED:
+        return None
+    return file_name(run.train_split or "train"), file_name(run.eval_split or "val")
 
 
 def in_words(dataset: str, lang: str) -> str:

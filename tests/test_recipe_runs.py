@@ -103,7 +103,7 @@ def test_the_record_says_what_decides_the_figure(nano: Path, data: Path, tmp_pat
     flags |= {"class_map": str(names)}
     report = evaluate(str(nano), recipe, flags, output=tmp_path / "out")
     record = RunRecord.read(tmp_path / "out" / "run.json")
-    assert (record.tta, record.val_amp_level, record.amp_dtype) == (10, "O0", None)
+    assert (record.eval_split, record.tta, record.val_amp_level, record.amp_dtype) == ("val", 10, "O0", None)
     assert (record.class_map, record.real_labels) == ("names.txt", "real.json")
     assert report is not None and report.ours.real_figures is not None
     assert record.real_top1 == report.ours.real_figures["top1"]

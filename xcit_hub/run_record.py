@@ -108,6 +108,7 @@ class RunRecord(BaseModel):
         params: trainable parameters.
         num_classes: outputs of the network.
         classes: what its outputs are called, in their order.
+        train_split, eval_split: which parts of the data were trained on and evaluated, by a recipe's names of them.
         train_samples: images that were trained on.
         final_loss: mean training loss of the last epoch.
         top1, top5, eval_loss: per cent of ``eval_samples`` images, and their mean cross-entropy.
@@ -148,6 +149,8 @@ class RunRecord(BaseModel):
     num_classes: int | None = Field(default=None, ge=1)
     classes: list[str] | None = None
     dataset: str | None = None
+    train_split: str | None = None
+    eval_split: str | None = None
     train_samples: int | None = Field(default=None, ge=0)
     seed: int | None = None
     epochs: int | None = Field(default=None, ge=0)

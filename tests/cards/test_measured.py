@@ -1,6 +1,7 @@
 """The card of a trained model speaks of that model: its data, its origin, the flags that were used."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -268,3 +269,31 @@ def test_a_dataset_card_is_not_a_model_card():
     space = "---\ntitle: x\nsdk: gradio\napp_file: app.py\n---\n\n# s\n"
     assert any("card of a Space" in fault.message for fault in check(space) if fault.severity == "error")
     assert CardMetadata().results == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "split", "folders"),
+    [
+        ({}, "validation", ("train", "val")),
+        ({"eval_split": "val", "train_split": "train"}, "validation", ("train", "val")),
+        ({"eval_split": "train"}, "train", ("train", "train")),
+        ({"eval_split": "held/out", "train_split": "seen"}, "out", ("seen", "out")),
+        ({"eval_split": "test", "train_split": "train", "dataset": "cifar10"}, "test", None),
+    ],
+)
+def test_a_card_names_the_part_of_the_data_that_was_measured(checkpoint, changed, split, folders):
+    """What was measured on the training images was called the validation's."""
+    facts = facts_of(checkpoint, changed)
+    (result,) = facts.metadata("hugging-face", "en").results
+    assert result.dataset_split == split and (facts.headline is None) == (split == "train")
+    for lang in LANGUAGES:
+        text = prose(facts, lang)
+        assert f"| {split} | 200 |" in text
+        named = re.findall(r"(?:per class below|图像放在) `(\S+)` (?:and|和) `(\S+)`", text)
+        assert named == ([folders] if folders else [])
+
+
+@pytest.mark.parametrize("loader", ["tar", "mindrecord", "imagefolder"])
+def test_how_images_are_packed_is_not_the_name_of_a_data_set(checkpoint, loader):
+    facts = facts_of(checkpoint, {"dataset": loader, "train_split": "train", "eval_split": "val"})
+    assert [figure.dataset for figure in facts.accuracy] == [measured.UNNAMED] and facts.headline is None

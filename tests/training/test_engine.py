@@ -103,6 +103,7 @@ def test_a_run_leaves_checkpoints_curves_and_a_record_that_agree(
     lines = (tmp_path / "eval" / "per_class.csv").read_text().splitlines()
     assert [line.split(",")[:2] for line in lines[1:]] == [[f"class{label}", "3"] for label in range(3)]
     evaluation = RunRecord.read(tmp_path / "eval" / "run.json")
+    assert (record.train_split, record.eval_split, evaluation.eval_split) == ("train", "val", "val")
     assert evaluation.top1 == record.top1
     assert sum(map(sum, evaluation.confusion or [])) == 9 and len(evaluation.samples) == 3
     # The curve is what the table says after each epoch.

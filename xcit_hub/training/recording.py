@@ -34,9 +34,17 @@ def versions() -> Versions:
     )
 
 
+def split_of(recipe: Recipe, *, train: bool) -> str:
+    """Return what to call the images that are trained on, or evaluated: CIFAR's files have names of their own."""
+    if recipe.dataset.startswith("cifar"):
+        return "train" if train else "test"
+    return recipe.train_split if train else recipe.val_split
+
+
 def conditions(recipe: Recipe) -> dict[str, Any]:
     """Return the fields of a record that say what decides an evaluation's figures, beside how images are prepared."""
     return {
+        "eval_split": split_of(recipe, train=False),
         "tta": recipe.tta,
         "val_amp_level": recipe.val_amp_level,
         "amp_dtype": None if recipe.val_amp_level == "O0" else recipe.amp_dtype,
@@ -89,6 +97,7 @@ def record_of(
         num_classes=outputs,
         classes=output_names(progress.classes, outputs),
         dataset=recipe.dataset,
+        train_split=split_of(recipe, train=True),
         train_samples=images,
         seed=recipe.seed,
         epochs=progress.epochs_done,

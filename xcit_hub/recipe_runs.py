@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcit_hub.errors import InputError
 from xcit_hub.files import write_text
-from xcit_hub.training.recipe_file import idle_flags, load_recipe, own_name, said_by
+from xcit_hub.training.recipe_file import alike, idle_flags, load_recipe, own_name, said_by
 
 if TYPE_CHECKING:
     from xcit_hub.data.scenes import Annotated
@@ -60,7 +59,7 @@ def train(
     recipe = load_recipe(config, flags)  # first: what is wrong with it is said before MindSpore is imported
     from xcit_hub.training.engine import train as run
     from xcit_hub.training.keeping import telling_names
-    from xcit_hub.training.start import Initial
+    from xcit_hub.training.start import NORMALISED, Initial
     from xcit_hub.training.teachers import is_address
 
     initial, teacher = None, None
@@ -77,6 +76,7 @@ def train(
             address,
             classes=telling_names(published.config.labels),
             global_pool=published.global_pool,
+            images={name: getattr(published.config.preprocessing, name) for name in NORMALISED},
         )
     if is_address(recipe):
         from xcit_hub.hub.load import load
@@ -138,6 +138,7 @@ def evaluate(
             )
         stored = stored_network(recipe)
         network, digest, classes = stored.network, stored.digest, stored.classes
+        say(stored.notes)
         checkpoint = Path(recipe.ckpt_path).name
     else:
         from xcit_hub.hub.locate import locate
@@ -194,22 +195,12 @@ def _replaced(config: Path, settings: Mapping[str, Any], flags: Mapping[str, Any
     """Return a sentence on what a recipe's file says of the network and is otherwise, if it says any such thing."""
     said = said_by(config, {"library": flags["library"]} if flags.get("library") else None)
     given = {own_name(key) for key in flags}
-    others = [key for key, used in settings.items() if key in said and not _same(said[key], used)]
+    others = [key for key, used in settings.items() if key in said and not alike(said[key], used)]
     idle = [key for key in (*others, *(key for key in _OF_WEIGHTS if said.get(key))) if key not in given]
     if not idle:
         return ()
     verb = "has" if len(idle) == 1 else "have"
     return (f"{', '.join(idle)} of {config} {verb} no effect: the network is what the model's description says",)
-
-
-def _same(said: Any, used: Any) -> bool:
-    """Whether a file's word for a setting is its value; 224 and [224, 224] are one size."""
-    if isinstance(said, list | tuple):
-        each = used if isinstance(used, list | tuple) else [used] * len(said)
-        return len(said) == len(each) and all(map(_same, said, each))
-    if isinstance(said, int | float) and isinstance(used, int | float):
-        return math.isclose(said, used, rel_tol=1e-6)
-    return bool(said == used)
 
 
 def evaluate_segmenter(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from xcit_hub.checkpoints import checkpoint
-from xcit_hub.errors import InputError
-from xcit_hub.training.keeping import CLASSES, retire, stored_classes
+from xcit_hub.errors import CheckpointError, InputError
+from xcit_hub.training.keeping import CLASSES, PREPROCESSING, retire, stored_classes, stored_images
 from xcit_hub.training.resume import Kept
 
 
@@ -35,3 +35,13 @@ def test_class_names_that_are_none_are_refused(tmp_path: Path, text: str) -> Non
     checkpoint.write(path, {"head.bias": np.zeros(2, np.float32)}, {CLASSES: text})
     with pytest.raises(InputError, match="not a list of different names"), checkpoint.read(path) as stored:
         stored_classes(stored)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "7", "[" * 100_000])
+def test_images_that_a_checkpoint_does_not_describe_are_refused(tmp_path: Path, text: str) -> None:
+    import numpy as np
+
+    path = tmp_path / "x.safetensors"
+    checkpoint.write(path, {"head.bias": np.zeros(2, np.float32)}, {PREPROCESSING: text})
+    with pytest.raises(CheckpointError, match="of the checkpoint cannot be read"), checkpoint.read(path) as stored:
+        stored_images(stored)

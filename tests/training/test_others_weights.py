@@ -14,7 +14,7 @@ from torch_twin import arrays_of
 
 from xcit_hub import variants
 from xcit_hub.checkpoints import checkpoint
-from xcit_hub.checkpoints.strings import CLASSES, GLOBAL_POOL
+from xcit_hub.checkpoints.strings import CLASSES, GLOBAL_POOL, PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.models import create_model
 from xcit_hub.recipe_runs import train
@@ -145,3 +145,30 @@ def test_a_published_network_of_another_pooling_is_not_trained_as_this_one(data:
     with pytest.raises(InputError, match="reads the mean patch token"):
         train(None, {**flags, "pretrained": str(tmp_path / "avg")})
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_say_other_images_than_the_recipes_are_told_of(
+    mini_architecture: str, data: Path, tmp_path: Path
+) -> None:
+    """Of an evaluation all that decides its figures; of a training mean and deviation, for sizes may differ."""
+    network = create_model(mini_architecture, num_classes=3, dialect="paper", seed=5)
+    plain = recipe_of(mini_architecture, data, ckpt_path=str(tmp_path / "own.ckpt"))
+    seen = plain.seen_images.model_dump(mode="json")
+    other = {"crop_pct": 0.5, "interpolation": "lanczos", "mean": [0.5, 0.25, 1 / 3], "input_size": [3, 32, 64]}
+    for told, evaluated, trained in (
+        (seen, (), []),
+        ({"input_size": seen["input_size"]}, (), []),
+        (
+            {**seen, **other},
+            (
+                "evaluated as the recipe says; the checkpoint says of its images: input_size [3, 32, 64] (here "
+                "[3, 32, 32]), mean [0.5, 0.25, 0.333333] (here [0.485, 0.456, 0.406]), interpolation lanczos (here "
+                "bilinear), crop_pct 0.5 (here 0.875)",
+            ),
+            ["mean [0.5, 0.25, 0.333333] (here [0.485, 0.456, 0.406])"],
+        ),
+    ):
+        stored(tmp_path / "own.ckpt", network, **{CLASSES: json.dumps(NAMES), PREPROCESSING: json.dumps(told)})
+        assert stored_network(plain).notes == evaluated
+        notes = [note.partition("were shown other images: ")[2] for note in start(plain, NAMES).notes]
+        assert [note for note in notes if note] == trained

@@ -18,9 +18,13 @@ from xcit_hub._version import __version__
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.checkpoint import Checkpoint
 from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
-from xcit_hub.errors import InputError
+from xcit_hub.errors import CheckpointError, InputError
+from xcit_hub.run_record import SeenImages
 from xcit_hub.training.recipe import Recipe
+from xcit_hub.training.recipe_file import alike
 from xcit_hub.training.resume import Kept, average_name
+
+_SHOWN, _LISTED = 40, 5  # characters and numbers of what a file says
 
 
 def save_checkpoint(
@@ -79,6 +83,45 @@ def stored_classes(stored: Checkpoint) -> list[str] | None:
             fix="Take the file as the training wrote it.",
         )
     return names
+
+
+def stored_images(stored: Checkpoint) -> dict[str, Any]:
+    """Return what a checkpoint says of the images it was shown, by the fields of ``SeenImages``; often nothing.
+
+    Raises:
+        CheckpointError: what it says is not such fields.
+    """
+    try:
+        told = json.loads(stored.metadata.get(PREPROCESSING, "{}"))
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise CheckpointError(
+            f"{PREPROCESSING} of the checkpoint cannot be read.",
+            where=stored.path,
+            fix="Take the file as its training wrote it.",
+        )
+    return {name: told[name] for name in SeenImages.model_fields if told.get(name) is not None}
+
+
+def other_images(told: Mapping[str, Any], recipe: Recipe) -> str:
+    """Return in words where weights were shown images otherwise than a recipe shows them; empty where they were not.
+
+    Args:
+        told: fields of ``SeenImages`` with what is said of the weights.
+    """
+    used = recipe.seen_images.model_dump(mode="json")
+    return ", ".join(
+        f"{name} {_shown(value)} (here {_shown(used[name])})"
+        for name, value in told.items()
+        if not alike(value, used[name])
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_shown, value[:_LISTED]))}]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)[:_SHOWN]
 
 
 def telling_names(labels: Sequence[str]) -> list[str] | None:

@@ -6,6 +6,7 @@ recipe is a page of ``key: value`` lines: size and nesting are bounded, anchors,
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -247,6 +248,16 @@ def idle_flags(recipe: Recipe, flags: Iterable[str]) -> dict[str, str]:
         if name := next((name for name in (flag, ours, timm_spelling.DECIDES.get(ours, "")) if name in idle), None):
             found[flag] = idle[name]
     return found
+
+
+def alike(said: Any, used: Any) -> bool:
+    """Whether a file's word for a setting is its value; 224 and [224, 224] are one size."""
+    if isinstance(said, list | tuple):
+        each = used if isinstance(used, list | tuple) else [used] * len(said)
+        return len(said) == len(each) and all(map(alike, said, each))
+    if isinstance(said, int | float) and isinstance(used, int | float):
+        return math.isclose(said, used, rel_tol=1e-6)
+    return bool(said == used)
 
 
 def _kind(key: str) -> str:

@@ -33,7 +33,7 @@ from xcit_hub.training.evaluation import (
 )
 from xcit_hub.training.inputs import eval_data, left_out, match_classes, matched_by_order
 from xcit_hub.training.journal import Journal
-from xcit_hub.training.keeping import stored_classes
+from xcit_hub.training.keeping import other_images, stored_classes, stored_images
 from xcit_hub.training.precision import check_precision, mix_precision
 from xcit_hub.training.real_labels import RealLabels, read_real_labels
 from xcit_hub.training.recipe import Recipe
@@ -109,11 +109,13 @@ class Stored:
     Args:
         digest: SHA-256 of its file.
         classes: what its outputs are called, if the file says it.
+        notes: what the user should know about it.
     """
 
     network: XCiT
     digest: str
     classes: list[str] | None
+    notes: tuple[str, ...] = ()
 
 
 def stored_network(recipe: Recipe) -> Stored:
@@ -148,7 +150,9 @@ def stored_network(recipe: Recipe) -> Stored:
         load_weights(network, loaded.arrays())
     except WeightsError as error:
         raise WeightsError(error.what, where=recipe.ckpt_path, fix=error.fix) from None
-    return Stored(network, loaded.file.sha256, stored_classes(loaded.file))
+    other = other_images(stored_images(loaded.file), recipe)
+    notes = (f"evaluated as the recipe says; the checkpoint says of its images: {other}",) if other else ()
+    return Stored(network, loaded.file.sha256, stored_classes(loaded.file), notes)
 
 
 def settings_of(network: XCiT, preprocessing: Preprocessing) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT, create_model, load_weights
 from xcit_hub.training.freezing import settle
-from xcit_hub.training.keeping import output_names, stored_classes
+from xcit_hub.training.keeping import other_images, output_names, stored_classes, stored_images
 from xcit_hub.training.precision import mix_precision
 from xcit_hub.training.recipe import AmpDtype, AmpLevel, Recipe
 from xcit_hub.variants import GlobalPool
@@ -24,6 +24,8 @@ Weights = Mapping[str, NDArray[Any]]
 
 _HEAD = ("head.weight", "head.bias")
 _FIRST = "patch_embed.proj.0.0.weight"
+NORMALISED = ("mean", "std")
+"""What of images a training goes on with, whatever their size and crop."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Initial:
         arrays: our names → arrays.
         dialect: whose network they belong to.
         name: where they come from, for the record.
+        images: mean and deviation of the images they were shown, where that is known.
         classes: what their outputs are called, if that is known.
         global_pool: what their classifier reads.
     """
@@ -43,6 +46,7 @@ class Initial:
     name: str
     classes: Sequence[str] | None = None
     global_pool: GlobalPool = "token"
+    images: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ def start(
     )
     network = accelerate(plain)
     notes = [] if initial is None else _lay_in(network, initial, classes)
+    if initial is not None and (other := other_images(initial.images, recipe)):
+        notes.append(f"the weights of {initial.name} were shown other images: {other}")
     return Start(network, None if initial is None else initial.name, [*notes, *settle(network, recipe)])
 
 
@@ -147,7 +153,9 @@ def dialect_of(recipe: Recipe, stored: str | None) -> str:
 
 def _stored(recipe: Recipe) -> Initial:
     loaded = stored_weights.load(recipe.ckpt_path, dialect=recipe.dialect)
-    return Initial(loaded.arrays(), loaded.dialect, recipe.ckpt_path, stored_classes(loaded.file), loaded.global_pool)
+    images = {name: value for name, value in stored_images(loaded.file).items() if name in NORMALISED}
+    names = stored_classes(loaded.file)
+    return Initial(loaded.arrays(), loaded.dialect, recipe.ckpt_path, names, loaded.global_pool, images)
 
 
 def copy_of(network: XCiT) -> XCiT:

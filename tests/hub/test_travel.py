@@ -404,6 +404,85 @@ def test_imagenets_words_are_not_written_as_the_names_of_class_folders(tmp_path)
     assert json.loads(to_metadata(replace(described, labels=own))["xcit_hub.classes"])[999] == "own 999"
 
 
+@pytest.fixture
+def averaged(trained, nano_arrays) -> Path:
+    """A training checkpoint that holds plain and averaged weights, and names neither architecture nor classes."""
+    path = trained().with_name("run.ckpt")
+    both = {**nano_arrays, **{f"ema.{name}": value + np.float32(0.01) for name, value in nano_arrays.items()}}
+    checkpoint.write(path, both, {"xcit_hub.dialect": "paper"})
+    return path
+
+
+def record(folder: Path, **fields: object) -> Path:
+    path = folder / "run.json"
+    path.write_text(json.dumps({"format": 2, "num_classes": 10, "top1": 70.0, **fields}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("weights", "ema", "said"),
+    [
+        (None, True, "of the file's plain weights, and its averaged ones would"),
+        ("trained", True, "of the file's plain weights, and its averaged ones would"),
+        ("average", False, "of the file's averaged weights, and its plain ones would"),
+        ("average", True, None),
+        (None, False, None),
+        ("trained", False, None),
+    ],
+)
+def test_figures_of_a_files_other_weights_are_not_published(averaged, tmp_path, weights, ema, said):
+    run = record(tmp_path, weights=weights)
+
+    def publish() -> object:
+        return xcit_hub.publish(
+            averaged, "me/nano", to=tmp_path / "hub", parity=False, dry_run=True, run=run, ema=ema
+        ).notes
+
+    if said is None:
+        assert any("were both there" in note for note in publish())
+        return
+    with pytest.raises(XcitHubError, match=said):
+        publish()
+
+
+def test_a_run_that_names_the_classes_in_another_order_is_refused_and_one_that_names_others_is_said(
+    described, tmp_path
+):
+    def publish(classes: list[str]) -> tuple[str, ...]:
+        run = record(tmp_path, classes=classes)
+        return xcit_hub.publish(described, "me/nano", to=tmp_path / "hub", parity=False, dry_run=True, run=run).notes
+
+    assert publish(NAMES) == ()
+    with pytest.raises(XcitHubError, match="in another order"):
+        publish(NAMES[::-1])
+    assert publish(["cat", "dog"]) == (
+        "run.json names 2 classes (cat, dog …), which are not those that were published",
+    )
+
+
+def test_publishing_says_what_was_assumed_and_the_run_decides_between_what_tensors_cannot(averaged, tmp_path):
+    def publish(**options: object) -> object:
+        return xcit_hub.publish(averaged, "me/nano", to=tmp_path / "hub", parity=False, dry_run=True, **options)
+
+    (tmp_path / "run.config.json").write_text('{"pretrained_cfg": {"mean": [0.5, 0.5, 0.5]}}')
+    notes = " ".join(publish().notes)
+    assert f"Assumed {NANO}; xcit_nano_12_p16_384 has the same parameters" in notes
+    assert "what it says of mean was not used" in notes
+    decided = publish(run=record(tmp_path, model="xcit_nano_12_p16_384"))
+    assert decided.config.architecture == "xcit_nano_12_p16_384"
+    assert not any("Assumed" in note for note in decided.notes)
+
+
+def test_imagenets_names_that_only_a_files_name_tells_are_said(tmp_path, nano_arrays):
+    wide = {**nano_arrays, "head.weight": np.zeros((1000, 128), np.float32), "head.bias": np.ones(1000, np.float32)}
+    file = tmp_path / "imagenet_of_mine.ckpt"
+    checkpoint.write(file, wide, {"xcit_hub.architecture": NANO, "xcit_hub.dialect": "paper"})
+    said = "the classes are called by ImageNet's names because of the file's name, imagenet_of_mine.ckpt"
+    for labels, is_said in ((None, True), ("imagenet-1k", False)):
+        done = xcit_hub.publish(file, "me/nano", to=tmp_path / "hub", parity=False, dry_run=True, labels=labels)
+        assert (said in done.notes) == is_said
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

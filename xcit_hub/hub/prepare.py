@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xcit_hub.checkpoints.strings import PREPROCESSING
+from xcit_hub.checkpoints import sidecar
+from xcit_hub.checkpoints.beside import Reason
+from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
 from xcit_hub.errors import InputError, WeightsError, XcitHubError
 from xcit_hub.files import read_bounded, sha256_of, write_text
 from xcit_hub.hub import address, config, entry, entry_cards
@@ -19,7 +21,7 @@ from xcit_hub.hub import also as exports
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.read import of_weights
 from xcit_hub.hub.stores import Store
-from xcit_hub.variants import CHECKPOINTS, DialectName, has_name
+from xcit_hub.variants import CHECKPOINTS, DialectName, architecture, has_name
 
 if TYPE_CHECKING:
     from cards.facts import CardYaml
@@ -56,8 +58,8 @@ class Prepared:
         config: the model's description.
         card: the card's text, English.
         parity: the proof's figures; None where it was left out.
-        notes: which tensors look untrained or damaged, which names several classes have, and whether the hub holds
-            figures of another proof.
+        notes: what was assumed of the checkpoint and what of it or beside it was not used, which tensors look untrained
+            or damaged, which names several classes have, and whether the hub holds figures of another proof.
     """
 
     files: dict[str, Path]
@@ -96,6 +98,10 @@ def prepare(
 
     opened = opened_once(source)
     weights = read_checkpoint(opened, model=said.model, dialect=said.dialect, ema=said.ema)
+    if weights.assumed and (told := _of_run(said.run, weights)) is not None:
+        weights = read_checkpoint(opened, model=told, dialect=said.dialect, ema=said.ema)
+    if said.run is not None:
+        _check_run(said.run, weights, asked_for_average=said.ema)
     description = _description(weights, said.labels, said.run)
     arrays = weights.arrays()
 
@@ -154,15 +160,15 @@ def prepare(
         description,
         texts["README.md"],
         figures,
-        (*weights.doubts, *_assumed(weights, description, said.run), *_alike(description.labels), *notes),
+        (*weights.notes, *_said_of_source(weights, description, said), *notes),
     )
 
 
 def _description(weights: Weights, labels: PathLike | None, run: RunRecord | None) -> ModelConfig:
-    architecture, source = weights.architecture.name, weights.file.path
-    if not has_name(architecture):
+    name, source = weights.architecture.name, weights.file.path
+    if not has_name(name):
         raise WeightsError(
-            f"These weights are of no architecture with a name ({architecture}), and a hub entry needs one.",
+            f"These weights are of no architecture with a name ({name}), and a hub entry needs one.",
             where=source,
             fix="Publish one of timm's architectures; see `xcit-hub list`.",
         )
@@ -190,10 +196,56 @@ def _description(weights: Weights, labels: PathLike | None, run: RunRecord | Non
     return replace(described, provenance=Provenance(family=weights.family, sha256=weights.file.sha256))
 
 
-def _assumed(weights: Weights, description: ModelConfig, run: RunRecord | None) -> tuple[str, ...]:
-    if run is not None and run.preprocessing is not None:
+def _check_run(run: RunRecord, weights: Weights, *, asked_for_average: bool) -> None:
+    """Make sure that figures are of the weights that are published, and of their classes in their order.
+
+    An evaluation reads a file's plain weights where both are there.
+    """
+    left = {entry.reason for entry in weights.dropped}
+    taken = "average" if asked_for_average and Reason.PLAIN in left else "trained" if Reason.AVERAGED in left else None
+    if taken not in (None, run.weights or "trained"):
+        ours, theirs = ("averaged", "plain") if taken == "average" else ("plain", "averaged")
+        raise InputError(
+            f"The run record is of the file's {theirs} weights, and its {ours} ones would be published.",
+            where="run=… (--run)",
+            fix=f"Write the {ours} ones to a file of their own (xcit-hub convert), evaluate that and publish it.",
+        )
+    names = _own_classes(weights)
+    if names and run.classes and tuple(run.classes) != names and sorted(run.classes) == sorted(names):
+        raise InputError(
+            "The run record names the file's classes in another order: its figures are of other answers.",
+            where="run=… (--run)",
+            fix="Evaluate this checkpoint, and give that run.json.",
+        )
+
+
+def _of_run(run: RunRecord | None, weights: Weights) -> str | None:
+    """Return the architecture that was evaluated, where it is one of those that have the weights' parameters."""
+    if run is None or run.model is None:
+        return None
+    shape = replace(architecture(run.model), name="", image_size=0)
+    return run.model if shape == replace(weights.architecture, name="", image_size=0) else None
+
+
+def _own_classes(weights: Weights) -> tuple[str, ...]:
+    text = weights.file.metadata.get(CLASSES)
+    if text is None or not weights.num_classes:
         return ()
-    return config.assumed_of_images(weights.file.metadata, description.preprocessing)
+    return config.classes_from_metadata(text, weights.num_classes, weights.file.path)
+
+
+def _said_of_source(weights: Weights, description: ModelConfig, said: Said) -> Iterator[str]:
+    """Say what was assumed or not used of a checkpoint and of what stands beside it."""
+    if (unread := sidecar.unread(weights.file)) is not None:
+        yield unread
+    if said.run is None or said.run.preprocessing is None:
+        yield from config.assumed_of_images(weights.file.metadata, description.preprocessing)
+    own, told = _own_classes(weights), tuple((said.run and said.run.classes) or ())
+    if told and told != (own or description.labels):
+        yield f"run.json names {len(told)} classes ({', '.join(told[:3])} …), which are not those that were published"
+    if not own and said.labels is None and not told and description.labels:
+        yield f"the classes are called by ImageNet's names because of the file's name, {weights.file.path.name}"
+    yield from _alike(description.labels)
 
 
 def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[str, ...]:

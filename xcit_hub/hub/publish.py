@@ -55,7 +55,8 @@ class Publication:
         parity: the comparison's figures; ``None`` where it was left out.
         todo: what is left to a person, in order.
         repaired: files that were damaged where they are kept, and are whole again.
-        notes: which tensors look untrained or damaged, and which names several classes have.
+        notes: what was assumed of the checkpoint and what of it or beside it was not used, which tensors look untrained
+            or damaged, and which names several classes have.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from dataclasses import replace
@@ -132,6 +133,27 @@ def test_what_its_trainer_calls_a_network_decides_between_those_of_the_same_tens
     assert read(tmp_path / "x.pth", model=NANO.name).architecture is NANO
     checkpoint.write(tmp_path / "y.pth", tensors, {"arch": "xcit_tiny_12_p16_384"}, under="state_dict")
     assert read(tmp_path / "y.pth").architecture is NANO and read(tmp_path / "y.pth").assumed
+
+
+@pytest.mark.parametrize(
+    ("called", "side", "said"),
+    [
+        ("xcit_nano_12_p16_384_dist", 384, "calls the network xcit_nano_12_p16_384, which decides"),
+        ("xcit_nano_12_p16_384_dist.fb_dist_in1k", 384, "calls the network xcit_nano_12_p16_384, which decides"),
+        ("xcit_nano_12_p16_224", 224, "calls the network xcit_nano_12_p16_224, which decides"),
+        ("xcit_tiny_12_p16_384", 224, r"calls the network xcit_tiny_12_p16_384 \(arch\), whose parameters are others"),
+        ("xcit_nano_12_p16", 224, r"calls the network 'xcit_nano_12_p16' \(arch\), which does not decide"),
+        ("XCIT_NANO_12_P16_384", 224, r"calls the network 'XCIT_NANO_12_P16_384' \(arch\), which does not decide"),
+    ],
+)
+def test_whatever_its_trainer_calls_a_network_is_used_or_said(
+    tensors: dict[str, StoredTensor], tmp_path: Path, called: str, side: int, said: str
+):
+    checkpoint.write(tmp_path / "x.pth", tensors, {"arch": called}, under="state_dict")
+    weights = read(tmp_path / "x.pth")
+    assert weights.architecture.image_size == side
+    assert any(re.search(said, note) for note in weights.notes)
+    assert weights.assumed == ("decides" not in said)
 
 
 @pytest.mark.parametrize("kind", ["dense", "features"])

@@ -33,11 +33,19 @@ def identify(reading: Reading) -> None:
     own = None if ARCHITECTURE_ASSUMED in metadata else metadata.get("xcit_hub.architecture")
     shapes = {name: tensor.shape for name, tensor in reading.found.tensors.items()}
     identity = of_shapes(shapes, model=model or own)
-    called = next((metadata[key].partition(".")[0] for key in _CALLED if key in metadata), "")
-    if identity.assumed and called in ARCHITECTURES and _same(identity.architecture, ARCHITECTURES[called]):
-        note = f"Its trainer calls the network {called}, which decides between those of the same parameters."
-        identity = replace(of_shapes(shapes, model=called), notes=(note,))
+    key = next((key for key in _CALLED if key in metadata), None)
+    # A tag, and timm's older "_dist", say which weights; the network is the same.
+    called = "" if key is None else metadata[key].partition(".")[0].removesuffix("_dist")
     notes = list(identity.notes)
+    if called in ARCHITECTURES and not _has_same_parameters(ARCHITECTURES[called], identity.architecture):
+        notes.append(f"Its trainer calls the network {called} ({key}), whose parameters are others.")
+    elif identity.assumed and called in ARCHITECTURES:
+        note = f"Its trainer calls the network {called}, which decides between those of the same parameters."
+        identity, notes = of_shapes(shapes, model=called), [note]
+    elif identity.assumed and key is not None:
+        notes.append(
+            f"Its trainer calls the network {metadata[key]!r:.60} ({key}), which does not decide between them."
+        )
     if model and own and own != identity.architecture.name:
         notes.append(f"The file calls itself {own}; --model says {identity.architecture.name}.")
     untrained = HEAD_UNTRAINED in metadata and identity.kind == "classifier"
@@ -223,10 +231,6 @@ def _named(measured: Architecture, model: str | None) -> tuple[Architecture, tup
         (f"Assumed {assumed.name}; {', '.join(others)} {have} the same parameters. --model decides.",),
         True,
     )
-
-
-def _same(left: Architecture, right: Architecture) -> bool:
-    return left.name != right.name and _has_same_parameters(right, left)
 
 
 def _has_same_parameters(entry: Architecture, measured: Architecture) -> bool:

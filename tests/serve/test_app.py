@@ -88,6 +88,15 @@ def test_what_is_not_an_image_is_one_sentence(address: str, body: bytes, status:
     assert said in json.loads(text)["error"]
 
 
+@pytest.mark.parametrize("query", ["top=3", "exif=1&top=2", "=", "%0a%3cscript%3e=1", f"{'a' * 900}=1"])
+def test_a_parameter_of_a_request_is_refused_by_name(address: str, query: str) -> None:
+    """``?top=3`` was answered with five classes."""
+    status, text = ask(f"{address}/classify?{query}", photo())
+    said = json.loads(text).get("error", "")
+    assert status == 400
+    assert "takes no parameters, and was given" in said and len(said) < 160
+
+
 def header_of_png(width: int, height: int) -> bytes:
     """The beginning of a PNG, which says how many pixels would follow."""
     parts = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b""))

@@ -48,6 +48,8 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 LONGEST_BODY = 30.0
 """Seconds in which a body has to arrive."""
 
+_SHOWN = 60  # letters of a request's own words in an answer
+
 
 @dataclass(frozen=True)
 class Served:
@@ -127,7 +129,7 @@ def application(model: Served, *, largest_batch: int = 16) -> Starlette:
 
     async def classify(request: Request) -> Response:
         started = time.perf_counter()
-        response = await _answer(request, model, batcher, counters)
+        response = _unasked(request) or await _answer(request, model, batcher, counters)
         counters.count(response.status_code, time.perf_counter() - started)
         return response
 
@@ -154,6 +156,14 @@ def application(model: Served, *, largest_batch: int = 16) -> Starlette:
 
 # The page loads nothing from elsewhere.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
+
+
+def _unasked(request: Request) -> Response | None:
+    """Refuse the parameters of an address, of which there are none."""
+    if not request.query_params:
+        return None
+    names = ", ".join(request.query_params)[:_SHOWN]
+    return _error(400, f"/classify takes no parameters, and was given {names}; xcit-hub serve takes --top.")
 
 
 async def _answer(request: Request, model: Served, batcher: Waiting, counters: _Counters) -> Response:

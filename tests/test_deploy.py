@@ -73,6 +73,7 @@ def test_a_file_with_its_attention_is_proven_by_each_runtime_and_says_so(source:
     for found in done.proofs:
         assert sorted(check["what"] for check in found["checks"]) == sorted(f"{name} at 2×3×32×32" for name in names)
     assert json.loads(done.metadata["xcit_hub.attention"]) == list(ATTENTION)
+    assert json.loads(done.metadata["xcit_hub.preprocessing"])["input_size"] == [3, 32, 32], "the only size it takes"
     told = interface.read(done.files[0])
     assert told.outputs == tuple(names)
     config = {"num_classes": 4, "in_chans": 3, "global_pool": "token", "mean": (0.5,), "std": (0.5,)}

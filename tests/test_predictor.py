@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -177,7 +178,9 @@ def test_every_form_of_an_exported_file_is_fed_as_it_wants(
 
 
 def test_images_of_the_files_own_size_are_made(model: Path, files: list[Path], tmp_path: Path) -> None:
-    network = ExportedNetwork(export(model, tmp_path / "wide.onnx", proof=False, image_size=(48, 80)).files[0])
+    done = export(model, tmp_path / "wide.onnx", proof=False, image_size=(48, 80))
+    assert json.loads(done.metadata["xcit_hub.preprocessing"])["input_size"] == [3, 48, 80]
+    network = ExportedNetwork(done.files[0])
     assert network.config.preprocessing.size == (48, 80)
     assert len(predict(network, files[0])) == 4
 

@@ -89,7 +89,7 @@ def write(
     size = description.preprocessing.size if kind == "mindir" else None
     form = form_of(description, (), False, "float32", False, size, None, DEFAULT_OPSET, True)
     form = for_mindir(form) if kind == "mindir" else form
-    metadata = metadata_of(description, name)
+    metadata = metadata_of(description, name, image_size=form.image_size)
     whole = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
     prove = partial(writing.proved, target, whole, description.shape, description.dialect, form, stage)
     kept = None if held is None else _kept(held, target, metadata, prove if proof else lambda: ([], {}))

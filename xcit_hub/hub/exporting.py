@@ -158,19 +158,29 @@ def for_mindir(form: Form, *, int8: bool = False, fuse: bool = False) -> Form:
     return replace(form, fuse=False)
 
 
-def metadata_of(config: ModelConfig, source: object, *, int8: bool = False, attention: bool = False) -> dict[str, str]:
+def metadata_of(
+    config: ModelConfig,
+    source: object,
+    *,
+    image_size: tuple[int, int] | None = None,
+    int8: bool = False,
+    attention: bool = False,
+) -> dict[str, str]:
     """Return what an exported file says of itself.
 
     Args:
         source: where the weights are, as their users find them.
+        image_size: the only one that it takes; None where it takes others, too, and the description's is wanted.
         attention: whether it gives :data:`xcit_hub.exporters.form.ATTENTION`.
     """
+    height, width = image_size or config.preprocessing.size
+    shown = replace(config.preprocessing, image_size=height, image_width=width)
     return {
         "xcit_hub.format": EXPORT,
         "xcit_hub.version": __version__,
         "xcit_hub.architecture": config.architecture,
         "xcit_hub.dialect": config.dialect,
-        PREPROCESSING: preprocessing_to_metadata(config.preprocessing, config.in_chans),
+        PREPROCESSING: preprocessing_to_metadata(shown, config.in_chans),
         "xcit_hub.labels": json.dumps(list(config.labels)),  # in ASCII: any string of JSON passes
         "xcit_hub.source": str(source),
         "xcit_hub.source_sha256": config.provenance.sha256 or "",

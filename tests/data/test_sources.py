@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from xcit_hub.data.folders import SUFFIXES
-from xcit_hub.data.sources import open_source, sample
+from xcit_hub.data.sources import name_classes, open_source, sample
 from xcit_hub.errors import InputError
 from xcit_hub.training.inputs import left_out
 
@@ -60,6 +60,16 @@ def test_images_that_a_table_names_and_that_are_not_there_are_counted(tmp_path: 
         "1 files of val are not images by their names or places, and were left out",
         "2 images that the table of val names are not there",
     ]
+
+
+def test_a_class_that_two_outputs_are_called_by_is_not_taken_for_one_of_them(tmp_path: Path) -> None:
+    """ImageNet has two classes that are called crane, a bird and a machine; the later one was taken."""
+    write_folder(tmp_path)
+    source = open_source("imagefolder", tmp_path, "val", train=False)
+    with pytest.raises(InputError, match=r"Which of the network is meant, cat does not say"):
+        name_classes(source, ["cat", "dog", "cat"], whose="the network")
+    name_classes(source, ["dog", "cow", "cow", "cat"], whose="the network")
+    assert source.labels.tolist() == [3, 3, 0, 0]
 
 
 def test_an_image_that_stands_twice_in_an_archive_is_refused_by_name(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def name_classes(source: ImageSource, classes: Sequence[str], *, whose: str) -> 
         Classes that ``source`` has no image of.
 
     Raises:
-        InputError: ``source`` has a class that is not among them.
+        InputError: ``source`` has a class that is not among them, or stands there twice.
     """
     number = {name: label for label, name in enumerate(classes)}
     strangers = [name for name in source.classes if name not in number]
@@ -198,6 +198,13 @@ def name_classes(source: ImageSource, classes: Sequence[str], *, whose: str) -> 
             f"{some(strangers)}; it has {some(classes)}.",
             where="the class folders",
             fix="Evaluate on the classes that were trained on; class folders are matched by their names.",
+        )
+    counted = Counter(classes)
+    if twice := [name for name in source.classes if counted[name] > 1]:
+        raise InputError(
+            f"Which of {whose} is meant, {some(twice)} does not say: several are called so.",
+            where="the class folders",
+            fix="Say whose each output is with --class_map FILE, or evaluate without these folders.",
         )
     new = np.array([number[name] for name in source.classes], np.int64)
     source.labels = new[source.labels]

@@ -131,7 +131,8 @@ def _is_part(path: Path) -> bool:
 
 
 def _is_within(path: Path, target: Path) -> bool:
-    return path.resolve().is_relative_to(target.resolve())
+    # Not by Path.resolve, which fails on a link to itself.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(target))
 
 
 def _stem(path: Path) -> str:

@@ -143,7 +143,8 @@ def normalization(
             near = _shared(name, network)
             if all(near >= _shared(name, each) for each in others):
                 nearness[name, other] = near
-    nearest = [pair for pair, near in nearness.items() if near == max(nearness.values())]
+    best = max(nearness.values(), default=0)
+    nearest = [pair for pair, near in nearness.items() if near == best]
     for pair in nearest[1:]:
         if any(tensors[one].raw() != tensors[two].raw() for one, two in zip(pair, nearest[0], strict=True)):
             raise WeightsError(

@@ -374,6 +374,7 @@ def test_a_thousand_classes_of_ones_own_are_not_called_by_imagenets_names() -> N
         (nested({}, id2label={"1_0": "ten"}), "id2label"),
         (nested({}, id2label={"\u0661": "one"}), "id2label"),
         (nested({}, label2id={"one": "first"}), "label2id"),
+        (nested({}, label2id={"one": 0, "uno": 0}), "label2id"),
         (nested({}, label_names={"12": "too far"}), "label_names"),
         (nested({}, num_classes=-1), "num_classes"),
         ({"architecture": "resnet50", "pretrained_cfg": {}}, "resnet50"),

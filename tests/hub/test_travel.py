@@ -127,6 +127,21 @@ def test_what_a_files_own_strings_say_otherwise_than_its_description_is_named(tr
     assert any("the weights' own" in note for note in network.config.provenance.notes)
 
 
+def test_levels_that_are_the_same_as_they_are_published_are_not_said_to_differ(trained, tmp_path):
+    own = {**SEEN, "mean": [0.5] * 3, "std": [0.25] * 3}
+    folder = tmp_path / "beside"
+    xcit_hub.load(str(trained(**{"xcit_hub.preprocessing": json.dumps(own)}))).save_pretrained(folder)
+    (folder / "xcit_hub.json").unlink()
+    record = json.loads((folder / "config.json").read_text())
+    for mean, differs in (([0.5], False), ([0.5001] * 3, False), ([0.502] * 3, True), ([0.5, 0.5, 0.4], True)):
+        record["pretrained_cfg"]["mean"] = mean
+        (folder / "config.json").write_text(json.dumps(record))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            xcit_hub.load(str(folder))
+        assert any("own xcit_hub.preprocessing.mean" in str(each.message) for each in said) == differs, mean
+
+
 @pytest.mark.parametrize("source", ["the file", "labels"])
 def test_the_card_of_what_is_published_lists_the_classes_that_are_published(trained, described, tmp_path, source):
     labels = None

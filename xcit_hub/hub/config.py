@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from xcit_hub import strict_json
-from xcit_hub.checkpoints.strings import CLASSES, GLOBAL_POOL, PREPROCESSING, global_pool
+from xcit_hub.checkpoints.strings import CLASSES, GLOBAL_POOL, PREPROCESSING, global_pool, same_levels
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError
 from xcit_hub.hub.fields import (
@@ -56,6 +56,7 @@ IMAGENET_STD = Preprocessing.std
 
 # Fields of the string of a checkpoint beside the size, which it has to say.
 _SAID_OF_IMAGES = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+_LEVELS = (f"{PREPROCESSING}.mean", f"{PREPROCESSING}.std")
 
 _MOST_CLASSES = 1_000_000
 _MOST_CHANNELS = 1024
@@ -392,7 +393,7 @@ def unlike(described: ModelConfig, metadata: Mapping[str, str], where: object) -
     notes = [
         f"the weights' own {name} is {value!r}; the description's {taken[name]!r} was taken"
         for name, value in otherwise.items()
-        if value != taken[name]
+        if value != taken[name] and not (name in _LEVELS and same_levels(value, taken[name]))
     ]
     if told.labels != described.labels:
         instead = "the description's were taken" if described.labels else "the description names none"

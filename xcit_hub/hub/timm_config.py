@@ -419,9 +419,8 @@ def _name_and_dialect(given: object) -> tuple[str, DialectName]:
     """Split a name of timm's or ours: without its tag and timm's older "_dist", which say the weights."""
     name = str(given).partition(".")[0]
     bare, _, said = name.rpartition("_")
-    return (bare if said in DIALECTS else name).removesuffix("_dist"), DIALECTS[
-        said
-    ].name if said in DIALECTS else "paper"
+    name, dialect = (bare, DIALECTS[said].name) if said in DIALECTS else (name, DIALECTS["paper"].name)
+    return name.removesuffix("_dist"), dialect
 
 
 def _is_same(root: Mapping[str, Any], pretrained: Mapping[str, Any]) -> bool:
@@ -442,8 +441,14 @@ def _names_by_index(value: object, num_classes: int) -> dict[int, str] | None:
 
 
 def _turned_round(label2id: object) -> object:
-    """Return name → index as index → name; two classes of one name have one entry, the last."""
-    return {str(index): name for name, index in label2id.items()} if isinstance(label2id, dict) else label2id
+    """Return name → index as index → name; two classes of one name have one entry, the last.
+
+    What names one class twice is returned as it is, and is no table of names.
+    """
+    if not isinstance(label2id, dict):
+        return label2id
+    turned = {str(index): name for name, index in label2id.items()}
+    return turned if len(turned) == len(label2id) else label2id
 
 
 # What the converter's own part says, and who reads it.

@@ -16,7 +16,7 @@ from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.rewrite import Progress
 from xcit_hub.checkpoints.sidecar import config_path
 from xcit_hub.errors import InputError, XcitHubError
-from xcit_hub.files import is_folder, read_bounded, sha256_of
+from xcit_hub.files import is_folder, read_bounded, real_path, sha256_of
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,7 @@ def _is_part(path: Path) -> bool:
 
 
 def _is_within(path: Path, target: Path) -> bool:
-    # Not by Path.resolve, which fails on a link to itself.
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(target))
+    return Path(real_path(path)).is_relative_to(real_path(target))
 
 
 def _stem(path: Path) -> str:

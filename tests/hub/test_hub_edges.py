@@ -24,12 +24,10 @@ def refused(*words: str) -> XcitHubError:
     return error
 
 
-@pytest.mark.parametrize("below", ["", "hub"])
-def test_a_home_that_is_no_folder_is_refused_by_its_name_and_no_other_hub_asked(
-    below, monkeypatch, tmp_path, nano_ckpt
-):
+@pytest.mark.parametrize("home", ["file", "file/hub", pytest.param("a" * 300, id="too long")])
+def test_a_home_that_is_no_folder_is_refused_by_its_name_and_no_other_hub_asked(home, monkeypatch, tmp_path, nano_ckpt):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XCIT_HUB_HOME", str(tmp_path / "file" / below))
+    monkeypatch.setenv("XCIT_HUB_HOME", str(tmp_path / home))
     for use in (
         lambda: xcit_hub.info("org/name", offline=True),
         lambda: xcit_hub.publish(nano_ckpt, "org/name", parity=False, dry_run=True),

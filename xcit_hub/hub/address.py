@@ -254,13 +254,25 @@ def machine_hub(environment: Mapping[str, str] = os.environ) -> Path:
         return expanded(environment.get("XDG_DATA_HOME") or "~/.local/share") / "xcit-hub"
     home = expanded(configured)
     there = next(each for each in (home.absolute(), *home.absolute().parents) if os.path.lexists(each))
-    if not is_folder(there) or not os.access(there, os.R_OK | os.X_OK):
+    can_be_read = is_folder(there) and os.access(there, os.R_OK | os.X_OK)
+    if not can_be_read or not _can_be_called(home):
         raise InputError(
-            f"{HOME} is {configured!r}, and {there} is not a folder that can be read.",
+            f"{HOME} is {configured!r}, and {home if can_be_read else there} is not a folder that can be read.",
             where=f"the environment variable {HOME}",
             fix="Set it to the folder hub of this machine, or unset it.",
         )
     return home
+
+
+def _can_be_called(path: Path) -> bool:
+    """Whether the system can look for a path: its parts are not too long, and no loop of links."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

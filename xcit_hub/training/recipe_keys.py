@@ -275,7 +275,7 @@ class RecipeKeys(BaseModel):
             if isinstance(entry, str):
                 checked_text(entry)
                 if kind == "number" and not NUMBER.fullmatch(entry):
-                    raise ValueError("must be a number")
+                    raise ValueError("must be a number of at most 18 digits")
         return value
 
     @field_validator("image_resize")

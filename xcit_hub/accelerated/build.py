@@ -23,7 +23,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -223,12 +223,11 @@ def _outcome(wish: str) -> Path | str:
             fix=f"Choose 0, {', '.join(known)}, or leave it unset.",
         )
     reasons = []
-    for target in TARGETS:
-        if wish == target.wish or (not wish and target.machine == platform.machine()):
-            try:
-                return _usable(target)
-            except (_UnavailableError, OSError) as reason:
-                reasons.append(f"{target.wish}: {reason}")
+    for target in _candidates(wish):
+        try:
+            return _usable(target)
+        except (_UnavailableError, OSError) as reason:
+            reasons.append(f"{target.wish}: {reason}")
     said = "; ".join(reasons) or f"none for {platform.machine()}"
     if wish:
         raise InputError(
@@ -242,6 +241,29 @@ def _outcome(wish: str) -> Path | str:
     return said
 
 
+_seen_ahead: dict[Target, str] = {}
+
+
+def look_ahead() -> None:
+    """Look through the libraries that :func:`library` will choose from, in a thread, before it is asked.
+
+    For while MindSpore is being imported: reading and hashing do not hold Python's lock.
+    """
+    if _outcome.cache_info().currsize:
+        return
+    for target in _candidates(os.environ.get(SWITCH, "")):
+        if _processor_features().issuperset(target.features):
+            with suppress(OSError):
+                _seen_ahead[target] = _fault(target)
+                if not _seen_ahead[target]:
+                    return
+
+
+def _candidates(wish: str) -> list[Target]:
+    """What may be used, the preferred first: the machine's, or what ``XCIT_HUB_NATIVE`` names."""
+    return [target for target in TARGETS if wish == target.wish or (not wish and target.machine == platform.machine())]
+
+
 _HOW = "python -m xcit_hub.accelerated.build in a source tree, or install the package again."
 
 
@@ -252,7 +274,8 @@ def _usable(target: Target) -> Path:
         raise _UnavailableError(f"this is {' on '.join(here)}")
     if lacking := sorted(set(target.features) - _processor_features()):
         raise _UnavailableError(f"this processor lacks {', '.join(lacking)}")
-    fault = _fault(target)
+    seen = _seen_ahead.pop(target, None)
+    fault = _fault(target) if seen is None else seen
     if fault == _STALE and _in_source_tree():
         sys.stderr.write(
             f"xcit-hub: the sources of {target.path.name} have changed; compiling them, a quarter of a minute\n"

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from xcit_hub.parameters import Shape, parameter_shapes
-from xcit_hub.segmenters import pyramid_shapes
 from xcit_hub.variants import Architecture, DialectName, Family
 
 # A whole classifier; the same without its head; a detector's backbone, with a pyramid in place of class attention; and
@@ -144,6 +143,8 @@ def shapes_of(architecture: Architecture, kind: Kind, num_classes: int, in_chans
     shapes = parameter_shapes(architecture, num_classes=num_classes, in_chans=in_chans)
     if kind in ("classifier", "backbone"):
         return shapes
+    from xcit_hub.segmenters import pyramid_shapes
+
     absent = ("cls_token", "cls_attn_blocks.", "norm.", "head.")
     shapes = {name: shape for name, shape in shapes.items() if not name.startswith(absent)}
     return shapes | pyramid_shapes(architecture) if kind == "dense" else shapes

@@ -131,7 +131,8 @@ def parse(model_id: str, *, hub: str | os.PathLike[str] | None = None, revision:
     if prefix == "local-dir":
         return _local(rest, revision)
     model_id = _SSH.sub(r"https://\1/", model_id)
-    if model_id.partition("/")[0].lower() in _hosts() and "/" in model_id:
+    host, slash, _ = model_id.partition("/")
+    if slash and "." in host and host.lower() in _hosts():
         model_id = f"https://{model_id}"
     scheme = _SCHEME.match(model_id)
     if scheme is not None:

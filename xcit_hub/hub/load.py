@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from xcit_hub.accelerated import build
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import WeightsError
@@ -94,6 +95,7 @@ def load(
     )  # fmt: skip
     located = replace(located, asked=Asked(model=model, select=select, prefix=prefix))
     filled = begin(lambda: filling(located, dialect))
+    begin(build.look_ahead)
     with lasting():  # MindSpore and huggingface_hub
         from xcit_hub.hub.network import XCiT, checked_rates
 

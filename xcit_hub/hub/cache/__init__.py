@@ -11,6 +11,11 @@
 go by huggingface_hub's own scan and deletion (``scan.py``).
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from xcit_hub.hub.cache.digests import (
     digest_in,
     digest_like,
@@ -21,9 +26,11 @@ from xcit_hub.hub.cache.digests import (
     wrong_bytes,
 )
 from xcit_hub.hub.cache.layout import SHARED_BLOBS_DIR_NAME, Layout, default_folder
-from xcit_hub.hub.cache.listing import Damage, Entry, entries, names, verify
-from xcit_hub.hub.cache.pruning import HOUR, prune
 from xcit_hub.hub.cache.repository import Repository, copy_into
+
+if TYPE_CHECKING:
+    from xcit_hub.hub.cache.listing import Damage, Entry, entries, names, verify
+    from xcit_hub.hub.cache.pruning import HOUR, prune
 
 __all__ = [
     "HOUR",
@@ -46,3 +53,15 @@ __all__ = [
     "verify",
     "wrong_bytes",
 ]
+
+_COMMANDS = {
+    **dict.fromkeys(("Damage", "Entry", "entries", "names", "verify"), "listing"),
+    **dict.fromkeys(("HOUR", "prune"), "pruning"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # The commands' modules take time to import, which who loads a model does not wait for.
+    if name not in _COMMANDS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_COMMANDS[name]}"), name)

@@ -374,6 +374,8 @@ def test_an_overflow_that_the_card_hides_skips_the_update(least_architecture: st
     monkeypatch.setattr(update.amp, "all_finite", never)
     weights = weights_of(least_architecture, "paper")
     recipe = recipe_of(least_architecture, loss_scale=1024, loss_scale_type="dynamic")
+    # Far fewer calls within one another than a layer takes: a step says itself how many it may take.
+    mindspore.set_recursion_limit(50)
     train = TrainStep(network_of(least_architecture, "paper", weights), recipe)
     before = train.state()["head.weight"].copy()
     result = train(Tensor(random_images(BATCH, 3, 32, 32)), Tensor(TARGETS), 1e-3)
@@ -381,3 +383,24 @@ def test_an_overflow_that_the_card_hides_skips_the_update(least_architecture: st
     assert float(result.applied) == 0.0
     assert train.loss_scale == 512.0
     np.testing.assert_array_equal(train.state()["head.weight"], before)
+
+
+# ---- depth ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.campaign
+@pytest.mark.gigabytes(7)  # MindSpore's front end, whatever the width
+@pytest.mark.parametrize("target", ["Ascend", "CPU"])
+def test_the_deepest_networks_are_trained_by_mindspores_own_operations(target: str, monkeypatch) -> None:
+    choose(monkeypatch, target)
+    monkeypatch.setattr(twins, "library", lambda: None)
+    deepest = max(entry.depth for entry in variants.ARCHITECTURES.values())
+    deep = variants.reshaped(variants.architecture("xcit_nano_12_p16_224"), {"depth": deepest})
+    monkeypatch.setitem(variants.ARCHITECTURES, deep.name, deep)
+    mindspore.set_recursion_limit(1000)  # MindSpore's own
+    train = TrainStep(network_of(deep.name, "paper", weights_of(deep.name, "paper")), recipe_of(deep.name))
+    assert not is_accelerated(train.network)
+    before = train.state()["head.weight"].copy()
+    result = train(Tensor(random_images(BATCH, 3, 32, 32)), Tensor(TARGETS), 1e-3)
+    assert np.isfinite(float(result.loss))
+    assert not np.array_equal(train.state()["head.weight"], before)

@@ -26,6 +26,9 @@ _HALF = 1 << 20
 _COMPILE_CACHE = "MS_COMPILER_CACHE_ENABLE"
 _OTHER_RANK_TABLE = "MINDSPORE_HCCL_CONFIG_PATH"
 _ALSO = {"mpirun": " and GPU"}
+# MindSpore compiles at most 1,000 calls within one another unless it is told otherwise. The gradient of 24 layers by
+# its own operations takes more than 1,200 and fewer than 1,600; its own THOR asks for as many as this.
+_CALLS_WITHIN_CALLS = 10_000
 # By what a dynamic cluster finds together; a wrong one MindSpore answers with its stack, or by waiting.
 _CLUSTER = {
     "MS_ROLE": (r"MS_SCHED|MS_WORKER", "MS_SCHED or MS_WORKER"),
@@ -97,8 +100,14 @@ def compile_level(recipe: Recipe) -> str:
     return "" if elsewhere or recipe.mode != mindspore.GRAPH_MODE else recipe.jit_level
 
 
+def allow_deep_calls() -> None:
+    """Let MindSpore compile the gradients of networks of 24 layers, for the whole process."""
+    mindspore.set_recursion_limit(_CALLS_WITHIN_CALLS)
+
+
 def compile_at(cell: nn.Cell, recipe: Recipe) -> None:
-    """Have the graphs that begin with ``cell`` compiled at the recipe's level, where it names one."""
+    """Have the graphs that begin with ``cell`` compiled however deep, and at the recipe's level, where it names one."""
+    allow_deep_calls()
     if level := compile_level(recipe):
         cell.set_jit_config(mindspore.JitConfig(jit_level=level))
 

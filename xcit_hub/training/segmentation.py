@@ -18,6 +18,7 @@ from xcit_hub.data.scene_views import Views, batches
 from xcit_hub.data.scenes import Annotated
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.models.segmenter import XCiTSegmenter
+from xcit_hub.training.device import allow_deep_calls
 from xcit_hub.training.losses import PixelLoss
 from xcit_hub.training.optimizers import ParameterSetting, create_optimizer
 from xcit_hub.training.recipe import Recipe
@@ -125,6 +126,7 @@ class _Step(nn.Cell):
 
     def __init__(self, network: XCiTSegmenter, recipe: Recipe) -> None:
         super().__init__(auto_prefix=False)
+        allow_deep_calls()
         self.network = network
         self.loss = PixelLoss()
         settings = [

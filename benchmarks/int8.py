@@ -148,7 +148,7 @@ def train(images: Images, labels: Labels, target: Path, *, seed: int, epochs: in
     from safetensors.torch import save_file
 
     from xcit_hub.checkpoints.strings import PREPROCESSING
-    from xcit_hub.hub import config
+    from xcit_hub.hub import metadata
     from xcit_hub.variants import Preprocessing
 
     torch.manual_seed(seed)
@@ -171,7 +171,7 @@ def train(images: Images, labels: Labels, target: Path, *, seed: int, epochs: in
     marks = {
         "xcit_hub.architecture": MODEL,
         "xcit_hub.dialect": "paper",
-        PREPROCESSING: config.preprocessing_to_metadata(preprocessing, 3),
+        PREPROCESSING: metadata.preprocessing_to_metadata(preprocessing, 3),
     }
     save_file(network.state_dict(), target, marks)
 

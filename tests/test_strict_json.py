@@ -12,14 +12,14 @@ from cards.inputs import read_json_object
 from xcit_hub import strict_json
 from xcit_hub.checkpoints import strings
 from xcit_hub.errors import XcitHubError
-from xcit_hub.hub import config, timm_config
+from xcit_hub.hub import config, metadata, timm_config
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.run_record import RunRecord
 
 NANO = "xcit_nano_12_p16_224"
 TIMMS = {"architecture": NANO, "num_classes": 10, "model_args": {"in_chans": 3}, "pretrained_cfg": {"crop_pct": 0.9}}
 OURS = json.loads(ModelConfig(NANO, "paper").to_json())
-SEEN = json.loads(config.preprocessing_to_metadata(config.Preprocessing(), 3))
+SEEN = json.loads(metadata.preprocessing_to_metadata(config.Preprocessing(), 3))
 
 
 def twice(record: dict, name: str) -> str:
@@ -36,7 +36,7 @@ READERS: dict[str, tuple[Callable[[str, Path], object], dict, str]] = {
     "timm's pretrained_cfg": (lambda text, _: timm_config.read(text), TIMMS, "crop_pct"),
     "xcit_hub.json": (lambda text, _: config.from_json(text), OURS, "dialect"),
     "xcit_hub.json preprocessing": (lambda text, _: config.from_json(text), OURS, "crop_pct"),
-    "a file's own string": (lambda text, _: config.preprocessing_from_metadata(text, None), SEEN, "mean"),
+    "a file's own string": (lambda text, _: metadata.preprocessing_from_metadata(text, None), SEEN, "mean"),
     "run.json": (lambda text, path: RunRecord.read(written(path, text)), {"top1": 50.0}, "top1"),
     "a card's facts": (lambda text, path: read_json_object(written(path, text)), {"name": "xcit"}, "name"),
 }

@@ -22,7 +22,7 @@ from xcit_hub import parity
 from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface, runtimes
-from xcit_hub.hub import config
+from xcit_hub.hub import metadata as strings
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import locate, locate_each
 from xcit_hub.hub.network import XCiT
@@ -228,8 +228,8 @@ def _told(metadata: Mapping[str, str], described: ModelConfig, file: Path) -> It
     ):
         yield Difference("description", "labels", "other names, or in another order")
     if (told := metadata.get(PREPROCESSING)) is not None:
-        ours = config.preprocessing_from_metadata(told, file)
-        lacking = config.not_said_of_images(metadata)
+        ours = strings.preprocessing_from_metadata(told, file)
+        lacking = strings.not_said_of_images(metadata)
         yield from (Difference("preprocessing", name, "the first does not say it") for name in lacking)
         for field in (each for each in fields(ours) if each.name not in lacking):
             values = (getattr(each, field.name) for each in (ours, described.preprocessing))

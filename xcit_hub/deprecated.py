@@ -76,6 +76,10 @@ NAMES: dict[str, dict[str, str]] = {
         "Color": "xcit_hub.data.operations",
         "RandAugment": "xcit_hub.data.policies",
     },
+    "xcit_hub.hub.config": dict.fromkeys(
+        ("preprocessing_from_metadata", "preprocessing_to_metadata", "classes_from_metadata", "with_metadata"),
+        "xcit_hub.hub.metadata",
+    ),
     "xcit_hub.hub.load": {
         "Located": "xcit_hub.hub.locate",
         "info": "xcit_hub.hub.locate",

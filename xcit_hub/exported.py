@@ -18,7 +18,8 @@ from xcit_hub.checkpoints.strings import EXPORT, PREPROCESSING
 from xcit_hub.data.transforms import EvalTransform, ImageLike, open_image
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import is_file
-from xcit_hub.hub.config import ModelConfig, Provenance, not_said_of_images, preprocessing_from_metadata
+from xcit_hub.hub.config import ModelConfig, Provenance
+from xcit_hub.hub.metadata import not_said_of_images, preprocessing_from_metadata
 from xcit_hub.variants import DIALECTS
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported, as in xcit_hub.exporters

@@ -19,7 +19,7 @@ from cards.generate import render
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.errors import XcitHubError
-from xcit_hub.hub import config, timm_config
+from xcit_hub.hub import config, metadata, timm_config
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.run_record import RunRecord
 from xcit_hub.training.recipe_file import load_recipe, parse_flags
@@ -117,7 +117,7 @@ REFUSED: dict[str, Callable[[Path], Listed]] = {
     "run.json preprocessing": written(
         RunRecord.read,
         lambda n, v: json.dumps(
-            {"preprocessing": {**json.loads(config.preprocessing_to_metadata(config.Preprocessing(), 3)), n: v}}
+            {"preprocessing": {**json.loads(metadata.preprocessing_to_metadata(config.Preprocessing(), 3)), n: v}}
         ),
     ),
     "card.yaml": written(CardYaml.read, lambda n, v: f"author: me\n{n}: {json.dumps(v)}\n"),
@@ -125,8 +125,8 @@ REFUSED: dict[str, Callable[[Path], Listed]] = {
         Facts.read, lambda n, v: at(of_published(f"{NANO}.fb_in1k").model_dump(mode="json"), "", n, v)
     ),
     "a file's own string": lambda _: (
-        lambda name, value: config.preprocessing_from_metadata(
-            at(json.loads(config.preprocessing_to_metadata(config.Preprocessing(), 3)), "", name, value), None
+        lambda name, value: metadata.preprocessing_from_metadata(
+            at(json.loads(metadata.preprocessing_to_metadata(config.Preprocessing(), 3)), "", name, value), None
         )
     ),
 }

@@ -50,6 +50,29 @@ def test_a_classifier_that_nothing_trained_is_not_published(nano_ckpt, tmp_path)
     assert not (tmp_path / "hub").exists()
 
 
+def test_a_fresh_classifier_is_called_untrained_wherever_it_is_saved_until_something_trains_it(nano_ckpt, tmp_path):
+    with pytest.warns(UserWarning, match="fresh, untrained"):
+        network = xcit_hub.load(str(nano_ckpt), num_classes=3)
+    network.save_pretrained(tmp_path / "fresh")
+    with pytest.warns(UserWarning, match="never trained"):
+        again = xcit_hub.load(str(tmp_path / "fresh"))
+    assert any("never trained" in note for note in again.config.provenance.notes)
+    again.save_pretrained(tmp_path / "again")
+    with pytest.raises(WeightsError, match="never trained"):
+        xcit_hub.publish(tmp_path / "again" / "model.safetensors", "org/nano", to=tmp_path / "hub", parity=False)
+    network.head.bias.set_data(network.head.bias + 1.0)
+    network.save_pretrained(tmp_path / "trained")
+    again.reset_classifier(3)
+    again.head.weight.set_data(network.head.weight)
+    again.save_pretrained(tmp_path / "taken over")
+    with warnings.catch_warnings(action="error"):
+        for name in ("trained", "taken over"):
+            xcit_hub.load(str(tmp_path / name))
+    with pytest.warns(UserWarning, match="left out") as told:
+        xcit_hub.load(str(tmp_path / "fresh"), num_classes=0)
+    assert not any("never trained" in str(warning.message) for warning in told)
+
+
 def test_publish_takes_paths_and_says_so(network, nano_ckpt, tmp_path):
     to = tmp_path / "hub"
     with pytest.raises(InputError, match="checkpoint is a XCiT, and has to be a file's path") as caught:

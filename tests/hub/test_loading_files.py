@@ -135,6 +135,20 @@ def test_what_its_trainer_calls_a_network_decides_between_those_of_the_same_tens
     assert read(tmp_path / "y.pth").architecture is NANO and read(tmp_path / "y.pth").assumed
 
 
+def test_a_network_that_its_trainer_calls_by_several_names_is_not_taken_for_the_first(
+    tensors: dict[str, StoredTensor], tmp_path: Path
+):
+    names = {"arch": "xcit_nano_12_p16_384", "model_name": "xcit_nano_12_p16_224"}
+    checkpoint.write(tmp_path / "x.pth", tensors, names, under="state_dict")
+    weights = read(tmp_path / "x.pth")
+    assert weights.assumed
+    assert any("of which none was taken: xcit_nano_12_p16_384 (arch), xcit_nano_12" in note for note in weights.notes)
+    checkpoint.write(tmp_path / "y.pth", tensors, {**names, "model_name": names["arch"]}, under="state_dict")
+    assert read(tmp_path / "y.pth").architecture.name == names["arch"]
+    checkpoint.write(tmp_path / "z.pth", tensors, {"arch": "xcit", "model_name": names["arch"]}, under="state_dict")
+    assert read(tmp_path / "z.pth").architecture.name == names["arch"]
+
+
 @pytest.mark.parametrize(
     ("called", "side", "said"),
     [

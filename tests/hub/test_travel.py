@@ -409,7 +409,8 @@ def test_what_looks_untrained_or_damaged_is_named_by_load_and_publish(tmp_path, 
 
 
 def test_imagenets_words_are_not_written_as_the_names_of_class_folders(tmp_path):
-    from xcit_hub.hub.config import of_published, to_metadata
+    from xcit_hub.hub.config import of_published
+    from xcit_hub.hub.metadata import to_metadata
     from xcit_hub.variants import checkpoint as published
 
     described = of_published(published(f"{NANO}.fb_in1k"))

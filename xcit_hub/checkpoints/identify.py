@@ -19,8 +19,9 @@ ARCHITECTURE_ASSUMED = "xcit_hub.architecture_assumed"
 # Where trainers keep the name of the network that they were told to build: timm's saver, its and facebook's arguments,
 # Lightning's parameters. It decides between networks of the same tensors, as sizes and strides do not show.
 _CALLED = ("arch", "args.model", "args.arch", "model_name", "hyper_parameters.model", "hyper_parameters.model_name")
-# In a file's strings: its classifier is the random one that the converter began, and nothing has trained it since.
+# In a file's strings: its classifier is the random one that it began as, and nothing has trained it since.
 HEAD_UNTRAINED = "xcit_hub.head_untrained"
+UNTRAINED_NOTE = "The classifier was never trained: it is the random one that it began as."
 
 
 def identify(reading: Reading) -> None:
@@ -33,11 +34,16 @@ def identify(reading: Reading) -> None:
     own = None if ARCHITECTURE_ASSUMED in metadata else metadata.get("xcit_hub.architecture")
     shapes = {name: tensor.shape for name, tensor in reading.found.tensors.items()}
     identity = of_shapes(shapes, model=model or own)
-    key = next((key for key in _CALLED if key in metadata), None)
     # A tag, and timm's older "_dist", say which weights; the network is the same.
-    called = "" if key is None else metadata[key].partition(".")[0].removesuffix("_dist")
+    names = {key: metadata[key].partition(".")[0].removesuffix("_dist") for key in _CALLED if key in metadata}
+    known = {key: name for key, name in names.items() if name in ARCHITECTURES}
+    key = next(iter(known or names), None)
+    called = "" if key is None else names[key]
     notes = list(identity.notes)
-    if called in ARCHITECTURES and not _has_same_parameters(ARCHITECTURES[called], identity.architecture):
+    if len(set(known.values())) > 1:
+        said = ", ".join(f"{name} ({key})" for key, name in known.items())
+        notes.append(f"Its trainer calls the network by several names, of which none was taken: {said}.")
+    elif called in ARCHITECTURES and not _has_same_parameters(ARCHITECTURES[called], identity.architecture):
         notes.append(f"Its trainer calls the network {called} ({key}), whose parameters are others.")
     elif identity.assumed and called in ARCHITECTURES:
         note = f"Its trainer calls the network {called}, which decides between those of the same parameters."
@@ -50,7 +56,7 @@ def identify(reading: Reading) -> None:
         notes.append(f"The file calls itself {own}; --model says {identity.architecture.name}.")
     untrained = HEAD_UNTRAINED in metadata and identity.kind == "classifier"
     if untrained:
-        notes.append("The classifier was never trained: it is the random one that a conversion began.")
+        notes.append(UNTRAINED_NOTE)
     reading.identity = replace(identity, notes=tuple(notes), head_untrained=untrained)
 
 

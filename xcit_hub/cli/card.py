@@ -235,7 +235,7 @@ def _said(weights: Weights) -> FileSays:
     """Read the strings of the file's own, as loading it does; what they leave out is nobody's word."""
     from cards.gather import FileSays
     from xcit_hub.checkpoints.strings import PREPROCESSING
-    from xcit_hub.hub.config import assumed_of_images
+    from xcit_hub.hub.metadata import assumed_of_images
     from xcit_hub.hub.read import of_weights
 
     described = of_weights(weights)

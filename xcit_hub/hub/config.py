@@ -1,6 +1,7 @@
 """What a hub entry says of its model: the record, and its written form ``xcit_hub.json``.
 
-timm's form is read and written by :mod:`xcit_hub.hub.timm_config`.
+timm's form is read and written by :mod:`xcit_hub.hub.timm_config`, a checkpoint's own strings by
+:mod:`xcit_hub.hub.metadata`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
-from xcit_hub import strict_json
-from xcit_hub.checkpoints.strings import CLASSES, GLOBAL_POOL, PREPROCESSING, global_pool, same_levels
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import InputError
 from xcit_hub.hub.fields import (
     IGNORED,
-    Reader,
     drop_ignored,
     each_of,
     ignored_note,
@@ -53,10 +51,6 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
 IMAGENET_MEAN = Preprocessing.mean
 IMAGENET_STD = Preprocessing.std
-
-# Fields of the string of a checkpoint beside the size, which it has to say.
-_SAID_OF_IMAGES = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
-_LEVELS = (f"{PREPROCESSING}.mean", f"{PREPROCESSING}.std")
 
 _MOST_CLASSES = 1_000_000
 _MOST_CHANNELS = 1024
@@ -198,8 +192,13 @@ def from_json(text: str, *, where: object = None, ignore: frozenset[str] = froze
         if value not in kinds and not (isinstance(value, str) and str in kinds):
             raise malformed(f"provenance.{name}: {value!r:.40} is not one of its kind", where)
         if value not in (None, "none"):
-            unused[f"provenance.{name}"] = "of the file that was published; load says it of the one that it reads"
+            unused[f"provenance.{name}"] = _OF_THE_PUBLISHED
     config = validated(record, where)
+    unused |= {
+        f"provenance.{name}": _OF_THE_PUBLISHED
+        for name in ("source", "family", "notes")
+        if getattr(config.provenance, name)
+    }
     notes += [
         f"the description does not say {name}: {value} was assumed"
         for name, value in _assumed(record, config)
@@ -219,6 +218,7 @@ def _assumed(record: Mapping[str, object], config: ModelConfig) -> Iterator[tupl
             yield f"preprocessing.{name}", getattr(config.preprocessing, name)
 
 
+_OF_THE_PUBLISHED = "of the file that was published; load says it of the one that it reads"
 # Fields of a description's provenance that load finds out itself → what they may be.
 _OF_THE_READ_FILE: dict[str, tuple[object, ...]] = {
     "revision": (None, str),
@@ -272,135 +272,6 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
-def preprocessing_from_metadata(
-    text: str, where: object, in_chans: int | None = None, otherwise: Preprocessing | None = None
-) -> Preprocessing:
-    """Read the string ``xcit_hub.preprocessing`` of a checkpoint: JSON of all :func:`preprocessing_to_metadata` writes.
-
-    Args:
-        in_chans: of the network, where that is known.
-        otherwise: what is assumed of the fields that it lacks; :func:`assumed_of_images` names them.
-
-    Raises:
-        HubError: it is malformed, has a field that is not known, or is of other channels.
-    """
-    reader = Reader(parsed(text, where), "xcit_hub.preprocessing.", where)
-    size = reader.wholes("input_size", 3)
-    if size is None:
-        raise malformed("xcit_hub.preprocessing lacks input_size", where)
-    if in_chans not in (None, size[0]):
-        raise malformed(f"xcit_hub.preprocessing.input_size has {size[0]} channels, the network {in_chans}", where)
-    shape = {name: reader.take(name) for name in _SAID_OF_IMAGES}
-    if unknown := reader.rest():
-        raise malformed(f"xcit_hub.preprocessing has the unknown field {unknown[0]!r}", where)
-    given = {name: value for name, value in shape.items() if value is not None}
-    assumed = asdict(otherwise or Preprocessing())
-    return _preprocessing({**assumed, **given, "image_size": size[1], "image_width": _other(size[2], size[1])}, where)
-
-
-def not_said_of_images(metadata: Mapping[str, str]) -> list[str]:
-    """Name the fields that a checkpoint's string ``xcit_hub.preprocessing`` lacks; none where there is no such string.
-
-    Raises:
-        HubError: it is malformed.
-    """
-    if PREPROCESSING not in metadata:
-        return []
-    told = parsed(metadata[PREPROCESSING], PREPROCESSING)
-    return [name for name in _SAID_OF_IMAGES if told.get(name) is None]
-
-
-def assumed_of_images(metadata: Mapping[str, str], taken: Preprocessing) -> tuple[str, ...]:
-    """Say what a checkpoint's string ``xcit_hub.preprocessing`` lacks, and what was assumed.
-
-    Args:
-        taken: what was read of it.
-    """
-    lacking = not_said_of_images(metadata)
-    return tuple(f"{PREPROCESSING} does not say {name}: {getattr(taken, name)} was assumed" for name in lacking)
-
-
-def preprocessing_to_metadata(preprocessing: Preprocessing, in_chans: int) -> str:
-    """Write what :func:`preprocessing_from_metadata` reads."""
-    record = {
-        "input_size": [in_chans, *preprocessing.size],
-        "mean": preprocessing.mean,
-        "std": preprocessing.std,
-        "interpolation": preprocessing.interpolation,
-        "crop_pct": preprocessing.crop_pct,
-        "crop_mode": preprocessing.crop_mode,
-    }
-    return json.dumps(record)
-
-
-def to_metadata(described: ModelConfig) -> dict[str, str]:
-    """Write the strings that :func:`with_metadata` reads.
-
-    ImageNet's names are not among them: data is matched by these, and ImageNet's folders are called otherwise.
-    """
-    is_own = described.labels not in ((), imagenet_labels())
-    classes = {CLASSES: json.dumps(described.labels)} if is_own else {}
-    pool = {} if described.global_pool == "token" else {GLOBAL_POOL: described.global_pool}
-    return {PREPROCESSING: preprocessing_to_metadata(described.preprocessing, described.in_chans), **pool, **classes}
-
-
-def classes_from_metadata(text: str, num_classes: int, where: object) -> tuple[str, ...]:
-    """Read the string ``xcit_hub.classes`` of a checkpoint: a JSON list of the classes' names, in order.
-
-    Raises:
-        HubError: it is not one name for each class.
-    """
-    try:
-        names = strict_json.parsed(text)
-    except (ValueError, RecursionError):
-        names = None
-    if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, str) for name in names):
-        raise malformed(f"xcit_hub.classes does not name {num_classes} classes", where)
-    return tuple(names)
-
-
-def with_metadata(described: ModelConfig, metadata: Mapping[str, str], where: object) -> ModelConfig:
-    """Return a bare checkpoint's description with what its own strings say of images, classifier and classes.
-
-    Raises:
-        HubError, WeightsError: one of them is malformed.
-    """
-    if GLOBAL_POOL in metadata:
-        described = replace(described, global_pool=global_pool(metadata, where))
-    if PREPROCESSING in metadata:
-        assumed = described.preprocessing
-        told = preprocessing_from_metadata(metadata[PREPROCESSING], where, described.in_chans, assumed)
-        described = replace(described, preprocessing=told)
-    if CLASSES in metadata and described.num_classes:
-        labels = classes_from_metadata(metadata[CLASSES], described.num_classes, where)
-        described = replace(described, labels=labels)
-    _check_levels(described, where)
-    return described
-
-
-def unlike(described: ModelConfig, metadata: Mapping[str, str], where: object) -> tuple[str, ...]:
-    """Say what a checkpoint's own strings say otherwise than the description that was taken.
-
-    Raises:
-        HubError, WeightsError: one of them is malformed.
-    """
-    told = with_metadata(described, metadata, where)
-    taken, otherwise = (
-        {GLOBAL_POOL: each.global_pool}
-        | {f"{PREPROCESSING}.{name}": value for name, value in asdict(each.preprocessing).items()}
-        for each in (described, told)
-    )
-    notes = [
-        f"the weights' own {name} is {value!r}; the description's {taken[name]!r} was taken"
-        for name, value in otherwise.items()
-        if value != taken[name] and not (name in _LEVELS and same_levels(value, taken[name]))
-    ]
-    if told.labels != described.labels:
-        instead = "the description's were taken" if described.labels else "the description names none"
-        notes.append(f"the weights' own {CLASSES} names other classes ({', '.join(told.labels[:3])} …); {instead}")
-    return tuple(notes)
-
-
 def validated(fields: Mapping[str, object], where: object, *, custom: Architecture | None = None) -> ModelConfig:
     """Return the description that ``fields`` are, each of its kind and range.
 
@@ -418,7 +289,7 @@ def validated(fields: Mapping[str, object], where: object, *, custom: Architectu
         num_classes=typed(fields, "num_classes", int, 1000, where),
         in_chans=typed(fields, "in_chans", int, 3, where),
         global_pool=one_of(fields, "global_pool", ("token", "avg", ""), where, "token"),
-        preprocessing=_preprocessing(typed(fields, "preprocessing", dict, {}, where), where),
+        preprocessing=preprocessing_of(typed(fields, "preprocessing", dict, {}, where), where),
         labels=tuple(each_of(fields, "labels", str, where)),
         provenance=Provenance(
             source=typed(provenance, "source", str, "", where),
@@ -433,13 +304,18 @@ def validated(fields: Mapping[str, object], where: object, *, custom: Architectu
         _check_dimensions(config.custom, where)
     if not 0 <= config.num_classes <= _MOST_CLASSES or not 0 < config.in_chans <= _MOST_CHANNELS:
         raise malformed(f"{config.num_classes} classes and {config.in_chans} channels", where)
-    _check_levels(config, where)
+    check_levels(config, where)
     if len(config.labels) not in (0, config.num_classes):
         raise malformed(f"{len(config.labels)} labels for {config.num_classes} classes", where)
     return config
 
 
-def _check_levels(config: ModelConfig, where: object) -> None:
+def check_levels(config: ModelConfig, where: object) -> None:
+    """Make sure that mean and deviation are of the network's channels.
+
+    Raises:
+        HubError: they are not.
+    """
     # Of a grey image timm takes the mean of what is said of each channel; what has other channels is not a file's.
     for name in ("mean", "std"):
         levels = getattr(config.preprocessing, name)
@@ -447,7 +323,12 @@ def _check_levels(config: ModelConfig, where: object) -> None:
             raise malformed(f"{name}: {len(levels)} numbers for 3 channels", where)
 
 
-def _preprocessing(fields: Mapping[str, object], where: object) -> Preprocessing:
+def preprocessing_of(fields: Mapping[str, object], where: object) -> Preprocessing:
+    """Return the preprocessing that ``fields`` are: ``image_size`` is the height, ``image_width`` the width if another.
+
+    Raises:
+        HubError: a field has a value that no preprocessing can have.
+    """
     side = typed(fields, "image_size", int, 224, where)
     width = fields.get("image_width")
     read = Preprocessing(

@@ -19,6 +19,7 @@ from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
 from xcit_hub.errors import InputError, WeightsError, readable
 from xcit_hub.hub import config as descriptions
+from xcit_hub.hub import metadata
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.entry import arrays_of
 from xcit_hub.hub.locate import Located, PathLike, locate
@@ -97,7 +98,7 @@ class XCiTSegmenter(PlainSegmenter):
                 "A segmenter is saved in our own names.", where=os.fspath(path), fix="Call it NAME.safetensors."
             )
         labels = {CLASSES: json.dumps(self.config.labels)} if self.config.labels else {}
-        seen = descriptions.preprocessing_to_metadata(self.config.preprocessing, self.config.in_chans)
+        seen = metadata.preprocessing_to_metadata(self.config.preprocessing, self.config.in_chans)
         strings = {
             "xcit_hub.architecture": self.config.stored_as,
             "xcit_hub.dialect": self.config.dialect,
@@ -313,8 +314,8 @@ def _described(
     seen = Preprocessing(image_size=segmenters.SHORTER_SIDE, interpolation="bilinear")
     assumed: tuple[str, ...] = ()
     if told is not None:
-        seen = descriptions.preprocessing_from_metadata(told, weights.file.path, weights.in_chans, seen)
-        assumed = descriptions.assumed_of_images(weights.file.metadata, seen)
+        seen = metadata.preprocessing_from_metadata(told, weights.file.path, weights.in_chans, seen)
+        assumed = metadata.assumed_of_images(weights.file.metadata, seen)
     elif weights.normalization is not None:
         seen = replace(seen, mean=weights.normalization[0], std=weights.normalization[1])
     elif located.config is not None:
@@ -345,7 +346,7 @@ def _labels(
             )
         return tuple(given), []
     if CLASSES in file.metadata:
-        return descriptions.classes_from_metadata(file.metadata[CLASSES], count, file.path), []
+        return metadata.classes_from_metadata(file.metadata[CLASSES], count, file.path), []
     if len(read.classes) == count:
         return read.classes, []
     notes = [f"its {len(read.classes)} names of classes were not used: it has {count} classes"] if read.classes else []

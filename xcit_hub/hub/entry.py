@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.families import TIMM_TAGS
+from xcit_hub.checkpoints.identify import HEAD_UNTRAINED
 from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.errors import InputError
 from xcit_hub.files import scratch_folder, sha256_of, write_text
-from xcit_hub.hub import config, timm_config
+from xcit_hub.hub import config, metadata, timm_config
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.variants import Family
 
@@ -41,11 +43,25 @@ def arrays_of(network: nn.Cell) -> dict[str, NDArray[np.generic]]:
     return {name: value.float().asnumpy() for name, value in network.parameters_dict().items()}
 
 
-def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], description: ModelConfig) -> dict[str, Path]:
+def digest_of(cell: nn.Cell) -> str | None:
+    """Return the SHA-256 of a cell's parameters as they are now, 64 hex digits; None where it has none."""
+    parameters = cell.parameters_dict().values()
+    digest = hashlib.sha256(b"".join(value.float().asnumpy().tobytes() for value in parameters))
+    return digest.hexdigest() if parameters else None
+
+
+def write_weights(
+    folder: Path,
+    arrays: Mapping[str, NDArray[np.generic]],
+    description: ModelConfig,
+    *,
+    head_untrained: bool = False,
+) -> dict[str, Path]:
     """Write ``model.safetensors`` (timm's naming), ``config.json`` and ``xcit_hub.json`` into ``folder``.
 
     Args:
         arrays: every parameter and buffer by MindCV's names.
+        head_untrained: the classifier is the random numbers that it began as, which the file then says.
 
     Returns:
         Each file by its path in the entry.
@@ -56,7 +72,8 @@ def write_weights(folder: Path, arrays: Mapping[str, NDArray[np.generic]], descr
             "xcit_hub.architecture": description.stored_as,
             "xcit_hub.dialect": description.dialect,
             "xcit_hub.family": "xcit-hub",
-            **config.to_metadata(description),
+            **metadata.to_metadata(description),
+            **({HEAD_UNTRAINED: "true"} if head_untrained else {}),
         }
         checkpoint.write(ours, arrays, marks)
         return write_from(folder, ours, description)
@@ -96,7 +113,7 @@ def converted(
             model=description.stored_as + tag,
             dialect=description.dialect,
             ema=ema,
-            described=config.to_metadata(description),
+            described=metadata.to_metadata(description),
         ).as_dict()
         written.replace(target)
     report.pop("seconds")

@@ -11,7 +11,8 @@ from xcit_hub._version import __version__
 from xcit_hub.checkpoints.strings import EXPORT, PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.exporters.form import ATTENTION, DEFAULT_OPSET, OPSETS, Form
-from xcit_hub.hub.config import ModelConfig, preprocessing_to_metadata
+from xcit_hub.hub.config import ModelConfig
+from xcit_hub.hub.metadata import preprocessing_to_metadata
 from xcit_hub.variants import DIALECTS
 
 Dtype = Literal["float32", "float16", "bfloat16"]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from huggingface_hub import ModelHubMixin
 
 from xcit_hub import accelerated, models, variants
+from xcit_hub.checkpoints.identify import UNTRAINED_NOTE
 from xcit_hub.errors import InputError, readable
 from xcit_hub.hub import config as descriptions
 from xcit_hub.hub import entry
@@ -234,7 +235,7 @@ class XCiT(
         read = filled()
         weights, described, arrays = read.weights, read.described, read.arrays
         notes: list[str] = []
-        told = (*located.description.notes, *weights.doubts, *assumed(located, weights, described))
+        told = [*located.description.notes, *weights.doubts, *assumed(located, weights, described)]
         if in_chans is not None and in_chans != described.in_chans:
             notes.append(f"the first convolution was adapted from {described.in_chans} to {in_chans} channels")
             arrays = _with_channels(arrays, in_chans)
@@ -250,9 +251,13 @@ class XCiT(
             if seed is not None:
                 models.initialize(network.head.get_parameters(), described.shape.eta, seed)
             described = replace(described, num_classes=num_classes, labels=())
+        elif weights.head_untrained:
+            told.append(UNTRAINED_NOTE)
         provenance = replace(described.provenance, notes=(*described.provenance.notes, *notes))
         network.config = replace(described, provenance=provenance)
         _prepare(network, dtype, mode)
+        if weights.head_untrained or num_classes not in (None, weights.num_classes):
+            network._remember_head()
         for note in (*told, *notes):
             warnings.warn(f"{located.snapshot.name}: {readable(note)}", stacklevel=3)
         return accelerated.accelerate(network, in_place=True)
@@ -275,8 +280,23 @@ class XCiT(
         """Do nothing: hooks and other precisions work without it since 0.2.0. Removed in 0.3.0."""
         warnings.warn("take_apart() is not needed any more and goes in 0.3.0.", DeprecationWarning, stacklevel=2)
 
+    def reset_classifier(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
+        """Replace the classifier by a freshly initialised one, and the pooling if one is given; saved so, it says so.
+
+        Raises:
+            InputError: the pooling is unknown.
+        """
+        super().reset_classifier(num_classes, global_pool)
+        self._remember_head()
+
+    def _remember_head(self) -> None:
+        """Keep what the classifier, nothing but random numbers, begins as."""
+        self._head_began_as = entry.digest_of(self.head)
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        entry.write_weights(save_directory, self.arrays(), self.description())
+        arrays, began_as = self.arrays(), getattr(self, "_head_began_as", None)
+        untrained = began_as is not None and began_as == entry.digest_of(self.head)
+        entry.write_weights(save_directory, arrays, self.description(), head_untrained=untrained)
 
     def push_to_hub(self, repo_id: str, **options: Unpack[Pushing]) -> str:  # type: ignore[override]
         """Upload what :meth:`save_pretrained` writes in one commit; return the commit's address.

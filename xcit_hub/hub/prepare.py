@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from xcit_hub.checkpoints import sidecar
 from xcit_hub.checkpoints.beside import Reason
+from xcit_hub.checkpoints.identify import UNTRAINED_NOTE
 from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
 from xcit_hub.errors import InputError, WeightsError, XcitHubError
 from xcit_hub.files import read_bounded, sha256_of, write_text
-from xcit_hub.hub import address, config, entry, entry_cards
+from xcit_hub.hub import address, config, entry, entry_cards, metadata
 from xcit_hub.hub import also as exports
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.read import of_weights
@@ -180,7 +181,7 @@ def _description(weights: Weights, labels: PathLike | None, run: RunRecord | Non
         )
     if weights.head_untrained:
         raise WeightsError(
-            "The classifier was never trained: it is the random one that a conversion began.",
+            UNTRAINED_NOTE,
             where=source,
             fix="Train it, or publish the backbone: xcit-hub convert SRC OUT --num-classes 0.",
         )
@@ -188,7 +189,7 @@ def _description(weights: Weights, labels: PathLike | None, run: RunRecord | Non
     if run is not None and run.preprocessing is not None:
         # What was evaluated is what the published network does, whatever the file says of itself.
         told = run.preprocessing.model_dump_json()
-        described = config.with_metadata(described, {PREPROCESSING: told}, "run.json")
+        described = metadata.with_metadata(described, {PREPROCESSING: told}, "run.json")
     if run is not None and not described.labels and len(run.classes or ()) == weights.num_classes:
         described = replace(described, labels=tuple(run.classes or ()))
     if labels is not None or not described.labels:
@@ -231,7 +232,7 @@ def _own_classes(weights: Weights) -> tuple[str, ...]:
     text = weights.file.metadata.get(CLASSES)
     if text is None or not weights.num_classes:
         return ()
-    return config.classes_from_metadata(text, weights.num_classes, weights.file.path)
+    return metadata.classes_from_metadata(text, weights.num_classes, weights.file.path)
 
 
 def _said_of_source(weights: Weights, description: ModelConfig, said: Said) -> Iterator[str]:
@@ -239,7 +240,7 @@ def _said_of_source(weights: Weights, description: ModelConfig, said: Said) -> I
     if (unread := sidecar.unread(weights.file)) is not None:
         yield unread
     if said.run is None or said.run.preprocessing is None:
-        yield from config.assumed_of_images(weights.file.metadata, description.preprocessing)
+        yield from metadata.assumed_of_images(weights.file.metadata, description.preprocessing)
     own, told = _own_classes(weights), tuple((said.run and said.run.classes) or ())
     if told and told != (own or description.labels):
         yield f"run.json names {len(told)} classes ({', '.join(told[:3])} …), which are not those that were published"

@@ -16,7 +16,7 @@ import numpy as np
 
 from xcit_hub.checkpoints.strings import same_levels
 from xcit_hub.errors import HubError, InputError, UnknownNameError, WeightsError
-from xcit_hub.hub import config
+from xcit_hub.hub import config, metadata
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.locate import Located
 from xcit_hub.variants import Architecture, DialectName
@@ -188,14 +188,14 @@ def of_weights(weights: Weights) -> ModelConfig:
     if weights.normalization is not None:
         mean, std = weights.normalization
         described = replace(described, preprocessing=replace(described.preprocessing, mean=mean, std=std))
-    return config.with_metadata(described, weights.file.metadata, weights.file.path)
+    return metadata.with_metadata(described, weights.file.metadata, weights.file.path)
 
 
 def assumed(located: Located, weights: Weights, described: ModelConfig) -> tuple[str, ...]:
     """Say what was assumed of images, and what the file's own strings say otherwise than the description."""
     if located.config is not None:  # which is what is read
-        return config.unlike(described, weights.file.metadata, weights.file.path)
-    return config.assumed_of_images(weights.file.metadata, described.preprocessing)
+        return metadata.unlike(described, weights.file.metadata, weights.file.path)
+    return metadata.assumed_of_images(weights.file.metadata, described.preprocessing)
 
 
 def _normalized(described: ModelConfig, weights: Weights) -> tuple[ModelConfig, tuple[str, ...]]:

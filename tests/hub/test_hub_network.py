@@ -10,7 +10,7 @@ from huggingface_hub import ModelHubMixin, constants
 
 import xcit_hub
 from xcit_hub import models
-from xcit_hub.errors import HubError
+from xcit_hub.errors import HubError, WeightsError
 from xcit_hub.parity import random_images
 
 
@@ -231,3 +231,17 @@ def test_a_network_loaded_in_half_precision_answers(kind, nano_ckpt, of_one_bloc
     half = xcit_hub.load(source, dtype="float16", mode=kind)
     found = half(mindspore.Tensor(images.astype(image_dtype))).asnumpy().astype(np.float32)
     assert np.abs(found - wanted).max() < 0.02 * wanted.std()
+
+
+def test_numbers_too_large_for_half_precision_are_refused_by_name_and_the_network_is_as_it_was(of_one_block, tmp_path):
+    network = xcit_hub.load(str(of_one_block))
+    network.norm.beta.set_data(network.norm.beta + 65519.0)  # rounds to the largest number of float16
+    network.save_pretrained(tmp_path / "least")
+    assert xcit_hub.load(str(tmp_path / "least"), dtype="float16").norm.beta.asnumpy().max() == 65504
+    network.norm.beta.set_data(network.norm.beta + 1.0)
+    network.save_pretrained(tmp_path / "least")
+    with pytest.raises(WeightsError, match=r"norm\.beta holds 65520, which is too large for float16"):
+        xcit_hub.load(str(tmp_path / "least"), dtype="float16")
+    with pytest.raises(WeightsError, match="too large for float16"):
+        network.cast(mindspore.float16)
+    assert {parameter.dtype for parameter in network.get_parameters()} == {mindspore.float32}

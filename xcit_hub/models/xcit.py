@@ -21,6 +21,8 @@ from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 from numpy.typing import NDArray
 
+from xcit_hub.checkpoints import dtypes
+from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.errors import InputError
 from xcit_hub.models.functions import device_target, functions, settle_threads
 from xcit_hub.models.initialization import initialize
@@ -332,11 +334,14 @@ class _Backbone(nn.Cell):
     def cast(self, dtype: Any) -> None:
         """Round every parameter to ``dtype`` and compute in it from now on; images are rounded to it, too.
 
+        What is too small for it becomes zero, as in any rounding.
+
         Args:
             dtype: ``mindspore.float32``, ``float16`` or ``bfloat16``.
 
         Raises:
             InputError: it is another, or the device does not compute in it.
+            WeightsError: a number is too large for it; the network is as it was.
         """
         if dtype not in _DTYPES or (dtype == mstype.bfloat16 and device_target() == "CPU"):
             raise InputError(
@@ -344,6 +349,9 @@ class _Backbone(nn.Cell):
                 where="network.cast(dtype)",
                 fix="Choose float32 or float16, or bfloat16 where the device is not a CPU.",
             )
+        for parameter in self.get_parameters():
+            if parameter.dtype == mstype.float32:
+                dtypes.cast(StoredTensor.of(parameter.asnumpy()), _DTYPES[dtype], (parameter.name,)).numpy()
         for parameter in self.get_parameters():
             parameter.set_dtype(dtype)
         self.compile_cache.clear()

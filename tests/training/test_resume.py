@@ -100,17 +100,26 @@ def test_tensors_that_cannot_be_are_refused(
         ({"dialect": "mindcv"}, "dialect.* were paper and are mindcv"),
         ({"classes": ["cat", "dog", "cow"]}, "classes were"),
         ({"images": told_of(np.array([0, 0, 1, 2]))}, r"images were 4 \(classes \w+\) and are 4 \(classes"),
+        ({"validation": told_of(np.array([0, 1]))}, r"images to evaluate were 1 \(classes \w+\) and are 2 \(classes"),
+        ({"teacher": "b" * 64}, "teacher's weights were a{64} and are b{64}"),
     ],
     ids=str,
 )
 def test_a_run_is_not_continued_on_other_workers_or_data(
     expected: dict[str, Any], says: str, recipe: Recipe, tmp_path: Path
 ) -> None:
-    begun = {"images": told_of(np.array([0, 1, 1, 2]))}
+    begun = {"images": told_of(np.array([0, 1, 1, 2])), "validation": told_of(np.array([0])), "teacher": "a" * 64}
     save_state(tmp_path, arrays(), recipe, progress(**begun))
     here = progress(**BEGINNING, **begun).model_copy(update=expected)
     with pytest.raises(InputError, match=says):
         load_state(tmp_path, arrays(), recipe, here)
+
+
+def test_a_run_goes_on_where_nothing_is_evaluated_any_more_and_from_a_state_that_does_not_say_its_teacher(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    save_state(tmp_path, arrays(), recipe, progress(validation=told_of(np.array([0]))))
+    load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, teacher="a" * 64))
 
 
 def test_the_state_of_0_1_0_is_refused_naming_the_version(recipe: Recipe, tmp_path: Path) -> None:

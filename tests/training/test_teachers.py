@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ from torch_twin import arrays_of
 
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.errors import InputError, WeightsError
+from xcit_hub.files import sha256_of
 from xcit_hub.models import create_model
 from xcit_hub.training.engine import train
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import load_recipe
+from xcit_hub.training.resume import STATE
 from xcit_hub.training.teachers import find, is_address
 
 timm = pytest.importorskip("timm")
@@ -193,6 +196,8 @@ def test_every_way_to_answer_gives_the_same_step(
 
     twin = torch_network(arrays_of(teacher), ARCHITECTURES[mini_architecture], "paper", num_classes=3)
     stored = ended("stored", mini_architecture, teacher_ckpt=str(path))
+    with checkpoint.read(tmp_path / "stored" / STATE) as state:
+        assert json.loads(state.metadata["progress"])["teacher"] == sha256_of(path)
     assert ended("loaded", "org/name", teacher) == stored
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: twin)
     monkeypatch.setattr(timm.data, "resolve_model_data_config", lambda _: {

@@ -257,9 +257,15 @@ def test_a_key_without_effect_is_listed_with_its_reason() -> None:
             {"dataset": "cifar10", "train_split": "t", "val_split": "v", "val_while_train": True},
             {"train_split", "val_split"},
         ),
+        (
+            {"scheduler": "constant", "lr_epoch_stair": True, "warmup_epochs": 2, "warmup_prefix": False},
+            {"warmup_prefix"},
+        ),
+        ({"scheduler": "constant", "lr_epoch_stair": True, "warmup_epochs": 0}, {"lr_epoch_stair"}),
+        ({"scheduler": "cosine_decay", "lr_epoch_stair": True, "warmup_epochs": 2, "warmup_prefix": False}, set()),
     ],
 )
-def test_a_split_that_nothing_reads_is_listed(said: dict[str, Any], idle: set[str]) -> None:
+def test_what_nothing_reads_is_listed(said: dict[str, Any], idle: set[str]) -> None:
     assert load_recipe(None, {"model": "xcit_nano_12_p16_224", **said}).without_effect().keys() == idle
 
 

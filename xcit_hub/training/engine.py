@@ -55,6 +55,7 @@ from xcit_hub.training.scorer import Scorer
 from xcit_hub.training.start import Initial, Weights, copy_of, start
 from xcit_hub.training.step import StepResult, TrainStep
 from xcit_hub.training.sync_batch_norm import synchronise
+from xcit_hub.training.teachers import digest_of
 from xcit_hub.training.teachers import find as find_teacher
 
 _Outcome = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # loss, norm, applied, indices, unreadable
@@ -117,7 +118,10 @@ def train(
         images=told_of(source.labels),
         started_from=begun.started_from,
     )
-    scorer = Scorer(recipe, network, worker, source.classes) if recipe.val_while_train else None
+    scorer = None
+    if recipe.val_while_train:
+        scorer = Scorer(recipe, network, worker, source.classes)
+        progress.validation = told_of(scorer.batches.source.labels)
     average = copy_of(network) if recipe.ema else None
     if recipe.synchronises(worker.count):
         network = synchronise(portable(network), worker.count)  # before other precisions wrap its cells
@@ -125,6 +129,7 @@ def train(
     if recipe.recompute:
         network.set_grad_checkpointing()
     taught = find_teacher(recipe, network.num_classes, teacher, names=source.classes)
+    progress.teacher = digest_of(recipe, teacher)
     told_by_host = taught is not None and taught.answer is not None
     batches.tell = None if taught is None else taught.answer
     step = TrainStep(network, recipe, ema=average, teacher=taught and taught.cell, told=told_by_host, worker=worker)

@@ -200,6 +200,8 @@ WITHOUT_EFFECT: Idle = (
     (["lr_noise_pct", "lr_noise_std"], lambda r: r.lr_noise is None, "lr_noise is not given"),
     (["k_decay"], lambda r: r.scheduler == "tanh_decay" or not r.repeats_cycles, "of the cosine and timm's polynomial"),
     (["warmup_factor", "warmup_lr", "warmup_prefix"], lambda r: not r.warmup_epochs, "warmup_epochs is 0"),
+    (["warmup_prefix"], lambda r: r.scheduler == "constant", "a constant rate has no decay that it could contain"),
+    (["lr_epoch_stair"], lambda r: r.scheduler == "constant" and not r.warmup_epochs, "the rate is constant"),
     (["amp_dtype"], lambda r: r.amp_level == r.val_amp_level == "O0", "amp_level and val_amp_level are O0"),
     (["pretrained"], lambda r: bool(r.ckpt_path), "the weights are those of ckpt_path"),
     (["sync_bn"], lambda r: r.freeze_bn, "freeze_bn keeps the statistics as they are"),

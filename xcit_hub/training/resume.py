@@ -109,6 +109,8 @@ class Progress(_Strict):
         dialect: what the network computes.
         classes: of the training data, in the order of the network's outputs.
         images: how many are trained on and a digest of their classes, see :func:`told_of`; None in older states.
+        validation: the same of those that are evaluated meanwhile; None where none are.
+        teacher: the SHA-256 of the file of the teacher's weights; None where there is no teacher, or no such file.
         started_from: the checkpoint or model id it began with.
         epochs_done: finished epochs.
         part: what is done of the next one.
@@ -127,6 +129,8 @@ class Progress(_Strict):
     dialect: str
     classes: list[str]
     images: str | None = None
+    validation: str | None = None
+    teacher: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     started_from: str | None = None
     epochs_done: int = Field(default=0, ge=0)
     part: Part = Part()
@@ -234,7 +238,8 @@ def load_state(
 
     Args:
         like: arrays with the names, shapes and dtypes that the state must have.
-        expected: the progress of a run that begins here: workers, steps, dialect and classes must be the same.
+        expected: the progress of a run that begins here: workers, steps, dialect, classes, images and teacher must be
+            the same.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, of another version, or another network's.
@@ -315,7 +320,7 @@ def _check_same(written: Mapping[str, Any], stored: Progress, recipe: Recipe, ex
     changed += [f"{_short(key)} is not a key" for key in written if key not in now]
     for key in _SAID:  # an older state does not say all of it
         before, after = getattr(stored, key), getattr(expected, key)
-        if before != after and before is not None:
+        if before != after and None not in (before, after):
             changed.append(f"the {_SAID[key]} were {_short(before)} and are {_short(after)}")
     if changed:
         raise InputError(
@@ -332,6 +337,8 @@ _SAID = {
     "dialect": "network's rules (dialect)",
     "classes": "classes",
     "images": "images",
+    "validation": "images to evaluate",
+    "teacher": "teacher's weights",
 }
 
 

@@ -112,6 +112,21 @@ def find(
     return Teacher(network if scale is None else _Renormalised(network, scale, shift), None, notes)
 
 
+def digest_of(recipe: Recipe, loaded: XCiT | None = None) -> str | None:
+    """Return the SHA-256 of the file of the recipe's teacher, 64 hex digits; None without one, or where none is known.
+
+    Args:
+        loaded: the teacher itself, where the recipe gives its address.
+    """
+    if recipe.distillation_type == "none":
+        return None
+    if recipe.teacher_ckpt:
+        with checkpoint.read(recipe.teacher_ckpt) as stored:
+            return stored.sha256
+    config = getattr(loaded, "config", None)
+    return None if config is None else config.provenance.sha256
+
+
 def _check_names(own: Sequence[str], names: Sequence[str]) -> None:
     """Hold what the teacher's outputs are called against the data's classes.
 

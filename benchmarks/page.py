@@ -1,8 +1,9 @@
 """What docs/performance.md shows: measured here, kept under ``benchmarks/results/``, written into the page's tables.
 
 Results lie in a folder for each MindSpore version and in that one for each instruction set and maker of processors, one
-JSON file and one plot for each name; measuring a case again replaces it. README's table (:mod:`benchmarks.summary`) is
-written with them.
+JSON file and one plot for each name; measuring a case again replaces it. The page's tables are all of one commit, the
+one that most of what is kept was measured at; what is kept of others is on docs/performance-earlier.md. README's table
+(:mod:`benchmarks.summary`) is written with them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
@@ -30,6 +32,7 @@ from xcit_hub.variants import ARCHITECTURES
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
+EARLIER = ROOT / "docs" / "performance-earlier.md"
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -125,6 +128,7 @@ def page(
             for each in model or models:
                 keep(name, measured(each, [*arguments, *others]))
     write_text(PAGE, written(PAGE.read_text(encoding="utf-8")))
+    write_text(EARLIER, between(EARLIER.read_text(encoding="utf-8"), "earlier", earlier()))
     write_text(README, between(README.read_text(encoding="utf-8"), "speed", summed_up()))
 
 
@@ -159,13 +163,32 @@ def _place(case: Case) -> tuple[int | str, ...]:
 
 
 def written(text: str) -> str:
-    """Replace every table of the page, between its marks, by what the kept results say."""
-    for name in RUNS:
-        text = between(text, name, "\n".join(map(_shown, kept(name))))
-    for name, places in PRINTED.items():
-        files = sorted(RESULTS.glob(places), reverse=True)
-        text = between(text, name, "\n".join(file.read_text(encoding="utf-8") for file in files))
+    """Replace every table of the page, between its marks, by what the kept results of the page's commit say."""
+    now = of_the_page()
+    for name in (*RUNS, *PRINTED):
+        text = between(text, name, "\n".join(_shown(file) for file in kept(name) if commits(file) == {now}))
     return text
+
+
+def earlier() -> str:
+    """Return the tables of other commits than the page's, each name under a heading."""
+    now = of_the_page()
+    found = {name: [file for file in kept(name) if commits(file) != {now}] for name in (*RUNS, *PRINTED)}
+    return "\n".join(
+        f"## {name.capitalize()}\n\n" + "\n".join(map(_shown, files)) for name, files in found.items() if files
+    )
+
+
+def commits(file: Path) -> set[str]:
+    """Return which commits a kept result names."""
+    return set(re.findall(r'\bcommit"?:? "?([0-9a-f]{7,}\+?)', file.read_text(encoding="utf-8")))
+
+
+def of_the_page() -> str:
+    """Return the commit that most of what is kept was measured at, alone; empty where nothing says one."""
+    said = [commits(file) for name in (*RUNS, *PRINTED) for file in kept(name)]
+    counted = Counter(commit for each in said if len(each) == 1 for commit in each)
+    return max(counted, key=lambda commit: (counted[commit], commit), default="")
 
 
 def between(text: str, name: str, table: str) -> str:
@@ -184,7 +207,7 @@ def between(text: str, name: str, table: str) -> str:
 
 def kept(name: str) -> list[Path]:
     """Return the files of a table: a version of MindSpore, instruction set and maker each, the widest first."""
-    return sorted(RESULTS.glob(f"*/*/{name}.json"), reverse=True)
+    return sorted(RESULTS.glob(PRINTED.get(name, f"*/*/{name}.json")), reverse=True)
 
 
 def summed_up() -> str:
@@ -197,6 +220,8 @@ def _read(file: Path) -> Result:
 
 
 def _shown(file: Path) -> str:
+    if file.suffix == ".md":
+        return file.read_text(encoding="utf-8")
     result = _read(file)
     image = file.with_suffix(".svg").relative_to(ROOT)
     return f"{tables.markdown(result)}\n![{file.stem}: time and memory](../{image})\n"

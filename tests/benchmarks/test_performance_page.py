@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -14,15 +15,41 @@ from benchmarks.result import Comparison, Result, Row
 from xcit_hub.errors import InputError
 
 
-def _result(batch: int, seconds: float, instructions: str = "AVX-512", processor: str = "Maker One") -> Result:
+def _result(
+    batch: int, seconds: float, instructions: str = "AVX-512", processor: str = "Maker One", commit: str = ""
+) -> Result:
     rows = [Row(OURS, turns=[seconds])]
     machine = {"processor": processor, "instructions": instructions, "cores": 2}
-    return Result("inference", machine, [Comparison(Case("xcit_nano_12_p16_224", batch=batch), rows)])
+    case = Case("xcit_nano_12_p16_224", batch=batch)
+    return Result("inference", machine, [Comparison(case, rows, "2026-11-26", commit)])
 
 
-def test_the_page_shows_the_kept_figures_and_nothing_else() -> None:
+def test_the_page_shows_the_kept_figures_of_one_commit_and_nothing_else() -> None:
     text = page.PAGE.read_text(encoding="utf-8")
     assert page.written(text) == text
+    assert set(re.findall(r"\d{4}-\d\d-\d\d, commit (\w+\+?)", text)) == {page.of_the_page()}
+
+
+def test_what_is_kept_of_other_commits_is_on_the_earlier_page() -> None:
+    text = page.EARLIER.read_text(encoding="utf-8")
+    assert page.between(text, "earlier", page.earlier()) == text
+    shown = text + page.PAGE.read_text(encoding="utf-8")
+    plots = [file.with_suffix(".svg").relative_to(page.ROOT) for name in page.RUNS for file in page.kept(name)]
+    assert plots
+    assert [plot for plot in plots if shown.count(f"(../{plot})") != 1] == []
+
+
+def test_a_table_of_two_commits_or_of_none_is_not_on_the_page(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    for name, said in {"load": "aaaaaaaa1", "start": "aaaaaaaa1", "input": "bbbbbbbb2", "convert": ""}.items():
+        page.keep(name, _result(1, 1.0, commit=said))
+    page.keep("start", _result(16, 1.0, commit="bbbbbbbb2"))
+    page.keep("quota", _result(16, 1.0, commit="bbbbbbbb2+"))
+    page.keep("large", _result(16, 1.0, commit="aaaaaaaa1"))
+    others = ("convert", "start", "input", "quota")
+    assert page.of_the_page() == "aaaaaaaa1"
+    monkeypatch.setattr(page, "_shown", lambda file: file.stem)
+    assert page.earlier() == "\n".join(f"## {name.capitalize()}\n\n{name}" for name in others)
 
 
 def test_the_readme_shows_the_kept_figures_and_nothing_else() -> None:

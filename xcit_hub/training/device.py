@@ -27,7 +27,7 @@ _COMPILE_CACHE = "MS_COMPILER_CACHE_ENABLE"
 _OTHER_RANK_TABLE = "MINDSPORE_HCCL_CONFIG_PATH"
 _ALSO = {"mpirun": " and GPU"}
 # MindSpore compiles at most 1,000 calls within one another unless it is told otherwise. The gradient of 24 layers by
-# its own operations takes more than 1,200 and fewer than 1,600; its own THOR asks for as many as this.
+# its own operations takes more than 1,200; its own THOR asks for as many as this.
 _CALLS_WITHIN_CALLS = 10_000
 # By what a dynamic cluster finds together; a wrong one MindSpore answers with its stack, or by waiting.
 _CLUSTER = {

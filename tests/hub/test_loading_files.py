@@ -135,6 +135,19 @@ def test_what_its_trainer_calls_a_network_decides_between_those_of_the_same_tens
     assert read(tmp_path / "y.pth").architecture is NANO and read(tmp_path / "y.pth").assumed
 
 
+@pytest.mark.parametrize("mark", ["xcit_hub.head_untrained", "xcit_hub.architecture_assumed"])
+@pytest.mark.parametrize("value", ["false", "", "x" * 100_000])
+def test_a_mark_of_another_value_is_refused_by_name(
+    tensors: dict[str, StoredTensor], tmp_path: Path, mark: str, value: str
+):
+    checkpoint.write(tmp_path / "x.safetensors", tensors, {mark: value})
+    with pytest.raises(WeightsError, match=f"{mark} is '.*can only be 'true'") as caught:
+        read(tmp_path / "x.safetensors")
+    assert len(str(caught.value)) < 500
+    checkpoint.write(tmp_path / "x.safetensors", tensors, {mark: "true"})
+    read(tmp_path / "x.safetensors")
+
+
 def test_a_network_that_its_trainer_calls_by_several_names_is_not_taken_for_the_first(
     tensors: dict[str, StoredTensor], tmp_path: Path
 ):

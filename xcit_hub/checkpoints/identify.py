@@ -28,8 +28,14 @@ def identify(reading: Reading) -> None:
     """Say which network was found: by its tensors, by what the file calls itself, and by what the caller says.
 
     Raises:
-        WeightsError, UnknownNameError: see :func:`of_shapes`.
+        WeightsError, UnknownNameError: see :func:`of_shapes`; or a mark of ours has another value than ``true``.
     """
+    for mark in (ARCHITECTURE_ASSUMED, HEAD_UNTRAINED):
+        if reading.file.metadata.get(mark, "true") != "true":
+            raise WeightsError(
+                f"The file's string {mark} is {reading.file.metadata[mark]!r:.60}, and can only be 'true'.",
+                fix="Take the file as it was written, or write it again without that string.",
+            )
     metadata, model = reading.file.metadata, reading.asked.model
     own = None if ARCHITECTURE_ASSUMED in metadata else metadata.get("xcit_hub.architecture")
     shapes = {name: tensor.shape for name, tensor in reading.found.tensors.items()}

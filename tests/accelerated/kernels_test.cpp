@@ -19,7 +19,7 @@ extern "C" {
 using Operation = int(int, void**, int*, int64_t**, const char**, void*, void*);
 
 Operation GeluErf, GeluErfGrad, GeluTanh, GeluTanhGrad, LayerNorm, LayerNormGrad, Linear, LinearGrad, PackedLinear, SquaredSum;
-Operation FusedStemErf, FusedStemTanh;
+Operation ClassAttention, ClassAttentionGrad, FusedStemErf, FusedStemTanh;
 
 #define STAGE_OPERATIONS(name) Stage##name, StageMoving##name, StageMoving##name##Grad, StageFrozen##name, StageFrozen##name##Grad
 #define FIRST_STAGE_OPERATIONS(name) STAGE_OPERATIONS(name), StageMoving##name##GradOfImage, StageFrozen##name##GradOfImage
@@ -122,6 +122,19 @@ void test_linear(int64_t rows, int64_t depth, int64_t width) {
   check_gradients(name, {x.wide(), weight.wide(), bias.wide()}, {&dx, &dweight, &dbias}, [&](const auto& at) {
     return dot(dy.wide(), reference::linear(at[0], at[1], at[2]));
   });
+}
+
+void test_class_attention(int64_t images, int64_t tokens, int64_t channels, std::int32_t heads) {
+  const float narrow = 1.0f / std::sqrt(static_cast<float>(channels));
+  Tensor x = draw({images, tokens, channels}), head_count = whole({heads}), weight = draw({3 * channels, channels}, narrow);
+  Tensor bias = draw({3 * channels}), out = zeros({images, 1, channels}), dy = draw(out.shape);
+  Tensor dx = zeros(x.shape), dweight = zeros(weight.shape), dbias = zeros(bias.shape);
+  call(ClassAttention, {&x, &head_count, &weight, &bias, &out});
+  call(ClassAttentionGrad, {&x, &head_count, &weight, &bias, &dy, &dx, &dweight, &dbias});
+  const auto expected = [&](const std::vector<Numbers>& at) { return reference::class_attentions(at[0], at[1], at[2], tokens, heads); };
+  const std::vector<Numbers> at{x.wide(), weight.wide(), bias.wide()};
+  check("class attention", out, expected(at), 1e-5);
+  check_gradients("class attention", at, {&dx, &dweight, &dbias}, [&](const auto& moved) { return dot(dy.wide(), expected(moved)); });
 }
 
 // (B, H, W, K) → (B, K, H, W)
@@ -413,6 +426,11 @@ int main(int count, char** words) {
   // More tokens than are taken at a time.
   test_blocks(BLOCKS(Erf), gelu_erf, true, 1, {58, 71}, 16, 8, 2, 2, false);
   test_blocks(BLOCKS(TanhRaw), gelu_tanh, false, 3, {2, 2049}, 5, 4, 1, 1, false);
+  test_class_attention(3, 22, 24, 3);
+  test_class_attention(1, 1, 48, 1);
+  test_class_attention(2, 41, 30, 2);
+  test_class_attention(1, 3000, 40, 4);
+  test_class_attention(20, 5, 64, 4);
   test_class_block(ClassBlockErf, true, true, gelu_erf, 2, true, 21, 24, 50, 3);
   test_class_block(ClassBlockErfRaw, true, false, gelu_erf, 3, false, 1, 48, 17, 1);
   test_class_block(ClassBlockErfLast, false, false, gelu_erf, 1, false, 40, 64, 96, 4);

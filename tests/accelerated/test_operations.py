@@ -23,7 +23,7 @@ from xcit_hub.accelerated import accelerate, build, fuse, operands, operations, 
 from xcit_hub.accelerated.cells import make_accelerated
 from xcit_hub.errors import InputError
 from xcit_hub.models import create_model
-from xcit_hub.models.xcit import ConvPatchEmbed, Gelu, XCABlock
+from xcit_hub.models.xcit import ClassAttention, ConvPatchEmbed, Gelu, PositionalEncodingFourier, XCABlock
 from xcit_hub.training.randomness import seed_dropout
 from xcit_hub.variants import architecture, dialect
 
@@ -80,6 +80,7 @@ _OPERATIONS = {
     "layer norm": (lambda: nn.LayerNorm((40,), epsilon=1e-6), [_draw(3, 50, 40)]),
     "layer norm of wide rows": (lambda: nn.LayerNorm((768,), epsilon=1e-6), [5.0 + _draw(64, 768)]),
     "affine map": (lambda: nn.Dense(40, 70), [_draw(3, 50, 40)]),
+    "affine map of one row": (lambda: nn.Dense(192, 100), [_draw(1, 192)]),
     "affine map of few rows": (lambda: nn.Dense(192, 100), [_draw(3, 192)]),
     "deep affine map of one row": (lambda: nn.Dense(1000, 49), [0.1 * _draw(1, 1000)]),
     "affine map of many rows": (lambda: nn.Dense(24, 48), [_draw(4, 500, 24)]),
@@ -231,6 +232,65 @@ def test_a_compiled_block_equals_mindspores_in_value_gradient_and_statistics(nam
     # In MindCV's dialect nothing else keeps these products small, and softmax from being a maximum.
     temperature = 1.0 / tokens if case.dialect == "mindcv" else 1.0
     _assert_equal(compiled, plain, Tensor(_draw(4, tokens, case.dim)), case.grid, temperature)
+
+
+_CLASS_ATTENTIONS = {"in evaluation": (96, 2, False), "of odd widths": (30, 3, False), "in training": (48, 4, True)}
+
+
+@needs_compiler
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize(("mode", "name"), _in_both_modes(_CLASS_ATTENTIONS, {"of odd widths"}), indirect=["mode"])
+def test_compiled_class_attention_equals_mindspores_in_value_and_gradient(name: str) -> None:
+    dim, heads, training = _CLASS_ATTENTIONS[name]
+    plain, compiled = (ClassAttention(dim, heads, attn_drop=0.0, proj_drop=0.0).set_train(training) for _ in range(2))
+    _assert_equal(_accelerated(compiled), plain, Tensor(_draw(3, 10, dim)))
+
+
+@needs_compiler
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("mode", ["pynative", "graph"], indirect=True)
+def test_the_compiled_position_encoding_equals_mindspores_in_value_and_gradient() -> None:
+    _assert_equal(_accelerated(_Positions()), _Positions(), Tensor(_draw(2, 35, 72)))
+
+
+class _Positions(nn.Cell):
+    """Tokens of a 5×7 grid and their positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoding = PositionalEncodingFourier(72)
+
+    @property
+    def compiled(self) -> bool:
+        return self.encoding.compiled
+
+    def construct(self, tokens: Tensor) -> Tensor:
+        return tokens + self.encoding(5, 7)
+
+
+@needs_compiler
+@pytest.mark.parametrize("cell", ["blocks.0.attn.attn_drop", "blocks.0.mlp.drop", "cls_attn_blocks.0.attn.attn_drop"])
+def test_what_stands_in_the_place_of_a_dropout_or_watches_it_sees_what_passes(cell: str) -> None:
+    shape = replace(architecture("xcit_nano_12_p16_224"), depth=1)
+    network = accelerate(create_model(shape, num_classes=10, seed=0).set_train(False))
+    image = Tensor(_draw(1, 3, 32, 32))
+    before = network(image).asnumpy()
+    owner, name = dict(network.cells_and_names())[cell.rpartition(".")[0]], cell.rpartition(".")[2]
+    seen: list[tuple[int, ...]] = []
+    handle = getattr(owner, name).register_forward_hook(lambda _, __, output: seen.append(output.shape))
+    hooked = network(image).asnumpy()
+    handle.remove()
+    assert len(seen) == (2 if name == "drop" else 1)
+    assert np.abs(hooked - before).max() <= 1e-5 * before.std()
+    setattr(owner, name, _Nothing())
+    assert np.abs(network(image).asnumpy() - before).max() > 1e-3 * before.std()
+
+
+class _Nothing(nn.Cell):
+    """Lets nothing pass."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x * 0.0
 
 
 def _stages() -> Iterator[Any]:

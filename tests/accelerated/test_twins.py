@@ -247,7 +247,7 @@ def test_a_network_that_recomputes_does_so_in_its_twin() -> None:
     assert twin.blocks[0].compiled
 
 
-def test_blocks_and_stages_are_one_operation_each_and_a_fused_network_is_six(monkeypatch) -> None:
+def test_blocks_stages_and_class_attentions_are_one_operation_each_and_a_fused_network_is_six(monkeypatch) -> None:
     calls: Counter[str] = Counter()
     run = operations.Operation.__call__
 
@@ -263,9 +263,11 @@ def test_blocks_and_stages_are_one_operation_each_and_a_fused_network_is_six(mon
         "StageErf": 1,
         "StageLast": 1,
         "BlocksErf": 2,
-        # Two class attention blocks: two norms and one for the patch tokens, proj, fc1 and fc2, GELU; norm and head.
+        # Two class attention blocks: two norms and one for the patch tokens, proj, fc1 and fc2, GELU; then norm, head
+        # and positions.
         "LayerNorm": 2 * 3 + 1 + 1,
-        "Linear": 2 * 3 + 1,
+        "ClassAttention": 2,
+        "Linear": 2 * 3 + 1 + 1,
         "GeluErf": 2,
     }
     calls.clear()

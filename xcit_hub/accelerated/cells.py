@@ -19,6 +19,7 @@ from xcit_hub.errors import InputError
 from xcit_hub.models import xcit
 from xcit_hub.models.functions import GeluErfFromExp, GeluTanhFromSigmoid, UnfoldedConv2d
 from xcit_hub.models.private import forget_recomputation, is_hooked
+from xcit_hub.parameters import FOURIER_CHANNELS
 
 
 def as_float32(x: Tensor) -> Tensor:
@@ -67,11 +68,17 @@ class _Part(NamedTuple):
 
 
 def _parts(owner: nn.Cell) -> Iterator[_Part]:
-    """Find every cell inside one but those of dropout, which is asked for its rate instead, and of stochastic depth."""
+    """Find every cell inside one but those of dropout, see :func:`_is_idle`, and of stochastic depth."""
     for name, cell in owner.name_cells().items():
         if not isinstance(cell, nn.Dropout | xcit.DropPath):
             yield _Part(owner, name, cell)
             yield from _parts(cell)
+
+
+def _is_idle(dropout: nn.Cell, training: bool) -> bool:
+    """Tell whether a dropout, or what stands in its place, changes nothing now and nobody watches what it is given."""
+    rate = getattr(dropout, "p", None)
+    return rate is not None and not is_hooked(dropout) and not (training and rate > 0.0)
 
 
 class Gelu(xcit.Gelu):
@@ -215,16 +222,17 @@ class Block(xcit.XCABlock):
 
     @property
     def drops_inside(self) -> bool:
-        """Whether training drops anything inside a branch, for which one operation has no place."""
-        inside = (self.attn.attn_drop, self.attn.proj_drop, self.mlp.drop)
-        return any(getattr(drop, "p", 1.0) > 0.0 for drop in inside)
+        """Whether a branch drops anything in training, for which one operation has no place."""
+        return not self._all_idle(training=True)
+
+    def _all_idle(self, training: bool) -> bool:
+        return all(_is_idle(drop, training) for drop in (self.attn.attn_drop, self.attn.proj_drop, self.mlp.drop))
 
     @property
     def compiled(self) -> bool:
         """Whether the compiled operation is used."""
-        if (self.training and self.drops_inside) or computes_in_half(self):
-            return False
-        return self.norm1.gamma.dtype == mstype.float32 and all(part.unchanged() for part in self.parts)
+        single = self.norm1.gamma.dtype == mstype.float32 and not computes_in_half(self)
+        return single and all(part.unchanged() for part in self.parts) and self._all_idle(self.training)
 
     def construct(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
@@ -250,42 +258,52 @@ class Block(xcit.XCABlock):
 
 
 class ClassAttention(xcit.ClassAttention):
-    """Class attention without keys and values.
+    """Class attention, all but its projection as one operation."""
 
-    Only one query exists: it is taken back through the key matrix, and the value matrix is applied to the one weighted
-    mean of the tokens. The key bias shifts every score alike and softmax does not see it.
-    """
-
-    own = ("parts", "project")
+    own = ("parts", "run", "heads")
 
     def prepare(self) -> None:
         """Fetch what a cell that has just become one of this class lacks."""
         self.parts = tuple(_parts(self))
-        self.project = (ops.MatMul(transpose_b=True),)
+        self.run = (operations.class_attention(),)
+        self.heads = Tensor([self.num_heads], mstype.int32)
 
     @property
     def compiled(self) -> bool:
-        """Whether it computes so."""
-        single = self.qkv.weight.dtype == mstype.float32
-        return single and not computes_in_half(self) and all(part.unchanged() for part in self.parts)
+        """Whether the compiled operation is used: it has no place for dropout."""
+        single = self.qkv.weight.dtype == mstype.float32 and not computes_in_half(self)
+        return single and all(part.unchanged() for part in self.parts) and _is_idle(self.attn_drop, self.training)
 
     def construct(self, x: Tensor) -> Tensor:
         """Map all tokens, class token first, (B, 1 + N, C), to the new class token (B, 1, C)."""
         if not self.compiled:
             return super().construct(x)
-        batch, _, dim = x.shape
-        heads, head_dim = self.num_heads, dim // self.num_heads
-        query_weight, key_weight, value_weight = ops.split(self.qkv.weight, dim)
-        query_bias, _, value_bias = ops.split(self.qkv.bias, dim)
-        query = (self.project[0](x[:, 0], query_weight) + query_bias) * self.scale
-        query = query.reshape(batch, heads, head_dim).transpose(1, 0, 2)
-        probe = self.matmul(query, key_weight.reshape(heads, head_dim, dim)).transpose(1, 0, 2)  # (B, h, C)
-        attention = self.attn_drop(ops.softmax(self.matmul_transposed(probe, x), -1))  # (B, h, 1 + N)
-        mean = self.matmul(attention, x).transpose(1, 0, 2)  # (h, B, C)
-        value = self.matmul_transposed(mean, value_weight.reshape(heads, head_dim, dim)).transpose(1, 0, 2)
-        # Dropout may leave the weights summing to something else than one.
-        value = value + attention.sum(-1, keepdims=True) * value_bias.reshape(heads, head_dim)
-        return self.proj_drop(self.proj(value.reshape(batch, 1, dim)))
+        gathered = self.run[0](as_float32(x), self.heads, self.qkv.weight, self.qkv.bias)
+        return self.proj_drop(self.proj(gathered))
+
+
+class PositionalEncoding(xcit.PositionalEncodingFourier):
+    """The position encoding, its projection as one operation."""
+
+    own = ("parts", "run")
+
+    def prepare(self) -> None:
+        """Fetch what a cell that has just become one of this class lacks."""
+        self.parts = tuple(_parts(self))
+        self.run = (operations.linear(),)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled operation is used."""
+        single = self.token_projection.weight.dtype == mstype.float32
+        return single and not computes_in_half(self) and all(part.unchanged() for part in self.parts)
+
+    def construct(self, height: int, width: int) -> Tensor:
+        """Return the encoding of a grid of tokens, (N, C)."""
+        if not self.compiled:
+            return super().construct(height, width)
+        weight = self.token_projection.weight.reshape(-1, FOURIER_CHANNELS)
+        return self.run[0](xcit.fourier_features(height, width), weight, self.token_projection.bias)
 
 
 # Cells of exactly these classes; what somebody derived from one may compute something else.
@@ -296,6 +314,7 @@ _ACCELERATED: dict[type[nn.Cell], type[nn.Cell]] = {
     xcit.ConvPatchEmbed: PatchEmbed,
     xcit.XCABlock: Block,
     xcit.ClassAttention: ClassAttention,
+    xcit.PositionalEncodingFourier: PositionalEncoding,
 }
 _PLAIN = {accelerated: plain for plain, accelerated in _ACCELERATED.items()}
 

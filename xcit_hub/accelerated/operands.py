@@ -118,7 +118,7 @@ class Signature(NamedTuple):
         name: of its struct in C++; several operations may share it.
         inputs: names; float32 but for ``integers``.
         outputs: names.
-        integers: the input that is int32; stacks of blocks and the fused stem have one.
+        integers: the input that is int32; stacks of blocks, class attention and the fused stem have one.
     """
 
     name: str
@@ -138,6 +138,7 @@ def _gradients(names: Sequence[str]) -> tuple[str, ...]:
 BLOCKS = ("x", "keep", "sides", "epsilons", *_names(BLOCK))
 TRAINED = tuple(operand.name for operand in BLOCK if operand.trained)
 STAGE = ("x", "weight", "epsilon", "gamma", "beta", "mean", "variance")
+CLASS_ATTENTION = ("x", "heads", "weight", "bias")
 KEPT = ("kept", "batch_mean", "batch_variance")  # what a training operation puts out beside its result
 
 SIGNATURES = (
@@ -148,6 +149,8 @@ SIGNATURES = (
     Signature("Linear", ("x", "weight", "bias"), ("out",)),
     Signature("LinearGrad", ("x", "weight", "dy"), ("dx", "dweight", "dbias")),
     Signature("SquaredSum", ("x",), ("sum",)),
+    Signature("ClassAttention", CLASS_ATTENTION, ("out",), integers="heads"),
+    Signature("ClassAttentionGrad", (*CLASS_ATTENTION, "dy"), ("dx", "dweight", "dbias"), integers="heads"),
     Signature("PackedLinear", ("x", "weight", "bias"), ("out",)),
     Signature("Stage", STAGE, ("out",)),
     Signature("StageTrain", STAGE, ("out", *KEPT)),

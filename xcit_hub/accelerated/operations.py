@@ -101,6 +101,26 @@ def linear() -> Operation:
 
 
 @cache
+def class_attention() -> Operation:
+    """x (B, T, C), heads (1) int32, weight (3·C, C), bias (3·C) → (B, 1, C): what the first token gathers from all.
+
+    The matrices are those of queries, keys and values, one above the other.
+    """
+    slopes = _primitive("ClassAttentionGrad", lambda x, heads, weight, bias, up: (x, weight, bias), 3)
+    none = ops.ZerosLike()
+
+    def bprop(x: Tensor, heads: Tensor, weight: Tensor, bias: Tensor, out: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+        dx, dweight, dbias = slopes(x, heads, weight, bias, up)
+        return dx, none(heads), dweight, dbias
+
+    def outputs(x: list[int], *others: list[int]) -> list[int]:
+        _expect("class attention", others, [[1], [3 * x[-1], x[-1]], [3 * x[-1]]])
+        return [x[0], 1, x[2]]
+
+    return _primitive("ClassAttention", outputs, bprop=bprop)
+
+
+@cache
 def squared_sum() -> Operation:
     """x, any shape → the sum of its squares, (1). It has no derivative."""
     return _primitive("SquaredSum", lambda x: [1])

@@ -3,10 +3,10 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 
 #include "arguments.h"
+#include "class_gather.h"
 #include "gelu.h"
 #include "gemm.h"
 #include "memory.h"
@@ -15,14 +15,6 @@
 #include "threads.h"
 
 namespace xcit {
-
-// GCC forgets to vectorise the sum where this is inlined.
-__attribute__((noinline)) inline float dot(const float* a, const float* b, int64_t count) {
-  float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
-  return sum;
-}
 
 // One row (1, depth) · packed weight (depth, width) + bias, by all threads if it is large: each(sum, column).
 template <class Each>
@@ -38,20 +30,7 @@ void affine_row(const float* row, int64_t depth, int64_t width, const float* wei
 // Rows of the normalised tokens that are kept; of more tokens they are normalised again where they are needed.
 constexpr int64_t kMostNormed = 2048;
 
-// Scores become weights, in place.
-inline void softmax(float* scores, int64_t count) {
-  const float greatest = *std::max_element(scores, scores + count);
-  float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t n = 0; n < count; ++n) {
-    scores[n] = exponential(scores[n] - greatest);
-    sum += scores[n];
-  }
-  for (int64_t n = 0; n < count; ++n) scores[n] /= sum;
-}
-
-// The class token gathers from all tokens; patch tokens only pass the norms. With one query, neither keys nor values are
-// formed: the query goes back through the key matrix, the value matrix is applied to the one weighted mean.
+// The class token gathers from all tokens, see class_gather.h; patch tokens only pass the norms.
 template <class Form>
 struct ClassBlock : operands::LastClassBlock {
   const int64_t count, channels, hidden, heads, dim;  // count is N, of the patch tokens
@@ -82,11 +61,7 @@ struct ClassBlock : operands::LastClassBlock {
 
     norm1(token, normed);
     affine_row(normed, channels, channels, query, query_bias, query_row, [=](float sum, int64_t c) { query_row[c] = sum; });
-    for (int64_t head = 0; head < heads; ++head) {
-      const int64_t first = head * dim;
-      multiply_small(1, channels, dim, rows_of(query_row + first, dim), key + first * channels, channels, probe + head * channels,
-                     channels);
-    }
+    probes(heads, channels, query_row, key, probe);
     split_rows(all, channels, [=](int64_t first, int64_t last) {
       for (int64_t n = first; n < last; ++n) {
         float* to = n < kept ? normed + n * channels : workspace(Use::kBandIn, channels);

@@ -7,6 +7,7 @@
 #include "block.h"
 #include "block_training.h"
 #include "class_attention.h"
+#include "class_gather.h"
 #include "gelu.h"
 #include "linear.h"
 #include "norms.h"
@@ -28,6 +29,9 @@ XCIT_OPERATION(Linear, linear(a))
 XCIT_OPERATION(LinearGrad, linear_grad(a))
 XCIT_OPERATION(PackedLinear, packed_linear(a))
 XCIT_OPERATION(SquaredSum, squared_sum(a))
+
+XCIT_OPERATION_WITH_INTEGERS(ClassAttention, operands::ClassAttention::kHeads, class_attention(a))
+XCIT_OPERATION_WITH_INTEGERS(ClassAttentionGrad, operands::ClassAttentionGrad::kHeads, class_attention_grad(a))
 
 XCIT_OPERATION_WITH_INTEGERS(FusedStemErf, operands::FusedStem::kWidths, FusedStem<Erf>(a).run())
 XCIT_OPERATION_WITH_INTEGERS(FusedStemTanh, operands::FusedStem::kWidths, FusedStem<Tanh>(a).run())

@@ -11,12 +11,33 @@
 
 namespace xcit {
 
+// GCC forgets to vectorise the sum where this is inlined.
+__attribute__((noinline)) inline float dot(const float* a, const float* b, int64_t count) {
+  float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// Up to so many rows a weight is read as it lies: to pack it takes longer than the product.
+constexpr int64_t kFewRows = 3;
+
+// x (rows, K), weight (N, K), bias (N) → out (rows, N)
+inline void affine_few(int64_t rows, int64_t width, int64_t depth, const float* x, const float* weight, const float* bias, float* out) {
+  split_rows(width, rows * depth, [=](int64_t first, int64_t last) {
+    for (int64_t n = first; n < last; ++n) {
+      for (int64_t row = 0; row < rows; ++row) out[row * width + n] = dot(x + row * depth, weight + n * depth, depth) + bias[n];
+    }
+  }, kLeastToWake);
+}
+
 // x (…, K), weight (N, K), bias (N) → out (…, N)
 inline void linear(const Arguments& a) {
   const operands::Linear d(a);
-  const int64_t width = a.dim(d.kWeight, 0), depth = a.dim(d.kWeight, 1);
+  const int64_t width = a.dim(d.kWeight, 0), depth = a.dim(d.kWeight, 1), rows = a.size(d.kX) / depth;
+  if (rows <= kFewRows) return affine_few(rows, width, depth, d.x, d.weight, d.bias, d.out);
   const Packed weight = pack_weight(d.weight, width, depth, workspace(Use::kPackedB, packed_size(width, depth)));
-  multiply(a.size(d.kX) / depth, rows_of(d.x, depth), weight, d.out, add_bias(d.bias, d.out, width));
+  multiply(rows, rows_of(d.x, depth), weight, d.out, add_bias(d.bias, d.out, width));
 }
 
 // x (…, K), packed weight of (N, K), bias (N) → out (…, N)

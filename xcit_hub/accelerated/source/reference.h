@@ -209,20 +209,12 @@ inline Numbers stage(const Numbers& x, Sides sides, const Parameters& p, Gelu ge
   return gelu ? each(y, gelu) : y;
 }
 
-struct ClassResult {
-  Numbers cls_token, tokens;
-};
-
-// cls_token (C), tokens (N, C) of one image, parameters in the order of operands.py, weights not packed → new ones
-inline ClassResult class_block(const Numbers& cls_token, const Numbers& tokens, const Parameters& p, int64_t heads, Gelu gelu,
-                               bool tokens_norm, double epsilon = 1e-6) {
-  enum { norm1, beta1, query, query_bias, key, value, value_bias, proj, proj_bias, norm2, beta2, fc1, fc1_bias, fc2, fc2_bias, gamma1 };
-  const int64_t channels = cls_token.size(), dim = channels / heads, all = 1 + tokens.size() / channels;
-  Numbers x(cls_token);
-  x.insert(x.end(), tokens.begin(), tokens.end());
-  const Numbers normed = layer_norm(x, p[norm1], p[beta1], epsilon);
-  const Numbers queries = linear(Numbers(normed.begin(), normed.begin() + channels), p[query], p[query_bias]);
-  const Numbers keys = linear(normed, p[key], Numbers(channels));
+// x (T, C), class token first; weight and bias of queries, keys and values, (C, C) and (C) → (C)
+inline Numbers class_attention(const Numbers& x, const Numbers& query, const Numbers& query_bias, const Numbers& key,
+                               const Numbers& value, const Numbers& value_bias, int64_t heads) {
+  const int64_t channels = value_bias.size(), dim = channels / heads, all = x.size() / channels;
+  const Numbers queries = linear(Numbers(x.begin(), x.begin() + channels), query, query_bias);
+  const Numbers keys = linear(x, key, Numbers(channels)), values = linear(x, value, value_bias);
   Numbers mixed(channels);
   for (int64_t head = 0; head < heads; ++head) {
     Numbers scores(all);
@@ -231,12 +223,44 @@ inline ClassResult class_block(const Numbers& cls_token, const Numbers& tokens, 
     }
     softmax(scores.data(), all);
     for (int64_t c = head * dim; c < (head + 1) * dim; ++c) {
-      mixed[c] = p[value_bias][c];
-      for (int64_t n = 0; n < all; ++n) {
-        for (int64_t k = 0; k < channels; ++k) mixed[c] += scores[n] * normed[n * channels + k] * p[value][k * channels + c];
-      }
+      for (int64_t n = 0; n < all; ++n) mixed[c] += scores[n] * values[n * channels + c];
     }
   }
+  return mixed;
+}
+
+// The same of images (B, T, C) by matrices one above the other, (3·C, C) and (3·C), the query scaled → (B, 1, C)
+inline Numbers class_attentions(const Numbers& x, const Numbers& weight, const Numbers& bias, int64_t tokens, int64_t heads) {
+  const int64_t channels = bias.size() / 3, size = tokens * channels;
+  const auto third = [](const Numbers& of, int64_t which) {
+    const int64_t count = of.size() / 3;
+    return Numbers(of.begin() + which * count, of.begin() + (which + 1) * count);
+  };
+  Numbers query = third(weight, 0), query_bias = third(bias, 0), out;
+  for (double& number : query) number /= std::sqrt(static_cast<double>(channels / heads));
+  for (double& number : query_bias) number /= std::sqrt(static_cast<double>(channels / heads));
+  for (int64_t at = 0; at < static_cast<int64_t>(x.size()); at += size) {
+    const Numbers one = class_attention(Numbers(x.begin() + at, x.begin() + at + size), query, query_bias, third(weight, 1),
+                                        third(weight, 2), third(bias, 2), heads);
+    out.insert(out.end(), one.begin(), one.end());
+  }
+  return out;
+}
+
+struct ClassResult {
+  Numbers cls_token, tokens;
+};
+
+// cls_token (C), tokens (N, C) of one image, parameters in the order of operands.py, weights not packed → new ones
+inline ClassResult class_block(const Numbers& cls_token, const Numbers& tokens, const Parameters& p, int64_t heads, Gelu gelu,
+                               bool tokens_norm, double epsilon = 1e-6) {
+  enum { norm1, beta1, query, query_bias, key, value, value_bias, proj, proj_bias, norm2, beta2, fc1, fc1_bias, fc2, fc2_bias, gamma1 };
+  const int64_t channels = cls_token.size();
+  Numbers x(cls_token), value_plain(p[value]);
+  x.insert(x.end(), tokens.begin(), tokens.end());
+  for (int64_t i = 0; i < channels * channels; ++i) value_plain[i] = p[value][i % channels * channels + i / channels];
+  const Numbers normed = layer_norm(x, p[norm1], p[beta1], epsilon);
+  const Numbers mixed = class_attention(normed, p[query], p[query_bias], p[key], value_plain, p[value_bias], heads);
   Numbers row = linear(mixed, p[proj], p[proj_bias]);
   for (int64_t c = 0; c < channels; ++c) row[c] += cls_token[c];
   Numbers cls_out = layer_norm(row, p[norm2], p[beta2], epsilon);

@@ -380,6 +380,10 @@ def test_numbers_that_are_none_stay_visible() -> None:
     for name in ("erf gelu", "tanh gelu"):
         assert np.isnan(_accelerated(_OPERATIONS[name][0]())(Tensor(x)).asnumpy()[0, 3, 5])
     assert np.isnan(_accelerated(nn.LayerNorm((24,)))(Tensor(x)).asnumpy()[0, 3]).all()
+    gathered = operations.class_attention()(
+        Tensor(x), Tensor([2], mindspore.int32), Tensor(_draw(72, 24)), Tensor(_draw(72))
+    ).asnumpy()
+    assert np.isnan(gathered[0]).all() and np.isfinite(gathered[1]).all()
     erf = _accelerated(Gelu("erf"))
     ends = Tensor(np.array([np.inf, -np.inf], np.float32))
     assert np.array_equal(np.round(erf(ends).asnumpy(), 9), [np.inf, 0.0])
@@ -392,6 +396,12 @@ def test_half_precision_passes_through_the_compiled_operations() -> None:
     cell = _accelerated(nn.LayerNorm((40,), epsilon=1e-6))
     x = Tensor(_draw(3, 40).astype(np.float16))
     assert cell(x).dtype == mindspore.float16
+
+
+@needs_compiler
+def test_no_row_becomes_no_row() -> None:
+    weight, bias = Tensor(_draw(5, 40)), Tensor(_draw(5))
+    assert operations.linear()(Tensor(_draw(0, 40)), weight, bias).asnumpy().shape == (0, 5)
 
 
 @needs_compiler

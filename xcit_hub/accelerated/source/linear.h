@@ -24,7 +24,7 @@ constexpr int64_t kFewRows = 3;
 
 // x (rows, K), weight (N, K), bias (N) → out (rows, N)
 inline void affine_few(int64_t rows, int64_t width, int64_t depth, const float* x, const float* weight, const float* bias, float* out) {
-  split_rows(width, rows * depth, [=](int64_t first, int64_t last) {
+  split_rows(width, std::max<int64_t>(1, rows * depth), [=](int64_t first, int64_t last) {
     for (int64_t n = first; n < last; ++n) {
       for (int64_t row = 0; row < rows; ++row) out[row * width + n] = dot(x + row * depth, weight + n * depth, depth) + bias[n];
     }

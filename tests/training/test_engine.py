@@ -458,3 +458,17 @@ def test_a_class_that_too_few_samples_leave_out_is_named(recipe_of: Any) -> None
     (said,) = (note for note in notes_of(recipe, source, network, Worker()) if note.startswith("not trained"))
     idle = ({"class0", "class1", "class2"} - {source.classes[label] for label in source.labels}).pop()
     assert said.endswith(f"no image of them: {idle}")
+
+
+def test_a_rank_table_left_in_the_shell_is_said_where_one_process_trains(recipe_of: Any, monkeypatch) -> None:
+    from xcit_hub.models import create_model
+    from xcit_hub.training.inputs import train_data
+    from xcit_hub.training.notes import notes_of
+
+    monkeypatch.setenv("RANK_TABLE_FILE", "rank_table_8pcs.json")
+    monkeypatch.setenv("RANK_ID", "0")
+    recipe = recipe_of(batch_size=2)
+    source, _ = train_data(recipe, Worker())
+    network = create_model(recipe.model, num_classes=3, init=False)
+    wanted = "distribute is off: this process trains alone, though the variables of a rank table are set"
+    assert wanted in notes_of(recipe, source, network, Worker())

@@ -24,6 +24,8 @@ def notes_of(recipe: Recipe, source: ImageSource, network: XCiT, worker: Worker)
     if others := recipe.unlike_timm():
         listed = ", ".join(f"{key} {getattr(recipe, key)} (there {default})" for key, default in others.items())
         notes.append(f"left out, and other than timm's train.py has it: {listed}")
+    if not recipe.distribute and (launcher := device.started_by()) in ("rank table", "dry run"):
+        notes.append(f"distribute is off: this process trains alone, though the variables of a {launcher} are set")
     if recipe.lr_base is not None:
         images = recipe.batch_size * worker.count * recipe.gradient_accumulation_steps
         notes.append(

@@ -144,8 +144,8 @@ def _network(recipe: Recipe, given: Set[str], head: HeadKind | None, classes: Se
             seed=recipe.seed,
         )
         given = {*given, "image_resize"}
-    told = {"image_resize": "image_size", "mean": "mean", "std": "std"}
-    asked = {field: getattr(recipe.preprocessing, field) for key, field in told.items() if key in given}
+    told = {"image_size": "image_resize", "image_width": "image_resize", "mean": "mean", "std": "std"}
+    asked = {field: getattr(recipe.preprocessing, field) for field, key in told.items() if key in given}
     network.config = replace(network.config, preprocessing=replace(network.config.preprocessing, **asked))
     return network
 
@@ -160,7 +160,8 @@ def _used(recipe: Recipe, network: XCiTSegmenter) -> dict[str, Any]:
 
 def _without_effect(recipe: Recipe, given: Set[str]) -> tuple[str, ...]:
     """Return a sentence for each key that was given and changes nothing."""
-    idle = {key: reason for key, reason in recipe.without_effect().items() if key in given}
+    # Of a classifier's training val_split needs val_while_train; a segmenter is always evaluated.
+    idle = {key: reason for key, reason in recipe.without_effect().items() if key in given - {"val_split"}}
     if recipe.drop_path_rate and _is_segmenter(recipe.ckpt_path):
         idle["drop_path_rate"] = "the network is the segmenter of ckpt_path, which is trained without it"
     return tuple(f"{key} has no effect: {reason}" for key, reason in idle.items())

@@ -163,12 +163,14 @@ def test_the_command_trains_evaluates_and_writes_what_segments(run_cli, tmp_path
     # Its training goes on, at its own size.
     going_on = {"model": "xcit_nano_12_p8_224", "data_dir": str(tmp_path / "data"), "mode": 1, "epoch_size": 1}
     going_on |= {"batch_size": 4, "ckpt_path": str(tmp_path / "out" / "segmenter.safetensors")}
-    idle = {"drop_path_rate": 0.1, "scheduler": "constant", "min_lr": 1e-5}
+    (tmp_path / "data" / "images" / "validation").rename(tmp_path / "data" / "images" / "testing")
+    (tmp_path / "data" / "annotations" / "validation").rename(tmp_path / "data" / "annotations" / "testing")
+    idle = {"drop_path_rate": 0.1, "scheduler": "constant", "min_lr": 1e-5, "val_split": "testing"}
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises(InputError, match="Another segmenter is kept here"):
         train(None, {**going_on, "ckpt_save_dir": str(tmp_path / "out")})
     with pytest.raises(InputError, match=r"A training is kept here, whose miou\.json"):
-        pairs = annotated(tmp_path / "data", "validation")
+        pairs = annotated(tmp_path / "data", "testing")
         evaluate_segmenter(network, pairs, output=tmp_path / "out")
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before, "nothing was replaced"
     said: list[str] = []
@@ -188,6 +190,7 @@ def test_the_command_trains_evaluates_and_writes_what_segments(run_cli, tmp_path
         ({"num_classes": 3}, {}, "The annotation holds class 4, and the network has 3"),
         ({"num_classes": 4, "batch_size": 9}, {}, "There are 2 images, and a batch has 9"),
         ({"num_classes": 4, "train_split": "train"}, {}, "There is no images/train here"),
+        ({"num_classes": 4, "image_resize": (32, 48)}, {}, "A segmenter is trained on square views"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_and_writes_nothing(flags, options, says, tmp_path: Path) -> None:

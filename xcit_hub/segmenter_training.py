@@ -71,7 +71,8 @@ def train(
 
     Raises:
         InputError: a key means nothing here, the data does not fit, nothing says how many classes there are, head or
-            classes contradict what else says it, or another segmenter is kept in ``ckpt_save_dir``.
+            classes contradict what else says it, or another segmenter is kept in ``ckpt_save_dir``; or it is trained
+            and written, but cannot be evaluated.
         XcitHubError: the loss is not finite any more.
     """
     if device.started_by() is not None:
@@ -92,6 +93,7 @@ def train(
     if (target / FILE).exists():
         raise InputError("Another segmenter is kept here.", where=target, fix="Choose another --ckpt_save_dir.")
     pairs, held_out = (annotated(folder, split) for split in (recipe.train_split, recipe.val_split))
+    miou.check_usable(held_out.unreadable, recipe.max_corrupt)
     device.prepare(recipe, distribute=False)
     network = _network(recipe, given, head, classes)
     say(_without_effect(recipe, given))
@@ -102,10 +104,17 @@ def train(
         stage(f"epoch {epoch + 1} of {recipe.epoch_size}, step {step + 1} of {steps}, loss {loss:.4f}")
 
     losses = segmentation.train(network, pairs, recipe, seen, step=tell)
-    stage("evaluating")
-    figures = miou.evaluate(network, held_out, seen, max_corrupt=recipe.max_corrupt)
     target.mkdir(parents=True, exist_ok=True)
     network.save(target / FILE)
+    stage("evaluating")
+    try:
+        figures = miou.evaluate(network, held_out, seen, max_corrupt=recipe.max_corrupt)
+    except InputError as error:
+        raise InputError(
+            f"The segmenter is trained and written, but its figures are missing: {error.what}",
+            where=error.where,
+            fix=f"{error.fix or 'See to the images.'} Then: xcit-hub eval {target / FILE} --task segment.",
+        ) from error
     trained = Trained(target / FILE, tuple(losses), figures, _used(recipe, network))
     write_text(target / FIGURES, json.dumps(trained.as_dict(), indent=2) + "\n")
     return trained

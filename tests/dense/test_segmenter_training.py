@@ -202,6 +202,32 @@ def test_a_training_that_cannot_be_is_refused_and_writes_nothing(flags, options,
     assert not (tmp_path / "out").exists()
 
 
+def _begun(folder: Path) -> dict[str, object]:
+    """What trains one step on drawn scenes into ``folder``/out."""
+    drawn_scenes.draw(folder / "data", 2, 2)
+    base = {"model": "xcit_nano_12_p8_224", "data_dir": str(folder / "data"), "mode": 1, "batch_size": 2}
+    return {**base, "image_resize": 32, "ckpt_save_dir": str(folder / "out"), "epoch_size": 1, "num_classes": 4}
+
+
+def test_held_out_names_that_are_no_files_are_refused_before_the_training(tmp_path: Path) -> None:
+    flags = _begun(tmp_path)
+    for part, suffix in (("images", "jpg"), ("annotations", "png")):
+        (tmp_path / "data" / part / "validation" / f"gone.{suffix}").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"^2 images or annotations cannot be used"):
+        train(None, flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_trained_segmenter_is_kept_where_it_cannot_be_evaluated(tmp_path: Path) -> None:
+    flags = _begun(tmp_path)
+    next((tmp_path / "data" / "images" / "validation").iterdir()).write_bytes(b"no image")
+    with pytest.raises(InputError, match="written, but its figures are missing: 1 images or annotations") as caught:
+        train(None, flags)
+    assert "xcit-hub eval" in str(caught.value.fix)
+    assert xcit_hub.load_segmenter(str(tmp_path / "out" / "segmenter.safetensors")).num_classes == 4
+    assert not (tmp_path / "out" / "miou.json").exists()
+
+
 def test_a_segmenter_of_another_head_is_not_gone_on_with(tmp_path: Path) -> None:
     drawn_scenes.draw(tmp_path / "data", 2, 1)
     path = tmp_path / "sem_fpn.safetensors"

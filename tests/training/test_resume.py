@@ -12,7 +12,7 @@ from xcit_hub.checkpoints import checkpoint
 from xcit_hub.errors import CheckpointError, InputError, XcitHubError
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import load_recipe
-from xcit_hub.training.resume import STATE, Kept, Progress, as_begun, load_state, save_state, told_of
+from xcit_hub.training.resume import STATE, Kept, Progress, as_begun, load_state, save_state, stored_progress, told_of
 
 ATTACKS = Path(__file__).parents[1] / "attacks" / "training" / "progress"
 CLASSES = ["class0", "class1", "class2"]
@@ -120,6 +120,16 @@ def test_a_run_goes_on_where_nothing_is_evaluated_any_more_and_from_a_state_that
 ) -> None:
     save_state(tmp_path, arrays(), recipe, progress(validation=told_of(np.array([0]))))
     load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, teacher="a" * 64))
+
+
+def test_a_recipe_that_now_ends_before_what_is_done_is_another_recipe_and_no_damage(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    records = [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 0.5}]
+    save_state(tmp_path, arrays(), recipe, progress(epochs_done=2, history=records))
+    for changes, says in (({"epoch_size": 1}, "epoch_size was 2 and is 1"), ({"seed": 7}, "seed was 42 and is 7")):
+        with pytest.raises(InputError, match=f"started under another recipe: {says}"):
+            stored_progress(tmp_path, recipe.model_copy(update=changes))
 
 
 def test_the_state_of_0_1_0_is_refused_naming_the_version(recipe: Recipe, tmp_path: Path) -> None:

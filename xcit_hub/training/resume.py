@@ -186,10 +186,10 @@ def stored_progress(folder: Path, recipe: Recipe) -> Progress:
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or of another version.
+        InputError: the recipe differs from that it was written under.
     """
     path = _state_in(folder)
     with checkpoint.read(path) as stored:
-        _described(stored.metadata, path)
         return _progress(stored.metadata, recipe, path)
 
 
@@ -247,9 +247,8 @@ def load_state(
     """
     path = _state_in(folder)
     with checkpoint.read(path) as stored:
-        written = _described(stored.metadata, path)
         progress = _progress(stored.metadata, recipe, path)
-        _check_same(written, progress, recipe, expected, path)
+        _check_data(progress, expected, path)
         strangers = set(like) ^ set(stored.tensors)
         if strangers:
             raise CheckpointError(
@@ -278,12 +277,13 @@ def _described(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
         recipe = strict_json.parsed(metadata["recipe"])
     except (KeyError, ValueError, RecursionError) as error:
         raise _damaged("its recipe cannot be read", path) from error
-    if not isinstance(recipe, dict):
+    if not isinstance(recipe, dict) or "model" not in recipe:
         raise _damaged("its recipe cannot be read", path)
     return recipe
 
 
 def _progress(metadata: Mapping[str, str], recipe: Recipe, path: Path) -> Progress:
+    _check_recipe(_described(metadata, path), recipe, path)  # what follows is judged by it
     try:
         progress = Progress.model_validate_json(metadata["progress"])
     except KeyError as error:
@@ -310,18 +310,29 @@ def _progress(metadata: Mapping[str, str], recipe: Recipe, path: Path) -> Progre
     return progress
 
 
-def _check_same(written: Mapping[str, Any], stored: Progress, recipe: Recipe, expected: Progress, path: Path) -> None:
+def _check_recipe(written: Mapping[str, Any], recipe: Recipe, path: Path) -> None:
     now = json.loads(recipe.model_dump_json())
     changed = [
         f"{key} was {_short(repr(_before(key, written)))} and is {_short(repr(now[key]))}"
         for key in now
         if _changed(key, written, now)
     ]
-    changed += [f"{_short(key)} is not a key" for key in written if key not in now]
-    for key in _SAID:  # an older state does not say all of it
-        before, after = getattr(stored, key), getattr(expected, key)
-        if before != after and None not in (before, after):
-            changed.append(f"the {_SAID[key]} were {_short(before)} and are {_short(after)}")
+    _refuse([*changed, *(f"{_short(key)} is not a key" for key in written if key not in now)], path)
+
+
+def _check_data(stored: Progress, expected: Progress, path: Path) -> None:
+    said = {key: (getattr(stored, key), getattr(expected, key)) for key in _SAID}
+    _refuse(
+        [
+            f"the {_SAID[key]} were {_short(before)} and are {_short(after)}"
+            for key, (before, after) in said.items()
+            if before != after and None not in (before, after)  # an older state does not say all of it
+        ],
+        path,
+    )
+
+
+def _refuse(changed: list[str], path: Path) -> None:
     if changed:
         raise InputError(
             f"The run was started under another recipe: {'; '.join(changed)}.",

@@ -122,6 +122,25 @@ def test_a_run_goes_on_where_nothing_is_evaluated_any_more_and_from_a_state_that
     load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, teacher="a" * 64))
 
 
+def test_images_that_are_first_evaluated_later_stay_the_same_from_then_on(recipe: Recipe, tmp_path: Path) -> None:
+    first, other = (told_of(np.array([0] * count)) for count in (3, 4))
+    save_state(tmp_path, arrays(), recipe, progress())
+    _, goes_on = load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, validation=first, images=other))
+    assert (goes_on.validation, goes_on.images) == (first, other)
+    save_state(tmp_path, arrays(), recipe, goes_on)
+    with pytest.raises(InputError, match=r"the images to evaluate were 3 .* and are 4 "):
+        load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, validation=other))
+
+
+@pytest.mark.parametrize("figures", [{"top1": 150}, {"average_top1": -1}, {"eval_loss": -0.5}, {"epoch": 2}], ids=str)
+def test_a_record_that_no_epoch_has_is_refused_before_anything_is_trained(
+    figures: dict[str, float], recipe: Recipe, tmp_path: Path
+) -> None:
+    save_state(tmp_path, arrays(), recipe, progress(history=[{"epoch": 1, "loss": 1.0, **figures}]))
+    with pytest.raises(CheckpointError, match="is damaged: record 1 of its history"):
+        load_state(tmp_path, arrays(), recipe, progress(**BEGINNING))
+
+
 def test_a_recipe_that_now_ends_before_what_is_done_is_another_recipe_and_no_damage(
     recipe: Recipe, tmp_path: Path
 ) -> None:

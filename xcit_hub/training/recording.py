@@ -102,10 +102,7 @@ def record_of(
         seed=recipe.seed,
         epochs=progress.epochs_done,
         final_loss=last.get("loss"),
-        curve=[
-            Epoch.model_validate({name: each[name] for name in Epoch.model_fields if name in each})
-            for each in progress.history
-        ],
+        curve=[Epoch.of(each) for each in progress.history],
         top1=None if best is None else best.top1,
         top5=None if best is None else best.top5,
         eval_loss=None if best is None else best.loss,

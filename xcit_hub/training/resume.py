@@ -21,6 +21,7 @@ from xcit_hub import strict_json
 from xcit_hub._version import __version__
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.errors import CheckpointError, InputError
+from xcit_hub.run_record import Epoch
 from xcit_hub.training.recipe import Recipe
 
 STATE = "resume.safetensors"
@@ -259,7 +260,8 @@ def load_state(
         arrays = {name: np.array(tensor.numpy()) for name, tensor in stored.tensors.items()}
     _check_arrays(arrays, like, path)
     _check_counters(arrays, recipe, progress, path)
-    return arrays, progress
+    untold = {key: getattr(expected, key) for key in _SAID if getattr(progress, key) is None}
+    return arrays, progress.model_copy(update=untold)  # from now on they are told
 
 
 def _described(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -300,6 +302,11 @@ def _progress(metadata: Mapping[str, str], recipe: Recipe, path: Path) -> Progre
     for number, record in enumerate(progress.history, 1):
         if record.get("epoch") != number or "loss" not in record:
             raise _damaged(f"record {number} of its history is not that of an epoch", path)
+        try:
+            Epoch.of(record)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise _damaged(f"record {number} of its history, {fault['loc'][0]}: {fault['msg']}", path) from error
     ours = re.compile(rf"{re.escape(recipe.model)}-[1-9]\d{{0,8}}_[1-9]\d{{0,17}}\.ckpt")
     names = [entry.name for entry in progress.kept]
     wrong = [name for name in names if not ours.fullmatch(name)]

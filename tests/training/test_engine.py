@@ -343,6 +343,7 @@ def test_a_finished_run_keeps_its_figures_when_it_is_continued(
         best = recipe_of(ckpt_path=str(tmp_path / "run" / f"{record.model}_best.ckpt"))
         score(best, stored_network(best).network, output=tmp_path / "run")
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
+    assert "the times of run.json" not in said
     (tmp_path / "run" / "run.json").unlink()  # a kill between the last epoch and the record
     assert train(recipe_of(val_while_train=True), resume=True) == record
 

@@ -35,6 +35,8 @@ _ANEW = "Start anew in another ckpt_save_dir, from the last checkpoint with --ck
 _BEGUN_WITH = ("ckpt_path", "pretrained")
 _UNTOLD = ("resume_opt", "dialect", *_BEGUN_WITH)
 
+_UNTIMED: Mapping[str, Any] = {"first_step": None, "timed_steps": 0, "timed_seconds": 0.0}
+
 # What a continued run may change: places, speed, what is reported. Everything else would make it another run.
 _MAY_CHANGE = frozenset(
     {
@@ -123,6 +125,7 @@ class Progress(_Strict):
         unreadable: names of images that could not be read.
         first_step: seconds of the very first step.
         timed_steps, timed_seconds: steps that were timed in steady state, and their sum.
+        timed_on: what these times depend on and a continued run may change; None in older states.
     """
 
     workers: int = Field(ge=1)
@@ -145,6 +148,7 @@ class Progress(_Strict):
     first_step: float | None = Field(default=None, ge=0)
     timed_steps: int = Field(default=0, ge=0)
     timed_seconds: float = Field(default=0.0, ge=0)
+    timed_on: dict[str, str] | None = None
 
     @property
     def steps_done(self) -> int:
@@ -197,6 +201,20 @@ def stored_progress(folder: Path, recipe: Recipe) -> Progress:
 def told_of(labels: NDArray[np.int64]) -> str:
     """Return how many images there are and a digest of which class each is of: other data is another run."""
     return f"{len(labels)} (classes {hashlib.sha256(labels.tobytes()).hexdigest()[:16]})"
+
+
+def timed_otherwise(stored: Progress, timed_on: Mapping[str, str]) -> list[str]:
+    """Return a sentence where the steps of a state were timed under other conditions than those of now."""
+    if stored.first_step is None or stored.timed_on == timed_on:
+        return []
+    before = stored.timed_on or {}
+    changed = [
+        f"{key} was {_short(before[key])!r} and is {value!r}"
+        for key, value in timed_on.items()
+        if key in before and before[key] != value
+    ]
+    why = "; ".join(changed) or "the state does not say what they were taken on"
+    return [f"the times of run.json will be those of this process alone: {why}"]
 
 
 def as_begun(folder: Path, recipe: Recipe) -> tuple[Recipe, list[str]]:
@@ -261,7 +279,8 @@ def load_state(
     _check_arrays(arrays, like, path)
     _check_counters(arrays, recipe, progress, path)
     untold = {key: getattr(expected, key) for key in _SAID if getattr(progress, key) is None}
-    return arrays, progress.model_copy(update=untold)  # from now on they are told
+    anew = _UNTIMED if progress.timed_on != expected.timed_on else {}
+    return arrays, progress.model_copy(update={**untold, **anew, "timed_on": expected.timed_on})
 
 
 def _described(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:

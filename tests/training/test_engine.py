@@ -473,3 +473,12 @@ def test_a_rank_table_left_in_the_shell_is_said_where_one_process_trains(recipe_
     network = create_model(recipe.model, num_classes=3, init=False)
     wanted = "distribute is off: this process trains alone, though the variables of a rank table are set"
     assert wanted in notes_of(recipe, source, network, Worker())
+
+
+@pytest.mark.parametrize(("batches", "count"), [(10, "2 batches change"), (9, "batch changes"), (8, None)])
+def test_batches_that_no_update_takes_are_told(recipe_of: Any, batches: int, count: str | None) -> None:
+    from xcit_hub.training.notes import left_over
+
+    said = left_over(recipe_of(epoch_size=1, gradient_accumulation_steps=4), batches)
+    wanted = f"the last {count} nothing: an update takes 4 batches, and the run has {batches}"
+    assert said == ([] if count is None else [wanted])

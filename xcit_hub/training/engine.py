@@ -30,7 +30,7 @@ from xcit_hub.training.journal import Journal
 from xcit_hub.training.keeping import output_names, retire, save_checkpoint
 from xcit_hub.training.loggers import LoggedRun, Loggers, find
 from xcit_hub.training.meters import Clock, Overflows, Unreadable
-from xcit_hub.training.notes import notes_of
+from xcit_hub.training.notes import left_over, notes_of
 from xcit_hub.training.precision import check_precision, mix_precision
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recording import RUN as RUN
@@ -154,6 +154,7 @@ def train(
         *begun.notes,
         *(taught.notes if taught else []),
         *notes_of(recipe, source, network, worker),
+        *left_over(recipe, batches.steps),
         *(scorer.notes if scorer else []),
     ]:
         journal.say(note)

@@ -53,3 +53,13 @@ def notes_of(recipe: Recipe, source: ImageSource, network: XCiT, worker: Worker)
         if not recipe.drop_remainder and math.ceil(len(source.labels) / worker.count) % recipe.batch_size:
             notes.append("so does the last step of the first epoch: drop_remainder: False leaves it a smaller batch")
     return notes
+
+
+def left_over(recipe: Recipe, steps: int) -> list[str]:
+    """Return a sentence where the batches of a run, ``steps`` an epoch, are not a whole number of updates."""
+    together, batches = recipe.gradient_accumulation_steps, recipe.epoch_size * steps
+    count = batches % together
+    if not count:
+        return []
+    last = "the last batch changes" if count == 1 else f"the last {count} batches change"
+    return [f"{last} nothing: an update takes {together} batches, and the run has {batches:,}"]

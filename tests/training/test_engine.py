@@ -385,6 +385,22 @@ def test_curves_are_drawn_once_a_minute_and_at_the_end(tmp_path: Path, monkeypat
     assert drawn == [2, 5]
 
 
+def test_rows_of_another_kind_are_left_out_of_a_continued_table_of_steps(tmp_path: Path) -> None:
+    path = tmp_path / "steps.csv"
+    path.write_text("step,epoch\n0,1\n\n²,1\n-1,1\n" + "9" * 5000 + ",1\n1,1\n2,1\n")
+    journal.Journal(tmp_path, from_step=2)
+    assert path.read_text().splitlines()[1:] == ["0,1", "1,1"]
+
+
+@pytest.mark.parametrize("content", [b"0,\xff\n", b"0," + b"1" * (11 << 20) + b"\n"], ids=["no text", "a long field"])
+def test_a_table_of_steps_that_no_run_wrote_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "steps.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not the table of steps that a run writes"):
+        journal.Journal(tmp_path, from_step=2)
+    assert path.read_bytes() == content
+
+
 def test_pipes_among_the_images_count_as_unreadable(recipe_of: Any, tmp_path: Path) -> None:
     for split in ("train", "val"):
         os.mkfifo(tmp_path / "data" / split / "class1" / "pipe.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -72,6 +73,15 @@ class Epoch(BaseModel):
     eval_loss: float | None = Field(default=None, ge=0)
     average_top1: float | None = Field(default=None, ge=0, le=100)
     average_eval_loss: float | None = Field(default=None, ge=0)
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Epoch:
+        """Take a point from all that was recorded of an epoch.
+
+        Raises:
+            ValidationError: a figure cannot be.
+        """
+        return cls.model_validate({name: record[name] for name in cls.model_fields if name in record})
 
 
 class Sample(BaseModel):

@@ -71,7 +71,8 @@ def train(
 
     Raises:
         InputError: a key means nothing here, the data does not fit, nothing says how many classes there are, head or
-            classes contradict what else says it, or another segmenter is kept in ``ckpt_save_dir``.
+            classes contradict what else says it, or another segmenter is kept in ``ckpt_save_dir``; or it is trained
+            and written, but cannot be evaluated.
         XcitHubError: the loss is not finite any more.
     """
     if device.started_by() is not None:
@@ -92,6 +93,7 @@ def train(
     if (target / FILE).exists():
         raise InputError("Another segmenter is kept here.", where=target, fix="Choose another --ckpt_save_dir.")
     pairs, held_out = (annotated(folder, split) for split in (recipe.train_split, recipe.val_split))
+    miou.check_usable(held_out.unreadable, recipe.max_corrupt)
     device.prepare(recipe, distribute=False)
     network = _network(recipe, given, head, classes)
     say(_without_effect(recipe, given))
@@ -102,10 +104,17 @@ def train(
         stage(f"epoch {epoch + 1} of {recipe.epoch_size}, step {step + 1} of {steps}, loss {loss:.4f}")
 
     losses = segmentation.train(network, pairs, recipe, seen, step=tell)
-    stage("evaluating")
-    figures = miou.evaluate(network, held_out, seen, max_corrupt=recipe.max_corrupt)
     target.mkdir(parents=True, exist_ok=True)
     network.save(target / FILE)
+    stage("evaluating")
+    try:
+        figures = miou.evaluate(network, held_out, seen, max_corrupt=recipe.max_corrupt)
+    except InputError as error:
+        raise InputError(
+            f"The segmenter is trained and written, but its figures are missing: {error.what}",
+            where=error.where,
+            fix=f"{error.fix or 'See to the images.'} Then: xcit-hub eval {target / FILE} --task segment.",
+        ) from error
     trained = Trained(target / FILE, tuple(losses), figures, _used(recipe, network))
     write_text(target / FIGURES, json.dumps(trained.as_dict(), indent=2) + "\n")
     return trained
@@ -144,8 +153,8 @@ def _network(recipe: Recipe, given: Set[str], head: HeadKind | None, classes: Se
             seed=recipe.seed,
         )
         given = {*given, "image_resize"}
-    told = {"image_resize": "image_size", "mean": "mean", "std": "std"}
-    asked = {field: getattr(recipe.preprocessing, field) for key, field in told.items() if key in given}
+    told = {"image_size": "image_resize", "image_width": "image_resize", "mean": "mean", "std": "std"}
+    asked = {field: getattr(recipe.preprocessing, field) for field, key in told.items() if key in given}
     network.config = replace(network.config, preprocessing=replace(network.config.preprocessing, **asked))
     return network
 
@@ -160,7 +169,8 @@ def _used(recipe: Recipe, network: XCiTSegmenter) -> dict[str, Any]:
 
 def _without_effect(recipe: Recipe, given: Set[str]) -> tuple[str, ...]:
     """Return a sentence for each key that was given and changes nothing."""
-    idle = {key: reason for key, reason in recipe.without_effect().items() if key in given}
+    # Of a classifier's training val_split needs val_while_train; a segmenter is always evaluated.
+    idle = {key: reason for key, reason in recipe.without_effect().items() if key in given - {"val_split"}}
     if recipe.drop_path_rate and _is_segmenter(recipe.ckpt_path):
         idle["drop_path_rate"] = "the network is the segmenter of ckpt_path, which is trained without it"
     return tuple(f"{key} has no effect: {reason}" for key, reason in idle.items())

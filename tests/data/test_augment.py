@@ -80,6 +80,18 @@ def test_hue_is_turned_as_torchvision_turns_it(turn: float) -> None:
     assert np.array_equal(np.asarray(found), np.asarray(functional.adjust_hue(image, turn)))
 
 
+def test_a_turned_hue_leaves_the_alpha_channel_and_grey_images_as_they_are() -> None:
+    strengths = (0.0, 0.0, 0.0, 0.5)
+    image = photograph()
+    alpha = image.convert("L")
+    clear = image.copy()
+    clear.putalpha(alpha)
+    turned = color_jitter(clear, strengths, generator())
+    assert turned.getchannel("A").tobytes() == alpha.tobytes()
+    assert turned.convert("RGB").tobytes() == color_jitter(image, strengths, generator()).tobytes() != image.tobytes()
+    assert color_jitter(alpha, strengths, generator()).tobytes() == alpha.tobytes()
+
+
 def test_the_views_of_an_image_are_one_crop_the_first_untouched() -> None:
     split = SplitTransform(_transform(policy=read_policy("augmix-m5"), erasing=None), 3)
     pixels = np.full(split.shape, np.nan, np.float32)

@@ -80,6 +80,12 @@ def test_a_folder_of_records_is_a_split_too(tmp_path: Path) -> None:
     assert len(open_source("mindrecord", tmp_path, "val", train=False).labels) == 4
 
 
+def test_a_split_in_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Cannot list the folder: No such file or directory") as caught:
+        open_source("mindrecord", tmp_path, "sub/train", train=True)
+    assert caught.value.where == str(tmp_path / "sub")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_training_and_evaluation_see_every_record_once_on_any_number_of_workers(tmp_path: Path, workers: int) -> None:
     write_records(tmp_path / "train.mindrecord", 11, 2)

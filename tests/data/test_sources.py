@@ -113,6 +113,14 @@ def test_cifars_binary_files_are_read(tmp_path: Path, dataset: str, head: int) -
         open_source(dataset, tmp_path, "val", train=False)
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that nobody can read, root neither")
+def test_a_file_of_cifars_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "test_batch.bin").symlink_to("/proc/self/mem")
+    with pytest.raises(InputError, match=r"^Cannot read the file: ") as caught:
+        open_source("cifar10", tmp_path, "val", train=False)
+    assert caught.value.where == str(tmp_path / "test_batch.bin")
+
+
 @pytest.mark.parametrize(
     ("dataset", "split", "says"),
     [

@@ -168,6 +168,11 @@ def test_the_command_evaluates_and_writes_the_figures(run_cli, file: Files, tmp_
         ([], {}, "Nothing says which segmenter"),
         (["--data_dir", "nowhere"], {"stride": "4"}, "A stride needs a window"),
         (["--data_dir", "nowhere"], {}, "There is no images/validation"),
+        *(
+            (["--data_dir", "nowhere", f"--max_corrupt={value}"], {}, "max_corrupt: must")
+            for value in ("abc", "", "null", "-1", "true", "1.5")
+        ),
+        (["--data_dir", "nowhere", "--dialect", "theirs"], {}, "dialect: must"),
     ],
 )
 def test_an_evaluation_that_cannot_be_is_refused_before_anything_is_loaded(words, options: dict, says: str) -> None:

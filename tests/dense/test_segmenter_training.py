@@ -163,12 +163,14 @@ def test_the_command_trains_evaluates_and_writes_what_segments(run_cli, tmp_path
     # Its training goes on, at its own size.
     going_on = {"model": "xcit_nano_12_p8_224", "data_dir": str(tmp_path / "data"), "mode": 1, "epoch_size": 1}
     going_on |= {"batch_size": 4, "ckpt_path": str(tmp_path / "out" / "segmenter.safetensors")}
-    idle = {"drop_path_rate": 0.1, "scheduler": "constant", "min_lr": 1e-5}
+    (tmp_path / "data" / "images" / "validation").rename(tmp_path / "data" / "images" / "testing")
+    (tmp_path / "data" / "annotations" / "validation").rename(tmp_path / "data" / "annotations" / "testing")
+    idle = {"drop_path_rate": 0.1, "scheduler": "constant", "min_lr": 1e-5, "val_split": "testing"}
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises(InputError, match="Another segmenter is kept here"):
         train(None, {**going_on, "ckpt_save_dir": str(tmp_path / "out")})
     with pytest.raises(InputError, match=r"A training is kept here, whose miou\.json"):
-        pairs = annotated(tmp_path / "data", "validation")
+        pairs = annotated(tmp_path / "data", "testing")
         evaluate_segmenter(network, pairs, output=tmp_path / "out")
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before, "nothing was replaced"
     said: list[str] = []
@@ -188,6 +190,7 @@ def test_the_command_trains_evaluates_and_writes_what_segments(run_cli, tmp_path
         ({"num_classes": 3}, {}, "The annotation holds class 4, and the network has 3"),
         ({"num_classes": 4, "batch_size": 9}, {}, "There are 2 images, and a batch has 9"),
         ({"num_classes": 4, "train_split": "train"}, {}, "There is no images/train here"),
+        ({"num_classes": 4, "image_resize": (32, 48)}, {}, "A segmenter is trained on square views"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_and_writes_nothing(flags, options, says, tmp_path: Path) -> None:
@@ -197,6 +200,32 @@ def test_a_training_that_cannot_be_is_refused_and_writes_nothing(flags, options,
     with pytest.raises(InputError, match=says):
         train(None, {**base, **flags}, **options)
     assert not (tmp_path / "out").exists()
+
+
+def _begun(folder: Path) -> dict[str, object]:
+    """What trains one step on drawn scenes into ``folder``/out."""
+    drawn_scenes.draw(folder / "data", 2, 2)
+    base = {"model": "xcit_nano_12_p8_224", "data_dir": str(folder / "data"), "mode": 1, "batch_size": 2}
+    return {**base, "image_resize": 32, "ckpt_save_dir": str(folder / "out"), "epoch_size": 1, "num_classes": 4}
+
+
+def test_held_out_names_that_are_no_files_are_refused_before_the_training(tmp_path: Path) -> None:
+    flags = _begun(tmp_path)
+    for part, suffix in (("images", "jpg"), ("annotations", "png")):
+        (tmp_path / "data" / part / "validation" / f"gone.{suffix}").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"^2 images or annotations cannot be used"):
+        train(None, flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_trained_segmenter_is_kept_where_it_cannot_be_evaluated(tmp_path: Path) -> None:
+    flags = _begun(tmp_path)
+    next((tmp_path / "data" / "images" / "validation").iterdir()).write_bytes(b"no image")
+    with pytest.raises(InputError, match="written, but its figures are missing: 1 images or annotations") as caught:
+        train(None, flags)
+    assert "xcit-hub eval" in str(caught.value.fix)
+    assert xcit_hub.load_segmenter(str(tmp_path / "out" / "segmenter.safetensors")).num_classes == 4
+    assert not (tmp_path / "out" / "miou.json").exists()
 
 
 def test_a_segmenter_of_another_head_is_not_gone_on_with(tmp_path: Path) -> None:

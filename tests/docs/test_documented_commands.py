@@ -74,7 +74,7 @@ NOT_RUN = {
     "msrun --bind_core=True --worker_num 8 python train.py --config configs/xcit/xcit_tiny_12_p16_ascend.yaml "
     "--data_dir DIR": _LAUNCHER,
     "msrun --bind_core=True --worker_num 8 --local_worker_num 8 python train.py --config recipe.yaml --data_dir images "
-    "--ckpt_path tiny.ckpt": _LAUNCHER,
+    "--ckpt_path tiny.ckpt --distribute True": _LAUNCHER,
     "xcit-hub train --config xcit_tiny_12_p16_ascend --data_dir /path/to/imagenet --distribute False": _IMAGENET,
     "msrun --bind_core=True --worker_num 8 --local_worker_num 8 --join True python -m xcit_hub train "
     "--config xcit_tiny_12_p16_ascend --data_dir /path/to/imagenet": _LAUNCHER,

@@ -343,6 +343,7 @@ def test_a_finished_run_keeps_its_figures_when_it_is_continued(
         best = recipe_of(ckpt_path=str(tmp_path / "run" / f"{record.model}_best.ckpt"))
         score(best, stored_network(best).network, output=tmp_path / "run")
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before
+    assert "the times of run.json" not in said
     (tmp_path / "run" / "run.json").unlink()  # a kill between the last epoch and the record
     assert train(recipe_of(val_while_train=True), resume=True) == record
 
@@ -382,6 +383,22 @@ def test_curves_are_drawn_once_a_minute_and_at_the_end(tmp_path: Path, monkeypat
         now[0] = at
         told.epoch(history[:epoch], epoch, last=epoch == 5)
     assert drawn == [2, 5]
+
+
+def test_rows_of_another_kind_are_left_out_of_a_continued_table_of_steps(tmp_path: Path) -> None:
+    path = tmp_path / "steps.csv"
+    path.write_text("step,epoch\n0,1\n\n²,1\n-1,1\n" + "9" * 5000 + ",1\n1,1\n2,1\n")
+    journal.Journal(tmp_path, from_step=2)
+    assert path.read_text().splitlines()[1:] == ["0,1", "1,1"]
+
+
+@pytest.mark.parametrize("content", [b"0,\xff\n", b"0," + b"1" * (11 << 20) + b"\n"], ids=["no text", "a long field"])
+def test_a_table_of_steps_that_no_run_wrote_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "steps.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not the table of steps that a run writes"):
+        journal.Journal(tmp_path, from_step=2)
+    assert path.read_bytes() == content
 
 
 def test_pipes_among_the_images_count_as_unreadable(recipe_of: Any, tmp_path: Path) -> None:
@@ -458,3 +475,26 @@ def test_a_class_that_too_few_samples_leave_out_is_named(recipe_of: Any) -> None
     (said,) = (note for note in notes_of(recipe, source, network, Worker()) if note.startswith("not trained"))
     idle = ({"class0", "class1", "class2"} - {source.classes[label] for label in source.labels}).pop()
     assert said.endswith(f"no image of them: {idle}")
+
+
+def test_a_rank_table_left_in_the_shell_is_said_where_one_process_trains(recipe_of: Any, monkeypatch) -> None:
+    from xcit_hub.models import create_model
+    from xcit_hub.training.inputs import train_data
+    from xcit_hub.training.notes import notes_of
+
+    monkeypatch.setenv("RANK_TABLE_FILE", "rank_table_8pcs.json")
+    monkeypatch.setenv("RANK_ID", "0")
+    recipe = recipe_of(batch_size=2)
+    source, _ = train_data(recipe, Worker())
+    network = create_model(recipe.model, num_classes=3, init=False)
+    wanted = "distribute is off: this process trains alone, though the variables of a rank table are set"
+    assert wanted in notes_of(recipe, source, network, Worker())
+
+
+@pytest.mark.parametrize(("batches", "count"), [(10, "2 batches change"), (9, "batch changes"), (8, None)])
+def test_batches_that_no_update_takes_are_told(recipe_of: Any, batches: int, count: str | None) -> None:
+    from xcit_hub.training.notes import left_over
+
+    said = left_over(recipe_of(epoch_size=1, gradient_accumulation_steps=4), batches)
+    wanted = f"the last {count} nothing: an update takes 4 batches, and the run has {batches}"
+    assert said == ([] if count is None else [wanted])

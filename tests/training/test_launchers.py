@@ -11,6 +11,7 @@ import pytest
 from image_folder import write_images
 from workers import FLAGS, MINI_TRAIN, ROOT, environment, free_port
 
+from xcit_hub.data.batches import Worker
 from xcit_hub.errors import InputError
 from xcit_hub.training import device
 from xcit_hub.training.recipe import Recipe
@@ -76,6 +77,23 @@ def test_a_way_that_a_cpu_does_not_have_is_refused_with_the_one_it_has(alone, va
     with pytest.raises(InputError, match=says) as caught:
         device.prepare(Recipe.model_validate({"model": "xcit_nano_12_p16_224", "mode": 1}), distribute=True)
     assert "msrun" in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("variables", [CLUSTER, {"OMPI_COMM_WORLD_SIZE": "8"}], ids=["msrun", "mpirun"])
+def test_processes_that_would_each_train_alone_are_refused(alone, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        alone.setenv(name, value)
+    with pytest.raises(InputError, match="started 8 processes, and distribute is off") as caught:
+        device.prepare(Recipe.model_validate({"model": "xcit_nano_12_p16_224", "mode": 1}), distribute=False)
+    assert caught.value.where == "distribute"
+
+
+@pytest.mark.parametrize("variables", [{"OMPI_COMM_WORLD_SIZE": "1"}, TABLE, {**CLUSTER, "MS_WORKER_NUM": "1"}])
+def test_one_process_trains_alone_whatever_a_shell_still_says(alone, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        alone.setenv(name, value)
+    recipe = Recipe.model_validate({"model": "xcit_nano_12_p16_224", "mode": 1})
+    assert device.prepare(recipe, distribute=False) == Worker()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from image_folder import write_images
 
 from xcit_hub.errors import InputError
 from xcit_hub.training.engine import train
-from xcit_hub.training.loggers import LoggedRun, Loggers
+from xcit_hub.training.loggers import LoggedRun, Loggers, _words
 from xcit_hub.training.recipe_file import load_recipe
 
 MODULE = """
@@ -153,6 +153,15 @@ def test_a_logger_that_nobody_installed_is_refused_before_anything_runs(tmp_path
         train(load_recipe(None, {**recipe, "loggers": ["linse"]}))
     assert "lines" in (caught.value.fix or "")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("before", [0, 190, 199])
+def test_no_part_of_a_secret_is_shown_wherever_an_error_is_cut(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_LOGGERS_TOKEN", "seCreT")
+    monkeypatch.setenv("A_LOGGERS_KEY", "seCreT\nof-two-lines")
+    said = _words(ValueError("." * before + "seCreT\nof-two-lines and seCreT"))
+    assert said.startswith(f"ValueError: {'.' * before}…")
+    assert not {"s", "C", "T"} & set(said.removeprefix("ValueError: ").replace(" and ", ""))
 
 
 def test_a_logger_gets_a_copy_of_what_it_is_told(tmp_path: Path) -> None:

@@ -12,7 +12,17 @@ from xcit_hub.checkpoints import checkpoint
 from xcit_hub.errors import CheckpointError, InputError, XcitHubError
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_file import load_recipe
-from xcit_hub.training.resume import STATE, Kept, Progress, as_begun, load_state, save_state, told_of
+from xcit_hub.training.resume import (
+    STATE,
+    Kept,
+    Progress,
+    as_begun,
+    load_state,
+    save_state,
+    stored_progress,
+    timed_otherwise,
+    told_of,
+)
 
 ATTACKS = Path(__file__).parents[1] / "attacks" / "training" / "progress"
 CLASSES = ["class0", "class1", "class2"]
@@ -120,6 +130,51 @@ def test_a_run_goes_on_where_nothing_is_evaluated_any_more_and_from_a_state_that
 ) -> None:
     save_state(tmp_path, arrays(), recipe, progress(validation=told_of(np.array([0]))))
     load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, teacher="a" * 64))
+
+
+def test_images_that_are_first_evaluated_later_stay_the_same_from_then_on(recipe: Recipe, tmp_path: Path) -> None:
+    first, other = (told_of(np.array([0] * count)) for count in (3, 4))
+    save_state(tmp_path, arrays(), recipe, progress())
+    _, goes_on = load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, validation=first, images=other))
+    assert (goes_on.validation, goes_on.images) == (first, other)
+    save_state(tmp_path, arrays(), recipe, goes_on)
+    with pytest.raises(InputError, match=r"the images to evaluate were 3 .* and are 4 "):
+        load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, validation=other))
+
+
+def test_times_of_another_device_or_version_are_not_mixed_with_those_of_now(recipe: Recipe, tmp_path: Path) -> None:
+    times = {"first_step": 9.0, "timed_steps": 2, "timed_seconds": 4.0}
+    here = {"device": "CPU", "mindspore": "2.8.0"}
+    written = progress(**times, timed_on=here)
+    save_state(tmp_path, arrays(), recipe, written)
+    for now, kept in ((here, True), ({**here, "device": "Ascend"}, False)):
+        _, goes_on = load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, timed_on=now))
+        assert (goes_on.timed_on, goes_on.timed_steps, goes_on.first_step) == (now, 2 * kept, 9.0 if kept else None)
+    assert timed_otherwise(written, here) == []
+    assert timed_otherwise(written, {**here, "device": "Ascend"}) == [
+        "the times of run.json will be those of this process alone: device was 'CPU' and is 'Ascend'"
+    ]
+    (said,) = timed_otherwise(progress(**times), here)
+    assert said.endswith("the state does not say what they were taken on")
+
+
+@pytest.mark.parametrize("figures", [{"top1": 150}, {"average_top1": -1}, {"eval_loss": -0.5}, {"epoch": 2}], ids=str)
+def test_a_record_that_no_epoch_has_is_refused_before_anything_is_trained(
+    figures: dict[str, float], recipe: Recipe, tmp_path: Path
+) -> None:
+    save_state(tmp_path, arrays(), recipe, progress(history=[{"epoch": 1, "loss": 1.0, **figures}]))
+    with pytest.raises(CheckpointError, match="is damaged: record 1 of its history"):
+        load_state(tmp_path, arrays(), recipe, progress(**BEGINNING))
+
+
+def test_a_recipe_that_now_ends_before_what_is_done_is_another_recipe_and_no_damage(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    records = [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 0.5}]
+    save_state(tmp_path, arrays(), recipe, progress(epochs_done=2, history=records))
+    for changes, says in (({"epoch_size": 1}, "epoch_size was 2 and is 1"), ({"seed": 7}, "seed was 42 and is 7")):
+        with pytest.raises(InputError, match=f"started under another recipe: {says}"):
+            stored_progress(tmp_path, recipe.model_copy(update=changes))
 
 
 def test_the_state_of_0_1_0_is_refused_naming_the_version(recipe: Recipe, tmp_path: Path) -> None:

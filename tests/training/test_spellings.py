@@ -219,6 +219,33 @@ def test_flags_of_several_values_and_of_none_are_read_as_timms_parser_reads_them
     assert {"torchcompile", "wandb_tags"} <= recipe.without_effect().keys()
 
 
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        *((f"--sched {word} --epochs 30 --cooldown-epochs 5", "cooldown_epochs") for word in ("step", "multistep")),
+        ("--epochs 20 --decay-epochs 30", "decay_epochs"),
+        ("--sched poly --epochs 20 --decay-epochs 30", "decay_epochs"),
+    ],
+)
+def test_epochs_that_timm_does_not_read_in_a_schedule_are_said_to_have_no_effect(command: str, key: str) -> None:
+    recipe = load_recipe(None, parse_flags([*AS_TIMM, *command.split()]))
+    assert list(recipe.without_effect()) == [key]
+    assert recipe.epoch_size == int(command.split("--epochs ")[1].split()[0])
+
+
+@pytest.mark.parametrize("quiet", ["--sched step --cooldown-epochs 0", "--sched cosine --decay-epochs 90"])
+def test_what_timm_writes_for_nothing_beside_its_epochs_is_not_told(quiet: str) -> None:
+    assert load_recipe(None, parse_flags([*AS_TIMM, "--epochs", "20", *quiet.split()])).without_effect() == {}
+
+
+@pytest.mark.parametrize("word", ["cosine", "step"])
+@pytest.mark.parametrize("said", ["", "--warmup-epochs 5"])
+def test_a_run_is_longer_by_the_warm_up_that_it_has(word: str, said: str) -> None:
+    words = f"--sched {word} --epochs 10 --warmup-prefix {said}".split()
+    recipe = load_recipe(None, parse_flags([*AS_TIMM, *words]))
+    assert recipe.epoch_size == 10 + recipe.warmup_epochs
+
+
 @pytest.mark.parametrize(("command", "key"), ONE_KEY.items())
 def test_a_command_of_timms_that_asks_for_what_is_not_here_names_the_key(command: str, key: str) -> None:
     with pytest.raises(InputError, match=f"^{key} .* is not taken"):

@@ -103,8 +103,8 @@ def evaluate_segmenter(
     from xcit_hub.files import check_folders
     from xcit_hub.recipe_runs import evaluate_segmenter as evaluate
     from xcit_hub.segmentation import parse_window
-    from xcit_hub.training.recipe_file import parse_flags
-    from xcit_hub.variants import dialect as known_dialect
+    from xcit_hub.training.recipe_file import load_recipe, parse_flags
+    from xcit_hub.variants import ARCHITECTURES
 
     flags = parse_flags(words)
     strange = [key for key in flags if key not in _KEYS]
@@ -120,17 +120,18 @@ def evaluate_segmenter(
             where="the command line",
             fix="Give its ID and --data_dir DIR.",
         )
-    dialect = known_dialect(flags["dialect"]).name if flags.get("dialect") else None
+    any_model = next(iter(ARCHITECTURES))  # a recipe has one, and the segmenter's is in its file
+    asked = load_recipe(None, {"model": any_model, **flags}, {"val_split": "validation", "max_corrupt": 0})
     slides = parse_window(window, stride)
     check_folders({"--output": output})
-    pairs = annotated(Path(flags["data_dir"]), flags.get("val_split", "validation"))
+    pairs = annotated(Path(asked.data_dir), asked.val_split)
     with working("loading") as show:
-        network = load(Address(model, None, None, None, False, None, dialect))
+        network = load(Address(model, None, None, None, False, None, asked.dialect))
         found = evaluate(
             network,
             pairs,
             window=slides,
-            max_corrupt=flags.get("max_corrupt", 0),
+            max_corrupt=asked.max_corrupt,
             output=output,
             step=lambda done: show(f"{done:,} of {len(pairs.images):,} images"),
         )

@@ -67,11 +67,15 @@ def color_jitter(image: Image.Image, strengths: Sequence[float], rng: Rng) -> Im
 
 
 def _turned(image: Image.Image, turn: float) -> Image.Image:
+    if image.mode == "L":
+        return image  # grey has no hue
     hue, saturation, value = image.convert("HSV").split()
     shift = int(turn * 255) % 256
-    return Image.merge("HSV", (hue.point([(level + shift) % 256 for level in range(256)]), saturation, value)).convert(
-        "RGB"
-    )
+    turned = Image.merge("HSV", (hue.point([(level + shift) % 256 for level in range(256)]), saturation, value))
+    colours = turned.convert("RGB")
+    if image.mode == "RGBA":
+        colours.putalpha(image.getchannel("A"))  # as the other changes keep it
+    return colours
 
 
 @dataclass(frozen=True)

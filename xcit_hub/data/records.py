@@ -15,8 +15,10 @@ from mindspore.mindrecord import FileReader
 from numpy.typing import NDArray
 from PIL import Image
 
+from xcit_hub.data.folders import entries
 from xcit_hub.data.transforms import ImageMode, decode
 from xcit_hub.errors import InputError
+from xcit_hub.files import is_file, is_folder
 
 # The columns of the converters in mindspore.mindrecord (ImageNet, MNIST, CIFAR-10, CIFAR-100), and of its tutorials.
 _IMAGE = (("image", "data"), ("bytes",))
@@ -75,11 +77,14 @@ def open_records(place: Path) -> Records:
         place: path of the folder, or of the files without ``.mindrecord``.
 
     Raises:
-        InputError: there are none, one of the set is missing, or their columns are not those of an image data set.
+        InputError: there are none or their folder cannot be listed, one of the set is missing, or their columns are
+            not those of an image data set.
     """
-    pattern = r".+\.mindrecord\d*" if place.is_dir() else re.escape(place.name) + r"\.mindrecord\d*"
-    folder = place if place.is_dir() else place.parent
-    files = sorted(path for path in folder.iterdir() if re.fullmatch(pattern, path.name) and path.is_file())
+    inside = is_folder(place)
+    pattern = r".+\.mindrecord\d*" if inside else re.escape(place.name) + r"\.mindrecord\d*"
+    folder = place if inside else place.parent
+    named = [folder / entry.name for entry in entries(folder) if re.fullmatch(pattern, entry.name)]
+    files = [path for path in named if is_file(path)]
     if not files:
         raise InputError(
             "No MindRecord file was found.",

@@ -24,10 +24,11 @@ from xcit_hub.data.folders import entries, find_images, is_image, readable
 from xcit_hub.data.records import open_records
 from xcit_hub.data.transforms import ImageMode, decode, open_image
 from xcit_hub.errors import InputError, closest, some
-from xcit_hub.files import read_bounded
+from xcit_hub.files import is_file, is_folder, read_bounded
 
 _CIFAR_PIXELS = 3 * 32 * 32
 _KAGGLE_LABELS = "LOC_val_solution.csv"  # ImageNet as Kaggle ships it: validation images lie in one flat folder
+_LARGEST_CIFAR = 1 << 30  # bytes, some 350,000 images
 _LARGEST_TABLE = 1 << 26
 _AS_KAGGLE = "Take the table as Kaggle ships it."
 _CIFARS = "Unpack the binary version of CIFAR's own archive there."
@@ -233,7 +234,7 @@ def open_source(dataset: str, data_dir: str | Path, split: str, *, train: bool, 
 
 
 def _found(dataset: str, root: Path, split: str, train: bool) -> ImageSource:
-    if not root.is_dir():
+    if not is_folder(root):
         raise InputError("The data folder does not exist.", where=root, fix="Give it with --data_dir.")
     if dataset in ("cifar10", "cifar100"):
         return _cifar(root, fine=dataset == "cifar100", train=train)
@@ -326,7 +327,7 @@ def _kaggle(root: Path, folder: Path) -> ImageSource:
 
 
 def _archive(path: Path) -> ImageSource:
-    if not path.is_file():
+    if not is_file(path):
         raise InputError("The archive does not exist.", where=path, fix="Expected <split>.tar in the data folder.")
     members = []
     unreadable: list[str] = []
@@ -393,9 +394,9 @@ def _cifar(root: Path, *, fine: bool, train: bool) -> ImageSource:
     head = 2 if fine else 1  # CIFAR-100 writes the coarse label before the fine one
     records = []
     for path in (folder / name for name in names):
-        if not path.is_file():
+        if not is_file(path):
             raise InputError("A file of CIFAR's binary version is missing.", where=path, fix=_CIFARS)
-        content = np.fromfile(path, np.uint8)
+        content = np.frombuffer(read_bounded(path, _LARGEST_CIFAR), np.uint8)
         if not content.size or content.size % (head + _CIFAR_PIXELS):
             raise InputError("The file is not a whole number of CIFAR records.", where=path, fix=_CIFARS)
         records.append(content.reshape(-1, head + _CIFAR_PIXELS))
@@ -405,7 +406,7 @@ def _cifar(root: Path, *, fine: bool, train: bool) -> ImageSource:
         raise InputError(f"A label is {labels.max()}; there are {count} classes.", where=folder, fix=_CIFARS)
     pixels = np.ascontiguousarray(rows[:, head:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     classes = [str(number) for number in range(count)]
-    if (folder / meta).is_file():
+    if is_file(folder / meta):
         try:
             text = read_bounded(folder / meta, _LARGEST_TABLE).decode("utf-8")
         except UnicodeDecodeError as error:

@@ -26,6 +26,7 @@ _HALF = 1 << 20
 _COMPILE_CACHE = "MS_COMPILER_CACHE_ENABLE"
 _OTHER_RANK_TABLE = "MINDSPORE_HCCL_CONFIG_PATH"
 _ALSO = {"mpirun": " and GPU"}
+_HOW_MANY = {"msrun": "MS_WORKER_NUM", "mpirun": "OMPI_COMM_WORLD_SIZE"}
 # MindSpore compiles at most 1,000 calls within one another unless it is told otherwise. The gradient of 24 layers by
 # its own operations takes more than 1,200; its own THOR asks for as many as this.
 _CALLS_WITHIN_CALLS = 10_000
@@ -66,9 +67,12 @@ def prepare(recipe: Recipe, *, distribute: bool) -> Worker:
         distribute: whether there are other workers.
 
     Raises:
-        InputError: the device does not exist, nobody started workers, or MindSpore's compile cache is on.
+        InputError: the device does not exist, nobody started workers or they were and are not joined, or MindSpore's
+            compile cache is on.
         XcitHubError: the workers cannot be joined.
     """
+    if not distribute:
+        _check_alone()
     cached = os.environ.get(_COMPILE_CACHE) == "1" or mindspore.get_context("enable_compile_cache")
     if cached and recipe.mode == mindspore.GRAPH_MODE:
         # Seen: a run with another weight decay trained with the old one, to the last digit.
@@ -89,6 +93,18 @@ def prepare(recipe: Recipe, *, distribute: bool) -> Worker:
             ) from error
     mindspore.set_context(mode=recipe.mode)
     return _join() if distribute else Worker()
+
+
+def _check_alone() -> None:
+    """Make sure that nobody started other processes, each of which would train alone and write the same files."""
+    launcher = started_by()
+    count = os.environ.get(_HOW_MANY.get(launcher or "", ""), "1")
+    if count != "1":
+        raise InputError(
+            f"{launcher} started {count[:20]} processes, and distribute is off: each of them would train alone.",
+            where="distribute",
+            fix=f"Pass --distribute True, or start one process without {launcher}.",
+        )
 
 
 def compile_level(recipe: Recipe) -> str:

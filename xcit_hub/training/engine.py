@@ -30,11 +30,11 @@ from xcit_hub.training.journal import Journal
 from xcit_hub.training.keeping import output_names, retire, save_checkpoint
 from xcit_hub.training.loggers import LoggedRun, Loggers, find
 from xcit_hub.training.meters import Clock, Overflows, Unreadable
-from xcit_hub.training.notes import notes_of
+from xcit_hub.training.notes import left_over, notes_of
 from xcit_hub.training.precision import check_precision, mix_precision
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recording import RUN as RUN
-from xcit_hub.training.recording import record_of
+from xcit_hub.training.recording import record_of, timed_on
 from xcit_hub.training.resume import (
     STATE,
     Best,
@@ -48,6 +48,7 @@ from xcit_hub.training.resume import (
     load_state,
     save_state,
     stored_progress,
+    timed_otherwise,
     told_of,
 )
 from xcit_hub.training.schedule import learning_rates
@@ -106,8 +107,11 @@ def train(
     rates = learning_rates(recipe.model_copy(update={"lr": highest}), batches.steps)
     told, changes = None, list[str]()
     if continued:
-        told = stored_progress(folder, recipe).dialect
+        stored = stored_progress(folder, recipe)
+        told = stored.dialect
         recipe, changes = as_begun(folder, recipe)
+        if stored.epochs_done < recipe.epoch_size:
+            changes += timed_otherwise(stored, timed_on(recipe))
     begun = start(recipe, source.classes, initial, continued=told)
     network = begun.network
     progress = Progress(
@@ -117,6 +121,7 @@ def train(
         classes=source.classes,
         images=told_of(source.labels),
         started_from=begun.started_from,
+        timed_on=timed_on(recipe),
     )
     scorer = None
     if recipe.val_while_train:
@@ -149,6 +154,7 @@ def train(
         *begun.notes,
         *(taught.notes if taught else []),
         *notes_of(recipe, source, network, worker),
+        *left_over(recipe, batches.steps),
         *(scorer.notes if scorer else []),
     ]:
         journal.say(note)

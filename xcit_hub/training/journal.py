@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from xcit_hub.files import atomic_write, write_text
+from xcit_hub.errors import InputError
+from xcit_hub.files import atomic_write, read_bounded, write_text
 from xcit_hub.training.loggers import Loggers
 
 _T = TypeVar("_T")
@@ -34,6 +36,7 @@ _CURVES = {
     },
 }
 """What the drawing shows: title of a half → field of an epoch → its name, colour and line."""
+_LARGEST_STEPS = 1 << 28  # bytes, some four million rows
 _SECONDS_BETWEEN_DRAWINGS = 60
 _STEP_FIELDS = ("step", "epoch", "loss", "lr", "norm", "images_per_second")
 
@@ -144,10 +147,7 @@ class Journal:
     def _keep_steps_before(self, step: int) -> None:
         assert self.folder is not None  # noqa: S101
         path = self.folder / STEPS
-        kept: list[list[str]] = []
-        if step and path.is_file():
-            with path.open(newline="", encoding="utf-8") as stream:
-                kept = [row for row in csv.reader(stream) if row and row[0].isdigit() and int(row[0]) < step]
+        kept = _rows_before(step, path) if step and path.is_file() else []
         text = io.StringIO()
         csv.writer(text).writerows([list(_STEP_FIELDS), *kept])
         write_text(path, text.getvalue())
@@ -156,6 +156,24 @@ class Journal:
         if self._events is not None:
             for tag, value in scalars.items():
                 self._events.add_scalar(tag, value, step)
+
+
+def _rows_before(step: int, path: Path) -> list[list[str]]:
+    """Return the rows of ``steps.csv`` that are of earlier steps.
+
+    Raises:
+        InputError: it is not what a run wrote.
+    """
+    try:
+        text = read_bounded(path, _LARGEST_STEPS).decode("utf-8")
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            "The file is not the table of steps that a run writes.",
+            where=path,
+            fix="Move it away: the run goes on without it.",
+        ) from error
+    return [row for row in rows if re.fullmatch("[0-9]{1,18}", row[0]) and int(row[0]) < step]
 
 
 def _table(history: Sequence[Mapping[str, Any]]) -> str:

@@ -105,8 +105,10 @@ def find(names: Sequence[str]) -> dict[str, Callable[[], Any]]:
 
 def _words(error: BaseException) -> str:
     """Return the kind and the first line of an error, without what the environment keeps secret."""
-    said = (str(error).splitlines() or [""])[0][:_SHOWN]
-    for variable, value in os.environ.items():
-        if len(value) >= _SHORTEST_SECRET and any(word in variable.upper() for word in _SECRET):
+    said = str(error)
+    secret = (value for name, value in os.environ.items() if any(word in name.upper() for word in _SECRET))
+    for value in sorted(secret, key=len, reverse=True):  # one may be part of another
+        if len(value) >= _SHORTEST_SECRET:
             said = said.replace(value, "…")
+    said = (said.splitlines() or [""])[0][:_SHOWN]  # last: of a secret that is cut the rest would not be found
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -160,15 +160,24 @@ def evaluate(
             except InputError as error:
                 raise InputError(error.what, where=readable(image), fix=error.fix) from None
             images += 1
-        if len(unreadable) > max_corrupt:
-            more = f" and {len(unreadable) - _LISTED} more" if len(unreadable) > _LISTED else ""
-            raise InputError(
-                f"{len(unreadable)} images or annotations cannot be used: {'; '.join(unreadable[:_LISTED])}{more}.",
-                where="max_corrupt",
-                fix="Repair or remove them, or allow as many with --max_corrupt.",
-            )
+        check_usable(unreadable, max_corrupt)
         step(done)
     return Segmentation.of(counts, images, unreadable)
+
+
+def check_usable(unreadable: Sequence[str], max_corrupt: int) -> None:
+    """Make sure that no more images or annotations are unusable than may be.
+
+    Raises:
+        InputError: more are.
+    """
+    if len(unreadable) > max_corrupt:
+        more = f" and {len(unreadable) - _LISTED} more" if len(unreadable) > _LISTED else ""
+        raise InputError(
+            f"{len(unreadable)} images or annotations cannot be used: {'; '.join(unreadable[:_LISTED])}{more}.",
+            where="max_corrupt",
+            fix="Repair or remove them, or allow as many with --max_corrupt.",
+        )
 
 
 def write_per_class(path: Path, found: Segmentation, labels: Sequence[str]) -> None:

@@ -24,6 +24,8 @@ def notes_of(recipe: Recipe, source: ImageSource, network: XCiT, worker: Worker)
     if others := recipe.unlike_timm():
         listed = ", ".join(f"{key} {getattr(recipe, key)} (there {default})" for key, default in others.items())
         notes.append(f"left out, and other than timm's train.py has it: {listed}")
+    if not recipe.distribute and (launcher := device.started_by()) in ("rank table", "dry run"):
+        notes.append(f"distribute is off: this process trains alone, though the variables of a {launcher} are set")
     if recipe.lr_base is not None:
         images = recipe.batch_size * worker.count * recipe.gradient_accumulation_steps
         notes.append(
@@ -51,3 +53,13 @@ def notes_of(recipe: Recipe, source: ImageSource, network: XCiT, worker: Worker)
         if not recipe.drop_remainder and math.ceil(len(source.labels) / worker.count) % recipe.batch_size:
             notes.append("so does the last step of the first epoch: drop_remainder: False leaves it a smaller batch")
     return notes
+
+
+def left_over(recipe: Recipe, steps: int) -> list[str]:
+    """Return a sentence where the batches of a run, ``steps`` an epoch, are not a whole number of updates."""
+    together, batches = recipe.gradient_accumulation_steps, recipe.epoch_size * steps
+    count = batches % together
+    if not count:
+        return []
+    last = "the last batch changes" if count == 1 else f"the last {count} batches change"
+    return [f"{last} nothing: an update takes {together} batches, and the run has {batches:,}"]

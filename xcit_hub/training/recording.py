@@ -34,6 +34,17 @@ def versions() -> Versions:
     )
 
 
+_OF_SPEED = ("num_parallel_workers", "dataset_sink_mode", "recompute")
+
+
+def timed_on(recipe: Recipe) -> dict[str, str]:
+    """Return what the time of a step depends on, of what a continued run may change."""
+    keys = {key: str(getattr(recipe, key)) for key in _OF_SPEED}
+    compiled = device.compile_level(recipe)
+    told = versions().model_dump(mode="json", exclude_none=True)
+    return {**told, "device": device_target(), "jit_level": compiled, **keys}
+
+
 def split_of(recipe: Recipe, *, train: bool) -> str:
     """Return what to call the images that are trained on, or evaluated: CIFAR's files have names of their own."""
     if recipe.dataset.startswith("cifar"):
@@ -102,10 +113,7 @@ def record_of(
         seed=recipe.seed,
         epochs=progress.epochs_done,
         final_loss=last.get("loss"),
-        curve=[
-            Epoch.model_validate({name: each[name] for name in Epoch.model_fields if name in each})
-            for each in progress.history
-        ],
+        curve=[Epoch.of(each) for each in progress.history],
         top1=None if best is None else best.top1,
         top5=None if best is None else best.top5,
         eval_loss=None if best is None else best.loss,

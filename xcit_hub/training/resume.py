@@ -21,6 +21,7 @@ from xcit_hub import strict_json
 from xcit_hub._version import __version__
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.errors import CheckpointError, InputError
+from xcit_hub.run_record import Epoch
 from xcit_hub.training.recipe import Recipe
 
 STATE = "resume.safetensors"
@@ -33,6 +34,8 @@ _ANEW = "Start anew in another ckpt_save_dir, from the last checkpoint with --ck
 # Of what a continued run may change: where its first weights came from, which it does not look for again.
 _BEGUN_WITH = ("ckpt_path", "pretrained")
 _UNTOLD = ("resume_opt", "dialect", *_BEGUN_WITH)
+
+_UNTIMED: Mapping[str, Any] = {"first_step": None, "timed_steps": 0, "timed_seconds": 0.0}
 
 # What a continued run may change: places, speed, what is reported. Everything else would make it another run.
 _MAY_CHANGE = frozenset(
@@ -122,6 +125,7 @@ class Progress(_Strict):
         unreadable: names of images that could not be read.
         first_step: seconds of the very first step.
         timed_steps, timed_seconds: steps that were timed in steady state, and their sum.
+        timed_on: what these times depend on and a continued run may change; None in older states.
     """
 
     workers: int = Field(ge=1)
@@ -144,6 +148,7 @@ class Progress(_Strict):
     first_step: float | None = Field(default=None, ge=0)
     timed_steps: int = Field(default=0, ge=0)
     timed_seconds: float = Field(default=0.0, ge=0)
+    timed_on: dict[str, str] | None = None
 
     @property
     def steps_done(self) -> int:
@@ -186,16 +191,30 @@ def stored_progress(folder: Path, recipe: Recipe) -> Progress:
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or of another version.
+        InputError: the recipe differs from that it was written under.
     """
     path = _state_in(folder)
     with checkpoint.read(path) as stored:
-        _described(stored.metadata, path)
         return _progress(stored.metadata, recipe, path)
 
 
 def told_of(labels: NDArray[np.int64]) -> str:
     """Return how many images there are and a digest of which class each is of: other data is another run."""
     return f"{len(labels)} (classes {hashlib.sha256(labels.tobytes()).hexdigest()[:16]})"
+
+
+def timed_otherwise(stored: Progress, timed_on: Mapping[str, str]) -> list[str]:
+    """Return a sentence where the steps of a state were timed under other conditions than those of now."""
+    if stored.first_step is None or stored.timed_on == timed_on:
+        return []
+    before = stored.timed_on or {}
+    changed = [
+        f"{key} was {_short(before[key])!r} and is {value!r}"
+        for key, value in timed_on.items()
+        if key in before and before[key] != value
+    ]
+    why = "; ".join(changed) or "the state does not say what they were taken on"
+    return [f"the times of run.json will be those of this process alone: {why}"]
 
 
 def as_begun(folder: Path, recipe: Recipe) -> tuple[Recipe, list[str]]:
@@ -247,9 +266,8 @@ def load_state(
     """
     path = _state_in(folder)
     with checkpoint.read(path) as stored:
-        written = _described(stored.metadata, path)
         progress = _progress(stored.metadata, recipe, path)
-        _check_same(written, progress, recipe, expected, path)
+        _check_data(progress, expected, path)
         strangers = set(like) ^ set(stored.tensors)
         if strangers:
             raise CheckpointError(
@@ -260,7 +278,9 @@ def load_state(
         arrays = {name: np.array(tensor.numpy()) for name, tensor in stored.tensors.items()}
     _check_arrays(arrays, like, path)
     _check_counters(arrays, recipe, progress, path)
-    return arrays, progress
+    untold = {key: getattr(expected, key) for key in _SAID if getattr(progress, key) is None}
+    anew = _UNTIMED if progress.timed_on != expected.timed_on else {}
+    return arrays, progress.model_copy(update={**untold, **anew, "timed_on": expected.timed_on})
 
 
 def _described(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -278,12 +298,13 @@ def _described(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
         recipe = strict_json.parsed(metadata["recipe"])
     except (KeyError, ValueError, RecursionError) as error:
         raise _damaged("its recipe cannot be read", path) from error
-    if not isinstance(recipe, dict):
+    if not isinstance(recipe, dict) or "model" not in recipe:
         raise _damaged("its recipe cannot be read", path)
     return recipe
 
 
 def _progress(metadata: Mapping[str, str], recipe: Recipe, path: Path) -> Progress:
+    _check_recipe(_described(metadata, path), recipe, path)  # what follows is judged by it
     try:
         progress = Progress.model_validate_json(metadata["progress"])
     except KeyError as error:
@@ -300,6 +321,11 @@ def _progress(metadata: Mapping[str, str], recipe: Recipe, path: Path) -> Progre
     for number, record in enumerate(progress.history, 1):
         if record.get("epoch") != number or "loss" not in record:
             raise _damaged(f"record {number} of its history is not that of an epoch", path)
+        try:
+            Epoch.of(record)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise _damaged(f"record {number} of its history, {fault['loc'][0]}: {fault['msg']}", path) from error
     ours = re.compile(rf"{re.escape(recipe.model)}-[1-9]\d{{0,8}}_[1-9]\d{{0,17}}\.ckpt")
     names = [entry.name for entry in progress.kept]
     wrong = [name for name in names if not ours.fullmatch(name)]
@@ -310,18 +336,29 @@ def _progress(metadata: Mapping[str, str], recipe: Recipe, path: Path) -> Progre
     return progress
 
 
-def _check_same(written: Mapping[str, Any], stored: Progress, recipe: Recipe, expected: Progress, path: Path) -> None:
+def _check_recipe(written: Mapping[str, Any], recipe: Recipe, path: Path) -> None:
     now = json.loads(recipe.model_dump_json())
     changed = [
         f"{key} was {_short(repr(_before(key, written)))} and is {_short(repr(now[key]))}"
         for key in now
         if _changed(key, written, now)
     ]
-    changed += [f"{_short(key)} is not a key" for key in written if key not in now]
-    for key in _SAID:  # an older state does not say all of it
-        before, after = getattr(stored, key), getattr(expected, key)
-        if before != after and None not in (before, after):
-            changed.append(f"the {_SAID[key]} were {_short(before)} and are {_short(after)}")
+    _refuse([*changed, *(f"{_short(key)} is not a key" for key in written if key not in now)], path)
+
+
+def _check_data(stored: Progress, expected: Progress, path: Path) -> None:
+    said = {key: (getattr(stored, key), getattr(expected, key)) for key in _SAID}
+    _refuse(
+        [
+            f"the {_SAID[key]} were {_short(before)} and are {_short(after)}"
+            for key, (before, after) in said.items()
+            if before != after and None not in (before, after)  # an older state does not say all of it
+        ],
+        path,
+    )
+
+
+def _refuse(changed: list[str], path: Path) -> None:
     if changed:
         raise InputError(
             f"The run was started under another recipe: {'; '.join(changed)}.",

@@ -14,7 +14,7 @@ from typing import Any
 
 from xcit_hub.errors import InputError
 from xcit_hub.training import timm_only
-from xcit_hub.training.recipe_keys import KEYS, may_be_null
+from xcit_hub.training.recipe_keys import KEYS, RecipeKeys, may_be_null
 
 # The same value under another name.
 RENAMED = {
@@ -68,6 +68,7 @@ _NO_SCHEDULES = {
     "rsqrt": "there is no schedule with a stable phase",
 }
 _CYCLIC = ("cosine_decay", "polynomial_decay", "tanh_decay")
+_WARMUP = RecipeKeys.model_fields["warmup_epochs"].default
 _FIRST_SCALE = 65536.0  # of torch.amp.GradScaler
 
 
@@ -191,16 +192,25 @@ def _epochs(said: dict[str, Any]) -> None:
     epochs = _number(said, "epochs")
     if epochs % 1:
         raise InputError(f"epochs are whole, not {_shown(epochs)}.", where="epochs", fix="Give a whole number.")
-    prefix = _number(said, "warmup_epochs", 5) if said.setdefault("warmup_prefix", False) else 0
+    prefix = _number(said, "warmup_epochs", _WARMUP) if said.setdefault("warmup_prefix", False) else 0
     whole = epochs
     if said.get("scheduler", "cosine_decay") in _CYCLIC:
         factor, cycles = _number(said, "cycle_mul", 1), max(1, _number(said, "num_cycles", 1))
         whole = epochs * cycles if factor == 1 else _grown(epochs, float(factor), cycles)
         said["decay_epochs"] = epochs  # timm's own key is not of these
         whole += _number(said, "cooldown_epochs", 0)
-    said.pop("cooldown_epochs", None)
+        said.pop("cooldown_epochs", None)
     del said["epochs"]
     said.setdefault("epoch_size", int(whole + prefix))
+
+
+def _unread(said: dict[str, Any]) -> dict[str, str]:
+    """Take out what timm does not read beside its epochs in this schedule; return it with the reason."""
+    key, quiet, reason = "cooldown_epochs", 0, "of the schedules with cycles, as in timm"
+    if said.get("scheduler", "cosine_decay") in _CYCLIC:
+        key, quiet, reason = "decay_epochs", 90, "a cycle is as long as epochs says, as in timm"
+    value = said.pop(key, quiet)
+    return {} if value in (None, quiet) else {key: reason}
 
 
 def _grown(epochs: float, factor: float, cycles: float) -> float:
@@ -327,6 +337,8 @@ def computed(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str
     if said.pop("model_ema", None) is not None:
         said.setdefault("model_ema_warmup", False)
     for key, change in CHANGES.items():
+        if key == "epochs" and key in said:
+            dropped |= _unread(said)
         if key in said:
             change(said)
     if "cooldown_epochs" in said:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -119,6 +119,15 @@ class Repository(Layout):
                 aside.rename(final)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+    def set_lacking(self, commit: str, paths: Iterable[str]) -> None:
+        """Record that a revision has none of these files; a cache that may not be written is left as it is."""
+        with suppress(OSError, HubError):
+            self.check_inside(commit)
+            for path in paths:
+                record = contained(self.folder / ".no_exist" / commit, path)
+                record.parent.mkdir(parents=True, exist_ok=True)
+                record.touch()
 
     def relink(self, commit: str, blobs: Mapping[str, str]) -> list[str]:
         """Put back every link of a revision that is gone or leads elsewhere; return the paths it was done for."""

@@ -133,19 +133,29 @@ def locate(
 
     Raises:
         HubError: it is not there, is not an XCiT, or its description is malformed.
-        InputError: it is a path, and was to be fetched again.
+        InputError: it was to be fetched again, and is on this machine or must not be fetched.
     """
     where = address.parse(id, hub=hub, revision=revision)
-    if force and where.store == address.LOCAL:
-        raise InputError(
-            "A path is read where it is, and nothing is fetched again.",
-            where="force_download=…",
-            fix="Leave it out, or name the model in its hub.",
-        )
     context = _context(cache_dir, offline=offline, token=token, force=force)
+    _check_asked(where, context)
     located = _located(where, context, frozenset(ignore_fields))
     _check_ignored(ignore_fields, [located])
     return located
+
+
+def _check_asked(where: address.Address, context: Context) -> None:
+    """Refuse what would change nothing, or cannot be."""
+    is_here = where.store in (address.LOCAL, address.FOLDER)
+    if context.force and (is_here or context.offline):
+        raise InputError(
+            "A path or a folder hub is read where it is, and nothing is fetched again."
+            if is_here
+            else "Offline mode forbids fetching a model again.",
+            where=f"force_download=…: {where}",
+            fix="Leave it out, or name the model in its hub."
+            if is_here
+            else "Leave it out, or go online (offline=…, HF_HUB_OFFLINE).",
+        )
 
 
 def locate_each(ids: Sequence[str], *, ignore_fields: Sequence[str] = ()) -> list[Located]:

@@ -126,6 +126,15 @@ def test_fetching_again_is_refused_offline(model_id, monkeypatch):
         xcit_hub.load(model_id, force_download=True)
 
 
+def test_a_token_is_refused_where_nobody_asks_for_one(nano_ckpt, tmp_path):
+    for asked in ({"id": nano_ckpt}, {"id": "org/name", "hub": tmp_path}, {"id": "org/name", "hub": "mindspore-hub"}):
+        for read in (xcit_hub.load, xcit_hub.info):
+            with pytest.raises(InputError, match="takes no token") as caught:
+                read(**asked, token="hf_secret")
+            assert "hf_secret" not in str(caught.value)
+    assert xcit_hub.info(nano_ckpt, token=False).weights == nano_ckpt.name
+
+
 def test_preprocess_takes_a_network_or_its_description(network):
     image = Image.fromarray(np.arange(300 * 260 * 3, dtype=np.uint32).astype(np.uint8).reshape(300, 260, 3))
     pixels = xcit_hub.preprocess(network)(image)

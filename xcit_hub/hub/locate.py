@@ -133,7 +133,7 @@ def locate(
 
     Raises:
         HubError: it is not there, is not an XCiT, or its description is malformed.
-        InputError: it was to be fetched again, and is on this machine or must not be fetched.
+        InputError: it was to be fetched again, and is on this machine or must not be fetched; or it takes no token.
     """
     where = address.parse(id, hub=hub, revision=revision)
     context = _context(cache_dir, offline=offline, token=token, force=force)
@@ -155,6 +155,12 @@ def _check_asked(where: address.Address, context: Context) -> None:
             fix="Leave it out, or name the model in its hub."
             if is_here
             else "Leave it out, or go online (offline=…, HF_HUB_OFFLINE).",
+        )
+    if isinstance(context.token, str) and (is_here or where.store == address.MINDSPORE_HUB):
+        raise InputError(
+            "A path or a folder hub takes no token." if is_here else "MindSpore Hub takes no token.",
+            where=f"token=… (--token-env): {where}",
+            fix="Leave it out, or name the model in its hub.",
         )
 
 

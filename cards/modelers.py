@@ -39,11 +39,14 @@ def read(text: str) -> Card:
 def named(fields: Fields) -> Fields:
     """Return the fields under Hugging Face's names."""
     found = rewritten.renamed(fields, {"frameworks": "library_name"})
-    frameworks = rewritten.words(fields.values.get("frameworks"))
-    if frameworks:
-        first = "MindSpore" if "MindSpore" in frameworks else frameworks[0]
+    if (first := _framework(fields)) is not None:
         found.values["library_name"] = Text(first.lower())
     return found
+
+
+def unnamed(fields: Fields) -> dict[str, str]:
+    """Return what :func:`named` leaves out: the field's name → why."""
+    return rewritten.all_but(fields, {"frameworks": _framework(fields)})
 
 
 def faults(parts: Parts, metadata: CardMetadata) -> Iterator[Fault]:
@@ -68,6 +71,11 @@ def faults(parts: Parts, metadata: CardMetadata) -> Iterator[Fault]:
         if name not in HARDWARES:
             known = ", ".join(sorted(HARDWARES))
             yield Fault(lines["hardwares"], "hardwares", f"{name!r} is not one of: {known}", "warning")
+
+
+def _framework(fields: Fields) -> str | None:
+    frameworks = rewritten.words(fields.values.get("frameworks"))
+    return "MindSpore" if "MindSpore" in frameworks else next(iter(frameworks), None)
 
 
 def _written(head: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from cards import rewritten
 from cards.card import Card
 from cards.faults import Fault
 from cards.front_matter import Fields, Text
-from cards.hugging_face import Parts
+from cards.hugging_face import FOREIGN, MODEL_INDEX, Parts
 from cards.metadata import CardMetadata
 
 # Hugging Face's identifier → what ModelScope's pages say (modelscope_hub 0.5.1, ``_LICENSE_DISPLAY_TO_SPDX``).
@@ -37,10 +37,15 @@ LICENSES = {
     "other": "other",
 }
 OWN = frozenset({"tasks", "frameworks", "domain", "model-type", "backbone"})
+# Hugging Face's fields that stand under other names here, or nowhere.
+_OTHERWISE = frozenset({*OWN, "pipeline_tag", "library_name", MODEL_INDEX, FOREIGN})
 _IDS = {shown: known for known, shown in LICENSES.items()}
 _LISTS = frozenset(
     {"tasks", "frameworks", "license", "language", "domain", "model-type", "backbone", "metrics", "base_model", "tags"}
 )
+# Fields that only ModelScope has, and what they are of an XCiT.
+_OF_AN_XCIT = {"domain": ["cv"], "model-type": ["xcit"], "backbone": ["xcit"]}
+_OF_ONE = ("tasks", "frameworks", "license")
 _EXPECTED = ("tasks", "frameworks", "license", "domain")
 
 
@@ -61,7 +66,7 @@ def read(text: str) -> Card:
 def named(fields: Fields) -> Fields:
     """Return the fields under Hugging Face's names; what only ModelScope has is left out."""
     found = rewritten.renamed(fields, {"tasks": "pipeline_tag", "frameworks": "library_name"})
-    for name in ("domain", "model-type", "backbone"):
+    for name in _OF_AN_XCIT:
         found.values.pop(name, None)
     for name, written in (("pipeline_tag", "tasks"), ("library_name", "frameworks")):
         if words := rewritten.words(fields.values.get(written)):
@@ -73,6 +78,17 @@ def named(fields: Fields) -> Fields:
     if words := rewritten.words(fields.values.get("license")):
         found.values["license"] = Text(_IDS.get(words[0], words[0]))
     return found
+
+
+def unnamed(fields: Fields) -> dict[str, str]:
+    """Return what :func:`named` leaves out: the field's name → why."""
+    first = {name: next(iter(rewritten.words(fields.values.get(name))), None) for name in _OF_ONE}
+    own = {
+        name: f"only ModelScope has it; {', '.join(ours)} is written there"
+        for name, ours in _OF_AN_XCIT.items()
+        if name in fields.values
+    }
+    return rewritten.all_but(fields, first) | own
 
 
 def faults(parts: Parts, metadata: CardMetadata) -> Iterator[Fault]:
@@ -103,13 +119,12 @@ def _written(head: dict[str, Any]) -> dict[str, Any]:
         "frameworks": ["mindspore" if library == "timm" else library],
         "license": LICENSES.get(license_id, license_id) if license_id else None,
         "language": head.get("language"),
-        "domain": ["cv"],
-        "model-type": ["xcit"],
-        "backbone": ["xcit"],
+        **_OF_AN_XCIT,
         "metrics": head.get("metrics"),
         "datasets": {"train": list(datasets), "evaluation": list(datasets)} if datasets else None,
         "base_model": head.get("base_model"),
         "tags": head.get("tags"),
         "dialect": head.get("dialect"),
     }
-    return {name: value for name, value in fields.items() if value}
+    unknown = {name: value for name, value in head.items() if name not in _OTHERWISE}
+    return {name: value for name, value in {**unknown, **fields}.items() if value}

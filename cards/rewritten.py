@@ -53,6 +53,12 @@ def words(value: Tree | None) -> list[str]:
     return [str(entry) for entry in entries if isinstance(entry, Text) and resolved(entry) is not None]
 
 
+def all_but(fields: Fields, kept: Mapping[str, str | None]) -> dict[str, str]:
+    """Say of fields of several names, of which one is kept, which: the field's name → the sentence."""
+    several = {name: [word for word in words(fields.values.get(name)) if word != one] for name, one in kept.items()}
+    return {name: f"only {kept[name]} is kept, not {', '.join(rest)}" for name, rest in several.items() if rest}
+
+
 def lists(fields: Fields, names: frozenset[str]) -> Iterator[Fault]:
     """Yield the fields that should be names or lists of them, and are something else."""
     for name, value in fields.values.items():

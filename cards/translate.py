@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from cards import check, hugging_face, index, mindspore_hub, modelers, modelscope
 from cards.card import Card, language_of, read_text
 from cards.facts import Facts
 from cards.forms import Form, Language
+from cards.front_matter import resolved
 from cards.generate import render
+from cards.metadata import MINDSPORE_HUB_FIELDS, CardMetadata
 from cards.public import public
 from xcit_hub.errors import CardError
 from xcit_hub.files import is_there
 
 FACTS = "facts.json"
+_NAMES = {"license_id": "license", "results": hugging_face.MODEL_INDEX}
+_FOREIGN_FIELDS = frozenset(MINDSPORE_HUB_FIELDS)
 _WRITERS = {"hugging-face": hugging_face.write, "modelers": modelers.write, "modelscope": modelscope.write}
+_SITES = {"modelers": modelers, "modelscope": modelscope}
 
 
 def translate(
@@ -42,6 +48,46 @@ def translate(
     if form == "mindspore-hub":
         return public(mindspore_hub.write(Card(read.title, read.metadata.for_mindspore_hub(), read.prose)))
     return public(_WRITERS[form](Card(read.title, read.metadata.for_hugging_face(), read.prose)))
+
+
+def left(card: str | Path, *, form: Form | None = None) -> dict[str, str]:
+    """Return what of a card's metadata its text in another form does not have: the field's name → why.
+
+    Args:
+        card, form: as for :func:`translate`.
+
+    Raises:
+        UnreadableCardError, CardError: as for :func:`translate`.
+    """
+    published = _published(card)
+    text = published.text() if published else read_text(card)
+    fields, own = hugging_face.split(text).fields, check.form_of(text)
+    form = form or own
+    found = _SITES[own].unnamed(fields) if own in _SITES else {}
+    if form not in _SITES:
+        return found
+    read = check.read(text if published else Path(card))
+    whole = read.metadata.for_hugging_face()
+    written = _SITES[form].write(Card(read.title, whole, read.prose))
+    there = hugging_face.split(written).fields.values
+    found = {name: why for name, why in found.items() if resolved(there.get(name)) != resolved(fields.values.get(name))}
+    return found | _apart(_said(whole), _said(_SITES[form].read(written).metadata))
+
+
+def _said(metadata: CardMetadata) -> dict[str, Any]:
+    """Every field that says something, by the name that Hugging Face's form has for it."""
+    foreign = {name: value for name, value in mindspore_hub.written_fields(metadata).items() if name in _FOREIGN_FIELDS}
+    said = metadata.model_dump(exclude=set(MINDSPORE_HUB_FIELDS.values()), exclude_defaults=True)
+    renamed = {_NAMES.get(name, name): value for name, value in said.items()}
+    return {**renamed, **({hugging_face.FOREIGN: foreign} if foreign else {})}
+
+
+def _apart(asked: dict[str, Any], found: dict[str, Any]) -> dict[str, str]:
+    return {
+        name: f"it is {found[name]!r:.80} there" if name in found else "that form has no field for it"
+        for name, value in asked.items()
+        if found.get(name) != value
+    }
 
 
 def opened(card: str | Path) -> Card:

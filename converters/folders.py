@@ -72,7 +72,7 @@ def convert_all(
 ) -> Iterator[Done]:
     """Convert many files; what fails is told and the rest is done; what a run before has done is not done again.
 
-    Every target has its report beside it (``name.report.json``), which is how the next run knows what is done.
+    Every target has its report beside it (``name.suffix.report.json``), which is how the next run knows what is done.
     Yields one :class:`Done` for each, in order.
     """
     for source, target in planned:
@@ -149,13 +149,19 @@ def _is_file(path: Path) -> bool:
 
 
 def _report_path(target: Path) -> Path:
-    return target.with_name(f"{target.stem}.report.json")
+    return target.with_name(f"{target.name}.report.json")
 
 
 def _done_before(source: Path, target: Path, options: Options, *, verify: bool) -> bool:
+    # In version 0.1 a report was called after the target without its suffix.
+    paths = (_report_path(target), target.with_name(f"{target.stem}.report.json"))
+    return any(_says_done(path, source, target, options, verify=verify) for path in paths)
+
+
+def _says_done(path: Path, source: Path, target: Path, options: Options, *, verify: bool) -> bool:
     # Decides only whether there is work: a conversion hashes what it reads itself.
     try:
-        report = json.loads(read_bounded(_report_path(target), _LARGEST_REPORT))
+        report = json.loads(read_bounded(path, _LARGEST_REPORT))
         return bool(
             report["options"] == asdict(options)
             and report["source"]["sha256"] == sha256_of(source)

@@ -13,6 +13,7 @@ import xcit_hub
 from xcit_hub import parity
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.tensor import StoredTensor
+from xcit_hub.compare import compare
 from xcit_hub.deploy import export
 from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface, onnx_graph
@@ -61,9 +62,17 @@ def test_an_exported_file_is_proven_by_each_runtime_and_says_what_it_is(source: 
     assert [found["runtime"] for found in done.proofs] == ["onnxruntime", "openvino"]
     assert all(found["passed"] and len(found["checks"]) == 4 for found in done.proofs)
     assert done.metadata["xcit_hub.architecture"] == NAME
-    assert json.loads(done.metadata["xcit_hub.labels"]) == ["ape", "bee", "cow", "dog"]
+    assert json.loads(done.metadata["xcit_hub.labels"]) == []
     assert json.loads(done.metadata["xcit_hub.preprocessing"])["input_size"] == [3, 224, 224]
     assert json.dumps(done.as_dict())
+
+
+def test_classes_are_named_by_a_file_that_gives_logits_and_by_no_other(source: Path, exported: Path) -> None:
+    backbone = export(source, source.with_name("backbone.onnx"), headless=True, image_size=32, proof=False).files[0]
+    told = {file: json.loads(interface.read(file).metadata["xcit_hub.labels"]) for file in (exported, backbone)}
+    assert told == {exported: ["ape", "bee", "cow", "dog"], backbone: []}
+    compared = compare(backbone, source)
+    assert not [difference for difference in compared.differences if difference.what == "labels"]
 
 
 def test_a_file_with_its_attention_is_proven_by_each_runtime_and_says_so(source: Path) -> None:

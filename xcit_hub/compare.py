@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +200,7 @@ def _of_file(
             where=file,
             fix="Hold it against the model that it was exported from.",
         )
-    differences = list(_told(found.metadata, described, file))
+    differences = list(_told(found.metadata, described if form.has_classes else replace(described, labels=()), file))
     chosen = [runtime for runtime in interface.RUNTIMES[file.suffix] if runtimes.installed(runtime)]
     if not chosen:
         missing = interface.RUNTIMES[file.suffix][0]

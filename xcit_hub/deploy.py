@@ -139,7 +139,10 @@ def export(
         form = for_mindir(form, int8=int8 is not None, fuse=bool(fuse))
     # Others do not have this machine's folders.
     told = located.snapshot.name if located.address.store != LOCAL else Path(located.address.name).name
-    metadata = metadata_of(config, told, image_size=form.image_size, int8=int8 is not None, attention=attention)
+    metadata = metadata_of(
+        config, told, image_size=form.image_size, int8=int8 is not None, attention=attention,
+        has_classes=form.has_classes,
+    )  # fmt: skip
     written = write(
         path,
         {name: np.asarray(array, np.float32) for name, array in weights.arrays().items()},

@@ -62,7 +62,7 @@ def _convert_a_folder(path: Path, folder: Path) -> Told:
         for done in convert_all([(path, target)], Options(), verify=False):
             if done.error is not None:
                 raise done.error
-    report = json.loads(target.with_name("here.report.json").read_text())
+    report = json.loads(target.with_name("here.ckpt.report.json").read_text())
     with checkpoint.read(target) as held:
         return report["source"]["sha256"], np.array(held.tensors["head.weight"].numpy())
 

@@ -122,7 +122,66 @@ def test_a_card_changes_its_form_and_keeps_its_prose(tmp_path):
     path = tmp_path / "README.md"
     path.write_text(text)
     shown = CliRunner().invoke(app, ["translate", str(path), "--form", "modelscope"])
-    assert form_of(shown.output) == "modelscope"
+    assert form_of(shown.stdout) == "modelscope"
+
+
+SITES_CARD = """---
+tasks: [image-classification, image-segmentation]
+frameworks: [mindspore, pytorch]
+license: [MIT License, Apache License 2.0]
+domain: [multi-modal]
+backbone: [xcit]
+studios: [org/demo]
+---
+# nano
+"""
+
+
+def translated(tmp_path, text: str, form: str) -> tuple[dict, list[str]]:
+    """Return the head of a card in another form, and the lines of stderr."""
+    (tmp_path / "card.md").write_text(text)
+    done = CliRunner().invoke(app, ["translate", str(tmp_path / "card.md"), "--form", form])
+    assert done.exit_code == 0, done.output
+    return head(done.stdout), done.stderr.splitlines()
+
+
+def test_what_modelscope_says_and_another_form_cannot_is_named(tmp_path):
+    written, told = translated(tmp_path, SITES_CARD, "hugging-face")
+    assert (written["pipeline_tag"], written["studios"]) == ("image-classification", ["org/demo"])
+    assert told == [
+        "left: tasks: only image-classification is kept, not image-segmentation",
+        "left: frameworks: only mindspore is kept, not pytorch",
+        "left: license: only MIT License is kept, not Apache License 2.0",
+        "left: domain: only ModelScope has it; cv is written there",
+        "left: backbone: only ModelScope has it; xcit is written there",
+    ]
+    _, told = translated(tmp_path, SITES_CARD, "modelscope")
+    assert "left: domain: only ModelScope has it; cv is written there" in told
+    assert not [line for line in told if "backbone" in line or "studios" in line]
+
+
+def test_what_modelscope_cannot_say_is_named_and_unknown_fields_are_kept(tmp_path):
+    text = "---\nlibrary_name: timm\nmindspore-hub: {author: me}\nco2: 3\nmodel-index:\n" + RESULTS + "---\n# nano\n"
+    written, told = translated(tmp_path, text, "modelscope")
+    assert written["co2"] == 3
+    assert told == [
+        "left: library_name: it is 'mindspore' there",
+        "left: model-index: that form has no field for it",
+        "left: mindspore-hub: that form has no field for it",
+    ]
+
+
+def test_modelers_other_frameworks_are_named(tmp_path):
+    text = "---\nframeworks: [PyTorch, MindSpore]\nlicense: mit\nhardwares: [NPU]\n---\n# nano\n"
+    assert translated(tmp_path, text, "modelers")[1] == ["left: frameworks: only MindSpore is kept, not PyTorch"]
+
+
+RESULTS = """- name: nano
+  results:
+  - task: {type: image-classification}
+    dataset: {name: ImageNet-1k, type: imagenet-1k}
+    metrics: [{type: accuracy, value: 70.0}]
+"""
 
 
 def test_forms_of_one_file_name_are_written_apart(tmp_path):

@@ -186,7 +186,19 @@ def test_a_folder_is_converted_resumed_and_its_failures_do_not_stop_the_rest(tmp
     (out / "deep" / "b.ckpt").write_bytes(b"damaged")  # another target
     assert run(Options()) == first
     assert run(Options(dtype="float16")) == first  # another wish
-    assert json.loads((out / "a.report.json").read_text())["target"]["sha256"] == sha256_of(out / "a.ckpt")
+    assert json.loads((out / "a.ckpt.report.json").read_text())["target"]["sha256"] == sha256_of(out / "a.ckpt")
+
+
+def test_a_folder_in_two_formats_is_done_in_both_and_so_is_one_of_an_earlier_version(source: Path, tmp_path: Path):
+    targets = [tmp_path / "out" / name for name in ("a.ckpt", "a.pth")]
+
+    def done(target: Path) -> bool:
+        return [each.report for each in convert_all([(source, target)], Options(), verify=False)] == [None]
+
+    assert [done(target) for target in targets] == [False, False]
+    assert [done(target) for target in targets] == [True, True]
+    targets[0].with_name("a.ckpt.report.json").rename(targets[0].with_name("a.report.json"))
+    assert done(targets[0])
 
 
 def test_a_folders_checkpoints_are_found_under_every_suffix_and_those_in_several_files_once(tmp_path: Path):

@@ -83,6 +83,20 @@ def test_a_saved_custom_network_comes_back_with_what_tensors_cannot_tell(arrays,
     assert xcit_hub.info(str(tmp_path / "saved")).config.shape == OURS
 
 
+def test_what_was_found_in_the_file_of_a_custom_network_is_said(arrays, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    from xcit_hub.hub.config import of_architecture
+
+    xcit_hub.XCiT.of_config(of_architecture(OURS, "paper", num_classes=5), arrays).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({**load_file(file), "global_step": np.zeros(1, np.float32)}, file, {"format": "pt"})
+    (tmp_path / "xcit_hub.json").unlink()  # it has the file's digest
+    notes = xcit_hub.load(tmp_path).config.provenance.notes
+    assert "Dropped 1 tensors of optimizer or training state." in notes
+    assert not [note for note in notes if "No known architecture" in note]
+
+
 def test_timm_opens_a_custom_network_by_its_nearest_architecture_and_the_arguments_that_differ(arrays, tmp_path):
     timm = pytest.importorskip("timm")
     from xcit_hub.hub.config import of_architecture

@@ -111,9 +111,28 @@ def test_an_option_of_fetched_or_fresh_weights_is_refused_by_name_where_there_ar
     assert f"{next(iter(options))}=" in str(caught.value.where) + str(caught.value.what)
 
 
-def test_a_path_is_not_fetched_again(nano_ckpt):
-    with pytest.raises(InputError, match="nothing is fetched again"):
-        xcit_hub.load(nano_ckpt, force_download=True)
+def test_what_is_on_this_machine_is_not_fetched_again(nano_ckpt, tmp_path):
+    for asked in ({"id": nano_ckpt}, {"id": "org/name", "hub": tmp_path}):
+        with pytest.raises(InputError, match="nothing is fetched again"):
+            xcit_hub.load(**asked, force_download=True)
+
+
+@pytest.mark.parametrize("model_id", ["hf://org/name", "modelers://org/name", "xcit_tiny_12_p16_224.ms_in1k"])
+def test_fetching_again_is_refused_offline(model_id, monkeypatch):
+    with pytest.raises(InputError, match="Offline mode forbids fetching a model again"):
+        xcit_hub.load(model_id, offline=True, force_download=True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE"):
+        xcit_hub.load(model_id, force_download=True)
+
+
+def test_a_token_is_refused_where_nobody_asks_for_one(nano_ckpt, tmp_path):
+    for asked in ({"id": nano_ckpt}, {"id": "org/name", "hub": tmp_path}, {"id": "org/name", "hub": "mindspore-hub"}):
+        for read in (xcit_hub.load, xcit_hub.info):
+            with pytest.raises(InputError, match="takes no token") as caught:
+                read(**asked, token="hf_secret")
+            assert "hf_secret" not in str(caught.value)
+    assert xcit_hub.info(nano_ckpt, token=False).weights == nano_ckpt.name
 
 
 def test_preprocess_takes_a_network_or_its_description(network):

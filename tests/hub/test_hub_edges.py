@@ -125,6 +125,9 @@ def test_what_is_cached_is_found_without_the_client(tmp_path):
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(commit)
     (folder / "snapshots" / commit / "model.safetensors").write_bytes(b"x" * 10)
+    (folder / ".no_exist" / commit).mkdir(parents=True)
+    for name in ("xcit_hub.json", "config.json"):
+        (folder / ".no_exist" / commit / name).touch()
     code = f"""
 import sys, xcit_hub
 found = xcit_hub.info("hf://org/name", cache_dir={str(tmp_path)!r}, offline=True)

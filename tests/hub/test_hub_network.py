@@ -10,7 +10,7 @@ from huggingface_hub import ModelHubMixin, constants
 
 import xcit_hub
 from xcit_hub import models
-from xcit_hub.errors import HubError, WeightsError
+from xcit_hub.errors import HubError, InputError, WeightsError
 from xcit_hub.parity import random_images
 
 
@@ -158,6 +158,9 @@ def test_create_models_options_reach_pretrained_networks(nano_ckpt, network):
     with pytest.warns(UserWarning, match="untrained"):
         twin = xcit_hub.create_model("xcit_nano_12_p16_224", pretrained=str(nano_ckpt), num_classes=4, seed=7)
     assert np.array_equal(made.head.weight.asnumpy(), twin.head.weight.asnumpy())
+    for options in ({}, {"num_classes": 10}, {"num_classes": 0}, {"features_only": True}):
+        with pytest.raises(InputError, match="nothing is begun"):
+            xcit_hub.create_model("xcit_nano_12_p16_224", pretrained=str(nano_ckpt), seed=7, **options)
     backbone = xcit_hub.create_model(
         "xcit_nano_12_p16_224", pretrained=str(nano_ckpt), features_only=True, out_indices=(3, 5)
     )

@@ -8,10 +8,12 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hub_server import READ_TOKEN, TOKEN, Fault
+from huggingface_hub import constants
 
 import xcit_hub
 from xcit_hub.errors import HubError, InputError
@@ -204,6 +206,62 @@ def test_a_warm_cache_needs_one_request_and_offline_none(server, nano_timm, nano
     monkeypatch.setattr(socket.socket, "connect", lambda _, address: reached.append(address))
     assert same(xcit_hub.load("someone/nano", hub=server.url, offline=True), nano_arrays)
     assert not reached
+
+
+@pytest.fixture
+def weights_alone(server, tmp_path):
+    """A cache that somebody's client filled with a repository's weights, and with nothing else."""
+    from huggingface_hub import hf_hub_download
+
+    folder = tmp_path / "weights-alone"
+
+    def fill(name: str, files: dict[str, bytes]):
+        server.add(name, files)
+        hf_hub_download(name, "model.safetensors", cache_dir=folder, endpoint=server.url)
+        return folder
+
+    return fill
+
+
+def test_cached_weights_whose_description_nobody_fetched_are_refused_offline(weights_alone, nano_timm, server):
+    cached = weights_alone("someone/nano", nano_timm)
+    with pytest.raises(HubError, match=r"Nobody has fetched xcit_hub\.json or config\.json of someone/nano"):
+        xcit_hub.info("hf://someone/nano", cache_dir=cached, offline=True)
+    server.faults = [Fault("GET /api", "status", 503, times=99)]
+    with pytest.raises(HubError, match="Nobody has fetched"):
+        xcit_hub.info("hf://someone/nano", cache_dir=cached)
+    server.faults.clear()
+    online = xcit_hub.info("hf://someone/nano", cache_dir=cached).config
+    assert xcit_hub.info("hf://someone/nano", cache_dir=cached, offline=True).config == online
+
+
+def test_bare_weights_load_offline_once_a_hub_said_that_nothing_describes_them(server, nano_timm, nano_arrays):
+    server.add("someone/bare", {"model.safetensors": nano_timm["model.safetensors"]})
+    xcit_hub.load("someone/bare", hub=server.url)
+    assert same(xcit_hub.load("someone/bare", hub=server.url, offline=True), nano_arrays)
+
+
+def test_weights_whose_description_was_ignored_load_offline_so_and_in_no_other_way(server, nano_timm, nano_arrays):
+    server.add("someone/nano", nano_timm)
+    store = HuggingFaceStore(server.url, Context(Path(constants.HF_HUB_CACHE)))
+    store.fetch(store.resolve("someone/nano"), "model.safetensors")
+    ignoring = xcit_hub.load("someone/nano", hub=server.url, offline=True, ignore_fields=["config.json"])
+    assert same(ignoring, nano_arrays)
+    with pytest.raises(HubError, match=r"Nobody has fetched config\.json"):
+        xcit_hub.load("someone/nano", hub=server.url, offline=True)
+
+
+def test_of_timms_own_weights_the_table_says_offline_what_their_description_says_online(weights_alone):
+    from xcit_hub.hub import timm_config
+    from xcit_hub.hub.config import of_published
+    from xcit_hub.variants import checkpoint
+
+    entry = checkpoint("xcit_nano_12_p16_384.fb_dist_in1k")
+    described = timm_config.write(of_published(entry)).encode()
+    cached = weights_alone(entry.repository, {"config.json": described, "model.safetensors": b"x"})
+    offline = xcit_hub.info(entry.repository, cache_dir=cached, offline=True)
+    assert offline.config == xcit_hub.info(entry.repository, cache_dir=cached).config
+    assert any("table of published checkpoints describes the model" in note for note in offline.notes)
 
 
 def test_the_offline_variable_is_obeyed(server, nano_timm, monkeypatch):

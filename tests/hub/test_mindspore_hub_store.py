@@ -78,6 +78,14 @@ def test_the_official_checkpoint_is_known_without_a_network(model_id):
     assert any("weak" in note for note in found.notes)
 
 
+def test_another_revision_than_the_cards_is_refused():
+    name = "mindspore/xcit_tiny_12_p16_224"
+    present = xcit_hub.info(name, hub="mindspore-hub").revision
+    assert xcit_hub.info(name, present, hub="mindspore-hub").revision == present
+    with pytest.raises(HubError, match=f"names another file than at {'a' * 40}: now it is at {present}"):
+        xcit_hub.info(name, "a" * 40, hub="mindspore-hub")
+
+
 def test_a_wrong_card_name_lists_the_closest():
     with pytest.raises(HubError) as caught:
         xcit_hub.info("mindspore/xcit_tiny_24_p16_224")

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -247,6 +248,8 @@ def test_a_network_without_positions_is_timms(folder, weights) -> None:
     from safetensors.numpy import load_file, save_file
 
     place = folder(nested({}, {"use_pos_embed": False}))
+    notes = xcit_hub.load(place).config.provenance.notes
+    assert [note for note in notes if re.match(r"Dropped \d tensors of the positional encoding", note)]
     kept = {name: value for name, value in load_file(weights).items() if not name.startswith("pos_embed")}
     (place / "model.safetensors").unlink()
     save_file(kept, place / "model.safetensors", {"format": "pt"})

@@ -179,8 +179,9 @@ def translate(
 ) -> None:
     """Write a card in the other hub's form, or in the other language.
 
-    Between forms the metadata is mapped and the prose kept. In the other language the prose is written again from the
-    facts, so nothing is guessed; they stand in facts.json beside every generated card.
+    Between forms the metadata is mapped and the prose kept; what a form cannot hold is named on stderr. In the other
+    language the prose is written again from the facts, so nothing is guessed; they stand in facts.json beside every
+    generated card.
 
     Examples:
 
@@ -188,12 +189,15 @@ def translate(
 
         xcit-hub card translate README.md --lang zh --out README_zh.md
     """
+    from cards.translate import left
     from cards.translate import translate as translated
     from xcit_hub.files import check_outputs, write_text
 
     refuse_without("--lang", lang, context, "facts")
     check_outputs({"--out": out}, [card, *([] if facts is None else [facts])])
     text = translated(card, form=form, lang=lang, facts=facts)
+    for name, why in left(card, form=form).items() if lang is None else ():
+        typer.echo(f"left: {name}: {why}", err=True)
     if out is None:
         typer.echo(text, nl=False)
     else:

@@ -44,3 +44,8 @@ class Form:
     image_size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether it gives logits."""
+        return self.num_classes > 0 and not self.features

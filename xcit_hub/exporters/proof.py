@@ -78,7 +78,8 @@ def prove(
     Raises:
         XcitHubError: PyTorch or a runtime is not installed, or cannot run the file.
     """
-    network = torch_network(arrays, architecture, dialect, num_classes=form.num_classes, in_chans=form.in_chans)
+    whole = {name: each for name, each in arrays.items() if form.num_classes or not name.startswith("head.")}
+    network = torch_network(whole, architecture, dialect, num_classes=form.num_classes, in_chans=form.in_chans)
     if form.attention:
         for block in network.cls_attn_blocks:
             block.attn.fused_attn = False  # PyTorch's own operation shows no attention

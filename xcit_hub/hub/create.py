@@ -133,7 +133,7 @@ def create_model(
             32, see :class:`xcit_hub.models.pyramid.XCiTPyramid`.
         out_indices: the blocks whose maps ``features_only`` returns, or the four of ``pyramid``, which has facebook's
             by default.
-        seed: makes the fresh weights reproducible.
+        seed: makes the fresh weights reproducible; of pretrained ones that is a replaced classifier.
         init: False leaves the weights unset, for a caller who loads some next; without ``pretrained`` alone.
         cache_dir: where fetched files are kept; huggingface_hub's cache by default.
         shape: fields of the architecture that are to be other than the name's, without pretrained weights:

@@ -166,6 +166,7 @@ def metadata_of(
     image_size: tuple[int, int] | None = None,
     int8: bool = False,
     attention: bool = False,
+    has_classes: bool = True,
 ) -> dict[str, str]:
     """Return what an exported file says of itself.
 
@@ -173,6 +174,7 @@ def metadata_of(
         source: where the weights are, as their users find them.
         image_size: the only one that it takes; None where it takes others, too, and the description's is wanted.
         attention: whether it gives :data:`xcit_hub.exporters.form.ATTENTION`.
+        has_classes: whether it gives logits.
     """
     height, width = image_size or config.preprocessing.size
     shown = replace(config.preprocessing, image_size=height, image_width=width)
@@ -182,7 +184,8 @@ def metadata_of(
         "xcit_hub.architecture": config.architecture,
         "xcit_hub.dialect": config.dialect,
         PREPROCESSING: preprocessing_to_metadata(shown, config.in_chans),
-        "xcit_hub.labels": json.dumps(list(config.labels)),  # in ASCII: any string of JSON passes
+        # In ASCII: any string of JSON passes. What answers with features has no classes to name.
+        "xcit_hub.labels": json.dumps(list(config.labels) if has_classes else []),
         "xcit_hub.source": str(source),
         "xcit_hub.source_sha256": config.provenance.sha256 or "",
         **({"xcit_hub.quantised": "int8"} if int8 else {}),

@@ -19,7 +19,7 @@ from xcit_hub.errors import HubError, InputError, XcitHubError
 from xcit_hub.files import is_file, open_regular
 from xcit_hub.hub import address, cache, config, fields, timm_config
 from xcit_hub.hub.config import Description, ModelConfig
-from xcit_hub.hub.stores import Context, Keeping, Snapshot, Store, open_store
+from xcit_hub.hub.stores import DESCRIPTIONS, Context, Keeping, Snapshot, Store, open_store
 from xcit_hub.hub.stores.folder import FolderStore
 from xcit_hub.variants import CHECKPOINTS, PublishedCheckpoint, checkpoint
 
@@ -133,19 +133,35 @@ def locate(
 
     Raises:
         HubError: it is not there, is not an XCiT, or its description is malformed.
-        InputError: it is a path, and was to be fetched again.
+        InputError: it was to be fetched again, and is on this machine or must not be fetched; or it takes no token.
     """
     where = address.parse(id, hub=hub, revision=revision)
-    if force and where.store == address.LOCAL:
-        raise InputError(
-            "A path is read where it is, and nothing is fetched again.",
-            where="force_download=…",
-            fix="Leave it out, or name the model in its hub.",
-        )
     context = _context(cache_dir, offline=offline, token=token, force=force)
+    _check_asked(where, context)
     located = _located(where, context, frozenset(ignore_fields))
     _check_ignored(ignore_fields, [located])
     return located
+
+
+def _check_asked(where: address.Address, context: Context) -> None:
+    """Refuse what would change nothing, or cannot be."""
+    is_here = where.store in (address.LOCAL, address.FOLDER)
+    if context.force and (is_here or context.offline):
+        raise InputError(
+            "A path or a folder hub is read where it is, and nothing is fetched again."
+            if is_here
+            else "Offline mode forbids fetching a model again.",
+            where=f"force_download=…: {where}",
+            fix="Leave it out, or name the model in its hub."
+            if is_here
+            else "Leave it out, or go online (offline=…, HF_HUB_OFFLINE).",
+        )
+    if isinstance(context.token, str) and (is_here or where.store == address.MINDSPORE_HUB):
+        raise InputError(
+            "A path or a folder hub takes no token." if is_here else "MindSpore Hub takes no token.",
+            where=f"token=… (--token-env): {where}",
+            fix="Leave it out, or name the model in its hub.",
+        )
 
 
 def locate_each(ids: Sequence[str], *, ignore_fields: Sequence[str] = ()) -> list[Located]:
@@ -162,7 +178,7 @@ def locate_each(ids: Sequence[str], *, ignore_fields: Sequence[str] = ()) -> lis
 def _located(where: address.Address, context: Context, ignore: frozenset[str]) -> Located:
     store = open_store(where, context)
     snapshot = store.resolve(where.name, where.revision)
-    described = _describe(store, snapshot, ignore)
+    described = _describe(store, snapshot, ignore, _entry_at(where))
     is_bare = where.store == address.LOCAL and is_file(where.name)
     if is_bare and (said := unread(where.name)) is not None:
         described = replace(described, notes=(*described.notes, said))
@@ -268,6 +284,11 @@ def _published(model_id: str) -> PublishedCheckpoint | None:
         at = address.parse(model_id)
     except XcitHubError:
         return None
+    return _entry_at(at)
+
+
+def _entry_at(at: address.Address) -> PublishedCheckpoint | None:
+    """The table's checkpoint that an address means; it knows one revision alone."""
     if at.revision is not None or at.location is not None or at.store != address.HUGGING_FACE:
         return None
     return next((entry for entry in CHECKPOINTS.values() if entry.repository == at.name), None)
@@ -320,12 +341,20 @@ def _context(
     )
 
 
-def _describe(store: Store, snapshot: Snapshot, ignore: frozenset[str]) -> Description:
+def _describe(
+    store: Store, snapshot: Snapshot, ignore: frozenset[str], entry: PublishedCheckpoint | None
+) -> Description:
+    """Read what describes a model.
+
+    Args:
+        entry: what the table knows of it, for a cache that does not hold its description.
+    """
     if snapshot.config is not None and config.FILE_NAME not in snapshot.files:
         return Description(snapshot.config)
-    there = [name for name in (config.FILE_NAME, timm_config.FILE_NAME) if name in snapshot.files]
-    ignored = [name for name in there if name in ignore]
-    described = Description()
+    there = [name for name in DESCRIPTIONS if name in snapshot.files]
+    ignored = [name for name in DESCRIPTIONS if name in ignore and name not in snapshot.lacking]
+    unknown = [name for name in snapshot.unknown if name not in ignored]
+    described = _not_cached(snapshot, unknown, entry) if unknown and not there else Description()
     for name in (each for each in there if each not in ignored):
         where = f"{snapshot.origin}: {name}"
         if name == config.FILE_NAME:
@@ -339,6 +368,18 @@ def _describe(store: Store, snapshot: Snapshot, ignore: frozenset[str]) -> Descr
         unused={**described.unused, **dict.fromkeys(ignored, fields.IGNORED)},
         notes=(*described.notes, *map(fields.ignored_note, ignored)),
     )
+
+
+def _not_cached(snapshot: Snapshot, unknown: Sequence[str], entry: PublishedCheckpoint | None) -> Description:
+    """Describe a model of which a cache holds the weights alone: what timm publishes is in the table."""
+    if entry is None:
+        raise HubError(
+            f"Nobody has fetched {' or '.join(unknown)} of {snapshot.name} yet, which may say what the weights are of.",
+            where=snapshot.origin,
+            fix="Load it once online.",
+        )
+    note = f"{unknown[-1]} is not in the cache: the table of published checkpoints describes the model"
+    return Description(config.of_published(entry), notes=(note,))
 
 
 def _held_against(

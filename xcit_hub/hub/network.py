@@ -234,6 +234,12 @@ class XCiT(
         _check_count(in_chans, "in_chans", least=1)
         read = filled()
         weights, described, arrays = read.weights, read.described, read.arrays
+        if seed is not None and num_classes in (None, 0, described.num_classes):
+            raise InputError(
+                f"seed is {seed!r:.40}, and nothing is begun: every weight is the file's.",
+                where="seed=…",
+                fix="Leave it out, or give another num_classes: the classifier is then a fresh one.",
+            )
         notes: list[str] = []
         told = [*located.description.notes, *weights.doubts, *assumed(located, weights, described)]
         if in_chans is not None and in_chans != described.in_chans:

@@ -112,10 +112,7 @@ def read(located: Located, dialect: DialectName | None) -> tuple[Weights, ModelC
     notes += assumed(located, weights, described)
     if custom is not None:
         _check_custom(custom, weights, located)
-        if weights.architecture.use_pos_embed and not custom.use_pos_embed:
-            # As timm does: a network without positions takes weights that have them.
-            kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("pos_embeder.")}
-            weights = replace(weights, tensors=kept)
+        weights = _as_described(weights, custom)
     if (weights.num_classes, weights.in_chans) != (described.num_classes, described.in_chans):
         raise HubError(
             f"The description promises {described.num_classes} classes and {described.in_chans} channels, "
@@ -130,13 +127,7 @@ def read(located: Located, dialect: DialectName | None) -> tuple[Weights, ModelC
         sha256=weights.file.sha256,
         family=weights.family,
         verified="none" if promised is None else "full" if len(promised) in (40, 64) else "prefix",
-        # What the converter had to assume of a custom architecture, its description says.
-        notes=(
-            *located.snapshot.notes,
-            *located.description.notes,
-            *notes,
-            *(weights.notes if custom is None else ()),
-        ),
+        notes=(*located.snapshot.notes, *located.description.notes, *notes, *weights.notes),
     )
     return weights, replace(described, provenance=provenance)
 
@@ -212,6 +203,18 @@ def _normalized(described: ModelConfig, weights: Weights) -> tuple[ModelConfig, 
         f"them; the description says {seen.mean} and {seen.std}"
     )
     return replace(described, preprocessing=taken), (note,)
+
+
+def _as_described(weights: Weights, custom: Architecture) -> Weights:
+    """Return the weights without positions, as timm takes them, where their network has none; and with what to say."""
+    # What had to be assumed of an architecture that is in no table, its description says.
+    notes = [note for note in weights.notes if not note.startswith("No known architecture ")]
+    if custom.use_pos_embed or not weights.architecture.use_pos_embed:
+        return replace(weights, notes=notes)
+    kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("pos_embeder.")}
+    gone = len(weights.tensors) - len(kept)
+    notes.append(f"Dropped {gone} tensors of the positional encoding: the description says that there is none.")
+    return replace(weights, tensors=kept, notes=notes)
 
 
 def _check_custom(claimed: Architecture, weights: Weights, located: Located) -> None:

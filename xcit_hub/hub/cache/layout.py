@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from xcit_hub.errors import HubError
-from xcit_hub.files import contained, is_folder, open_regular, real_path
+from xcit_hub.files import contained, is_file, is_folder, open_regular, real_path
 from xcit_hub.hub.cache.digests import digest_like, is_commit
 
 SHARED_BLOBS_DIR_NAME = "blobs"  # huggingface_hub's store of blobs that several models have
@@ -109,6 +109,10 @@ class Layout:
                 )
             found[path.relative_to(snapshot).as_posix()] = path
         return found
+
+    def lacks(self, commit: str, path: str) -> bool:
+        """Whether it is recorded that a revision has no such file, as huggingface_hub records it."""
+        return is_file(self.folder / ".no_exist" / commit / path)
 
     def digest(self, path: Path) -> str | None:
         """Return the digest a stored file must have, by its blob's name; ``None`` if it is not a blob."""

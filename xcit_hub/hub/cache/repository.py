@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -120,6 +120,15 @@ class Repository(Layout):
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
+    def set_lacking(self, commit: str, paths: Iterable[str]) -> None:
+        """Record that a revision has none of these files; a cache that may not be written is left as it is."""
+        with suppress(OSError, HubError):
+            self.check_inside(commit)
+            for path in paths:
+                record = contained(self.folder / ".no_exist" / commit, path)
+                record.parent.mkdir(parents=True, exist_ok=True)
+                record.touch()
+
     def relink(self, commit: str, blobs: Mapping[str, str]) -> list[str]:
         """Put back every link of a revision that is gone or leads elsewhere; return the paths it was done for."""
         snapshot = self.folder / "snapshots" / commit
@@ -149,7 +158,8 @@ class Repository(Layout):
     ) -> Path:
         """Return one file of a remote revision: the one that is here if its hash is right, or a fresh one.
 
-        Of several processes that ask at once one writes, the others wait and find it.
+        Of several processes that ask at once one writes, the others wait and find it. A file that is to be replaced
+        stays until the other has arrived.
 
         Args:
             sha256: the digest the file must have, whole or a prefix; empty where nobody published one.
@@ -166,20 +176,18 @@ class Repository(Layout):
                 held = self._whole(commit, path) if not force else None
                 if held is not None:
                     return held
-                damaged = self.files(commit).get(path)
-                if damaged is not None:
-                    self.drop(damaged)
                 if offline:
                     raise HubError(
                         f"{path} is not in the cache, or damaged, and offline mode forbids fetching it.",
                         where=self.folder.parent,
                         fix="Load it once online, or give cache_dir the folder that has it.",
                     )
+                replaced = self.files(commit).get(path)
+                link = replaced or contained(self.folder / "snapshots" / commit, path)
                 digest = self.add_blob(write, sha256)
-                link = contained(self.folder / "snapshots" / commit, path)
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.unlink(missing_ok=True)
-                link.symlink_to(Path(*[".."] * (len(Path(path).parts) + 1), "blobs", digest))
+                if replaced is not None and resolved(replaced) != resolved(self.folder / "blobs" / digest):
+                    self.drop(replaced)
+                self.relink(commit, {path: digest})
                 self.check_inside(commit, path)
                 return link
         except OSError as error:

@@ -68,6 +68,8 @@ class Snapshot:
         origin: where it is, for people to read; holds no secret.
         config: what the store itself knows of the model, for models that carry no description.
         notes: what the reader has to know, such as an unreachable hub.
+        unknown: descriptions that the revision may have, where a cache answers that has neither them nor a record that
+            there are none.
     """
 
     name: str
@@ -76,6 +78,12 @@ class Snapshot:
     origin: str
     config: ModelConfig | None = None
     notes: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The descriptions that it is known not to have."""
+        return tuple(path for path in DESCRIPTIONS if path not in self.files and path not in self.unknown)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.hub import cache, spelling
-from xcit_hub.hub.stores import Context, File, Snapshot, publishing_is_offline
+from xcit_hub.hub.stores import DESCRIPTIONS, Context, File, Snapshot, publishing_is_offline
 
 
 class CachedStore:
@@ -97,7 +97,8 @@ def cached_snapshot(
         for path, file in repository.files(commit).items()
         if file.exists()
     }
-    return Snapshot(name, commit, files, origin=origin, notes=notes)
+    unknown = tuple(path for path in DESCRIPTIONS if path not in files and not repository.lacks(commit, path))
+    return Snapshot(name, commit, files, origin=origin, notes=notes, unknown=unknown)
 
 
 def endpoint_of(location: str | None) -> str:

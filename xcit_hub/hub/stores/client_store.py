@@ -103,6 +103,7 @@ class ClientStore:
         if repository.digest(found) != file.digest and not self._is_right(found, file.digest):
             raise cache.wrong_bytes(f"{snapshot.name}/{path}", file.digest or "", sha256_of(found))
         if path not in DESCRIPTIONS:
+            repository.set_lacking(commit, snapshot.lacking)
             # Offline, a branch means the last revision whose weights arrived whole.
             branch = self._asked.get(commit)
             if branch is not None and repository.commit_of(branch) != commit:

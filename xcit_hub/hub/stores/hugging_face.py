@@ -105,7 +105,7 @@ class HuggingFaceStore:
             found = digest_of(file) if digest_of is not None else ""
             # The listing, the file's own headers (which name the blob) and its bytes have to agree.
             if digest_of is None or (found == expected and named in (None, expected)):
-                self._remember(repository, commit, path)
+                self._remember(repository, snapshot, commit, path)
                 return file
             repository.drop(file.resolve())
             force = True
@@ -218,9 +218,11 @@ class HuggingFaceStore:
         repository.check_inside(commit, path)
         return file
 
-    def _remember(self, repository: cache.Repository, commit: str, path: str) -> None:
+    def _remember(self, repository: cache.Repository, snapshot: Snapshot, commit: str, path: str) -> None:
         # Offline, a branch means the last commit whose weights arrived whole.
         branch = self._branches.get(commit)
+        if path not in DESCRIPTIONS:
+            repository.set_lacking(commit, snapshot.lacking)
         if branch is not None and path not in DESCRIPTIONS and repository.commit_of(branch) != commit:
             with contextlib.suppress(OSError, HubError):  # a cache that may not be written is still a cache
                 repository.set_branch(branch, commit)

@@ -103,9 +103,16 @@ class MindSporeHubStore:
             others = ", ".join(str(asset.asset_link) for asset in assets[1:])
             notes.append(f"the card names {len(assets)} checkpoints, and the first was taken; the others: {others}")
         known = next((entry for entry in CHECKPOINTS.values() if entry.url == link), None)
+        commit = cache.revision_of({file_name: f"{digest} {link}"})
+        if revision not in (None, _BRANCH, commit):
+            raise HubError(
+                f"The card names another file than at {revision}: now it is at {commit}.",
+                where=found.origin,
+                fix="Leave the revision out: MindSpore Hub keeps no earlier ones.",
+            )
         return Snapshot(
             name=found.uid,
-            revision=cache.revision_of({file_name: f"{digest} {link}"}),
+            revision=commit,
             files=files,
             origin=f"{found.origin} → {link}",
             config=None if known is None else config.of_published(known),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -133,11 +134,15 @@ def test_what_cannot_be_compared_is_refused_without_a_traceback(arguments: list[
     assert said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_proof_of_a_file_says_what_it_cannot_see(right: Path, run_here) -> None:
-    done = run_here("parity", str(right), "--image-size", "32")
+def test_a_proof_of_a_file_says_which_bytes_it_is_of_and_what_it_cannot_see(
+    right: Path, run_here, tmp_path: Path
+) -> None:
+    done = run_here("parity", str(right), "--image-size", "32", "--json", str(tmp_path / "p.json"))
     assert done.returncode == 0, done.stderr
     assert "not whether the file holds the weights that it should" in done.stdout
     assert "--against" in done.stdout
+    (figures,) = json.loads((tmp_path / "p.json").read_text())
+    assert figures["weights"] == f"{right.name}, SHA-256 {hashlib.sha256(right.read_bytes()).hexdigest()}"
 
 
 @pytest.fixture(scope="module")

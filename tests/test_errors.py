@@ -18,7 +18,17 @@ SOURCES = sorted(path for folder in ("xcit_hub", "converters", "cards") for path
 # say again with the file. What they say to do is theirs.
 PLACED_BY_THE_CALLER = {
     f"xcit_hub/checkpoints/{name}.py"
-    for name in ("beside", "dialect", "identify", "mmseg_config", "segmenter", "strings", "translate", "unwrap")
+    for name in (
+        "beside",
+        "dialect",
+        "identify",
+        "mmseg_config",
+        "mmseg_images",
+        "segmenter",
+        "strings",
+        "translate",
+        "unwrap",
+    )
 }
 
 

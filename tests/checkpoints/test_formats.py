@@ -158,6 +158,37 @@ def test_mindspores_checksum_is_checked(tmp_path: Path):
         checkpoint.read(broken)
 
 
+def test_mindspores_checksum_of_a_safetensors_file_is_checked(tmp_path: Path):
+    import mindspore
+
+    path = tmp_path / "x.safetensors"
+    arrays = {"b.w": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(3, np.float16), "step": np.int32(300)}
+    listed = [{"name": name, "data": mindspore.Tensor(array)} for name, array in arrays.items()]
+    mindspore.save_checkpoint(listed, str(path), format="safetensors", crc_check=True)
+    opened = checkpoint.read(path)
+    assert opened.tensors.keys() == arrays.keys() and opened.tensors["step"].numpy() == 300
+    content = path.read_bytes()
+    place = content.index(arrays["b.w"].tobytes()) + 4
+    flipped = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+    told = f'"crc_num":"{opened.metadata["crc_num"]}"'.encode()
+    wrong = b'"crc_num":"' + b"x" * (len(told) - 12) + b'"'
+    for changed in (flipped, content.replace(told, wrong), content.replace(b'"step"', b'"stop"')):
+        assert changed != content
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match="checksum is"):
+            checkpoint.read(path)
+    # What is not MindSpore's may say anything under that name.
+    path.write_bytes(content.replace(told, wrong).replace(b'"format":"ms"', b'"format":"pt"'))
+    assert checkpoint.read(path).tensors.keys() == arrays.keys()
+
+
+@pytest.mark.parametrize("count", [-1, 2**62])
+def test_a_checksum_over_a_number_that_mindspore_cannot_have_written_is_refused_at_once(tmp_path: Path, count: int):
+    checkpoint.write(tmp_path / "x.safetensors", {"n": np.array(count)}, {"format": "ms", "crc_num": "0"})
+    with pytest.raises(CheckpointError, match="writes no checksum over 'n'"):
+        checkpoint.read(tmp_path / "x.safetensors")
+
+
 def test_a_large_tensor_is_written_in_slices_as_mindspore_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import mindspore
     from mindspore.train import serialization

@@ -15,6 +15,7 @@ from xcit_hub.checkpoints import checkpoint, translate
 from xcit_hub.checkpoints.beside import Reason
 from xcit_hub.checkpoints.checkpoint import StoredTensor
 from xcit_hub.checkpoints.families import LAYOUTS
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.checkpoints.weights import Weights, load
 from xcit_hub.errors import WeightsError
 from xcit_hub.variants import Family
@@ -170,6 +171,58 @@ def test_timms_saver_with_its_average(folder: Path):
         assert "both there" in plain.notes[0]
         assert (averaged.tensors["cls_token"].numpy() == OURS["cls_token"].numpy() + 1).all()
         assert reasons(plain) == {Reason.AVERAGED, Reason.OPTIMIZER}
+
+
+def told(folder: Path, **args: Any) -> Path:
+    """A checkpoint of timm's saver, which keeps what its train.py was told."""
+    from timm.utils import CheckpointSaver
+
+    model = twin()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    settings = argparse.Namespace(model="xcit", **args)
+    CheckpointSaver(model, optimizer, settings, checkpoint_dir=str(folder)).save_checkpoint(0, metric=0.5)
+    return folder / "last.pth.tar"
+
+
+@pytest.mark.parametrize("args", [{"gp": "avg"}, {"gp": None, "model_kwargs": {"global_pool": "avg"}}])
+def test_the_pooling_that_timms_trainer_was_told_is_the_converted_networks(folder: Path, args: dict[str, Any]):
+    report = rewrite(told(folder, **args), folder / "x.safetensors")
+    assert report.weights.global_pool == "avg" == load(folder / "x.safetensors").global_pool
+    assert [note for note in report.weights.notes if "global_pool = 'avg'" in note or "gp = 'avg'" in note]
+    used = next(group["reason"] for group in report.as_dict()["left"] if "args.model" in group["names"])
+    assert "its trainer was told" in used
+
+
+def test_our_own_word_on_the_pooling_is_taken_before_the_trainers(folder: Path):
+    content = torch.load(told(folder, gp="avg"), weights_only=False)
+    torch.save({**content, "xcit_hub.global_pool": ""}, folder / "x.pth")
+    weights = load(folder / "x.pth")
+    assert weights.global_pool == ""
+    assert "Its trainer says args.gp = 'avg', which is not used." in weights.unused
+
+
+def test_a_pooling_of_timms_trainer_that_no_network_has_is_refused_by_name(folder: Path):
+    with pytest.raises(WeightsError, match=r"args\.gp of the file is 'max'"):
+        load(told(folder, gp="max"))
+
+
+def test_settings_of_timms_trainer_that_are_not_used_are_named_and_the_usual_ones_are_not(folder: Path):
+    usual = {
+        "gp": None, "bn_eps": None, "mean": [0.485, 0.456, 0.406], "std": None, "interpolation": "", "crop_pct": None,
+        "img_size": 224, "input_size": [3, 224, 224], "model_kwargs": {"tokens_norm": True, "drop_path_rate": 0.1},
+    }  # fmt: skip
+    assert load(told(folder, **usual)).unused == ()
+    apart = {
+        "bn_eps": 1e-3, "mean": [0.5, 0.5, 0.5], "std": [0.5], "interpolation": "bilinear", "crop_pct": 0.9,
+        "img_size": 384, "input_size": [3, 224, 288], "model_kwargs": {"tokens_norm": False, "norm_layer": None},
+    }  # fmt: skip
+    weights = load(told(folder, **apart))
+    named = {note.split()[3].rstrip(",") for note in weights.unused}
+    assert named == {
+        "args.bn_eps", "args.mean", "args.std", "args.interpolation", "args.crop_pct", "args.img_size",
+        "args.input_size", "args.model_kwargs.tokens_norm", "args.model_kwargs.norm_layer",
+    }  # fmt: skip
+    assert "Its trainer says args.model_kwargs.tokens_norm = False, which is not used." in weights.notes
 
 
 def test_pytorchs_averaged_model(folder: Path):

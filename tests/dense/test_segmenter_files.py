@@ -117,6 +117,11 @@ def test_what_the_files_configuration_says_of_its_network_is_used(twin: Twins, t
         (("[4, 8, 16, 32]", "[16, 16, 16, 16]"), "decode_head.feature_strides"),
         (("in_index=[0, 1, 2, 3]", "in_index=[3, 2, 1, 0]"), "decode_head.in_index"),
         (("type='FPNHead'", "type='OtherHead'"), "decode_head.type = 'OtherHead'"),
+        (("num_outs=4", "num_outs=4, upsample_cfg=dict(mode='bilinear')"), "neck.upsample_cfg.mode = 'bilinear'"),
+        (("num_outs=4", "num_outs=4, act_cfg=dict(type='ReLU')"), "neck.act_cfg"),
+        (("align_corners=False", "act_cfg=None"), "decode_head.act_cfg.type = None"),
+        (("align_corners=False", "norm_cfg=dict(type='SyncBN', eps=0.001)"), "decode_head.norm_cfg.eps = 0.001"),
+        (("type='EncoderDecoder'", "type='CascadeEncoderDecoder'"), "says type = 'CascadeEncoderDecoder'"),
         (("mode='whole'", "mode='slide'"), "crop_size None"),
         (("mode='whole'", "mode='slide', crop_size=(4, 4), stride=(8, 8)"), "cannot move by"),
     ],
@@ -125,6 +130,79 @@ def test_a_configuration_of_another_network_is_refused_by_its_field(instead, say
     path = published(twin(16, "sem_fpn"), tmp_path / "x.pth", NAMES, _CONFIG.replace(*instead))
     with pytest.raises((WeightsError, InputError), match=says):
         segmenter.load(path, _ASKED)
+
+
+_IMAGENETS = "mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]"
+_OTHERS = "mean=[127.5, 127.5, 127.5], std=[51.0, 51.0, 51.0]"
+_MMCVS = "img_norm_cfg = dict(LEVELS, to_rgb=True)"
+_PIPELINE = """
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='MultiScaleFlipAug', img_scale=(2048, 512), flip=False, transforms=[
+        dict(type='Resize', keep_ratio=True), dict(type='RandomFlip'),
+        dict(type='Normalize', LEVELS, to_rgb=True), dict(type='ImageToTensor', keys=['img']),
+        dict(type='Collect', keys=['img'])])]
+"""
+_MMENGINES = """
+data_preprocessor = dict(type='SegDataPreProcessor', bgr_to_rgb=True, LEVELS)
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(1024, 256), keep_ratio=True),
+    dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+"""
+
+
+@pytest.mark.parametrize("images", [_MMCVS, _PIPELINE, _MMENGINES])
+def test_the_normalisation_of_the_files_configuration_is_the_one_images_get(images, twin: Twins, tmp_path) -> None:
+    own, usual = (
+        segmenter.load(published(twin(16, "sem_fpn"), tmp_path / "x.pth", NAMES, _CONFIG + text), _ASKED)
+        for text in (images.replace("LEVELS", levels) for levels in (_OTHERS, _IMAGENETS))
+    )
+    assert own.backbone.normalization == ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2)) and own.unused == ()
+    assert usual.backbone.normalization is None
+
+
+def test_a_file_of_mmengines_is_read_by_its_own_configuration_and_names(twin: Twins, tmp_path: Path) -> None:
+    text = _CONFIG + _MMENGINES.replace("LEVELS", _OTHERS)
+    meta = {"cfg": text, "dataset_meta": {"classes": NAMES, "palette": [[0, 0, 0]]}}
+    torch.save({"meta": meta, "state_dict": twin(16, "sem_fpn").state_dict()}, tmp_path / "x.pth")
+    network = xcit_hub.load_segmenter(str(tmp_path / "x.pth"), model=SMALL[16].name)
+    seen = network.config.preprocessing
+    assert (seen.mean, seen.std, seen.image_size) == ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2), 256)
+    assert network.config.labels == NAMES
+    meta["cfg"] = text.replace("num_outs=4", "num_outs=4, upsample_cfg=dict(mode='bilinear')")
+    torch.save({"meta": meta, "state_dict": twin(16, "sem_fpn").state_dict()}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="upsample_cfg"):
+        segmenter.load(tmp_path / "x.pth", _ASKED)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        f"img_norm_cfg = dict({_IMAGENETS}, to_rgb=False)",
+        f"data_preprocessor = dict({_IMAGENETS})",
+        "img_norm_cfg = dict(mean=[1, 2], std=[1, 2, 3])",
+        "img_norm_cfg = dict(mean=[1, 2, 3], std=[1, 0, 3])",
+    ],
+)
+def test_images_that_are_prepared_in_a_way_of_which_there_is_none_here_are_refused(images, twin: Twins, tmp_path):
+    with pytest.raises(WeightsError, match="which no image is prepared by here"):
+        segmenter.load(published(twin(16, "sem_fpn"), tmp_path / "x.pth", NAMES, _CONFIG + images), _ASKED)
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (_PIPELINE.replace("(2048, 512)", "(2048, 1024)"), r"resize to \(2048, 1024\), which is not used"),
+        (_PIPELINE.replace("keep_ratio=True", "keep_ratio=False"), "not to keep the aspect, which is not used"),
+        (_PIPELINE.replace("'RandomFlip'", "'CLAHE'"), "prepares an image by CLAHE as well"),
+        ("test_pipeline = [dict(type='Normalize', **img_norm_cfg)]", "test_pipeline of the file's configuration"),
+    ],
+)
+def test_what_is_not_used_of_a_configurations_images_is_warned_of(images, says: str, twin: Twins, tmp_path) -> None:
+    text = _CONFIG + images.replace("LEVELS", _IMAGENETS)
+    path = published(twin(16, "sem_fpn"), tmp_path / "x.pth", NAMES, text)
+    with pytest.warns(UserWarning, match=says):
+        network = xcit_hub.load_segmenter(str(path), model=SMALL[16].name)
+    assert network.config.preprocessing.image_size == 512
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import xcit_hub
+from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
 from xcit_hub.hub import cache
 from xcit_hub.hub.locate import list_hub
@@ -245,6 +247,51 @@ def test_load_weights_fills_a_network_of_ones_own_and_no_other(hub, publish, nan
         xcit_hub.load_weights(other, "org/nano", hub=hub)
     with pytest.raises(WeightsError, match="do not fit"):
         xcit_hub.load_weights(xcit_hub.create_model("xcit_nano_12_p16_224"), "org/nano", hub=hub)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"tokens_norm": True}, "tokens_norm is False, the network's True"),
+        ({"global_pool": "avg"}, "global_pool is 'token', the network's 'avg'"),
+        (
+            {"patch_size": 4, "strides": (1, 1, 2, 2)},
+            r"patch_size is 16, the network's 4; strides is \(2, 2, 2, 2\), the network's \(1, 1, 2, 2\)",
+        ),
+    ],
+)
+def test_load_weights_refuses_a_network_that_has_the_tensors_and_computes_something_else(hub, publish, option, words):
+    publish()
+    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=10, init=False, **option)
+    before = network.head.bias.asnumpy()
+    with pytest.raises(WeightsError, match=words):
+        xcit_hub.load_weights(network, "org/nano", hub=hub)
+    assert (network.head.bias.asnumpy() == before).all()
+
+
+def test_load_weights_takes_a_network_of_another_image_size_and_what_a_bare_file_cannot_tell(
+    hub, publish, nano_arrays, tmp_path
+):
+    publish()
+    larger = xcit_hub.create_model("xcit_nano_12_p16_384", num_classes=10, init=False)
+    xcit_hub.load_weights(larger, "org/nano", hub=hub)
+    assert same(larger, nano_arrays)
+    checkpoint.write(tmp_path / "bare.ckpt", nano_arrays, {})
+    options = {"num_classes": 10, "init": False}
+    finer = xcit_hub.create_model("xcit_nano_12_p16_224", patch_size=4, strides=(1, 1, 2, 2), **options)
+    xcit_hub.load_weights(finer, str(tmp_path / "bare.ckpt"), dialect="paper")
+    assert same(finer, nano_arrays)
+    other = xcit_hub.create_model("xcit_nano_12_p16_224", tokens_norm=True, **options)
+    with pytest.raises(WeightsError, match="tokens_norm"):
+        xcit_hub.load_weights(other, str(tmp_path / "bare.ckpt"), dialect="paper")
+
+
+def test_load_weights_warns_of_what_load_warns_of(nano_ckpt, tmp_path):
+    rewrite(nano_ckpt, tmp_path / "grown.ckpt", num_classes=12)
+    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=12, init=False)
+    with pytest.warns(UserWarning, match="never trained") as caught:
+        xcit_hub.load_weights(network, str(tmp_path / "grown.ckpt"))
+    assert [each.filename for each in caught] == [__file__]
 
 
 @pytest.mark.parametrize("in_chans", [1, 4])

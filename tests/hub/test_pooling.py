@@ -72,6 +72,18 @@ def test_a_pooling_that_no_network_has_is_refused_by_name(nano_arrays, tmp_path:
     assert not (tmp_path / "y.safetensors").exists()
 
 
+def test_a_trainers_checkpoint_is_loaded_with_its_pooling_and_what_is_not_used_is_warned_of(save, tmp_path: Path):
+    torch = pytest.importorskip("torch")
+    network, file = save("avg")
+    rewrite(file, tmp_path / "x.pth", to="timm")
+    args = {"gp": "avg", "mean": [0.5, 0.5, 0.5]}
+    torch.save({"state_dict": torch.load(tmp_path / "x.pth")["model"], "args": args}, tmp_path / "last.pth")
+    with pytest.warns(UserWarning, match=r"args\.mean = \[0\.5, 0\.5, 0\.5\], which is not used"):
+        loaded = xcit_hub.load(str(tmp_path / "last.pth"))
+    assert loaded.config.global_pool == "avg"
+    np.testing.assert_array_equal(logits(loaded), logits(network))
+
+
 def test_the_proof_and_the_entry_are_of_the_pooling_that_the_file_says(save, tmp_path: Path):
     pytest.importorskip("timm")
     network, file = save("avg")

@@ -276,6 +276,19 @@ def test_the_command_prints_a_table_and_writes_figures(tmp_path: Path, run_cli) 
     assert done.stderr == ""
 
 
+def test_a_published_name_is_reported_as_its_architecture_on_random_weights(tmp_path: Path, run_here) -> None:
+    reports = {"--json": tmp_path / "p.json", "--junit": tmp_path / "p.xml"}
+    published = f"{_NANO}.fb_in1k"
+    done = run_here("parity", published, *(str(part) for pair in reports.items() for part in pair))
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "weights: random, seed 0" in said and "Published weights are not fetched" in said
+    (figures,) = json.loads(reports["--json"].read_text())
+    assert figures["weights"] == "random, seed 0"
+    junit = reports["--junit"].read_text()
+    assert f"{_NANO} (paper, float32; weights: random, seed 0)" in junit and published not in junit
+
+
 def test_the_command_refuses_unknown_names_without_a_traceback(run_here) -> None:
     done = run_here("parity", "xcit_huge")
     assert done.returncode == 2

@@ -49,6 +49,7 @@ class Checkpoint:
         tensors: name → tensor, in the file's order.
         metadata: the strings it carries beside them.
         values: the names of what else it carries: numbers, settings, states of random generators.
+        numbers: those of the values that are one number or truth value → that value.
     """
 
     def __init__(self, files: list[MappedFile], file_format: Format, content: Content) -> None:
@@ -57,6 +58,7 @@ class Checkpoint:
         self.tensors: Mapping[str, StoredTensor] = content.tensors
         self.metadata = content.metadata
         self.values = content.values
+        self.numbers = content.numbers
         self._files = files
 
     @property
@@ -361,6 +363,7 @@ def _read_shards(index: MappedFile) -> Checkpoint:
         whole.tensors.update(content.tensors)
         whole.metadata.update(content.metadata)
         whole.values += content.values
+        whole.numbers |= content.numbers
     if len(formats) != 1:
         raise CheckpointError(
             f"The files of {index.path.name} are of different formats.",

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from xcit_hub.checkpoints import trainer
 from xcit_hub.checkpoints.families import LAYOUTS, Kind, Layout
 from xcit_hub.checkpoints.identity import Identity
 from xcit_hub.checkpoints.reading import Reading
@@ -16,9 +17,6 @@ from xcit_hub.variants import ARCHITECTURES, NO_POSITIONS, Architecture, archite
 
 # In a file's strings: its architecture was the converter's assumption between two image sizes, and still is.
 ARCHITECTURE_ASSUMED = "xcit_hub.architecture_assumed"
-# Where trainers keep the name of the network that they were told to build: timm's saver, its and facebook's arguments,
-# Lightning's parameters. It decides between networks of the same tensors, as sizes and strides do not show.
-_CALLED = ("arch", "args.model", "args.arch", "model_name", "hyper_parameters.model", "hyper_parameters.model_name")
 # In a file's strings: its classifier is the random one that it began as, and nothing has trained it since.
 HEAD_UNTRAINED = "xcit_hub.head_untrained"
 UNTRAINED_NOTE = "The classifier was never trained: it is the random one that it began as."
@@ -28,7 +26,8 @@ def identify(reading: Reading) -> None:
     """Say which network was found: by its tensors, by what the file calls itself, and by what the caller says.
 
     Raises:
-        WeightsError, UnknownNameError: see :func:`of_shapes`; or a mark of ours has another value than ``true``.
+        WeightsError, UnknownNameError: see :func:`of_shapes`; or a mark of ours has another value than ``true``, or
+            what the file says of the pooling is not one.
     """
     for mark in (ARCHITECTURE_ASSUMED, HEAD_UNTRAINED):
         if reading.file.metadata.get(mark, "true") != "true":
@@ -41,7 +40,7 @@ def identify(reading: Reading) -> None:
     shapes = {name: tensor.shape for name, tensor in reading.found.tensors.items()}
     identity = of_shapes(shapes, model=model or own)
     # A tag, and timm's older "_dist", say which weights; the network is the same.
-    names = {key: metadata[key].partition(".")[0].removesuffix("_dist") for key in _CALLED if key in metadata}
+    names = {key: metadata[key].partition(".")[0].removesuffix("_dist") for key in trainer.CALLED if key in metadata}
     known = {key: name for key, name in names.items() if name in ARCHITECTURES}
     key = next(iter(known or names), None)
     called = "" if key is None else names[key]
@@ -63,7 +62,9 @@ def identify(reading: Reading) -> None:
     untrained = HEAD_UNTRAINED in metadata and identity.kind == "classifier"
     if untrained:
         notes.append(UNTRAINED_NOTE)
-    reading.identity = replace(identity, notes=tuple(notes), head_untrained=untrained)
+    unused = trainer.unused(reading.file, identity.architecture)
+    notes += [*trainer.used(reading.file), *unused]
+    reading.identity = replace(identity, notes=tuple(notes), head_untrained=untrained, unused=tuple(unused))
 
 
 def of_shapes(shapes: Mapping[str, Shape], *, model: str | None = None) -> Identity:

@@ -19,6 +19,7 @@ class Identity:
         notes: what had to be assumed, in sentences.
         assumed: whether the architecture was chosen between two of the same parameters.
         head_untrained: whether the classifier is random numbers.
+        unused: those of the notes that say which settings of its trainer were not used.
     """
 
     layout: Layout
@@ -29,6 +30,7 @@ class Identity:
     notes: tuple[str, ...]
     assumed: bool = False
     head_untrained: bool = False
+    unused: tuple[str, ...] = ()
 
     @property
     def naming(self) -> Family:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from xcit_hub.errors import WeightsError
 from xcit_hub.segmenters import POOL_SCALES, STRIDES, HeadKind, Window
 
-TEXT = "meta.config"
-"""Where mmcv's checkpoints have it."""
+TEXTS = ("meta.config", "meta.cfg")
+"""Where mmcv's checkpoints have it, and mmengine's."""
 
 if TYPE_CHECKING:
     from typing import TypeGuard
@@ -25,41 +25,59 @@ _DEEPEST = 50
 _BLANK = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 _WORDS = {"True": True, "False": False, "None": None}
 
-# (part of the model, field, what it has to be); what is not said has mmsegmentation's default, which is the same.
-_SAME: dict[HeadKind, tuple[tuple[str, str, tuple[Any, ...]], ...]] = {
+# (field of the model, what it may be); what is not said has mmsegmentation's default, the first of these.
+_SAME_EVERYWHERE: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("type", ("EncoderDecoder",)),
+    ("backbone.type", ("XCiT",)),
+    ("backbone.use_pos", (True,)),
+    ("decode_head.align_corners", (False,)),
+    ("decode_head.in_index", ((0, 1, 2, 3),)),
+    ("decode_head.act_cfg.type", ("ReLU",)),
+    ("decode_head.conv_cfg", (None,)),
+    ("decode_head.norm_cfg.eps", (1e-5,)),
+    ("decode_head.threshold", (None,)),
+    ("data_preprocessor.test_cfg", (None,)),
+)
+_SAME: dict[HeadKind, tuple[tuple[str, tuple[Any, ...]], ...]] = {
     "sem_fpn": (
-        ("decode_head", "type", ("FPNHead",)),
-        ("decode_head", "align_corners", (False,)),
-        ("decode_head", "in_index", ((0, 1, 2, 3),)),
-        ("decode_head", "feature_strides", (STRIDES,)),
-        ("neck", "type", ("FPN",)),
-        ("neck", "num_outs", (4,)),
-        ("backbone", "type", ("XCiT",)),
+        *_SAME_EVERYWHERE,
+        ("decode_head.type", ("FPNHead",)),
+        ("decode_head.feature_strides", (STRIDES,)),
+        ("neck.type", ("FPN",)),
+        ("neck.num_outs", (4,)),
+        ("neck.start_level", (0,)),
+        ("neck.end_level", (-1,)),
+        ("neck.act_cfg", (None,)),
+        ("neck.conv_cfg", (None,)),
+        ("neck.upsample_cfg.mode", ("nearest",)),
+        ("neck.upsample_cfg.scale_factor", (None, 2)),
     ),
     "upernet": (
-        ("decode_head", "type", ("UPerHead",)),
-        ("decode_head", "align_corners", (False,)),
-        ("decode_head", "in_index", ((0, 1, 2, 3),)),
-        ("decode_head", "pool_scales", (POOL_SCALES,)),
-        ("backbone", "type", ("XCiT",)),
+        *_SAME_EVERYWHERE,
+        ("decode_head.type", ("UPerHead",)),
+        ("decode_head.pool_scales", (POOL_SCALES,)),
+        ("neck", (None,)),
     ),
 }
+# Assigned at the top of the text: the model, and what an image goes through before it.
+_TABLES = ("model", "img_norm_cfg", "data_preprocessor", "test_pipeline")
 
 
 def read(text: str) -> dict[str, Any] | None:
-    """Return the model that a configuration's text describes, as nested tables of plain values; None where none is.
+    """Return the model and what an image goes through, as nested tables of plain values; None where no model is.
 
-    Only what mmcv writes is read: ``model = dict(…)`` of texts, numbers, truth values, lists, tuples and tables.
+    Only what mmcv and mmengine write is read: ``model = dict(…)`` of texts, numbers, truth values, lists, tuples and
+    tables. What is there beside the model and cannot be read is None.
     """
     if len(text) > _LONGEST:
         return None
     try:
         tokens = [each for each in tokenize.generate_tokens(io.StringIO(text).readline) if each.type not in _BLANK]
-        starts = [place for place in range(len(tokens) - 1) if _begins_model(tokens, place)]
-        model = _Reader(tokens, starts[0] + 2).value(0) if len(starts) == 1 else None
     except (tokenize.TokenError, SyntaxError, ValueError, IndexError):
         return None
-    return model if isinstance(model, dict) else None
+    starts = {name: [place for place in range(len(tokens) - 1) if _begins(name, tokens, place)] for name in _TABLES}
+    found = {name: _assigned(tokens, places) for name, places in starts.items() if places}
+    return found if isinstance(found.get("model"), dict) else None
 
 
 def check(model: Mapping[str, Any], head: HeadKind) -> None:
@@ -68,15 +86,23 @@ def check(model: Mapping[str, Any], head: HeadKind) -> None:
     Raises:
         WeightsError: it says something else.
     """
-    for part, field, known in _SAME[head]:
-        table = model.get(part)
-        found = table.get(field, known[0]) if isinstance(table, dict) else known[0]
+    for field, known in _SAME[head]:
+        found = _field(model, field, known[0])
         if found not in known:
             raise WeightsError(
-                f"The file's configuration says {part}.{field} = {found!r:.60}, which is not the network that is built "
+                f"The file's configuration says {field} = {found!r:.60}, which is not the network that is built "
                 f"({known[0]!r}).",
                 fix="Only facebook's forms of Semantic FPN and UPerNet are built; run this one in mmsegmentation.",
             )
+
+
+def _field(table: Mapping[str, Any], path: str, otherwise: Any) -> Any:
+    """Return a field of tables in tables; ``otherwise`` where it is not said."""
+    name, _, rest = path.partition(".")
+    if name not in table:
+        return otherwise
+    found = table[name]
+    return _field(found, rest, otherwise) if rest and isinstance(found, dict) else found
 
 
 def indices(model: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -107,8 +133,8 @@ def window(model: Mapping[str, Any]) -> Window | None:
 
 
 def classes(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the classes' names that mmcv's checkpoints carry; empty where there are none."""
-    return tuple(_numbered(metadata, "meta.CLASSES."))
+    """Return the classes' names that mmcv's and mmengine's checkpoints carry; empty where there are none."""
+    return tuple(_numbered(metadata, "meta.CLASSES.")) or tuple(_numbered(metadata, "meta.dataset_meta.classes."))
 
 
 def _numbered(metadata: Mapping[str, str], prefix: str) -> Iterator[str]:
@@ -122,9 +148,17 @@ def _is_pair(value: object) -> TypeGuard[tuple[int, int]]:
     return isinstance(value, tuple) and len(value) == 2 and all(type(each) is int for each in value)
 
 
-def _begins_model(tokens: Sequence[tokenize.TokenInfo], place: int) -> bool:
+def _begins(table: str, tokens: Sequence[tokenize.TokenInfo], place: int) -> bool:
     name, equals = tokens[place : place + 2]
-    return (name.string, equals.string, name.start[1]) == ("model", "=", 0)
+    return (name.string, equals.string, name.start[1]) == (table, "=", 0)
+
+
+def _assigned(tokens: Sequence[tokenize.TokenInfo], places: Sequence[int]) -> Any:
+    """Return the value that is assigned; None where it is not plain, or there are several."""
+    try:
+        return _Reader(tokens, places[0] + 2).value(0) if len(places) == 1 else None
+    except (SyntaxError, ValueError, IndexError):
+        return None
 
 
 class _Reader:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xcit_hub._version import __version__
-from xcit_hub.checkpoints import checkpoint, sidecar, strings
+from xcit_hub.checkpoints import checkpoint, sidecar, strings, trainer
 from xcit_hub.checkpoints.check import Doubts, checked
 from xcit_hub.checkpoints.checkpoint import Checkpoint, StoredTensor
 from xcit_hub.checkpoints.dtypes import cast
@@ -39,6 +39,7 @@ Prove = Callable[[Path, Report], "dict[str, Any] | None"]
 _FRESH = "a new classifier, not trained: random numbers of seed 0 and deviation 0.02, as timm begins one, and no bias"
 _NO_VALUES = "a value beside the tensors, such as training's settings; a file of weights has none"
 _OTHER_STRING = "a string that says nothing of the network, its images or its classes, or does not hold any more"
+_OF_TRAINER = "what its trainer was told of the network or its images: used, or the notes say that it was not"
 _MOST_NAMES, _MOST_LETTERS = 10_000, 1 << 20  # of what is left, for each reason
 # Strings that the target answers anew, and does not have where the answer is no.
 _ANSWERED = ("format", "xcit_hub.architecture", ARCHITECTURE_ASSUMED, HEAD_UNTRAINED)
@@ -239,10 +240,14 @@ def _left(opened: Checkpoint, metadata: Mapping[str, str]) -> list[dict[str, Any
     """What a file has beside its tensors and a conversion does not write: training's settings, an author's words."""
     strings_left = [name for name in opened.metadata if name not in metadata and name not in _ANSWERED]
     groups = (("value", _NO_VALUES, opened.values), ("string", _OTHER_STRING, strings_left))
+    left: dict[tuple[str, str], list[str]] = {}
+    for kind, other, names in groups:
+        for name in names:
+            reason = _OF_TRAINER if trainer.is_of_network(name) else other
+            left.setdefault((kind, reason), []).append(name)
     return [
         {"kind": kind, "reason": reason, "count": len(names), "names": _first(names)}
-        for kind, reason, names in groups
-        if names
+        for (kind, reason), names in left.items()
     ]
 
 

@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from xcit_hub import strict_json
-from xcit_hub.checkpoints import checkpoint, mmseg_config
+from xcit_hub.checkpoints import checkpoint, mmseg_config, mmseg_images
 from xcit_hub.checkpoints.beside import Dropped, Reason
 from xcit_hub.checkpoints.check import Doubts, checked
 from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.checkpoints.reading import Asked
+from xcit_hub.checkpoints.strings import same_levels
 from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.checkpoints.translate import to_ours
 from xcit_hub.checkpoints.weights import Weights, hold_against_config, weights_of
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.parameters import Shape
 from xcit_hub.segmenters import LEVELS, HeadKind, Segmenter, Window, auxiliary_shapes, head_shapes
+from xcit_hub.variants import Preprocessing
 
 SEGMENTER = "xcit_hub.segmenter"
 """In the strings of a file of ours, JSON: the blocks whose maps are taken, and the window at evaluation."""
@@ -39,6 +41,8 @@ class SegmenterWeights:
         out_indices: the blocks whose maps are taken, where the file says it.
         window: what slides over an image at evaluation; None where it goes through whole.
         classes: the classes' names, where the file has them.
+        image_size: pixels of an image's shorter side, where the file's configuration says it.
+        unused: what of its configuration was not used, in sentences; the backbone's notes have them as well.
     """
 
     backbone: Weights
@@ -47,6 +51,8 @@ class SegmenterWeights:
     out_indices: tuple[int, ...] | None = None
     window: Window | None = None
     classes: tuple[str, ...] = ()
+    image_size: int | None = None
+    unused: tuple[str, ...] = ()
 
     def arrays(self) -> dict[str, Any]:
         """Return all parameters as read-only arrays."""
@@ -132,18 +138,43 @@ def _of_file(backbone: Weights) -> SegmenterWeights:
     if SEGMENTER in told:
         indices, window = _from_metadata(told[SEGMENTER])
         return SegmenterWeights(backbone, segmenter, tensors, indices, window)
-    text = told.get(mmseg_config.TEXT, "")
-    model = mmseg_config.read(text)
-    if text and model is None:
-        backbone.notes.append(f"{mmseg_config.TEXT} of the file does not describe a model in mmcv's form: not used.")
-    model = model or {}
+    name = next((name for name in mmseg_config.TEXTS if name in told), "")
+    tables = mmseg_config.read(told.get(name, ""))
+    if name and told[name] and tables is None:
+        backbone.notes.append(f"{name} of the file does not describe a model in mmcv's form: not used.")
+    tables = tables or {"model": {}}
+    model, images = tables["model"], mmseg_images.read(tables)
     mmseg_config.check(model, head)
+    _normalize(backbone, images)
+    backbone.notes += images.notes
     return SegmenterWeights(
         *(backbone, segmenter, tensors),
         out_indices=mmseg_config.indices(model),
         window=mmseg_config.window(model),
         classes=mmseg_config.classes(told),
+        image_size=images.shorter,
+        unused=images.notes,
     )
+
+
+def _normalize(backbone: Weights, images: mmseg_images.Images) -> None:
+    """Take the configuration's mean and deviation, where they are not the usual ones; the tensors' own go before.
+
+    Raises:
+        WeightsError: the tensors' own are others.
+    """
+    if images.levels is None:
+        return
+    usual = backbone.normalization or (Preprocessing().mean, Preprocessing().std)
+    if all(map(same_levels, images.levels, usual)):
+        return
+    if backbone.normalization is not None:
+        raise WeightsError(
+            f"The file's configuration says mean {images.levels[0]}, deviation {images.levels[1]}, and the tensors "
+            f"beside the network {usual[0]}, {usual[1]}.",
+            fix="Take the file from where it was written.",
+        )
+    backbone.normalization = images.levels
 
 
 _KINDS = {

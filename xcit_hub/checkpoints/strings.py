@@ -12,6 +12,8 @@ from xcit_hub.variants import GlobalPool
 
 PREPROCESSING = "xcit_hub.preprocessing"  # JSON: how evaluation prepared an image, in timm's words
 GLOBAL_POOL = "xcit_hub.global_pool"  # what the classifier reads, where that is not the class token
+POOLS = (GLOBAL_POOL, "args.gp", "args.model_kwargs.global_pool", "hyper_parameters.global_pool")
+"""Our own string, and what trainers were told: timm's as its option or as an argument of the network, Lightning's."""
 CLASSES = "xcit_hub.classes"  # JSON: what the classifier's rows are called, in their order
 EXPORT = "xcit-hub-export/1"  # xcit_hub.format of an exported file: the version of what it says of itself
 NORMALIZATION = "xcit_hub.normalization"  # JSON: [mean, deviation] of each channel, found in a wrapper
@@ -125,18 +127,24 @@ def same_levels(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(abs(left - right) <= _SAME_LEVEL for left, right in both)
 
 
+def said_of_pool(metadata: Mapping[str, str]) -> str | None:
+    """Return which of :data:`POOLS` decides; None where none is there."""
+    return next((name for name in POOLS if name in metadata), None)
+
+
 def global_pool(metadata: Mapping[str, str], where: object = None) -> GlobalPool:
-    """Read :data:`GLOBAL_POOL`; "token" where it is absent.
+    """Read the first of :data:`POOLS` that is there; "token" where none is.
 
     Raises:
         WeightsError: it is none of the three.
     """
-    told = metadata.get(GLOBAL_POOL, "token")
+    name = said_of_pool(metadata) or GLOBAL_POOL
+    told = metadata.get(name, "token")
     for pool in get_args(GlobalPool):
         if told == pool:
             return cast(GlobalPool, pool)
     raise WeightsError(
-        f"{GLOBAL_POOL} of the file is {told!r:.60}, and a network's is 'token', 'avg' or ''.",
+        f"{name} of the file is {told!r:.60}, and a network's is 'token', 'avg' or ''.",
         where=where,
         fix="Take the file from where it was written.",
     )

@@ -47,11 +47,12 @@ class Weights:
         sources: our name → the names it had in the file; none for what a conversion made up.
         assumed: whether nothing tells the architecture from the one of the other image size.
         head_untrained: whether the classifier is random numbers.
+        unused: those of the notes that say which settings of its trainer were not used.
         doubts: those of the notes that say which tensors look untrained or damaged.
         normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them,
             or the file it was converted from.
         prefix: what stands before the network's names in the file.
-        global_pool: what the classifier reads, by the file's own strings.
+        global_pool: what the classifier reads, by the file's own strings or its trainer's.
         file: the open file, with its digest and strings: what is said of it is said of the bytes that were read.
     """
 
@@ -70,6 +71,7 @@ class Weights:
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     assumed: bool = False
     head_untrained: bool = False
+    unused: tuple[str, ...] = ()
     doubts: list[str] = field(default_factory=list)
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     prefix: str = ""
@@ -195,6 +197,7 @@ def _weights(reading: Reading) -> Weights:
         sources={name: tuple(found.names[part] for part in identity.layout.names(name)) for name in reading.tensors},
         assumed=identity.assumed,
         head_untrained=identity.head_untrained,
+        unused=identity.unused,
         normalization=normalization_of(reading),
         prefix=found.prefix,
         global_pool=strings.global_pool(reading.file.metadata),

@@ -24,10 +24,16 @@ _BLIND = (
 )
 
 
+_NOT_FETCHED = (
+    "the architecture was compared, on random weights. Published weights are not fetched: give their file, or compare "
+    "them with --against."
+)
+
+
 def parity(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME|FILE]...", help="Architectures (random weights), or checkpoints' own weights."),
+        typer.Argument(metavar="[NAME|FILE]...", help="Architectures (random weights), or files (their own)."),
     ] = None,
     against: Annotated[
         str | None,
@@ -35,7 +41,7 @@ def parity(
             metavar="B", help="Compare the one network named before with this one: a file, id, folder, timm name."
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All 28 architectures.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All architectures: timm's 28 and RobustBench's 5.")] = False,
     dialect: Annotated[
         DialectName | None, typer.Option(help="For names the default is paper; files know theirs.")
     ] = None,
@@ -111,6 +117,10 @@ def parity(
         ]
     out = console()
     out.print(_table(results))
+    for weights in dict.fromkeys(result.weights for result in results):
+        out.print(f"weights: {weights}", markup=False)
+    if published := [name for name in wanted if name in variants.CHECKPOINTS]:
+        out.print(f"note: {', '.join(published)}: {_NOT_FETCHED}", style="yellow", markup=False)
     if any(is_file(name) for name in wanted):
         out.print(f"note: {_BLIND}", style="yellow")
     failed = [result for result in results if not result.passed]
@@ -118,9 +128,16 @@ def parity(
         out.print(str(result), style="red", markup=False)
     out.print(f"{len(results) - len(failed)} of {len(results)} equal")
     _write(json_file, [result.as_dict() for result in results])
-    _write_junit(junit, [case for name, result in zip(wanted, results, strict=True) for case in result.cases(name)])
+    _write_junit(junit, [case for name, result in zip(wanted, results, strict=True) for case in _cases(name, result)])
     if failed:
         raise typer.Exit(1)
+
+
+def _cases(name: str, result: ParityResult) -> tuple[Case, ...]:
+    """The cases of one network, under a published checkpoint's name none: its weights were not there."""
+    from xcit_hub.variants import CHECKPOINTS
+
+    return result.cases(result.architecture if name in CHECKPOINTS else name)
 
 
 def _against(

@@ -280,8 +280,9 @@ def load_segmenter(
     models.load_weights(network, read.arrays())
     labels, notes = _labels(read, classes, located)
     network.window = read.window
-    network.config = _described(located, weights, read.segmenter.num_classes, labels, notes)
-    for note in (*located.description.notes, *weights.doubts):
+    size = read.image_size or segmenters.SHORTER_SIDE
+    network.config = _described(located, weights, read.segmenter.num_classes, labels, notes, size)
+    for note in (*located.description.notes, *weights.doubts, *read.unused):
         warnings.warn(f"{located.snapshot.name}: {readable(note)}", stacklevel=2)
     return accelerated.accelerate(network.set_train(False), in_place=True)
 
@@ -305,13 +306,18 @@ def _pyramid(whole: models.XCiT, out_indices: Indices, seed: int | None, *, fres
 
 
 def _described(
-    located: Located, weights: Weights, num_classes: int, labels: Sequence[str], notes: Sequence[str]
+    located: Located,
+    weights: Weights,
+    num_classes: int,
+    labels: Sequence[str],
+    notes: Sequence[str],
+    image_size: int = segmenters.SHORTER_SIDE,
 ) -> ModelConfig:
     described = descriptions.of_architecture(
         weights.architecture, weights.dialect, num_classes=num_classes, in_chans=weights.in_chans
     )
     told = weights.file.metadata.get(PREPROCESSING)
-    seen = Preprocessing(image_size=segmenters.SHORTER_SIDE, interpolation="bilinear")
+    seen = Preprocessing(image_size=image_size, interpolation="bilinear")
     assumed: tuple[str, ...] = ()
     if told is not None:
         seen = metadata.preprocessing_from_metadata(told, weights.file.path, weights.in_chans, seen)

@@ -6,21 +6,25 @@ cost nothing.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xcit_hub.accelerated import build
+from xcit_hub.checkpoints.identify import UNTRAINED_NOTE
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.deprecated import moved_names
-from xcit_hub.errors import WeightsError
+from xcit_hub.errors import WeightsError, readable
 from xcit_hub.hub.config import ModelConfig
-from xcit_hub.hub.locate import PathLike, locate
-from xcit_hub.hub.read import begin, filling, read
+from xcit_hub.hub.locate import Located, PathLike, locate
+from xcit_hub.hub.read import begin, filling, notes_of, read
 from xcit_hub.lasting import lasting
+from xcit_hub.variants import ARCHITECTURES
 
 if TYPE_CHECKING:
     from xcit_hub import models
+    from xcit_hub.checkpoints.weights import Weights
     from xcit_hub.hub.network import Dtype, Mode, XCiT
     from xcit_hub.variants import DialectName, GlobalPool
 
@@ -121,11 +125,16 @@ def load_weights(
     """Fill a network of one's own with the weights that ``id`` names, strictly; return what they are.
 
     Args:
-        network: of the same architecture, dialect, classes and channels as the weights.
+        network: of the same architecture, dialect, pooling, classes and channels as the weights; the image size that
+            its name stands for may be another.
         id, revision, hub, cache_dir, offline, dialect, token, ignore_fields: as for :func:`load`.
 
+    Warns:
+        UserWarning: the classifier was never trained, a tensor looks untrained or damaged, or something of the
+            description was not used.
+
     Raises:
-        WeightsError: the weights are another network's: architecture, dialect or shapes.
+        WeightsError: the weights are another network's: architecture, dialect, pooling or shapes.
         HubError: as in :func:`load`.
     """
     from xcit_hub.models import load_weights as fill
@@ -141,8 +150,38 @@ def load_weights(
             where=located.snapshot.origin,
             fix=f"Create the network with dialect={described.dialect!r}.",
         )
+    if apart := _apart(network, described, _untold(located, weights)):
+        said = [f"{name} is {theirs!r}, the network's {ours!r}" for name, theirs, ours in apart]
+        raise WeightsError(
+            f"These weights are of another network than this one, though the tensors may fit: {'; '.join(said)}.",
+            where=located.snapshot.origin,
+            fix=f"Create the network with {', '.join(f'{name}={theirs!r}' for name, theirs, _ in apart)}, or load "
+            "these weights: xcit_hub.load(…).",
+        )
     fill(network, weights.arrays())
+    untrained = [UNTRAINED_NOTE] if weights.head_untrained else []
+    for note in (*notes_of(located, weights, described), *untrained):
+        warnings.warn(f"{located.snapshot.name}: {readable(note)}", stacklevel=2)
     return described
+
+
+def _untold(located: Located, weights: Weights) -> set[str]:
+    """Return the fields that nothing says of these weights, and tensors do not show."""
+    if located.config is not None:
+        return set()
+    if weights.architecture.name not in ARCHITECTURES:
+        return {"tokens_norm", "strides"}
+    return {"strides"} if weights.assumed else set()
+
+
+def _apart(network: models.XCiT, described: ModelConfig, untold: set[str]) -> list[tuple[str, object, object]]:
+    """Return what of a network is other than described, but for what says nothing of what it computes once filled."""
+    theirs, ours = (
+        {**vars(shape), "strides": shape.stem_strides, "global_pool": pool}
+        for shape, pool in ((described.shape, described.global_pool), (network.architecture, network.global_pool))
+    )
+    skipped = {"name", "image_size", "eta", *untold, *({"patch_size"} if "strides" in untold else ())}
+    return [(name, theirs[name], ours[name]) for name in theirs if name not in skipped and theirs[name] != ours[name]]
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of these

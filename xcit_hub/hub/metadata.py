@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from xcit_hub import strict_json
-from xcit_hub.checkpoints.strings import CLASSES, GLOBAL_POOL, PREPROCESSING, global_pool, same_levels
+from xcit_hub.checkpoints.strings import CLASSES, GLOBAL_POOL, PREPROCESSING, global_pool, said_of_pool, same_levels
 from xcit_hub.hub.config import ModelConfig, check_levels, imagenet_labels, preprocessing_of
 from xcit_hub.hub.fields import Reader, malformed, parsed
 from xcit_hub.variants import Preprocessing
@@ -110,7 +110,7 @@ def with_metadata(described: ModelConfig, metadata: Mapping[str, str], where: ob
     Raises:
         HubError, WeightsError: one of them is malformed.
     """
-    if GLOBAL_POOL in metadata:
+    if said_of_pool(metadata) is not None:
         described = replace(described, global_pool=global_pool(metadata, where))
     if PREPROCESSING in metadata:
         assumed = described.preprocessing
@@ -131,7 +131,7 @@ def unlike(described: ModelConfig, metadata: Mapping[str, str], where: object) -
     """
     told = with_metadata(described, metadata, where)
     taken, otherwise = (
-        {GLOBAL_POOL: each.global_pool}
+        {said_of_pool(metadata) or GLOBAL_POOL: each.global_pool}
         | {f"{PREPROCESSING}.{name}": value for name, value in asdict(each.preprocessing).items()}
         for each in (described, told)
     )

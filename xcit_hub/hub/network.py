@@ -21,7 +21,7 @@ from xcit_hub.hub import config as descriptions
 from xcit_hub.hub import entry
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import Located, PathLike, locate
-from xcit_hub.hub.read import Filling, assumed, filling, owned
+from xcit_hub.hub.read import Filling, filling, notes_of, owned
 from xcit_hub.lasting import lasting
 from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import no_init_parameters
@@ -241,7 +241,7 @@ class XCiT(
                 fix="Leave it out, or give another num_classes: the classifier is then a fresh one.",
             )
         notes: list[str] = []
-        told = [*located.description.notes, *weights.doubts, *assumed(located, weights, described)]
+        told = notes_of(located, weights, described)
         if in_chans is not None and in_chans != described.in_chans:
             notes.append(f"the first convolution was adapted from {described.in_chans} to {in_chans} channels")
             arrays = _with_channels(arrays, in_chans)

@@ -189,6 +189,12 @@ def assumed(located: Located, weights: Weights, described: ModelConfig) -> tuple
     return metadata.assumed_of_images(weights.file.metadata, described.preprocessing)
 
 
+def notes_of(located: Located, weights: Weights, described: ModelConfig) -> list[str]:
+    """Say what a user is warned of whose network has these weights: what was not used, assumed, or looks damaged."""
+    unused = weights.unused if located.config is None else ()  # a description decides
+    return [*located.description.notes, *weights.doubts, *unused, *assumed(located, weights, described)]
+
+
 def _normalized(described: ModelConfig, weights: Weights) -> tuple[ModelConfig, tuple[str, ...]]:
     """Return a description with the mean and deviation that a wrapper around the weights kept; and what to say."""
     if weights.normalization is None:

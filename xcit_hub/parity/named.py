@@ -1,6 +1,8 @@
-"""The proof of what a user names: an architecture on random weights, or a checkpoint's own weights."""
+"""The proof of what a user names: an architecture on random weights, or a file's own weights."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from xcit_hub import variants
 from xcit_hub.checkpoints.weights import load
@@ -27,10 +29,10 @@ def verify(
     dtype: Dtype = "float32",
     stage: Stage = lambda _: None,
 ) -> ParityResult:
-    """Compare both networks of an architecture, on random weights, or of a checkpoint, on its own.
+    """Compare both networks of an architecture, on random weights, or of a file, on its own; the result says which.
 
     Args:
-        name: an architecture's or published checkpoint's, or a file.
+        name: an architecture's or published checkpoint's, whose weights are not fetched, or a file.
         dialect: of an architecture paper by default, of a published checkpoint its own; files know theirs.
         image_size: side of the input in pixels; 64 of architectures, a file's own of files.
         gradients, dtype, stage: as for :func:`verify_weights`.
@@ -47,7 +49,7 @@ def verify(
             name, dialect, image_size=image_size or _SIDE, gradients=gradients, dtype=dtype, stage=stage
         )
     weights = load(name, dialect=dialect)
-    return verify_weights(
+    result = verify_weights(
         weights.arrays(),
         weights.architecture,
         weights.dialect,
@@ -59,3 +61,4 @@ def verify(
         dtype=dtype,
         stage=stage,
     )
+    return replace(result, weights=f"{weights.file.path.name}, SHA-256 {weights.file.sha256}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import isqrt
 from typing import Any, Literal
@@ -91,9 +92,10 @@ def verify_random(
     tokens = max(image_size // architecture.patch_size, 1) ** 2
     temperature = 1.0 if variants.dialect(dialect).normalize_qk else 1.0 / tokens
     weights = random_weights(parameter_shapes(architecture), seed, temperature=temperature)
-    return verify_weights(
+    result = verify_weights(
         weights, architecture, dialect, image_size=image_size, gradients=gradients, dtype=dtype, stage=stage
     )
+    return replace(result, weights=f"random, seed {seed}")
 
 
 def verify_weights(

@@ -55,6 +55,8 @@ class ParityResult:
         departure: where they part, if they do and one layer can be blamed.
         pytorch_runs: how often PyTorch ran to measure its own rounding.
         instruction_set: what PyTorch used of the processor.
+        weights: which weights both had: random ones and their seed, or a file's name and SHA-256; empty where who
+            asked for the proof knows it alone.
     """
 
     architecture: str
@@ -66,6 +68,7 @@ class ParityResult:
     pytorch_runs: int = 1
     instruction_set: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    weights: str = ""
 
     @property
     def passed(self) -> bool:
@@ -100,6 +103,7 @@ class ParityResult:
             },
             "architecture": self.architecture,
             "dialect": self.dialect,
+            **({"weights": self.weights} if self.weights else {}),
             "image_size": list(self.image_size),
             "dtype": self.dtype,
             "passed": self.passed,
@@ -117,13 +121,17 @@ class ParityResult:
 
     def cases(self, name: str) -> tuple[Case, ...]:
         """Return a case of a JUnit report for each check of the network of that name."""
-        of, failed = f"{name} ({self.dialect}, {self.dtype})", {check.what for check in self.failed}
+        of, failed = f"{name} ({self._computed})", {check.what for check in self.failed}
         return tuple(Case(of, each.what, failure=str(self) if each.what in failed else "") for each in self.checks)
 
     def __str__(self) -> str:
         height, width = self.image_size
-        text = f"{self.architecture} ({self.dialect}, {self.dtype}) at {height}×{width}: {self.verdict}"
+        text = f"{self.architecture} ({self._computed}) at {height}×{width}: {self.verdict}"
         return f"{text}; {self.departure}" if self.departure else text
+
+    @property
+    def _computed(self) -> str:
+        return f"{self.dialect}, {self.dtype}" + (f"; weights: {self.weights}" if self.weights else "")
 
     @property
     def verdict(self) -> str:
@@ -161,6 +169,7 @@ def tells_of_the_same_proof(held: Any, new: Mapping[str, Any]) -> bool:
         pytorch_runs=new["pytorch_runs"],
         instruction_set=new["instruction_set"],
         versions=new["versions"],
+        weights=new.get("weights", ""),
     )
     return json.dumps(same.as_dict(), sort_keys=True) == json.dumps(held, sort_keys=True)
 

@@ -18,8 +18,10 @@ class Content:
         tensors: name → tensor, in the file's order; a nested one is named by its path (``model.cls_token``).
         metadata: the strings beside them.
         values: the names of everything else that is there: numbers, settings, states of random generators.
+        numbers: those of the values that are one number or truth value → that value.
     """
 
     tensors: dict[str, StoredTensor]
     metadata: dict[str, str] = field(default_factory=dict)
     values: list[str] = field(default_factory=list)
+    numbers: dict[str, bool | int | float] = field(default_factory=dict)

@@ -163,6 +163,8 @@ def _content(path: Path, described: Described, storages: Mapping[str, Extent]) -
             content.metadata[name] = pickled.printable(leaf)
         else:
             content.values.append(name)
+            if isinstance(leaf, bool | int | float):
+                content.numbers[name] = leaf
     if any(id(made) not in reached for made in described.tensors):
         raise CheckpointError(
             f"{path.name} holds a tensor that has no name: an attribute, a key, or part of what is no table or list.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,14 +16,17 @@ from xcit_hub.errors import CheckpointError
 _DTYPE_OF_CODE = {entry.safetensors: entry for entry in DTYPES.values()}
 _RANK = {name: rank for rank, name in enumerate(DTYPES)}
 _PACKED = ("F4", "F6_E2M3", "F6_E3M2")  # the library opens these, too
+_CHECKSUM = "crc_num"
+_MOST_ZEROS = 1 << 28
 _LARGEST_HEADER = 100_000_000  # the safetensors library's own limit
 
 
 def read(file: MappedFile) -> Content:
     """Return the tensors and the metadata of a file.
 
-    Every rule of the format is checked: each name once, no holes or overlaps, sizes equal to shapes. As the library
-    does, ``"__metadata__": null`` is read as none, and fields of an entry that the format does not know are left out.
+    Every rule of the format is checked: each name once, no holes or overlaps, sizes equal to shapes; and the checksum
+    that MindSpore writes (``crc_check=True``). As the library does, ``"__metadata__": null`` is read as none, and
+    fields of an entry that the format does not know are left out.
 
     Raises:
         CheckpointError: the file breaks one of them, is cut short, or holds a dtype without a meaning here.
@@ -49,6 +53,8 @@ def read(file: MappedFile) -> Content:
         position = stop
     if begin + position != len(file):
         raise _broken(file.path, f"{len(file) - begin - position} bytes follow the last tensor")
+    if metadata.get("format") == "ms" and _CHECKSUM in metadata:
+        _compare(file.path, tensors, metadata[_CHECKSUM])
     return Content({name: tensors[name] for name in header}, metadata)
 
 
@@ -74,6 +80,27 @@ def write(stream: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mappi
     for name in order:
         for piece in tensors[name].pieces():
             stream.write(piece)
+
+
+def _compare(path: Path, tensors: Mapping[str, StoredTensor], told: str) -> None:
+    """Compare MindSpore's checksum: the CRC-32 of each name and its bytes, in the order of the names."""
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(name.encode("utf-8"), checksum)
+        for piece in _seen_by_mindspore(path, name, tensors[name]):
+            checksum = zlib.crc32(piece, checksum)
+    if told != str(checksum):
+        raise _broken(path, f"its checksum is {told[:40]!r}, its content's is {checksum}")
+
+
+def _seen_by_mindspore(path: Path, name: str, tensor: StoredTensor) -> Iterable[bytes | memoryview]:
+    """Yield the bytes that the checksum is of; Python's ``bytes`` makes of one whole number n as many zeros."""
+    if tensor.shape or not tensor.dtype.startswith(("int", "uint")):
+        return tensor.pieces()
+    count = int(tensor.numpy())
+    if not 0 <= count <= _MOST_ZEROS:
+        raise _broken(path, f"MindSpore writes no checksum over {name!r}, which is {count}")
+    return (bytes(count),)
 
 
 def _header(path: Path, view: memoryview) -> tuple[dict[str, Any], int]:

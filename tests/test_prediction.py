@@ -168,6 +168,40 @@ def test_shards_without_a_single_image_are_named_and_nothing_is_loaded(tmp_path:
     assert "1 not answered, 0 answered" in done.stderr
 
 
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_the_command_says_what_it_dropped_or_assumed_of_the_model(
+    model: Path, images: Path, tmp_path: Path, run_here, as_json: tuple[str, ...]
+) -> None:
+    described = json.loads((model / "config.json").read_text())
+    described["pretrained_cfg"]["colours"] = 8
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(described))
+    (folder / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes())
+    photo = str(images / "photo 0.png")
+    done = run_here("predict", str(folder), photo, "--ignore-field", "crop_pct", *as_json, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "colours is not known, and was not used" in done.stderr
+    assert "crop_pct was ignored, as was asked for" in done.stderr
+    assert run_here("predict", str(model), photo, *as_json, cwd=tmp_path).stderr == ""
+
+
+def test_the_command_says_which_strings_of_an_exported_file_it_does_not_know(
+    model: Path, images: Path, tmp_path: Path, run_here
+) -> None:
+    pytest.importorskip("onnxruntime")
+    import onnx
+
+    file = tmp_path / "later.onnx"
+    xcit_hub.export(model, file, proof=False)
+    whole = onnx.load(str(file))
+    whole.metadata_props.add(key="xcit_hub.colours", value="8")
+    onnx.save(whole, str(file))
+    done = run_here("predict", str(file), str(images / "photo 0.png"), cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == "note: the file's string xcit_hub.colours is not known, and was not used\n"
+
+
 def test_files_that_are_not_images_by_their_names_are_counted(tmp_path: Path) -> None:
     for name in ("a.png", "b.heic", "c.txt", "d.tar", "below/e.gif", "below/f.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

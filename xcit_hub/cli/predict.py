@@ -156,7 +156,7 @@ def predict(
     elif csv is None and html is None and parquet is None:
         _print(answered.answers)
     unread = [f"{each.image}: {each.problem}" for each in answered.answers if each.problem]
-    print_notes(found.notes, stderr=True)
+    print_notes((*answered.notes, *found.notes), stderr=True)
     problems = (*found.problems, *unread, *answered.problems)
     print_notes(problems, stderr=True)
     if problems:

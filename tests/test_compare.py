@@ -12,6 +12,7 @@ from xcit_hub import parity, variants
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.compare import Comparison, compare
 from xcit_hub.errors import InputError
+from xcit_hub.exporters import runtimes
 from xcit_hub.parameters import parameter_shapes
 
 _NANO = "xcit_nano_12_p16_224"
@@ -178,6 +179,46 @@ def test_an_exported_file_that_says_another_dialect_or_preprocessing_is_found(
     assert found["dialect"] == "paper and mindcv"
     assert "crop_pct" in found
     assert any(what.startswith("logits at") for what in found)
+
+
+@pytest.fixture
+def one_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a file says of itself does not depend on who runs it, and each runtime takes seconds."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(runtimes, "installed", lambda runtime: runtime == "onnxruntime")
+
+
+@pytest.mark.parametrize(("size", "uint8"), [((32, 48), False), (32, True)])
+def test_an_exported_file_of_a_fixed_size_equals_the_network_of_another(
+    one_runtime: None, right: Path, tmp_path: Path, size: int | tuple[int, int], uint8: bool
+) -> None:
+    from xcit_hub.deploy import export
+
+    made = export(right, tmp_path / "small.onnx", proof=False, image_size=size, with_preprocessing=uint8)
+    found = compare(str(made.files[0]), str(right))
+    assert found.equal, found.differences
+
+
+def test_an_exported_file_that_says_another_size_than_it_takes_is_found(
+    one_runtime: None, right: Path, tmp_path: Path
+) -> None:
+    file = _exported_with(right, tmp_path / "small.onnx", {"input_size": [3, 224, 224]}, image_size=32)
+    (difference,) = compare(str(file), str(right)).differences
+    assert str(difference) == "preprocessing image_size: small.onnx says 224×224, and takes 32×32 alone"
+
+
+def _exported_with(right: Path, path: Path, images: dict[str, object], **options: object) -> Path:
+    """Export a network, and change what the file says of its images; None takes a field out."""
+    import onnx
+
+    from xcit_hub.deploy import export
+
+    whole = onnx.load(str(export(right, path, proof=False, **options).files[0]))
+    (entry,) = (each for each in whole.metadata_props if each.key == "xcit_hub.preprocessing")
+    told = json.loads(entry.value) | images
+    entry.value = json.dumps({name: value for name, value in told.items() if value is not None})
+    onnx.save(whole, str(path))
+    return path
 
 
 def test_timms_own_export_is_judged_like_ours(right: Path, weights: Weights, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from xcit_hub import parity
 from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface, runtimes
+from xcit_hub.exporters.interface import Interface
 from xcit_hub.hub import metadata as strings
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import locate, locate_each
@@ -200,7 +201,7 @@ def _of_file(
             where=file,
             fix="Hold it against the model that it was exported from.",
         )
-    differences = list(_told(found.metadata, described, file))
+    differences = list(_told(found, described, file))
     chosen = [runtime for runtime in interface.RUNTIMES[file.suffix] if runtimes.installed(runtime)]
     if not chosen:
         missing = interface.RUNTIMES[file.suffix][0]
@@ -216,8 +217,9 @@ def _of_file(
     return Comparison(first, second, tuple(differences), tuple(outputs), side)
 
 
-def _told(metadata: Mapping[str, str], described: ModelConfig, file: Path) -> Iterator[Difference]:
+def _told(found: Interface, described: ModelConfig, file: Path) -> Iterator[Difference]:
     """Hold what a file says of itself against a network's description; a file of another exporter says nothing."""
+    metadata = found.metadata
     for name, value in (("architecture", described.architecture), ("dialect", described.dialect)):
         if (told := metadata.get(f"xcit_hub.{name}")) is not None:
             yield from _field("description", name, told, value)
@@ -227,13 +229,22 @@ def _told(metadata: Mapping[str, str], described: ModelConfig, file: Path) -> It
         and not _names(told, described.labels)
     ):
         yield Difference("description", "labels", "other names, or in another order")
-    if (told := metadata.get(PREPROCESSING)) is not None:
-        ours = strings.preprocessing_from_metadata(told, file)
-        lacking = strings.not_said_of_images(metadata)
-        yield from (Difference("preprocessing", name, "the first does not say it") for name in lacking)
-        for field in (each for each in fields(ours) if each.name not in lacking):
-            values = (getattr(each, field.name) for each in (ours, described.preprocessing))
-            yield from _field("preprocessing", field.name, *values)
+    if PREPROCESSING in metadata:
+        yield from _told_of_images(found, described, file)
+
+
+def _told_of_images(found: Interface, described: ModelConfig, file: Path) -> Iterator[Difference]:
+    ours = strings.preprocessing_from_metadata(found.metadata[PREPROCESSING], file)
+    lacking = strings.not_said_of_images(found.metadata)
+    yield from (Difference("preprocessing", name, "the first does not say it") for name in lacking)
+    names = [each.name for each in fields(ours) if each.name not in lacking]
+    if None not in found.size:  # the only one that it takes, and it need not be the model's
+        names = [name for name in names if name not in ("image_size", "image_width")]
+        if ours.size != found.size:
+            says, takes = ("×".join(map(str, size)) for size in (ours.size, found.size))
+            yield Difference("preprocessing", "image_size", f"{file.name} says {says}, and takes {takes} alone")
+    for name in names:
+        yield from _field("preprocessing", name, getattr(ours, name), getattr(described.preprocessing, name))
 
 
 def _names(told: str, labels: Sequence[str]) -> bool:

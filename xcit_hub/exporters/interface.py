@@ -38,6 +38,12 @@ class Interface:
     int8: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def size(self) -> tuple[int | None, int | None]:
+        """Height and width of its images; None for a side that is left to the caller."""
+        height, width = self.shape[1:3] if self.uint8 else self.shape[2:4]
+        return height, width
+
     def form(
         self,
         *,
@@ -57,7 +63,7 @@ class Interface:
         Raises:
             InputError: it takes other images, or nothing tells what its outputs are.
         """
-        batch, height, width, channels = (self.shape[axis] for axis in ((0, 1, 2, 3) if self.uint8 else (0, 2, 3, 1)))
+        (height, width), batch, channels = self.size, self.shape[0], self.shape[3 if self.uint8 else 1]
         if channels not in (None, in_chans):
             raise InputError(
                 f"The file takes {channels} channels, the network {in_chans}.",

@@ -204,7 +204,17 @@ def test_an_exported_file_that_says_another_size_than_it_takes_is_found(
 ) -> None:
     file = _exported_with(right, tmp_path / "small.onnx", {"input_size": [3, 224, 224]}, image_size=32)
     (difference,) = compare(str(file), str(right)).differences
-    assert str(difference) == "preprocessing image_size: small.onnx says 224×224, and takes 32×32 alone"
+    assert str(difference) == "preprocessing image_size: the first says 224×224, and takes 32×32 alone"
+
+
+def test_the_firsts_side_stands_before_the_seconds_wherever_the_exported_file_stands(
+    one_runtime: None, right: Path, tmp_path: Path
+) -> None:
+    file = str(_exported_with(right, tmp_path / "odd.onnx", {"crop_pct": 0.5, "mean": None}, image_size=32))
+    asked = {True: compare(file, str(right)), False: compare(str(right), file)}
+    told = {first: {each.what: each.how for each in found.differences} for first, found in asked.items()}
+    assert told[True] == {"mean": "the first does not say it", "crop_pct": "0.5 and 1.0"}
+    assert told[False] == {"mean": "the second does not say it", "crop_pct": "1.0 and 0.5"}
 
 
 def _exported_with(right: Path, path: Path, images: dict[str, object], **options: object) -> Path:

@@ -181,7 +181,8 @@ def _of_file(
     from xcit_hub.exporters.proof import prove
 
     found = interface.read(file)
-    network = second if Path(first) == file else first
+    is_first = Path(first) == file
+    network = second if is_first else first
     stage(f"reading {network}")
     located = locate(network, ignore_fields=ignore_fields)
     weights, described = read(located, dialect)
@@ -201,7 +202,7 @@ def _of_file(
             where=file,
             fix="Hold it against the model that it was exported from.",
         )
-    differences = list(_told(found, described, file))
+    differences = list(_told(found, described, file, is_first))
     chosen = [runtime for runtime in interface.RUNTIMES[file.suffix] if runtimes.installed(runtime)]
     if not chosen:
         missing = interface.RUNTIMES[file.suffix][0]
@@ -217,12 +218,12 @@ def _of_file(
     return Comparison(first, second, tuple(differences), tuple(outputs), side)
 
 
-def _told(found: Interface, described: ModelConfig, file: Path) -> Iterator[Difference]:
+def _told(found: Interface, described: ModelConfig, file: Path, is_first: bool) -> Iterator[Difference]:
     """Hold what a file says of itself against a network's description; a file of another exporter says nothing."""
     metadata = found.metadata
     for name, value in (("architecture", described.architecture), ("dialect", described.dialect)):
         if (told := metadata.get(f"xcit_hub.{name}")) is not None:
-            yield from _field("description", name, told, value)
+            yield from _field("description", name, *_in_order(told, value, is_first))
     if (
         described.labels
         and (told := metadata.get("xcit_hub.labels")) is not None
@@ -230,21 +231,28 @@ def _told(found: Interface, described: ModelConfig, file: Path) -> Iterator[Diff
     ):
         yield Difference("description", "labels", "other names, or in another order")
     if PREPROCESSING in metadata:
-        yield from _told_of_images(found, described, file)
+        yield from _told_of_images(found, described, file, is_first)
 
 
-def _told_of_images(found: Interface, described: ModelConfig, file: Path) -> Iterator[Difference]:
+def _told_of_images(found: Interface, described: ModelConfig, file: Path, is_first: bool) -> Iterator[Difference]:
     ours = strings.preprocessing_from_metadata(found.metadata[PREPROCESSING], file)
     lacking = strings.not_said_of_images(found.metadata)
-    yield from (Difference("preprocessing", name, "the first does not say it") for name in lacking)
+    side = "first" if is_first else "second"
+    yield from (Difference("preprocessing", name, f"the {side} does not say it") for name in lacking)
     names = [each.name for each in fields(ours) if each.name not in lacking]
     if None not in found.size:  # the only one that it takes, and it need not be the model's
         names = [name for name in names if name not in ("image_size", "image_width")]
         if ours.size != found.size:
             says, takes = ("×".join(map(str, size)) for size in (ours.size, found.size))
-            yield Difference("preprocessing", "image_size", f"{file.name} says {says}, and takes {takes} alone")
+            yield Difference("preprocessing", "image_size", f"the {side} says {says}, and takes {takes} alone")
     for name in names:
-        yield from _field("preprocessing", name, getattr(ours, name), getattr(described.preprocessing, name))
+        told, own = (getattr(each, name) for each in (ours, described.preprocessing))
+        yield from _field("preprocessing", name, *_in_order(told, own, is_first))
+
+
+def _in_order(of_file: object, of_network: object, is_first: bool) -> tuple[object, object]:
+    """Return the first's value before the second's."""
+    return (of_file, of_network) if is_first else (of_network, of_file)
 
 
 def _names(told: str, labels: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from xcit_hub.data.folders import readable
 from xcit_hub.data.shards import Stored
 from xcit_hub.errors import InputError
-from xcit_hub.files import atomic_write, numbered, read_bounded
+from xcit_hub.files import atomic_write, check_apart, numbered, read_bounded
 from xcit_hub.segmenters import Window
 
 if TYPE_CHECKING:
@@ -81,12 +81,13 @@ def segment_all(
         stage: told how far it is.
 
     Raises:
-        InputError: a folder cannot be written.
+        InputError: a folder cannot be written, or is named for both.
         WeightsError: the logits are not finite.
     """
     from xcit_hub.painting import paint, palette, with_legend
 
     sliding(network, window)  # or each image would say it
+    check_apart({"painted": painted, "masks": masks}, "folder")
     for folder in (painted, masks):
         if folder is not None:
             _make(folder)

@@ -236,6 +236,16 @@ def test_images_that_cannot_be_segmented_are_named_and_the_rest_is_done(file: Fi
     assert (xcit_hub.segment(network, image) != xcit_hub.segment(network, image, window="whole")).any()
 
 
+def test_paintings_and_masks_in_one_folder_are_refused_though_a_link_leads_there(file: Files, tmp_path: Path) -> None:
+    network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
+    painted, masks = tmp_path / "painted", tmp_path / "masks"
+    painted.mkdir()
+    masks.symlink_to(painted)
+    with pytest.raises(InputError, match="painted and masks name the same folder"):
+        segment_all(network, _images(tmp_path / "in"), painted=painted, masks=masks)
+    assert not list(painted.iterdir())
+
+
 def test_outputs_that_are_not_finite_are_not_painted(file: Files) -> None:
     network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
     network.parameters_dict()["decode_head.conv_seg.bias"].set_data(Tensor(np.full(7, np.inf, np.float32)))

@@ -217,6 +217,22 @@ def test_the_firsts_side_stands_before_the_seconds_wherever_the_exported_file_st
     assert told[False] == {"mean": "the second does not say it", "crop_pct": "1.0 and 0.5"}
 
 
+def test_what_an_exported_file_says_nothing_of_was_not_compared(one_runtime: None, right: Path, tmp_path: Path) -> None:
+    file = _exported_with(right, tmp_path / "silent.onnx", {}, image_size=32)
+    told = {case.what: case.skipped for case in compare(str(file), str(right)).cases()}
+    assert [what for what, skipped in told.items() if skipped] == ["tensor"]
+    import onnx
+
+    whole = onnx.load(str(file))
+    del whole.metadata_props[:]
+    onnx.save(whole, str(file))
+    found = compare(str(file), str(right))
+    assert str(found).endswith("are equal (not compared: description, preprocessing, tensor)")
+    told = {case.what: case.skipped for case in found.cases()}
+    assert "no xcit_hub.architecture or" in told["description"] and "xcit_hub.preprocessing" in told["preprocessing"]
+    assert found.as_dict()["not_compared"] == {what: skipped for what, skipped in told.items() if skipped}
+
+
 def _exported_with(right: Path, path: Path, images: dict[str, object], **options: object) -> Path:
     """Export a network, and change what the file says of its images; None takes a field out."""
     import onnx

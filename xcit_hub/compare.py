@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ KINDS = ("description", "preprocessing", "tensor", "output")
 Arrays = Mapping[str, NDArray[np.generic]]
 
 _BATCH = 2
+_DESCRIPTION = ("xcit_hub.architecture", "xcit_hub.dialect", "xcit_hub.labels")  # what an exported file says of itself
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Comparison:
     Args:
         outputs: in the order in which the network computes them; empty where the tensors' shapes differ.
         image_size: side of the images that both saw; None where they saw none.
+        not_compared: why some of :data:`KINDS` were not held against each other, by kind.
     """
 
     first: str
@@ -88,10 +90,11 @@ class Comparison:
     differences: tuple[Difference, ...]
     outputs: tuple[Output, ...]
     image_size: int | None
+    not_compared: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs."""
+        """Whether nothing differs of what was compared."""
         return not self.differences
 
     def as_dict(self) -> dict[str, Any]:
@@ -100,18 +103,14 @@ class Comparison:
 
     def cases(self) -> tuple[Case, ...]:
         """Return a case of a JUnit report for each kind of thing that two networks can differ in."""
-        left_out = {}
-        if any(Path(name).suffix in interface.RUNTIMES for name in (self.first, self.second)):
-            left_out["tensor"] = "an exported file has no tensors to hold against the network's"
-        if not self.outputs:
-            left_out["output"] = "the tensors have other names or shapes, so nothing was computed"
         of = f"{self.first} against {self.second}"
         failures = {kind: "\n".join(str(each) for each in self.differences if each.kind == kind) for kind in KINDS}
-        return tuple(Case(of, kind, failures[kind], skipped=left_out.get(kind, "")) for kind in KINDS)
+        return tuple(Case(of, kind, failures[kind], skipped=self.not_compared.get(kind, "")) for kind in KINDS)
 
     def __str__(self) -> str:
         if self.equal:
-            return f"{self.first} and {self.second} are equal"
+            left_out = f" (not compared: {', '.join(self.not_compared)})" if self.not_compared else ""
+            return f"{self.first} and {self.second} are equal{left_out}"
         rest = f"; {len(self.differences) - 1} more" if len(self.differences) > 1 else ""
         return f"{self.first} and {self.second} are NOT equal: {self.differences[0]}{rest}"
 
@@ -157,7 +156,9 @@ def compare(
     differences = [*_described(one, other), *_tensors(ours, theirs)]
     outputs: list[Output] = []
     side = None
+    not_compared = {"output": "the tensors have other names or shapes, so nothing was computed"}
     if {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}:
+        not_compared = {}
         side = image_size or parity.proof_size(one.shape)
         outputs = list(_outputs((ours, one), (theirs, other), side, stage))
         differences += [
@@ -165,7 +166,7 @@ def compare(
             for output in outputs
             if not output.rms <= parity.FLOOR * parity.UNIT_ROUNDOFF["float32"]
         ]
-    return Comparison(first, second, tuple(differences), tuple(outputs), side)
+    return Comparison(first, second, tuple(differences), tuple(outputs), side, not_compared)
 
 
 def _of_file(
@@ -215,7 +216,18 @@ def _of_file(
         outputs += _judged(proof)
         differences += _beyond(proof, " (the file computes in int8, which rounds by intention)" if found.int8 else "")
     side = form.image_size[0] if form.image_size and form.image_size[0] == form.image_size[1] else None
-    return Comparison(first, second, tuple(differences), tuple(outputs), side)
+    return Comparison(first, second, tuple(differences), tuple(outputs), side, _not_told(found.metadata))
+
+
+def _not_told(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return what an exported file gives nothing to compare of, and why."""
+    lacking = {"description": _DESCRIPTION, "preprocessing": (PREPROCESSING,)}
+    silent = {
+        kind: f"the file says nothing of it: no {' or '.join(names)}"
+        for kind, names in lacking.items()
+        if not set(names) & set(metadata)
+    }
+    return {**silent, "tensor": "an exported file has no tensors to hold against the network's"}
 
 
 def _told(found: Interface, described: ModelConfig, file: Path, is_first: bool) -> Iterator[Difference]:
@@ -276,20 +288,18 @@ def _beyond(proof: FileProof, remark: str) -> Iterator[Difference]:
 
 
 def _described(one: ModelConfig, other: ModelConfig) -> Iterator[Difference]:
-    for field in fields(one.shape):
-        if field.name not in ("name", "image_size"):  # preprocessing says the size
-            yield from _field(
-                "description", field.name, getattr(one.shape, field.name), getattr(other.shape, field.name)
-            )
+    for name in (each.name for each in fields(one.shape)):
+        if name not in ("name", "image_size"):  # preprocessing says the size
+            yield from _field("description", name, getattr(one.shape, name), getattr(other.shape, name))
     for name in ("dialect", "num_classes", "in_chans", "global_pool"):
         yield from _field("description", name, getattr(one, name), getattr(other, name))
     if one.labels and other.labels and one.labels != other.labels:  # a bare file names none
         at = next((i for i, pair in enumerate(zip(one.labels, other.labels, strict=False)) if len({*pair}) > 1), None)
         how = f"{len(one.labels)} and {len(other.labels)} names"
         yield Difference("description", "labels", how + (f", the first to differ is {at}" if at is not None else ""))
-    for field in fields(one.preprocessing):
-        values = (getattr(each.preprocessing, field.name) for each in (one, other))
-        yield from _field("preprocessing", field.name, *values)
+    for name in (each.name for each in fields(one.preprocessing)):
+        values = (getattr(each.preprocessing, name) for each in (one, other))
+        yield from _field("preprocessing", name, *values)
 
 
 def _field(kind: str, name: str, one: object, other: object) -> Iterator[Difference]:

@@ -233,6 +233,36 @@ def test_what_an_exported_file_says_nothing_of_was_not_compared(one_runtime: Non
     assert found.as_dict()["not_compared"] == {what: skipped for what, skipped in told.items() if skipped}
 
 
+def test_what_was_assumed_while_reading_stands_in_every_report(weights: Weights, tmp_path: Path, run_here) -> None:
+    assumed = tmp_path / "assumed.safetensors"
+    checkpoint.write(
+        assumed, weights, {"xcit_hub.dialect": "paper", "xcit_hub.preprocessing": '{"input_size": [3, 224, 224]}'}
+    )
+    note, other = "does not say crop_pct", str(_written(weights, tmp_path / "other.safetensors"))
+    reports = ("--image-size", "32", "--json", "a.json", "--junit", "a.xml")
+    done = run_here("parity", other, "--against", str(assumed), *reports, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"note: {assumed}: xcit_hub.preprocessing {note}" in done.stdout
+    told = json.loads((tmp_path / "a.json").read_text())["notes"]
+    assert any(note in each for each in told["second"]) and not any(note in each for each in told["first"])
+    assert note in (tmp_path / "a.xml").read_text()
+
+
+def test_what_of_a_file_was_proven_stands_in_every_report(weights: Weights, tmp_path: Path, run_here) -> None:
+    torch = pytest.importorskip("torch")
+    state = parity.torch_network(weights, variants.architecture(_NANO), "paper", num_classes=10).state_dict()
+    file = tmp_path / "two.pth"
+    torch.save({"state_dict": state, "state_dict_ema": state}, file)
+    reports = ("--image-size", "32", "--json", "a.json", "--junit", "a.xml")
+    done = run_here("parity", str(file), "--dialect", "paper", *reports, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (told,) = json.loads((tmp_path / "a.json").read_text())
+    assert any("took the plain ones" in note for note in told["notes"])
+    for note in told["notes"]:
+        assert f"note: {file}: {note}" in done.stdout
+        assert note in (tmp_path / "a.xml").read_text()
+
+
 def _exported_with(right: Path, path: Path, images: dict[str, object], **options: object) -> Path:
     """Export a network, and change what the file says of its images; None takes a field out."""
     import onnx

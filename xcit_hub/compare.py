@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from xcit_hub import parity
 from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import InputError
+from xcit_hub.exported import strange_strings
 from xcit_hub.exporters import interface, runtimes
 from xcit_hub.exporters.interface import Interface
 from xcit_hub.hub import metadata as strings
@@ -83,6 +84,7 @@ class Comparison:
         outputs: in the order in which the network computes them; empty where the tensors' shapes differ.
         image_size: side of the images that both saw; None where they saw none.
         not_compared: why some of :data:`KINDS` were not held against each other, by kind.
+        notes: what was assumed, chosen or left out while each was read; of ``first`` and of ``second``.
     """
 
     first: str
@@ -91,6 +93,7 @@ class Comparison:
     outputs: tuple[Output, ...]
     image_size: int | None
     not_compared: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def equal(self) -> bool:
@@ -100,6 +103,15 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison as plain JSON values."""
         return {"format": 1, "equal": self.equal, **asdict(self)}
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return, a sentence each, what has to be known beside the verdict: of each side, and what was not compared."""
+        told = [
+            f"{name}: {note}"
+            for side, name in (("first", self.first), ("second", self.second))
+            for note in self.notes.get(side, ())
+        ]
+        return (*told, *(f"{kind} not compared: {reason}" for kind, reason in self.not_compared.items()))
 
     def cases(self) -> tuple[Case, ...]:
         """Return a case of a JUnit report for each kind of thing that two networks can differ in."""
@@ -166,7 +178,8 @@ def compare(
             for output in outputs
             if not output.rms <= parity.FLOOR * parity.UNIT_ROUNDOFF["float32"]
         ]
-    return Comparison(first, second, tuple(differences), tuple(outputs), side, not_compared)
+    notes = {"first": one.provenance.notes, "second": other.provenance.notes}
+    return Comparison(first, second, tuple(differences), tuple(outputs), side, not_compared, notes)
 
 
 def _of_file(
@@ -216,7 +229,9 @@ def _of_file(
         outputs += _judged(proof)
         differences += _beyond(proof, " (the file computes in int8, which rounds by intention)" if found.int8 else "")
     side = form.image_size[0] if form.image_size and form.image_size[0] == form.image_size[1] else None
-    return Comparison(first, second, tuple(differences), tuple(outputs), side, _not_told(found.metadata))
+    of_file, of_network = strange_strings(found.metadata), described.provenance.notes
+    notes = dict(zip(("first", "second"), (of_file, of_network) if is_first else (of_network, of_file), strict=True))
+    return Comparison(first, second, tuple(differences), tuple(outputs), side, _not_told(found.metadata), notes)
 
 
 def _not_told(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from xcit_hub import variants
 from xcit_hub.checkpoints.weights import load
 from xcit_hub.files import is_there
@@ -47,7 +49,7 @@ def verify(
             name, dialect, image_size=image_size or _SIDE, gradients=gradients, dtype=dtype, stage=stage
         )
     weights = load(name, dialect=dialect)
-    return verify_weights(
+    found = verify_weights(
         weights.arrays(),
         weights.architecture,
         weights.dialect,
@@ -59,3 +61,4 @@ def verify(
         dtype=dtype,
         stage=stage,
     )
+    return replace(found, notes=tuple(weights.notes))

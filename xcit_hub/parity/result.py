@@ -55,6 +55,7 @@ class ParityResult:
         departure: where they part, if they do and one layer can be blamed.
         pytorch_runs: how often PyTorch ran to measure its own rounding.
         instruction_set: what PyTorch used of the processor.
+        notes: what was assumed, chosen or left out while a file was read.
     """
 
     architecture: str
@@ -66,6 +67,7 @@ class ParityResult:
     pytorch_runs: int = 1
     instruction_set: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -113,6 +115,8 @@ class ParityResult:
             "departure": str(self.departure) if self.departure else None,
             "instruction_set": self.instruction_set,
             "versions": dict(self.versions),
+            # Of a file alone: a report without them is as those that are published already.
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     def cases(self, name: str) -> tuple[Case, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from xcit_hub import parity, variants
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.compare import Comparison, compare
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.exporters import runtimes
 from xcit_hub.parameters import parameter_shapes
 
@@ -291,9 +292,10 @@ def test_timms_own_export_is_judged_like_ours(right: Path, weights: Weights, tmp
     [
         (b"", "0 inputs and 0 outputs"),
         (b"no graph at all", "not an ONNX model"),
+        (b"\x12\x01\xff", "not an ONNX model"),
         (None, "no such file"),
     ],
-    ids=["empty", "text", "missing"],
+    ids=["empty", "text", "a name that is not UTF-8", "missing"],
 )
 def test_what_is_not_an_exported_file_is_refused(right: Path, tmp_path: Path, content: bytes | None, said: str) -> None:
     file = tmp_path / "broken.onnx"
@@ -301,6 +303,29 @@ def test_what_is_not_an_exported_file_is_refused(right: Path, tmp_path: Path, co
         file.write_bytes(content)
     with pytest.raises(InputError, match=said):
         compare(str(file), str(right))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "module", "fix"), [(".onnx", "onnx", "xcit-hub[onnx]"), (".mindir", "mindspore", "mindspore")]
+)
+def test_what_reads_an_exported_file_is_named_where_it_is_missing(
+    right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, module: str, fix: str
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else found(name))
+    file = tmp_path / f"any{suffix}"
+    file.write_bytes(b"")
+    with pytest.raises(InputError, match=f"{module} is not installed") as error:
+        compare(str(file), str(right))
+    assert error.value.fix == f"pip install '{fix}'"
+
+
+def test_a_runtime_that_takes_too_long_is_named_with_its_limit(
+    one_runtime: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "_LONGEST", 0.01)
+    with pytest.raises(XcitHubError, match=r"onnxruntime did not run the file within 0\.01 seconds"):
+        runtimes.run("onnxruntime", tmp_path / "any.onnx", [np.zeros((1, 3, 32, 32), np.float32)])
 
 
 def test_two_exported_files_are_refused_as_neither_holds_the_truth(exported: Path) -> None:

@@ -66,6 +66,15 @@ def test_an_exported_file_is_proven_by_each_runtime_and_says_what_it_is(source: 
     assert json.dumps(done.as_dict())
 
 
+def test_an_older_file_that_is_damaged_is_replaced(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "nano.onnx"
+    target.write_bytes(b"\x12\x01\xff")
+    (tmp_path / "nano.onnx.data").write_bytes(b"of whatever it was")
+    export(source, target, proof=False)
+    assert interface.read(target).outputs == ("logits",)
+    assert (tmp_path / "nano.onnx.data").is_file(), "nothing says that it was ours"
+
+
 def test_a_file_with_its_attention_is_proven_by_each_runtime_and_says_so(source: Path) -> None:
     done = export(source, source.with_name("seen.onnx"), attention=True, image_size=32, batch=2)
     assert [found["runtime"] for found in done.proofs] == ["onnxruntime", "openvino"]

@@ -206,11 +206,27 @@ def test_files_that_are_not_images_by_their_names_are_counted(tmp_path: Path) ->
     for name in ("a.png", "b.heic", "c.txt", "d.tar", "below/e.gif", "below/f.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    for named, count in (([tmp_path], 3), ([f"{tmp_path}/*"], 2), ([f"{tmp_path}/**"], 3), ([tmp_path / "a.png"], 0)):
+    for named, count in (
+        ([tmp_path], 3),
+        ([f"{tmp_path}/*"], 3),
+        ([f"{tmp_path}/[a-z].*"], 2),
+        ([f"{tmp_path}/**"], 3),
+        ([tmp_path / "a.png"], 0),
+    ):
         found = sources([str(each) for each in named])
         assert found.others == count, named
         assert bool(found.notes) is bool(count)
         assert not any("heic" in problem for problem in found.problems)
+
+
+def test_a_folder_that_a_pattern_matches_is_walked_as_one_that_is_named(tmp_path: Path) -> None:
+    for name in ("a.png", "b/c.png", "b/d.txt", "b/e/f.png", "x.tar/g.png", "table.parquet/h.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    expected = [str(tmp_path / name) for name in ("a.png", "b/c.png", "b/e/f.png", "x.tar/g.png")]
+    for named in (str(tmp_path), f"{tmp_path}/*", f"{tmp_path}/**"):
+        found = sources([named])
+        assert ([str(image) for image in found.images], found.problems, found.others) == (expected, (), 2), named
 
 
 def test_a_pattern_without_images_is_named_and_the_others_are_found(images: Path) -> None:

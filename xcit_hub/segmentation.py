@@ -142,7 +142,7 @@ def parse_window(size: str | None, stride: str | None) -> Sliding:
             raise InputError("A stride needs a window.", where="--stride", fix="Give --window, too.")
         return None if size is None else "whole"
     sides = _sides(size, "--window")
-    steps = _sides(stride, "--stride") if stride else (max(2 * sides[0] // 3, 1), max(2 * sides[1] // 3, 1))
+    steps = _sides(stride, "--stride") if stride is not None else (max(2 * sides[0] // 3, 1), max(2 * sides[1] // 3, 1))
     return Window(sides, steps)
 
 
@@ -153,7 +153,7 @@ def read_names(path: Path) -> tuple[str, ...]:
         InputError: it cannot be read, is not UTF-8, or has an empty line between names.
     """
     try:
-        text = read_bounded(path, _LARGEST_NAMES).decode("utf-8")
+        text = read_bounded(path, _LARGEST_NAMES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"Cannot read the names of the classes: {error}.",

@@ -170,6 +170,8 @@ def test_a_window_is_read(size, stride, read) -> None:
         ("8", "0"),
         (None, "3"),
         ("whole", "3"),
+        ("8", ""),
+        ("", None),
     ],
 )
 def test_a_window_that_is_none_is_refused(size, stride) -> None:
@@ -191,6 +193,11 @@ def test_what_is_not_a_window_is_refused_before_any_image(window, file: Files, t
 def test_a_window_without_two_sides_is_refused(size, stride) -> None:
     with pytest.raises(InputError, match="does not have two sides"):
         Window(size, stride)
+
+
+def test_a_byte_order_mark_is_not_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("wall\nsky\n", encoding="utf-8-sig")
+    assert read_names(tmp_path / "names.txt") == ("wall", "sky")
 
 
 @pytest.mark.parametrize("content", [b"", b"a\n\nb\n", b"\xff\n"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +95,6 @@ def test_files_folders_patterns_and_lists_name_images(images: Path, monkeypatch)
 
 
 def test_a_folder_stands_for_its_shards_too_and_what_is_none_is_a_problem(images: Path, tmp_path: Path) -> None:
-    import tarfile
-
     with tarfile.open(tmp_path / "b.tar", "w") as archive:
         archive.add(images / "photo 3.png", "x/photo 3.png")
     (tmp_path / "a.png").write_bytes((images / "photo 1.png").read_bytes())
@@ -156,6 +156,18 @@ def test_an_exported_file_draws_what_it_attends_to_or_is_named_for_what_it_lacks
     assert done.stderr.count("exported without its attention") == 1 and "--attention" in done.stderr
     assert len((tmp_path / "b.csv").read_text().splitlines()) == 9  # the rest is done
     assert (tmp_path / "b.html").read_text().count("data:image/jpeg;base64,") == 2
+
+
+def test_two_images_of_one_name_stand_each_beside_its_own_drawing(
+    model: Path, images: Path, tmp_path: Path, run_here
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in (0, 1):
+            archive.add(images / f"photo {number}.png", "photo.png")
+    done = run_here("predict", str(model), "a.tar", "--html", "a.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = re.findall('data:image/jpeg;base64,[^"]*', (tmp_path / "a.html").read_text())
+    assert len(shown) == 4 and len(set(shown)) == 4, "two images, and what the network looked at in each"
 
 
 def test_shards_without_a_single_image_are_named_and_nothing_is_loaded(tmp_path: Path, run_here) -> None:

@@ -98,7 +98,7 @@ def answer_all(
     _check(engine, wanted)
     drawing = wanted.html is not None or wanted.attention is not None
     answered: list[Answer] = []
-    drawings: dict[str, Image.Image] = {}
+    drawings: dict[int, Image.Image] = {}  # of the page, by the image's number
     problems: list[str] = []
     notes: dict[str, None] = {}
     with ExitStack() as stack:
@@ -112,11 +112,13 @@ def answer_all(
                 add(answer)
             if drawing and not answer.problem:
                 try:
-                    drawn = drawings[answer.image] = _drawn(predictor.network, images[number], predictor.exif)
+                    drawn = _drawn(predictor.network, images[number], predictor.exif)
                 except InputError as error:  # a file that was exported without its attention, or another image by now
                     drawing = not _is_exported(predictor)
                     problems.append(_sentence(error))
                     continue
+                if wanted.html is not None:
+                    drawings[number] = drawn
                 if wanted.attention is not None:
                     with atomic_write(wanted.attention / numbered(number, images[number].stem, ".png")) as target:
                         drawn.save(target, "PNG")

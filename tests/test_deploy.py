@@ -215,10 +215,22 @@ def test_a_file_that_computes_something_else_does_not_stay_and_the_command_exits
     right = onnx_graph.build
     wrong = lambda arrays, *more: right({**arrays, "norm.beta": arrays["norm.beta"] + 0.01}, *more)  # noqa: E731
     monkeypatch.setattr(onnx_graph, "build", wrong)
-    done = run_here("export", str(source), str(tmp_path / "wrong.onnx"))
-    assert done.returncode == 1, done.stderr
-    assert "onnxruntime does not compute" in done.stderr and "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir())
+    report = tmp_path / "report.json"
+    report.write_text("of an earlier export")
+    done = run_here("export", str(source), str(tmp_path / "wrong.onnx"), "--json", "--report", str(report))
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert json.loads(done.stderr) == json.loads(report.read_text())
+    assert "onnxruntime does not compute" in json.loads(done.stderr)["error"]["what"]
+    assert list(tmp_path.iterdir()) == [report]
+
+
+@pytest.mark.parametrize("size", ["9" * 5000, "224x", "1x2x3", "٢٢٤", ""])
+def test_a_size_that_is_none_is_refused_and_an_earlier_report_with_it(tmp_path: Path, size: str, run_here) -> None:
+    report = tmp_path / "report.json"
+    report.write_text("of an earlier export")
+    done = run_here("export", "missing.ckpt", "x.onnx", "--image-size", size, "--report", "report.json", cwd=tmp_path)
+    assert done.returncode == 2 and "is not a size" in done.stderr
+    assert "is not a size" in json.loads(report.read_text())["error"]["what"]
 
 
 @pytest.mark.slow

@@ -161,7 +161,7 @@ def _reporting(json_file: Path | None, junit: Path | None, what: str) -> Iterato
         yield
     except XcitHubError as error:
         with suppress(XcitHubError):  # what went wrong first is what is said
-            _write(json_file, {"error": {"what": error.what, "where": error.where, "fix": error.fix}})
+            _write(json_file, error.as_dict())
         with suppress(XcitHubError):
             _write_junit(junit, [Case(what, "comparison", error=str(error))])
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from xcit_hub import parity, variants
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.compare import Comparison, compare
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.exporters import runtimes
 from xcit_hub.parameters import parameter_shapes
 
 _NANO = "xcit_nano_12_p16_224"
@@ -185,6 +187,102 @@ def test_an_exported_file_that_says_another_dialect_or_preprocessing_is_found(
     assert any(what.startswith("logits at") for what in found)
 
 
+@pytest.fixture
+def one_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a file says of itself does not depend on who runs it, and each runtime takes seconds."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(runtimes, "installed", lambda runtime: runtime == "onnxruntime")
+
+
+@pytest.mark.parametrize(("size", "uint8"), [((32, 48), False), (32, True)])
+def test_an_exported_file_of_a_fixed_size_equals_the_network_of_another(
+    one_runtime: None, right: Path, tmp_path: Path, size: int | tuple[int, int], uint8: bool
+) -> None:
+    from xcit_hub.deploy import export
+
+    made = export(right, tmp_path / "small.onnx", proof=False, image_size=size, with_preprocessing=uint8)
+    found = compare(str(made.files[0]), str(right))
+    assert found.equal, found.differences
+
+
+def test_an_exported_file_that_says_another_size_than_it_takes_is_found(
+    one_runtime: None, right: Path, tmp_path: Path
+) -> None:
+    file = _exported_with(right, tmp_path / "small.onnx", {"input_size": [3, 224, 224]}, image_size=32)
+    (difference,) = compare(str(file), str(right)).differences
+    assert str(difference) == "preprocessing image_size: the first says 224×224, and takes 32×32 alone"
+
+
+def test_the_firsts_side_stands_before_the_seconds_wherever_the_exported_file_stands(
+    one_runtime: None, right: Path, tmp_path: Path
+) -> None:
+    file = str(_exported_with(right, tmp_path / "odd.onnx", {"crop_pct": 0.5, "mean": None}, image_size=32))
+    asked = {True: compare(file, str(right)), False: compare(str(right), file)}
+    told = {first: {each.what: each.how for each in found.differences} for first, found in asked.items()}
+    assert told[True] == {"mean": "the first does not say it", "crop_pct": "0.5 and 1.0"}
+    assert told[False] == {"mean": "the second does not say it", "crop_pct": "1.0 and 0.5"}
+
+
+def test_what_an_exported_file_says_nothing_of_was_not_compared(one_runtime: None, right: Path, tmp_path: Path) -> None:
+    file = _exported_with(right, tmp_path / "silent.onnx", {}, image_size=32)
+    told = {case.what: case.skipped for case in compare(str(file), str(right)).cases()}
+    assert [what for what, skipped in told.items() if skipped] == ["tensor"]
+    import onnx
+
+    whole = onnx.load(str(file))
+    del whole.metadata_props[:]
+    onnx.save(whole, str(file))
+    found = compare(str(file), str(right))
+    assert str(found).endswith("are equal (not compared: description, preprocessing, tensor)")
+    told = {case.what: case.skipped for case in found.cases()}
+    assert "no xcit_hub.architecture or" in told["description"] and "xcit_hub.preprocessing" in told["preprocessing"]
+    assert found.as_dict()["not_compared"] == {what: skipped for what, skipped in told.items() if skipped}
+
+
+def test_what_was_assumed_while_reading_stands_in_every_report(weights: Weights, tmp_path: Path, run_here) -> None:
+    assumed = tmp_path / "assumed.safetensors"
+    checkpoint.write(
+        assumed, weights, {"xcit_hub.dialect": "paper", "xcit_hub.preprocessing": '{"input_size": [3, 224, 224]}'}
+    )
+    note, other = "does not say crop_pct", str(_written(weights, tmp_path / "other.safetensors"))
+    reports = ("--image-size", "32", "--json", "a.json", "--junit", "a.xml")
+    done = run_here("parity", other, "--against", str(assumed), *reports, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"note: {assumed}: xcit_hub.preprocessing {note}" in done.stdout
+    told = json.loads((tmp_path / "a.json").read_text())["notes"]
+    assert any(note in each for each in told["second"]) and not any(note in each for each in told["first"])
+    assert note in (tmp_path / "a.xml").read_text()
+
+
+def test_what_of_a_file_was_proven_stands_in_every_report(weights: Weights, tmp_path: Path, run_here) -> None:
+    torch = pytest.importorskip("torch")
+    state = parity.torch_network(weights, variants.architecture(_NANO), "paper", num_classes=10).state_dict()
+    file = tmp_path / "two.pth"
+    torch.save({"state_dict": state, "state_dict_ema": state}, file)
+    reports = ("--image-size", "32", "--json", "a.json", "--junit", "a.xml")
+    done = run_here("parity", str(file), "--dialect", "paper", *reports, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (told,) = json.loads((tmp_path / "a.json").read_text())
+    assert any("took the plain ones" in note for note in told["notes"])
+    for note in told["notes"]:
+        assert f"note: {file}: {note}" in done.stdout
+        assert note in (tmp_path / "a.xml").read_text()
+
+
+def _exported_with(right: Path, path: Path, images: dict[str, object], **options: object) -> Path:
+    """Export a network, and change what the file says of its images; None takes a field out."""
+    import onnx
+
+    from xcit_hub.deploy import export
+
+    whole = onnx.load(str(export(right, path, proof=False, **options).files[0]))
+    (entry,) = (each for each in whole.metadata_props if each.key == "xcit_hub.preprocessing")
+    told = json.loads(entry.value) | images
+    entry.value = json.dumps({name: value for name, value in told.items() if value is not None})
+    onnx.save(whole, str(path))
+    return path
+
+
 def test_timms_own_export_is_judged_like_ours(right: Path, weights: Weights, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     network = parity.torch_network(weights, variants.architecture(_NANO), "paper", num_classes=10)
@@ -199,9 +297,10 @@ def test_timms_own_export_is_judged_like_ours(right: Path, weights: Weights, tmp
     [
         (b"", "0 inputs and 0 outputs"),
         (b"no graph at all", "not an ONNX model"),
+        (b"\x12\x01\xff", "not an ONNX model"),
         (None, "no such file"),
     ],
-    ids=["empty", "text", "missing"],
+    ids=["empty", "text", "a name that is not UTF-8", "missing"],
 )
 def test_what_is_not_an_exported_file_is_refused(right: Path, tmp_path: Path, content: bytes | None, said: str) -> None:
     file = tmp_path / "broken.onnx"
@@ -209,6 +308,29 @@ def test_what_is_not_an_exported_file_is_refused(right: Path, tmp_path: Path, co
         file.write_bytes(content)
     with pytest.raises(InputError, match=said):
         compare(str(file), str(right))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "module", "fix"), [(".onnx", "onnx", "xcit-hub[onnx]"), (".mindir", "mindspore", "mindspore")]
+)
+def test_what_reads_an_exported_file_is_named_where_it_is_missing(
+    right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, module: str, fix: str
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else found(name))
+    file = tmp_path / f"any{suffix}"
+    file.write_bytes(b"")
+    with pytest.raises(InputError, match=f"{module} is not installed") as error:
+        compare(str(file), str(right))
+    assert error.value.fix == f"pip install '{fix}'"
+
+
+def test_a_runtime_that_takes_too_long_is_named_with_its_limit(
+    one_runtime: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "_LONGEST", 0.01)
+    with pytest.raises(XcitHubError, match=r"onnxruntime did not run the file within 0\.01 seconds"):
+        runtimes.run("onnxruntime", tmp_path / "any.onnx", [np.zeros((1, 3, 32, 32), np.float32)])
 
 
 def test_two_exported_files_are_refused_as_neither_holds_the_truth(exported: Path) -> None:

@@ -75,6 +75,15 @@ def test_classes_are_named_by_a_file_that_gives_logits_and_by_no_other(source: P
     assert not [difference for difference in compared.differences if difference.what == "labels"]
 
 
+def test_an_older_file_that_is_damaged_is_replaced(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "nano.onnx"
+    target.write_bytes(b"\x12\x01\xff")
+    (tmp_path / "nano.onnx.data").write_bytes(b"of whatever it was")
+    export(source, target, proof=False)
+    assert interface.read(target).outputs == ("logits",)
+    assert (tmp_path / "nano.onnx.data").is_file(), "nothing says that it was ours"
+
+
 def test_a_file_with_its_attention_is_proven_by_each_runtime_and_says_so(source: Path) -> None:
     done = export(source, source.with_name("seen.onnx"), attention=True, image_size=32, batch=2)
     assert [found["runtime"] for found in done.proofs] == ["onnxruntime", "openvino"]
@@ -215,10 +224,22 @@ def test_a_file_that_computes_something_else_does_not_stay_and_the_command_exits
     right = onnx_graph.build
     wrong = lambda arrays, *more: right({**arrays, "norm.beta": arrays["norm.beta"] + 0.01}, *more)  # noqa: E731
     monkeypatch.setattr(onnx_graph, "build", wrong)
-    done = run_here("export", str(source), str(tmp_path / "wrong.onnx"))
-    assert done.returncode == 1, done.stderr
-    assert "onnxruntime does not compute" in done.stderr and "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir())
+    report = tmp_path / "report.json"
+    report.write_text("of an earlier export")
+    done = run_here("export", str(source), str(tmp_path / "wrong.onnx"), "--json", "--report", str(report))
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert json.loads(done.stderr) == json.loads(report.read_text())
+    assert "onnxruntime does not compute" in json.loads(done.stderr)["error"]["what"]
+    assert list(tmp_path.iterdir()) == [report]
+
+
+@pytest.mark.parametrize("size", ["9" * 5000, "224x", "1x2x3", "٢٢٤", ""])
+def test_a_size_that_is_none_is_refused_and_an_earlier_report_with_it(tmp_path: Path, size: str, run_here) -> None:
+    report = tmp_path / "report.json"
+    report.write_text("of an earlier export")
+    done = run_here("export", "missing.ckpt", "x.onnx", "--image-size", size, "--report", "report.json", cwd=tmp_path)
+    assert done.returncode == 2 and "is not a size" in done.stderr
+    assert "is not a size" in json.loads(report.read_text())["error"]["what"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +95,6 @@ def test_files_folders_patterns_and_lists_name_images(images: Path, monkeypatch)
 
 
 def test_a_folder_stands_for_its_shards_too_and_what_is_none_is_a_problem(images: Path, tmp_path: Path) -> None:
-    import tarfile
-
     with tarfile.open(tmp_path / "b.tar", "w") as archive:
         archive.add(images / "photo 3.png", "x/photo 3.png")
     (tmp_path / "a.png").write_bytes((images / "photo 1.png").read_bytes())
@@ -158,6 +158,18 @@ def test_an_exported_file_draws_what_it_attends_to_or_is_named_for_what_it_lacks
     assert (tmp_path / "b.html").read_text().count("data:image/jpeg;base64,") == 2
 
 
+def test_two_images_of_one_name_stand_each_beside_its_own_drawing(
+    model: Path, images: Path, tmp_path: Path, run_here
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in (0, 1):
+            archive.add(images / f"photo {number}.png", "photo.png")
+    done = run_here("predict", str(model), "a.tar", "--html", "a.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = re.findall('data:image/jpeg;base64,[^"]*', (tmp_path / "a.html").read_text())
+    assert len(shown) == 4 and len(set(shown)) == 4, "two images, and what the network looked at in each"
+
+
 def test_shards_without_a_single_image_are_named_and_nothing_is_loaded(tmp_path: Path, run_here) -> None:
     (tmp_path / "torn.tar").write_bytes(b"torn")
     done = run_here("predict", "no/model", "torn.tar", "--parquet", "a.parquet", "--engine", "ray", cwd=tmp_path)
@@ -168,15 +180,65 @@ def test_shards_without_a_single_image_are_named_and_nothing_is_loaded(tmp_path:
     assert "1 not answered, 0 answered" in done.stderr
 
 
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_the_command_says_what_it_dropped_or_assumed_of_the_model(
+    model: Path, images: Path, tmp_path: Path, run_here, as_json: tuple[str, ...]
+) -> None:
+    described = json.loads((model / "config.json").read_text())
+    described["pretrained_cfg"]["colours"] = 8
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(described))
+    (folder / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes())
+    photo = str(images / "photo 0.png")
+    done = run_here("predict", str(folder), photo, "--ignore-field", "crop_pct", *as_json, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "colours is not known, and was not used" in done.stderr
+    assert "crop_pct was ignored, as was asked for" in done.stderr
+    assert run_here("predict", str(model), photo, *as_json, cwd=tmp_path).stderr == ""
+
+
+def test_the_command_says_which_strings_of_an_exported_file_it_does_not_know(
+    model: Path, images: Path, tmp_path: Path, run_here
+) -> None:
+    pytest.importorskip("onnxruntime")
+    import onnx
+
+    file = tmp_path / "later.onnx"
+    xcit_hub.export(model, file, proof=False)
+    whole = onnx.load(str(file))
+    whole.metadata_props.add(key="xcit_hub.colours", value="8")
+    onnx.save(whole, str(file))
+    done = run_here("predict", str(file), str(images / "photo 0.png"), cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == "note: the file's string xcit_hub.colours is not known, and was not used\n"
+
+
 def test_files_that_are_not_images_by_their_names_are_counted(tmp_path: Path) -> None:
     for name in ("a.png", "b.heic", "c.txt", "d.tar", "below/e.gif", "below/f.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    for named, count in (([tmp_path], 3), ([f"{tmp_path}/*"], 2), ([f"{tmp_path}/**"], 3), ([tmp_path / "a.png"], 0)):
+    for named, count in (
+        ([tmp_path], 3),
+        ([f"{tmp_path}/*"], 3),
+        ([f"{tmp_path}/[a-z].*"], 2),
+        ([f"{tmp_path}/**"], 3),
+        ([tmp_path / "a.png"], 0),
+    ):
         found = sources([str(each) for each in named])
         assert found.others == count, named
         assert bool(found.notes) is bool(count)
         assert not any("heic" in problem for problem in found.problems)
+
+
+def test_a_folder_that_a_pattern_matches_is_walked_as_one_that_is_named(tmp_path: Path) -> None:
+    for name in ("a.png", "b/c.png", "b/d.txt", "b/e/f.png", "x.tar/g.png", "table.parquet/h.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    expected = [str(tmp_path / name) for name in ("a.png", "b/c.png", "b/e/f.png", "x.tar/g.png")]
+    for named in (str(tmp_path), f"{tmp_path}/*", f"{tmp_path}/**"):
+        found = sources([named])
+        assert ([str(image) for image in found.images], found.problems, found.others) == (expected, (), 2), named
 
 
 def test_a_pattern_without_images_is_named_and_the_others_are_found(images: Path) -> None:

@@ -154,6 +154,13 @@ def test_workers_that_die_whatever_they_do_end_it(cluster: None, model: Path, da
         list(answers_on_ray(Lost(str(model)), sources([f"{data}/000*.png"]).images, workers=1))
 
 
+def test_what_a_worker_dropped_of_the_model_is_told(cluster: None, model: Path, data: Path) -> None:
+    ignoring = Predictor(str(model), ignore_fields=("config.json",))
+    told: list[str] = []
+    assert len(list(answers_on_ray(ignoring, sources([f"{data}/0000.png"]).images, workers=1, tell=told.extend))) == 1
+    assert any("config.json was ignored" in note for note in told)
+
+
 def test_what_a_worker_cannot_load_is_said_as_alone(cluster: None, data: Path, tmp_path: Path) -> None:
     (tmp_path / "nano.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(XcitHubError) as alone:

@@ -66,10 +66,12 @@ class Answered:
     Args:
         answers: in the images' order.
         problems: what could not be done beside the images' own problems.
+        notes: what was dropped or assumed of the model.
     """
 
     answers: list[Answer]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def answer_all(
@@ -96,11 +98,12 @@ def answer_all(
     _check(engine, wanted)
     drawing = wanted.html is not None or wanted.attention is not None
     answered: list[Answer] = []
-    drawings: dict[str, Image.Image] = {}
+    drawings: dict[int, Image.Image] = {}  # of the page, by the image's number
     problems: list[str] = []
+    notes: dict[str, None] = {}
     with ExitStack() as stack:
         add = stack.enter_context(_parquet(wanted.parquet, predictor.model)) if wanted.parquet is not None else None
-        for number, answer in enumerate(_answers(predictor, images, engine, stage)):
+        for number, answer in enumerate(_answers(predictor, images, engine, stage, notes)):
             if not number and wanted.attention is not None:
                 _make(wanted.attention)
             answered.append(answer)
@@ -109,11 +112,13 @@ def answer_all(
                 add(answer)
             if drawing and not answer.problem:
                 try:
-                    drawn = drawings[answer.image] = _drawn(predictor.network, images[number], predictor.exif)
+                    drawn = _drawn(predictor.network, images[number], predictor.exif)
                 except InputError as error:  # a file that was exported without its attention, or another image by now
                     drawing = not _is_exported(predictor)
                     problems.append(_sentence(error))
                     continue
+                if wanted.html is not None:
+                    drawings[number] = drawn
                 if wanted.attention is not None:
                     with atomic_write(wanted.attention / numbered(number, images[number].stem, ".png")) as target:
                         drawn.save(target, "PNG")
@@ -123,7 +128,7 @@ def answer_all(
         from xcit_hub.contact_sheet import contact_sheet
 
         write_text(wanted.html, contact_sheet(title, answered, images, drawings, exif=predictor.exif))
-    return Answered(answered, tuple(problems))
+    return Answered(answered, tuple(problems), tuple(notes))
 
 
 def _check(engine: Engine, wanted: Wanted) -> None:
@@ -148,15 +153,26 @@ def _check(engine: Engine, wanted: Wanted) -> None:
 
 
 def _answers(
-    predictor: Predictor, images: Sequence[Path | Stored], engine: Engine, stage: Callable[[str], None]
+    predictor: Predictor,
+    images: Sequence[Path | Stored],
+    engine: Engine,
+    stage: Callable[[str], None],
+    notes: dict[str, None],
 ) -> Iterator[Answer]:
+    """Yield an answer an image, and add to the notes what was dropped or assumed of the model."""
+
+    def tell(found: Sequence[str]) -> None:
+        notes.update(dict.fromkeys(found))
+
     if not images:
-        return iter(())
+        return
     if engine.name == "local":
-        return predictor.answers(images)
+        yield from predictor.answers(images)
+        tell(predictor.notes)
+        return
     from xcit_hub.ray_engine import answers_on_ray
 
-    return answers_on_ray(predictor, images, address=engine.address, workers=engine.workers, stage=stage)
+    yield from answers_on_ray(predictor, images, address=engine.address, workers=engine.workers, stage=stage, tell=tell)
 
 
 def _drawn(network: XCiT | ExportedNetwork, image: Path | Stored, exif: bool) -> Image.Image:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from xcit_hub import parity
 from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import InputError
+from xcit_hub.exported import strange_strings
 from xcit_hub.exporters import interface, runtimes
+from xcit_hub.exporters.interface import Interface
 from xcit_hub.hub import metadata as strings
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.locate import locate, locate_each
@@ -41,6 +43,7 @@ KINDS = ("description", "preprocessing", "tensor", "output")
 Arrays = Mapping[str, NDArray[np.generic]]
 
 _BATCH = 2
+_DESCRIPTION = ("xcit_hub.architecture", "xcit_hub.dialect", "xcit_hub.labels")  # what an exported file says of itself
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Comparison:
     Args:
         outputs: in the order in which the network computes them; empty where the tensors' shapes differ.
         image_size: side of the images that both saw; None where they saw none.
+        not_compared: why some of :data:`KINDS` were not held against each other, by kind.
+        notes: what was assumed, chosen or left out while each was read; of ``first`` and of ``second``.
     """
 
     first: str
@@ -87,30 +92,37 @@ class Comparison:
     differences: tuple[Difference, ...]
     outputs: tuple[Output, ...]
     image_size: int | None
+    not_compared: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs."""
+        """Whether nothing differs of what was compared."""
         return not self.differences
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison as plain JSON values."""
         return {"format": 1, "equal": self.equal, **asdict(self)}
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return, a sentence each, what has to be known beside the verdict: of each side, and what was not compared."""
+        told = [
+            f"{name}: {note}"
+            for side, name in (("first", self.first), ("second", self.second))
+            for note in self.notes.get(side, ())
+        ]
+        return (*told, *(f"{kind} not compared: {reason}" for kind, reason in self.not_compared.items()))
+
     def cases(self) -> tuple[Case, ...]:
         """Return a case of a JUnit report for each kind of thing that two networks can differ in."""
-        left_out = {}
-        if any(Path(name).suffix in interface.RUNTIMES for name in (self.first, self.second)):
-            left_out["tensor"] = "an exported file has no tensors to hold against the network's"
-        if not self.outputs:
-            left_out["output"] = "the tensors have other names or shapes, so nothing was computed"
         of = f"{self.first} against {self.second}"
         failures = {kind: "\n".join(str(each) for each in self.differences if each.kind == kind) for kind in KINDS}
-        return tuple(Case(of, kind, failures[kind], skipped=left_out.get(kind, "")) for kind in KINDS)
+        return tuple(Case(of, kind, failures[kind], skipped=self.not_compared.get(kind, "")) for kind in KINDS)
 
     def __str__(self) -> str:
         if self.equal:
-            return f"{self.first} and {self.second} are equal"
+            left_out = f" (not compared: {', '.join(self.not_compared)})" if self.not_compared else ""
+            return f"{self.first} and {self.second} are equal{left_out}"
         rest = f"; {len(self.differences) - 1} more" if len(self.differences) > 1 else ""
         return f"{self.first} and {self.second} are NOT equal: {self.differences[0]}{rest}"
 
@@ -156,7 +168,9 @@ def compare(
     differences = [*_described(one, other), *_tensors(ours, theirs)]
     outputs: list[Output] = []
     side = None
+    not_compared = {"output": "the tensors have other names or shapes, so nothing was computed"}
     if {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}:
+        not_compared = {}
         side = image_size or parity.proof_size(one.shape)
         outputs = list(_outputs((ours, one), (theirs, other), side, stage))
         differences += [
@@ -164,7 +178,8 @@ def compare(
             for output in outputs
             if not output.rms <= parity.FLOOR * parity.UNIT_ROUNDOFF["float32"]
         ]
-    return Comparison(first, second, tuple(differences), tuple(outputs), side)
+    notes = {"first": one.provenance.notes, "second": other.provenance.notes}
+    return Comparison(first, second, tuple(differences), tuple(outputs), side, not_compared, notes)
 
 
 def _of_file(
@@ -180,7 +195,8 @@ def _of_file(
     from xcit_hub.exporters.proof import prove
 
     found = interface.read(file)
-    network = second if Path(first) == file else first
+    is_first = Path(first) == file
+    network = second if is_first else first
     stage(f"reading {network}")
     located = locate(network, ignore_fields=ignore_fields)
     weights, described = read(located, dialect)
@@ -200,7 +216,8 @@ def _of_file(
             where=file,
             fix="Hold it against the model that it was exported from.",
         )
-    differences = list(_told(found.metadata, described if form.has_classes else replace(described, labels=()), file))
+    named = described if form.has_classes else replace(described, labels=())
+    differences = list(_told(found, named, file, is_first))
     chosen = [runtime for runtime in interface.RUNTIMES[file.suffix] if runtimes.installed(runtime)]
     if not chosen:
         missing = interface.RUNTIMES[file.suffix][0]
@@ -213,27 +230,57 @@ def _of_file(
         outputs += _judged(proof)
         differences += _beyond(proof, " (the file computes in int8, which rounds by intention)" if found.int8 else "")
     side = form.image_size[0] if form.image_size and form.image_size[0] == form.image_size[1] else None
-    return Comparison(first, second, tuple(differences), tuple(outputs), side)
+    of_file, of_network = strange_strings(found.metadata), described.provenance.notes
+    notes = dict(zip(("first", "second"), (of_file, of_network) if is_first else (of_network, of_file), strict=True))
+    return Comparison(first, second, tuple(differences), tuple(outputs), side, _not_told(found.metadata), notes)
 
 
-def _told(metadata: Mapping[str, str], described: ModelConfig, file: Path) -> Iterator[Difference]:
+def _not_told(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return what an exported file gives nothing to compare of, and why."""
+    lacking = {"description": _DESCRIPTION, "preprocessing": (PREPROCESSING,)}
+    silent = {
+        kind: f"the file says nothing of it: no {' or '.join(names)}"
+        for kind, names in lacking.items()
+        if not set(names) & set(metadata)
+    }
+    return {**silent, "tensor": "an exported file has no tensors to hold against the network's"}
+
+
+def _told(found: Interface, described: ModelConfig, file: Path, is_first: bool) -> Iterator[Difference]:
     """Hold what a file says of itself against a network's description; a file of another exporter says nothing."""
+    metadata = found.metadata
     for name, value in (("architecture", described.architecture), ("dialect", described.dialect)):
         if (told := metadata.get(f"xcit_hub.{name}")) is not None:
-            yield from _field("description", name, told, value)
+            yield from _field("description", name, *_in_order(told, value, is_first))
     if (
         described.labels
         and (told := metadata.get("xcit_hub.labels")) is not None
         and not _names(told, described.labels)
     ):
         yield Difference("description", "labels", "other names, or in another order")
-    if (told := metadata.get(PREPROCESSING)) is not None:
-        ours = strings.preprocessing_from_metadata(told, file)
-        lacking = strings.not_said_of_images(metadata)
-        yield from (Difference("preprocessing", name, "the first does not say it") for name in lacking)
-        for field in (each for each in fields(ours) if each.name not in lacking):
-            values = (getattr(each, field.name) for each in (ours, described.preprocessing))
-            yield from _field("preprocessing", field.name, *values)
+    if PREPROCESSING in metadata:
+        yield from _told_of_images(found, described, file, is_first)
+
+
+def _told_of_images(found: Interface, described: ModelConfig, file: Path, is_first: bool) -> Iterator[Difference]:
+    ours = strings.preprocessing_from_metadata(found.metadata[PREPROCESSING], file)
+    lacking = strings.not_said_of_images(found.metadata)
+    side = "first" if is_first else "second"
+    yield from (Difference("preprocessing", name, f"the {side} does not say it") for name in lacking)
+    names = [each.name for each in fields(ours) if each.name not in lacking]
+    if None not in found.size:  # the only one that it takes, and it need not be the model's
+        names = [name for name in names if name not in ("image_size", "image_width")]
+        if ours.size != found.size:
+            says, takes = ("×".join(map(str, size)) for size in (ours.size, found.size))
+            yield Difference("preprocessing", "image_size", f"the {side} says {says}, and takes {takes} alone")
+    for name in names:
+        told, own = (getattr(each, name) for each in (ours, described.preprocessing))
+        yield from _field("preprocessing", name, *_in_order(told, own, is_first))
+
+
+def _in_order(of_file: object, of_network: object, is_first: bool) -> tuple[object, object]:
+    """Return the first's value before the second's."""
+    return (of_file, of_network) if is_first else (of_network, of_file)
 
 
 def _names(told: str, labels: Sequence[str]) -> bool:
@@ -257,20 +304,18 @@ def _beyond(proof: FileProof, remark: str) -> Iterator[Difference]:
 
 
 def _described(one: ModelConfig, other: ModelConfig) -> Iterator[Difference]:
-    for field in fields(one.shape):
-        if field.name not in ("name", "image_size"):  # preprocessing says the size
-            yield from _field(
-                "description", field.name, getattr(one.shape, field.name), getattr(other.shape, field.name)
-            )
+    for name in (each.name for each in fields(one.shape)):
+        if name not in ("name", "image_size"):  # preprocessing says the size
+            yield from _field("description", name, getattr(one.shape, name), getattr(other.shape, name))
     for name in ("dialect", "num_classes", "in_chans", "global_pool"):
         yield from _field("description", name, getattr(one, name), getattr(other, name))
     if one.labels and other.labels and one.labels != other.labels:  # a bare file names none
         at = next((i for i, pair in enumerate(zip(one.labels, other.labels, strict=False)) if len({*pair}) > 1), None)
         how = f"{len(one.labels)} and {len(other.labels)} names"
         yield Difference("description", "labels", how + (f", the first to differ is {at}" if at is not None else ""))
-    for field in fields(one.preprocessing):
-        values = (getattr(each.preprocessing, field.name) for each in (one, other))
-        yield from _field("preprocessing", field.name, *values)
+    for name in (each.name for each in fields(one.preprocessing)):
+        values = (getattr(each.preprocessing, name) for each in (one, other))
+        yield from _field("preprocessing", name, *values)
 
 
 def _field(kind: str, name: str, one: object, other: object) -> Iterator[Difference]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ def contact_sheet(
     title: str,
     answers: Iterable[Answer],
     images: Sequence[ImageLike],
-    drawings: dict[str, Image.Image] | None = None,
+    drawings: Mapping[int, Image.Image] | None = None,
     *,
     exif: bool = False,
 ) -> str:
@@ -33,7 +33,7 @@ def contact_sheet(
         title: its heading.
         answers: what :func:`xcit_hub.prediction.answers` yields.
         images: what they are of, in the same order.
-        drawings: by an image's path, what is shown beside it.
+        drawings: what is shown beside an image, by its position.
         exif: turn images as their EXIF orientation says.
     """
     from jinja2 import Environment, StrictUndefined
@@ -41,11 +41,14 @@ def contact_sheet(
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
         Path(__file__).with_name("contact_sheet.html").read_text("utf-8")
     )
-    rows = [_row(answer, image, drawings or {}, exif) for answer, image in zip(answers, images, strict=True)]
+    rows = [
+        _row(answer, image, (drawings or {}).get(number), exif)
+        for number, (answer, image) in enumerate(zip(answers, images, strict=True))
+    ]
     return page.render(title=title, rows=rows)
 
 
-def _row(answer: Answer, image: ImageLike, drawings: dict[str, Image.Image], exif: bool) -> dict[str, Any]:
+def _row(answer: Answer, image: ImageLike, drawing: Image.Image | None, exif: bool) -> dict[str, Any]:
     from xcit_hub.data.transforms import open_image
 
     row: dict[str, Any] = {"answer": answer, "image": "", "drawing": ""}
@@ -55,8 +58,8 @@ def _row(answer: Answer, image: ImageLike, drawings: dict[str, Image.Image], exi
         except InputError:  # it was replaced since it was answered
             return row
         row["image"] = _embedded(shown)
-    if answer.image in drawings:
-        row["drawing"] = _embedded(drawings[answer.image])
+    if drawing is not None:
+        row["drawing"] = _embedded(drawing)
     return row
 
 

@@ -42,6 +42,10 @@ class XcitHubError(Exception):
         self.fix = None if fix is None else readable(fix, _LONGEST_PATH)
         super().__init__(self.what)
 
+    def as_dict(self) -> dict[str, dict[str, str | None]]:
+        """Return the error as plain JSON values, as it stands in a report and on the error output."""
+        return {"error": {"what": self.what, "where": self.where, "fix": self.fix}}
+
     def __str__(self) -> str:
         lines = [self.what]
         if self.where is not None:

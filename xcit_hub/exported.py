@@ -97,11 +97,7 @@ class ExportedNetwork:
         architecture = facts.get("xcit_hub.architecture")
         if not architecture:
             raise self._unfit("The file does not say its architecture: it has no xcit_hub.architecture")
-        notes = tuple(
-            f"the file's string {name} is not known, and was not used"
-            for name in sorted(facts)
-            if name.startswith("xcit_hub.") and name not in _KNOWN
-        )
+        notes = strange_strings(facts)
         for note in notes:
             warnings.warn(f"{self.path.name}: {note}", stacklevel=2)
         self.config = ModelConfig(
@@ -183,6 +179,15 @@ class ExportedNetwork:
                 ) from error
             found.append([value[: len(part)] for value in values])
         return [np.concatenate(values) for values in zip(*found, strict=True)]
+
+
+def strange_strings(facts: Mapping[str, str]) -> tuple[str, ...]:
+    """Say of each string of an exported file that ought to be known, and is not, that it was not used."""
+    return tuple(
+        f"the file's string {name} is not known, and was not used"
+        for name in sorted(facts)
+        if name.startswith("xcit_hub.") and name not in _KNOWN
+    )
 
 
 def is_exported(name: str | os.PathLike[str]) -> bool:

@@ -229,6 +229,25 @@ def real_path(path: str | os.PathLike[str]) -> str:
         return os.fspath(path)
 
 
+def check_apart(written: Mapping[str, Path | None], what: str) -> dict[str, str]:
+    """Make sure that no two outputs have one place, and return the option of each place; links are followed.
+
+    Args:
+        written: the files and folders that will be written, by the option that names each.
+        what: ``file``, ``folder``, or whatever they are.
+
+    Raises:
+        InputError: two of them name the same one.
+    """
+    places: dict[str, str] = {}
+    for option, path in written.items():
+        if path is not None:
+            other = places.setdefault(real_path(path), option)
+            if other != option:
+                raise InputError(f"{other} and {option} name the same {what}.", where=path, fix=f"Name two {what}s.")
+    return places
+
+
 def check_outputs(written: Mapping[str, Path | None], read: Iterable[str | os.PathLike[str]] = ()) -> None:
     """Make sure, before any work, that every output can be written, in the place of no other and of nothing read.
 
@@ -239,12 +258,7 @@ def check_outputs(written: Mapping[str, Path | None], read: Iterable[str | os.Pa
     Raises:
         InputError: two names are of one file; links are followed. Or a file cannot be written there.
     """
-    places: dict[str, str] = {}
-    for option, path in written.items():
-        if path is not None:
-            other = places.setdefault(real_path(path), option)
-            if other != option:
-                raise InputError(f"{other} and {option} name the same file.", where=path, fix="Name two files.")
+    places = check_apart(written, "file")
     for each in read if places else ():
         if (option_of := places.get(real_path(each))) is not None:
             raise InputError(f"{option_of} names a file that is read.", where=each, fix="Name another file to write.")
@@ -254,14 +268,16 @@ def check_outputs(written: Mapping[str, Path | None], read: Iterable[str | os.Pa
 
 
 def check_folders(written: Mapping[str, Path | None]) -> None:
-    """Make sure, before any work, that files can be written into folders; those that are missing need not be there.
+    """Make sure, before any work, that each folder can be written into; those that are missing need not be there.
 
     Args:
         written: the folders, by the option that names each.
 
     Raises:
-        InputError: one is not a folder, or may not be written or made.
+        InputError: two names are of one folder; links are followed. Or one is not a folder, or may not be written or
+            made.
     """
+    check_apart(written, "folder")
     for option, folder in written.items():
         if folder is None:
             continue

@@ -29,8 +29,12 @@ class Case:
     skipped: str = ""
 
 
-def text(suite: str, cases: Sequence[Case]) -> str:
-    """Return the report as XML. Characters that XML does not have are written as Python writes them."""
+def text(suite: str, cases: Sequence[Case], notes: Sequence[str] = ()) -> str:
+    """Return the report as XML. Characters that XML does not have are written as Python writes them.
+
+    Args:
+        notes: what has to be known beside the cases; they stand in ``system-out``.
+    """
     counts = {
         "tests": str(len(cases)),
         "failures": str(sum(bool(case.failure) for case in cases)),
@@ -44,6 +48,8 @@ def text(suite: str, cases: Sequence[Case]) -> str:
         for kind, said in (("failure", case.failure), ("error", case.error), ("skipped", case.skipped)):
             if said:
                 ElementTree.SubElement(element, kind, message=_shown(said.splitlines()[0])).text = _shown(said)
+    if notes:
+        ElementTree.SubElement(suites, "system-out").text = _shown("\n".join(notes))
     ElementTree.indent(top)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(top, encoding="unicode") + "\n"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from xcit_hub.data.folders import entries, find_images, is_image, readable
+from xcit_hub.data.folders import Found, entries, find_images, is_image, readable
 from xcit_hub.data.shards import Stored, is_shard, list_shard
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.exported import ExportedNetwork
@@ -215,8 +215,8 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
     """Find the images that files, folders, shell patterns and ``-`` name, in tar archives and Parquet tables, too.
 
     Args:
-        named: paths; a folder stands for the images below it and the shards in it, a pattern for what it matches,
-            ``-`` for ``lines``.
+        named: paths; a folder stands for the images below it and the shards in it, a pattern for what it matches
+            (with ``**`` for files alone), ``-`` for ``lines``.
         lines: a path each; empty ones are passed over.
         column: of Parquet tables, that holds the images; see :func:`xcit_hub.data.shards.list_shard`.
 
@@ -231,16 +231,11 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
     for name in named:
         if name == "-":
             found = [Path(line) for line in (line.strip("\r\n") for line in lines) if line]
-        elif is_folder(name):
-            below = find_images(Path(name))
+        elif is_folder(name) or (glob.has_magic(name) and not is_there(name)):
+            below = _below(Path(name)) if is_folder(name) else _matched(name)
+            found = below.images
             problems += below.unreadable
-            shards = [Path(name) / entry.name for entry in entries(Path(name)) if is_shard(entry.name)]
-            found = sorted([*below.images, *shards])
-            others += below.others - len(shards)
-        elif glob.has_magic(name) and not is_there(name):
-            matched = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
-            found = [Path(each) for each in matched if is_image(each) or is_shard(each)]
-            others += sum(Path(each).is_file() for each in matched) - sum(path.is_file() for path in found)
+            others += below.others
         else:
             found = [Path(name)]
         if not found:
@@ -266,6 +261,30 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
             fix="Name images, folders, shards, patterns, or - for a list on standard input.",
         )
     return Sources(tuple(images), (*problems, *(f"{name}: there is no image" for name in nothing)), others)
+
+
+def _below(folder: Path) -> Found:
+    """Find the images below a folder and the shards in it. A folder called as a shard is one like any other."""
+    below = find_images(folder)
+    called = [folder / entry.name for entry in entries(folder) if is_shard(entry.name)]
+    shards = [path for path in called if not is_folder(path)]
+    return Found(sorted([*below.images, *shards]), below.unreadable, below.others - len(shards))
+
+
+def _matched(pattern: str) -> Found:
+    """Find what a shell pattern matches; folders are walked, but with ``**``, which matches what is in them as well."""
+    found = Found()
+    for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  # Path.glob takes no absolute pattern
+        if is_folder(name):
+            below = Found() if "**" in pattern else _below(Path(name))
+            found.images += below.images
+            found.unreadable += below.unreadable
+            found.others += below.others
+        elif is_image(name) or is_shard(name):
+            found.images.append(Path(name))
+        else:
+            found.others += is_file(name)
+    return found
 
 
 def refuse_unless_positive(number: int, what: str) -> None:

@@ -102,6 +102,11 @@ class Predictor:
                 _networks[key] = self._build()
             return _networks[key]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was dropped or assumed of the model, as far as its reader has to know it; see :attr:`network`."""
+        return self.network.config.provenance.notes
+
     def _build(self) -> XCiT | ExportedNetwork:
         if is_exported(self.model):
             for name, flag in _OF_CHECKPOINTS.items():

@@ -104,19 +104,13 @@ def run(command: Callable[[], object]) -> NoReturn:
 
 
 def _exit_code(command: Callable[[], object]) -> int:
-    from rich.console import Console
-
     try:
         _call(command)
     except SystemExit as end:
         # Typer ends every command this way, after it has printed what was wrong with the arguments.
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except XcitHubError as error:
-        error.fix = None if error.fix is None else in_options(error.fix)
-        if _Answers.are_json:
-            _say_in_json(error)
-            return 2
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        say(error)
         return 2
     except KeyboardInterrupt:
         return _Interruption.CODE
@@ -167,9 +161,19 @@ def _call(command: Callable[[], object]) -> None:
         raise SystemExit(code if isinstance(code, int) else 0)
 
 
+def say(error: XcitHubError) -> None:
+    """Write an error to the error output: as JSON where the command answers so, and in words otherwise."""
+    from rich.console import Console
+
+    error.fix = None if error.fix is None else in_options(error.fix)
+    if _Answers.are_json:
+        _say_in_json(error)
+    else:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+
+
 def _say_in_json(error: XcitHubError) -> None:
-    answer = {"error": {"what": error.what, "where": error.where, "fix": error.fix}}
-    sys.stderr.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    sys.stderr.write(json.dumps(error.as_dict(), ensure_ascii=False) + "\n")
 
 
 def in_options(advice: str) -> str:

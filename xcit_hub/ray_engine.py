@@ -26,6 +26,7 @@ from xcit_hub.predictor import Predictor
 
 Image = Path | Stored
 Stage = Callable[[str], None]
+Tell = Callable[[Sequence[str]], None]
 
 LOCAL = "local"
 """The address of a cluster of this machine alone, which listens on loopback and ends with the command."""
@@ -62,6 +63,7 @@ def answers_on_ray(
     address: str | None = None,
     workers: int | None = None,
     stage: Stage = lambda _: None,
+    tell: Tell = lambda _: None,
 ) -> Iterator[Answer]:
     """Yield an answer an image, in their order.
 
@@ -71,6 +73,7 @@ def answers_on_ray(
         address: of a cluster, ``HOST:PORT`` or ``auto``; :data:`LOCAL` or None starts one of this machine alone.
         workers: processes; by default one for two cores of the cluster.
         stage: told in a few words what is going on.
+        tell: told with every part what its worker dropped or assumed of the model.
 
     Raises:
         InputError: Ray is not installed, or the cluster has not so many cores.
@@ -81,11 +84,13 @@ def answers_on_ray(
     absolute = [image if isinstance(image, Stored) else Path(os.path.abspath(image)) for image in images]  # noqa: PTH100
     names = [name_of(image, number) for number, image in enumerate(images)]
     with cluster(address, workers or 1, stage):
-        for position, answer in enumerate(_answers(predictor, absolute, workers, stage)):
+        for position, answer in enumerate(_answers(predictor, absolute, workers, stage, tell)):
             yield replace(answer, image=names[position])
 
 
-def _answers(predictor: Predictor, images: Sequence[Image], workers: int | None, stage: Stage) -> Iterator[Answer]:
+def _answers(
+    predictor: Predictor, images: Sequence[Image], workers: int | None, stage: Stage, tell: Tell
+) -> Iterator[Answer]:
     import ray
 
     count, cpus = _shares(int(ray.cluster_resources().get("CPU", 0)), workers)
@@ -96,12 +101,12 @@ def _answers(predictor: Predictor, images: Sequence[Image], workers: int | None,
     hired = ray.remote(num_cpus=cpus, max_restarts=0, max_task_retries=0)(_Worker)
     team = _Team(lambda: hired.remote(replace(predictor, threads=cpus)), count)
     try:
-        yield from _in_order(_worked_off(deque(parts), team))
+        yield from _in_order(_worked_off(deque(parts), team, tell))
     finally:
         team.dismiss()
 
 
-def _worked_off(waiting: deque[_Part], team: _Team) -> Iterator[tuple[int, list[Answer]]]:
+def _worked_off(waiting: deque[_Part], team: _Team, tell: Tell) -> Iterator[tuple[int, list[Answer]]]:
     """Yield the position of a part's first image and its answers, in the order in which they come."""
     at_work: dict[Any, tuple[Any, _Part]] = {}
     deaths = 0
@@ -115,7 +120,9 @@ def _worked_off(waiting: deque[_Part], team: _Team) -> Iterator[tuple[int, list[
         if found is not None:
             deaths = 0
             team.is_idle_again(worker)
-            yield part.first, found
+            answers, notes = found
+            tell(notes)
+            yield part.first, answers
             continue
         deaths += 1
         if deaths > _MOST_DEATHS:
@@ -147,14 +154,17 @@ def _in_order(found: Iterator[tuple[int, list[Answer]]]) -> Iterator[Answer]:
             yield from ready
 
 
+_Found = tuple[list[Answer], tuple[str, ...]]
+
+
 class _Worker:
     """What runs in a worker's process."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
 
-    def answer(self, images: Sequence[Image]) -> list[Answer]:
-        return list(self.predictor.answers(images))
+    def answer(self, images: Sequence[Image]) -> _Found:
+        return list(self.predictor.answers(images)), self.predictor.notes
 
 
 class _Team:
@@ -191,8 +201,8 @@ def _next_done(at_work: Sequence[Any]) -> Any:
     return ray.wait(at_work, num_returns=1)[0][0]
 
 
-def _result(done: Any) -> list[Answer] | None:
-    """Return a part's answers, or None where the worker has died.
+def _result(done: Any) -> _Found | None:
+    """Return a part's answers and its worker's notes, or None where the worker has died.
 
     Raises:
         XcitHubError: it cannot work.
@@ -200,7 +210,7 @@ def _result(done: Any) -> list[Answer] | None:
     import ray
 
     try:
-        answers: list[Answer] = ray.get(done)
+        found: _Found = ray.get(done)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, XcitHubError):
             raise error.cause from None
@@ -211,7 +221,7 @@ def _result(done: Any) -> list[Answer] | None:
         return None
     except ray.exceptions.WorkerCrashedError:
         return None
-    return answers
+    return found
 
 
 def _cannot_work(error: Exception) -> XcitHubError:

@@ -13,7 +13,7 @@ import numpy as np
 from xcit_hub.data.folders import readable
 from xcit_hub.data.shards import Stored
 from xcit_hub.errors import InputError
-from xcit_hub.files import atomic_write, numbered, read_bounded
+from xcit_hub.files import atomic_write, check_apart, numbered, read_bounded
 from xcit_hub.segmenters import Window
 
 if TYPE_CHECKING:
@@ -81,12 +81,13 @@ def segment_all(
         stage: told how far it is.
 
     Raises:
-        InputError: a folder cannot be written.
+        InputError: a folder cannot be written, or is named for both.
         WeightsError: the logits are not finite.
     """
     from xcit_hub.painting import paint, palette, with_legend
 
     sliding(network, window)  # or each image would say it
+    check_apart({"painted": painted, "masks": masks}, "folder")
     for folder in (painted, masks):
         if folder is not None:
             _make(folder)
@@ -141,7 +142,7 @@ def parse_window(size: str | None, stride: str | None) -> Sliding:
             raise InputError("A stride needs a window.", where="--stride", fix="Give --window, too.")
         return None if size is None else "whole"
     sides = _sides(size, "--window")
-    steps = _sides(stride, "--stride") if stride else (max(2 * sides[0] // 3, 1), max(2 * sides[1] // 3, 1))
+    steps = _sides(stride, "--stride") if stride is not None else (max(2 * sides[0] // 3, 1), max(2 * sides[1] // 3, 1))
     return Window(sides, steps)
 
 
@@ -152,7 +153,7 @@ def read_names(path: Path) -> tuple[str, ...]:
         InputError: it cannot be read, is not UTF-8, or has an empty line between names.
     """
     try:
-        text = read_bounded(path, _LARGEST_NAMES).decode("utf-8")
+        text = read_bounded(path, _LARGEST_NAMES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"Cannot read the names of the classes: {error}.",

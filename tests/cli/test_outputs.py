@@ -76,6 +76,21 @@ def test_a_folder_that_cannot_be_made_or_written_is_refused_before_any_work(opti
 
 
 @pytest.mark.parametrize(
+    ("words", "options", "what"),
+    [
+        (["predict", "no.pth", "a.png"], ("--segment", "--masks"), "folder"),
+        (["predict", "no.ckpt", "a.png"], ("--attention", "--html"), "place"),
+        (["predict", "no.ckpt", "a.png"], ("--csv", "--html"), "file"),
+        (["eval", "--data_dir", "no"], ("--output", "--results-file"), "place"),
+    ],
+)
+def test_two_outputs_in_one_place_are_refused_before_any_work(words, options, what):
+    error = CliRunner().invoke(app, [*words, options[0], "new", options[1], "folder/../new"]).exception
+    assert isinstance(error, InputError), error
+    assert error.what == f"{options[0]} and {options[1]} name the same {what}."
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         (["convert", "no.ckpt", "out.ckpt", "--suffix", ".pth"], "--suffix means nothing without --all"),

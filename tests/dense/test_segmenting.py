@@ -170,6 +170,8 @@ def test_a_window_is_read(size, stride, read) -> None:
         ("8", "0"),
         (None, "3"),
         ("whole", "3"),
+        ("8", ""),
+        ("", None),
     ],
 )
 def test_a_window_that_is_none_is_refused(size, stride) -> None:
@@ -191,6 +193,11 @@ def test_what_is_not_a_window_is_refused_before_any_image(window, file: Files, t
 def test_a_window_without_two_sides_is_refused(size, stride) -> None:
     with pytest.raises(InputError, match="does not have two sides"):
         Window(size, stride)
+
+
+def test_a_byte_order_mark_is_not_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("wall\nsky\n", encoding="utf-8-sig")
+    assert read_names(tmp_path / "names.txt") == ("wall", "sky")
 
 
 @pytest.mark.parametrize("content", [b"", b"a\n\nb\n", b"\xff\n"])
@@ -234,6 +241,16 @@ def test_images_that_cannot_be_segmented_are_named_and_the_rest_is_done(file: Fi
         assert label == NAMES[index] and share == pytest.approx((classes == index).mean())
     network.window = Window((64, 64), (64, 64))
     assert (xcit_hub.segment(network, image) != xcit_hub.segment(network, image, window="whole")).any()
+
+
+def test_paintings_and_masks_in_one_folder_are_refused_though_a_link_leads_there(file: Files, tmp_path: Path) -> None:
+    network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
+    painted, masks = tmp_path / "painted", tmp_path / "masks"
+    painted.mkdir()
+    masks.symlink_to(painted)
+    with pytest.raises(InputError, match="painted and masks name the same folder"):
+        segment_all(network, _images(tmp_path / "in"), painted=painted, masks=masks)
+    assert not list(painted.iterdir())
 
 
 def test_outputs_that_are_not_finite_are_not_painted(file: Files) -> None:

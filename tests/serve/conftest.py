@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -33,7 +34,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(source: Path) -> Iterator[str]:
     """The address of `xcit-hub serve` in a process of its own."""
     command = [sys.executable, "-c", "from xcit_hub.cli import main; main()", "serve", str(source), "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    environment = {**os.environ, "WEB_CONCURRENCY": "2"}  # it stands in many containers, and must not matter
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
     lines: list[str] = []
     found = threading.Event()
 

@@ -23,7 +23,7 @@ from starlette.requests import Request
 
 import xcit_hub
 from xcit_hub.prediction import predict
-from xcit_hub.serve import app
+from xcit_hub.serve import app, listening
 from xcit_hub.serve.app import LARGEST_BODY
 
 pytest.importorskip("uvicorn")
@@ -43,6 +43,18 @@ def ask(url: str, body: bytes | None = None) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def test_a_server_that_does_not_start_is_named_and_so_is_a_variable_without_effect(
+    source: Path, run_here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    monkeypatch.setattr(listening, "check", lambda host, port: None)  # as if the port was taken after it
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run_here("serve", str(source), "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2
+    assert "note: WEB_CONCURRENCY has no effect" in done.stderr
+    assert "address already in use" in done.stderr and "error: The server did not start." in done.stderr
 
 
 def test_an_image_is_answered_as_predict_does(address: str, source: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +22,8 @@ from xcit_hub.cli.shared import (
     print_notes,
     working,
 )
+
+_LONGEST_SIDE = 5  # digits
 
 
 def _indices(text: str | None) -> tuple[int, ...]:
@@ -39,13 +43,28 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and len(side) <= _LONGEST_SIDE for side in sides):
         raise InputError(
-            f"--image-size {text} is not a size.",
+            f"--image-size {text!r:.40} is not a size.",
             where="--image-size",
             fix="Write --image-size 224 or 384x512 (height, width).",
         )
     return int(sides[0]), int(sides[-1])
+
+
+@contextmanager
+def _reporting(report: Path | None) -> Iterator[None]:
+    """Write into the report, too, why there is no file: an earlier one would be taken for today's."""
+    from xcit_hub.errors import XcitHubError
+    from xcit_hub.files import write_text
+
+    try:
+        yield
+    except XcitHubError as error:
+        if report is not None:
+            with suppress(XcitHubError):  # what went wrong first is what is said
+                write_text(report, json.dumps(error.as_dict(), ensure_ascii=False, indent=2) + "\n")
+        raise
 
 
 def export(
@@ -95,11 +114,12 @@ def export(
     from xcit_hub.deploy import export as write
     from xcit_hub.errors import DifferenceError
     from xcit_hub.files import check_outputs, write_text
+    from xcit_hub.process import say
 
-    blocks, size = _indices(features), _size(image_size)
     check_outputs({"OUT": target, "--report": report}, [source])
     try:
-        with working("exporting") as show:
+        with _reporting(report), working("exporting") as show:
+            blocks, size = _indices(features), _size(image_size)
             done = write(
                 source,
                 target,
@@ -123,7 +143,7 @@ def export(
                 stage=show,
             )
     except DifferenceError as error:
-        console(stderr=True).print(f"error: {error}", style="red", markup=False)
+        say(error)
         raise typer.Exit(1) from None
     record = json.dumps(done.as_dict(), ensure_ascii=False, indent=2, default=str)
     if report is not None:

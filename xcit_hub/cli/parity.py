@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from xcit_hub.cli.shared import IgnoreField, console, working
+from xcit_hub.cli.shared import IgnoreField, console, print_notes, working
 from xcit_hub.variants import DialectName
 
 if TYPE_CHECKING:
@@ -126,9 +126,12 @@ def parity(
     failed = [result for result in results if not result.passed]
     for result in failed:
         out.print(str(result), style="red", markup=False)
+    notes = tuple(f"{name}: {note}" for name, each in zip(wanted, results, strict=True) for note in each.notes)
+    print_notes(notes)
     out.print(f"{len(results) - len(failed)} of {len(results)} equal")
     _write(json_file, [result.as_dict() for result in results])
-    _write_junit(junit, [case for name, result in zip(wanted, results, strict=True) for case in _cases(name, result)])
+    cases = [case for name, result in zip(wanted, results, strict=True) for case in _cases(name, result)]
+    _write_junit(junit, cases, notes)
     if failed:
         raise typer.Exit(1)
 
@@ -157,9 +160,10 @@ def _against(
     out.print(_outputs(found))
     for difference in found.differences:
         out.print(str(difference), style="red", markup=False)
+    print_notes(found.remarks())
     out.print(str(found), style=None if found.equal else "red", markup=False)
     _write(json_file, found.as_dict())
-    _write_junit(junit, found.cases())
+    _write_junit(junit, found.cases(), found.remarks())
     if not found.equal:
         raise typer.Exit(1)
 
@@ -174,7 +178,7 @@ def _reporting(json_file: Path | None, junit: Path | None, what: str) -> Iterato
         yield
     except XcitHubError as error:
         with suppress(XcitHubError):  # what went wrong first is what is said
-            _write(json_file, {"error": {"what": error.what, "where": error.where, "fix": error.fix}})
+            _write(json_file, error.as_dict())
         with suppress(XcitHubError):
             _write_junit(junit, [Case(what, "comparison", error=str(error))])
         raise
@@ -191,12 +195,12 @@ def _write(json_file: Path | None, figures: object) -> None:
         files.write_text(json_file, json.dumps(figures, indent=2) + "\n")
 
 
-def _write_junit(junit: Path | None, cases: Sequence[Case]) -> None:
+def _write_junit(junit: Path | None, cases: Sequence[Case], notes: Sequence[str] = ()) -> None:
     from xcit_hub import files
     from xcit_hub.junit import text
 
     if junit is not None:
-        files.write_text(junit, text("xcit-hub parity", cases))
+        files.write_text(junit, text("xcit-hub parity", cases, notes))
 
 
 def _table(results: Sequence[ParityResult]) -> object:

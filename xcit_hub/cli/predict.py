@@ -118,7 +118,7 @@ def predict(
         )
         return
     from xcit_hub.answering import Engine, Wanted, answer_all
-    from xcit_hub.files import check_folders, check_outputs
+    from xcit_hub.files import check_apart, check_folders, check_outputs
     from xcit_hub.prediction import sources
     from xcit_hub.predictor import Predictor
 
@@ -136,12 +136,14 @@ def predict(
         ignore_fields=tuple(ignore_field or ()),
         token_env=token_env,
     )
+    outputs = {"--csv": csv, "--parquet": parquet, "--html": html}
     check_folders({"--attention": attention})
     found = sources(images, (sys.stdin or ()) if "-" in images else (), column=column)
     check_outputs(
-        {"--csv": csv, "--parquet": parquet, "--html": html},
+        outputs,
         [model_id, *(str(getattr(each, "shard", each)) for each in found.images)],
     )
+    check_apart({"--attention": attention, **outputs}, "place")
     with working("loading") as show:
         answered = answer_all(
             predictor,
@@ -156,7 +158,7 @@ def predict(
     elif csv is None and html is None and parquet is None:
         _print(answered.answers)
     unread = [f"{each.image}: {each.problem}" for each in answered.answers if each.problem]
-    print_notes(found.notes, stderr=True)
+    print_notes((*answered.notes, *found.notes), stderr=True)
     problems = (*found.problems, *unread, *answered.problems)
     print_notes(problems, stderr=True)
     if problems:

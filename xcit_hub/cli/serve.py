@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
 from xcit_hub.cli.shared import CacheDir, Dialect, Hub, IgnoreField, Offline, Revision, print_notes, working
+from xcit_hub.errors import XcitHubError
 
 _MOST_CONNECTIONS = 1024  # one more is answered with 503
 
@@ -53,5 +55,16 @@ def serve(
             ignore_fields=ignore_field or (),
         )
         app = application(served(model_id, network, top=top), largest_batch=batch)
-    print_notes(network.config.provenance.notes, stderr=True)
-    uvicorn.run(app, host=host, port=port, log_level="info", limit_concurrency=_MOST_CONNECTIONS)
+    print_notes((*network.config.provenance.notes, *_unused_variables()), stderr=True)
+    try:
+        uvicorn.run(app, host=host, port=port, log_level="info", limit_concurrency=_MOST_CONNECTIONS, workers=1)
+    except SystemExit as error:  # it has logged why
+        if error.code:
+            raise XcitHubError(
+                "The server did not start.", where=f"{host}:{port}", fix="See what uvicorn says above."
+            ) from None
+
+
+def _unused_variables() -> tuple[str, ...]:
+    # uvicorn would start as many processes, which cannot share one network.
+    return ("WEB_CONCURRENCY has no effect: one process answers.",) if os.environ.get("WEB_CONCURRENCY") else ()

@@ -144,8 +144,9 @@ def evaluate(
         refuse_beside("--keys", context)
         _print_keys()
         return
-    from xcit_hub.files import check_folders, check_outputs
+    from xcit_hub.files import check_apart, check_folders, check_outputs
 
+    check_apart({"--output": output, "--results-file": results_file}, "place")
     check_folders({"--output": output})
     check_outputs({"--results-file": results_file}, [] if models is None else [models])
     words = list(context.args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,12 @@ class Interface:
     int8: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def size(self) -> tuple[int | None, int | None]:
+        """Height and width of its images; None for a side that is left to the caller."""
+        height, width = self.shape[1:3] if self.uint8 else self.shape[2:4]
+        return height, width
+
     def form(
         self,
         *,
@@ -57,7 +64,7 @@ class Interface:
         Raises:
             InputError: it takes other images, or nothing tells what its outputs are.
         """
-        batch, height, width, channels = (self.shape[axis] for axis in ((0, 1, 2, 3) if self.uint8 else (0, 2, 3, 1)))
+        (height, width), batch, channels = self.size, self.shape[0], self.shape[3 if self.uint8 else 1]
         if channels not in (None, in_chans):
             raise InputError(
                 f"The file takes {channels} channels, the network {in_chans}.",
@@ -104,7 +111,8 @@ def read(path: str | os.PathLike[str]) -> Interface:
     """Read the interface of a .onnx or .mindir file.
 
     Raises:
-        InputError: the file is missing or damaged, or takes something else than one batch of images.
+        InputError: the file is missing or damaged, or takes something else than one batch of images; or what reads it
+            is not installed.
     """
     file = Path(path)
     if not file.is_file():
@@ -123,33 +131,35 @@ def onnx_model(file: Path) -> Any:
     """Parse a .onnx file, without the weights that stand beside it.
 
     Raises:
-        InputError: it cannot be read, or is something else.
+        InputError: it cannot be read, or is something else; or onnx is not installed.
     """
+    _need("onnx", "xcit-hub[onnx]", file)
     import onnx
 
     return _parsed(onnx.ModelProto(), file, "an ONNX model")
 
 
 def _of_onnx(file: Path) -> Interface:
-    import onnx
-
     model = onnx_model(file)
+    from onnx import TensorProto
+
     known = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in known]
     _check_one(len(inputs), len(model.graph.output), file)
     kinds = {tensor.data_type for tensor in model.graph.initializer}
     return Interface(
         shape=_sides(inputs[0]),
-        uint8=inputs[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8,
+        uint8=inputs[0].type.tensor_type.elem_type == TensorProto.UINT8,
         outputs=tuple(value.name for value in model.graph.output),
         widths=tuple((_sides(value) or (None,))[-1] for value in model.graph.output),
-        half=onnx.TensorProto.FLOAT16 in kinds,
+        half=TensorProto.FLOAT16 in kinds,
         int8=any(node.op_type == "DequantizeLinear" for node in model.graph.node),
         metadata={entry.key: entry.value for entry in model.metadata_props},
     )
 
 
 def _of_mindir(file: Path) -> Interface:
+    _need("mindspore", "mindspore", file)
     from mindspore.train.mind_ir_pb2 import ModelProto
 
     from xcit_hub.exporters.mindir import told
@@ -169,12 +179,17 @@ def _of_mindir(file: Path) -> Interface:
     )
 
 
+def _need(module: str, package: str, file: Path) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise InputError(f"{module} is not installed.", where=file, fix=f"pip install '{package}'")
+
+
 def _parsed(model: Any, file: Path, kind: str) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
         model.ParseFromString(file.read_bytes())
-    except (DecodeError, RuntimeError, OSError) as error:
+    except (DecodeError, UnicodeDecodeError, RuntimeError, OSError) as error:  # the second of protobuf's Python code
         raise InputError(f"This is not {kind}: {error}.", where=file, fix=_REDO.format(name=file.name)) from error
     return model
 

@@ -78,7 +78,7 @@ def run(runtime: str, file: str | os.PathLike[str], images: Sequence[Array]) -> 
 
     Raises:
         InputError: the runtime is not installed.
-        XcitHubError: the process failed; its last line is told.
+        XcitHubError: the process failed, and its last line is told; or it took too long.
     """
     if not installed(runtime):
         raise InputError(f"{runtime} is not installed.", where=sys.executable, fix=f"pip install {runtime}")
@@ -87,9 +87,17 @@ def run(runtime: str, file: str | os.PathLike[str], images: Sequence[Array]) -> 
         np.savez(given, *images)
         module = "xcit_hub.exporters.runtimes"
         command = [sys.executable, "-m", module, runtime, os.fspath(file), str(given), str(found)]
-        done = subprocess.run(  # noqa: S603  (our own module)
-            command, capture_output=True, text=True, timeout=_LONGEST, check=False, env={**os.environ, "GLOG_v": "3"}
-        )
+        environment = {**os.environ, "GLOG_v": "3"}
+        try:
+            done = subprocess.run(  # noqa: S603  (our own module)
+                command, capture_output=True, text=True, timeout=_LONGEST, check=False, env=environment
+            )
+        except subprocess.TimeoutExpired as error:
+            raise XcitHubError(
+                f"{runtime} did not run the file within {_LONGEST:,} seconds.",
+                where=file,
+                fix="Try it on a machine that is less busy, or with smaller images.",
+            ) from error
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise XcitHubError(

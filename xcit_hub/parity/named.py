@@ -49,7 +49,7 @@ def verify(
             name, dialect, image_size=image_size or _SIDE, gradients=gradients, dtype=dtype, stage=stage
         )
     weights = load(name, dialect=dialect)
-    result = verify_weights(
+    found = verify_weights(
         weights.arrays(),
         weights.architecture,
         weights.dialect,
@@ -61,4 +61,6 @@ def verify(
         dtype=dtype,
         stage=stage,
     )
-    return replace(result, weights=f"{weights.file.path.name}, SHA-256 {weights.file.sha256}")
+    return replace(
+        found, notes=tuple(weights.notes), weights=f"{weights.file.path.name}, SHA-256 {weights.file.sha256}"
+    )

@@ -57,6 +57,7 @@ class ParityResult:
         instruction_set: what PyTorch used of the processor.
         weights: which weights both had: random ones and their seed, or a file's name and SHA-256; empty where who
             asked for the proof knows it alone.
+        notes: what was assumed, chosen or left out while a file was read.
     """
 
     architecture: str
@@ -69,6 +70,7 @@ class ParityResult:
     instruction_set: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     weights: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -117,6 +119,8 @@ class ParityResult:
             "departure": str(self.departure) if self.departure else None,
             "instruction_set": self.instruction_set,
             "versions": dict(self.versions),
+            # Of a file alone: a report without them is as those that are published already.
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     def cases(self, name: str) -> tuple[Case, ...]:

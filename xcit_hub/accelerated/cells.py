@@ -231,8 +231,10 @@ class Block(xcit.XCABlock):
     @property
     def compiled(self) -> bool:
         """Whether the compiled operation is used."""
-        single = self.norm1.gamma.dtype == mstype.float32 and not computes_in_half(self)
-        return single and all(part.unchanged() for part in self.parts) and self._all_idle(self.training)
+        if computes_in_half(self):  # mixed precision wraps the parts whose parameters are looked at here
+            return False
+        unchanged = self.norm1.gamma.dtype == mstype.float32 and all(part.unchanged() for part in self.parts)
+        return unchanged and self._all_idle(self.training)
 
     def construct(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map (B, N, C) to (B, N, C)."""
@@ -271,8 +273,10 @@ class ClassAttention(xcit.ClassAttention):
     @property
     def compiled(self) -> bool:
         """Whether the compiled operation is used: it has no place for dropout."""
-        single = self.qkv.weight.dtype == mstype.float32 and not computes_in_half(self)
-        return single and all(part.unchanged() for part in self.parts) and _is_idle(self.attn_drop, self.training)
+        if computes_in_half(self):
+            return False
+        unchanged = self.qkv.weight.dtype == mstype.float32 and all(part.unchanged() for part in self.parts)
+        return unchanged and _is_idle(self.attn_drop, self.training)
 
     def construct(self, x: Tensor) -> Tensor:
         """Map all tokens, class token first, (B, 1 + N, C), to the new class token (B, 1, C)."""

@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import io
 import json
+import os
 import signal
 import socket
 import struct
@@ -23,7 +24,7 @@ from starlette.requests import Request
 
 import xcit_hub
 from xcit_hub.prediction import predict
-from xcit_hub.serve import app, listening
+from xcit_hub.serve import app
 from xcit_hub.serve.app import LARGEST_BODY
 
 pytest.importorskip("uvicorn")
@@ -45,13 +46,14 @@ def ask(url: str, body: bytes | None = None) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def test_a_server_that_does_not_start_is_named_and_so_is_a_variable_without_effect(
-    source: Path, run_here, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WEB_CONCURRENCY", "2")
-    monkeypatch.setattr(listening, "check", lambda host, port: None)  # as if the port was taken after it
+def test_a_server_that_does_not_start_is_named_and_so_is_a_variable_without_effect(source: Path) -> None:
+    # A process of its own, as uvicorn keeps the streams it found; there the port is as if taken after it was looked at.
+    unchecked = "from xcit_hub.serve import listening; listening.check = lambda host, port: None; "
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = run_here("serve", str(source), "--port", str(taken.getsockname()[1]))
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-c", f"{unchecked}from xcit_hub.cli import main; main()", "serve", str(source)]
+        environment = {**os.environ, "WEB_CONCURRENCY": "2"}
+        done = subprocess.run([*command, "--port", port], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 2
     assert "note: WEB_CONCURRENCY has no effect" in done.stderr
     assert "address already in use" in done.stderr and "error: The server did not start." in done.stderr

@@ -17,7 +17,7 @@ from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import WeightsError, readable
 from xcit_hub.hub.config import ModelConfig
-from xcit_hub.hub.locate import Located, PathLike, locate
+from xcit_hub.hub.locate import PathLike, locate
 from xcit_hub.hub.read import begin, filling, notes_of, read
 from xcit_hub.lasting import lasting
 from xcit_hub.variants import ARCHITECTURES
@@ -25,6 +25,7 @@ from xcit_hub.variants import ARCHITECTURES
 if TYPE_CHECKING:
     from xcit_hub import models
     from xcit_hub.checkpoints.weights import Weights
+    from xcit_hub.hub.locate import Located
     from xcit_hub.hub.network import Dtype, Mode, XCiT
     from xcit_hub.variants import DialectName, GlobalPool
 

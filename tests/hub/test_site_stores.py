@@ -105,10 +105,10 @@ def test_one_proof_is_published_on_three_hubs_in_one_commit_each_and_loads_back(
 
 @pytest.mark.slow
 def test_a_publication_that_failed_on_one_hub_is_finished_by_running_it_again(sites, nano_ckpt, licensed):
-    from hub_server import Fault
+    from xcit_hub.hub.publish import PartlyPublishedError
 
     sites.faults = [Fault("modelscope.cn POST .*/commit/", "status", 403, times=99)]
-    with pytest.raises(xcit_hub.hub.publish.PartlyPublishedError, match="Run the same command again") as caught:
+    with pytest.raises(PartlyPublishedError, match="Run the same command again") as caught:
         xcit_hub.publish_to(nano_ckpt, "someone/nano", ["modelscope", "modelers"], meta=licensed, parity=False)
     assert [each.address for each in caught.value.done] == ["modelers://someone/nano"]
     assert "modelscope://someone/nano" in caught.value.failed

@@ -39,7 +39,7 @@ Prove = Callable[[Path, Report], "dict[str, Any] | None"]
 _FRESH = "a new classifier, not trained: random numbers of seed 0 and deviation 0.02, as timm begins one, and no bias"
 _NO_VALUES = "a value beside the tensors, such as training's settings; a file of weights has none"
 _OTHER_STRING = "a string that says nothing of the network, its images or its classes, or does not hold any more"
-_OF_TRAINER = "what its trainer was told of the network or its images: used, or the notes say that it was not"
+_OF_TRAINER = "what its trainer was told of the network or its images: the notes name what counts and what differs"
 _MOST_NAMES, _MOST_LETTERS = 10_000, 1 << 20  # of what is left, for each reason
 # Strings that the target answers anew, and does not have where the answer is no.
 _ANSWERED = ("format", "xcit_hub.architecture", ARCHITECTURE_ASSUMED, HEAD_UNTRAINED)

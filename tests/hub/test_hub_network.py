@@ -1,6 +1,10 @@
-"""The network as a ModelHubMixin: its users' three methods do what they expect."""
+"""The network as huggingface_hub's users know one: its three methods do what they expect."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from inspect import Parameter, signature
 
 import mindspore
 import numpy as np
@@ -11,6 +15,7 @@ from huggingface_hub import ModelHubMixin, constants
 import xcit_hub
 from xcit_hub import models
 from xcit_hub.errors import HubError, InputError, WeightsError
+from xcit_hub.hub.saving import Pushing
 from xcit_hub.parity import random_images
 
 
@@ -33,10 +38,35 @@ def same(one, other) -> bool:
     return all(a.name == b.name and np.array_equal(a.asnumpy(), b.asnumpy()) for a, b in pairs)
 
 
-def test_what_load_returns_is_the_network_and_the_mixin(network):
+def test_what_load_returns_is_the_network(network):
     assert isinstance(network, models.XCiT)
-    assert isinstance(network, ModelHubMixin)
     assert isinstance(network, xcit_hub.XCiT)
+
+
+@pytest.mark.parametrize(
+    ("method", "left_out"),  # the description that is saved is the network's own
+    [("from_pretrained", set()), ("save_pretrained", {"config"}), ("push_to_hub", {"config"})],
+)
+def test_the_three_methods_take_what_huggingface_hubs_mixin_takes(method, left_out):
+    ours = signature(getattr(xcit_hub.XCiT, method)).parameters
+    theirs = signature(getattr(ModelHubMixin, method)).parameters.values()
+    named = {parameter.name for parameter in theirs if parameter.kind is not Parameter.VAR_KEYWORD}
+    assert named - set(ours) - set(Pushing.__annotations__) == left_out
+
+
+def test_loading_imports_nothing_that_only_a_push_needs(nano_ckpt):
+    program = f"import sys, xcit_hub; xcit_hub.load({str(nano_ckpt)!r}); print(sorted(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "'huggingface_hub'" in ran.stdout
+    for module in ("huggingface_hub.hub_mixin", "huggingface_hub.hf_api", "httpx", "httpx2"):
+        assert repr(module) not in ran.stdout
+
+
+@pytest.mark.parametrize("option", [{"repo_id": "org/nano"}, {"private": True}, {"commit_message": "one"}])
+def test_what_only_a_push_would_use_is_refused_where_nothing_is_pushed(network, tmp_path, option):
+    with pytest.raises(InputError, match=rf"{next(iter(option))} would be used by a push alone"):
+        network.save_pretrained(tmp_path / "saved", **option)
+    assert not (tmp_path / "saved").exists()
 
 
 def test_saved_folders_come_back(network, tmp_path):

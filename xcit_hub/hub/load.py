@@ -101,7 +101,7 @@ def load(
     located = replace(located, asked=Asked(model=model, select=select, prefix=prefix))
     filled = begin(lambda: filling(located, dialect))
     begin(build.look_ahead)
-    with lasting():  # MindSpore and huggingface_hub
+    with lasting():  # MindSpore
         from xcit_hub.hub.network import XCiT, checked_rates
 
     rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
-
-from huggingface_hub import ModelHubMixin
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from xcit_hub import accelerated, models, variants
 from xcit_hub.checkpoints.identify import UNTRAINED_NOTE
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from xcit_hub.accelerated.fused import FusedDtype
+    from xcit_hub.hub.saving import Pushing
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Mode = Literal["graph", "pynative"]
@@ -48,20 +47,6 @@ class Rates(TypedDict):
     drop_path_rate: float
 
 
-class Pushing(TypedDict, total=False):
-    """What huggingface_hub's ``push_to_hub`` takes."""
-
-    commit_message: str
-    private: bool | None
-    token: str | None
-    branch: str | None
-    create_pr: bool | None
-    allow_patterns: list[str] | str | None
-    ignore_patterns: list[str] | str | None
-    delete_patterns: list[str] | str | None
-    model_card_kwargs: dict[str, Any] | None
-
-
 NO_RATES: Rates = {
     "drop_rate": 0.0,
     "pos_drop_rate": 0.0,
@@ -69,19 +54,6 @@ NO_RATES: Rates = {
     "attn_drop_rate": 0.0,
     "drop_path_rate": 0.0,
 }
-
-
-# Of a saved network: what is known without a run, an author and a proof. `card new` and `publish` write whole ones.
-_CARD = """---
-{{ card_data }}
----
-
-An XCiT (Cross-Covariance Image Transformer) for MindSpore, saved by xcit-hub: `xcit_hub.load` reads it.
-What the network is and how its images are prepared stands in `config.json` and `xcit_hub.json`.
-Nobody has said here what it was trained on, how good it is, or under which licence it is.
-
-- Paper: {{ paper_url }}
-"""
 
 
 class XCiTFeatures(models.XCiTFeatures):
@@ -96,15 +68,7 @@ class XCiTFeatures(models.XCiTFeatures):
         return accelerated.portable(self)
 
 
-class XCiT(
-    models.XCiT,
-    ModelHubMixin,
-    library_name="xcit-hub",
-    pipeline_tag="image-classification",
-    tags=["mindspore", "xcit"],
-    paper_url="https://arxiv.org/abs/2106.09681",
-    model_card_template=_CARD,
-):
+class XCiT(models.XCiT):
     """An XCiT that can be saved, pushed and loaded: what every public function of this package returns.
 
     Build one with :func:`xcit_hub.create_model` or :func:`xcit_hub.load`. A subclass's :meth:`from_pretrained` gives
@@ -157,7 +121,7 @@ class XCiT(
         return network
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # the mixin's **model_kwargs are spelled out
+    def from_pretrained(
         cls,
         pretrained_model_name_or_path: PathLike,
         *,
@@ -299,25 +263,61 @@ class XCiT(
         """Keep what the classifier, nothing but random numbers, begins as."""
         self._head_began_as = entry.digest_of(self.head)
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        arrays, began_as = self.arrays(), getattr(self, "_head_began_as", None)
-        untrained = began_as is not None and began_as == entry.digest_of(self.head)
-        entry.write_weights(save_directory, arrays, self.description(), head_untrained=untrained)
+    def head_is_untrained(self) -> bool:
+        """Tell whether the classifier is still the random numbers that it began as."""
+        began_as = getattr(self, "_head_began_as", None)
+        return began_as is not None and began_as == entry.digest_of(self.head)
 
-    def push_to_hub(self, repo_id: str, **options: Unpack[Pushing]) -> str:  # type: ignore[override]
+    def save_pretrained(
+        self,
+        save_directory: PathLike,
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **options: Unpack[Pushing],
+    ) -> str | None:
+        """Write ``model.safetensors``, ``config.json``, ``xcit_hub.json`` and, where there is none, ``README.md``.
+
+        Args:
+            save_directory: is made where it does not exist.
+            repo_id: the repository to push to; the folder's name by default.
+            push_to_hub: upload it as well.
+            options: as for :meth:`push_to_hub`; but for ``model_card_kwargs`` only with ``push_to_hub``.
+
+        Returns:
+            The commit's address; None where nothing was pushed.
+
+        Raises:
+            InputError: the network is fused, or something is given that only a push would use.
+            HubError: as :meth:`push_to_hub`.
+        """
+        from xcit_hub.hub.saving import Saved
+
+        given = {"repo_id": repo_id, **{name: value for name, value in options.items() if name != "model_card_kwargs"}}
+        unused = sorted(name for name, value in given.items() if value is not None)
+        if unused and not push_to_hub:
+            raise InputError(
+                f"{', '.join(unused)} would be used by a push alone, and nothing is pushed.",
+                where="save_pretrained",
+                fix="Give push_to_hub=True, or leave it out.",
+            )
+        return Saved(self).save_pretrained(Path(save_directory), repo_id=repo_id, push_to_hub=push_to_hub, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Unpack[Pushing]) -> str:
         """Upload what :meth:`save_pretrained` writes in one commit; return the commit's address.
 
         Args:
-            options: as for ``ModelHubMixin.push_to_hub`` (``commit_message``, ``private``, ``token`` …).
+            repo_id: ``org/name``; is made where it does not exist.
+            options: as for huggingface_hub's ``ModelHubMixin.push_to_hub`` (``commit_message``, ``private``, ``token``
+                …).
 
         Raises:
             HubError: the hub's answers are beyond the bounds of :mod:`xcit_hub.hub.guard`, or it is to be private and
                 the repository is public; what the hub refuses is huggingface_hub's own error.
         """
-        from xcit_hub.hub.stores.hugging_face import uploading
+        from xcit_hub.hub.saving import Saved
 
-        with uploading(repo_id, private=bool(options.get("private")), token=options.get("token")):
-            return str(super().push_to_hub(repo_id, **options))
+        return Saved(self).push_to_hub(repo_id, **options)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return every parameter and buffer as float32 arrays, by MindCV's names.

@@ -263,10 +263,10 @@ class XCiT(models.XCiT):
         """Keep what the classifier, nothing but random numbers, begins as."""
         self._head_began_as = entry.digest_of(self.head)
 
-    def head_is_untrained(self) -> bool:
-        """Tell whether the classifier is still the random numbers that it began as."""
+    def _write(self, folder: Path) -> None:
         began_as = getattr(self, "_head_began_as", None)
-        return began_as is not None and began_as == entry.digest_of(self.head)
+        untrained = began_as is not None and began_as == entry.digest_of(self.head)
+        entry.write_weights(folder, self.arrays(), self.description(), head_untrained=untrained)
 
     def save_pretrained(
         self,
@@ -301,7 +301,8 @@ class XCiT(models.XCiT):
                 where="save_pretrained",
                 fix="Give push_to_hub=True, or leave it out.",
             )
-        return Saved(self).save_pretrained(Path(save_directory), repo_id=repo_id, push_to_hub=push_to_hub, **options)
+        folder = Path(save_directory)
+        return Saved(self._write).save_pretrained(folder, repo_id=repo_id, push_to_hub=push_to_hub, **options)
 
     def push_to_hub(self, repo_id: str, **options: Unpack[Pushing]) -> str:
         """Upload what :meth:`save_pretrained` writes in one commit; return the commit's address.
@@ -317,7 +318,7 @@ class XCiT(models.XCiT):
         """
         from xcit_hub.hub.saving import Saved
 
-        return Saved(self).push_to_hub(repo_id, **options)
+        return Saved(self._write).push_to_hub(repo_id, **options)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return every parameter and buffer as float32 arrays, by MindCV's names.

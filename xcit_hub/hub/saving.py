@@ -6,18 +6,16 @@ who loads a network seldom saves one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from huggingface_hub import ModelHubMixin
 
-from xcit_hub.hub import entry
 from xcit_hub.hub.stores.hugging_face import uploading
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-    from xcit_hub.hub.network import XCiT
 
 # Of a saved network: what is known without a run, an author and a proof. `card new` and `publish` write whole ones.
 _CARD = """---
@@ -54,16 +52,13 @@ class Saved(
     paper_url="https://arxiv.org/abs/2106.09681",
     model_card_template=_CARD,
 ):
-    """What is written of a network; see :meth:`xcit_hub.XCiT.save_pretrained` and :meth:`xcit_hub.XCiT.push_to_hub`."""
+    """What ``write`` writes into a folder; see :meth:`xcit_hub.XCiT.save_pretrained` and ``push_to_hub`` there."""
 
-    def __init__(self, network: XCiT) -> None:
-        self._network = network
+    def __init__(self, write: Callable[[Path], object]) -> None:
+        self._write = write
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        network = self._network
-        entry.write_weights(
-            save_directory, network.arrays(), network.description(), head_untrained=network.head_is_untrained()
-        )
+        self._write(save_directory)
 
     def push_to_hub(self, repo_id: str, **options: Unpack[Pushing]) -> str:  # type: ignore[override]
         """Upload what is saved in one commit, if the hub answers as one and is as private as is asked for."""

@@ -239,6 +239,18 @@ def test_what_an_exported_file_says_nothing_of_was_not_compared(one_runtime: Non
     assert found.as_dict()["not_compared"] == {what: skipped for what, skipped in told.items() if skipped}
 
 
+def test_an_exported_file_whose_strings_mean_something_else_is_refused(right: Path, tmp_path: Path) -> None:
+    import onnx
+
+    file = _exported_with(right, tmp_path / "later.onnx", {}, image_size=32)
+    whole = onnx.load(str(file))
+    for each in whole.metadata_props:
+        each.value = "xcit-hub-export/2" if each.key == "xcit_hub.format" else each.value
+    onnx.save(whole, str(file))
+    with pytest.raises(InputError, match=r"xcit_hub\.format is 'xcit-hub-export/2'"):
+        compare(str(file), str(right))
+
+
 def test_what_was_assumed_while_reading_stands_in_every_report(weights: Weights, tmp_path: Path, run_here) -> None:
     assumed = tmp_path / "assumed.safetensors"
     checkpoint.write(

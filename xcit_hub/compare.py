@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from xcit_hub import parity
 from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import InputError
-from xcit_hub.exported import strange_strings
+from xcit_hub.exported import refuse_other_format, strange_strings
 from xcit_hub.exporters import interface, runtimes
 from xcit_hub.exporters.interface import Interface
 from xcit_hub.hub import metadata as strings
@@ -195,6 +195,7 @@ def _of_file(
     from xcit_hub.exporters.proof import prove
 
     found = interface.read(file)
+    refuse_other_format(found.metadata, file)
     is_first = Path(first) == file
     network = second if is_first else first
     stage(f"reading {network}")

@@ -114,8 +114,7 @@ class ExportedNetwork:
         said = facts.get("xcit_hub.format")
         if said is None:
             raise self._unfit("The file is not of xcit-hub export: it has no xcit_hub.format")
-        if said != EXPORT:
-            raise self._unfit(f"The file's xcit_hub.format is {said!r:.60}, and {EXPORT!r} alone is known")
+        refuse_other_format(facts, self.path)
         quantised = facts.get("xcit_hub.quantised")
         if quantised not in (None, "int8"):
             raise self._unfit(f"The file's xcit_hub.quantised is {quantised!r:.60}, and 'int8' alone is known")
@@ -179,6 +178,21 @@ class ExportedNetwork:
                 ) from error
             found.append([value[: len(part)] for value in values])
         return [np.concatenate(values) for values in zip(*found, strict=True)]
+
+
+def refuse_other_format(facts: Mapping[str, str], path: Path) -> None:
+    """Refuse a file that says of itself, in ``xcit_hub.format``, that its strings mean something else.
+
+    Raises:
+        InputError: it does.
+    """
+    said = facts.get("xcit_hub.format", EXPORT)
+    if said != EXPORT:
+        raise InputError(
+            f"The file's xcit_hub.format is {said!r:.60}, and {EXPORT!r} alone is known.",
+            where=path,
+            fix=_REDO.format(name=path.name),
+        )
 
 
 def strange_strings(facts: Mapping[str, str]) -> tuple[str, ...]:

@@ -61,6 +61,11 @@ def test_a_pyramid_of_a_published_backbone_has_facebooks_maps(patch: int, twin: 
     assert not parity.failed_checks(found, theirs, images, lambda each, batch: each.backbone(batch))
 
 
+def test_a_seed_is_refused_where_the_file_has_every_weight_of_a_pyramid(file: Files) -> None:
+    with pytest.raises(InputError, match="seed is 3, and nothing is begun"):
+        xcit_hub.create_model(SMALL[16], pyramid=True, pretrained=str(file(16, "sem_fpn")), seed=3)
+
+
 def test_a_published_detectors_backbone_is_a_pyramid_and_its_heads_are_left(twin: Twins, tmp_path) -> None:
     state = {name: value for name, value in twin(16, "sem_fpn").state_dict().items() if name.startswith("backbone.")}
     heads = ("neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight", "roi_head.mask_head.convs.0.conv.bias")

@@ -229,6 +229,12 @@ def create_pyramid(
     names = network.parameters_dict()
     arrays = {name: array for name, array in weights.arrays().items() if name in names}
     begun = {name: value.asnumpy() for name, value in names.items() if name.startswith("fpn")}
+    if seed is not None and arrays.keys() >= begun.keys():
+        raise InputError(
+            f"seed is {seed!r:.40}, and nothing is begun: every weight is the file's.",
+            where="seed=…",
+            fix="Leave it out, or give a classifier's weights, whose pyramid is fresh.",
+        )
     models.load_weights(network, {**begun, **arrays})
     notes = [*weights.doubts]
     if weights.kind != "dense":

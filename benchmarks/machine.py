@@ -14,7 +14,7 @@ from xcit_hub._version import __version__
 _ROOT = Path(__file__).parent.parent
 
 # Widest first: the name of an instruction set, and what /proc/cpuinfo calls it.
-_INSTRUCTION_SETS = {"AVX-512": "avx512f", "AVX2": "avx2", "NEON": "asimd"}
+_INSTRUCTION_SETS = {"AVX-512, AMX": "amx_tile", "AVX-512": "avx512f", "AVX2": "avx2", "NEON": "asimd"}
 
 # How libraries are told to leave the wider instructions of a processor alone: ours, oneDNN (in torch, MindSpore and
 # OpenVINO), ATen with torch.compile, and MKL. onnxruntime has no such switch.
@@ -60,7 +60,7 @@ def instruction_set() -> str:
 
 def kept_to_avx2() -> bool:
     """Whether this process was told to leave the wider instructions of its processor alone."""
-    return instruction_set() == "AVX-512" and os.environ.get("ONEDNN_MAX_CPU_ISA") == AVX2_ALONE["ONEDNN_MAX_CPU_ISA"]
+    return instruction_set().startswith("AVX-512") and os.environ.get("ONEDNN_MAX_CPU_ISA") == AVX2_ALONE["ONEDNN_MAX_CPU_ISA"]
 
 
 def today() -> str:

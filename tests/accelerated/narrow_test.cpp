@@ -11,6 +11,9 @@
 #include <string>
 #include <vector>
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "bfloat16.cpp"
 #include "int8.cpp"
 #include "operations_test.h"
@@ -231,11 +234,17 @@ void test_all_blocks(Function erf, Function erf_raw, Function tanh, Function tan
 }  // namespace
 
 int main() {
+#if defined(__AMX_TILE__)
+  constexpr long kAskFor = 0x1023, kTileData = 18;  // Linux lets a process use these registers once it has asked
+  check_that("the system does not permit AMX", syscall(SYS_arch_prctl, kAskFor, kTileData) == 0);
+#endif
   test_rounding();
   test_quantising();
   test_products<Bfloat16Test>();
   test_products<Int8Test>();
   test_all_blocks<Bfloat16Test>(FusedBlocksErfBfloat16, FusedBlocksErfRawBfloat16, FusedBlocksTanhBfloat16, FusedBlocksTanhRawBfloat16);
   test_all_blocks<Int8Test>(FusedBlocksErfInt8, FusedBlocksErfRawInt8, FusedBlocksTanhInt8, FusedBlocksTanhRawInt8);
+  test_product<Bfloat16Test>(48, 96, 96);  // whole tiles and nothing beside them
+  test_product<Int8Test>(48, 192, 96);
   return report();
 }

@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -55,15 +56,18 @@ _FLAGS = ("-std=c++17", "-Og", "-fopenmp-simd", "-pthread", "-fsanitize=address,
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler")
-@pytest.mark.parametrize("instructions", [False, True], ids=["by other operations", "by the instructions"])
+@pytest.mark.parametrize("which", [None, -1, 0], ids=["by other operations", "by vectors", "by tiles"])
 def test_the_operations_equal_their_references_under_sanitizers_whatever_the_number_of_threads(
-    instructions: bool, tmp_path: Path
+    which: int | None, tmp_path: Path
 ) -> None:
-    absences = {dtype: build.extension_absence(dtype) for dtype in DTYPES} if instructions else {}
-    if instructions and all(absences.values()):
-        pytest.skip("; ".join(f"no {dtype} here: {absence}" for dtype, absence in absences.items()))
-    kinds = [build.EXTENSIONS[dtype] for dtype, absence in absences.items() if not absence]
-    flags = dict.fromkeys(flag for target in kinds for flag in target.features.values())
+    kinds = [] if which is None else [targets[which] for targets in build.EXTENSIONS.values()]
+    flags: dict[str, None] = {}
+    for kind in kinds:
+        try:
+            build._usable(kind)
+        except (build._UnavailableError, OSError) as absence:
+            pytest.skip(f"{kind.path.name}: {absence}")
+        flags |= dict.fromkeys(kind.features.values())
     program = tmp_path / "narrow_test"
     source = Path(__file__).with_name("narrow_test.cpp")
     build.compile_source(source, program, (*_FLAGS, "-fno-sanitize-recover=undefined", *flags))
@@ -271,11 +275,57 @@ def test_a_processor_without_the_instruction_is_told_so(
 ) -> None:
     network = _network()
     monkeypatch.delenv(build.SWITCH, raising=False)
-    monkeypatch.setattr(build, "_processor_features", lambda: frozenset(build.EXTENSIONS[dtype].features) - {feature})
+    monkeypatch.setattr(
+        build, "_processor_features", lambda: frozenset(build.EXTENSIONS[dtype][0].features) - {feature}
+    )
     lacks = f"this processor lacks {feature}" if platform.machine() == "x86_64" else f"on {platform.machine()}"
     with pytest.raises(InputError, match=f"cannot be fused in {dtype} here: .*{lacks}") as refused:
         fuse(network, dtype)
     assert ("xcit-hub export --int8" in str(refused.value)) == (dtype == "int8")
+
+
+@pytest.mark.usefixtures("afresh")
+@pytest.mark.parametrize("dtype", HERE)
+@pytest.mark.parametrize("lacking", ["the instructions", "the system's leave"])
+def test_without_tiles_the_vectors_compute(lacking: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles, vectors = build.EXTENSIONS[dtype]
+    monkeypatch.delenv(build.SWITCH, raising=False)
+    features = vectors.features if lacking == "the instructions" else tiles.features
+    monkeypatch.setattr(build, "_processor_features", lambda: frozenset(features))
+    monkeypatch.setattr(build, "_may_use_tiles", lambda: False)
+    assert build.extension(dtype) == vectors.path
+    assert build.extension_absence(dtype) == ""
+
+
+_ONE_OF_TWO = """
+import sys, numpy, mindspore
+from xcit_hub import parity
+from xcit_hub.accelerated import accelerate, build, fuse
+from xcit_hub.models import create_model
+which, dtype, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+build.EXTENSIONS = {name: targets[which:][:1] for name, targets in build.EXTENSIONS.items()}
+network = accelerate(create_model("xcit_nano_12_p16_224", seed=1).set_train(False))
+logits = fuse(network, dtype)(mindspore.Tensor(parity.random_images(3, 3, 96, 80))).asnumpy()
+numpy.save(f"{folder}/{which}.npy", logits)
+print(build.extension(dtype).name)
+"""
+
+
+@pytest.mark.parametrize("dtype", HERE)
+def test_tiles_and_vectors_add_the_same_products(dtype: str, tmp_path: Path) -> None:
+    try:
+        build._usable(build.EXTENSIONS[dtype][0])
+    except (build._UnavailableError, OSError) as absence:
+        pytest.skip(f"no tiles in {dtype} here: {absence}")
+    for which, target in enumerate(build.EXTENSIONS[dtype]):
+        command = [sys.executable, "-c", _ONE_OF_TWO, str(which), dtype, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.stdout.split() == [target.path.name], done.stderr
+    tiles, vectors = (np.load(tmp_path / f"{which}.npy") for which in (0, 1))
+    if dtype == "int8":  # whole numbers
+        assert np.array_equal(tiles, vectors)
+    else:
+        assert np.abs(tiles - vectors).max() < 0.05 * vectors.std()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

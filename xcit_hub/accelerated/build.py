@@ -96,13 +96,20 @@ TARGETS = (
     Target("aarch64", "neon", "aarch64", {}),
 )
 
-# Beside one of those, by the dtype that it multiplies; loaded where a network is asked to compute so, and not before.
-_NARROW = {"bfloat16": {"avx512_bf16": "-mavx512bf16"}, "int8": {"avx512_vnni": "-mavx512vnni"}}
-EXTENSIONS = {
-    dtype: Target(f"x86-64-v4-{dtype}", "", "x86_64", _V3 | _V4 | features, _TUNED_V4, f"{dtype}.cpp")
-    for dtype, features in _NARROW.items()
+# Beside one of those, by the dtype that it multiplies, the preferred first; loaded where a network is asked to compute
+# so, and not before.
+_NARROW = {
+    "bfloat16": ({"avx512_bf16": "-mavx512bf16"}, {"amx_tile": "-mamx-tile", "amx_bf16": "-mamx-bf16"}),
+    "int8": ({"avx512_vnni": "-mavx512vnni"}, {"amx_tile": "-mamx-tile", "amx_int8": "-mamx-int8"}),
 }
-ALL = (*TARGETS, *EXTENSIONS.values())
+EXTENSIONS = {
+    dtype: tuple(
+        Target(f"x86-64-v4-{name}", "", "x86_64", _V3 | _V4 | features, _TUNED_V4, f"{dtype}.cpp")
+        for name, features in ((f"{dtype}-amx", vectors | tiles), (dtype, vectors))
+    )
+    for dtype, (vectors, tiles) in _NARROW.items()
+}
+ALL = (*TARGETS, *(target for targets in EXTENSIONS.values() for target in targets))
 
 
 class _UnavailableError(Exception):
@@ -205,10 +212,13 @@ def extension_absence(dtype: str) -> str:
 def _extension_outcome(dtype: str, wish: str) -> Path | str:
     if wish:
         return f"{SWITCH}={wish}"
-    try:
-        return _usable(EXTENSIONS[dtype])
-    except (_UnavailableError, OSError) as reason:
-        return str(reason)
+    reasons = []
+    for target in EXTENSIONS[dtype]:
+        try:
+            return _usable(target)
+        except (_UnavailableError, OSError) as reason:
+            reasons.append(str(reason))
+    return reasons[-1]  # of what asks for least
 
 
 @cache
@@ -274,6 +284,8 @@ def _usable(target: Target) -> Path:
         raise _UnavailableError(f"this is {' on '.join(here)}")
     if lacking := sorted(set(target.features) - _processor_features()):
         raise _UnavailableError(f"this processor lacks {', '.join(lacking)}")
+    if "amx_tile" in target.features and not _may_use_tiles():
+        raise _UnavailableError("the system does not let this process use AMX")
     seen = _seen_ahead.pop(target, None)
     fault = _fault(target) if seen is None else seen
     if fault == _STALE and _in_source_tree():
@@ -299,6 +311,13 @@ def _processor_features() -> frozenset[str]:
         return frozenset()
     found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return frozenset(found.partition(":")[2].split())
+
+
+@cache
+def _may_use_tiles() -> bool:
+    """Ask Linux for AMX's registers, for this process and what it forks: who uses them unasked is ended."""
+    system_call, ask_for, tile_data = 158, 0x1023, 18  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) of x86-64
+    return ctypes.CDLL(None).syscall(system_call, ask_for, tile_data) == 0
 
 
 def _in_source_tree() -> bool:

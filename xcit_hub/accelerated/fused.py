@@ -53,7 +53,8 @@ def fuse(network: N, dtype: FusedDtype = "float32") -> N:
         dtype: what the affine maps of the blocks multiply: queries, keys and values, the projection, the MLP. Weights
             are rounded once, tokens as they come to a map; sums and all else are float32, inputs and outputs too.
             ``"bfloat16"`` is for CPUs with AVX512-BF16. ``"int8"`` is for CPUs with AVX512-VNNI, with a scale for every
-            output channel of a weight and for every token: measure what it does to the answers.
+            output channel of a weight and for every token: measure what it does to the answers. Both use AMX where the
+            processor and the system offer it.
 
     Raises:
         InputError: the network is fused already, normalises by the statistics of each batch, or has parts of others;

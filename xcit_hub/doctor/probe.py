@@ -70,7 +70,7 @@ def _numpy() -> str:
 
 
 def _compiled() -> dict[str, Any]:
-    from xcit_hub.accelerated.build import EXTENSIONS, absence, extension_absence, library, threads
+    from xcit_hub.accelerated.build import EXTENSIONS, absence, extension, extension_absence, library, threads
 
     found = library()
     if found is None:
@@ -79,6 +79,7 @@ def _compiled() -> dict[str, Any]:
         "library": found.name,
         "threads": threads(),
         "absent dtypes": {dtype: extension_absence(dtype) for dtype in EXTENSIONS},
+        "dtypes": {dtype: path.name for dtype in EXTENSIONS if (path := extension(dtype))},
     }
 
 

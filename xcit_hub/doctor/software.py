@@ -71,7 +71,7 @@ def compiled(machine: Machine, answers: Mapping[str, Any]) -> Iterator[Finding]:
         library = str(answer["library"])
         sets = next((words for ending, words in _TARGETS.items() if library.endswith(f"{ending}.so")), "")
         narrow = "; ".join(
-            f"no {dtype}: {absence}" if absence else f"{dtype} where fuse() is asked for it"
+            f"no {dtype}: {absence}" if absence else f"{dtype} where fuse() is asked for it ({answer['dtypes'][dtype]})"
             for dtype, absence in answer["absent dtypes"].items()
         )
         threads = answer["threads"]

@@ -16,6 +16,7 @@
 #include "gemm.h"
 #include "memory.h"
 #include "narrow.h"
+#include "tiles.h"
 
 namespace xcit {
 
@@ -54,6 +55,14 @@ struct Bfloat16Step {
     return sum + second * (Lanes)(b & 0xffff0000u) + first * (Lanes)(b << 16);
 #endif
   }
+
+#if defined(__AMX_TILE__)
+  // The same of a whole register of sums, by those of A and B that tiles.h names.
+  template <int Sums>
+  static void add_tile() {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(kLeft), "i"(kRight));
+  }
+#endif
 };
 
 // What a block multiplies; see block_narrow.h.
@@ -93,7 +102,7 @@ struct Bfloat16Factors {
 
   template <class Finish>
   static void multiply(int64_t rows, const Rows& a, const float* b, int64_t width, int64_t depth, const Finish& finish) {
-    multiply_narrow<Bfloat16Step>(rows, reinterpret_cast<const Word*>(a.data), {b, width, words_of(depth)}, finish);
+    multiply_words<Bfloat16Step>(rows, reinterpret_cast<const Word*>(a.data), {b, width, words_of(depth)}, finish);
   }
 };
 

@@ -17,6 +17,7 @@
 #include "gemm.h"
 #include "memory.h"
 #include "narrow.h"
+#include "tiles.h"
 
 namespace xcit {
 
@@ -60,6 +61,14 @@ struct Int8Step {
     return sum;
 #endif
   }
+
+#if defined(__AMX_TILE__)
+  // The same of a whole register of sums, by those of A and B that tiles.h names.
+  template <int Sums>
+  static void add_tile() {
+    asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(Sums), "i"(kLeft), "i"(kRight));
+  }
+#endif
 };
 
 // What a block multiplies; see block_narrow.h.
@@ -110,7 +119,7 @@ struct Int8Factors {
   static void multiply(int64_t rows, const Rows& a, const float* b, int64_t width, int64_t depth, const Finish& finish) {
     const Scale* scales = b + packed_size(width, words_of(depth));
     const Integer* shifts = reinterpret_cast<const Integer*>(scales + packed_size(width, 1));
-    multiply_narrow<Int8Step>(rows, reinterpret_cast<const Word*>(a.data), {b, width, words_of(depth)},
+    multiply_words<Int8Step>(rows, reinterpret_cast<const Word*>(a.data), {b, width, words_of(depth)},
                               [&](int64_t row, const std::int32_t* sums, int64_t column, int64_t count) {
                                 float values[kNR];
                                 const float scale = a.scales[row];

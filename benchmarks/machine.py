@@ -60,7 +60,8 @@ def instruction_set() -> str:
 
 def kept_to_avx2() -> bool:
     """Whether this process was told to leave the wider instructions of its processor alone."""
-    return instruction_set().startswith("AVX-512") and os.environ.get("ONEDNN_MAX_CPU_ISA") == AVX2_ALONE["ONEDNN_MAX_CPU_ISA"]
+    told = os.environ.get("ONEDNN_MAX_CPU_ISA") == AVX2_ALONE["ONEDNN_MAX_CPU_ISA"]
+    return told and instruction_set().startswith("AVX-512")
 
 
 def today() -> str:

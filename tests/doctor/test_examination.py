@@ -66,7 +66,7 @@ def test_a_whole_server_is_ok_and_its_cards_are_counted(root: Path) -> None:
 @pytest.mark.parametrize("threads", ["", "2"])
 def test_threads_that_nothing_computes_on_are_named(threads: str, root: Path, tmp_path_factory) -> None:
     absent = {"compiled": {"absent": "XCIT_HUB_NATIVE=0"}}
-    on_a_gpu = {"mindspore": {"device": "GPU"}, "compiled": {"library": "x", "threads": 2, "absent dtypes": {}, "dtypes": {}}}
+    on_a_gpu = {"mindspore": {"device": "GPU"}, "compiled": {"library": "x", "threads": 2, "dtypes": {}}}
     no_card = Machine(tmp_path_factory.mktemp("no-card"), {"XCIT_HUB_THREADS": threads})
     for place, answers, begins in (
         (machine(root, XCIT_HUB_THREADS=threads), absent, "not used: Ascend"),

@@ -78,8 +78,10 @@ def _compiled() -> dict[str, Any]:
     return {
         "library": found.name,
         "threads": threads(),
-        "absent dtypes": {dtype: extension_absence(dtype) for dtype in EXTENSIONS},
-        "dtypes": {dtype: path.name for dtype in EXTENSIONS if (path := extension(dtype))},
+        "dtypes": {
+            dtype: {"library": path.name} if (path := extension(dtype)) else {"absent": extension_absence(dtype)}
+            for dtype in EXTENSIONS
+        },
     }
 
 

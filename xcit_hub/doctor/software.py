@@ -71,8 +71,10 @@ def compiled(machine: Machine, answers: Mapping[str, Any]) -> Iterator[Finding]:
         library = str(answer["library"])
         sets = next((words for ending, words in _TARGETS.items() if library.endswith(f"{ending}.so")), "")
         narrow = "; ".join(
-            f"no {dtype}: {absence}" if absence else f"{dtype} where fuse() is asked for it ({answer['dtypes'][dtype]})"
-            for dtype, absence in answer["absent dtypes"].items()
+            f"no {dtype}: {here['absent']}"
+            if "absent" in here
+            else f"{dtype} where fuse() is asked for it ({here['library']})"
+            for dtype, here in answer["dtypes"].items()
         )
         threads = answer["threads"]
         on = f"on {threads} {'thread' if threads == 1 else 'threads'}"

@@ -14,7 +14,7 @@ def lasting() -> Iterator[None]:
     MindSpore's import makes half a million objects that all stay; looking through them again and again while they are
     made takes a sixth of its time. Whoever holds the collector back already, or froze objects, is left alone.
     """
-    if not gc.isenabled() or gc.get_freeze_count():
+    if not gc.isenabled() or _are_frozen():
         yield
         return
     gc.disable()
@@ -24,3 +24,8 @@ def lasting() -> Iterator[None]:
         gc.freeze()
         gc.unfreeze()  # into the oldest generation, where they would have come to by being looked through
         gc.enable()
+
+
+def _are_frozen() -> bool:
+    """Tell whether somebody froze objects; Python counts them one by one."""
+    return gc.get_freeze_count() > 0

@@ -29,10 +29,12 @@ def hashed(stream: BinaryIO) -> Iterator[tuple[BinaryIO, Future[str]]]:
         OSError: the file cannot be synced or read back.
     """
     arrived: SimpleQueue[int] = SimpleQueue()
+    announced = _Announced(stream, arrived)
     with ThreadPoolExecutor(1) as second:
         digest = second.submit(_sha256_behind, stream.fileno(), arrived)
         try:
-            yield cast(BinaryIO, _Announced(stream, arrived)), digest
+            yield cast(BinaryIO, announced), digest
+            announced.flush()
             os.fsync(stream.fileno())
         finally:
             arrived.put(_END)
@@ -55,18 +57,22 @@ def _sha256_behind(handle: int, arrived: SimpleQueue[int]) -> str:
 
 
 class _Announced:
-    """A stream to a file that tells the second thread how much has arrived there."""
+    """A stream to a file that tells the second thread how much has arrived there, a chunk at a time."""
 
     def __init__(self, stream: BinaryIO, arrived: SimpleQueue[int]) -> None:
         self._stream = stream
         self._arrived = arrived
+        self._unsaid = 0
 
     def write(self, content: bytes | memoryview) -> int:
         length = self._stream.write(content)
-        self._stream.flush()
-        if length:
-            self._arrived.put(length)
+        self._unsaid += length
+        if self._unsaid >= _CHUNK:
+            self.flush()
         return length
 
     def flush(self) -> None:
         self._stream.flush()
+        if self._unsaid:
+            self._arrived.put(self._unsaid)
+            self._unsaid = 0

@@ -182,6 +182,15 @@ def test_orientation_is_left_alone_as_in_timm_and_followed_on_request(tmp_path) 
     assert not np.array_equal(turned, as_stored)
 
 
+@pytest.mark.parametrize("form", ["png", "webp"])
+def test_a_damaged_orientation_is_refused_by_the_images_name_where_it_is_asked_for(tmp_path, form) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / f"cut.{form}", exif=b"II*\x00")
+    shape = Preprocessing(image_size=64)
+    assert EvalTransform(shape)(tmp_path / f"cut.{form}").shape == (3, 64, 64)
+    with pytest.raises(InputError, match=rf"its EXIF is damaged.*(\n.*)*cut\.{form}"):
+        EvalTransform(shape, exif=True)(tmp_path / f"cut.{form}")
+
+
 def test_pipes_and_absurd_proportions_are_refused(tmp_path) -> None:
     import os
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import struct
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -194,7 +195,10 @@ def _decoded(
 def _in_mode(image: Image.Image, mode: ImageMode, exif: bool, name: object) -> Image.Image:
     told = image.format  # which turning forgets
     if exif:
-        image = ImageOps.exif_transpose(image)
+        try:
+            image = ImageOps.exif_transpose(image)
+        except struct.error as error:  # of a few formats Pillow lets it through
+            raise ValueError(f"its EXIF is damaged: {error}") from error
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _in_bytes(image, told, name)
     return image if image.mode == mode else image.convert(mode)

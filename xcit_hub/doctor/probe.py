@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from xcit_hub import child
 from xcit_hub.errors import InputError, XcitHubError
 
 _PATIENCE_SECONDS = 300.0
@@ -29,16 +30,14 @@ def ask(environment: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         InputError: it ended without an answer.
     """
-    command = [sys.executable, "-m", "xcit_hub.doctor.probe"]
-    here = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # what this process imports, whatever the variable
     try:
         ended = subprocess.run(  # noqa: S603
-            command,
+            child.command("xcit_hub.doctor.probe"),  # importing what this process does, whatever PYTHONPATH says
             capture_output=True,
             timeout=_PATIENCE_SECONDS,
             check=False,
             stdin=subprocess.DEVNULL,
-            env={**environment, **here},
+            env=dict(environment),
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(

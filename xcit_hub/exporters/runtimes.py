@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xcit_hub import child
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import scratch_folder
 
@@ -85,8 +86,7 @@ def run(runtime: str, file: str | os.PathLike[str], images: Sequence[Array]) -> 
     with scratch_folder() as scratch:
         given, found = scratch / "images.npz", scratch / "outputs.npz"
         np.savez(given, *images)
-        module = "xcit_hub.exporters.runtimes"
-        command = [sys.executable, "-m", module, runtime, os.fspath(file), str(given), str(found)]
+        command = child.command("xcit_hub.exporters.runtimes", runtime, os.fspath(file), str(given), str(found))
         environment = {**os.environ, "GLOG_v": "3"}
         try:
             done = subprocess.run(  # noqa: S603  (our own module)

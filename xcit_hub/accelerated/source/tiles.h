@@ -14,10 +14,6 @@
 #include <algorithm>
 #include <cstdint>
 
-#if defined(__AMX_TILE__)
-#include <immintrin.h>
-#endif
-
 #include "gemm.h"
 #include "narrow.h"
 
@@ -59,9 +55,9 @@ class Tiles {
       sizes.row_bytes[tile] = sizeof(Word) * kTileWords;
       sizes.rows[tile] = static_cast<std::uint8_t>(tile == kRight ? kTileWords : rows);
     }
-    _tile_loadconfig(&sizes);
+    asm volatile("ldtilecfg %0" ::"m"(sizes));  // GCC's own function names eight of these bytes alone as read
   }
-  ~Tiles() { _tile_release(); }
+  ~Tiles() { asm volatile("tilerelease"); }
   Tiles(const Tiles&) = delete;
   Tiles& operator=(const Tiles&) = delete;
 };

@@ -11,17 +11,16 @@ import json
 import os
 import select
 import subprocess
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from xcit_hub import child
 from xcit_hub.errors import HubError, XcitHubError
 from xcit_hub.hub import guard
 from xcit_hub.hub.sites import Site
@@ -35,11 +34,6 @@ _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_
          "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy",
          "all_proxy", "no_proxy")  # fmt: skip
 _LONGEST_ANSWER = 64 << 20
-# The folder of the process is on nobody's path: what lies there is not imported.
-_START = (
-    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from runpy import run_module; "
-    "run_module(sys.argv.pop(1), run_name='__main__')"
-)
 
 
 class MissingError(HubError):
@@ -130,11 +124,9 @@ class Client:
                 where=self.endpoint,
                 fix=f"pip install 'xcit-hub[{self.site.package}]'",
             )
-        own = str(Path(__file__).resolve().parents[3])  # where this package is, however it was found
-        paths = [path for path in sys.path if path] + [own]
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         self._process = subprocess.Popen(  # noqa: S603  (this interpreter, this package)
-            [sys.executable, "-c", _START, os.pathsep.join(paths), f"xcit_hub.hub.clients.{self._module}"],
+            child.command(f"xcit_hub.hub.clients.{self._module}"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a client's words may hold addresses with signatures

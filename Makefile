@@ -13,8 +13,6 @@ environment: $(VENV)/installed
 
 # Tests are shared out among this many processes, two a core of two: one computes while the other waits. 0 is this one alone.
 WORKERS ?= 4
-# Large pages where the system leaves them to programs, a twentieth of the tests' time.
-test: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --durations=10 -n $(WORKERS) --dist worksteal -m "not campaign"
 

@@ -221,7 +221,7 @@ def _completed(asset: Asset, path: Path, digest: str) -> Asset:
     if asset.asset_sha256 is not None and not digest.startswith(asset.asset_sha256.lower()):
         raise InputError(
             f"card.yaml says that the asset's SHA-256 is {asset.asset_sha256}, and {path.name} has {digest}.",
-            where=path,
+            where="asset-sha256 of card.yaml",
             fix="Leave asset-sha256 out of card.yaml: it is computed from the file.",
         )
     return asset.model_copy(update={"file_format": _format_of(path.name), "asset_sha256": digest})

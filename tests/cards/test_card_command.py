@@ -141,6 +141,19 @@ def test_a_card_without_a_run_says_what_the_file_says_of_itself(tmp_path):
     assert done.returncode == 2 and "xcit_hub.preprocessing.input_size has 3 channels, the network 1" in done.stderr
 
 
+@pytest.mark.parametrize("said", ["name", "model-name", "train-dataset"])
+def test_new_writes_nowhere_but_into_its_folder(model, tmp_path, said):
+    (tmp_path / "card.yaml").write_text("license: mit\n" + ("" if said == "name" else f"{said}: a/../../elsewhere\n"))
+    named = ["--name", "../elsewhere"] if said == "name" else []
+    done = card(
+        "new", model, "--dialect", "paper", "--form", "mindspore-hub", "--meta", tmp_path / "card.yaml", *named,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "elsewhere" in done.stderr and said in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"card.yaml", "model.safetensors"}
+
+
 def test_new_says_what_a_hub_would_refuse(model, tmp_path):
     done = card("new", model, "--dialect", "paper", "--form", "mindspore-hub", "--out", tmp_path / "out")
     assert done.returncode == 1

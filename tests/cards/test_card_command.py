@@ -194,6 +194,23 @@ def test_translate_between_the_forms_prints_a_card(tmp_path):
     assert target.read_text() == done.stdout
 
 
+def test_translate_names_what_is_left_though_the_cards_own_language_is_named(model, tmp_path):
+    assert card("new", model, "--dialect", "paper", "--out", tmp_path / "out").returncode == 0
+    arguments = ("translate", tmp_path / "out" / "README.md", "--form", "modelscope")
+    plain, named = card(*arguments), card(*arguments, "--lang", "en")
+    assert "left: " in plain.stderr
+    assert (named.stdout, named.stderr) == (plain.stdout, plain.stderr)
+    anew = card(*arguments, "--lang", "zh")
+    assert (anew.returncode, anew.stderr) == (0, "")
+
+
+def test_translate_refuses_facts_that_it_would_not_use(tmp_path):
+    done = card("translate", HUBS_CARD, "--lang", "en", "--facts", tmp_path / "none.json")
+    assert done.returncode == 2 and "has that language already" in done.stderr
+    done = card("translate", "timm/xcit_nano_12_p16_224.fb_in1k", "--lang", "zh", "--facts", tmp_path / "none.json")
+    assert done.returncode == 2 and "those of a published checkpoint are known" in done.stderr
+
+
 def test_translate_into_another_language_needs_the_facts():
     done = card("translate", HUBS_CARD, "--lang", "zh")
     assert done.returncode == 2

@@ -106,7 +106,8 @@ def of_checkpoint(
         HubError: the file's own strings are malformed.
         CheckpointError, WeightsError: the file is not an XCiT, or nothing tells its dialect.
         UnknownNameError: there is no such architecture.
-        InputError: the run record speaks of another file, or of another network.
+        InputError: the run record speaks of another file, or of another network; the report is of another file, or its
+            proof failed.
         XcitHubError: the file cannot be read.
     """
     path, opened = Path(path), checkpoint.opened(path)
@@ -128,6 +129,8 @@ def of_checkpoint(
         told: Conversion | None = read_json(conversion, Conversion)
     else:
         told = None if conversion is None else validated(conversion, Conversion, "the conversion report")
+    if told is not None:
+        _same_file(told, digest, path)
     if told is not None and told.unread:
         assumed.append(f"the conversion report says more than a card tells: {', '.join(told.unread)}")
     if run is not None:
@@ -221,7 +224,7 @@ def _completed(asset: Asset, path: Path, digest: str) -> Asset:
     if asset.asset_sha256 is not None and not digest.startswith(asset.asset_sha256.lower()):
         raise InputError(
             f"card.yaml says that the asset's SHA-256 is {asset.asset_sha256}, and {path.name} has {digest}.",
-            where=path,
+            where="asset-sha256 of card.yaml",
             fix="Leave asset-sha256 out of card.yaml: it is computed from the file.",
         )
     return asset.model_copy(update={"file_format": _format_of(path.name), "asset_sha256": digest})
@@ -234,6 +237,22 @@ def _seen_images(preprocessing: variants.Preprocessing, channels: int) -> SeenIm
 
 def _dialect(name: str | None) -> variants.DialectName | None:
     return None if name is None else variants.dialect(name).name
+
+
+def _same_file(told: Conversion, digest: str, path: Path) -> None:
+    if told.target.sha256 not in (None, digest):
+        raise InputError(
+            f"The conversion report is about another file: it names {told.target.path} with SHA-256 "
+            f"{str(told.target.sha256)[:16]}…, and {path.name} has {digest[:16]}….",
+            where=path,
+            fix="Give the report that was written with this checkpoint.",
+        )
+    if told.parity is not None and not told.parity.passed:
+        raise InputError(
+            "The conversion report says that the proof against PyTorch failed.",
+            where=path,
+            fix="Do not publish this file. Convert the checkpoint again.",
+        )
 
 
 def _same_network(

@@ -13,7 +13,7 @@ from cards.front_matter import resolved
 from cards.generate import render
 from cards.metadata import MINDSPORE_HUB_FIELDS, CardMetadata
 from cards.public import public
-from xcit_hub.errors import CardError
+from xcit_hub.errors import CardError, InputError
 from xcit_hub.files import is_there
 
 FACTS = "facts.json"
@@ -38,35 +38,52 @@ def translate(
     Raises:
         UnreadableCardError: the card cannot be read.
         CardError: there is no such card, or the other language is wanted and nobody knows the facts.
+        InputError: ``facts`` were given, and nothing is written from them.
     """
     published = _published(card)
     text = published.text() if published else read_text(card)
     read = check.read(text if published else Path(card))
     form = form or check.form_of(text)
-    if lang is not None and lang != language_of(read):
+    anew = _is_anew(read, lang)
+    if facts is not None and (published or not anew):
+        raise InputError(
+            "The facts would not be used: "
+            + ("those of a published checkpoint are known." if published else "the card has that language already."),
+            where=facts,
+            fix="Leave --facts out." if published else "Leave --facts out, or name the other language with --lang.",
+        )
+    if anew and lang is not None:
         return render(published.facts if published else _facts(Path(card), facts), form=form, lang=lang)
     if form == "mindspore-hub":
         return public(mindspore_hub.write(Card(read.title, read.metadata.for_mindspore_hub(), read.prose)))
     return public(_WRITERS[form](Card(read.title, read.metadata.for_hugging_face(), read.prose)))
 
 
-def left(card: str | Path, *, form: Form | None = None) -> dict[str, str]:
+def _is_anew(card: Card, lang: Language | None) -> bool:
+    """Whether a card is to be written again from its facts."""
+    return lang is not None and lang != language_of(card)
+
+
+def left(card: str | Path, *, form: Form | None = None, lang: Language | None = None) -> dict[str, str]:
     """Return what of a card's metadata its text in another form does not have: the field's name → why.
 
     Args:
-        card, form: as for :func:`translate`.
+        card, form, lang: as for :func:`translate`; a card in the other language is written from the facts, and leaves
+            nothing.
 
     Raises:
         UnreadableCardError, CardError: as for :func:`translate`.
     """
     published = _published(card)
     text = published.text() if published else read_text(card)
+    read = check.read(text if published else Path(card))
+    if _is_anew(read, lang):
+        return {}
     fields, own = hugging_face.split(text).fields, check.form_of(text)
     form = form or own
     found = _SITES[own].unnamed(fields) if own in _SITES else {}
     if form not in _SITES:
         return found
-    read = check.read(text if published else Path(card))
     whole = read.metadata.for_hugging_face()
     written = _SITES[form].write(Card(read.title, whole, read.prose))
     there = hugging_face.split(written).fields.values

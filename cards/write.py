@@ -11,18 +11,28 @@ from cards.forms import HUB_SUFFIXES, Form, Language
 from cards.generate import render
 from cards.public import public
 from cards.translate import FACTS
-from xcit_hub.errors import CardError
+from xcit_hub.errors import CardError, InputError
 from xcit_hub.files import write_text
 
 _HUGGING_FACE_NAMES: dict[Language, str] = {"en": "README.md", "zh": "README_zh.md"}
 
 
 def file_name(facts: Facts, form: Form, lang: Language) -> str:
-    """Return what a hub calls the file of this card."""
+    """Return what a hub calls the file of this card.
+
+    Raises:
+        InputError: the model's name or its data set's cannot be in a file's name.
+    """
     if form != "mindspore-hub":
         return _HUGGING_FACE_NAMES[lang]
     dataset = (facts.meta.train_dataset or "").lower()
     stem = (facts.meta.uid or "").rpartition("/")[2] or "_".join(part for part in (facts.name.lower(), dataset) if part)
+    if "/" in stem or "\0" in stem:
+        raise InputError(
+            f"MindSpore Hub's card would be called {stem!r:.200}, and no file can be.",
+            where="model-name or train-dataset of card.yaml, or --name",
+            fix="Leave / out of the names, or say uid in card.yaml: publisher/2.8/model_dataset.",
+        )
     return f"{stem}{HUB_SUFFIXES[lang]}.md"
 
 
@@ -36,6 +46,7 @@ def write(
 
     Raises:
         CardError: a file exists already and ``force`` was not given; nothing has been written then.
+        InputError: no file can be called as the model is (:func:`file_name`).
     """
     langs = list(langs)
     forms = list(forms)

@@ -83,6 +83,10 @@ class HubError(XcitHubError):
     """A hub that lacks what was asked for, cannot be reached, or gave something else than it promised."""
 
 
+class OutOfReachError(HubError):
+    """Nobody could be asked: a hub does not answer or must not be asked, and what is on this machine does not tell."""
+
+
 class ComputingWarning(UserWarning):
     """What is computed is right, and computed otherwise than it might be; the command line says it in one line."""
 

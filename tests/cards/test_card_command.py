@@ -141,6 +141,19 @@ def test_a_card_without_a_run_says_what_the_file_says_of_itself(tmp_path):
     assert done.returncode == 2 and "xcit_hub.preprocessing.input_size has 3 channels, the network 1" in done.stderr
 
 
+@pytest.mark.parametrize("said", ["name", "model-name", "train-dataset"])
+def test_new_writes_nowhere_but_into_its_folder(model, tmp_path, said):
+    (tmp_path / "card.yaml").write_text("license: mit\n" + ("" if said == "name" else f"{said}: a/../../elsewhere\n"))
+    named = ["--name", "../elsewhere"] if said == "name" else []
+    done = card(
+        "new", model, "--dialect", "paper", "--form", "mindspore-hub", "--meta", tmp_path / "card.yaml", *named,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "elsewhere" in done.stderr and said in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"card.yaml", "model.safetensors"}
+
+
 def test_new_says_what_a_hub_would_refuse(model, tmp_path):
     done = card("new", model, "--dialect", "paper", "--form", "mindspore-hub", "--out", tmp_path / "out")
     assert done.returncode == 1
@@ -179,6 +192,23 @@ def test_translate_between_the_forms_prints_a_card(tmp_path):
     target = tmp_path / "card.md"
     assert card("translate", HUBS_CARD, "--form", "hugging-face", "--out", target).returncode == 0
     assert target.read_text() == done.stdout
+
+
+def test_translate_names_what_is_left_though_the_cards_own_language_is_named(model, tmp_path):
+    assert card("new", model, "--dialect", "paper", "--out", tmp_path / "out").returncode == 0
+    arguments = ("translate", tmp_path / "out" / "README.md", "--form", "modelscope")
+    plain, named = card(*arguments), card(*arguments, "--lang", "en")
+    assert "left: " in plain.stderr
+    assert (named.stdout, named.stderr) == (plain.stdout, plain.stderr)
+    anew = card(*arguments, "--lang", "zh")
+    assert (anew.returncode, anew.stderr) == (0, "")
+
+
+def test_translate_refuses_facts_that_it_would_not_use(tmp_path):
+    done = card("translate", HUBS_CARD, "--lang", "en", "--facts", tmp_path / "none.json")
+    assert done.returncode == 2 and "has that language already" in done.stderr
+    done = card("translate", "timm/xcit_nano_12_p16_224.fb_in1k", "--lang", "zh", "--facts", tmp_path / "none.json")
+    assert done.returncode == 2 and "those of a published checkpoint are known" in done.stderr
 
 
 def test_translate_into_another_language_needs_the_facts():

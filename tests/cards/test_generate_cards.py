@@ -325,6 +325,19 @@ def test_the_conversion_is_told_without_the_disk_it_was_made_on(converted):
     ), "en")  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"target": {"path": "other.ckpt", "sha256": "0" * 64}}, "about another file: it names other.ckpt"),
+        ({"parity": PARITY | {"passed": False}}, "the proof against PyTorch failed"),
+    ],
+)
+def test_a_report_of_another_file_or_of_a_failed_proof_is_refused(converted, changed, what):
+    report = json.loads((converted[1] / "report.json").read_text()) | changed
+    with pytest.raises(InputError, match=what):
+        of_checkpoint(converted[0], architecture=NANO, dialect="paper", conversion=report)
+
+
 def test_what_was_left_behind_is_counted_by_its_reason():
     dropped = [{"name": f"moment1.{index}", "reason": "optimizer state"} for index in range(367)]
     left = [{"kind": "value", "reason": "a value", "count": 2, "names": ["epoch"]}]

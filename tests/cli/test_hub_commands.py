@@ -164,6 +164,7 @@ def test_what_a_killed_run_left_is_pruned_where_it_was_written(run, tmp_path):
     left = tmp_path / "runs" / "first" / ".epoch-3.ckpt.abcdefgh.tmp"
     left.parent.mkdir(parents=True)
     left.write_text("half")
+    (tmp_path / "cache").mkdir(exist_ok=True)
     named = [str(tmp_path / "runs"), "--cache-dir", str(tmp_path / "cache")]
     assert json.loads(run("cache", "prune", *named, "--dry-run", "--json"))["removed"] == [str(left)]
     assert str(left) in run("cache", "prune", *named)

@@ -18,6 +18,8 @@ from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.errors import CardError, HubError, InputError, WeightsError, XcitHubError
 from xcit_hub.hub import cache
 from xcit_hub.hub.locate import list_hub
+from xcit_hub.hub.stores import Context
+from xcit_hub.hub.stores.folder import FolderStore
 
 
 @pytest.fixture
@@ -99,6 +101,17 @@ def test_revisions_stay_and_unchanged_content_makes_none(hub, publish, nano_mind
         xcit_hub.load("org/nano@v9", hub=hub)
     with pytest.raises(InputError, match="commits cannot be published to"):
         publish(revision=first.revision)
+
+
+def test_what_goes_of_an_earlier_publication_is_named(hub, publish, tmp_path, run_cli, nano_ckpt):
+    (tmp_path / "more").write_text("{}")
+    store = FolderStore(str(hub), Context(tmp_path / "cache"))
+    store.publish("org/nano", {"README.md": tmp_path / "more", "parity.json": tmp_path / "more"}, message="")
+    foretold = publish(dry_run=True)
+    shown = run_cli("publish", str(nano_ckpt), "org/nano", "--to", str(hub), "--no-parity").stdout
+    assert foretold.removed == ("parity.json",)
+    assert "removed: parity.json is gone: it was an earlier publication's" in shown
+    assert publish(revision="other").removed == ()
 
 
 def test_damage_is_found_before_a_byte_is_parsed_and_publishing_mends_it(hub, publish, nano_arrays):

@@ -12,7 +12,7 @@ from PIL import Image
 import xcit_hub
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.rewrite import rewrite
-from xcit_hub.errors import HubError, InputError, WeightsError
+from xcit_hub.errors import HubError, InputError, WeightsError, XcitHubError
 
 
 @pytest.fixture
@@ -199,3 +199,30 @@ def test_what_the_table_knows_needs_no_network(model_id, classes):
         xcit_hub.info("org/name", offline=True)
     with pytest.raises(HubError, match="offline mode forbids"):  # the table knows one revision alone
         xcit_hub.info("hf-hub:timm/xcit_tiny_12_p8_384.fb_dist_in1k@other", offline=True)
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"architecture": "resnet50"}'])
+def test_what_a_hub_answers_wrongly_is_never_hidden_behind_the_table(server, nano_timm, content):
+    name = "timm/xcit_nano_12_p16_224.fb_in1k"
+    server.add(name, nano_timm | {"config.json": content})
+    with pytest.raises(HubError, match=r"config\.json|XCiT|resnet50"):
+        xcit_hub.info(name)
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_field_that_cannot_be_ignored_is_refused_for_names_of_the_table_too(server, nano_timm, offline):
+    name = "timm/xcit_nano_12_p16_224.fb_in1k"
+    server.add(name, nano_timm)
+    with pytest.raises(XcitHubError, match="not in the cache" if offline else "no field 'typo'"):
+        xcit_hub.info(name, ignore_fields=["typo"], offline=offline)
+
+
+def test_a_token_is_refused_for_mindspore_hubs_names_of_the_table_too():
+    with pytest.raises(InputError, match="takes no token"):
+        xcit_hub.info("xcit_tiny_12_p16_224.ms_in1k", token="hf_secret")
+
+
+def test_a_hub_that_does_not_answer_leaves_the_table(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    found = xcit_hub.info("xcit_nano_12_p16_224.fb_in1k")
+    assert any("no hub was asked: http://127.0.0.1:9 cannot be reached" in note for note in found.notes)

@@ -68,6 +68,13 @@ def test_a_cache_that_is_named_has_to_be_there(command, tmp_path):
     assert CliRunner().invoke(app, ["cache", command]).exit_code == 0, "the default one need not"
 
 
+def test_a_cache_that_is_named_has_to_be_there_beside_folders_too(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    words = ("cache", "prune", str(tmp_path / "runs"), "--cache-dir")
+    assert "no such folder" in refused(*words, str(tmp_path / "typo")).what
+    assert "nobody-of-this-name" in refused(*words, NOBODY).what
+
+
 @pytest.mark.parametrize(
     ("offline", "transformers", "means"), [("", "1", True), ("0", "1", False), (None, "YES", True), (None, "0", False)]
 )

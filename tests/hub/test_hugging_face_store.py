@@ -83,7 +83,10 @@ def test_an_earlier_publications_leftovers_go_and_other_peoples_files_stay(serve
     publish()
     commit = server.repositories["org/nano"].at("main")
     server.add("org/nano", commit.files | {"parity.json": b"{}", "notes.txt": b"mine"})
-    publish()
+    foretold, done = publish(dry_run=True), publish()
+    assert foretold.removed == done.removed == ("parity.json",)
+    assert done.as_dict()["removed"] == ["parity.json"]
+    assert publish().removed == ()
     files = server.repositories["org/nano"].at("main").files
     assert "parity.json" not in files
     assert files["notes.txt"] == b"mine"

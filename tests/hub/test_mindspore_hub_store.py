@@ -16,6 +16,7 @@ from hub_server import Fault
 from huggingface_hub import constants
 
 import xcit_hub
+from cards.check import read as read_card
 from xcit_hub.errors import HubError, InputError, XcitHubError
 from xcit_hub.hub import cache
 from xcit_hub.hub.locate import locate
@@ -263,6 +264,43 @@ def test_a_pull_request_needs_a_place_for_the_file_and_a_whole_card(checkout, na
     with pytest.raises(InputError, match="pull requests only"):
         card_yaml.write_text(json.dumps(said | {"author": "somebody"}))
         xcit_hub.publish(nano_ckpt, "me/xcit_nano", to="mindspore-hub:/nowhere", meta=card_yaml, parity=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"uid": "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012"}, "the uid is mindspore/2.5/.*filed under me/"),
+        ({"asset": [{"asset-link": "https://a.b/c.ckpt", "asset-sha256": "deadbeef"}]}, "SHA-256 is deadbeef"),
+        ({"asset": [{"asset-link": "https://a.b/c.mindir", "file-format": "mindir"}]}, "where the checkpoint will be"),
+    ],
+)
+def test_a_card_yaml_that_speaks_of_another_entry_or_file_is_refused(checkout, nano_ckpt, card_yaml, wrong, what):
+    card_yaml.write_text(json.dumps(json.loads(card_yaml.read_text()) | wrong))
+    with pytest.raises(InputError, match=what):
+        xcit_hub.publish(nano_ckpt, "me/xcit_nano", to=f"mindspore-hub:{checkout}", meta=card_yaml, parity=False)
+    assert not [path for path in checkout.rglob("*") if path.is_file()]
+
+
+def test_the_uid_that_a_card_is_filed_under_and_every_asset_of_it_are_kept(checkout, nano_ckpt, card_yaml):
+    said = json.loads(card_yaml.read_text())
+    other = {"file-format": "mindir", "asset-link": "https://download.example.org/n.mindir", "asset-sha256": "0" * 64}
+    said |= {"uid": "me/2.8/xcit_nano_imagenet2012", "mindspore_version": "2.8", "asset": [other, *said["asset"]]}
+    card_yaml.write_text(json.dumps(said))
+    done = xcit_hub.publish(nano_ckpt, "me/xcit_nano", to=f"mindspore-hub:{checkout}", meta=card_yaml, parity=False)
+    assert done.url.endswith("/me/2.8/xcit_nano_imagenet2012.md")
+    checkpoint, mindir = read_card(Path(done.url)).metadata.asset
+    assert checkpoint.asset_link.endswith("-mine.ckpt") and checkpoint.has_whole_digest
+    assert mindir.asset_link == other["asset-link"]
+    load_as_the_hubs_client_does(Path(done.url))
+
+
+def test_a_card_of_another_hub_loads_from_that_hub_whatever_the_uid_on_this_one(nano_ckpt, card_yaml):
+    uid = "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012"
+    card_yaml.write_text(json.dumps({"license": "mit", "uid": uid}))
+    for target, address in (("hugging-face", "me/x"), ("modelscope", "modelscope://me/x"), (None, "me/x")):
+        done = xcit_hub.publish(nano_ckpt, "me/x", to=target, meta=card_yaml, parity=False, dry_run=True)
+        assert f'xcit_hub.load("{address}")' in done.card
+        assert uid not in done.card
 
 
 def test_a_card_is_for_everybody_and_private_is_refused_before_anything_is_written(checkout, nano_ckpt, card_yaml):

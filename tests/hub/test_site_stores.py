@@ -216,6 +216,7 @@ def test_publishing_sends_what_differs_removes_what_is_an_earlier_publications_a
     assert set(held.files) == {*small, "notes.txt"}
     assert held.title == "Publish"
     assert sent.changed
+    assert sent.removed == ("parity.json",)
     assert sent.url.endswith(f"/{NAME}")
     assert not [said for said in sites.requests if said[0].split(" ")[1] == "PUT"]  # the weights were there
     assert not store.publish(NAME, small, message="Publish").changed

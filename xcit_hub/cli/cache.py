@@ -131,8 +131,7 @@ def cache_prune(
     from xcit_hub.hub import cache
 
     spared: list[str] = []
-    root = _folder(cache_dir) if cache_dir is None or not folders else cache_dir
-    removed = cache.prune(root, dry_run=dry_run, folders=folders or (), on_spared=spared.append)
+    removed = cache.prune(_folder(cache_dir), dry_run=dry_run, folders=folders or (), on_spared=spared.append)
     total = sum(size for _, size in removed)
     if as_json:
         record: dict[str, Any] = {

@@ -196,7 +196,7 @@ def translate(
     refuse_without("--lang", lang, context, "facts")
     check_outputs({"--out": out}, [card, *([] if facts is None else [facts])])
     text = translated(card, form=form, lang=lang, facts=facts)
-    for name, why in left(card, form=form).items() if lang is None else ():
+    for name, why in left(card, form=form, lang=lang).items():
         typer.echo(f"left: {name}: {why}", err=True)
     if out is None:
         typer.echo(text, nl=False)

@@ -99,6 +99,9 @@ def _print(done: Publication) -> None:
     print_notes(done.notes)
     for path in done.repaired:
         out.print(f"repaired: {path} was damaged where it is kept, and is whole again", style="yellow", markup=False)
+    for path in done.removed:
+        words = "would go: it is" if done.dry_run else "is gone: it was"
+        out.print(f"removed: {path} {words} an earlier publication's", style="yellow", markup=False)
     out.print(f"{_verdict(done)}  {done.url}" + (f"  revision {done.revision}" if done.revision else ""))
     if done.parity is None:
         out.print("not proven against PyTorch; the card says so", style="yellow")

@@ -77,6 +77,10 @@ _YES, _NO = ("1", "ON", "YES", "TRUE"), ("0", "OFF", "NO", "FALSE")  # the first
 _PAGES = ("tree", "blob", "resolve", "raw", "commit")
 
 
+class OnNoHubError(InputError):
+    """Published weights that are a file on the web alone."""
+
+
 @dataclass(frozen=True)
 class Address:
     """Where one model is looked for.
@@ -467,7 +471,7 @@ def _by_table(name: str, revision: str | None) -> Address:
     if published.name == f"{published.architecture}.ms_in1k":  # the one that its card links to
         return Address(MINDSPORE_HUB, f"mindspore/{published.architecture}", revision=revision)
     same = f" The same weights are {published.copy_of}, which is on a hub." if published.copy_of else ""
-    raise InputError(
+    raise OnNoHubError(
         f"The weights {name!r} are on no hub.",
         where=published.url,
         fix=f"Download that file and give its path.{same}",

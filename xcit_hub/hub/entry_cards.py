@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # store → the form of its cards; where it is none of these, Hugging Face's.
 _FORMS = {address.MINDSPORE_HUB: "mindspore-hub", "modelers": "modelers", "gitcode": "modelers",
           "modelscope": "modelscope"}  # fmt: skip
+_CHECKPOINT = "ckpt"  # MindSpore Hub's word for the format
 
 
 def written(
@@ -45,7 +46,8 @@ def written(
         elsewhere: the pages of the model on other hubs, by their names.
 
     Raises:
-        InputError: the run record is another checkpoint's, or MindSpore Hub's card lacks the checkpoint's address.
+        InputError: the run record is another checkpoint's; or MindSpore Hub's card lacks the checkpoint's address, or
+            says another SHA-256 or uid than the published one's.
         CardError: a card does not pass its hub's rules.
     """
     from cards.facts import ExportedFile
@@ -53,10 +55,11 @@ def written(
 
     form, name = _FORMS.get(target.store, "hugging-face"), target.name
     if form == "mindspore-hub":
-        said = said.model_copy(update=_hub_fields(said, name, weights))
+        said = said.model_copy(update=_hub_fields(said, name))
     else:
-        # How it is loaded from there; Hugging Face is where a name alone is looked for.
-        said = said.model_copy(update={"repository": f"{target.store}://{name}" if target.store in SITES else name})
+        # How it is loaded from there; Hugging Face is where a name alone is looked for, and a uid is MindSpore Hub's.
+        repository = f"{target.store}://{name}" if target.store in SITES else name
+        said = said.model_copy(update={"repository": repository, "uid": None})
     if run is not None and run.checkpoint_sha256 not in (None, source.sha256):
         raise InputError(
             "The run record was made with another checkpoint.",
@@ -88,22 +91,33 @@ def written(
     return _checked(facts.model_copy(update={"exports": listed, "elsewhere": dict(elsewhere)}), form)
 
 
-def _hub_fields(said: CardYaml, name: str, weights: Path) -> dict[str, Any]:
+def _hub_fields(said: CardYaml, name: str) -> dict[str, Any]:
     """Fill what MindSpore Hub's card needs and this machine knows."""
     from importlib.metadata import version
 
-    if not said.asset or not said.asset[0].asset_link:
+    from xcit_hub.hub.stores.mindspore_hub import uid_of
+
+    # The Hub's client takes the first: the checkpoint stands before what else the model has.
+    ours = [asset for asset in said.asset if (asset.file_format or _CHECKPOINT).lower() == _CHECKPOINT]
+    if not ours or not ours[0].asset_link:
         raise InputError(
             "MindSpore Hub keeps cards, not files: the card has to say where the checkpoint will be.",
             where="card.yaml",
             fix="Say it in card.yaml, as asset: [{asset-link: https://…/name.ckpt}], and upload it there afterwards.",
         )
-    asset = said.asset[0].model_copy(update={"file_format": "ckpt", "asset_sha256": sha256_of(weights)})
+    checkpoints = [asset.model_copy(update={"file_format": _CHECKPOINT}) for asset in ours]
     parts = name.split("/")
     mindspore = said.mindspore_version or ".".join(version("mindspore").split(".")[:2])
+    filed = uid_of(name, said.model_copy(update={"mindspore_version": mindspore}))
+    if said.uid not in (None, filed):
+        raise InputError(
+            f"card.yaml says that the uid is {said.uid}, and the card is filed under {filed}.",
+            where="uid of card.yaml",
+            fix="Leave uid out of card.yaml, or publish under that name.",
+        )
     folder = f"{parts[0]}/{parts[1] if len(parts) == 3 else mindspore}/{said.backbone_name}"
     return {
-        "asset": [asset],
+        "asset": [*checkpoints, *(asset for asset in said.asset if asset not in ours)],
         "mindspore_version": mindspore,
         "model_version": said.model_version or mindspore,
         "user_id": said.user_id or parts[0],

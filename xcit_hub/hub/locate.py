@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from xcit_hub.checkpoints.checkpoint import shard_index_of
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.checkpoints.sidecar import unread
-from xcit_hub.errors import HubError, InputError, XcitHubError
+from xcit_hub.errors import HubError, InputError, OutOfReachError, XcitHubError
 from xcit_hub.files import is_file, open_regular
 from xcit_hub.hub import address, cache, config, fields, timm_config
 from xcit_hub.hub.config import Description, ModelConfig
@@ -252,8 +252,8 @@ def info(
         located = locate(
             id, revision, hub=hub, cache_dir=cache_dir, offline=offline, token=token, ignore_fields=ignore_fields
         )
-    except (HubError, InputError) as error:
-        known = _from_table(id, error) if hub is None and revision is None else None
+    except (OutOfReachError, address.OnNoHubError) as error:  # any other says what is wrong there, or was asked for
+        known = _from_table(id, error) if hub is None and revision is None and not ignore_fields else None
         if known is None:
             raise
         return known

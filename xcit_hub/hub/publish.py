@@ -21,7 +21,7 @@ from xcit_hub.hub import also as exports
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.prepare import OnStage, PathLike, Prepared, Said, held_or_made, prepare
 from xcit_hub.hub.sites import SITES
-from xcit_hub.hub.stores import Checking, Context, Limited, Receipt, Snapshot, Store, open_store
+from xcit_hub.hub.stores import Checking, Context, Limited, Receipt, Snapshot, Store, open_store, outdated
 from xcit_hub.variants import DialectName
 
 _HUGGING_FACE = "https://huggingface.co"
@@ -55,6 +55,8 @@ class Publication:
         parity: the comparison's figures; ``None`` where it was left out.
         todo: what is left to a person, in order.
         repaired: files that were damaged where they are kept, and are whole again.
+        removed: an earlier publication's files that this one has not, and that are gone with it; of a dry run those
+            that would go, where the hub can be asked.
         notes: what was assumed of the checkpoint and what of it or beside it was not used, which tensors look untrained
             or damaged, and which names several classes have.
     """
@@ -72,6 +74,7 @@ class Publication:
     todo: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -86,6 +89,7 @@ class Publication:
             "parity": dict(self.parity) if self.parity is not None else None,
             "todo": list(self.todo),
             "repaired": list(self.repaired),
+            "removed": list(self.removed),
             "notes": list(self.notes),
             "card": self.card,
         }
@@ -312,8 +316,17 @@ def _send(
         parity=prepared.parity,
         todo=receipt.todo,
         repaired=receipt.repaired,
+        removed=receipt.removed if not dry_run else _would_go(store, target, prepared.files),
         notes=(*prepared.notes, *([_NOT_ASKED] if private and dry_run else [])),
     )
+
+
+def _would_go(store: Store, target: address.Address, files: Mapping[str, Path]) -> tuple[str, ...]:
+    try:
+        present = store.resolve(target.name, target.revision)
+        return tuple(outdated(present.files, files)) if present.revision is not None else ()
+    except (XcitHubError, OSError, ValueError):  # there is nothing yet, or nobody can be asked
+        return ()
 
 
 # argument of publish → what it has to be, and what to do instead.

@@ -12,7 +12,7 @@ from huggingface_hub import constants, get_token
 from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.file_download import http_get
 
-from xcit_hub.errors import HubError, XcitHubError
+from xcit_hub.errors import HubError, OutOfReachError, XcitHubError
 from xcit_hub.hub import guard, spelling
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ _CONFUSED = (
 _LOGIN = "Check the token: `hf auth login`, or HF_TOKEN; it needs the right to do this."
 
 
-class UnreachableError(HubError):
+class UnreachableError(OutOfReachError):
     """A server did not answer, or answered that it cannot now.
 
     Args:
@@ -134,7 +134,7 @@ def said(error: BaseException, *, place: str, where: str, kept_in: object) -> Ba
         return error
     root = root_of(error)
     if isinstance(root, OfflineModeIsEnabled):
-        return HubError(
+        return OutOfReachError(
             "Offline mode forbids the network.",
             where=where,
             fix="Unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE, or load what is cached.",

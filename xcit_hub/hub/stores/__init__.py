@@ -9,7 +9,7 @@ are written with, its value is called with the location and a :class:`Context`::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -40,6 +40,11 @@ PUBLISHED = (
     "conversion.json",
     "parity.json",
 )
+
+
+def outdated(present: Iterable[str], files: Container[str]) -> list[str]:
+    """Return which of the paths that a model has are an earlier publication's, and go with this one of ``files``."""
+    return [path for path in present if path in PUBLISHED and path not in files]
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Receipt:
         todo: what the store leaves to a person, in order.
         repaired: the files that were stored with other bytes than they were published with, and are right again.
         branch: what ``revision`` is read back by, where the hub itself does not know it by its name.
+        removed: the files of an earlier publication that went.
     """
 
     revision: str | None
@@ -105,6 +111,7 @@ class Receipt:
     todo: tuple[str, ...] = ()
     repaired: tuple[str, ...] = ()
     branch: str | None = None
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from huggingface_hub import constants
 
-from xcit_hub.errors import HubError, InputError
+from xcit_hub.errors import HubError, InputError, OutOfReachError
 from xcit_hub.hub import cache, spelling
 from xcit_hub.hub.stores import DESCRIPTIONS, Context, File, Snapshot, publishing_is_offline
 
@@ -53,7 +53,7 @@ class CachedStore:
         repository = cache.Repository(self.context.cache, snapshot.name)
         held = repository.files(snapshot.revision or "").get(path)
         if held is None or not held.exists():
-            raise HubError(
+            raise OutOfReachError(
                 f"{path} of {snapshot.name} is not in the cache, and offline mode forbids fetching it.",
                 where=self.context.cache,
                 fix="Load it once online, or give cache_dir the folder that has it.",
@@ -83,11 +83,11 @@ def cached_snapshot(
     """Describe what a cache holds of the commit that a branch is at, without asking anybody.
 
     Raises:
-        HubError: the cache does not hold it.
+        OutOfReachError: the cache does not hold it.
     """
     commit = repository.commit_of(revision)
     if commit is None or not (repository.folder / "snapshots" / commit).is_dir():
-        raise HubError(
+        raise OutOfReachError(
             f"{name} is not in the cache at revision {revision!r}, and offline mode forbids fetching it.",
             where=repository.folder.parent,
             fix="Load it once online, or give cache_dir the folder that has it.",

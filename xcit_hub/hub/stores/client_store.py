@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -27,13 +27,13 @@ from xcit_hub.hub.clients.client import Client, MissingError, WrongBytesError
 from xcit_hub.hub.sites import Site
 from xcit_hub.hub.stores import (
     DESCRIPTIONS,
-    PUBLISHED,
     Context,
     File,
     Receipt,
     Snapshot,
     Visibility,
     check_private,
+    outdated,
     publishing_is_offline,
 )
 from xcit_hub.hub.stores.cached import cached_snapshot
@@ -182,12 +182,14 @@ class ClientStore:
         if revision not in (None, self.site.branch) and self.site.makes_branches:
             self._call("branch", name, branch=revision)
         url = self._url(name)
+        removed: dict[str, None] = {}  # in several attempts, too
         for attempt in range(TRIES):
             present = self._present(name, revision)
             add, delete = _difference(present, files)
             if not add and not delete:
                 # Also the end of an attempt whose answer was lost: what was sent is there.
-                return self._receipt(present, url, branch, changed=attempt > 0)
+                return self._receipt(present, url, branch, changed=attempt > 0, removed=removed)
+            removed |= dict.fromkeys(delete)
             try:
                 self._upload(name, branch, add, delete, message)
                 break
@@ -199,7 +201,7 @@ class ClientStore:
             present = self._present(name, revision)
             add, delete = _difference(present, files)
             if not add and not delete:
-                return self._receipt(present, url, branch, changed=True)
+                return self._receipt(present, url, branch, changed=True, removed=removed)
             time.sleep(transport.FIRST_WAIT * 2**attempt)
         raise HubError(
             f"The hub does not list what it was sent: {', '.join([*add, *delete])}.",
@@ -218,8 +220,9 @@ class ClientStore:
             return "absent"
         return "unsaid" if found is None else "private" if found is True else "public"
 
-    def _receipt(self, present: Snapshot, url: str, branch: str, *, changed: bool) -> Receipt:
-        return Receipt(present.revision, url, changed, branch=None if self.site.has_commits else branch)
+    def _receipt(self, present: Snapshot, url: str, branch: str, *, changed: bool, removed: Iterable[str]) -> Receipt:
+        kept = None if self.site.has_commits else branch
+        return Receipt(present.revision, url, changed, branch=kept, removed=tuple(removed))
 
     def list(self) -> builtins.list[str]:
         """Name an owner's models, or what is called XCiT there."""
@@ -391,8 +394,7 @@ def _difference(present: Snapshot, files: Mapping[str, Path]) -> tuple[dict[str,
         if path not in present.files or present.files[path].digest not in (sha256_of(file), cache.git_sha1_of(file))
     ]
     ordered = sorted(differing, key=lambda path: (path in _LAST, _LAST.index(path) if path in _LAST else 0, path))
-    gone = [path for path in present.files if path in PUBLISHED and path not in files]
-    return {path: files[path] for path in ordered}, gone
+    return {path: files[path] for path in ordered}, outdated(present.files, files)
 
 
 def _safe(path: str, name: str) -> str:

@@ -18,7 +18,7 @@ from xcit_hub.errors import HubError, InputError, closest
 from xcit_hub.files import check_folders, contained, is_folder, open_regular, sha256_of
 from xcit_hub.hub import cache
 from xcit_hub.hub.address import expanded
-from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
+from xcit_hub.hub.stores import Context, File, Receipt, Snapshot, outdated
 from xcit_hub.hub.stores.local import file_inside, snapshot_of_folder
 
 _DEFAULT_BRANCH = "main"
@@ -148,8 +148,10 @@ class FolderStore:
             digests = {path: sha256_of(file) for path, file in files.items()}
             commit = cache.revision_of(digests)
             with repository.locked():
-                changed = repository.commit_of(branch) != commit
+                before = repository.commit_of(branch)
+                changed = before != commit
                 repaired = self._store(repository, commit, files, digests)
+                removed = outdated(_paths(repository, before), files)
                 repository.files(commit)  # nothing else stands among them that would keep it from loading
                 if changed:
                     repository.set_branch(branch, commit)
@@ -164,7 +166,7 @@ class FolderStore:
                 if is_published
                 else "Choose a folder that may be written and has room. Nothing was published.",
             ) from error
-        return Receipt(commit, str(self.root / name), changed, repaired=tuple(repaired))
+        return Receipt(commit, str(self.root / name), changed, repaired=tuple(repaired), removed=tuple(removed))
 
     @staticmethod
     def _store(
@@ -227,6 +229,13 @@ class FolderStore:
             ):  # another model was pruned, and it was taken for a killed one's
                 aside.replace(view)
                 return
+
+
+def _paths(repository: cache.Repository, commit: str | None) -> builtins.list[str]:
+    """Name the files of an earlier revision, be it damaged; it stays as it was."""
+    with contextlib.suppress(HubError):
+        return [] if commit is None else sorted(repository.files(commit))
+    return []
 
 
 def _is_whole(blob: Path, digest: str) -> bool:

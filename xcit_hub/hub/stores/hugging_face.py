@@ -35,7 +35,7 @@ from xcit_hub.errors import HubError, InputError, XcitHubError, closest
 from xcit_hub.files import sha256_of
 from xcit_hub.hub import answers, cache, guard, spelling
 from xcit_hub.hub.address import machine_hub
-from xcit_hub.hub.stores import DESCRIPTIONS, PUBLISHED, Context, File, Receipt, Snapshot, Visibility, check_private
+from xcit_hub.hub.stores import DESCRIPTIONS, Context, File, Receipt, Snapshot, Visibility, check_private, outdated
 from xcit_hub.hub.stores.cached import CachedStore
 from xcit_hub.hub.transport import TRIES, UnreachableError, retrying, root_of, said
 from xcit_hub.variants import CHECKPOINTS
@@ -157,13 +157,15 @@ class HuggingFaceStore:
             self._call(name, revision, lambda: self.api.create_branch(name, branch=revision, exist_ok=True))
         branch = revision or constants.DEFAULT_REVISION
         url = f"{self.endpoint}/{name}"
+        removed: tuple[str, ...] = ()
         with without_xet():
             for attempt in range(TRIES):
                 present = self.resolve(name, revision)
                 operations = _difference(present, files)
                 if not operations:
                     # Also the end of an attempt whose answer was lost: the commit is there.
-                    return Receipt(present.revision, url, changed=attempt > 0)
+                    return Receipt(present.revision, url, changed=attempt > 0, removed=removed)
+                removed = tuple(outdated(present.files, files))
                 commit = partial(
                     self.api.create_commit,
                     name,
@@ -181,7 +183,7 @@ class HuggingFaceStore:
                         raise
                     time.sleep(error.wait(attempt))
                 else:
-                    return Receipt(made.oid, made.pr_url or f"{url}/tree/{branch}", changed=True)
+                    return Receipt(made.oid, made.pr_url or f"{url}/tree/{branch}", changed=True, removed=removed)
         raise AssertionError("unreachable")
 
     def list(self) -> list[str]:
@@ -368,8 +370,7 @@ def _difference(present: Snapshot, files: Mapping[str, Path]) -> list[CommitOper
         same = known is not None and known.digest in (sha256_of(file), cache.git_sha1_of(file))
         if not same:
             operations.append(CommitOperationAdd(path, str(file)))
-    gone = [path for path in present.files if path in PUBLISHED and path not in files]
-    return operations + [CommitOperationDelete(path) for path in gone]
+    return operations + [CommitOperationDelete(path) for path in outdated(present.files, files)]
 
 
 def _safe(path: str, name: str) -> str:

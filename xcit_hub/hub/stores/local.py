@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from xcit_hub.errors import HubError, InputError
+from xcit_hub.errors import HubError, InputError, OutOfReachError
 from xcit_hub.files import is_file, is_folder, is_there
 from xcit_hub.hub.stores import Context, File, Receipt, Snapshot
 from xcit_hub.variants import CHECKPOINTS
@@ -68,7 +68,7 @@ def _absent(path: Path, name: str) -> HubError:
             return HubError(f"It cannot be reached: {error.strerror}.", where=path.absolute(), fix="Check the path.")
     except ValueError:  # a NUL inside the name
         return HubError("No file can be called so.", where=repr(name), fix="Check the path.")
-    return HubError("There is no such file or folder.", where=path.absolute(), fix=_elsewhere(name))
+    return OutOfReachError("There is no such file or folder.", where=path.absolute(), fix=_elsewhere(name))
 
 
 def _elsewhere(name: str) -> str:

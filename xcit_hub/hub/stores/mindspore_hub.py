@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from cards import index
 from cards.card import Card
 from cards.check import read as read_card
+from cards.metadata import MindSporeHubFields
 from xcit_hub.errors import HubError, InputError, closest
 from xcit_hub.files import check_folders, contained, is_folder, read_bounded, sha256_of, write_text
 from xcit_hub.hub import address, cache, config, guard, spelling
@@ -186,7 +187,7 @@ class MindSporeHubStore:
         self.check_publish(name, revision=revision, private=private, create_pr=create_pr)
         assert self.root is not None  # noqa: S101  (it is a checkout)
         card = read_card(files[_CARD])
-        uid = uid_of(name, card)
+        uid = uid_of(name, card.metadata)
         described = _described(files[config.FILE_NAME], name)
         assets = contained(self.root, ASSETS)
         folder = uid.rpartition("/")[0]
@@ -294,7 +295,7 @@ class MindSporeHubStore:
         return beside if beside.is_file() else None
 
 
-def uid_of(name: str, card: Card) -> str:
+def uid_of(name: str, fields: MindSporeHubFields) -> str:
     """Return the uid ``publisher/version/model_dataset`` under which a card called ``name`` is filed.
 
     Raises:
@@ -303,14 +304,14 @@ def uid_of(name: str, card: Card) -> str:
     if _VERSIONED.fullmatch(name):
         return name
     publisher, _, model = name.partition("/")
-    version = card.metadata.mindspore_version
+    version = fields.mindspore_version
     if not version or "/" in model:
         raise InputError(
             f"{name!r} needs a MindSpore version.",
             where="the name of the model",
             fix="Say mindspore_version in card.yaml, or give the whole uid: publisher/2.8/model_dataset.",
         )
-    dataset = re.sub(r"[^a-z0-9]", "", (card.metadata.train_dataset or "").lower())
+    dataset = re.sub(r"[^a-z0-9]", "", (fields.train_dataset or "").lower())
     return f"{publisher}/{version}/{model}" + (f"_{dataset}" if dataset and not model.endswith(dataset) else "")
 
 

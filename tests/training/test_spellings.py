@@ -332,6 +332,24 @@ def test_a_setting_under_two_names_of_timms_is_refused_whichever_comes_first(tur
 
 
 @pytest.mark.parametrize(
+    ("said", "scale", "dynamic"),
+    [
+        ({}, 65536.0, True),
+        ({"loss_scale_type": "dynamic"}, 65536.0, True),
+        ({"loss_scale": 128.0}, 128.0, True),
+        ({"loss_scale_type": "fixed"}, 1.0, False),
+        ({"loss_scale_type": "Fixed", "loss_scale": 128.0}, 128.0, False),
+    ],
+    ids=str,
+)
+def test_the_scale_that_timms_amp_begins_with_is_of_a_dynamic_one_alone(
+    said: dict[str, Any], scale: float, dynamic: bool
+) -> None:
+    recipe = load_recipe(None, {"library": "timm", **MODEL, "amp": True, **said})
+    assert (recipe.first_loss_scale, recipe.dynamic_scaling) == (scale, dynamic)
+
+
+@pytest.mark.parametrize(
     ("settings", "says"),
     [
         ({"library": "timm", "input_size": [3, 64]}, "channels, height and width"),

@@ -277,8 +277,9 @@ def _mixed_precision(said: dict[str, Any]) -> None:
     if _switch(said, "amp"):
         said.setdefault("amp_level", "O2")
         if said.get("amp_dtype", "float16") == "float16" and "dynamic_loss_scale" not in said:
-            said.setdefault("loss_scale_type", "dynamic")
-            said.setdefault("loss_scale", _FIRST_SCALE)
+            kind = said.setdefault("loss_scale_type", "dynamic")
+            if str(kind).lower() == "dynamic":  # a fixed scale is the recipe's own
+                said.setdefault("loss_scale", _FIRST_SCALE)
 
 
 def _average(said: dict[str, Any]) -> None:

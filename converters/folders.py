@@ -11,6 +11,7 @@ from pathlib import Path
 
 from converters.convert import Options, convert
 from converters.reports import write_report
+from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.checkpoint import SUFFIXES, shard_index_of
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.rewrite import Progress
@@ -162,9 +163,12 @@ def _says_done(path: Path, source: Path, target: Path, options: Options, *, veri
     # Decides only whether there is work: a conversion hashes what it reads itself.
     try:
         report = json.loads(read_bounded(path, _LARGEST_REPORT))
+        if report["options"] != asdict(options):
+            return False
+        with checkpoint.read(source, late=True) as stored:  # which may be an index: then of all its parts
+            digest = stored.sha256
         return bool(
-            report["options"] == asdict(options)
-            and report["source"]["sha256"] == sha256_of(source)
+            report["source"]["sha256"] == digest
             and report["target"]["sha256"] == sha256_of(target)
             and config_path(target).exists()
             and (report["parity"]["passed"] if report["parity"] else not verify)

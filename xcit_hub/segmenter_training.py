@@ -67,7 +67,7 @@ def train(
         head: ``sem_fpn`` or ``upernet``; None is that of ``ckpt_path``, or ``sem_fpn``.
         classes: the classes' names.
         stage: told how far it is.
-        say: told which of the keys that were given have no effect.
+        say: told which of the keys that were given have no effect, and how many files were left out.
 
     Raises:
         InputError: a key means nothing here, the data does not fit, nothing says how many classes there are, head or
@@ -97,7 +97,13 @@ def train(
     device.prepare(recipe, distribute=False)
     network = _network(recipe, given, head, classes)
     idle = _without_effect(recipe, given)
-    say(tuple(f"{key} has no effect: {reason}" for key, reason in idle.items()))
+    say(
+        (
+            *pairs.notes(recipe.train_split),
+            *held_out.notes(recipe.val_split),
+            *(f"{key} has no effect: {reason}" for key, reason in idle.items()),
+        )
+    )
     seen = network.config.preprocessing
     steps = len(pairs.images) // recipe.batch_size
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from converters.convert import Options, convert
 from converters.reports import write_report
+from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.checkpoint import SUFFIXES, shard_index_of
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.rewrite import Progress
@@ -79,19 +80,25 @@ def convert_all(
         if _done_before(source, target, options, verify=bool(verify)):
             yield Done(source, target)
             continue
-        is_new = not is_folder(target.parent)
+        made = [folder for folder in (target.parent, *target.parent.parents) if not is_folder(folder)]
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             report = convert(source, target, verify=verify, progress=progress, **asdict(options))
             write_report(_report_path(target), report, asdict(options))
             yield Done(source, target, report)
         except OSError as error:
+            _remove_empty(made)
             yield Done(source, target, error=XcitHubError(str(error), where=target, fix="Check the folder."))
         except XcitHubError as error:
-            if is_new:
-                with suppress(OSError):  # something else is in it by now
-                    target.parent.rmdir()
+            _remove_empty(made)
             yield Done(source, target, error=error)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those that hold nothing, the innermost of which come first."""
+    for folder in folders:
+        with suppress(OSError):  # it was not made after all, or something else is in it by now
+            folder.rmdir()
 
 
 # Suffixes that some writers use for, or put behind, those of the formats.
@@ -162,9 +169,12 @@ def _says_done(path: Path, source: Path, target: Path, options: Options, *, veri
     # Decides only whether there is work: a conversion hashes what it reads itself.
     try:
         report = json.loads(read_bounded(path, _LARGEST_REPORT))
+        if report["options"] != asdict(options):
+            return False
+        with checkpoint.read(source, late=True) as stored:  # which may be an index: then of all its parts
+            digest = stored.sha256
         return bool(
-            report["options"] == asdict(options)
-            and report["source"]["sha256"] == sha256_of(source)
+            report["source"]["sha256"] == digest
             and report["target"]["sha256"] == sha256_of(target)
             and config_path(target).exists()
             and (report["parity"]["passed"] if report["parity"] else not verify)

@@ -86,6 +86,32 @@ def test_a_table_goes_on_where_it_stopped_and_says_what_failed(
         evaluate_all(networks, table, flags={**flags, "tta": 2})
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("\n-----\n- Memory not enough.\n-----\n", "- Memory not enough"),
+        ("\n \n", "RuntimeError"),
+        ("", "RuntimeError"),
+    ],
+    ids=repr,
+)
+def test_a_network_that_mindspore_refuses_has_failed_whatever_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, told: str
+) -> None:
+    """Many of MindSpore's messages begin with an empty line; without an error the row counted as a result."""
+    asked: list[str] = []
+
+    def refused(name: str, *_: Any, **__: Any) -> None:
+        asked.append(name)
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(bulk_evaluation, "evaluate", refused)
+    for _ in range(2):
+        (row,) = evaluate_all(["xcit_nano_12_p16_224"], tmp_path / "results.csv")
+        assert row["error"] == told
+    assert len(asked) == 2, "what failed is tried again"
+
+
 def test_a_table_is_not_gone_on_with_after_its_recipe_says_something_else(tmp_path: Path) -> None:
     table, recipe = tmp_path / "results.csv", tmp_path / "recipe.yaml"
     recipe.write_text("dataset: imagefolder\ntta: 2\n")

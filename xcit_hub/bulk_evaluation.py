@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xcit_hub import variants
-from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.errors import InputError, XcitHubError, first_line
 from xcit_hub.files import check_outputs, is_file, read_bounded, sha256_of, write_text
 from xcit_hub.hub.address import FOLDER, LOCAL, parse
 from xcit_hub.hub.locate import locate
@@ -170,7 +170,7 @@ def _row(name: str, config: Path | None, flags: Mapping[str, Any], settings: str
     except XcitHubError as error:
         return row | {"error": " ".join(error.what.split())}
     except RuntimeError as error:  # MindSpore's own
-        return row | {"error": " ".join(str(error).split("\n", 1)[0].split())}
+        return row | {"error": " ".join(first_line(error).split())}
     if report is None:
         raise InputError("Many networks are evaluated in one process.", where="--models", fix="Start it without msrun.")
     return row | _figures(report)

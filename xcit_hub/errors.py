@@ -96,9 +96,9 @@ def _plain(name: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, without a full stop; its kind where it says nothing."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
+    """Return the first line of what an error says that has a word, without a full stop; else the error's kind."""
+    lines = [line for line in str(error).splitlines() if any(map(str.isalnum, line))]  # MindSpore's begin with a rule
+    return (lines or [type(error).__name__])[0].strip().rstrip(".")
 
 
 def some(names: Sequence[str]) -> str:

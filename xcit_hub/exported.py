@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xcit_hub import strict_json
 from xcit_hub.checkpoints.strings import EXPORT, PREPROCESSING
 from xcit_hub.data.transforms import EvalTransform, ImageLike, open_image
-from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.errors import InputError, XcitHubError, first_line
 from xcit_hub.files import is_file
 from xcit_hub.hub.config import ModelConfig, Provenance
 from xcit_hub.hub.metadata import not_said_of_images, preprocessing_from_metadata
@@ -172,7 +172,7 @@ class ExportedNetwork:
                 values = self._session.run(list(outputs), {self._input: np.ascontiguousarray(filled)})
             except Exception as error:  # onnxruntime's own classes have no common one
                 raise InputError(
-                    f"onnxruntime refuses the images: {_first_line(error)}",
+                    f"onnxruntime refuses the images: {first_line(error)}.",
                     where=self.path,
                     fix="Prepare them with xcit_hub.preprocess(network), which knows the file's size and dtype.",
                 ) from error
@@ -219,12 +219,8 @@ def _session(path: Path, threads: int | None) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes have no common one
         raise XcitHubError(
-            f"onnxruntime cannot read the file: {_first_line(error)}", where=path, fix=_REDO.format(name=path.name)
+            f"onnxruntime cannot read the file: {first_line(error)}.", where=path, fix=_REDO.format(name=path.name)
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["it said nothing"])[0]
 
 
 def _labels(facts: Mapping[str, str], where: Path) -> tuple[str, ...]:

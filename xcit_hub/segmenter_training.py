@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def train(
         head: ``sem_fpn`` or ``upernet``; None is that of ``ckpt_path``, or ``sem_fpn``.
         classes: the classes' names.
         stage: told how far it is.
-        say: told which of the keys that were given have no effect.
+        say: told which of the keys that were given have no effect, and how many files were left out.
 
     Raises:
         InputError: a key means nothing here, the data does not fit, nothing says how many classes there are, head or
@@ -96,7 +96,14 @@ def train(
     miou.check_usable(held_out.unreadable, recipe.max_corrupt)
     device.prepare(recipe, distribute=False)
     network = _network(recipe, given, head, classes)
-    say(_without_effect(recipe, given))
+    idle = _without_effect(recipe, given)
+    say(
+        (
+            *pairs.notes(recipe.train_split),
+            *held_out.notes(recipe.val_split),
+            *(f"{key} has no effect: {reason}" for key, reason in idle.items()),
+        )
+    )
     seen = network.config.preprocessing
     steps = len(pairs.images) // recipe.batch_size
 
@@ -115,7 +122,7 @@ def train(
             where=error.where,
             fix=f"{error.fix or 'See to the images.'} Then: xcit-hub eval {target / FILE} --task segment.",
         ) from error
-    trained = Trained(target / FILE, tuple(losses), figures, _used(recipe, network))
+    trained = Trained(target / FILE, tuple(losses), figures, _used(recipe, network, idle))
     write_text(target / FIGURES, json.dumps(trained.as_dict(), indent=2) + "\n")
     return trained
 
@@ -159,21 +166,25 @@ def _network(recipe: Recipe, given: Set[str], head: HeadKind | None, classes: Se
     return network
 
 
-def _used(recipe: Recipe, network: XCiTSegmenter) -> dict[str, Any]:
-    """Return what the training was, by a recipe's keys; of images and classes what the network says of them."""
+def _used(recipe: Recipe, network: XCiTSegmenter, idle: Container[str]) -> dict[str, Any]:
+    """Return what the training was, by a recipe's keys; of images and classes what the network says of them.
+
+    Args:
+        idle: keys that changed nothing, which are left out.
+    """
     said, seen = recipe.model_dump(mode="json"), network.config.preprocessing
     levels = {name: [round(255 * level, 6) for level in getattr(seen, name)] for name in ("mean", "std")}
     its_own = {"image_resize": seen.image_size, "num_classes": network.num_classes, "head": network.segmenter.head}
-    return {**{key: said[key] for key in segmentation.KEYS}, **levels, **its_own}
+    return {**{key: said[key] for key in segmentation.KEYS if key not in idle}, **levels, **its_own}
 
 
-def _without_effect(recipe: Recipe, given: Set[str]) -> tuple[str, ...]:
-    """Return a sentence for each key that was given and changes nothing."""
+def _without_effect(recipe: Recipe, given: Set[str]) -> dict[str, str]:
+    """Return the keys that were given and change nothing, with the reason."""
     # Of a classifier's training val_split needs val_while_train; a segmenter is always evaluated.
     idle = {key: reason for key, reason in recipe.without_effect().items() if key in given - {"val_split"}}
     if recipe.drop_path_rate and _is_segmenter(recipe.ckpt_path):
         idle["drop_path_rate"] = "the network is the segmenter of ckpt_path, which is trained without it"
-    return tuple(f"{key} has no effect: {reason}" for key, reason in idle.items())
+    return idle
 
 
 def _is_segmenter(path: str) -> bool:

@@ -189,6 +189,54 @@ def test_a_folder_is_converted_resumed_and_its_failures_do_not_stop_the_rest(tmp
     assert json.loads((out / "a.ckpt.report.json").read_text())["target"]["sha256"] == sha256_of(out / "a.ckpt")
 
 
+def test_a_checkpoint_in_several_files_is_done_before_until_one_of_them_changes(source: Path, tmp_path: Path):
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = tmp_path / "in" / "model.safetensors.index.json"
+    index.parent.mkdir()
+
+    def write(scale: float) -> None:
+        with checkpoint.read(source) as stored:
+            tensors = {name: tensor.numpy() * np.float32(scale) for name, tensor in stored.tensors.items()}
+        table = {name: names[place % 2] for place, name in enumerate(tensors)}
+        for name in names:
+            checkpoint.write(index.with_name(name), {key: tensors[key] for key, held in table.items() if held == name})
+        index.write_text(json.dumps({"metadata": {}, "weight_map": table}))
+
+    def done_before() -> bool:
+        planned = pairs(index.parent, tmp_path / "out", ".ckpt")
+        (done,) = convert_all(planned, Options(), verify=False)
+        assert done.error is None
+        return done.report is None
+
+    write(1.0)
+    assert [done_before(), done_before()] == [False, True]
+    kept = index.read_bytes()
+    write(0.5)
+    assert index.read_bytes() == kept
+    assert [done_before(), done_before()] == [False, True]
+
+
+def test_a_conversion_that_fails_leaves_none_of_the_folders_that_it_made(tmp_path: Path, monkeypatch):
+    broken, good = tmp_path / "in" / "a" / "b" / "broken.safetensors", tmp_path / "in" / "c" / "d" / "good.safetensors"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"broken")
+    make(good)
+    (tmp_path / "out" / "c").mkdir(parents=True)
+    planned = pairs(tmp_path / "in", tmp_path / "out", ".ckpt")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("converters.folders.write_report", full)
+    assert all(done.error for done in convert_all(planned, Options(), verify=False))
+    kept = ["c", "c/d", "c/d/good.ckpt", "c/d/good.config.json"]  # what was written stays
+    assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")) == kept
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr("converters.folders.convert", full)
+    assert all(done.error for done in convert_all(planned, Options(), verify=False))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_in_two_formats_is_done_in_both_and_so_is_one_of_an_earlier_version(source: Path, tmp_path: Path):
     targets = [tmp_path / "out" / name for name in ("a.ckpt", "a.pth")]
 

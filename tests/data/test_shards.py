@@ -53,6 +53,16 @@ def test_an_archive_that_is_cut_short_gives_what_it_holds_and_is_named(tmp_path:
     assert len(list_shard(tmp_path / "cut.tar").problems) == 1
 
 
+def test_archives_that_are_joined_give_the_first_ones_images_and_are_named(tmp_path: Path) -> None:
+    """``cat a.tar b.tar``: the first one's end is a proper one, and tarfile reads no further."""
+    first, second = (_tar(tmp_path / f"{n}.tar", {f"{n}.png": _png(n)}).read_bytes() for n in (1, 2))
+    (tmp_path / "both.tar").write_bytes(first + second)
+    found = list_shard(tmp_path / "both.tar")
+    assert len(found.images) == len(found.problems) == 1 and "two archives are joined" in found.problems[0]
+    (tmp_path / "padded.tar").write_bytes(first + bytes(4 << 20))
+    assert not list_shard(tmp_path / "padded.tar").problems
+
+
 def test_members_that_are_not_plain_files_are_named(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "s.tar", "w") as archive:
         link = tarfile.TarInfo("link.png")

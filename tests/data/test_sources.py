@@ -82,6 +82,30 @@ def test_an_image_that_stands_twice_in_an_archive_is_refused_by_name(tmp_path: P
         open_source("tar", tmp_path, "train", train=True)
 
 
+@pytest.mark.parametrize("what", ["cut before a header", "cut in a header", "no end", "damaged", "joined"])
+def test_an_archive_whose_images_cannot_all_be_listed_is_refused(tmp_path: Path, what: str) -> None:
+    """tarfile itself ends its list there without a word."""
+    write_folder(tmp_path)
+    with tarfile.open(tmp_path / "train.tar", "w", format=tarfile.USTAR_FORMAT) as archive:  # a header a member
+        for name in ("cat/0.png", "dog/0.png"):
+            archive.add(tmp_path / "train" / name, name)
+        end = archive.offset
+    assert len(open_source("tar", tmp_path, "train", train=True).labels) == 2
+    whole = (tmp_path / "train.tar").read_bytes()
+    second = whole.index(b"dog/0.png")
+    content = {
+        "cut before a header": whole[:second],
+        "cut in a header": whole[: second + 100],
+        "no end": whole[:end],
+        "damaged": whole[:second] + b"c" + whole[second + 1 :],
+        "joined": whole + whole.replace(b"cat/", b"cow/"),
+    }[what]
+    (tmp_path / "train.tar").write_bytes(content)
+    with pytest.raises(InputError, match=r"^Not all images can be listed: the archive") as caught:
+        open_source("tar", tmp_path, "train", train=True)
+    assert caught.value.where == str(tmp_path / "train.tar")
+
+
 def test_a_tar_archive_is_read_in_place(tmp_path: Path) -> None:
     write_folder(tmp_path)
     with tarfile.open(tmp_path / "train.tar", "w") as archive:

@@ -146,14 +146,35 @@ def test_folders_that_are_not_ade20ks_are_refused_and_the_splits_named(tmp_path:
         annotated(tmp_path, "validation")
 
 
+@pytest.mark.parametrize("part", ["images", "annotations"])
+def test_two_of_one_name_are_refused_and_both_are_named(part: str, tmp_path: Path) -> None:
+    below = _dataset(tmp_path) / part / "validation"
+    one = next(path for path in below.iterdir() if path.stem == "1")
+    Image.open(one).save(below / "1.bmp")
+    with pytest.raises(InputError, match=rf"^1\.bmp and {one.name} have one name but for the suffix\.\n"):
+        annotated(tmp_path, "validation")
+
+
+def test_files_that_are_no_images_by_their_names_are_counted_and_told(tmp_path: Path) -> None:
+    _dataset(tmp_path)
+    assert annotated(tmp_path, "validation").notes("validation") == ()
+    for part in ("images", "annotations"):
+        (tmp_path / part / "validation" / "1.heic").write_bytes(b"x")
+    assert annotated(tmp_path, "validation").notes("validation") == (
+        "2 files of validation are not images by their names, and were left out",
+    )
+
+
 def test_the_command_evaluates_and_writes_the_figures(run_cli, file: Files, tmp_path: Path) -> None:
     network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
     network.config = replace(network.config, preprocessing=replace(network.config.preprocessing, image_size=48))
     network.save(tmp_path / "mine.safetensors")
     _dataset(tmp_path / "data", 2)
+    (tmp_path / "data" / "images" / "validation" / "notes.txt").write_text("not an image")
     command = ("eval", "mine.safetensors", "--task", "segment", "--data_dir", "data", "--output", "out", "--json")
     done = run_cli(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "1 files of validation are not images by their names" in " ".join(done.stderr.split())
     told = json.loads(done.stdout)
     own = evaluate(network, annotated(tmp_path / "data", "validation"), network.config.preprocessing)
     assert told == json.loads((tmp_path / "out" / "miou.json").read_text()) == json.loads(json.dumps(own.as_dict()))

@@ -173,9 +173,15 @@ def test_the_command_trains_evaluates_and_writes_what_segments(run_cli, tmp_path
         pairs = annotated(tmp_path / "data", "testing")
         evaluate_segmenter(network, pairs, output=tmp_path / "out")
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before, "nothing was replaced"
+    (tmp_path / "data" / "images" / "training" / "notes.txt").write_text("not an image")
     said: list[str] = []
     trained = train(None, {**going_on, **idle, "ckpt_save_dir": str(tmp_path / "more")}, say=said.extend)
-    assert [line.split(":")[0] for line in said] == ["min_lr has no effect", "drop_path_rate has no effect"]
+    assert [line.split(":")[0] for line in said] == [
+        "1 files of training are not images by their names, and were left out",
+        "min_lr has no effect",
+        "drop_path_rate has no effect",
+    ]
+    assert set(trained.configuration) == {*segmentation.KEYS, "head"} - {"min_lr", "drop_path_rate"}
     assert xcit_hub.load_segmenter(str(trained.path)).config.preprocessing.image_size == 48
 
 

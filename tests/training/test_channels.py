@@ -134,6 +134,7 @@ def test_a_network_of_grey_or_oblong_images_is_a_recipe(mini_architecture: str) 
         ({"lr_base_scale": "cubic"}, "lr_base_scale"),
         ({"mixup_mode": "half"}, "mixup_mode"),
         ({"teacher_ckpt": "a.ckpt"}, "distillation needs both"),
+        ({"teacher_ckpt": "a.ckpt", "teacher": "mymod:make", "distillation_type": "soft"}, "loads its own weights"),
         ({"recovery_interval": -1}, "recovery_interval"),
         ({"tta": 3}, "tta"),
         ({"pretrained": 1}, "pretrained"),

@@ -300,6 +300,55 @@ def test_of_a_file_and_a_flag_the_flag_counts_whichever_name_it_has(tmp_path: Pa
     assert (recipe.scheduler, recipe.warmup_lr, recipe.warmup_factor, recipe.lr_base) == ("constant", None, 0.2, 0.1)
 
 
+TWO_NAMES: list[tuple[dict[str, Any], str]] = [
+    ({"full_crop": False, "crop_pct": 1.0}, "full_crop and crop_pct"),
+    ({"lr": 1e-3, "lr_base": 5e-4}, "lr and lr_base"),
+    ({"lr": 1e-3, "lr_base_size": 256}, "lr and lr_base_size"),
+    ({"input_size": 384, "img_size": 224}, "input_size and img_size"),
+    ({"data_set": "IMNET", "dataset": "cifar10"}, "data_set and dataset"),
+    ({"repeated_aug": True, "aug_repeats": 2}, "repeated_aug and aug_repeats"),
+    ({"no_repeated_aug": True, "repeated_aug": True}, "no_repeated_aug and repeated_aug"),
+    ({"no_model_ema": True, "model_ema": True}, "no_model_ema and model_ema"),
+    ({"teacher_model": "resnet50", "teacher": "timm:resnet18"}, "teacher_model and teacher"),
+    *(({name: "a", ours: "b"}, f"{name} and {ours}") for name, ours in facebook_spelling.RENAMED.items()),
+]
+
+
+@pytest.mark.parametrize(("settings", "says"), TWO_NAMES, ids=str)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_setting_under_two_names_of_facebooks_is_refused(settings: dict[str, Any], says: str, turned: bool) -> None:
+    said = dict(reversed(settings.items())) if turned else settings
+    with pytest.raises(InputError, match=rf"^{says} say the same\.\n") as caught:
+        load_recipe(None, {"library": "facebook", **MODEL, **said})
+    assert caught.value.fix == "Give one of them."
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_setting_under_two_names_of_timms_is_refused_whichever_comes_first(turned: bool) -> None:
+    settings = {"aa": "rand-m9", "auto_augment": "rand-m7"}
+    said = dict(reversed(settings.items())) if turned else settings
+    with pytest.raises(InputError, match=r"^aa and auto_augment say the same\.\n"):
+        load_recipe(None, {"library": "timm", **MODEL, **said})
+
+
+@pytest.mark.parametrize(
+    ("said", "scale", "dynamic"),
+    [
+        ({}, 65536.0, True),
+        ({"loss_scale_type": "dynamic"}, 65536.0, True),
+        ({"loss_scale": 128.0}, 128.0, True),
+        ({"loss_scale_type": "fixed"}, 1.0, False),
+        ({"loss_scale_type": "Fixed", "loss_scale": 128.0}, 128.0, False),
+    ],
+    ids=str,
+)
+def test_the_scale_that_timms_amp_begins_with_is_of_a_dynamic_one_alone(
+    said: dict[str, Any], scale: float, dynamic: bool
+) -> None:
+    recipe = load_recipe(None, {"library": "timm", **MODEL, "amp": True, **said})
+    assert (recipe.first_loss_scale, recipe.dynamic_scaling) == (scale, dynamic)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -125,6 +125,7 @@ def evaluate_segmenter(
     slides = parse_window(window, stride)
     check_folders({"--output": output})
     pairs = annotated(Path(asked.data_dir), asked.val_split)
+    print_notes(pairs.notes(asked.val_split), stderr=True)
     with working("loading") as show:
         network = load(Address(model, None, None, None, False, None, asked.dialect))
         found = evaluate(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from xcit_hub.data.folders import entries
 from xcit_hub.data.transforms import ImageMode, decode
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, first_line
 from xcit_hub.files import is_file, is_folder
 
 # The columns of the converters in mindspore.mindrecord (ImageNet, MNIST, CIFAR-10, CIFAR-100), and of its tutorials.
@@ -151,7 +151,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     # MindSpore's message is a page; its own sentence stands behind the mark.
     said = re.search(r"\[ERROR\] (.+)", str(error))
     return InputError(
-        f"The MindRecord file cannot be read: {(said[1] if said else str(error).splitlines()[0]).rstrip('.')}.",
+        f"The MindRecord file cannot be read: {said[1].rstrip('.') if said else first_line(error)}.",
         where=path,
         fix="Keep every file of the set and its .db under the names they were written with.",
     )

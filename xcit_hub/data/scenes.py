@@ -6,6 +6,7 @@ Source: open-mmlab/mmsegmentation 0.11, ``Resize`` with ``keep_ratio`` and ``Loa
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,11 +90,18 @@ class Annotated:
     Args:
         images, annotations: one beside the other.
         unreadable: what has an image's name and is not a file: path and reason.
+        others: number of files without an image's name.
     """
 
     images: tuple[Path, ...]
     annotations: tuple[Path, ...]
     unreadable: tuple[str, ...] = ()
+    others: int = 0
+
+    def notes(self, split: str) -> tuple[str, ...]:
+        """Return what the reader has to know of a split, though nothing failed."""
+        left_out = f"{self.others:,} files of {split} are not images by their names, and were left out"
+        return (left_out,) if self.others else ()
 
 
 def annotated(folder: Path, split: str) -> Annotated:
@@ -102,7 +110,8 @@ def annotated(folder: Path, split: str) -> Annotated:
     Other suffixes of images serve, too.
 
     Raises:
-        InputError: there is no such folder or no image, or an image has no annotation or the reverse.
+        InputError: there is no such folder or no image, an image has no annotation or the reverse, or two images or
+            two annotations differ in the suffix alone.
     """
     found = {}
     for part in ("images", "annotations"):
@@ -121,10 +130,7 @@ def annotated(folder: Path, split: str) -> Annotated:
                 else "ADE20K's folders are images/SPLIT and annotations/SPLIT.",
             )
         found[part] = find_images(below)
-    images, marks = (
-        {path.with_suffix("").relative_to(folder / part / split): path for path in found[part].images}
-        for part in ("images", "annotations")
-    )
+    images, marks = (_by_name(found[part].images, folder / part / split) for part in ("images", "annotations"))
     if not images:
         raise InputError("There is no image.", where=readable(folder / "images" / split), fix="Check the folder.")
     for one, other, what in (
@@ -143,7 +149,27 @@ def annotated(folder: Path, split: str) -> Annotated:
         tuple(images[name] for name in names),
         tuple(marks[name] for name in names),
         (*found["images"].unreadable, *found["annotations"].unreadable),
+        found["images"].others + found["annotations"].others,
     )
+
+
+def _by_name(paths: Iterable[Path], below: Path) -> dict[Path, Path]:
+    """Return each path by its name from ``below``, without its suffix.
+
+    Raises:
+        InputError: two have the same.
+    """
+    named: dict[Path, Path] = {}
+    for path in paths:
+        name = path.relative_to(below).with_suffix("")
+        if name in named:
+            raise InputError(
+                f"{readable(named[name].name)} and {readable(path.name)} have one name but for the suffix.",
+                where=readable(path.parent),
+                fix="An image has one annotation, which is called as it is: remove or rename one of the two.",
+            )
+        named[name] = path
+    return named
 
 
 def annotation(path: Path, num_classes: int) -> NDArray[np.int32]:

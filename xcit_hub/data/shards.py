@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from xcit_hub.data.folders import is_image, readable
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, first_line
 
 SUFFIXES = (".tar", ".parquet")
 COLUMNS = ("image", "bytes", "jpg", "jpeg", "png", "webp")
 """Columns of a Parquet table that may hold images, the first that is there being taken."""
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_READ_AT_ONCE = 1 << 20
 _LARGEST_IMAGE = 1 << 30  # bytes of an encoded image, or of the part of a table that is read at once
 
 
@@ -170,7 +171,7 @@ def list_shard(path: Path, column: str | None = None) -> Shard:
         if isinstance(error, InputError):
             raise
         kind = "a Parquet table" if name.endswith(".parquet") else "an uncompressed tar archive"
-        return Shard(problems=(f"{readable(path)}: it cannot be read as {kind} ({_line(error)})",))
+        return Shard(problems=(f"{readable(path)}: it cannot be read as {kind} ({first_line(error)})",))
 
 
 def _of_archive(path: Path) -> Shard:
@@ -189,25 +190,35 @@ def _of_archive(path: Path) -> Shard:
                     problems.append(f"{found}: the archive is cut short")
                 else:
                     images.append(found)
-            problems += _ends(path, archive.offset, end)
+            if unread := unlisted(path, archive.offset):
+                problems.append(f"{readable(path)}: {unread}")
     except (OSError, tarfile.TarError) as error:
         if not images:
             raise
         if not problems:  # else that is why
-            problems.append(f"{readable(path)}: the archive is broken or cut short after {images[-1]} ({_line(error)})")
+            problems.append(
+                f"{readable(path)}: the archive is broken or cut short after {images[-1]} ({first_line(error)})"
+            )
     if not images and not problems:
         problems.append(f"{readable(path)}: there is no image in it")
     return Shard(tuple(images), tuple(problems))
 
 
-def _ends(path: Path, offset: int, end: int) -> Iterator[str]:
-    """Say where an archive's list of members ends otherwise than by a block of zeros: tarfile stops there, silently."""
-    if offset <= end:  # else the last member is cut short, which was said
-        with path.open("rb") as stream:
-            stream.seek(offset)
-            block = stream.read(tarfile.BLOCKSIZE)
+def unlisted(path: Path, offset: int) -> str:
+    """Say why an archive's list of members is not whole: tarfile ends it silently where it finds no header.
+
+    Args:
+        offset: where it ended; there two blocks of zeros end an archive, and more zeros may follow.
+    """
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        block = stream.read(tarfile.BLOCKSIZE)
         if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
-            yield f"{readable(path)}: the archive is broken or cut short after {offset:,} bytes"
+            return f"the archive is broken or cut short after {offset:,} bytes"
+        while rest := stream.read(_READ_AT_ONCE):
+            if rest.strip(b"\0"):
+                return f"the archive ends after {offset:,} bytes, and more follows, as where two archives are joined"
+    return ""
 
 
 def _of_table(path: Path, column: str | None) -> Shard:
@@ -271,11 +282,7 @@ def _reading(image: Stored) -> Iterator[None]:
         yield
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise InputError(
-            f"Cannot read the image: {_line(error)}.",
+            f"Cannot read the image: {first_line(error)}.",
             where=str(image),
             fix="Write that image into the archive or table again, or leave it out.",
         ) from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

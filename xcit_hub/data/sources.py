@@ -22,6 +22,7 @@ from PIL import Image
 
 from xcit_hub.data.folders import entries, find_images, is_image, readable
 from xcit_hub.data.records import open_records
+from xcit_hub.data.shards import unlisted
 from xcit_hub.data.transforms import ImageMode, decode, open_image
 from xcit_hub.errors import InputError, closest, some
 from xcit_hub.files import is_file, is_folder, read_bounded
@@ -343,10 +344,17 @@ def _archive(path: Path) -> ImageSource:
                     unreadable.append(f"{readable(path)}!{readable(member.name)} (not a plain file)")
                 else:
                     members.append((member.name, member.offset_data, member.size))
+            unread = unlisted(path, archive.offset)
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise InputError(
             f"This is not an uncompressed tar archive: {error}.", where=path, fix="Pack it anew, as tar -cf does."
         ) from error
+    if unread:
+        raise InputError(
+            f"Not all images can be listed: {unread}.",
+            where=path,
+            fix="Fetch it again, or pack it anew, as tar -cf does.",
+        )
     members.sort()
     names = [Path(name) for name, _, _ in members]
     if len(set(names)) < len(names):  # as tar -r leaves them, which unpacks the last one

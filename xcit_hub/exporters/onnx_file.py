@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, first_line
 from xcit_hub.exporters import interface
 from xcit_hub.files import atomic_write, scratch_folder
 
@@ -69,7 +69,7 @@ def _check(model: onnx.ModelProto | str) -> None:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InputError(
-            f"ONNX's checker refuses the graph: {str(error).splitlines()[0]}",
+            f"ONNX's checker refuses the graph: {first_line(error)}.",
             where="the graph",
             fix="This is a fault of xcit-hub: report it with the command that was run.",
         ) from error

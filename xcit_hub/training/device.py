@@ -15,7 +15,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from xcit_hub.data.batches import Stream, Worker
-from xcit_hub.errors import InputError, XcitHubError
+from xcit_hub.errors import InputError, XcitHubError, first_line
 from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import stop_queue
 from xcit_hub.training.recipe import Recipe
@@ -152,7 +152,7 @@ def _join() -> Worker:
         communication.init()
     except RuntimeError as error:
         raise XcitHubError(
-            f"The workers cannot be joined: {str(error).splitlines()[0]}",
+            f"The workers cannot be joined: {first_line(error)}.",
             where="distribute",
             fix="See that all workers run, and that nothing blocks their ports.",
         ) from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from xcit_hub.errors import InputError
 from xcit_hub.training import timm_only
+from xcit_hub.training.timm_spelling import put
 from xcit_hub.variants import ARCHITECTURES
 
 # main.py's defaults in its own words, then what it does without asking, in a recipe's.
@@ -103,23 +104,28 @@ def in_timms_words(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     """Return what one file or command line says in timm's words, and what of it was dropped, with the reason.
 
     Raises:
-        InputError: a value cannot be read, or asks for what is not here.
+        InputError: a value cannot be read, asks for what is not here, or is said under two names.
     """
-    said, dropped = timm_only.set_aside(settings, REFUSED, DROPPED)
+    given, dropped = timm_only.set_aside(settings, REFUSED, DROPPED)
+    said = {name: value for name, value in given.items() if name not in RENAMED}
+    for name, ours in RENAMED.items():
+        if name in given:
+            put(said, name, ours, given[name])
     for negated, name in _NEGATED.items():
         if negated in said and _switch(said, negated):
-            said[name] = False
-    said = {RENAMED.get(name, name): value for name, value in said.items()}
+            put(said, negated, name, False)
     if "lr" in said:
-        said |= {"lr_base": said.pop("lr"), "lr_base_size": _BATCH, "lr_base_scale": "linear"}
+        rate = said.pop("lr")
+        for name, value in (("lr_base", rate), ("lr_base_size", _BATCH), ("lr_base_scale", "linear")):
+            put(said, "lr", name, value)
     if "input_size" in said and not isinstance(said["input_size"], list):
-        said["img_size"] = said.pop("input_size")
+        put(said, "input_size", "img_size", said.pop("input_size"))
     if "data_set" in said:
-        said["dataset"] = _one_of(_SETS, said, "data_set")
+        put(said, "data_set", "dataset", _one_of(_SETS, said, "data_set"))
     if "repeated_aug" in said:
-        said["aug_repeats"] = 3 if _switch(said, "repeated_aug") else 0
+        put(said, "repeated_aug", "aug_repeats", 3 if _switch(said, "repeated_aug") else 0)
     if "full_crop" in said:
-        said["crop_pct"] = 1.0 if _switch(said, "full_crop") else _RESIZED
+        put(said, "full_crop", "crop_pct", 1.0 if _switch(said, "full_crop") else _RESIZED)
     if "teacher_model" in said:
         name = said.pop("teacher_model")
         if not isinstance(name, str):
@@ -128,7 +134,7 @@ def in_timms_words(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
                 where="teacher_model",
                 fix="Write one, as main.py's regnety_160.",
             )
-        said["teacher"] = f"timm:{name}"
+        put(said, "teacher_model", "teacher", f"timm:{name}")
     return said, dropped
 
 

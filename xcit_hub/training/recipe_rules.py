@@ -28,6 +28,10 @@ CONTRADICTIONS: Sequence[tuple[Callable[[RecipeValues], bool], str]] = (
         "distillation needs both of distillation_type and teacher, or neither, and teacher_ckpt only with them",
     ),
     (
+        lambda r: r.teacher_is_function and bool(r.teacher_ckpt),
+        "teacher_ckpt is of an architecture or of timm's network: a function that teacher names loads its own weights",
+    ),
+    (
         lambda r: bool(r.auto_augment) and r.in_channels != 3,
         "auto_augment is of images of 3 channels: leave it out",
     ),

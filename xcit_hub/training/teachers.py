@@ -20,7 +20,7 @@ from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints import weights as stored_weights
 from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.data.mixing import Images, Targets
-from xcit_hub.errors import CheckpointError, InputError, WeightsError
+from xcit_hub.errors import CheckpointError, InputError, WeightsError, first_line
 from xcit_hub.models import XCiT, create_model, load_weights
 from xcit_hub.run_record import SeenImages
 from xcit_hub.training.keeping import stored_classes, telling_names
@@ -190,7 +190,7 @@ def _of_factory(recipe: Recipe, classes: int) -> Teacher:
         made = getattr(importlib.import_module(module), name)()
     except Exception as error:  # of a stranger's code
         raise InputError(
-            f"The teacher cannot be made: {type(error).__name__}, {(str(error).splitlines() or [''])[0]}.",
+            f"The teacher cannot be made: {type(error).__name__}, {first_line(error)}.",
             where=recipe.teacher,
             fix="Write module:function, a function without arguments that returns a cell, in a module on PYTHONPATH.",
         ) from error
@@ -230,7 +230,7 @@ def _of_timm(recipe: Recipe, classes: int) -> Teacher:
         network = timm.create_model(name, in_chans=recipe.in_channels, **wanted)
     except (RuntimeError, OSError, ValueError) as error:
         raise InputError(
-            f"timm cannot build this teacher: {str(error).splitlines()[0]}",
+            f"timm cannot build this teacher: {first_line(error)}.",
             where=recipe.teacher,
             fix="See timm.list_models(); give its weights as teacher_ckpt where Hugging Face cannot be reached.",
         ) from error

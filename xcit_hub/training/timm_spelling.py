@@ -82,8 +82,8 @@ def _input_size(said: dict[str, Any]) -> None:
             f"input_size is channels, height and width, not {_shown(size)}.", where="input_size", fix="Write 3 224 224."
         )
     channels, height, width = size
-    _put(said, "input_size", "in_channels", channels)
-    _put(said, "input_size", "image_resize", height if height == width else [height, width])
+    put(said, "input_size", "in_channels", channels)
+    put(said, "input_size", "image_resize", height if height == width else [height, width])
 
 
 def _interpolations(said: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ def _interpolations(said: dict[str, Any]) -> None:
 def _workers(said: dict[str, Any]) -> None:
     """torch's loader decodes in the training's own process where it has no others; here a thread does."""
     workers = said.pop("workers")
-    _put(said, "workers", "num_parallel_workers", 1 if workers == 0 and workers is not False else workers)
+    put(said, "workers", "num_parallel_workers", 1 if workers == 0 and workers is not False else workers)
 
 
 def _earlier(before: str, now: str) -> Callable[[dict[str, Any]], None]:
@@ -132,10 +132,11 @@ def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
         InputError: two names of one setting are given, or a value cannot be read.
     """
     said: dict[str, Any] = {}
-    for key, value in settings.items():
+    # timm's own names last: of two that say the same, that one is named beside the recipe's.
+    for key, value in sorted(settings.items(), key=lambda setting: setting[0] in RENAMED):
         ours = RENAMED.get(key, key)
         if not _says_nothing(key, ours, value):
-            _put(said, key, ours, value)
+            put(said, key, ours, value)
     if "model_ema" in settings:
         said["model_ema"] = True  # whose average it is, is settled with all settings together
     for key, change in _WITHIN.items():
@@ -147,7 +148,12 @@ def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
     return said
 
 
-def _put(said: dict[str, Any], key: str, ours: str, value: Any) -> None:
+def put(said: dict[str, Any], key: str, ours: str, value: Any) -> None:
+    """Say under the name ``ours`` what was given as ``key``.
+
+    Raises:
+        InputError: something was given under that name, too.
+    """
     if ours in said:
         raise _twice(key, ours)
     said[ours] = value
@@ -271,8 +277,9 @@ def _mixed_precision(said: dict[str, Any]) -> None:
     if _switch(said, "amp"):
         said.setdefault("amp_level", "O2")
         if said.get("amp_dtype", "float16") == "float16" and "dynamic_loss_scale" not in said:
-            said.setdefault("loss_scale_type", "dynamic")
-            said.setdefault("loss_scale", _FIRST_SCALE)
+            kind = said.setdefault("loss_scale_type", "dynamic")
+            if str(kind).lower() == "dynamic":  # a fixed scale is the recipe's own
+                said.setdefault("loss_scale", _FIRST_SCALE)
 
 
 def _average(said: dict[str, Any]) -> None:

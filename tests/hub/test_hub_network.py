@@ -116,6 +116,16 @@ def test_saving_can_push(network, endpoint, tmp_path):
     assert "model.safetensors" in endpoint.repositories["org/saved"].at("main").files
 
 
+def test_a_network_that_cannot_be_saved_leaves_the_folder_as_it_was(network, tmp_path):
+    network.save_pretrained(tmp_path / "saved")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
+    for folder in ("saved", "new"):
+        with pytest.raises(InputError, match="fused network is not a checkpoint"):
+            network.fuse().save_pretrained(tmp_path / folder)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()} == before
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_replaced_classifier_is_saved_as_it_is_now(network, tmp_path):
     network.reset_classifier(3)
     network.save_pretrained(tmp_path / "three")

@@ -263,10 +263,12 @@ class XCiT(models.XCiT):
         """Keep what the classifier, nothing but random numbers, begins as."""
         self._head_began_as = entry.digest_of(self.head)
 
-    def _write(self, folder: Path) -> None:
+    def _writer(self) -> Callable[[Path], object]:
+        """Return what writes the network as it is now into a folder; what cannot be written is refused before."""
         began_as = getattr(self, "_head_began_as", None)
         untrained = began_as is not None and began_as == entry.digest_of(self.head)
-        entry.write_weights(folder, self.arrays(), self.description(), head_untrained=untrained)
+        arrays, description = self.arrays(), self.description()
+        return lambda folder: entry.write_weights(folder, arrays, description, head_untrained=untrained)
 
     def save_pretrained(
         self,
@@ -302,7 +304,7 @@ class XCiT(models.XCiT):
                 fix="Give push_to_hub=True, or leave it out.",
             )
         folder = Path(save_directory)
-        return Saved(self._write).save_pretrained(folder, repo_id=repo_id, push_to_hub=push_to_hub, **options)
+        return Saved(self._writer()).save_pretrained(folder, repo_id=repo_id, push_to_hub=push_to_hub, **options)
 
     def push_to_hub(self, repo_id: str, **options: Unpack[Pushing]) -> str:
         """Upload what :meth:`save_pretrained` writes in one commit; return the commit's address.
@@ -318,7 +320,7 @@ class XCiT(models.XCiT):
         """
         from xcit_hub.hub.saving import Saved
 
-        return Saved(self._write).push_to_hub(repo_id, **options)
+        return Saved(self._writer()).push_to_hub(repo_id, **options)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return every parameter and buffer as float32 arrays, by MindCV's names.

@@ -116,6 +116,16 @@ def test_saving_can_push(network, endpoint, tmp_path):
     assert "model.safetensors" in endpoint.repositories["org/saved"].at("main").files
 
 
+@pytest.mark.parametrize("option", ["config", "privat"])
+def test_what_saving_and_pushing_do_not_take_is_refused_by_name(network, tmp_path, option):
+    for push in (False, True):
+        with pytest.raises(TypeError, match=f"'{option}'"):
+            network.save_pretrained(tmp_path / "saved", push_to_hub=push, **{option: {}})
+    with pytest.raises(TypeError, match=f"'{option}'"):
+        network.push_to_hub("org/nano", **{option: {}})
+    assert not (tmp_path / "saved").exists()
+
+
 def test_a_network_that_cannot_be_saved_leaves_the_folder_as_it_was(network, tmp_path):
     network.save_pretrained(tmp_path / "saved")
     before = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}

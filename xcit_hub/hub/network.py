@@ -293,8 +293,9 @@ class XCiT(models.XCiT):
             InputError: the network is fused, or something is given that only a push would use.
             HubError: as :meth:`push_to_hub`.
         """
-        from xcit_hub.hub.saving import Saved
+        from xcit_hub.hub.saving import Saved, refuse_others
 
+        refuse_others(options)
         given = {"repo_id": repo_id, **{name: value for name, value in options.items() if name != "model_card_kwargs"}}
         unused = sorted(name for name, value in given.items() if value is not None)
         if unused and not push_to_hub:
@@ -318,8 +319,9 @@ class XCiT(models.XCiT):
             HubError: the hub's answers are beyond the bounds of :mod:`xcit_hub.hub.guard`, or it is to be private and
                 the repository is public; what the hub refuses is huggingface_hub's own error.
         """
-        from xcit_hub.hub.saving import Saved
+        from xcit_hub.hub.saving import Saved, refuse_others
 
+        refuse_others(options)
         return Saved(self._writer()).push_to_hub(repo_id, **options)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:

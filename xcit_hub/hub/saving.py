@@ -6,7 +6,7 @@ who loads a network seldom saves one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -42,6 +42,16 @@ class Pushing(TypedDict, total=False):
     ignore_patterns: list[str] | str | None
     delete_patterns: list[str] | str | None
     model_card_kwargs: dict[str, Any] | None
+
+
+def refuse_others(options: Mapping[str, object]) -> None:
+    """Refuse what :class:`Pushing` does not have: the mixin would take ``config``, and write the network's own.
+
+    Raises:
+        TypeError: as Python says it of any function.
+    """
+    for name in options.keys() - Pushing.__annotations__.keys():
+        raise TypeError(f"got an unexpected keyword argument {name!r}")
 
 
 class Saved(

@@ -1,6 +1,6 @@
 """A contender's own process: started by :mod:`benchmarks.rounds`, commanded by lines of JSON, idle in between.
 
-It reads what to build, then numbers of steps to take; it answers each line with one. Whatever libraries print goes to
+It reads what to build, then turns to take; it answers each line with one. Whatever libraries print goes to
 the error stream.
 """
 
@@ -63,11 +63,16 @@ def _serve(questions: TextIO, answers: TextIO) -> None:
     _hand_back()
     _answer(answers, {"start_mb": memory_mb("VmRSS"), "peak_mb": most, "flops": _flops(contender, case)})
     for line in questions:
-        _answer(answers, _turn(step, int(line), contender.programs_of))
+        _answer(answers, _turn(step, **json.loads(line), programs_of=contender.programs_of))
 
 
-def _turn(step: Step, steps: int, programs_of: tuple[str, ...] | None) -> dict[str, Any]:
+def _turn(step: Step, *, steps: int, waking: bool, programs_of: tuple[str, ...] | None) -> dict[str, Any]:
     gc.collect()
+    woken = None
+    if waking:  # others' work stands in the caches
+        last = time.perf_counter()
+        step()
+        woken = time.perf_counter() - last
     began, own, everybody, stolen = time.perf_counter(), clock.worked(), clock.worked_by_all(), clock.stolen()
     seconds, images = [], 0
     for _ in range(steps):
@@ -78,6 +83,7 @@ def _turn(step: Step, steps: int, programs_of: tuple[str, ...] | None) -> dict[s
     stolen = clock.stolen() - stolen
     return {
         "seconds": seconds,
+        "woken": woken,
         "images": images,
         "cores": own / wall,
         "others": max(everybody - own, 0.0) / wall,

@@ -42,6 +42,7 @@ class Row:
     Args:
         turns: seconds an image (a file, a load) in each round, the median of its steps.
         first_seconds: its first step, compilation included.
+        woken: seconds of the step before each turn, once others had filled the caches; empty where none is made.
         start_mb, running_mb, peak_mb: resident memory of its process before its first step, at most from then on, and
             at most in its life.
         cores: processor seconds a second, of its process and that one's children.
@@ -56,6 +57,7 @@ class Row:
     contender: str
     turns: list[float] = field(default_factory=list)
     first_seconds: float = 0.0
+    woken: list[float] = field(default_factory=list)
     start_mb: float = 0.0
     running_mb: float = 0.0
     peak_mb: float = 0.0

@@ -68,11 +68,11 @@ class Process:
             self.close()
             raise
 
-    def turn(self, steps: int) -> dict[str, Any]:
-        """Let it take some steps while all others are stopped."""
+    def turn(self, steps: int, *, waking: bool = False) -> dict[str, Any]:
+        """Let it take some steps while all others are stopped, after one that does not count if ``waking``."""
         self._signal(signal.SIGCONT)
         try:
-            return self._ask(str(steps))
+            return self._ask(json.dumps({"steps": steps, "waking": waking}))
         finally:
             self._signal(signal.SIGSTOP)
 
@@ -212,6 +212,8 @@ def _note(row: Row, answer: Mapping[str, Any]) -> None:
 def _count(row: Row, answer: Mapping[str, Any]) -> None:
     """Keep a turn's figures."""
     row.turns.append(statistics.median(answer["seconds"]) / answer["images"])
+    if answer["woken"] is not None:
+        row.woken.append(answer["woken"])
     row.cores = answer["cores"]
     row.others.append(answer["others"])
     row.stolen.append(answer["stolen"])
@@ -239,7 +241,10 @@ class _NewProcesses:
 
 
 class _KeptProcesses:
-    """A process serves all turns of its contender: the first step, a second one that is timed, then a turn's."""
+    """A process serves all turns of its contender: the first step, two that say how long one is, then a turn's.
+
+    The first step of a turn finds caches that others filled. That is timed apart: among few steps, it would decide.
+    """
 
     first_rounds = 1
 
@@ -255,7 +260,7 @@ class _KeptProcesses:
             started = Process(self._suite, entrant.contender, self._case, python=entrant.python)
             self._processes[entrant] = self._stack.enter_context(started)
         process = self._processes[entrant]
-        answer = process.turn(self._steps.get(entrant, 1))
+        answer = process.turn(self._steps.get(entrant, 1), waking=not first)
         if not first and entrant not in self._steps:
             wanted = math.ceil(self._seconds / min(answer["seconds"]))
             self._steps[entrant] = min(max(wanted, 1), _MOST_STEPS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import rounds
 from benchmarks.case import Case
+from benchmarks.networks import TORCH_LIMIT
 from benchmarks.starting import PYTHON
 
 
@@ -31,6 +33,35 @@ def test_a_contender_is_stopped_but_in_its_turn_and_gone_afterwards(tmp_path) ->
             assert process.turn(1)["images"] == 1
         _wait_until_stopped(process)
     assert _state(process) == ""
+
+
+def test_the_call_after_a_pause_is_timed_apart_and_counts_in_no_turn(tmp_path) -> None:
+    case = Case("xcit_nano_12_p16_224", height=32, width=32, folder=str(tmp_path))
+    with rounds.Process("inference", TORCH_LIMIT, case) as process:
+        cold, warm = process.turn(1), process.turn(3, waking=True)
+    assert (len(cold["seconds"]), cold["woken"]) == (1, None)
+    assert len(warm["seconds"]) == 3
+    assert warm["woken"] > 0
+
+
+def test_a_turn_is_as_many_calls_as_fill_it_however_long_the_first_ones_took(tmp_path, monkeypatch) -> None:
+    asked = []
+
+    class Slow(rounds.Process):
+        """The real process, whose calls are said to take a second until it is warm, then a fiftieth."""
+
+        def turn(self, steps: int, *, waking: bool = False) -> dict[str, Any]:
+            asked.append((steps, waking))
+            answer = super().turn(steps, waking=waking)
+            return {**answer, "seconds": [0.02 if waking else 1.0] * steps, "woken": 1.0 if waking else None}
+
+    monkeypatch.setattr(rounds, "Process", Slow)
+    case = Case("xcit_nano_12_p16_224", height=32, width=32, folder=str(tmp_path))
+    entrants = [rounds.Entrant(TORCH_LIMIT, TORCH_LIMIT)]
+    comparison = rounds.compare("inference", case, entrants, rounds=2, turn_seconds=0.1, quiet=1e3)
+    assert asked[:3] == [(1, False), (1, True), (5, True)]
+    (row,) = comparison.rows
+    assert (row.first_seconds, row.turns, row.woken) == (1.0, [0.02, 0.02], [1.0, 1.0])
 
 
 def _wait_until_stopped(process: rounds.Process) -> None:

@@ -49,6 +49,15 @@ def test_drawn_shapes_are_the_same_for_the_same_seed_and_fill_every_class(tmp_pa
     assert all((drawn[a] != drawn[b]).any() for a in SHAPES for b in SHAPES if a < b)
 
 
+def test_what_lies_in_the_users_folder_is_imported_by_no_part_of_the_programme(tmp_path: Path, monkeypatch) -> None:
+    users, own = tmp_path / "users", tmp_path / "own"
+    users.mkdir()
+    own.mkdir()
+    (users / "typer.py").write_text("raise SystemExit('the module of a stranger')\n")
+    monkeypatch.chdir(users)
+    assert accept._run(["list", "xcit_nano*"], own) == accept._Ended(0, "")
+
+
 @pytest.mark.campaign
 def test_the_programme_of_an_ascend_server_runs_here_at_a_small_size(run_cli, tmp_path: Path) -> None:
     target = tmp_path / "acceptance.json"

@@ -202,7 +202,8 @@ def _run(words: Sequence[str], folder: Path, *, workers: int = 1) -> _Ended:
         launcher = [sys.executable, "-m", "mindspore.parallel.cluster.run"]
         command = [*launcher, *together, *logs, "python", "-m", "xcit_hub", *words]
     places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PATH": places, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    modules = os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path)
+    environment = {**os.environ, "PATH": places, "PYTHONPATH": modules}
     try:
         ended = subprocess.run(  # noqa: S603
             command,
@@ -212,6 +213,7 @@ def _run(words: Sequence[str], folder: Path, *, workers: int = 1) -> _Ended:
             timeout=_PATIENCE_SECONDS,
             check=False,
             env=environment,
+            cwd=folder,  # and not the user's: `python -m` imports what lies there first
         )
     except subprocess.TimeoutExpired:
         return _Ended(1, f"it took longer than {_PATIENCE_SECONDS / 60:.0f} minutes")

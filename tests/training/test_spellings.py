@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from timm.scheduler import create_scheduler_v2
 
 from xcit_hub.errors import InputError
 from xcit_hub.training import facebook_spelling, timm_only, timm_spelling
@@ -244,6 +246,27 @@ def test_a_run_is_longer_by_the_warm_up_that_it_has(word: str, said: str) -> Non
     words = f"--sched {word} --epochs 10 --warmup-prefix {said}".split()
     recipe = load_recipe(None, parse_flags([*AS_TIMM, *words]))
     assert recipe.epoch_size == 10 + recipe.warmup_epochs
+
+
+@pytest.mark.parametrize("said", ["", "--warmup-epochs 2", "--warmup-prefix", "--warmup-prefix --warmup-epochs 2"])
+def test_without_a_schedule_a_run_is_as_long_as_timms_and_the_warm_up_that_is_not_made_is_told(said: str) -> None:
+    words = said.split()
+    recipe = load_recipe(None, parse_flags([*AS_TIMM, "--sched=none", "--epochs=10", *words]))
+    _, epochs = create_scheduler_v2(
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1),
+        "none",
+        num_epochs=10,
+        warmup_epochs=2 if "2" in words else OPTIONS["timm"]["options"]["warmup_epochs"],
+        warmup_prefix="--warmup-prefix" in words,
+    )
+    assert (recipe.epoch_size, recipe.warmup_epochs, recipe.scheduler) == (epochs, 0, "constant")
+    assert set(recipe.without_effect()) == ({"warmup_epochs"} if said == "--warmup-epochs 2" else set())
+
+
+@pytest.mark.parametrize("command", ["--sched constant --warmup-epochs 3", "--sched step --warmup-epochs 0"])
+def test_a_setting_that_nobody_gave_is_not_told_to_be_without_effect(command: str) -> None:
+    recipe = load_recipe(None, parse_flags([*AS_TIMM, "--epochs=10", *command.split()]))
+    assert recipe.without_effect() == {}
 
 
 @pytest.mark.parametrize(("command", "key"), ONE_KEY.items())

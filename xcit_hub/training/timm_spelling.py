@@ -69,6 +69,7 @@ _NO_SCHEDULES = {
 }
 _CYCLIC = ("cosine_decay", "polynomial_decay", "tanh_decay")
 _WARMUP = RecipeKeys.model_fields["warmup_epochs"].default
+_TIMMS_WARMUP = 5  # epochs, where its command says nothing
 _FIRST_SCALE = 65536.0  # of torch.amp.GradScaler
 
 
@@ -179,7 +180,6 @@ def _scheduler(said: dict[str, Any]) -> None:
     if word == "none":
         if said.get("lr_noise") is not None:
             raise InputError("lr_noise is of a schedule, and sched is none.", where="lr_noise", fix="Leave it out.")
-        said["warmup_epochs"] = 0
         said.setdefault("scheduler", "constant")
         return
     if not isinstance(word, str) or word not in _SCHEDULES:
@@ -198,7 +198,10 @@ def _epochs(said: dict[str, Any]) -> None:
     epochs = _number(said, "epochs")
     if epochs % 1:
         raise InputError(f"epochs are whole, not {_shown(epochs)}.", where="epochs", fix="Give a whole number.")
-    prefix = _number(said, "warmup_epochs", _WARMUP) if said.setdefault("warmup_prefix", False) else 0
+    warmup = _number(said, "warmup_epochs", _WARMUP)
+    if warmup and said.get("scheduler") != "constant":
+        said.setdefault("warmup_prefix", False)
+    prefix = warmup if said.get("warmup_prefix") else 0
     whole = epochs
     if said.get("scheduler", "cosine_decay") in _CYCLIC:
         factor, cycles = _number(said, "cycle_mul", 1), max(1, _number(said, "num_cycles", 1))
@@ -208,6 +211,21 @@ def _epochs(said: dict[str, Any]) -> None:
         said.pop("cooldown_epochs", None)
     del said["epochs"]
     said.setdefault("epoch_size", int(whole + prefix))
+
+
+def _unscheduled(said: dict[str, Any]) -> dict[str, str]:
+    """Take out the warm-up that timm does not make without a schedule; return it with the reason, if nothing reads it.
+
+    Its epochs are trained all the same where they come before the others.
+    """
+    given = _number(said, "warmup_epochs", _TIMMS_WARMUP)
+    is_longer = "epochs" in said and said.get("warmup_prefix") is True
+    if is_longer:
+        said["epochs"] = _number(said, "epochs") + given
+        del said["warmup_prefix"]
+    is_idle = said.get("warmup_epochs") and not is_longer
+    said["warmup_epochs"] = 0
+    return {"warmup_epochs": "sched none has no warm-up, as in timm"} if is_idle else {}
 
 
 def _unread(said: dict[str, Any]) -> dict[str, str]:
@@ -343,6 +361,8 @@ def computed(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str
         dropped["lr_base"] = "lr overrides it, as in timm"
     if said.pop("model_ema", None) is not None:
         said.setdefault("model_ema_warmup", False)
+    if said.get("sched") == "none":
+        dropped |= _unscheduled(said)
     for key, change in CHANGES.items():
         if key == "epochs" and key in said:
             dropped |= _unread(said)

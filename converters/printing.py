@@ -106,9 +106,10 @@ def print_inspection(console: Console, found: Inspection) -> None:
     rows += [("config", found.config)] if found.config else []
     rows += [(f"not taken: {count}", reason) for reason, count in found.dropped.items()]
     rows += [("metadata", f"{key} = {value[:200]}") for key, value in list(found.metadata.items())[:_MOST_LINES]]
-    if found.values:
-        more = ", …" if len(found.values) > _MOST_NAMES else ""
-        rows.append(("other values", f"{len(found.values)}: {', '.join(found.values[:_MOST_NAMES])}{more}"))
+    for title, names in (("other values", found.values), ("packed with", found.packed_with)):
+        if names:
+            more = ", …" if len(names) > _MOST_NAMES else ""
+            rows.append((title, f"{len(names)}: {', '.join(names[:_MOST_NAMES])}{more}"))
     rows += [("note", note) for note in found.notes]
     for title, value in rows:
         console.print(f"{readable(title):20}{readable(str(value))}", markup=False)

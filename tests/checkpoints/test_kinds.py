@@ -22,6 +22,7 @@ from tiny_networks import Make, network, same
 
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.formats import kinds
+from xcit_hub.checkpoints.inspection import inspect
 from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.checkpoints.weights import load
 from xcit_hub.errors import CheckpointError, WeightsError
@@ -163,6 +164,9 @@ def test_a_zip_of_one_checkpoint_is_opened(files: dict[str, Path], tmp_path: Pat
         assert checkpoint.read(path).format == file_format
         report = rewrite(path, tmp_path / "y.safetensors")
         assert report.source["sha256"] == checkpoint.read(path).sha256
+        assert inspect(path).packed_with == ["README.txt"]
+        (left,) = (entry for entry in report.left if entry["kind"] == "file")
+        assert left["names"] == ["README.txt"]
         assert same(load(tmp_path / "y.safetensors").tensors, network())
 
 

@@ -8,6 +8,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -50,6 +51,7 @@ class Checkpoint:
         metadata: the strings it carries beside them.
         values: the names of what else it carries: numbers, settings, states of random generators.
         numbers: those of the values that are one number or truth value → that value.
+        packed_with: the names of other files of the zip that it was packed in, which nothing reads.
     """
 
     def __init__(self, files: list[MappedFile], file_format: Format, content: Content) -> None:
@@ -59,6 +61,7 @@ class Checkpoint:
         self.metadata = content.metadata
         self.values = content.values
         self.numbers = content.numbers
+        self.packed_with = content.packed_with
         self._files = files
 
     @property
@@ -283,7 +286,7 @@ def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
                 return "pth", pytorch.read_archive(file, archive)
             if packed:
                 raise CheckpointError(f"{file.path.name} is a zip in a zip.", where=file.path, fix="Unpack it.")
-            inner = unpacked(file, archive, SUFFIXES)
+            inner, others = unpacked(file, archive, SUFFIXES)
     except (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, struct.error) as error:
         # zipfile's words for a missing end are that it is not a zip at all.
         why = first_line(error).replace("File is not a zip file", "its end is missing, the file was cut short")
@@ -292,9 +295,9 @@ def _of_zip(file: MappedFile, *, packed: bool) -> tuple[Format, Content]:
             where=file.path,
             fix="Fetch the file again and compare its SHA-256.",
         ) from error
-    content = _content(inner, kinds.kind_of(inner.view), packed=True)
+    file_format, content = _content(inner, kinds.kind_of(inner.view), packed=True)
     inner.compare()
-    return content
+    return file_format, replace(content, packed_with=others)
 
 
 # ---- A checkpoint in several files ---------------------------------------------------------------

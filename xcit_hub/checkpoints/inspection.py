@@ -50,6 +50,7 @@ class Inspection:
 
     Args:
         values: what stands beside the tensors: numbers, settings, states of random generators.
+        packed_with: other files of the zip that it is packed in, which nothing reads.
         dropped: why tensors are left out → how many.
         parameters: trainable parameters of the network.
         dtypes: dtype → number of tensors of the network.
@@ -68,6 +69,7 @@ class Inspection:
     sha256: str
     metadata: dict[str, str]
     values: list[str]
+    packed_with: list[str]
     tensors: int
     dropped: dict[str, int]
     averaged: bool
@@ -123,6 +125,7 @@ def inspect(path: str | os.PathLike[str], *, tensors: bool = False, asked: Asked
         sha256=opened.sha256,
         metadata=opened.metadata,
         values=opened.values,
+        packed_with=opened.packed_with,
         tensors=len(opened.tensors),
         dropped=dict(Counter(dropped.values())),
         averaged=bool(found and (found.both or found.averaged)),

@@ -21,8 +21,8 @@ class Report:
 
     Args:
         target: the file that was written; None if its proof failed and it was not.
-        left: the source's strings and values that the target does not have, by kind: the reason, how many, and their
-            names, of very many the first.
+        left: the source's strings, values and files packed with it that the target does not have, by kind: the reason,
+            how many, and their names, of very many the first.
         parity: the proof's figures, if there was one; in the JSON, null stands for those that are not finite numbers.
     """
 

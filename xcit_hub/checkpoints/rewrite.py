@@ -38,6 +38,7 @@ Prove = Callable[[Path, Report], "dict[str, Any] | None"]
 
 _FRESH = "a new classifier, not trained: random numbers of seed 0 and deviation 0.02, as timm begins one, and no bias"
 _NO_VALUES = "a value beside the tensors, such as training's settings; a file of weights has none"
+_NO_FILES = "another file of the zip, which nothing reads: what describes the network is read beside an unpacked one"
 _OTHER_STRING = "a string that says nothing of the network, its images or its classes, or does not hold any more"
 _OF_TRAINER = "what its trainer was told of the network or its images: the notes name what counts and what differs"
 _MOST_NAMES, _MOST_LETTERS = 10_000, 1 << 20  # of what is left, for each reason
@@ -239,11 +240,15 @@ def _metadata(weights: Weights, to: Family, file_format: str) -> dict[str, str]:
 def _left(opened: Checkpoint, metadata: Mapping[str, str]) -> list[dict[str, Any]]:
     """What a file has beside its tensors and a conversion does not write: training's settings, an author's words."""
     strings_left = [name for name in opened.metadata if name not in metadata and name not in _ANSWERED]
-    groups = (("value", _NO_VALUES, opened.values), ("string", _OTHER_STRING, strings_left))
+    groups = (
+        ("value", _NO_VALUES, opened.values),
+        ("string", _OTHER_STRING, strings_left),
+        ("file", _NO_FILES, opened.packed_with),
+    )
     left: dict[tuple[str, str], list[str]] = {}
     for kind, other, names in groups:
         for name in names:
-            reason = _OF_TRAINER if trainer.is_of_network(name) else other
+            reason = _OF_TRAINER if kind != "file" and trainer.is_of_network(name) else other
             left.setdefault((kind, reason), []).append(name)
     return [
         {"kind": kind, "reason": reason, "count": len(names), "names": _first(names)}

@@ -19,9 +19,11 @@ class Content:
         metadata: the strings beside them.
         values: the names of everything else that is there: numbers, settings, states of random generators.
         numbers: those of the values that are one number or truth value → that value.
+        packed_with: the names of other files of the zip that it was packed in.
     """
 
     tensors: dict[str, StoredTensor]
     metadata: dict[str, str] = field(default_factory=dict)
     values: list[str] = field(default_factory=list)
     numbers: dict[str, bool | int | float] = field(default_factory=dict)
+    packed_with: list[str] = field(default_factory=list)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from xcit_hub.checkpoints.mapped import MappedFile
@@ -13,8 +13,8 @@ from xcit_hub.errors import CheckpointError
 _LARGEST_UNPACKED = 16 << 30
 
 
-def unpacked(file: MappedFile, archive: zipfile.ZipFile, suffixes: Collection[str]) -> MappedFile:
-    """Return the one checkpoint in a zip.
+def unpacked(file: MappedFile, archive: zipfile.ZipFile, suffixes: Collection[str]) -> tuple[MappedFile, list[str]]:
+    """Return the one checkpoint in a zip, and the names of the other files in it.
 
     Args:
         suffixes: by which a checkpoint is known in it.
@@ -24,11 +24,12 @@ def unpacked(file: MappedFile, archive: zipfile.ZipFile, suffixes: Collection[st
             larger than its packed bytes can make it.
         zipfile.BadZipFile: its length or checksum is another than the zip says.
     """
-    return _unpacked(file, archive, _only_one(file, archive, suffixes))
-
-
-def _only_one(file: MappedFile, archive: zipfile.ZipFile, suffixes: Collection[str]) -> zipfile.ZipInfo:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    meant = _only_one(file, entries, suffixes)
+    return _unpacked(file, archive, meant), [entry.filename for entry in entries if entry is not meant]
+
+
+def _only_one(file: MappedFile, entries: Sequence[zipfile.ZipInfo], suffixes: Collection[str]) -> zipfile.ZipInfo:
     if any(entry.filename == "model.weights.h5" for entry in entries):
         raise CheckpointError(
             f"{file.path.name} is not a checkpoint: it is a Keras model.",

@@ -240,7 +240,13 @@ def _dialect(name: str | None) -> variants.DialectName | None:
 
 
 def _same_file(told: Conversion, digest: str, path: Path) -> None:
-    if told.target.sha256 not in (None, digest):
+    if told.target.sha256 is None:
+        raise InputError(
+            "The conversion report does not say which file it is about: its target has no SHA-256.",
+            where=path,
+            fix="Give the report that was written with this checkpoint, or convert it again.",
+        )
+    if told.target.sha256 != digest:
         raise InputError(
             f"The conversion report is about another file: it names {told.target.path} with SHA-256 "
             f"{str(told.target.sha256)[:16]}…, and {path.name} has {digest[:16]}….",

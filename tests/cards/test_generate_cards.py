@@ -329,6 +329,7 @@ def test_the_conversion_is_told_without_the_disk_it_was_made_on(converted):
     ("changed", "what"),
     [
         ({"target": {"path": "other.ckpt", "sha256": "0" * 64}}, "about another file: it names other.ckpt"),
+        ({"target": {"path": "best.ckpt"}}, "does not say which file it is about"),
         ({"parity": PARITY | {"passed": False}}, "the proof against PyTorch failed"),
     ],
 )

@@ -1,5 +1,6 @@
 """The card of a trained model speaks of that model: its data, its origin, the flags that were used."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -212,7 +213,8 @@ def test_no_card_holds_a_password_or_a_token_of_an_address(checkpoint, tmp_path,
         {"repo_link": secret, "summary": f"see {secret} there", "asset": [{"asset-link": secret}],
          "recipe_url": secret, "accuracy": [{"top1": 1, "source": secret, "source_url": secret}]}
     )  # fmt: skip
-    report = {"source": {"path": secret}, "target": {"path": "b"}, "notes": [f"from {secret}"]}
+    target = {"path": "b", "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+    report = {"source": {"path": secret}, "target": target, "notes": [f"from {secret}"]}
     facts = facts_of(checkpoint, {"started_from": secret, "flags": {"from": secret}}, meta, conversion=report)
     for path in write(facts, tmp_path, forms=FORMS, langs=LANGUAGES):
         assert "hunter2" not in path.read_text(encoding="utf-8"), path
@@ -223,7 +225,8 @@ def test_no_card_holds_a_password_or_a_token_of_an_address(checkpoint, tmp_path,
 
 def test_every_field_of_a_report_is_told_left_out_by_name_or_listed(checkpoint):
     report = {
-        "source": {"path": "a.pth", "surprise": 1}, "target": {"path": "b"}, "architecture": NANO,
+        "source": {"path": "a.pth", "surprise": 1}, "architecture": NANO,
+        "target": {"path": "b", "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()},
         "architecture_assumed": True, "kind": "classifier", "num_classes": 3, "head_untrained": True, "in_chans": 3,
         "seconds": 1.0, "dialect": "paper", "tensors": 5, "versions": {"xcit-hub": "1"}, "novelty": {"a": 1},
         "parity": {"passed": True, "max_error": 0, "relative_error": 0, "bar": 1e-5, "rule": {}, "more": 2,

@@ -93,6 +93,18 @@ def test_a_recipe_that_agrees_with_the_model_is_not_said_to_be_idle(nano: Path, 
     assert not [line for line in said if "no effect" in line]
 
 
+@pytest.mark.parametrize(
+    "words", [{"library": "timm", "img_size": 32}, {"library": "facebook", "input_size": 32, "data_set": "IMNET"}]
+)
+def test_a_flag_in_anothers_words_counts_before_what_the_models_description_says(
+    nano: Path, data: Path, words: dict[str, Any]
+) -> None:
+    flags = {"data_dir": str(data), "batch_size": 4, "num_parallel_workers": 1, "mode": 1, **words}
+    report = evaluate(str(nano), None, flags)
+    assert report is not None and report.record.preprocessing is not None
+    assert report.record.preprocessing.input_size == (3, 32, 32)
+
+
 def test_the_record_says_what_decides_the_figure(nano: Path, data: Path, tmp_path: Path) -> None:
     """Views, precision, a list of classes and reassessed labels: from recipe and flags alike."""
     names, real, recipe = tmp_path / "names.txt", tmp_path / "real.json", tmp_path / "recipe.yaml"

@@ -153,7 +153,7 @@ def evaluate(
         network, digest, classes = loaded, described.provenance.sha256, described.labels
         checkpoint = Path(located.weights).name
         settings = settings_of(loaded, described.preprocessing)
-        recipe = load_recipe(config, {**settings, **flags})
+        recipe = load_recipe(config, flags, described=settings)
         if recipe.in_channels != loaded.in_chans:
             raise InputError(
                 f"The network sees {loaded.in_chans} channels, the recipe says {recipe.in_channels}.",

@@ -61,6 +61,16 @@ def test_naming_our_class_is_the_way_from_mindcv_to_timm_and_leaves_its_mark(tmp
         load(bare, dialect="paper")
 
 
+@pytest.mark.parametrize(("to", "tag"), [("timm", "ms_in1k"), ("timm", "ms_mint"), ("xcit-hub", "ms_in1k")])
+def test_a_tag_of_another_dialect_than_the_weights_is_refused(tmp_path: Path, make: Make, to: str, tag: str):
+    entry = architecture("xcit_nano_12_p16_224")
+    source, target = tmp_path / "x.ckpt", tmp_path / "x.safetensors"
+    checkpoint.write(source, make("xcit-hub", entry, "classifier", 1000))
+    with pytest.raises(WeightsError, match=f"{tag} computes in another dialect"):
+        rewrite(source, target, to=to, model=f"{entry.name}.{tag}", dialect="paper")
+    assert not target.exists()
+
+
 def test_a_file_that_does_not_tell_needs_the_dialect_and_then_carries_it(tmp_path: Path, make: Make):
     source = tmp_path / "silent.ckpt"
     checkpoint.write(source, make("xcit-hub"))

@@ -263,10 +263,79 @@ def test_without_a_schedule_a_run_is_as_long_as_timms_and_the_warm_up_that_is_no
     assert set(recipe.without_effect()) == ({"warmup_epochs"} if said == "--warmup-epochs 2" else set())
 
 
-@pytest.mark.parametrize("command", ["--sched constant --warmup-epochs 3", "--sched step --warmup-epochs 0"])
-def test_a_setting_that_nobody_gave_is_not_told_to_be_without_effect(command: str) -> None:
-    recipe = load_recipe(None, parse_flags([*AS_TIMM, "--epochs=10", *command.split()]))
+@pytest.mark.parametrize(
+    ("library", "command"),
+    [
+        ("timm", "--epochs 10 --sched constant --warmup-epochs 3"),
+        ("timm", "--epochs 10 --sched step --warmup-epochs 0"),
+        ("timm", "--model-ema false --model-ema-warmup false"),
+        ("facebook", "--reprob 0"),
+        ("facebook", "--no-model-ema"),
+        ("facebook", "--warmup-epochs 0"),
+        ("facebook", "--sched step"),
+        ("facebook", "--sched none"),
+        ("facebook", "--opt sgd"),
+        ("facebook", "--teacher-model regnety_160"),
+    ],
+)
+def test_a_setting_that_nobody_gave_is_not_told_to_be_without_effect(library: str, command: str) -> None:
+    recipe = load_recipe(None, parse_flags([f"--library={library}", *AS_TIMM[1:], *command.split()]))
     assert recipe.without_effect() == {}
+
+
+@pytest.mark.parametrize(
+    ("library", "command", "key"),
+    [
+        ("timm", "--epochs 100 --cooldown-epochs 10 --epoch-size 50", "cooldown_epochs"),
+        ("facebook", "--teacher-model resnet50", "teacher"),
+        ("facebook", "--teacher timm:resnet50", "teacher"),
+    ],
+)
+def test_what_another_setting_leaves_without_a_reader_is_told(library: str, command: str, key: str) -> None:
+    recipe = load_recipe(None, parse_flags([f"--library={library}", *AS_TIMM[1:], *command.split()]))
+    assert set(recipe.without_effect()) == {key}
+
+
+@pytest.mark.parametrize(
+    ("library", "said", "flag", "key"),
+    [
+        ("timm", {"aa": "original"}, "--aa null", "auto_augment"),
+        ("timm", {"clip_grad": 1.0}, "--clip-grad null", "clip_grad"),
+        ("timm", {"drop_path": 0.3}, "--drop-path null", "drop_path_rate"),
+        ("timm", {"opt_eps": 0.1}, "--opt-eps null", "eps"),
+        ("timm", {"initial_checkpoint": "a.pth"}, "--initial-checkpoint=", "ckpt_path"),
+        ("facebook", {"aa": None}, "", "auto_augment"),
+        ("facebook", {"drop_path": None}, "", "drop_path_rate"),
+    ],
+)
+def test_nothing_takes_back_what_was_said_before(
+    library: str, said: dict[str, Any], flag: str, key: str, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"library": library, **MODEL, **said}))
+    recipe = load_recipe(tmp_path / "recipe.yaml", parse_flags(flag.split()))
+    assert getattr(recipe, key) == Recipe.model_fields[key].default
+
+
+@pytest.mark.parametrize(
+    ("said", "flag", "key", "value"),
+    [
+        ({"bce_loss": True}, "--loss CE", "loss", "CE"),
+        ({"loss": "CE"}, "--bce-loss", "loss", "BCE"),
+        ({"clip_grad": 1.0}, "--clip-value 5", "clip_value", 5.0),
+        ({"clip_value": 5.0, "clip_grad": True}, "--clip-grad 1", "clip_value", 1.0),
+        ({"amp": True}, "--amp-level O0", "loss_scale_type", "fixed"),
+    ],
+)
+def test_of_timms_word_and_the_recipes_own_that_which_is_said_last_counts(
+    said: dict[str, Any], flag: str, key: str, value: object, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"library": "timm", **MODEL, **said}))
+    assert getattr(load_recipe(tmp_path / "recipe.yaml", parse_flags(flag.split())), key) == value
+
+
+def test_two_bounds_of_the_gradient_in_one_recipe_are_refused() -> None:
+    with pytest.raises(InputError, match="clip_grad and clip_value say the same"):
+        load_recipe(None, {"library": "timm", **MODEL, "clip_grad": 1.0, "clip_value": 5.0})
 
 
 @pytest.mark.parametrize(("command", "key"), ONE_KEY.items())

@@ -182,6 +182,12 @@ def _naming(to: Family, dialect: DialectName) -> Family:
 
 
 def _check_target(weights: Weights, to: Family, model: str | None) -> None:
+    if model is not None and _names_our_class(model) and not _names_our_class(model, weights.dialect):
+        raise WeightsError(
+            f"{model} computes in another dialect than these weights were trained in ({weights.dialect}).",
+            where="model=… (--model)",
+            fix=f"Write --model {model.partition('.')[0]}, or leave it out.",
+        )
     of_mint = to == "mindcv" and weights.dialect == "mindcv-mint"
     as_ours = to == "timm" and _names_our_class(model, weights.dialect)
     if of_mint or as_ours or weights.dialect in LAYOUTS[to].dialects:

@@ -70,6 +70,7 @@ RENAMED = {
 _SETS = {"IMNET": "imagenet", "CIFAR10": "cifar10", "CIFAR100": "cifar100"}
 _STEPS = {"decay_epochs": 30, "decay_rate": 0.1}  # of --sched step alone
 _BATCH = 512  # images that --lr is of
+_TEACHER = "timm:regnety_160"
 _RESIZED = 224 / 256  # share of the resized image that is seen without --full_crop
 
 REFUSED: timm_only.Aside = {
@@ -138,15 +139,21 @@ def in_timms_words(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
     return said, dropped
 
 
-def settled(said: dict[str, Any]) -> dict[str, Any]:
-    """Return all settings together, in timm's words, as timm's recipe: what one of them decides about another."""
+def settled(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return all settings together, in timm's words, as timm's recipe, and what of them is dropped, with the reason.
+
+    Raises:
+        InputError: a distillation lacks its teacher's weights.
+    """
+    dropped = {}
     model, side = said.get("model"), said.get("image_resize")
     for size in (side, 224):
         if isinstance(model, str) and model not in ARCHITECTURES and f"{model}_{size}" in ARCHITECTURES:
             said["model"] = f"{model}_{size}"
             break
     if said["distillation_type"] == "none":
-        said.pop("teacher", None)  # main.py has a name for it always
+        if said.pop("teacher", _TEACHER) != _TEACHER:  # main.py has a name for it always
+            dropped["teacher"] = "distillation_type is none"
     elif not said.get("teacher_ckpt"):
         raise InputError(
             "A distillation needs the teacher's weights.",
@@ -154,10 +161,12 @@ def settled(said: dict[str, Any]) -> dict[str, Any]:
             fix="Give teacher_path, as main.py asks.",
         )
     else:
-        said.setdefault("teacher", "timm:regnety_160")
+        said.setdefault("teacher", _TEACHER)
     if said["sched"] == "step":
         said = {**_STEPS, **said}
-    return {**said, "library": "timm"}
+    if said["sched"] == "none" and said.get("lr_epoch_lag") == DEFAULTS["lr_epoch_lag"]:
+        del said["lr_epoch_lag"]  # of the rates of a schedule
+    return {**said, "library": "timm"}, dropped
 
 
 def _switch(said: dict[str, Any], key: str) -> bool:

@@ -7,7 +7,7 @@ the rules between them are files of their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import PrivateAttr, model_validator
@@ -36,6 +36,7 @@ class Recipe(RecipeValues):
     """Everything that decides a training run."""
 
     _dropped: dict[str, str] = PrivateAttr(default_factory=dict)
+    _given: frozenset[str] | None = PrivateAttr(default=None)
     _in_timms_words: bool = PrivateAttr(default=False)
 
     @model_validator(mode="after")
@@ -69,14 +70,15 @@ class Recipe(RecipeValues):
                 raise ValueError(reason)
         return self
 
-    def as_it_was_said(self, dropped: Mapping[str, str], *, in_timms_words: bool) -> Recipe:
+    def as_it_was_said(self, dropped: Mapping[str, str], given: Collection[str], *, in_timms_words: bool) -> Recipe:
         """Return this recipe, which remembers how it was read.
 
         Args:
             dropped: names that were read and dropped, with the reasons.
+            given: keys that somebody gave; others were set in translating what he gave.
             in_timms_words: whether one of timm's own names was among them.
         """
-        self._dropped, self._in_timms_words = dict(dropped), in_timms_words
+        self._dropped, self._given, self._in_timms_words = dict(dropped), frozenset(given), in_timms_words
         return self
 
     def __eq__(self, other: object) -> bool:
@@ -101,10 +103,11 @@ class Recipe(RecipeValues):
             evaluating: in an evaluation of its own; else in a training.
         """
         idle = dict(self._dropped)
+        given = self.model_fields_set if self._given is None else self._given
         for keys, applies, reason in WITHOUT_EFFECT_IN_EVALUATIONS if evaluating else WITHOUT_EFFECT:
             if applies(self):
                 for key in keys:
-                    if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
+                    if key in given and getattr(self, key) != type(self).model_fields[key].default:
                         idle[key] = reason
         return idle
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ _SAY_THE_SAME = (
     ("lr_base", "lr"),
     ("warmup_lr", "warmup_factor"),
     ("warmup_factor", "warmup_lr"),
+    ("loss", "bce_loss"),
+    ("loss", "jsd_loss"),
     *timm_spelling.DECIDES.items(),
 )
 _LIBRARIES = ("mindcv", "timm", "facebook")
@@ -64,7 +66,10 @@ _SWITCHES = timm_spelling.SWITCHES | facebook_spelling.SWITCHES
 
 
 def load_recipe(
-    path: str | Path | None, overrides: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None
+    path: str | Path | None,
+    overrides: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    described: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Read a YAML recipe and lay ``overrides`` (typed values, as :func:`parse_flags` returns them) over it.
 
@@ -72,18 +77,21 @@ def load_recipe(
         path: the YAML file, the name of a recipe that ships with the library (``cpu_smoke``), or None for the
             defaults alone.
         overrides: key → value, as from ``--epoch_size 2``.
-        defaults: other values than the recipe's own for what neither says.
+        defaults: other values than the recipe's own for what nothing else says.
+        described: what the description of a network says, which counts before the file and after ``overrides``.
 
     Raises:
         InputError: the file is not a recipe, or a key or value is unknown; the message names the nearest key.
         UnknownNameError: there is no such model.
     """
-    layers = [defaults or {}, {} if path is None else _read(_find(Path(path))), overrides or {}]
+    file = {} if path is None else _read(_find(Path(path)))
+    flags = overrides or {}
+    layers = [defaults or {}, file, described or {}, flags]
     where = "the recipe" if path is None else path
     try:
-        said, dropped = _as_spelled(layers)
+        said, dropped, given = _as_spelled(layers)
     except InputError as error:
-        if path is None or error.where in layers[2] or error.where not in layers[1]:
+        if path is None or error.where in flags or error.where not in file:
             raise
         raise InputError(error.what, where=f"{path}, {error.where}", fix=error.fix) from None
     for key in said:
@@ -91,13 +99,13 @@ def load_recipe(
             whose, ours = "timm" if key in timm_spelling.NAMES else "facebook", timm_spelling.RENAMED.get(key)
             raise InputError(
                 f"{key} is {whose}'s name of a setting, and the recipe is not {whose}'s.",
-                where=key if key in layers[2] else where,
+                where=key if key in flags else where,
                 fix=f"Set library to {whose}{f', or write {ours}' if ours else ''}.",
             )
     foreign = {key for layer in layers for key in layer} - Recipe.model_fields.keys()
     in_timms_words = bool(foreign) and _laid_over(layers).get("library") == "timm"
-    recipe = _build(said, where, layers).as_it_was_said(dropped, in_timms_words=in_timms_words)
-    if recipe.teacher_is_function and "teacher" not in layers[2] and "teacher" in layers[1]:
+    recipe = _build(said, where, layers).as_it_was_said(dropped, given, in_timms_words=in_timms_words)
+    if recipe.teacher_is_function and "teacher" not in flags and "teacher" in file:
         raise InputError(
             f"A recipe file may not name code to run: its teacher is {shown(recipe.teacher)}.",
             where=where,
@@ -119,8 +127,11 @@ def said_by(path: str | Path | None, overrides: Mapping[str, Any] | None = None)
     return _as_spelled([{} if path is None else _read(_find(Path(path))), overrides or {}])[0]
 
 
-def _as_spelled(layers: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return what all layers say in a recipe's words, and what of it is dropped, with the reason."""
+def _as_spelled(layers: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, str], set[str]]:
+    """Return what all layers say in a recipe's words, what of it is dropped, with the reason, and which keys they name.
+
+    What a translation sets beside these, nobody gave.
+    """
     library = _laid_over(layers).get("library", "mindcv")
     if library not in _LIBRARIES:
         raise InputError(
@@ -129,28 +140,44 @@ def _as_spelled(layers: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], di
             fix=closest(str(library)[:SHOWN], _LIBRARIES) or "Leave it out for MindCV's recipes.",
         )
     if library == "mindcv":
-        return _laid_over(layers), {}
+        said = _laid_over(layers)
+        return said, {}, set(said)
     dropped: dict[str, str] = {}
+    own = len(layers)
     if library == "facebook":
         translated = [facebook_spelling.in_timms_words(layer) for layer in (facebook_spelling.DEFAULTS, *layers)]
         layers = [said for said, _ in translated]
         for _, reasons in translated:
             dropped |= reasons
-    said = _laid_over([timm_spelling.renamed(layer) for layer in layers])
+    renamed = [timm_spelling.renamed(layer) for layer in layers]
+    said = _laid_over([said for said, _ in renamed], [taken_back for _, taken_back in renamed])
+    layers = [layer for layer, _ in renamed[len(renamed) - own :]]
+    given = {name for layer in layers for key, value in layer.items() for name in (key, _decided_by(key, value))}
     if library == "facebook":
-        said = facebook_spelling.settled(said)
+        said, others = facebook_spelling.settled(said)
+        dropped |= others
     said, others = timm_spelling.computed(said)
-    return said, dropped | others
+    dropped |= {key: reason for key, reason in others.items() if key in given}
+    return said, dropped, given
 
 
-def _laid_over(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lay each layer over those before; where two keys say the same, the one that is said last counts."""
+def _decided_by(key: str, value: object) -> str:
+    """Return the recipe's own key that one of timm's decides; a switch that is off decides nothing."""
+    return timm_spelling.DECIDES.get(key, key) if value is not False else key
+
+
+def _laid_over(layers: Sequence[Mapping[str, Any]], taken_back: Sequence[Collection[str]] = ()) -> dict[str, Any]:
+    """Lay each layer over those before; where two keys say the same, the one that is said last counts.
+
+    Args:
+        taken_back: for each layer the keys of which it says that nothing is said of them.
+    """
     said: dict[str, Any] = {}
-    for layer in layers:
+    for layer, nothing in zip(layers, taken_back or [()] * len(layers), strict=True):
         for key, other in _SAY_THE_SAME:
             if key in layer and other not in layer:
                 said.pop(other, None)
-        said |= layer
+        said = {key: value for key, value in said.items() if key not in nothing} | dict(layer)
     return said
 
 
@@ -386,7 +413,7 @@ def _wrong(layers: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
     """Return the faults of a recipe; None where its words alone cannot be read."""
     said: dict[str, Any] = {}
     try:
-        said, _ = _as_spelled(layers)
+        said, _, _ = _as_spelled(layers)
         Recipe(**said)
     except ValidationError as error:
         return faults_of(error, said)

@@ -99,6 +99,13 @@ def _interpolations(said: dict[str, Any]) -> None:
     said["interpolation"] = training
 
 
+def _clip(said: dict[str, Any]) -> None:
+    value = said.pop("clip_grad")
+    said["clip_grad"] = bool(value)
+    if not isinstance(value, bool):
+        put(said, "clip_grad", "clip_value", value)
+
+
 def _workers(said: dict[str, Any]) -> None:
     """torch's loader decodes in the training's own process where it has no others; here a thread does."""
     workers = said.pop("workers")
@@ -118,25 +125,30 @@ def _earlier(before: str, now: str) -> Callable[[dict[str, Any]], None]:
 _WITHIN: dict[str, Callable[[dict[str, Any]], None]] = {
     "input_size": _input_size,
     "train_interpolation": _interpolations,
+    "clip_grad": _clip,
     "workers": _workers,
     "native_amp": _earlier("native_amp", "amp"),
     "jsd": _earlier("jsd", "jsd_loss"),
 }
 
 
-def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+def renamed(settings: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """Give what one file or command line says a recipe's own names, where that needs nothing else to be known.
 
-    What timm writes for nothing, ``null`` and the empty word, is left out where a recipe's key does not take it.
+    Where a recipe's key does not take what timm writes for nothing, ``null`` and the empty word, its name is returned
+    apart: what was said of it before does not count any more.
 
     Raises:
         InputError: two names of one setting are given, or a value cannot be read.
     """
     said: dict[str, Any] = {}
+    taken_back = set()
     # timm's own names last: of two that say the same, that one is named beside the recipe's.
     for key, value in sorted(settings.items(), key=lambda setting: setting[0] in RENAMED):
         ours = RENAMED.get(key, key)
-        if not _says_nothing(key, ours, value):
+        if _says_nothing(key, ours, value):
+            taken_back.add(ours)
+        else:
             put(said, key, ours, value)
     if "model_ema" in settings:
         said["model_ema"] = True  # whose average it is, is settled with all settings together
@@ -146,7 +158,7 @@ def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, ours in DECIDES.items():
         if key in said and ours in said and said[key] is not False and key != "epochs":  # a part of a schedule
             raise _twice(key, ours)
-    return said
+    return said, taken_back - said.keys()
 
 
 def put(said: dict[str, Any], key: str, ours: str, value: Any) -> None:
@@ -229,12 +241,14 @@ def _unscheduled(said: dict[str, Any]) -> dict[str, str]:
 
 
 def _unread(said: dict[str, Any]) -> dict[str, str]:
-    """Take out what timm does not read beside its epochs in this schedule; return it with the reason."""
-    key, quiet, reason = "cooldown_epochs", 0, "of the schedules with cycles, as in timm"
+    """Take out what is not read beside timm's epochs in this schedule; return it with the reason."""
+    unread = [("cooldown_epochs", 0, "of the schedules with cycles, as in timm")]
     if said.get("scheduler", "cosine_decay") in _CYCLIC:
-        key, quiet, reason = "decay_epochs", 90, "a cycle is as long as epochs says, as in timm"
-    value = said.pop(key, quiet)
-    return {} if value in (None, quiet) else {key: reason}
+        unread = [("decay_epochs", 90, "a cycle is as long as epochs says, as in timm")]
+        if "epoch_size" in said:
+            unread.append(("cooldown_epochs", 0, "epoch_size says how long the run is"))
+    given = {key: (said.pop(key, quiet), quiet, reason) for key, quiet, reason in unread}
+    return {key: reason for key, (value, quiet, reason) in given.items() if value not in (None, quiet)}
 
 
 def _grown(epochs: float, factor: float, cycles: float) -> float:
@@ -265,14 +279,6 @@ def _switch(said: dict[str, Any], key: str) -> bool:
     return value
 
 
-def _clip(said: dict[str, Any]) -> None:
-    value = said.pop("clip_grad")
-    if value is None or isinstance(value, bool):
-        said["clip_grad"] = bool(value)
-    else:
-        said |= {"clip_grad": True, "clip_value": value}
-
-
 def _clip_mode(said: dict[str, Any]) -> None:
     if said.pop("clip_mode") != "norm":
         raise InputError(
@@ -285,7 +291,7 @@ def _clip_mode(said: dict[str, Any]) -> None:
 def _loss(kind: str) -> Callable[[dict[str, Any]], None]:
     def change(said: dict[str, Any]) -> None:
         if _switch(said, f"{kind.lower()}_loss"):
-            said["loss"] = kind
+            said["loss"] = kind  # of the two, jsd_loss counts, as in timm
 
     return change
 
@@ -293,8 +299,8 @@ def _loss(kind: str) -> Callable[[dict[str, Any]], None]:
 def _mixed_precision(said: dict[str, Any]) -> None:
     """torch's automatic casting leaves the norms in float32; its scaler is for float16 alone."""
     if _switch(said, "amp"):
-        said.setdefault("amp_level", "O2")
-        if said.get("amp_dtype", "float16") == "float16" and "dynamic_loss_scale" not in said:
+        is_on = str(said.setdefault("amp_level", "O2")).upper() != "O0"
+        if is_on and said.get("amp_dtype", "float16") == "float16" and "dynamic_loss_scale" not in said:
             kind = said.setdefault("loss_scale_type", "dynamic")
             if str(kind).lower() == "dynamic":  # a fixed scale is the recipe's own
                 said.setdefault("loss_scale", _FIRST_SCALE)
@@ -320,7 +326,6 @@ CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "sched": _scheduler,
     "epochs": _epochs,
     "sched_on_updates": _by_updates,
-    "clip_grad": _clip,
     "clip_mode": _clip_mode,
     "bce_loss": _loss("BCE"),
     "jsd_loss": _loss("JSD"),

@@ -13,6 +13,7 @@ from xcit_hub.accelerated import twins
 from xcit_hub.data.batches import Worker
 from xcit_hub.models import create_model, functions
 from xcit_hub.training import update
+from xcit_hub.training.freezing import settle
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.step import TrainStep
 
@@ -35,9 +36,12 @@ def train_saturating(worker: Worker, folder: Path) -> None:
 def _train(worker: Worker, steps: list[int]) -> dict[str, np.ndarray]:
     """Train the steps of these numbers, and return what was applied, the scales, and the weights after each."""
     recipe = Recipe(
-        model=LEAST, dialect="paper", num_classes=CLASSES, loss_scale=1024, loss_scale_type="dynamic", mode=1
-    )
-    network = TrainStep(create_model(LEAST, num_classes=CLASSES, seed=3), recipe, worker=worker)
+        model=LEAST, dialect="paper", num_classes=CLASSES, loss_scale=1024, loss_scale_type="dynamic", mode=1,
+        freeze=("patch_embed", "pos_embeder", "cls_attn_blocks"),
+    )  # fmt: skip
+    student = create_model(LEAST, num_classes=CLASSES, seed=3)
+    settle(student, recipe)
+    network = TrainStep(student, recipe, worker=worker)
     found: dict[str, np.ndarray] = {}
     applied, scales = [], []
     for place, number in enumerate(steps):

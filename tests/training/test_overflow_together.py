@@ -19,7 +19,7 @@ def test_two_workers_skip_a_step_together_whichever_of_them_overflowed(two_worke
     # A scale is a power of two: what is left is, to the bit, the training without the steps that overflowed.
     last = len(OVERFLOWS) - 1
     names = [name.partition("/")[2] for name in quiet if name.startswith("1/")]
-    assert len(names) > 50
+    assert len(names) > 15
     for name in names:
         np.testing.assert_array_equal(first[f"{last}/{name}"], quiet[f"1/{name}"], err_msg=name)
         np.testing.assert_array_equal(first[f"1/{name}"], first[f"0/{name}"], err_msg=name)

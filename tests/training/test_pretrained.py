@@ -16,21 +16,20 @@ from xcit_hub.checkpoints import checkpoint
 from xcit_hub.cli.train import SETTINGS, train
 from xcit_hub.process import _exit_code
 
-NANO = "xcit_nano_12_p16_224"
-
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("pynative")
 def test_a_run_begins_with_an_address_says_what_is_new_and_is_continued_without_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    least_architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import xcit_hub
 
     data, published = write_images(tmp_path / "data"), tmp_path / "published"
-    before = xcit_hub.create_model(NANO, num_classes=5, dialect="mindcv", seed=4)
+    before = xcit_hub.create_model(least_architecture, num_classes=5, dialect="mindcv", seed=4)
     before.save_pretrained(published)
     words = [
-        *("--model", NANO, "--mode", "1", "--dataset", "imagefolder", "--data_dir", str(data), "--image_resize", "32"),
+        *("--model", least_architecture, "--mode", "1", "--dataset", "imagefolder", "--data_dir", str(data)),
+        *("--image_resize", "32"),
         *("--batch_size", "2", "--num_samples", "2", "--warmup_epochs", "0", "--weight_decay", "0", "--lr", "1e-12"),
         *("--freeze_bn", "--freeze", "blocks.*.attn,patch_embed", "--num_parallel_workers", "1", "--epoch_size", "1"),
         *("--recovery_interval", "1", "--min_lr", "0", "--ckpt_save_dir", str(tmp_path / "run")),
@@ -70,10 +69,10 @@ def test_a_run_begins_with_an_address_says_what_is_new_and_is_continued_without_
     del words[-2:]
     for more, says in (
         ((), "The teacher knows 5 classes, the student 3"),
-        (("--num_classes", "5"), "The teacher wants images of 224×224, the student sees 32×32"),
+        (("--num_classes", "5"), "The teacher wants images of 64×64, the student sees 32×32"),
     ):
         assert says in typed(*teacher, *more, code=2)
     said = typed(*teacher, "--num_classes", "5", "--teacher_image_size", "student")
-    assert "the teacher, of 224×224, is shown images of 32×32" in said
+    assert "the teacher, of 64×64, is shown images of 32×32" in said
     record = json.loads((tmp_path / "other" / "run.json").read_text())
     assert record["configuration"]["teacher"] == str(tmp_path / "teacher")

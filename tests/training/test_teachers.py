@@ -166,15 +166,15 @@ def test_what_load_takes_is_loaded_by_who_calls(mini_architecture: str) -> None:
 
 @pytest.mark.usefixtures("pynative")
 def test_every_way_to_answer_gives_the_same_step(
-    mini_architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    least_architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same weights as a teacher in the graph, as one that was loaded, and as timm's network on the host."""
 
     data = write_images(tmp_path / "data")
-    teacher = create_model(mini_architecture, num_classes=3, dialect="paper", seed=5)
+    teacher = create_model(least_architecture, num_classes=3, dialect="paper", seed=5)
     path = tmp_path / "teacher.ckpt"
     written = {
-        "xcit_hub.architecture": mini_architecture,
+        "xcit_hub.architecture": least_architecture,
         "xcit_hub.dialect": "paper",
         "xcit_hub.family": "mindcv",
     }
@@ -185,7 +185,7 @@ def test_every_way_to_answer_gives_the_same_step(
     }  # fmt: skip
 
     def ended(folder: str, told: str, loaded: Any = None, **changes: Any) -> float:
-        recipe = recipe_of(mini_architecture, told, ckpt_save_dir=str(tmp_path / folder), **common, **changes)
+        recipe = recipe_of(least_architecture, told, ckpt_save_dir=str(tmp_path / folder), **common, **changes)
         record = train(recipe, teacher=loaded)
         assert record.final_loss is not None
         assert record.configuration is not None and record.configuration["teacher"] == told
@@ -194,8 +194,8 @@ def test_every_way_to_answer_gives_the_same_step(
     from xcit_hub.parity import torch_network
     from xcit_hub.variants import ARCHITECTURES
 
-    twin = torch_network(arrays_of(teacher), ARCHITECTURES[mini_architecture], "paper", num_classes=3)
-    stored = ended("stored", mini_architecture, teacher_ckpt=str(path))
+    twin = torch_network(arrays_of(teacher), ARCHITECTURES[least_architecture], "paper", num_classes=3)
+    stored = ended("stored", least_architecture, teacher_ckpt=str(path))
     with checkpoint.read(tmp_path / "stored" / STATE) as state:
         assert json.loads(state.metadata["progress"])["teacher"] == sha256_of(path)
     assert ended("loaded", "org/name", teacher) == stored
@@ -204,7 +204,7 @@ def test_every_way_to_answer_gives_the_same_step(
         "input_size": (3, 32, 32), "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225),
     })  # fmt: skip
     assert ended("host", "timm:twin") == pytest.approx(stored, rel=1e-4)
-    other = ended("hard", mini_architecture, teacher_ckpt=str(path), distillation_type="hard")
+    other = ended("hard", least_architecture, teacher_ckpt=str(path), distillation_type="hard")
     assert abs(other - stored) > 1e-3
 
 
@@ -220,7 +220,7 @@ def test_a_recipe_file_may_not_name_code_to_run(mini_architecture: str, tmp_path
 
 @pytest.mark.usefixtures("pynative")
 def test_a_regnety_in_facebooks_wrapping_teaches_as_it_taught_the_published_weights(
-    mini_architecture: str, tmp_path: Path
+    least_architecture: str, tmp_path: Path
 ) -> None:
     """The smallest of its kind, with random weights: facebook's own is regnety_160, {"model": …} in a pickle."""
     torch.manual_seed(1)
@@ -231,7 +231,7 @@ def test_a_regnety_in_facebooks_wrapping_teaches_as_it_taught_the_published_weig
     path = tmp_path / "regnety_002.pth"
     torch.save({"model": network.state_dict()}, path)
     told = {"teacher_ckpt": str(path), "teacher_image_size": "student"}
-    found = find(recipe_of(mini_architecture, "timm:regnety_002", **told), 3)
+    found = find(recipe_of(least_architecture, "timm:regnety_002", **told), 3)
     assert found is not None and found.answer is not None
     assert any(note.startswith("the teacher's weights are those under 'model'") for note in found.notes)
     seen = images(size=32)
@@ -242,7 +242,7 @@ def test_a_regnety_in_facebooks_wrapping_teaches_as_it_taught_the_published_weig
 
     def final_loss(**changes: Any) -> float:
         recipe = recipe_of(
-            mini_architecture, "timm:regnety_002", **told, dataset="imagefolder", data_dir=str(data), mode=1,
+            least_architecture, "timm:regnety_002", **told, dataset="imagefolder", data_dir=str(data), mode=1,
             batch_size=8, epoch_size=1, warmup_epochs=0, num_parallel_workers=1, ckpt_save_dir=str(tmp_path / "run"),
             **changes,
         )  # fmt: skip

@@ -31,7 +31,21 @@ _LIKE = ", as in configs/xcit/cpu_smoke.yaml"
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain words are null, truth values and decimal numbers of bounded length; everything else is text."""
+    """Plain words are null, truth values and decimal numbers of bounded length; everything else is text.
+
+    What passes no bound is refused before it is composed: composing recurses, and follows anchors.
+    """
+
+    where: object = _COMMAND_LINE
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        _check_bounds(event, self.depth, self.where)
+        self.depth += isinstance(event, yaml.CollectionStartEvent)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= isinstance(event, yaml.CollectionStartEvent)
+        return node
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -349,23 +363,24 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _node(text: str, where: object) -> yaml.Node | None:
-    """Compose a document after its events have passed the bounds; composing recurses, and follows anchors."""
-    depth = 0
-    for event in yaml.parse(text, _Loader):
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise InputError(
-                "A recipe takes no anchors and aliases (& and *).", where=where, fix="Write the value out."
-            )
-        if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag not in (None, "!"):
-            raise InputError(f"A recipe takes no tags ({shown(event.tag)}).", where=where, fix="Leave it out.")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            raise InputError(
-                "The recipe is nested too deeply.", where=where, fix="A value is a word, a number, or a list of them."
-            )
-    found: yaml.Node | None = yaml.compose(text, _Loader)
+    loader = _Loader(text)
+    loader.where = where
+    try:
+        found: yaml.Node | None = loader.get_single_node()
+    finally:
+        loader.dispose()
     return found
+
+
+def _check_bounds(event: yaml.Event, depth: int, where: object) -> None:
+    if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+        raise InputError("A recipe takes no anchors and aliases (& and *).", where=where, fix="Write the value out.")
+    if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag not in (None, "!"):
+        raise InputError(f"A recipe takes no tags ({shown(event.tag)}).", where=where, fix="Leave it out.")
+    if isinstance(event, yaml.CollectionStartEvent) and depth == _DEEPEST:
+        raise InputError(
+            "The recipe is nested too deeply.", where=where, fix="A value is a word, a number, or a list of them."
+        )
 
 
 def _value(key: str, node: yaml.Node) -> Any:

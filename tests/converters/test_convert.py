@@ -112,12 +112,12 @@ def test_what_fails_its_proof_replaces_nothing_and_leaves_nothing(
 
 @pytest.mark.parametrize("report", ["nano.safetensors", "x.ckpt", "x.config.json", "link.json", "none/r.json", "."])
 def test_a_report_that_would_overwrite_something_or_cannot_be_written_is_refused_before_any_work(
-    run_cli, source: Path, tmp_path: Path, report: str
+    run_here, source: Path, tmp_path: Path, report: str
 ):
     shutil.copy(source, tmp_path / "nano.safetensors")
     (tmp_path / "link.json").hardlink_to(tmp_path / "nano.safetensors")
     before = (tmp_path / "nano.safetensors").read_bytes()
-    done = run_cli("convert", "nano.safetensors", "x.ckpt", "--report", report, "--no-verify", cwd=tmp_path)
+    done = run_here("convert", "nano.safetensors", "x.ckpt", "--report", report, "--no-verify", cwd=tmp_path)
     assert done.returncode == 2
     assert "The report" in done.stderr and "Traceback" not in done.stderr
     assert (tmp_path / "nano.safetensors").read_bytes() == before
@@ -270,7 +270,7 @@ def test_a_folders_checkpoints_are_found_under_every_suffix_and_those_in_several
     }
 
 
-def test_what_of_a_folder_is_not_converted_is_listed_by_its_reason(run_cli, source: Path, tmp_path: Path):
+def test_what_of_a_folder_is_not_converted_is_listed_by_its_reason(run_here, source: Path, tmp_path: Path):
     folder, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
     folder.mkdir()
     shutil.copy(source, folder / "good.safetensors")
@@ -286,13 +286,13 @@ def test_what_of_a_folder_is_not_converted_is_listed_by_its_reason(run_cli, sour
         "neither a file nor a link to one": ["gone.pth", "pipe.ckpt"],
         "not a checkpoint by its name": ["arrays.npz", "blob", "notes.txt"],
     }
-    done = run_cli("convert", "--all", "in", "in/out", "--no-verify", cwd=tmp_path)
+    done = run_here("convert", "--all", "in", "in/out", "--no-verify", cwd=tmp_path)
     told = " ".join(done.stdout.split())
     assert "link: a link to a folder, which is not followed" in told
     assert "2 entries (gone.pth …): neither a file nor a link to one" in told
     assert "3 entries (arrays.npz …): not a checkpoint by its name" in told
     assert "2 converted, 0 done before, 0 failed" in told
-    again = run_cli("convert", "--all", "in", "in/out", "--no-verify", cwd=tmp_path)
+    again = run_here("convert", "--all", "in", "in/out", "--no-verify", cwd=tmp_path)
     assert "0 converted, 2 done before, 0 failed" in again.stdout  # its own results are not sources
 
 
@@ -386,12 +386,15 @@ def test_every_mistake_exits_2_with_words_and_without_traceback(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.ckpt", "nano.safetensors"]
 
 
-def test_the_folder_command_lists_failures_last_and_exits_2(run_cli, source: Path, tmp_path: Path):
+def test_the_folder_command_lists_failures_last_and_exits_2(run_cli, run_here, source: Path, tmp_path: Path):
     (tmp_path / "in").mkdir()
     shutil.copy(source, tmp_path / "in" / "good.safetensors")
     (tmp_path / "in" / "bad.ckpt").write_bytes(b"\x0a\xff")
-    for count in ("1 converted, 0 done before, 1 failed", "0 converted, 1 done before, 1 failed"):
-        done = run_cli("convert", "--all", "in", "out", "--no-verify", cwd=tmp_path)
+    for run, count in (
+        (run_cli, "1 converted, 0 done before, 1 failed"),
+        (run_here, "0 converted, 1 done before, 1 failed"),
+    ):
+        done = run("convert", "--all", "in", "out", "--no-verify", cwd=tmp_path)
         assert done.returncode == 2
         assert count in done.stdout
         assert "bad.ckpt" in done.stdout.splitlines()[-3]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hub_server import TOKEN, HubServer, hub_server
 from huggingface_hub import constants
 
+import xcit_hub
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.rewrite import rewrite
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.variants import architecture
+
+if TYPE_CHECKING:
+    from xcit_hub.hub.publish import Publication
 
 NANO = "xcit_nano_12_p16_224"
 
@@ -87,6 +92,13 @@ def nano_mindcv(tmp_path_factory, nano_arrays) -> Path:
 @pytest.fixture(scope="session")
 def nano_timm(tmp_path_factory, nano_ckpt) -> dict[str, bytes]:
     return timm_repository(tmp_path_factory.mktemp("timm"), nano_ckpt)
+
+
+@pytest.fixture(scope="session")
+def published_nano(tmp_path_factory, nano_ckpt) -> tuple[Path, Publication]:
+    """A folder hub with one model, org/nano, and what was said when it was published: to be copied, not changed."""
+    hub = tmp_path_factory.mktemp("published") / "hub"
+    return hub, xcit_hub.publish(nano_ckpt, "org/nano", to=hub, parity=False)
 
 
 @pytest.fixture(scope="session")

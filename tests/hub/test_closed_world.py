@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -322,8 +323,8 @@ def test_what_timms_form_cannot_say_is_no_contradiction(tmp_path, nano_timm) -> 
         assert "config.json" in found.unused
 
 
-def test_a_damaged_description_beside_ours_is_told_and_the_model_loads(tmp_path, nano_ckpt) -> None:
-    xcit_hub.publish(nano_ckpt, "org/nano", to=tmp_path / "hub", parity=False)
+def test_a_damaged_description_beside_ours_is_told_and_the_model_loads(tmp_path, published_nano) -> None:
+    shutil.copytree(published_nano[0], tmp_path / "hub", symlinks=True)
     assert xcit_hub.info("org/nano", hub=tmp_path / "hub").notes == ()
     damaged = next((tmp_path / "hub").glob("models--*/snapshots/*/config.json")).resolve()
     damaged.write_bytes(damaged.read_bytes() + b" ")

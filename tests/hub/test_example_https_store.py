@@ -31,12 +31,11 @@ def installed(tmp_path, monkeypatch) -> None:
 
 
 @pytest.fixture
-def site(server, installed, nano_ckpt, tmp_path) -> str:
+def site(server, installed, published_nano, tmp_path) -> str:
     from xcit_https_store import write_manifest
 
-    xcit_hub.publish(nano_ckpt, "org/xcit-nano", to=tmp_path / "hub", parity=False)
     folder = tmp_path / "site-files"
-    shutil.copytree(tmp_path / "hub" / "org" / "xcit-nano", folder, symlinks=False)
+    shutil.copytree(published_nano[0] / "org" / "nano", folder, symlinks=False)
     write_manifest(folder)
     for path in folder.iterdir():
         server.pages[f"/models/org/xcit-nano/{path.name}"] = path.read_bytes()

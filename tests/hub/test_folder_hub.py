@@ -27,19 +27,15 @@ def hub(tmp_path) -> Path:
     return tmp_path / "hub"
 
 
-@pytest.fixture(scope="module")
-def first(tmp_path_factory, nano_ckpt):
-    """A hub with one model, and what was said when it was published: what most tests begin with."""
-    hub = tmp_path_factory.mktemp("first") / "hub"
-    return hub, xcit_hub.publish(nano_ckpt, "org/nano", to=hub, parity=False)
-
-
 @pytest.fixture
-def publish(hub, nano_ckpt, first):
+def publish(hub, nano_ckpt, published_nano):
+    """Publish a nano; what most tests begin with was published before, and is copied."""
+    first, said = published_nano
+
     def run(name="org/nano", **options):
         if name == "org/nano" and not options and not hub.exists():
-            shutil.copytree(first[0], hub, symlinks=True)
-            return replace(first[1], url=first[1].url.replace(str(first[0]), str(hub)))
+            shutil.copytree(first, hub, symlinks=True)
+            return replace(said, url=said.url.replace(str(first), str(hub)))
         return xcit_hub.publish(options.pop("checkpoint", nano_ckpt), name, to=hub, parity=False, **options)
 
     return run
@@ -126,7 +122,7 @@ def test_damage_is_found_before_a_byte_is_parsed_and_publishing_mends_it(hub, pu
     assert same(xcit_hub.load("org/nano", hub=hub), nano_arrays)
 
 
-def test_info_names_every_damaged_file_and_publishing_says_what_it_repaired(hub, publish, run_cli, run_here, nano_ckpt):
+def test_info_names_every_damaged_file_and_publishing_says_what_it_repaired(hub, publish, run_here, nano_ckpt):
     assert publish().repaired == ()
     assert publish().repaired == ()
     assert xcit_hub.info("org/nano", hub=hub).damaged == ()
@@ -136,12 +132,12 @@ def test_info_names_every_damaged_file_and_publishing_says_what_it_repaired(hub,
     (view / "conversion.json").resolve().unlink()
     assert xcit_hub.load("org/nano", hub=hub).config.provenance.verified == "full"  # model.safetensors is whole
     assert xcit_hub.info("org/nano", hub=hub).damaged == ("conversion.json", "model.ckpt")
-    shown = run_cli("info", "org/nano", "--hub", str(hub))
+    shown = run_here("info", "org/nano", "--hub", str(hub))
     assert (shown.returncode, "damaged: model.ckpt" in shown.stdout) == (0, True), shown.stderr
     assert json.loads(run_here("info", "org/nano", "--hub", str(hub), "--json").stdout)["damaged"] == [
         "conversion.json", "model.ckpt",
     ]  # fmt: skip
-    again = run_cli("publish", str(nano_ckpt), "org/nano", "--to", str(hub), "--no-parity")
+    again = run_here("publish", str(nano_ckpt), "org/nano", "--to", str(hub), "--no-parity")
     assert "repaired: model.ckpt" in again.stdout
     assert "repaired: conversion.json" in again.stdout
     assert "no commit made" in again.stdout

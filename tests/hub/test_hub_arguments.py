@@ -159,11 +159,11 @@ def test_a_network_made_here_has_no_description_to_prepare_by(nano_arrays):
         xcit_hub.preprocess(xcit_hub.create_model("xcit_nano_12_p16_224", init=False))
 
 
-def test_outputs_that_are_not_finite_are_an_error_in_json_too(run_cli, nano_arrays, tmp_path):
+def test_outputs_that_are_not_finite_are_an_error_in_json_too(run_here, nano_arrays, tmp_path):
     arrays = nano_arrays | {"head.weight": np.full_like(nano_arrays["head.weight"], 3e38)}
     checkpoint.write(tmp_path / "bad.ckpt", arrays, {"xcit_hub.dialect": "paper"})
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
-    done = run_cli("load", str(tmp_path / "bad.ckpt"), "--image", str(tmp_path / "red.png"), "--json")
+    done = run_here("load", str(tmp_path / "bad.ckpt"), "--image", str(tmp_path / "red.png"), "--json")
     assert done.returncode == 2
     error = json.loads(done.stderr)
     assert error.keys() == {"error"}

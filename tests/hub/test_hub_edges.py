@@ -205,11 +205,11 @@ def test_of_a_card_with_several_checkpoints_the_others_are_named(tmp_path):
     assert any("names 2 checkpoints" in note and links[1] in note for note in found["notes"])
 
 
-def test_an_architecture_that_the_description_contradicts_is_refused(nano_ckpt, tmp_path):
-    xcit_hub.publish(nano_ckpt, "org/nano", to=tmp_path, parity=False)
+def test_an_architecture_that_the_description_contradicts_is_refused(published_nano):
+    hub, _ = published_nano
     with pytest.raises(InputError, match="is xcit_nano_12_p16_224, and xcit_nano_12_p16_384 was asked for"):
-        xcit_hub.load("org/nano", hub=tmp_path, model="xcit_nano_12_p16_384")
-    assert xcit_hub.load("org/nano", hub=tmp_path, model=NANO).config.architecture == NANO
+        xcit_hub.load("org/nano", hub=hub, model="xcit_nano_12_p16_384")
+    assert xcit_hub.load("org/nano", hub=hub, model=NANO).config.architecture == NANO
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 300, "é" * 300, "999.999.999.999", "no such host", ""])

@@ -17,9 +17,8 @@ from xcit_hub.hub.locate import list_hub
 
 
 @pytest.fixture
-def hub(tmp_path, nano_ckpt) -> Path:
-    xcit_hub.publish(nano_ckpt, "org/nano", to=tmp_path / "hub", parity=False)
-    return tmp_path / "hub"
+def hub(tmp_path, published_nano) -> Path:
+    return shutil.copytree(published_nano[0], tmp_path / "hub", symlinks=True)
 
 
 def age(folder: Path, seconds: float = 7200) -> None:

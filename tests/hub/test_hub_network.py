@@ -19,8 +19,9 @@ from xcit_hub.hub.saving import Pushing
 from xcit_hub.parity import random_images
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network(nano_ckpt):
+    """One for all that saves, pushes and compares; no test changes it."""
     return xcit_hub.load(str(nano_ckpt))
 
 
@@ -136,7 +137,8 @@ def test_a_network_that_cannot_be_saved_leaves_the_folder_as_it_was(network, tmp
     assert not (tmp_path / "new").exists()
 
 
-def test_a_replaced_classifier_is_saved_as_it_is_now(network, tmp_path):
+def test_a_replaced_classifier_is_saved_as_it_is_now(nano_ckpt, tmp_path):
+    network = xcit_hub.load(str(nano_ckpt))
     network.reset_classifier(3)
     network.save_pretrained(tmp_path / "three")
     again = xcit_hub.XCiT.from_pretrained(tmp_path / "three")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_fixtures import forget_the_user, use
 from hub_server import READ_TOKEN, TOKEN, Fault
 from huggingface_hub import constants
 
@@ -19,6 +21,25 @@ import xcit_hub
 from xcit_hub.errors import HubError, InputError
 from xcit_hub.hub.stores import Context
 from xcit_hub.hub.stores.hugging_face import HuggingFaceStore, whoami
+
+
+@pytest.fixture(scope="module")
+def sent(shared_server, nano_ckpt, tmp_path_factory):
+    """What the hub holds once org/nano was published there, and what was said."""
+    with pytest.MonkeyPatch.context() as patch:
+        forget_the_user(tmp_path_factory.mktemp("sent"), patch)
+        server = use(shared_server, patch)
+        done = xcit_hub.publish(nano_ckpt, "org/nano", to=server.url, parity=False)
+        return done, copy.deepcopy((server.repositories, server.objects))
+
+
+@pytest.fixture
+def begun(sent, server):
+    """A hub where org/nano was published before, and what was said then; for tests of what comes after."""
+    done, (repositories, objects) = sent
+    server.repositories |= copy.deepcopy(repositories)
+    server.objects |= objects
+    return done
 
 
 @pytest.fixture
@@ -70,17 +91,15 @@ def test_uploads_go_by_lfs_and_the_setting_is_put_back(server, publish):
     assert constants.HF_HUB_DISABLE_XET is False
 
 
-def test_unchanged_content_makes_no_commit(server, publish):
-    first, before = publish(), len(server.repositories["org/nano"].commits)
-    server.forget()
+def test_unchanged_content_makes_no_commit(server, begun, publish):
+    first, before = begun, len(server.repositories["org/nano"].commits)
     again = publish()
     assert (again.changed, again.revision) == (False, first.revision)
     assert len(server.repositories["org/nano"].commits) == before
     assert not [path for method, path, _ in server.requests if "/commit/" in path]
 
 
-def test_an_earlier_publications_leftovers_go_and_other_peoples_files_stay(server, publish):
-    publish()
+def test_an_earlier_publications_leftovers_go_and_other_peoples_files_stay(server, begun, publish):
     commit = server.repositories["org/nano"].at("main")
     server.add("org/nano", commit.files | {"parity.json": b"{}", "notes.txt": b"mine"})
     foretold, done = publish(dry_run=True), publish()
@@ -126,10 +145,8 @@ def test_private_repositories_branches_and_pull_requests(server, publish, monkey
     assert "xcit_hub.json" not in repository.at("main").files
 
 
-def test_nothing_is_sent_into_a_public_repository_where_a_private_one_is_asked_for(server, publish):
-    publish()
+def test_nothing_is_sent_into_a_public_repository_where_a_private_one_is_asked_for(server, begun, publish):
     before = server.repositories["org/nano"].refs["main"]
-    server.forget()
     with pytest.raises(HubError, match=r"is public\. No file was sent") as caught:
         publish(private=True)
     assert "org/nano" in str(caught.value)
@@ -155,8 +172,7 @@ def test_a_repository_that_somebody_made_public_meanwhile_gets_no_files(server, 
     assert [path for method, path, _ in server.requests if method == "POST"] == ["/api/repos/create"]
 
 
-def test_a_second_publisher_does_not_overwrite_the_first(server, publish, tmp_path):
-    publish()
+def test_a_second_publisher_does_not_overwrite_the_first(server, begun, publish, tmp_path):
     server.faults = [Fault("POST .*/commit/", "status", 412)]
     card = tmp_path / "card.yaml"
     card.write_text("summary: another\n")
@@ -356,10 +372,9 @@ def test_a_token_that_the_server_repeats_is_not_shown(server, publish):
     assert caught.value.__suppress_context__
 
 
-def test_hub_lists_what_was_published(server, publish):
+def test_hub_lists_what_was_published(server, begun):
     from xcit_hub.hub.locate import list_hub
 
-    publish()
     server.add("someone/else", {"README.md": b"---\ntags:\n- bert\n---\n"})
     assert list_hub(server.url) == ["org/nano"]
 

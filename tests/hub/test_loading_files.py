@@ -195,10 +195,10 @@ def test_a_detectors_backbone_is_not_loaded_as_a_classifier_and_that_is_said(tmp
         xcit_hub.load(tmp_path / "x.pth")
 
 
-def test_an_error_of_a_command_that_was_asked_for_json_is_json(run_cli, tmp_path: Path):
+def test_an_error_of_a_command_that_was_asked_for_json_is_json(run_cli, run_here, tmp_path: Path):
     (tmp_path / "x.ckpt").write_text("404: Not Found")
-    for command in ("inspect", "load"):
-        done = run_cli(command, str(tmp_path / "x.ckpt"), "--json")
+    for run, command in ((run_cli, "inspect"), (run_here, "load")):
+        done = run(command, str(tmp_path / "x.ckpt"), "--json")
         assert done.returncode == 2, done.stderr
         assert done.stdout == ""
         error = json.loads(done.stderr)["error"]
@@ -207,7 +207,7 @@ def test_an_error_of_a_command_that_was_asked_for_json_is_json(run_cli, tmp_path
 
 
 def test_each_network_of_a_file_has_memory_of_its_own(tmp_path: Path) -> None:
-    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=4, seed=0)
+    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=4, seed=0, depth=1, cls_attn_layers=1)
     network.save_pretrained(tmp_path / "nano")
     stored = (tmp_path / "nano" / "model.safetensors").read_bytes()
     first, second = (xcit_hub.load(str(tmp_path / "nano")) for _ in range(2))

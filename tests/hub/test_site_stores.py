@@ -114,8 +114,13 @@ def test_a_publication_that_failed_on_one_hub_is_finished_by_running_it_again(si
     assert "modelscope://someone/nano" in caught.value.failed
     assert set(sites.at("modelscope", "someone/nano").files) == {"README.md"}
     sites.faults.clear()
-    again = xcit_hub.publish_to(nano_ckpt, "someone/nano", ["modelscope", "modelers"], meta=licensed, parity=False)
+    stages: list[str] = []
+    again = xcit_hub.publish_to(
+        nano_ckpt, "someone/nano", ["modelscope", "modelers"], meta=licensed, parity=False, on_stage=stages.append
+    )
     assert [each.changed for each in again] == [True, False]
+    assert (stages.count("load"), stages.count("read back")) == (1, 2)  # one checkpoint, two hubs
+    assert list(cache.entries(cache.default_folder())) == []  # what is read back is not kept
 
 
 def test_what_a_hub_lists_is_fetched_whole_and_kept_under_its_own_name(sites, site, opened):

@@ -44,15 +44,28 @@ def weights(tmp_path_factory, nano_timm) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory, weights) -> Path:
+    """Of the same weights the first block alone and what is no block: where a field of model_args is looked at."""
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path_factory.mktemp("matrix") / "shallow.safetensors"
+    held = load_file(weights)
+    kept = {name: held[name] for name in held if not name.startswith("blocks.") or name.startswith("blocks.0.")}
+    save_file(kept, path, {"format": "pt"})
+    return path
+
+
 @pytest.fixture
-def folder(tmp_path, weights):
-    """Make a folder of one configuration and the same weights."""
+def folder(tmp_path, weights, shallow):
+    """Make a folder of one configuration and the same weights, of one block where that is its depth."""
 
     def make(record: object, name: str = "it") -> Path:
         place = tmp_path / name
         place.mkdir(exist_ok=True)
         if not (place / "model.safetensors").exists():
-            os.link(weights, place / "model.safetensors")
+            is_shallow = isinstance(record, dict) and (record.get("model_args") or {}).get("depth") == 1
+            os.link(shallow if is_shallow else weights, place / "model.safetensors")
         (place / "config.json").write_text(record if isinstance(record, str) else json.dumps(record))
         return place
 
@@ -221,13 +234,15 @@ def test_pixels_and_logits_are_timms_in_the_whole_matrix(made_by_timm, combinati
 @pytest.mark.parametrize(
     "record",
     [
-        nested({}, {"global_pool": "avg"}, global_pool="token"),
-        nested({}, {"global_pool": "token"}, global_pool="avg"),
+        nested({}, {"depth": 1, "global_pool": "avg"}, global_pool="token"),
+        nested({}, {"depth": 1, "global_pool": "token"}, global_pool="avg"),
         nested({}, None, global_pool="avg"),
-        nested({}, {"tokens_norm": True}),
-        nested({}, {"drop_rate": 0.5, "drop_path_rate": 0.3, "attn_drop_rate": 0.1, "pos_drop_rate": 0.2}),
+        nested({}, {"depth": 1, "tokens_norm": True}),
+        nested({}, {"depth": 1, "drop_rate": 0.5, "drop_path_rate": 0.3, "attn_drop_rate": 0.1, "pos_drop_rate": 0.2}),
         nested({}, {"embed_dim": 128, "depth": 12, "num_heads": 4, "patch_size": 16, "mlp_ratio": 4.0}),
-        nested({}, {"img_size": 96, "eta": 1e-5, "qkv_bias": True, "use_pos_embed": True, "act_layer": None}),
+        nested(
+            {}, {"depth": 1, "img_size": 96, "eta": 1e-5, "qkv_bias": True, "use_pos_embed": True, "act_layer": None}
+        ),
         nested({"num_classes": 10, "architecture": NANO, "fixed_input_size": True, "input_size": [3, 96, 96]}),
         {**nested({}), "architecture": f"{NANO}.fb_in1k"},
         flat({}, num_features=128),
@@ -430,7 +445,7 @@ PRETRAINED: dict[str, object] = {
 }  # fmt: skip
 ARGUMENTS: dict[str, object] = {
     "img_size": 96, "patch_size": 16, "in_chans": 3, "num_classes": 10, "global_pool": "avg", "embed_dim": 128,
-    "depth": 12, "num_heads": 4, "mlp_ratio": 4.0, "qkv_bias": False, "drop_rate": 0.3, "pos_drop_rate": 0.3,
+    "depth": 1, "num_heads": 4, "mlp_ratio": 4.0, "qkv_bias": False, "drop_rate": 0.3, "pos_drop_rate": 0.3,
     "proj_drop_rate": 0.3, "attn_drop_rate": 0.3, "drop_path_rate": 0.3, "act_layer": "gelu", "norm_layer": "ln",
     "cls_attn_layers": 2, "use_pos_embed": False, "eta": 0.5, "tokens_norm": True, "device": "cpu", "dtype": "float16",
 }  # fmt: skip
@@ -444,11 +459,16 @@ def test_every_field_that_timm_knows_is_walked() -> None:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory, weights) -> dict[str, np.ndarray]:
-    place = tmp_path_factory.mktemp("plain")
-    os.link(weights, place / "model.safetensors")
-    (place / "config.json").write_text(json.dumps(nested({})))
-    return {"logits": timm_logits(place), "pixels": timm_pixels(place)}
+def plain(tmp_path_factory, weights, shallow) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    for level, held, record in (
+        ("pretrained_cfg", weights, nested({})), ("model_args", shallow, nested({}, {"depth": 1})),
+    ):  # fmt: skip
+        place = tmp_path_factory.mktemp(level)
+        os.link(held, place / "model.safetensors")
+        (place / "config.json").write_text(json.dumps(record))
+        found |= {level: timm_logits(place), "pixels": timm_pixels(place)}
+    return found
 
 
 @pytest.mark.parametrize(
@@ -457,7 +477,7 @@ def plain(tmp_path_factory, weights) -> dict[str, np.ndarray]:
 )
 def test_a_field_is_used_as_timm_does_or_refused_or_listed(folder, plain, level, name) -> None:
     value = (PRETRAINED if level == "pretrained_cfg" else ARGUMENTS)[name]
-    place = folder(nested({name: value}) if level == "pretrained_cfg" else nested({}, {name: value}))
+    place = folder(nested({name: value}) if level == "pretrained_cfg" else nested({}, {"depth": 1, name: value}))
     try:
         found = xcit_hub.info(str(place))
     except HubError as error:
@@ -466,7 +486,7 @@ def test_a_field_is_used_as_timm_does_or_refused_or_listed(folder, plain, level,
     # Whatever timm makes of it, we make as well.
     theirs = timm_pixels(place)
     assert is_close(our_pixels(place), theirs)
-    logits = plain["logits"]
+    logits = plain[level]
     if level == "model_args" or name in ("num_classes", "fixed_input_size", "classifier", "architecture"):
         try:
             logits = timm_logits(place)
@@ -479,7 +499,7 @@ def test_a_field_is_used_as_timm_does_or_refused_or_listed(folder, plain, level,
             assert np.abs(our_logits(place) - logits).max() <= 3e-5 * logits.std()
     if any(each.endswith(name) for each in found.unused):
         assert np.array_equal(theirs, plain["pixels"])
-        assert np.array_equal(logits, plain["logits"])
+        assert np.array_equal(logits, plain[level])
         assert found.unused[next(each for each in found.unused if each.endswith(name))]
 
 

@@ -78,6 +78,7 @@ def prepare(
     *,
     parity: bool,
     proven: dict[str, Any] | None,
+    loaded: bool,
     elsewhere: Mapping[str, str],
     also: Sequence[str],
     held: Callable[[Path, str], Path | None],
@@ -89,6 +90,7 @@ def prepare(
         folder: where its files are written.
         parity: whether to prove weights and exports.
         proven: the figures of a proof of the same checkpoint, which is then not repeated.
+        loaded: whether a network took the same checkpoint's weights already, for another hub.
         elsewhere: the pages of the model on other hubs, by their names.
         also: exports that the entry is to have.
         held: returns a file that need not be made again, for the weights' file and a path (:func:`held_or_made`).
@@ -106,10 +108,11 @@ def prepare(
     description = _description(weights, said.labels, said.run)
     arrays = weights.arrays()
 
-    on_stage("load")
-    from xcit_hub.hub.network import XCiT
+    if not loaded:
+        on_stage("load")
+        from xcit_hub.hub.network import XCiT
 
-    XCiT.of_config(description, arrays)
+        XCiT.of_config(description, arrays)
 
     figures = proven
     if parity and proven is None:

@@ -21,7 +21,7 @@ from xcit_hub.hub import also as exports
 from xcit_hub.hub.config import ModelConfig
 from xcit_hub.hub.prepare import OnStage, PathLike, Prepared, Said, held_or_made, prepare
 from xcit_hub.hub.sites import SITES
-from xcit_hub.hub.stores import Checking, Context, Limited, Receipt, Snapshot, Store, open_store, outdated
+from xcit_hub.hub.stores import Checking, Context, Limited, Receipt, Sharing, Snapshot, Store, open_store, outdated
 from xcit_hub.variants import DialectName
 
 _HUGGING_FACE = "https://huggingface.co"
@@ -245,6 +245,7 @@ def publish_to(
                     said,
                     parity=parity,
                     proven=first.parity if first else None,
+                    loaded=first is not None,
                     elsewhere={title: page for title, page in pages.items() if title != own},
                     also=kinds,
                     held=partial(held_or_made, store, target, first.files if first else {}),
@@ -302,7 +303,7 @@ def _send(
             create_pr=create_pr,
         )
         on_stage("read back")
-        _read_back(target, context, receipt, listed)
+        _read_back(target, store, context, receipt, listed)
     return Publication(
         name=target.name,
         address=str(target),
@@ -369,10 +370,13 @@ def _said(
     return Said(measured, card, model, dialect, labels, ema)
 
 
-def _read_back(target: address.Address, context: Context, receipt: Receipt, listed: tuple[PublishedFile, ...]) -> None:
+def _read_back(
+    target: address.Address, store: Store, context: Context, receipt: Receipt, listed: tuple[PublishedFile, ...]
+) -> None:
     """Fetch the revision into an empty cache and compare every hash."""
     with scratch_folder() as scratch:
-        fresh = open_store(target, replace(context, cache=scratch))
+        empty = replace(context, cache=scratch)
+        fresh = store.beside(empty) if isinstance(store, Sharing) else open_store(target, empty)
         snapshot = fresh.resolve(target.name, receipt.branch or receipt.revision)
         if receipt.branch is not None and snapshot.revision != receipt.revision:
             raise HubError(

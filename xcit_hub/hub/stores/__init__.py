@@ -165,6 +165,14 @@ class Keeping(Protocol):
 
 
 @runtime_checkable
+class Sharing(Protocol):
+    """A store that asks its hub through a process, which takes its time to start."""
+
+    def beside(self, context: Context) -> Store:
+        """Return a store of the same hub and token with another cache, which asks through the same process."""
+
+
+@runtime_checkable
 class Limited(Protocol):
     """A store that says, without asking anybody, what publications are not of its kind; a dry run asks it, too."""
 

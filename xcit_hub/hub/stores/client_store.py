@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import copy
 import re
 import shutil
 import tempfile
@@ -69,6 +70,12 @@ class ClientStore:
     def environment(self) -> dict[str, str]:
         """Return the client's own settings."""
         raise NotImplementedError
+
+    def beside(self, context: Context) -> ClientStore:
+        """Return a store of the same hub and token with another cache, which asks through the same process."""
+        other = copy.copy(self)
+        other.context, other._asked = context, {}
+        return other
 
     def resolve(self, name: str, revision: str | None = None) -> Snapshot:
         """Ask the hub what a revision holds; where it cannot be reached, the cache answers, and says so."""

@@ -52,7 +52,7 @@ def _network(dialect: str = "paper") -> XCiT:
 
 # ---- the C++ -------------------------------------------------------------------------------------
 
-# What is undefined ends the program with a trap, without words of which line: those take a third of the time to compile.
+# What is undefined ends the program by a trap: words of which line take a third of the time to compile.
 _SANITIZERS = "-fsanitize=address,undefined", "-fsanitize-undefined-trap-on-error"
 _FLAGS = ("-std=c++17", "-Og", "-fopenmp-simd", "-pthread", *_SANITIZERS)
 

@@ -8,7 +8,7 @@ dialects, plain and compiled. What does less is counted and shown, not asserted.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mindspore
@@ -31,6 +31,7 @@ _SMALL = variants.Architecture(
     "xcit_custom", patch_size=16, embed_dim=64, depth=4, num_heads=4, eta=1e-5, tokens_norm=True, image_size=64
 )
 _TOKENS = 16
+_OPERATIONS = ("compiled", "MindSpore's own")
 
 
 def _query_and_key_swapped(weights: Weights) -> Weights:
@@ -99,9 +100,9 @@ _ON_DIALECTS = {
 }
 
 
-def _weights(dialect: str, seed: int = 0) -> Weights:
+def _weights(dialect: str, architecture: variants.Architecture = _SMALL) -> Weights:
     temperature = 1.0 if dialect == "paper" else 1.0 / _TOKENS
-    return parity.random_weights(parameter_shapes(_SMALL), seed, temperature=temperature)
+    return parity.random_weights(parameter_shapes(architecture), temperature=temperature)
 
 
 def _judged(dialect: variants.Dialect, weights: Weights, right: Weights, right_dialect: str) -> parity.ParityResult:
@@ -111,9 +112,17 @@ def _judged(dialect: variants.Dialect, weights: Weights, right: Weights, right_d
     return parity.compare(ours, theirs, parity.random_images(2, 3, 64, 64))
 
 
+def _pairs() -> Iterator[tuple[str, str, str]]:
+    """Every mistake in both dialects, and by both operations: no change of weights knows which of them it meets."""
+    for index, mistake in enumerate(_ON_WEIGHTS):
+        for dialect, operations in zip(
+            ("paper", "mindcv"), _OPERATIONS if index % 2 else _OPERATIONS[::-1], strict=True
+        ):
+            yield mistake, dialect, operations
+
+
 @pytest.mark.usefixtures("operations")
-@pytest.mark.parametrize("dialect", ["paper", "mindcv"])
-@pytest.mark.parametrize("mistake", _ON_WEIGHTS)
+@pytest.mark.parametrize(("mistake", "dialect", "operations"), [*_pairs()], indirect=["operations"])
 def test_wrong_weights_are_found_and_the_first_wrong_layer_named(mistake: str, dialect: str) -> None:
     change, layer = _ON_WEIGHTS[mistake]
     right = _weights(dialect)
@@ -157,18 +166,25 @@ def _effect(reference: parity.Reference, network: Any, name: str, wrong: np.ndar
 
 @pytest.mark.parametrize("dialect", ["paper", "mindcv"])
 def test_whatever_float64_shows_ten_times_beyond_the_tolerance_is_found(dialect: str, capsys) -> None:
-    """Every parameter in turn, one element of it off by 1e-6 to 1e-2 of the parameter's size; plain and compiled."""
-    right = _weights(dialect)
+    """Every kind of parameter, one element of it off by 1e-6 to 1e-2 of the parameter's size; plain and compiled."""
+    architecture = dataclasses.replace(_SMALL, depth=3)  # a third of its parameters has each of a block's kinds once
+    right = _weights(dialect, architecture)
     images = parity.random_images(2, 3, 64, 64)
-    theirs = parity.torch_network(right, _SMALL, dialect)
+    theirs = parity.torch_network(right, architecture, dialect)
     reference = parity.Reference(theirs, images, _torch_outputs)
     while reference.runs < parity.PYTORCH_RUNS:
         reference._run_again()  # the same tolerance for what float64 shows and for what ours is judged by
-    plain = XCiT(_SMALL, variants.dialect(dialect)).set_train(False)
+    plain = XCiT(architecture, variants.dialect(dialect)).set_train(False)
     ours = [plain, accelerate(plain)] if available() else [plain]  # of the same parameters
     generator = np.random.default_rng(3)
     counts = {"found": 0, "too small, found": 0, "too small, not found": 0}
-    for name in list(right)[::3]:
+    chosen = list(right)[::3]
+    kinds = [
+        {name.partition(".")[2].partition(".")[2] for name in names if name[:7] == "blocks."}
+        for names in (right, chosen)
+    ]
+    assert kinds[0] == kinds[1]
+    for name in chosen:
         wrong = dict(right)
         flat = wrong[name].ravel().copy()
         index = generator.integers(flat.size)

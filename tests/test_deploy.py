@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from xcit_hub.variants import architecture
 
 pytest.importorskip("onnxruntime")
 NAME = "xcit_nano_12_p16_224"
+_CLASSES = ("ape", "bee", "cow", "dog")
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -36,7 +38,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "xcit_hub.architecture": NAME,
         "xcit_hub.dialect": "paper",
         "xcit_hub.family": "xcit-hub",
-        "xcit_hub.classes": json.dumps(["ape", "bee", "cow", "dog"]),
+        "xcit_hub.classes": json.dumps(_CLASSES),
     }
     checkpoint.write(path, {name: StoredTensor.of(array) for name, array in arrays.items()}, marks)
     return path
@@ -48,14 +50,15 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = xcit_hub.create_model(NAME, num_classes=4, depth=2, cls_attn_layers=1, init=False)
     shapes = {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}
     load_weights(network, parity.random_weights(shapes))
+    network.config = replace(network.description(), labels=_CLASSES)
     path = tmp_path_factory.mktemp("deploy") / "short"
     network.save_pretrained(path)
     return path
 
 
 @pytest.fixture(scope="module")
-def exported(source: Path) -> Path:
-    return export(source, source.with_name("nano.onnx")).files[0]
+def exported(short: Path) -> Path:
+    return export(short, short.with_name("nano.onnx")).files[0]
 
 
 @pytest.mark.parametrize(
@@ -79,11 +82,11 @@ def test_an_exported_file_is_proven_by_each_runtime_and_says_what_it_is(short: P
     assert json.dumps(done.as_dict())
 
 
-def test_classes_are_named_by_a_file_that_gives_logits_and_by_no_other(source: Path, exported: Path) -> None:
-    backbone = export(source, source.with_name("backbone.onnx"), headless=True, image_size=32, proof=False).files[0]
+def test_classes_are_named_by_a_file_that_gives_logits_and_by_no_other(short: Path, exported: Path) -> None:
+    backbone = export(short, short.with_name("backbone.onnx"), headless=True, image_size=32, proof=False).files[0]
     told = {file: json.loads(interface.read(file).metadata["xcit_hub.labels"]) for file in (exported, backbone)}
-    assert told == {exported: ["ape", "bee", "cow", "dog"], backbone: []}
-    compared = compare(backbone, source)
+    assert told == {exported: list(_CLASSES), backbone: []}
+    compared = compare(backbone, short)
     assert not [difference for difference in compared.differences if difference.what == "labels"]
 
 
@@ -96,8 +99,8 @@ def test_an_older_file_that_is_damaged_is_replaced(source: Path, tmp_path: Path)
     assert (tmp_path / "nano.onnx.data").is_file(), "nothing says that it was ours"
 
 
-def test_a_file_with_its_attention_is_proven_by_each_runtime_and_says_so(source: Path) -> None:
-    done = export(source, source.with_name("seen.onnx"), attention=True, image_size=32, batch=2)
+def test_a_file_with_its_attention_is_proven_by_each_runtime_and_says_so(short: Path) -> None:
+    done = export(short, short.with_name("seen.onnx"), attention=True, image_size=32, batch=2)
     assert [found["runtime"] for found in done.proofs] == ["onnxruntime", "openvino"]
     names = ["logits", *ATTENTION]
     for found in done.proofs:
@@ -112,7 +115,7 @@ def test_a_file_with_its_attention_is_proven_by_each_runtime_and_says_so(source:
 
 @pytest.mark.parametrize("example", ["classify.py", "classify_openvino.py"])
 def test_classes_come_out_where_no_framework_is_imported_as_they_do_here(
-    example: str, source: Path, exported: Path, tmp_path: Path
+    example: str, short: Path, exported: Path, tmp_path: Path
 ) -> None:
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 260, 3), np.uint8)).save(photo)
@@ -123,7 +126,7 @@ def test_classes_come_out_where_no_framework_is_imported_as_they_do_here(
         "assert not {'torch', 'mindspore'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    expected = predict(xcit_hub.load(str(source)), photo, top=4)
+    expected = predict(xcit_hub.load(str(short)), photo, top=4)
     told = [line.split() for line in done.stdout.splitlines()[1:]]
     assert [label for _, label in told] == [found.label for found in expected]
     assert [float(share.rstrip("%")) for share, _ in told] == pytest.approx(

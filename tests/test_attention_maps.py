@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,19 @@ from xcit_hub.models import load_weights
 from xcit_hub.parameters import parameter_shapes
 
 _NANO = "xcit_nano_12_p16_224"
-_DEPTH, _LAYERS, _HEADS = 12, 2, 4
+_DEPTH, _LAYERS, _HEADS = 3, 2, 4
+_SHORT = replace(variants.architecture(_NANO), name="short", depth=_DEPTH)
 
 
 def _weights(temperature: float = 1.0) -> dict[str, np.ndarray]:
-    return parity.random_weights(parameter_shapes(variants.architecture(_NANO)), temperature=temperature)
+    return parity.random_weights(parameter_shapes(_SHORT), temperature=temperature)
 
 
 def _pair(dialect: variants.DialectName) -> tuple[Any, Any]:
     weights = _weights(1.0 if dialect == "paper" else 1 / 24)
-    ours = create_model(_NANO, dialect=dialect, init=False)
+    ours = create_model(_SHORT, dialect=dialect, init=False)
     load_weights(ours, weights)
-    return ours.set_train(False), parity.torch_network(weights, variants.architecture(_NANO), dialect)
+    return ours.set_train(False), parity.torch_network(weights, _SHORT, dialect)
 
 
 @pytest.fixture(scope="module")

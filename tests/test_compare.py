@@ -106,13 +106,11 @@ def test_another_architecture_or_head_is_named_and_not_run(right: Path, tmp_path
     assert found.outputs == () and found.image_size is None
 
 
-def test_the_command_exits_1_with_the_first_difference(
-    right: Path, weights: Weights, tmp_path: Path, run_cli, run_here
-) -> None:
+def test_the_command_exits_1_with_the_first_difference(right: Path, weights: Weights, tmp_path: Path, run_here) -> None:
     name = "blocks.5.attn.proj.weight"
     other = _written(weights | {name: weights[name][::-1]}, tmp_path / "other.safetensors")
     figures = tmp_path / "figures.json"
-    done = run_cli("parity", str(right), "--against", str(other), "--image-size", "32", "--json", str(figures))
+    done = run_here("parity", str(right), "--against", str(other), "--image-size", "32", "--json", str(figures))
     assert done.returncode == 1, done.stderr
     assert f"NOT equal: tensor {name}: the same values in another order" in done.stdout
     told = json.loads(figures.read_text())

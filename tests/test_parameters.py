@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from xcit_hub import create_model, variants
 from xcit_hub.parameters import parameter_count, parameter_shapes, trainable
 
+# The side of an image makes no parameter: of two networks that differ in nothing else, one is built.
+_BUILT = {replace(entry, name="", image_size=0): name for name, entry in sorted(variants.ARCHITECTURES.items())}
 
-@pytest.mark.parametrize("name", sorted(variants.ARCHITECTURES))
+
+@pytest.mark.parametrize("name", _BUILT.values())
 def test_the_network_registers_exactly_the_derived_parameters_in_order(name: str) -> None:
     network = create_model(name, init=False)
     built = {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}

@@ -25,7 +25,7 @@ def model(tmp_path_factory) -> Path:
     from dataclasses import replace
 
     folder = tmp_path_factory.mktemp("model") / "nano"
-    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=4, seed=0)
+    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=4, depth=2, seed=0)  # more blocks, more time
     network.config = replace(network.description(), labels=tuple(_NAMES))
     network.save_pretrained(folder)
     return folder

@@ -30,11 +30,17 @@ _NAMES = ["ape", "bee", "cow", "dog"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "nano"
-    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=4, seed=0)
+    network = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=4, depth=2, seed=0)  # more blocks, more time
     described = network.description()
     network.config = replace(described, labels=tuple(_NAMES), preprocessing=Preprocessing(image_size=64))
     network.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def alone(model: Path) -> Any:
+    """The network as it is loaded without a predictor."""
+    return xcit_hub.load(str(model))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +86,7 @@ def test_its_network_is_built_once_a_process(model: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["path", "bytes", "hugging face", "pixels", "grey pixels", "PIL"])
-def test_every_form_of_an_image_is_a_column(model: Path, files: list[Path], form: str) -> None:
+def test_every_form_of_an_image_is_a_column(model: Path, alone: Any, files: list[Path], form: str) -> None:
     paths = files[:3]
     opened = [Image.open(path).convert("L" if form == "grey pixels" else "RGB") for path in paths]
     values: dict[str, Any] = {
@@ -93,7 +99,7 @@ def test_every_form_of_an_image_is_a_column(model: Path, files: list[Path], form
     }
     name = {"path": "path", "bytes": "bytes"}.get(form, "image")
     found = Predictor(str(model))({name: values[form], "key": [1, 2, 3]})
-    expected = [predict(xcit_hub.load(str(model)), image) for image in opened]
+    expected = [predict(alone, image) for image in opened]
     assert found["key"] == [1, 2, 3] and (name in found) == (form == "path")
     assert [list(each) for each in found["class"]] == [[one.label for one in each] for each in expected]
     for shares, one in zip(found["share"], expected, strict=True):
@@ -167,11 +173,11 @@ def test_an_exported_file_serves_as_well(model: Path, exported: Path, files: lis
     [{"with_preprocessing": True}, {"batch": 2}, {"image_size": (64, 64), "batch": 3, "with_preprocessing": True}],
 )
 def test_every_form_of_an_exported_file_is_fed_as_it_wants(
-    model: Path, files: list[Path], tmp_path: Path, options: dict[str, Any]
+    model: Path, alone: Any, files: list[Path], tmp_path: Path, options: dict[str, Any]
 ) -> None:
     done = export(model, tmp_path / "form.onnx", proof=False, **options)
     network = ExportedNetwork(done.files[0])
-    expected = predict(xcit_hub.load(str(model)), files[:5])
+    expected = predict(alone, files[:5])
     for one, other in zip(predict(network, files[:5], batch=4), expected, strict=True):
         assert one.classes[0].index == other.classes[0].index
         assert one.classes[0].probability == pytest.approx(other.classes[0].probability, abs=1e-5)
@@ -231,7 +237,7 @@ def test_files_that_are_not_ours_are_refused_by_what_they_lack(exported: Path, m
         "names 1 classes and has 4": changed("d.onnx", labels='["one"]'),
         "dialect is 'latin'": changed("e.onnx", dialect="latin"),
         "does not classify": export(model, tmp_path / "f.onnx", proof=False, headless=True).files[0],
-        "its outputs are features.3": export(model, tmp_path / "g.onnx", proof=False, features=(3,)).files[0],
+        "its outputs are features.1": export(model, tmp_path / "g.onnx", proof=False, features=(1,)).files[0],
         "cannot read the file": tmp_path / "torn.onnx",
         "cannot read the": tmp_path / "text.onnx",
         "no such file": tmp_path / "missing.onnx",

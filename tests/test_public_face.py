@@ -55,8 +55,8 @@ def test_every_public_name_is_there_and_nothing_else_is_offered() -> None:
         "cache list",
     ],
 )
-def test_every_command_explains_itself(run_cli, command: str) -> None:
-    done = run_cli(*command.split(), "--help")
+def test_every_command_explains_itself(run_here, command: str) -> None:
+    done = run_here(*command.split(), "--help")
     assert done.returncode == 0
     assert done.stderr == ""
     assert "Usage" in done.stdout

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import signal
 import socket
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -257,13 +256,10 @@ def test_the_command_refuses_in_a_sentence(model: Path, data: Path, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_without_ray_the_extra_is_named(model: Path, data: Path, tmp_path: Path) -> None:
-    code = (
-        "import importlib.util as u; found = u.find_spec; "
-        "u.find_spec = lambda name, *a: None if name in ('ray', 'pyarrow') else found(name, *a); "
-        "from xcit_hub.cli import main; main()"
-    )
+def test_without_ray_the_extra_is_named(model: Path, data: Path, tmp_path: Path, run_here, monkeypatch) -> None:
+    found = importlib.util.find_spec
+    there = lambda name, *package: None if name in ("ray", "pyarrow") else found(name, *package)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", there)
     for options in (("--engine", "ray"), ("--parquet", "a.parquet")):
-        command = [sys.executable, "-c", code, "predict", str(model), str(data / "0000.png"), *options]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 2 and "xcit-hub[ray]" in done.stderr and "Traceback" not in done.stderr
+        done = run_here("predict", str(model), str(data / "0000.png"), *options, cwd=tmp_path)
+        assert done.returncode == 2 and "xcit-hub[ray]" in done.stderr and "Traceback" not in done.stderr, done.stderr

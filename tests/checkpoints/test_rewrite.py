@@ -68,7 +68,7 @@ def _files() -> Iterator[Any]:
 def test_files_of_every_architecture_come_back_byte_for_byte(tmp_path: Path, name: str, make: Make):
     start, ckpt, facebook, end = (tmp_path / n for n in ("a.safetensors", "b.ckpt", "c.safetensors", "d.safetensors"))
     tensors = make("timm", architecture(name), "classifier", 1000)
-    if architecture(name).embed_dim > 384:  # in half precision there are half as many bytes to hash, 380 MB
+    if architecture(name).embed_dim > 192:  # in half precision there are half as many bytes to hash
         tensors = {each: StoredTensor.of(tensor.numpy().astype(np.float16)) for each, tensor in tensors.items()}
     checkpoint.write(tmp_path / "raw.safetensors", tensors)
     rewrite(tmp_path / "raw.safetensors", start, to="timm")

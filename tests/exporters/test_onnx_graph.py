@@ -48,10 +48,10 @@ def judged(architecture: Architecture, dialect: str, form: Form, *shapes: tuple[
 
 
 @pytest.fixture(scope="module")
-def nano_references() -> dict[str, list[tuple[NDArray, parity.Reference]]]:
-    """What PyTorch computes in each dialect, at three shapes."""
+def references() -> dict[str, list[tuple[NDArray, parity.Reference]]]:
+    """What PyTorch computes in each dialect, at three shapes; of 24 blocks another test has one of each."""
     batches = [parity.random_images(*shape) for shape in ((1, 3, 64, 64), (2, 3, 48, 96), (1, 3, 75, 50))]
-    networks = {dialect: parity.torch_network(weights(NANO, dialect), NANO, dialect) for dialect in DIALECTS}
+    networks = {dialect: parity.torch_network(weights(SHORT, dialect), SHORT, dialect) for dialect in DIALECTS}
     return {
         name: [(batch, parity.Reference(network, batch)) for batch in batches] for name, network in networks.items()
     }
@@ -61,12 +61,12 @@ def nano_references() -> dict[str, list[tuple[NDArray, parity.Reference]]]:
 @pytest.mark.parametrize("dialect", ["paper", "mindcv"])
 @pytest.mark.parametrize("fuse", [True, False], ids=["folded", "plain"])
 def test_the_graph_computes_what_pytorch_does_at_any_batch_and_size(
-    dialect: str, opset: int, fuse: bool, nano_references: dict[str, list[tuple[NDArray, parity.Reference]]]
+    dialect: str, opset: int, fuse: bool, references: dict[str, list[tuple[NDArray, parity.Reference]]]
 ) -> None:
     form = Form(opset=opset, fuse=fuse)
-    model = onnx_graph.build(weights(NANO, dialect), NANO, DIALECTS[dialect], form, {})
+    model = onnx_graph.build(weights(SHORT, dialect), SHORT, DIALECTS[dialect], form, {})
     onnx.checker.check_model(model, full_check=True)
-    for images, reference in nano_references[dialect]:
+    for images, reference in references[dialect]:
         checks = reference.check(run(model, images))
         assert all(check.passed for check in checks), checks
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cards.facts import AccuracyFigure, CardYaml, Facts, Performance, WeightsFile
 from cards.inputs import read_json, validated
-from cards.measured import dataset_of, device_of, measured_by, split_of
+from cards.measured import dataset_of, device_of, measured_by, published_recipe, split_of
 from cards.metadata import Asset
 from cards.provenance import Conversion
 from cards.public import file_name
@@ -137,7 +137,7 @@ def of_checkpoint(
         assumed.append(f"the conversion report says more than a card tells: {', '.join(told.unread)}")
     if run is not None:
         _same_network(run, known, dialect, num_classes, digest, path)
-        run = run.model_copy(update={"recipe": _published_path(run.recipe), "samples": []})
+        run = run.model_copy(update={"recipe": published_recipe(run), "samples": []})
         if run.top5 is not None and 0 < num_classes < FEWEST_FOR_TOP5:
             assumed.append(f"top-5 among {num_classes} classes says nothing and is left out")
             run = run.model_copy(update={"top5": None})
@@ -206,14 +206,6 @@ def _measured_accuracy(run: RunRecord | None) -> list[AccuracyFigure]:
             loss=run.eval_loss,
         )
     ]
-
-
-def _published_path(recipe: str | None) -> str | None:
-    """Return a recipe's path as the project has it; of any other file only the name: the disk is nobody's business."""
-    if recipe is None:
-        return None
-    before, found, inside = recipe.replace("\\", "/").rpartition("configs/")
-    return f"{found}{inside}" if found else before.rpartition("/")[2] or inside.rpartition("/")[2]
 
 
 def completed(assets: Sequence[Asset], name: str, digest: str) -> tuple[list[Asset], Asset | None]:

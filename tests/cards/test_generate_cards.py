@@ -273,13 +273,21 @@ def test_only_the_whole_validation_set_is_called_imagenet(converted, dataset, sa
         ("/home/me/xcit/configs/xcit/xcit_nano_12_p16_224.yaml", "configs/xcit/xcit_nano_12_p16_224.yaml"),
         ("configs/xcit/cpu_smoke.yaml", "configs/xcit/cpu_smoke.yaml"),
         ("/home/me/mine.yaml", "mine.yaml"),
+        ("C:\\xcit\\configs\\xcit\\cpu_smoke.yaml", "configs/xcit/cpu_smoke.yaml"),
+        ("cpu_smoke", "configs/xcit/cpu_smoke.yaml"),
         ("mine.yaml", "mine.yaml"),
+        ("cpu_smoke.yaml", "cpu_smoke.yaml"),
+        ("/home/me/my-configs/private/r.yaml", "r.yaml"),
+        ("/home/me/configs/private/r.yaml", "r.yaml"),
+        ("/home/me/my-configs/xcit/cpu_smoke.yaml", "cpu_smoke.yaml"),
+        ("/home/me/configs/xcit/mine.yaml", "mine.yaml"),
     ],
 )
 def test_the_recipe_is_told_without_the_disk_it_lay_on(converted, recipe, told):
     run = RunRecord(recipe=recipe, ms_per_step=1.0)
     facts = of_checkpoint(converted[0], architecture=NANO, dialect="paper", run=run)
-    assert facts.recipe == told
+    assert facts.run is not None and facts.run.recipe == told
+    assert facts.recipe == (told if told.startswith("configs/") else f"configs/xcit/{NANO}.yaml")
     assert "/home/me" not in prose(facts, "en")
 
 

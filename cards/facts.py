@@ -231,7 +231,8 @@ class Facts(_Strict):
     @property
     def recipe(self) -> str:
         """The training configuration that fits this model."""
-        return self.meta.recipe or (self.run.recipe if self.run else None) or f"configs/xcit/{self.architecture}.yaml"
+        of_run = None if self.run is None or not measured.is_of_the_project(self.run.recipe) else self.run.recipe
+        return self.meta.recipe or of_run or f"configs/xcit/{self.architecture}.yaml"
 
     @property
     def run(self) -> RunRecord | None:
@@ -244,8 +245,9 @@ class Facts(_Strict):
         run = self.run
         if run is None or run.epochs is None:
             return None
-        plain = not run.started_from and not measured.changes(run) and measured.dataset_of(run) == measured.IMAGENET
-        return None if plain else run
+        of_project = run.recipe is None or measured.is_of_the_project(run.recipe)
+        on_imagenet = measured.dataset_of(run) == measured.IMAGENET
+        return None if of_project and on_imagenet and not run.started_from and not measured.changes(run) else run
 
     @property
     def is_of_imagenet(self) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 
 from cards.facts import AccuracyFigure, CardYaml, Facts, Performance, WeightsFile
 from cards.inputs import read_json, validated
-from cards.measured import dataset_of, device_of, measured_by, split_of
+from cards.measured import dataset_of, device_of, measured_by, published_recipe, split_of
 from cards.metadata import Asset
 from cards.provenance import Conversion
+from cards.public import file_name
 from cards.vocabulary import SOURCE_LINKS
 from xcit_hub import variants
 from xcit_hub.checkpoints import checkpoint, strings
@@ -20,7 +21,8 @@ from xcit_hub.errors import InputError
 from xcit_hub.parameters import parameter_count
 from xcit_hub.run_record import FEWEST_FOR_TOP5, RunRecord, SeenImages
 
-_FORMATS = {".ckpt": "ckpt", ".safetensors": "safetensors", ".mindir": "mindir", ".onnx": "onnx", ".pth": "pth"}
+_FORMATS = {".ckpt": "ckpt", ".safetensors": "safetensors", ".mindir": "mindir", ".onnx": "onnx", ".pth": "pth",
+            ".air": "air", ".ms": "mslite"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def of_checkpoint(
         CheckpointError, WeightsError: the file is not an XCiT, or nothing tells its dialect.
         UnknownNameError: there is no such architecture.
         InputError: the run record speaks of another file, or of another network; the report is of another file, or its
-            proof failed.
+            proof failed; or ``card.yaml`` does not tell which of several files this one is.
         XcitHubError: the file cannot be read.
     """
     path, opened = Path(path), checkpoint.opened(path)
@@ -135,7 +137,7 @@ def of_checkpoint(
         assumed.append(f"the conversion report says more than a card tells: {', '.join(told.unread)}")
     if run is not None:
         _same_network(run, known, dialect, num_classes, digest, path)
-        run = run.model_copy(update={"recipe": _published_path(run.recipe), "samples": []})
+        run = run.model_copy(update={"recipe": published_recipe(run), "samples": []})
         if run.top5 is not None and 0 < num_classes < FEWEST_FOR_TOP5:
             assumed.append(f"top-5 among {num_classes} classes says nothing and is left out")
             run = run.model_copy(update={"top5": None})
@@ -148,7 +150,8 @@ def of_checkpoint(
     channels = channels or (3 if told is None or told.in_chans is None else told.in_chans)
     if evaluated is None and preprocessing is not None:
         evaluated = _seen_images(preprocessing, channels)
-    meta = meta.model_copy(update={"asset": [_completed(asset, path, digest) for asset in meta.asset]})
+    assets, own_asset = completed(meta.asset, path.name, digest)
+    meta = meta.model_copy(update={"asset": assets})
     here = [] if run is None else [Performance(origin="measured", source=measured_by(run), record=run)]
     return Facts(
         name=name or meta.model_name or known.name,
@@ -164,7 +167,7 @@ def of_checkpoint(
             format=_format_of(path.name),
             size=len(opened),
             sha256=digest,
-            link=meta.asset[0].asset_link if meta.asset else None,
+            link=None if own_asset is None else own_asset.asset_link,
         ),
         preprocessing=evaluated,
         image_size=seen if evaluated is None else evaluated.input_size[1],
@@ -185,7 +188,7 @@ def _count(architecture: str, num_classes: int, channels: int = 3) -> int:
 
 
 def _format_of(name: str) -> str | None:
-    return _FORMATS.get(Path(name).suffix)
+    return _FORMATS.get(Path(name).suffix.lower())
 
 
 def _measured_accuracy(run: RunRecord | None) -> list[AccuracyFigure]:
@@ -205,29 +208,67 @@ def _measured_accuracy(run: RunRecord | None) -> list[AccuracyFigure]:
     ]
 
 
-def _published_path(recipe: str | None) -> str | None:
-    """Return a recipe's path as the project has it; of any other file only the name: the disk is nobody's business."""
-    if recipe is None:
-        return None
-    before, found, inside = recipe.replace("\\", "/").rpartition("configs/")
-    return f"{found}{inside}" if found else before.rpartition("/")[2] or inside.rpartition("/")[2]
+def completed(assets: Sequence[Asset], name: str, digest: str) -> tuple[list[Asset], Asset | None]:
+    """Complete what ``card.yaml`` lists: each file's format by its link, and format and SHA-256 of the one it is about.
 
+    Args:
+        name, digest: that one's file name and SHA-256.
 
-def _completed(asset: Asset, path: Path, digest: str) -> Asset:
-    """Fill in an asset's digest if the asset is the file at ``path``.
+    Returns:
+        The files in their order, and which is the one; None where none of them is.
 
     Raises:
-        InputError: ``card.yaml`` states a digest that the file does not have.
+        InputError: ``card.yaml`` states a digest that the file does not have, or several may be the file.
     """
-    if asset.file_format not in (None, _format_of(path.name)):
-        return asset
-    if asset.asset_sha256 is not None and not digest.startswith(asset.asset_sha256.lower()):
+    listed = [
+        asset.model_copy(update={"file_format": asset.file_format or _format_of(_linked(asset))}) for asset in assets
+    ]
+    at = _own(listed, name, digest)
+    if at is None:
+        return listed, None
+    stated = listed[at].asset_sha256
+    if stated is not None and not digest.startswith(stated.lower()):
         raise InputError(
-            f"card.yaml says that the asset's SHA-256 is {asset.asset_sha256}, and {path.name} has {digest}.",
+            f"card.yaml says that the asset's SHA-256 is {stated}, and {name} has {digest}.",
             where="asset-sha256 of card.yaml",
             fix="Leave asset-sha256 out of card.yaml: it is computed from the file.",
         )
-    return asset.model_copy(update={"file_format": _format_of(path.name), "asset_sha256": digest})
+    own_format = _format_of(name) or listed[at].file_format
+    listed[at] = listed[at].model_copy(update={"file_format": own_format, "asset_sha256": digest})
+    return listed, listed[at]
+
+
+def _own(listed: Sequence[Asset], name: str, digest: str) -> int | None:
+    """Find the file called ``name``: by its SHA-256, by its link, or because no other can be it."""
+    fitting = [at for at, asset in enumerate(listed) if (asset.file_format or "").lower() in ("", _format_of(name))]
+    stating = {at: said for at in fitting if (said := listed[at].asset_sha256)}
+    named = [at for at in fitting if _linked(listed[at]) == name]
+    for at, said in stating.items():
+        if digest.startswith(said.lower()):
+            return at
+    if len(named) == 1:
+        return named[0]
+    # One whose digest is said to be another is another file; where that is each of them, the first is refused for it.
+    silent = [at for at in fitting if at not in stating]
+    groups = (
+        [at for at in silent if at in named],
+        [at for at in silent if listed[at].file_format],
+        silent,
+        fitting[:1],
+    )
+    found = next((group for group in groups if group), [])
+    if len(found) > 1:
+        links = ", ".join(str(listed[at].asset_link) for at in found)
+        raise InputError(
+            f"Each of {len(found)} files of card.yaml may be {name}: {links}.",
+            where="asset of card.yaml",
+            fix=f"Say asset-sha256 of the one that it is, {digest}, or of each other one.",
+        )
+    return found[0] if found else None
+
+
+def _linked(asset: Asset) -> str:
+    return file_name((asset.asset_link or "").partition("?")[0].partition("#")[0])
 
 
 def _seen_images(preprocessing: variants.Preprocessing, channels: int) -> SeenImages:

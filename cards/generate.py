@@ -55,6 +55,7 @@ def prose(facts: Facts, lang: Language) -> str:
         changes=measured.changes,
         origin=measured.origin,
         folders=measured.folders,
+        is_of_the_project=measured.is_of_the_project,
         dataset_of=lambda run: measured.in_words(measured.dataset_of(run), lang),
         dataset=lambda name: measured.in_words(name, lang),
     )

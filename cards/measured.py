@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+import yaml
 
 from cards.front_matter import is_deep
 from cards.public import file_name, is_model_id
 from xcit_hub.run_record import RunRecord
+from xcit_hub.shipped import shipped_recipes
 
 ELSEWHERE = frozenset(
     {"recipe", "flags", "started_from", "device", "cards", "batch_size", "image_size", "jit_level", "dataset",
@@ -65,6 +69,10 @@ _WHERE_FILES_LIE = frozenset({"ckpt_save_dir", "data_dir", "config", "resume_opt
 
 _BEGIN = frozenset({"ckpt_path", "pretrained"})
 
+_RECIPES = PurePosixPath("configs/xcit")
+# A flag, and the key of a recipe that it replaces.
+_SAY_THE_SAME = {"lr": "lr_base", "lr_base": "lr", "warmup_lr": "warmup_factor", "warmup_factor": "warmup_lr"}
+
 
 def table(run: RunRecord, lang: str) -> list[tuple[str, str]]:
     """Return the rows of the table of a run: name and value as text; fields that say nothing are left out."""
@@ -117,6 +125,34 @@ def measured_by(run: RunRecord) -> str:
 def changes(run: RunRecord) -> dict[str, str]:
     """Return the recipe's keys that the command line changed, with their values as they were written there."""
     return {name: _flag(value) for name, value in run.flags.items() if name not in _WHERE_FILES_LIE}
+
+
+def published_recipe(run: RunRecord) -> str | None:
+    """Return the path of a run's recipe as the project has it, where the file is the project's and says what was used.
+
+    Of any other file only the name: the disk is nobody's business.
+    """
+    if run.recipe is None:
+        return None
+    written = PurePosixPath(run.recipe.replace("\\", "/"))
+    shipped, name = shipped_recipes(), written.name.removesuffix(".yaml")
+    is_alone = len(written.parts) == 1 and (not written.suffix or run.configuration is not None)
+    is_called_so = is_alone or written.parts[-3:-1] == _RECIPES.parts
+    is_projects = is_called_so and name in shipped and _says_what_was_used(shipped[name], run)
+    return str(_RECIPES / f"{name}.yaml") if is_projects else written.name
+
+
+def is_of_the_project(recipe: str | None) -> bool:
+    """Say whether a recipe's path in a card is that of one that comes with the library."""
+    path = PurePosixPath(recipe or "")
+    return path.parent == _RECIPES and path.suffix == ".yaml" and path.stem in shipped_recipes()
+
+
+def _says_what_was_used(recipe: Path, run: RunRecord) -> bool:
+    """Whether each key of a recipe's file has the value of the run, but for those that the command line changed."""
+    used, said = run.configuration or {}, yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    changed = {*run.flags, *(_SAY_THE_SAME[name] for name in run.flags if name in _SAY_THE_SAME), *_WHERE_FILES_LIE}
+    return all(used[key] == value for key, value in said.items() if key in used and key not in changed)
 
 
 def data_folder(dataset: str | None) -> str:

@@ -15,6 +15,7 @@ from cards.card import Card
 from cards.faults import Fault
 from cards.front_matter import Fields, Text
 from cards.hugging_face import FOREIGN, MODEL_INDEX, Parts
+from cards.measured import TRAINED_ON, UNNAMED
 from cards.metadata import CardMetadata
 
 # Hugging Face's identifier → what ModelScope's pages say (modelscope_hub 0.5.1, ``_LICENSE_DISPLAY_TO_SPDX``).
@@ -73,8 +74,8 @@ def named(fields: Fields) -> Fields:
             found.values[name] = Text(words[0])
     datasets = fields.values.get("datasets")
     if isinstance(datasets, dict):
-        inside = [name for part in datasets.values() for name in rewritten.words(part)]
-        found.values["datasets"] = [Text(name) for name in dict.fromkeys(inside)]
+        # Hugging Face's field is of what a model was trained on.
+        found.values["datasets"] = [Text(name) for name in dict.fromkeys(rewritten.words(datasets.get("train")))]
     if words := rewritten.words(fields.values.get("license")):
         found.values["license"] = Text(_IDS.get(words[0], words[0]))
     return found
@@ -88,7 +89,11 @@ def unnamed(fields: Fields) -> dict[str, str]:
         for name, ours in _OF_AN_XCIT.items()
         if name in fields.values
     }
-    return rewritten.all_but(fields, first) | own
+    datasets = fields.values.get("datasets")
+    parts = {part: rewritten.words(names) for part, names in datasets.items()} if isinstance(datasets, dict) else {}
+    others = [f"{part} ({', '.join(names)})" for part, names in parts.items() if part != "train" and names]
+    of_parts = {"datasets": f"only train is kept, not {', '.join(others)}"} if others else {}
+    return rewritten.all_but(fields, first) | own | of_parts
 
 
 def faults(parts: Parts, metadata: CardMetadata) -> Iterator[Fault]:
@@ -112,7 +117,8 @@ def faults(parts: Parts, metadata: CardMetadata) -> Iterator[Fault]:
 
 def _written(head: dict[str, Any]) -> dict[str, Any]:
     license_id = head.get("license")
-    datasets = head.get("datasets")
+    parts = {"train": list(head.get("datasets") or []), "evaluation": _evaluated(head)}
+    datasets = {part: names for part, names in parts.items() if names}
     library = head.get("library_name", "mindspore")
     fields = {
         "tasks": [head["pipeline_tag"]] if head.get("pipeline_tag") else None,
@@ -121,10 +127,21 @@ def _written(head: dict[str, Any]) -> dict[str, Any]:
         "language": head.get("language"),
         **_OF_AN_XCIT,
         "metrics": head.get("metrics"),
-        "datasets": {"train": list(datasets), "evaluation": list(datasets)} if datasets else None,
+        "datasets": datasets,
         "base_model": head.get("base_model"),
         "tags": head.get("tags"),
         "dialect": head.get("dialect"),
     }
     unknown = {name: value for name, value in head.items() if name not in _OTHERWISE}
     return {name: value for name, value in {**unknown, **fields}.items() if value}
+
+
+def _evaluated(head: dict[str, Any]) -> list[str]:
+    """Return the data sets that a figure of the card is of; images that were trained on, or have no name, are none."""
+    measured_on = [
+        result["dataset"]
+        for model in head.get(MODEL_INDEX) or []
+        for result in model["results"]
+        if result["dataset"]["type"] != UNNAMED and result["dataset"].get("split") not in TRAINED_ON
+    ]
+    return list(dict.fromkeys(dataset["type"] for dataset in measured_on))

@@ -82,6 +82,7 @@ def train(
         from xcit_hub.hub.load import load
 
         teacher = load(recipe.teacher)
+        say(tuple(f"the teacher {recipe.teacher}: {note}" for note in teacher.config.provenance.notes))
     record = run(
         recipe,
         recipe_name=_name(config),

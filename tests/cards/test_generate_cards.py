@@ -17,6 +17,7 @@ from cards.facts import CardYaml, Facts
 from cards.forms import FORMS, LANGUAGES
 from cards.gather import of_checkpoint, of_published
 from cards.generate import prose, render
+from cards.metadata import Asset
 from cards.provenance import Conversion
 from cards.translate import translate
 from cards.write import write
@@ -272,13 +273,21 @@ def test_only_the_whole_validation_set_is_called_imagenet(converted, dataset, sa
         ("/home/me/xcit/configs/xcit/xcit_nano_12_p16_224.yaml", "configs/xcit/xcit_nano_12_p16_224.yaml"),
         ("configs/xcit/cpu_smoke.yaml", "configs/xcit/cpu_smoke.yaml"),
         ("/home/me/mine.yaml", "mine.yaml"),
+        ("C:\\xcit\\configs\\xcit\\cpu_smoke.yaml", "configs/xcit/cpu_smoke.yaml"),
+        ("cpu_smoke", "configs/xcit/cpu_smoke.yaml"),
         ("mine.yaml", "mine.yaml"),
+        ("cpu_smoke.yaml", "cpu_smoke.yaml"),
+        ("/home/me/my-configs/private/r.yaml", "r.yaml"),
+        ("/home/me/configs/private/r.yaml", "r.yaml"),
+        ("/home/me/my-configs/xcit/cpu_smoke.yaml", "cpu_smoke.yaml"),
+        ("/home/me/configs/xcit/mine.yaml", "mine.yaml"),
     ],
 )
 def test_the_recipe_is_told_without_the_disk_it_lay_on(converted, recipe, told):
     run = RunRecord(recipe=recipe, ms_per_step=1.0)
     facts = of_checkpoint(converted[0], architecture=NANO, dialect="paper", run=run)
-    assert facts.recipe == told
+    assert facts.run is not None and facts.run.recipe == told
+    assert facts.recipe == (told if told.startswith("configs/") else f"configs/xcit/{NANO}.yaml")
     assert "/home/me" not in prose(facts, "en")
 
 
@@ -314,6 +323,48 @@ def test_a_digest_that_is_not_the_files_is_refused(converted):
     meta = CardYaml(asset=[{"file-format": "ckpt", "asset-link": "https://a.b/c", "asset-sha256": "deadbeef"}])
     with pytest.raises(InputError, match="deadbeef"):
         of_checkpoint(converted[0], architecture=NANO, dialect="paper", meta=meta)
+
+
+def assets_of(path: Path, *listed: dict[str, str]) -> tuple[Facts, list[Asset]]:
+    facts = of_checkpoint(path, architecture=NANO, dialect="paper", meta=CardYaml(asset=[*listed]))
+    return facts, facts.metadata("mindspore-hub", "en").asset
+
+
+def test_only_the_file_that_the_card_is_about_is_given_its_digest(converted):
+    facts, (mine, onnx, average) = assets_of(
+        converted[0],
+        {"asset-link": "https://example.org/my_nano.ckpt?download=true"},
+        {"asset-link": "https://example.org/my_nano.onnx"},
+        {"asset-link": "https://example.org/ema.ckpt", "file-format": "ckpt"},
+    )
+    assert (mine.file_format, mine.asset_sha256) == ("ckpt", facts.weights.sha256)
+    assert (onnx.file_format, onnx.asset_sha256) == ("onnx", None)
+    assert (average.file_format, average.asset_sha256) == ("ckpt", None)
+
+
+def test_a_file_of_another_name_is_the_only_one_of_its_format(converted):
+    facts, (onnx, mine) = assets_of(
+        converted[0], {"asset-link": "https://example.org/n.onnx"}, {"asset-link": "https://example.org/n.ckpt"}
+    )
+    assert (mine.asset_sha256, onnx.asset_sha256) == (facts.weights.sha256, None)
+    assert facts.weights.link == "https://example.org/n.ckpt"
+
+
+def test_a_card_links_no_other_file_as_its_own(converted):
+    facts, (onnx,) = assets_of(converted[0], {"asset-link": "https://example.org/n.onnx"})
+    assert (onnx.file_format, onnx.asset_sha256, facts.weights.link) == ("onnx", None, None)
+
+
+def test_which_of_several_files_a_card_is_about_has_to_be_said(converted):
+    path = converted[0]
+    first, other = {"asset-link": "https://example.org/a.ckpt"}, {"asset-link": "https://example.org/ema.ckpt"}
+    with pytest.raises(InputError, match=r"Each of 2 files of card.yaml may be my_nano.ckpt: .*a.ckpt, .*ema.ckpt"):
+        assets_of(path, first, other)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    _, (average, mine) = assets_of(path, {**other, "asset-sha256": "0" * 64}, first)
+    assert (average.asset_sha256, mine.asset_sha256) == ("0" * 64, digest)
+    _, (average, mine) = assets_of(path, other, {**first, "asset-sha256": digest[:8]})
+    assert (average.asset_sha256, mine.asset_sha256) == (None, digest)
 
 
 def test_the_conversion_is_told_without_the_disk_it_was_made_on(converted):

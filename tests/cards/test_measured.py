@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -25,6 +26,7 @@ from xcit_hub import variants
 from xcit_hub.errors import InputError
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.run_record import RunRecord
+from xcit_hub.shipped import shipped_recipes
 
 NANO = "xcit_nano_12_p16_224"
 FLOWERS = {
@@ -45,6 +47,11 @@ FLOWERS = {
     "preprocessing": {"input_size": [3, 32, 48], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25],
                       "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash"},
     "weights": "average", "checkpoint": "/home/me/out/best.ckpt", "skipped_updates": 1, "unreadable": ["a.jpg"],
+}  # fmt: skip
+
+PLAIN = {
+    "started_from": None, "flags": {"data_dir": "/x"}, "dataset": "imagenet", "eval_samples": 50_000,
+    "configuration": None,
 }  # fmt: skip
 
 
@@ -182,10 +189,44 @@ def test_a_record_of_another_network_is_refused(checkpoint, changed, named):
 
 
 def test_a_plain_run_on_imagenet_keeps_the_projects_words(checkpoint):
-    plain = {"started_from": None, "flags": {"data_dir": "/x"}, "dataset": "imagenet", "eval_samples": 50_000}
+    plain = PLAIN | {"configuration": yaml.safe_load(shipped_recipes()[NANO].read_text())}
     text = prose(facts_of(checkpoint, plain), "en")
     assert "unpack [ImageNet-1k]" in text and "The recipe holds every number of the run" in text
     assert "| seed | 42 |" in text
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_a_run_of_a_recipe_of_the_project_is_told_as_its_own(name):
+    used = yaml.safe_load(shipped_recipes()[name].read_text())
+    for written in (name, f"{name}.yaml", f"/home/me/xcit-hub/configs/xcit/{name}.yaml"):
+        run = RunRecord(recipe=written, configuration=used | {"data_dir": "/x"})
+        assert measured.published_recipe(run) == f"configs/xcit/{name}.yaml"
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"recipe": "/home/me/my-configs/private/r.yaml", "configuration": {"lr": 5.0}},
+        {"recipe": "/home/me/my-configs/xcit/r.yaml"},
+        {"recipe": f"/home/me/configs/xcit/{NANO}.yaml", "configuration": {"lr": 5.0}},
+    ],
+)
+def test_a_recipe_of_somebodys_own_does_not_pass_for_the_projects(checkpoint, changed, lang):
+    facts = facts_of(checkpoint, PLAIN | changed)
+    name = Path(changed["recipe"]).name
+    assert facts.own_run is not None and facts.own_run.recipe == name
+    text = prose(facts, lang)
+    assert {"en": "does not come with xcit-hub", "zh": "不随 xcit-hub 提供"}[lang] in text and f"`{name}`" in text
+    for unsaid in ("private", "my-configs", f"configs/xcit/{name}", "every number of the run"):
+        assert unsaid not in text, unsaid
+
+
+def test_a_key_that_the_command_line_changed_does_not_make_the_recipe_anothers(checkpoint):
+    used = yaml.safe_load(shipped_recipes()[NANO].read_text()) | {"lr": 5.0}
+    facts = facts_of(checkpoint, PLAIN | {"configuration": used, "flags": {"lr": 5.0}})
+    assert facts.own_run is not None and facts.own_run.recipe == f"configs/xcit/{NANO}.yaml"
+    assert "does not come with" not in prose(facts, "en")
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)

@@ -10,7 +10,7 @@ from cards import check, generate, modelers, modelscope
 from cards.card import Card
 from cards.check import form_of
 from cards.check import read as read_card
-from cards.facts import Facts, Performance
+from cards.facts import AccuracyFigure, CardYaml, Facts, Performance
 from cards.gather import of_published
 from cards.metadata import CardMetadata
 from xcit_hub.cli.card import app
@@ -169,6 +169,36 @@ def test_what_modelscope_cannot_say_is_named_and_unknown_fields_are_kept(tmp_pat
         "left: model-index: that form has no field for it",
         "left: mindspore-hub: that form has no field for it",
     ]
+
+
+def test_modelscope_is_told_of_evaluation_data_only_where_a_figure_is_of_it():
+    name = NAMES[0]
+    known = facts(name).model_copy(update={"meta": CardYaml(train_dataset="ImageNet2012")})
+    figure = known.accuracy[0]
+
+    def datasets(*accuracy: AccuracyFigure) -> dict:
+        told = known.model_copy(update={"accuracy": [*accuracy]})
+        return head(generate.render(told, form="modelscope", lang="en"))["datasets"]
+
+    assert datasets() == {"train": ["imagenet-1k"]}
+    assert datasets(figure) == {"train": ["imagenet-1k"], "evaluation": ["imagenet-1k"]}
+    other = figure.model_copy(update={"dataset": "cifar10"})
+    assert datasets(other, other) == {"train": ["imagenet-1k"], "evaluation": ["cifar10"]}
+    unnamed = figure.model_copy(update={"dataset": "imagefolder"})
+    trained_on = figure.model_copy(update={"split": "train"})
+    assert datasets(unnamed, trained_on) == {"train": ["imagenet-1k"]}
+
+
+def test_what_a_model_was_evaluated_on_does_not_become_what_it_was_trained_on(tmp_path):
+    text = "---\ntasks: [image-classification]\ndatasets: {train: [imagenet-1k], evaluation: [cifar10]}\n---\n# nano\n"
+    left = "left: datasets: only train is kept, not evaluation (cifar10)"
+    for form, kept in (("hugging-face", ["imagenet-1k"]), ("modelscope", {"train": ["imagenet-1k"]})):
+        written, told = translated(tmp_path, text, form)
+        assert written["datasets"] == kept
+        assert left in told, form
+    alone = "---\ntasks: [image-classification]\ndatasets: {evaluation: [cifar10]}\n---\n# nano\n"
+    written, told = translated(tmp_path, alone, "hugging-face")
+    assert "datasets" not in written and left in told
 
 
 def test_modelers_other_frameworks_are_named(tmp_path):

@@ -294,6 +294,33 @@ def test_the_uid_that_a_card_is_filed_under_and_every_asset_of_it_are_kept(check
     load_as_the_hubs_client_does(Path(done.url))
 
 
+def test_a_pull_request_gives_the_checkpoints_digest_to_no_other_file(checkout, nano_ckpt, card_yaml):
+    said, target = json.loads(card_yaml.read_text()), f"mindspore-hub:{checkout}"
+    onnx, average = ({"asset-link": f"https://download.example.org/{name}"} for name in ("n.onnx", "ema.ckpt"))
+    mine = {"asset-link": f"https://download.example.org/{nano_ckpt.name}"}
+    card_yaml.write_text(json.dumps(said | {"asset": [onnx, average, mine]}))
+    with pytest.raises(
+        XcitHubError, match=r"asset 2: asset-sha256 is required(.|\n)*asset 3: asset-sha256 is required"
+    ):
+        xcit_hub.publish(nano_ckpt, "me/xcit_nano", to=target, meta=card_yaml, parity=False)
+    others = [onnx | {"asset-sha256": "1" * 64}, average | {"asset-sha256": "2" * 64}]
+    card_yaml.write_text(json.dumps(said | {"asset": [*others, mine]}))
+    done = xcit_hub.publish(nano_ckpt, "me/xcit_nano", to=target, meta=card_yaml, parity=False)
+    first, *listed = read_card(Path(done.url)).metadata.asset
+    assert first.asset_link == mine["asset-link"] and first.has_whole_digest
+    assert [(each.file_format, each.asset_sha256) for each in listed] == [("onnx", "1" * 64), ("ckpt", "2" * 64)]
+    load_as_the_hubs_client_does(Path(done.url))
+
+
+def test_a_pull_request_of_one_of_several_checkpoints_has_to_say_which(checkout, nano_ckpt, card_yaml):
+    said = json.loads(card_yaml.read_text())
+    average = {"asset-link": "https://download.example.org/ema.ckpt"}
+    card_yaml.write_text(json.dumps(said | {"asset": [*said["asset"], average]}))
+    target = f"mindspore-hub:{checkout}"
+    with pytest.raises(InputError, match="Each of 2 files"):
+        xcit_hub.publish(nano_ckpt, "me/xcit_nano", to=target, meta=card_yaml, parity=False)
+
+
 def test_a_card_of_another_hub_loads_from_that_hub_whatever_the_uid_on_this_one(nano_ckpt, card_yaml):
     uid = "mindspore/2.5/xcit_tiny_12_p16_224_imagenet2012"
     card_yaml.write_text(json.dumps({"license": "mit", "uid": uid}))

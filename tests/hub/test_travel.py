@@ -15,6 +15,7 @@ from PIL import Image
 import xcit_hub
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.rewrite import rewrite
+from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.errors import HubError, WeightsError, XcitHubError
 from xcit_hub.prediction import predict
 
@@ -527,6 +528,40 @@ def test_publishing_says_what_was_assumed_and_the_run_decides_between_what_tenso
     decided = publish(run=record(tmp_path, model="xcit_nano_12_p16_384"))
     assert decided.config.architecture == "xcit_nano_12_p16_384"
     assert not any("Assumed" in note for note in decided.notes)
+
+
+def test_publishing_says_that_it_assumed_how_images_are_prepared_wherever_nothing_says_it(nano_ckpt, tmp_path):
+    assumed = (
+        "nothing says how images are prepared: size 224×224, crop_pct 1.0, interpolation bicubic, "
+        "mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225) were assumed."
+    )
+
+    def publish(file: Path, **options: object) -> object:
+        return xcit_hub.publish(file, "me/nano", to=tmp_path / "hub", parity=False, **options)
+
+    bare = publish(nano_ckpt)
+    (note,) = (note for note in bare.notes if "images" in note)
+    assert note.startswith(assumed) and "--run" in note and PREPROCESSING in note
+    entry = tmp_path / "hub" / "me" / "nano"
+    (report,) = entry.rglob("conversion.json")
+    assert json.loads(report.read_text())["notes"] == [note]
+    for card in (bare.card, report.with_name("README_zh.md").read_text()):
+        assert note.replace("|", "\\|") in card
+    seen = {
+        "input_size": [3, 224, 224], "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear", "crop_pct": 0.9,
+        "crop_mode": "center",
+    }  # fmt: skip
+    told = publish(nano_ckpt, run=record(tmp_path, preprocessing=seen))
+    assert not any("images" in note for note in told.notes)
+    arrays = {name: tensor.numpy() for name, tensor in checkpoint.read(nano_ckpt).tensors.items()}
+    strings = {"xcit_hub.architecture": NANO, "xcit_hub.dialect": "paper"}
+    checkpoint.write(tmp_path / "own.ckpt", arrays, strings | {PREPROCESSING: json.dumps(seen)})
+    assert not any("assumed" in note for note in publish(tmp_path / "own.ckpt").notes)
+    del seen["crop_pct"]
+    checkpoint.write(tmp_path / "own.ckpt", arrays, strings | {PREPROCESSING: json.dumps(seen)})
+    said = f"{PREPROCESSING} does not say crop_pct: 1.0 was assumed"
+    in_part = publish(tmp_path / "own.ckpt")
+    assert said in in_part.notes and said in in_part.card
 
 
 def test_imagenets_names_that_only_a_files_name_tells_are_said(tmp_path, nano_arrays):

@@ -14,6 +14,7 @@ from torch_twin import arrays_of
 
 from xcit_hub import variants
 from xcit_hub.checkpoints import checkpoint
+from xcit_hub.checkpoints.identify import HEAD_UNTRAINED, UNTRAINED_NOTE
 from xcit_hub.checkpoints.strings import CLASSES, GLOBAL_POOL, PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.models import create_model
@@ -145,6 +146,58 @@ def test_a_published_network_of_another_pooling_is_not_trained_as_this_one(data:
     with pytest.raises(InputError, match="reads the mean patch token"):
         train(None, {**flags, "pretrained": str(tmp_path / "avg")})
     assert not (tmp_path / "run").exists()
+
+
+def test_what_the_reader_says_of_weights_is_told_of_whatever_they_are_for(
+    mini_architecture: str, data: Path, tmp_path: Path
+) -> None:
+    """A file with plain and averaged weights, whose classifier nothing trained."""
+    network = create_model(mini_architecture, num_classes=3, dialect="paper", seed=5)
+    arrays, path = arrays_of(network), tmp_path / "both.ckpt"
+    both = {f"{prefix}.{name}": array for prefix in ("model", "model_ema") for name, array in arrays.items()}
+    strings = {"xcit_hub.architecture": mini_architecture, "xcit_hub.dialect": "paper"}
+    checkpoint.write(path, both, strings)
+    of_both = f"{path}: Plain and averaged weights were both there; took the plain ones, left the averaged (EMA) ones."
+    begun = recipe_of(mini_architecture, data, ckpt_path=str(path))
+    assert of_both in start(begun, NAMES).notes
+    assert f"{path}: {stored_network(begun).notes[0]}" == of_both
+    assert of_both in start(recipe_of(mini_architecture, data, surgery=str(path)), NAMES).notes
+    taught = recipe_of(
+        mini_architecture, data, teacher=mini_architecture, teacher_ckpt=str(path), distillation_type="soft"
+    )
+    found = find(taught, 3)
+    assert found is not None and of_both in found.notes
+    checkpoint.write(path, arrays, strings | {HEAD_UNTRAINED: "true"})
+    assert f"{path}: {UNTRAINED_NOTE}" in start(begun, NAMES).notes
+    assert stored_network(begun).notes == (UNTRAINED_NOTE,)
+    projected = start(recipe_of(mini_architecture, data, surgery=str(path)), NAMES)
+    assert not any(UNTRAINED_NOTE in note for note in projected.notes)  # of whose classifier nothing is taken
+
+
+def test_nobody_learns_from_a_classifier_that_nothing_trained(
+    mini_architecture: str, data: Path, tmp_path: Path
+) -> None:
+    import xcit_hub
+
+    network = create_model(mini_architecture, num_classes=3, dialect="paper", seed=5)
+    path = stored(tmp_path / "fresh.ckpt", network, **{HEAD_UNTRAINED: "true"})
+    taught = {"teacher": mini_architecture, "distillation_type": "soft", "teacher_image_size": "student"}
+    recipe = recipe_of(mini_architecture, data, **taught)
+    with pytest.raises(InputError, match="teacher's classifier was never trained") as caught:
+        find(recipe.model_copy(update={"teacher_ckpt": str(path)}), 3)
+    assert caught.value.where == str(path)
+    with pytest.warns(UserWarning, match="never trained"):
+        loaded = xcit_hub.load(str(path))
+    with pytest.raises(InputError, match="teacher's classifier was never trained"):
+        find(recipe, 3, loaded)
+    loaded.head.weight.set_data(loaded.head.weight + 1)  # which something trained since
+    assert find(recipe, 3, loaded) is not None
+
+
+def test_of_an_architecture_that_the_recipe_names_nothing_is_said_to_be_assumed(data: Path, tmp_path: Path) -> None:
+    network = create_model(NANO, num_classes=3, dialect="paper", seed=5)
+    checkpoint.write(tmp_path / "bare.ckpt", arrays_of(network), {"xcit_hub.dialect": "paper"})
+    assert stored_network(recipe_of(NANO, data, ckpt_path=str(tmp_path / "bare.ckpt"))).notes == ()
 
 
 def test_weights_that_say_other_images_than_the_recipes_are_told_of(

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from xcit_hub.errors import InputError
+from xcit_hub.shipped import shipped_recipes
 from xcit_hub.training.recipe import Recipe, kind_of
-from xcit_hub.training.recipe_file import load_recipe, parse_flags, shipped_recipes
+from xcit_hub.training.recipe_file import load_recipe, parse_flags
 from xcit_hub.training.recipe_keys import takes_list
 from xcit_hub.variants import ARCHITECTURES, TIMM_ARCHITECTURES
 

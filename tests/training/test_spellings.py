@@ -14,9 +14,10 @@ import yaml
 from timm.scheduler import create_scheduler_v2
 
 from xcit_hub.errors import InputError
+from xcit_hub.shipped import shipped_recipes
 from xcit_hub.training import facebook_spelling, timm_only, timm_spelling
 from xcit_hub.training.recipe import Recipe
-from xcit_hub.training.recipe_file import load_recipe, parse_flags, shipped_recipes
+from xcit_hub.training.recipe_file import load_recipe, parse_flags
 from xcit_hub.training.recipe_rules import TIMMS_DEFAULTS
 from xcit_hub.training.schedule import learning_rates
 

@@ -15,6 +15,7 @@ from xcit_hub.hub.sites import SITES
 
 if TYPE_CHECKING:
     from cards.facts import CardYaml, Facts
+    from cards.metadata import Asset
     from xcit_hub.checkpoints.checkpoint import Checkpoint
     from xcit_hub.run_record import RunRecord
 
@@ -46,16 +47,19 @@ def written(
         elsewhere: the pages of the model on other hubs, by their names.
 
     Raises:
-        InputError: the run record is another checkpoint's; or MindSpore Hub's card lacks the checkpoint's address, or
-            says another SHA-256 or uid than the published one's.
+        InputError: the run record is another checkpoint's; or MindSpore Hub's card lacks the checkpoint's address, does
+            not tell which of several it is, or says another SHA-256 or uid than the published one's.
         CardError: a card does not pass its hub's rules.
     """
     from cards.facts import ExportedFile
-    from cards.gather import of_checkpoint
+    from cards.gather import completed, of_checkpoint
 
     form, name = _FORMS.get(target.store, "hugging-face"), target.name
+    # By the name that its user gave it: in the entry every checkpoint is called alike.
+    assets, ours = completed(said.asset, f"{source.path.stem}.{_CHECKPOINT}", sha256_of(weights))
+    said = said.model_copy(update={"asset": assets})
     if form == "mindspore-hub":
-        said = said.model_copy(update=_hub_fields(said, name))
+        said = said.model_copy(update=_hub_fields(said, name, ours))
     else:
         # How it is loaded from there; Hugging Face is where a name alone is looked for, and a uid is MindSpore Hub's.
         repository = f"{target.store}://{name}" if target.store in SITES else name
@@ -91,21 +95,18 @@ def written(
     return _checked(facts.model_copy(update={"exports": listed, "elsewhere": dict(elsewhere)}), form)
 
 
-def _hub_fields(said: CardYaml, name: str) -> dict[str, Any]:
-    """Fill what MindSpore Hub's card needs and this machine knows."""
+def _hub_fields(said: CardYaml, name: str, ours: Asset | None) -> dict[str, Any]:
+    """Fill what MindSpore Hub's card needs and this machine knows; ``ours`` is the published one of what it lists."""
     from importlib.metadata import version
 
     from xcit_hub.hub.stores.mindspore_hub import uid_of
 
-    # The Hub's client takes the first: the checkpoint stands before what else the model has.
-    ours = [asset for asset in said.asset if (asset.file_format or _CHECKPOINT).lower() == _CHECKPOINT]
-    if not ours or not ours[0].asset_link:
+    if ours is None or not ours.asset_link:
         raise InputError(
             "MindSpore Hub keeps cards, not files: the card has to say where the checkpoint will be.",
             where="card.yaml",
             fix="Say it in card.yaml, as asset: [{asset-link: https://…/name.ckpt}], and upload it there afterwards.",
         )
-    checkpoints = [asset.model_copy(update={"file_format": _CHECKPOINT}) for asset in ours]
     parts = name.split("/")
     mindspore = said.mindspore_version or ".".join(version("mindspore").split(".")[:2])
     filed = uid_of(name, said.model_copy(update={"mindspore_version": mindspore}))
@@ -117,7 +118,8 @@ def _hub_fields(said: CardYaml, name: str) -> dict[str, Any]:
         )
     folder = f"{parts[0]}/{parts[1] if len(parts) == 3 else mindspore}/{said.backbone_name}"
     return {
-        "asset": [*checkpoints, *(asset for asset in said.asset if asset not in ours)],
+        # The Hub's client takes the first checkpoint: the published one stands before what else the model has.
+        "asset": [ours, *(asset for asset in said.asset if asset is not ours)],
         "mindspore_version": mindspore,
         "model_version": said.model_version or mindspore,
         "user_id": said.user_id or parts[0],

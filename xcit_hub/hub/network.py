@@ -263,11 +263,15 @@ class XCiT(models.XCiT):
         """Keep what the classifier, nothing but random numbers, begins as."""
         self._head_began_as = entry.digest_of(self.head)
 
+    @property
+    def head_untrained(self) -> bool:
+        """Whether the classifier is the random numbers that it began as."""
+        began_as = getattr(self, "_head_began_as", None)
+        return began_as is not None and began_as == entry.digest_of(self.head)
+
     def _writer(self) -> Callable[[Path], object]:
         """Return what writes the network as it is now into a folder; what cannot be written is refused before."""
-        began_as = getattr(self, "_head_began_as", None)
-        untrained = began_as is not None and began_as == entry.digest_of(self.head)
-        arrays, description = self.arrays(), self.description()
+        untrained, arrays, description = self.head_untrained, self.arrays(), self.description()
         return lambda folder: entry.write_weights(folder, arrays, description, head_untrained=untrained)
 
     def save_pretrained(

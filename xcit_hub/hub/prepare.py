@@ -127,6 +127,9 @@ def prepare(
     if figures is not None:
         figures, notes = _with_known(figures, held(files["model.safetensors"], "parity.json"))
     report["parity"] = figures
+    # Beside what the weights' reader says: the card and conversion.json tell it, as the descriptions cannot.
+    assumed = _assumed_of_images(weights, description, said.run)
+    report["notes"] = [*report["notes"], *assumed]
     digest = sha256_of(files["model.ckpt"])
     files["model.ckpt.sha256"] = _text(folder / "model.ckpt.sha256", f"{digest}  model.ckpt\n")
     files["conversion.json"] = _text(folder / "conversion.json", _json(report))
@@ -164,7 +167,7 @@ def prepare(
         description,
         texts["README.md"],
         figures,
-        (*weights.notes, *_said_of_source(weights, description, said), *notes),
+        (*weights.notes, *assumed, *_said_of_source(weights, description, said), *notes),
     )
 
 
@@ -239,17 +242,31 @@ def _own_classes(weights: Weights) -> tuple[str, ...]:
 
 
 def _said_of_source(weights: Weights, description: ModelConfig, said: Said) -> Iterator[str]:
-    """Say what was assumed or not used of a checkpoint and of what stands beside it."""
+    """Say what was not used of a checkpoint and of what stands beside it, and what its classes are called by."""
     if (unread := sidecar.unread(weights.file)) is not None:
         yield unread
-    if said.run is None or said.run.preprocessing is None:
-        yield from metadata.assumed_of_images(weights.file.metadata, description.preprocessing)
     own, told = _own_classes(weights), tuple((said.run and said.run.classes) or ())
     if told and told != (own or description.labels):
         yield f"run.json names {len(told)} classes ({', '.join(told[:3])} …), which are not those that were published"
     if not own and said.labels is None and not told and description.labels:
         yield f"the classes are called by ImageNet's names because of the file's name, {weights.file.path.name}"
     yield from _alike(description.labels)
+
+
+def _assumed_of_images(weights: Weights, description: ModelConfig, run: RunRecord | None) -> tuple[str, ...]:
+    """Say what was assumed of how images are prepared, where neither the run nor the file's own string says it."""
+    seen, strings = description.preprocessing, weights.file.metadata
+    if run is not None and run.preprocessing is not None:
+        return ()
+    if PREPROCESSING in strings:
+        return metadata.assumed_of_images(strings, seen)
+    taken = {"size": "×".join(map(str, seen.size)), "crop_pct": seen.crop_pct, "interpolation": seen.interpolation}
+    if weights.normalization is None:  # else a wrapper around the weights says it
+        taken |= {"mean": seen.mean, "std": seen.std}
+    return (
+        f"nothing says how images are prepared: {', '.join(f'{name} {value}' for name, value in taken.items())} were "
+        f"assumed. The run.json of an evaluation says it (--run), or the file's string {PREPROCESSING}.",
+    )
 
 
 def _labels(labels: PathLike | None, num_classes: int, source: Path) -> tuple[str, ...]:

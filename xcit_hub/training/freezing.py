@@ -9,8 +9,10 @@ import numpy as np
 from mindspore import Parameter, Tensor
 
 from xcit_hub.checkpoints import weights as stored_weights
+from xcit_hub.checkpoints.identify import UNTRAINED_NOTE
 from xcit_hub.errors import InputError, WeightsError, closest
 from xcit_hub.models import XCiT
+from xcit_hub.training.keeping import stored_notes
 from xcit_hub.training.recipe import Recipe
 
 _PROJECTION = "patch_embed."
@@ -29,9 +31,10 @@ def settle(network: XCiT, recipe: Recipe) -> list[str]:
     patterns = list(recipe.freeze)
     notes = []
     if recipe.surgery:
-        _replace_projection(network, recipe.surgery)
+        told = _replace_projection(network, recipe.surgery)
         patterns.append(_PROJECTION.rstrip("."))
         notes.append(f"the patch projection is that of {recipe.surgery}, and is not trained")
+        notes += [f"{recipe.surgery}: {note}" for note in told]
     if not patterns:
         return notes
     parameters = network.trainable_params()
@@ -68,7 +71,8 @@ def _count(parameters: Sequence[Parameter]) -> int:
     return sum(parameter.size for parameter in parameters)
 
 
-def _replace_projection(network: XCiT, path: str) -> None:
+def _replace_projection(network: XCiT, path: str) -> list[str]:
+    """Put in the patch projection of a file; returns what is to be known of that file's weights."""
     loaded = stored_weights.load(path, dialect=network.dialect.name)
     arrays = loaded.arrays()
     for parameter in network.get_parameters():
@@ -83,3 +87,4 @@ def _replace_projection(network: XCiT, path: str) -> None:
                 fix="Take it from a network of the same width and patch size.",
             )
         parameter.set_data(Tensor(np.array(array, np.float32)))
+    return [note for note in stored_notes(loaded) if note != UNTRAINED_NOTE]  # its classifier is not taken

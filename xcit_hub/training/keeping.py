@@ -18,6 +18,7 @@ from xcit_hub._version import __version__
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.checkpoint import Checkpoint
 from xcit_hub.checkpoints.strings import CLASSES, PREPROCESSING
+from xcit_hub.checkpoints.weights import Weights
 from xcit_hub.errors import CheckpointError, InputError
 from xcit_hub.run_record import SeenImages
 from xcit_hub.training.recipe import Recipe
@@ -102,6 +103,11 @@ def stored_images(stored: Checkpoint) -> dict[str, Any]:
             fix="Take the file as its training wrote it.",
         )
     return {name: told[name] for name in SeenImages.model_fields if told.get(name) is not None}
+
+
+def stored_notes(loaded: Weights) -> tuple[str, ...]:
+    """Return what is to be known of weights that were read, but which architecture was assumed: a recipe names it."""
+    return tuple(note for note in loaded.notes if not (loaded.assumed and note.startswith("Assumed ")))
 
 
 def other_images(told: Mapping[str, Any], recipe: Recipe) -> str:

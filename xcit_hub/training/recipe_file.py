@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from xcit_hub.errors import InputError, XcitHubError, closest
 from xcit_hub.files import is_there, read_bounded
+from xcit_hub.shipped import shipped_recipes
 from xcit_hub.training import facebook_spelling, timm_spelling
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recipe_faults import SHOWN, blamed, faults_of, shown
@@ -312,13 +313,6 @@ def _takes_list(key: str) -> bool:
 def _is_list(key: str) -> bool:
     field = Recipe.model_fields.get(own_name(key))
     return field is not None and field.annotation == tuple[str, ...]
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that come with the library, by name."""
-    # Installed, they lie inside the package; in a checkout beside it.
-    folders = [Path(__file__).parents[level] / "configs" / "xcit" for level in (2, 1)]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def _find(path: Path) -> Path:

@@ -33,7 +33,7 @@ from xcit_hub.training.evaluation import (
 )
 from xcit_hub.training.inputs import eval_data, left_out, match_classes, matched_by_order
 from xcit_hub.training.journal import Journal
-from xcit_hub.training.keeping import other_images, stored_classes, stored_images
+from xcit_hub.training.keeping import other_images, stored_classes, stored_images, stored_notes
 from xcit_hub.training.precision import check_precision, mix_precision
 from xcit_hub.training.real_labels import RealLabels, read_real_labels
 from xcit_hub.training.recipe import Recipe
@@ -152,7 +152,7 @@ def stored_network(recipe: Recipe) -> Stored:
         raise WeightsError(error.what, where=recipe.ckpt_path, fix=error.fix) from None
     other = other_images(stored_images(loaded.file), recipe)
     notes = (f"evaluated as the recipe says; the checkpoint says of its images: {other}",) if other else ()
-    return Stored(network, loaded.file.sha256, stored_classes(loaded.file), notes)
+    return Stored(network, loaded.file.sha256, stored_classes(loaded.file), (*stored_notes(loaded), *notes))
 
 
 def settings_of(network: XCiT, preprocessing: Preprocessing) -> dict[str, Any]:

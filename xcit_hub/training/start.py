@@ -15,7 +15,7 @@ from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT, create_model, load_weights
 from xcit_hub.training.freezing import settle
-from xcit_hub.training.keeping import other_images, output_names, stored_classes, stored_images
+from xcit_hub.training.keeping import other_images, output_names, stored_classes, stored_images, stored_notes
 from xcit_hub.training.precision import mix_precision
 from xcit_hub.training.recipe import AmpDtype, AmpLevel, Recipe
 from xcit_hub.variants import GlobalPool
@@ -39,6 +39,7 @@ class Initial:
         images: mean and deviation of the images they were shown, where that is known.
         classes: what their outputs are called, if that is known.
         global_pool: what their classifier reads.
+        notes: what else is to be known of them, where their file says it.
     """
 
     arrays: Weights
@@ -47,6 +48,7 @@ class Initial:
     classes: Sequence[str] | None = None
     global_pool: GlobalPool = "token"
     images: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def start(
 
 def _lay_in(network: XCiT, initial: Initial, classes: Sequence[str]) -> list[str]:
     """Give a fresh network other weights; returns what of them was not taken as it is."""
-    arrays, notes = dict(initial.arrays), []
+    arrays, notes = dict(initial.arrays), [f"{initial.name}: {note}" for note in initial.notes]
     had = arrays[_FIRST].shape[1] if _FIRST in arrays else network.in_chans
     if had != network.in_chans:
         arrays[_FIRST] = adapt_input_conv(StoredTensor.of(arrays[_FIRST]), network.in_chans).numpy()
@@ -155,7 +157,8 @@ def _stored(recipe: Recipe) -> Initial:
     loaded = stored_weights.load(recipe.ckpt_path, dialect=recipe.dialect)
     images = {name: value for name, value in stored_images(loaded.file).items() if name in NORMALISED}
     names = stored_classes(loaded.file)
-    return Initial(loaded.arrays(), loaded.dialect, recipe.ckpt_path, names, loaded.global_pool, images)
+    notes = stored_notes(loaded)
+    return Initial(loaded.arrays(), loaded.dialect, recipe.ckpt_path, names, loaded.global_pool, images, notes)
 
 
 def copy_of(network: XCiT) -> XCiT:

@@ -18,12 +18,13 @@ from mindspore import Tensor, nn
 from xcit_hub.accelerated import accelerate
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints import weights as stored_weights
+from xcit_hub.checkpoints.identify import HEAD_UNTRAINED
 from xcit_hub.checkpoints.strings import PREPROCESSING
 from xcit_hub.data.mixing import Images, Targets
 from xcit_hub.errors import CheckpointError, InputError, WeightsError, first_line
 from xcit_hub.models import XCiT, create_model, load_weights
 from xcit_hub.run_record import SeenImages
-from xcit_hub.training.keeping import stored_classes, telling_names
+from xcit_hub.training.keeping import stored_classes, stored_notes, telling_names
 from xcit_hub.training.recipe import TIMM, Recipe
 
 _LISTED = 3  # names in a message
@@ -77,8 +78,8 @@ def find(
         names: what the data's classes, the first of the student's, are called; None where that is not known.
 
     Raises:
-        InputError: it cannot be made, answers other classes, each token or in another order, or wants images of another
-            size or kind.
+        InputError: it cannot be made, answers other classes, each token or in another order, its classifier was never
+            trained, or it wants images of another size or kind.
         CheckpointError, WeightsError: its file is not its weights.
     """
     if recipe.distillation_type == "none":
@@ -87,7 +88,7 @@ def find(
         return _of_timm(recipe, classes)
     if recipe.teacher_is_function:
         return _of_factory(recipe, classes)
-    network, seen, own_names = _of_ours(recipe, loaded)
+    network, seen, own_names, told = _of_ours(recipe, loaded)
     if network.global_pool == "":
         raise InputError(
             "The teacher answers every token of an image, not the image (global_pool '').",
@@ -109,7 +110,7 @@ def find(
     if names is not None and own_names is not None:
         _check_names(own_names, names)
     scale, shift, notes = _renormalised(recipe, seen)
-    return Teacher(network if scale is None else _Renormalised(network, scale, shift), None, notes)
+    return Teacher(network if scale is None else _Renormalised(network, scale, shift), None, [*told, *notes])
 
 
 def digest_of(recipe: Recipe, loaded: XCiT | None = None) -> str | None:
@@ -146,13 +147,15 @@ def _check_names(own: Sequence[str], names: Sequence[str]) -> None:
     )
 
 
-def _of_ours(recipe: Recipe, loaded: XCiT | None) -> tuple[XCiT, Seen, list[str] | None]:
-    """Return the teacher, how it wants its images, and what its outputs are called."""
+def _of_ours(recipe: Recipe, loaded: XCiT | None) -> tuple[XCiT, Seen, list[str] | None, list[str]]:
+    """Return the teacher, how it wants its images, what its outputs are called, and what is to be known of its file."""
     if loaded is not None:
+        if getattr(loaded, "head_untrained", False):
+            raise _untrained("teacher")
         config = getattr(loaded, "config", None)
         seen = getattr(config, "preprocessing", None)
         names = telling_names(getattr(config, "labels", ()))
-        return loaded, Seen() if seen is None else Seen(seen.size, seen.mean, seen.std), names
+        return loaded, Seen() if seen is None else Seen(seen.size, seen.mean, seen.std), names, []
     if not recipe.teacher_ckpt:
         raise InputError(
             f"The teacher {recipe.teacher!r} was not loaded.",
@@ -160,6 +163,8 @@ def _of_ours(recipe: Recipe, loaded: XCiT | None) -> tuple[XCiT, Seen, list[str]
             fix="Give its file as teacher_ckpt, or load it and pass it on: train(recipe, teacher=xcit_hub.load(…)).",
         )
     stored = stored_weights.load(recipe.teacher_ckpt, model=recipe.teacher)
+    if stored.head_untrained:
+        raise _untrained(recipe.teacher_ckpt)
     network = create_model(
         recipe.teacher,
         num_classes=stored.num_classes,
@@ -170,8 +175,9 @@ def _of_ours(recipe: Recipe, loaded: XCiT | None) -> tuple[XCiT, Seen, list[str]
     )
     load_weights(network, stored.arrays())
     names, told = stored_classes(stored.file), stored.file.metadata.get(PREPROCESSING)
+    notes = [f"{recipe.teacher_ckpt}: {note}" for note in stored_notes(stored)]
     if told is None:
-        return network, Seen(), names
+        return network, Seen(), names, notes
     try:
         seen = SeenImages.model_validate_json(told)
     except ValueError as error:
@@ -180,7 +186,15 @@ def _of_ours(recipe: Recipe, loaded: XCiT | None) -> tuple[XCiT, Seen, list[str]
             where=recipe.teacher_ckpt,
             fix="Take the file as its training wrote it.",
         ) from error
-    return network, Seen((seen.input_size[1], seen.input_size[2]), seen.mean, seen.std), names
+    return network, Seen((seen.input_size[1], seen.input_size[2]), seen.mean, seen.std), names, notes
+
+
+def _untrained(where: str) -> InputError:
+    return InputError(
+        "The teacher's classifier was never trained: it is the random one that it began as.",
+        where=where,
+        fix="Train it first, or take another teacher.",
+    )
 
 
 def _of_factory(recipe: Recipe, classes: int) -> Teacher:
@@ -237,6 +251,8 @@ def _of_timm(recipe: Recipe, classes: int) -> Teacher:
     under = ""
     if recipe.teacher_ckpt:
         with checkpoint.read(recipe.teacher_ckpt) as stored:
+            if HEAD_UNTRAINED in stored.metadata:
+                raise _untrained(recipe.teacher_ckpt)
             held = {key: torch.tensor(np.array(tensor.numpy())) for key, tensor in stored.tensors.items()}
         state, under = _unwrapped(held, network.state_dict())
         _check_weights(network.state_dict(), state, name, recipe.teacher_ckpt)

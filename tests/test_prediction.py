@@ -70,6 +70,24 @@ def test_what_cannot_be_read_is_answered_by_its_problem(network: Any, images: Pa
         predict(network, images / "torn.jpg")
 
 
+def test_an_opened_image_that_turns_out_to_be_cut_short_does_not_end_the_others(network: Any, tmp_path: Path) -> None:
+    drawn = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    drawn.save(tmp_path / "half.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "half.jpg").read_bytes()[:2000])
+    answers = predict(network, [Image.open(tmp_path / "half.jpg"), drawn.convert("RGBA").convert("La"), drawn])
+    assert [bool(each.problem) for each in answers] == [True, True, False]
+
+
+def test_a_name_that_no_file_can_have_is_one_problem_of_a_list(
+    model: Path, images: Path, tmp_path: Path, run_here
+) -> None:
+    photo = str(images / "photo 0.png")
+    done = run_here("predict", str(model), "-", "--json", cwd=tmp_path, stdin=f"{'a' * 300}\n{photo}\n")
+    assert done.returncode == 1, done.stderr
+    assert "File name too long" in done.stderr and "Traceback" not in done.stderr
+    assert ["problem" in each for each in json.loads(done.stdout)] == [True, False]
+
+
 @pytest.mark.parametrize("numbers", [{"top": 0}, {"top": True}, {"batch": 0}, {"batch": 1.5}])
 def test_numbers_that_are_none_are_refused(network: Any, images: Path, numbers: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="at least 1"):

@@ -17,8 +17,8 @@ from PIL import Image
 from xcit_hub import resampling
 from xcit_hub.data.folders import find_images, readable
 from xcit_hub.data.transforms import ImageLike, for_channels, normalize, open_image
-from xcit_hub.errors import InputError
-from xcit_hub.files import open_regular
+from xcit_hub.errors import InputError, first_line
+from xcit_hub.files import is_folder, open_regular
 from xcit_hub.segmenters import LONGER_SIDE, SHORTER_SIDE
 from xcit_hub.variants import Preprocessing
 
@@ -116,10 +116,10 @@ def annotated(folder: Path, split: str) -> Annotated:
     found = {}
     for part in ("images", "annotations"):
         below = folder / part / split
-        if split in ("", "..") or Path(split).name != split or not below.is_dir():
+        if split in ("", "..") or Path(split).name != split or not is_folder(below):
             splits = (
                 sorted(each.name for each in (folder / part).iterdir() if each.is_dir())
-                if (folder / part).is_dir()
+                if is_folder(folder / part)
                 else []
             )
             raise InputError(
@@ -189,11 +189,11 @@ def annotation(path: Path, num_classes: int) -> NDArray[np.int32]:
                     fix="An annotation is a PNG of one 8-bit value a pixel: 0 for no class, N for class N.",
                 )
             values = np.asarray(image).astype(np.int32)
-    except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # of any class: each of Pillow's readers has its own
         raise InputError(
-            f"Cannot read the annotation: {error}.", where=readable(path), fix="Give a whole PNG."
+            f"Cannot read the annotation: {first_line(error)}.", where=readable(path), fix="Give a whole PNG."
         ) from error
     if values.size and (values.max() > num_classes or values.min() < 0):
         raise InputError(

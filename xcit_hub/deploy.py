@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xcit_hub.checkpoints.strings import EXPORT
 from xcit_hub.errors import InputError
 from xcit_hub.exporters.writing import check_target, write
-from xcit_hub.files import check_outputs
+from xcit_hub.files import check_outputs, is_file, is_folder
 from xcit_hub.hub.address import LOCAL
 from xcit_hub.hub.exporting import Dtype, for_mindir, form_of, metadata_of
 from xcit_hub.hub.locate import locate
@@ -168,8 +168,8 @@ def export(
 
 
 def _calibration_images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        what = "is a file, and a folder of images is wanted" if folder.is_file() else "is not there"
+    if not is_folder(folder):
+        what = "is a file, and a folder of images is wanted" if is_file(folder) else "is not there"
         raise InputError(f"The folder to calibrate on {what}.", where=folder, fix="Name a folder of images.")
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     if not found:

@@ -15,6 +15,7 @@ import numpy as np
 from xcit_hub.data.shards import COLUMNS, Encoded
 from xcit_hub.errors import InputError
 from xcit_hub.exported import ExportedNetwork, is_exported
+from xcit_hub.files import is_there
 from xcit_hub.hub import address
 from xcit_hub.prediction import Answer, answers, refuse_unless_positive
 from xcit_hub.variants import DialectName, dialect
@@ -83,7 +84,7 @@ class Predictor:
         # Workers stand in folders of their own.
         settled = {"model": _settled(os.fspath(self.model), self.hub), "ignore_fields": tuple(self.ignore_fields)}
         if self.hub is not None:
-            settled["hub"] = str(Path(self.hub).absolute()) if Path(self.hub).exists() else os.fspath(self.hub)
+            settled["hub"] = str(Path(self.hub).absolute()) if is_there(self.hub) else os.fspath(self.hub)
         if self.cache_dir is not None:
             settled["cache_dir"] = str(Path(self.cache_dir).expanduser().absolute())
         for name, value in settled.items():

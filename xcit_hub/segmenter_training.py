@@ -11,7 +11,7 @@ from typing import Any
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.data.scenes import annotated
 from xcit_hub.errors import InputError
-from xcit_hub.files import check_folders, write_text
+from xcit_hub.files import check_folders, is_file, write_text
 from xcit_hub.hub.dense import XCiTSegmenter, create_segmenter, load_segmenter
 from xcit_hub.segmenters import HEADS, HeadKind
 from xcit_hub.training import device, miou, segmentation
@@ -188,6 +188,4 @@ def _without_effect(recipe: Recipe, given: Set[str]) -> dict[str, str]:
 
 
 def _is_segmenter(path: str) -> bool:
-    return Path(path).is_file() and any(
-        name.endswith("decode_head.conv_seg.weight") for name in checkpoint.read(path).tensors
-    )
+    return is_file(path) and any(name.endswith("decode_head.conv_seg.weight") for name in checkpoint.read(path).tensors)

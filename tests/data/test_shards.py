@@ -113,6 +113,20 @@ def test_cells_of_a_table_are_read_whatever_row_group_holds_them(tmp_path: Path)
         assert words in list_shard(tmp_path / "t.parquet", column).problems[0]
 
 
+def test_a_table_that_was_replaced_is_read_anew_and_one_that_is_gone_is_a_problem(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    for content in (_png(1), _png(2)):
+        parquet.write_table(pyarrow.table({"image": [content]}), tmp_path / "new")
+        (tmp_path / "new").replace(path)
+        cell = list_shard(path).images[0]
+        assert cell.read() == content
+    path.unlink()
+    with pytest.raises(InputError, match="No such file"):
+        cell.read()
+
+
 def test_tables_without_images_and_empty_cells_are_named(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -249,6 +249,17 @@ def test_files_that_are_not_images_by_their_names_are_counted(tmp_path: Path) ->
         assert not any("heic" in problem for problem in found.problems)
 
 
+def test_members_of_an_archive_that_are_not_images_by_their_names_are_counted(images: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for name in ("a.png", "b.heic", "a.cls"):
+            archive.add(images / "photo 0.png", name)
+    (tmp_path / "c.gif").write_bytes(b"")
+    for named, count in ((tmp_path / "s.tar", 2), (tmp_path, 3)):
+        found = sources([str(named)])
+        assert (len(found.images), found.problems, found.others) == (1, (), count)
+        assert found.notes == (f"{count} files are not images by their names, and were left out",)
+
+
 def test_a_folder_that_a_pattern_matches_is_walked_as_one_that_is_named(tmp_path: Path) -> None:
     for name in ("a.png", "b/c.png", "b/d.txt", "b/e/f.png", "x.tar/g.png", "table.parquet/h.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

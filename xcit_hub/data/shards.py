@@ -141,10 +141,12 @@ class Shard:
     Args:
         images: in the archive's or table's order.
         problems: what could not be listed, with the reason.
+        others: number of members that are not images by their names, WebDataset's labels and captions among them.
     """
 
     images: tuple[Member | Cell, ...] = ()
     problems: tuple[str, ...] = ()
+    others: int = 0
 
 
 def is_shard(name: str) -> bool:
@@ -178,12 +180,16 @@ def list_shard(path: Path, column: str | None = None) -> Shard:
 def _of_archive(path: Path) -> Shard:
     images: list[Member | Cell] = []
     problems: list[str] = []
+    others = 0
     end = path.stat().st_size
     try:
         with tarfile.open(path, "r:") as archive:  # "r:" takes no compression: offsets must be file offsets
             for member in archive:
-                if member.isdir() or not is_image(member.name):
-                    continue  # WebDataset's labels and captions
+                if member.isdir():
+                    continue
+                if not is_image(member.name):
+                    others += 1
+                    continue
                 found = Member(str(path), member.name, member.offset_data, member.size)
                 if not member.isfile() or member.issparse():
                     problems.append(f"{found}: it is not a plain file")
@@ -202,7 +208,7 @@ def _of_archive(path: Path) -> Shard:
             )
     if not images and not problems:
         problems.append(f"{readable(path)}: there is no image in it")
-    return Shard(tuple(images), tuple(problems))
+    return Shard(tuple(images), tuple(problems), others)
 
 
 def unlisted(path: Path, offset: int) -> str:

@@ -209,12 +209,33 @@ def test_int8_is_calibrated_in_every_form_of_the_input(short: Path, tmp_path: Pa
         pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{seed}.png")
     done = export(short, tmp_path / "small.onnx", int8=folder, **options)
+    assert (done.calibration, done.notes[-1]) == ({"images": 4, "left_out": 0}, "int8 was calibrated on 4 images")
     told = interface.read(done.files[0])
     assert told.int8 and told.uint8 == ("with_preprocessing" in options)
     (folder / "4.png").write_bytes(b"cut short")
     with pytest.raises(InputError, match=r"4\.png"):
         export(short, tmp_path / "other.onnx", int8=folder, **options)
     assert not (tmp_path / "other.onnx").exists()
+
+
+@pytest.mark.usefixtures("memory_back")
+def test_int8_is_calibrated_on_images_behind_links_and_says_what_was_left_out(source: Path, tmp_path: Path) -> None:
+    """Folders of data sets are often put together from links; those were passed over without a word."""
+    for seed, place in enumerate(("own/0.png", "elsewhere/1.png")):
+        (tmp_path / place).parent.mkdir()
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / place)
+    (tmp_path / "own" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "own" / "labels.txt").write_text("0 ape")
+    done = export(source, tmp_path / "small.onnx", int8=tmp_path / "own", image_size=32, proof=False)
+    assert done.as_dict()["calibration"] == {"images": 2, "left_out": 1}
+    assert done.notes[-2:] == (
+        "int8 was calibrated on 2 images",
+        "1 files of the folder are not images by their names, and were left out",
+    )
+    (tmp_path / "own" / "gone.png").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"1 images to calibrate on cannot be read: .*gone\.png \(a link to nothing\)"):
+        export(source, tmp_path / "other.onnx", int8=tmp_path / "own")
 
 
 def test_an_empty_list_of_blocks_is_refused_on_the_command_line(source: Path, tmp_path: Path, run_here) -> None:

@@ -70,6 +70,24 @@ def test_what_cannot_be_read_is_answered_by_its_problem(network: Any, images: Pa
         predict(network, images / "torn.jpg")
 
 
+def test_an_opened_image_that_turns_out_to_be_cut_short_does_not_end_the_others(network: Any, tmp_path: Path) -> None:
+    drawn = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    drawn.save(tmp_path / "half.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "half.jpg").read_bytes()[:2000])
+    answers = predict(network, [Image.open(tmp_path / "half.jpg"), drawn.convert("RGBA").convert("La"), drawn])
+    assert [bool(each.problem) for each in answers] == [True, True, False]
+
+
+def test_a_name_that_no_file_can_have_is_one_problem_of_a_list(
+    model: Path, images: Path, tmp_path: Path, run_here
+) -> None:
+    photo = str(images / "photo 0.png")
+    done = run_here("predict", str(model), "-", "--json", cwd=tmp_path, stdin=f"{'a' * 300}\n{photo}\n")
+    assert done.returncode == 1, done.stderr
+    assert "File name too long" in done.stderr and "Traceback" not in done.stderr
+    assert ["problem" in each for each in json.loads(done.stdout)] == [True, False]
+
+
 @pytest.mark.parametrize("numbers", [{"top": 0}, {"top": True}, {"batch": 0}, {"batch": 1.5}])
 def test_numbers_that_are_none_are_refused(network: Any, images: Path, numbers: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="at least 1"):
@@ -229,6 +247,17 @@ def test_files_that_are_not_images_by_their_names_are_counted(tmp_path: Path) ->
         assert found.others == count, named
         assert bool(found.notes) is bool(count)
         assert not any("heic" in problem for problem in found.problems)
+
+
+def test_members_of_an_archive_that_are_not_images_by_their_names_are_counted(images: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for name in ("a.png", "b.heic", "a.cls"):
+            archive.add(images / "photo 0.png", name)
+    (tmp_path / "c.gif").write_bytes(b"")
+    for named, count in ((tmp_path / "s.tar", 2), (tmp_path, 3)):
+        found = sources([str(named)])
+        assert (len(found.images), found.problems, found.others) == (1, (), count)
+        assert found.notes == (f"{count} files are not images by their names, and were left out",)
 
 
 def test_a_folder_that_a_pattern_matches_is_walked_as_one_that_is_named(tmp_path: Path) -> None:

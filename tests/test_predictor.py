@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -83,6 +84,31 @@ def test_its_network_is_built_once_a_process(model: Path) -> None:
     assert Predictor(str(model), top=1, batch=2).network is network
     assert pickle.loads(pickle.dumps(Predictor(str(model)))).network is network
     assert Predictor(str(model), dialect="paper").network is not network
+
+
+def test_a_model_that_was_replaced_under_its_name_answers_in_place_of_the_one_before(
+    model: Path, exported: Path, files: list[Path], tmp_path: Path
+) -> None:
+    photo = {"path": [str(files[0])]}
+    other = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=4, seed=1)
+    described = other.description()
+    other.config = replace(described, labels=("elk", "fox", "gnu", "hen"), preprocessing=Preprocessing(image_size=64))
+    other.save_pretrained(tmp_path / "other")
+    export(tmp_path / "other", tmp_path / "other.onnx", proof=False)
+    shutil.copytree(model, tmp_path / "nano")
+    shutil.copyfile(exported, tmp_path / "nano.onnx")
+    for place in (tmp_path / "nano", tmp_path / "nano.onnx"):
+        predictor = Predictor(str(place), top=4)
+        assert set(predictor(photo)["class"][0]) == set(_NAMES)
+        before = predictor.network
+        assert predictor.network is before
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink()
+        assert predictor.network is before, "what is gone was not replaced"
+        (tmp_path / "other").with_suffix(place.suffix).rename(place)
+        assert set(predictor(photo)["class"][0]) == {"elk", "fox", "gnu", "hen"}
 
 
 @pytest.mark.parametrize("form", ["path", "bytes", "hugging face", "pixels", "grey pixels", "PIL"])

@@ -153,6 +153,16 @@ def test_workers_that_die_whatever_they_do_end_it(cluster: None, model: Path, da
         list(answers_on_ray(Lost(str(model)), sources([f"{data}/000*.png"]).images, workers=1))
 
 
+def test_a_worker_or_machine_that_ray_ended_is_a_death_and_whatever_else_ray_raises_is_said(cluster: None) -> None:
+    import ray
+
+    for kind in (ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError):
+        died = kind() if kind is ray.exceptions.WorkerCrashedError else kind("Workers were killed")
+        assert ray_engine._result(ray.put(died)) is None, kind
+    with pytest.raises(XcitHubError, match=r"A worker of the Ray cluster failed: .*no such module"):
+        ray_engine._result(ray.put(ray.exceptions.RaySystemError("no such module")))
+
+
 def test_what_a_worker_dropped_of_the_model_is_told(cluster: None, model: Path, data: Path) -> None:
     ignoring = Predictor(str(model), ignore_fields=("config.json",))
     told: list[str] = []

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xcit_hub.checkpoints.strings import EXPORT
-from xcit_hub.errors import InputError
+from xcit_hub.data.folders import Found, find_images
+from xcit_hub.errors import InputError, some
 from xcit_hub.exporters.writing import check_target, write
-from xcit_hub.files import check_outputs
+from xcit_hub.files import check_outputs, is_file, is_folder
 from xcit_hub.hub.address import LOCAL
 from xcit_hub.hub.exporting import Dtype, for_mindir, form_of, metadata_of
 from xcit_hub.hub.locate import locate
@@ -51,6 +52,8 @@ class Exported:
         proofs: what each runtime found, as plain JSON values.
         not_proven: why there is no proof by a runtime, by its name.
         notes: what was not used of the source, and whatever else its reader has to know.
+        calibration: of int8, how many ``images`` it was calibrated on, and how many files of the folder were
+            ``left_out``, as they are not images by their names.
     """
 
     source: str
@@ -62,6 +65,7 @@ class Exported:
     proofs: tuple[dict[str, Any], ...]
     not_proven: dict[str, str]
     notes: tuple[str, ...] = ()
+    calibration: dict[str, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; labels stay in the file."""
@@ -102,7 +106,8 @@ def export(
         attention: give what :func:`xcit_hub.attention` does as well, of every image of a batch; the outputs are
             :data:`xcit_hub.exporters.form.ATTENTION`.
         dtype: in which the graph computes; inputs and outputs are float32.
-        int8: a folder of images to calibrate int8 on; affine maps and convolutions behind the stem compute in int8.
+        int8: a folder of images to calibrate int8 on, those behind links, too; affine maps and convolutions behind the
+            stem compute in int8.
         with_preprocessing: take uint8 (B, H, W, C) images and scale and normalise them in the graph.
         image_size, batch: fix the sizes; by default batch, height and width are dynamic (MINDIR: the batch alone).
         opset: of ONNX's operators, 17 or later.
@@ -122,7 +127,7 @@ def export(
         raise InputError(
             f"int8 and {dtype} exclude each other.", where="int8=…, dtype=… (--int8, --dtype)", fix="Give one of them."
         )
-    images = [] if int8 is None else _calibration_images(Path(int8))
+    found = None if int8 is None else _calibration_images(Path(int8))
     stage("reading the source")
     located = locate(
         os.fspath(source), revision, hub=hub, cache_dir=cache_dir, offline=offline, ignore_fields=ignore_fields
@@ -150,7 +155,7 @@ def export(
         config.dialect,
         form,
         metadata,
-        calibration=None if int8 is None else _calibration(images, config, form),
+        calibration=None if found is None else _calibration(found.images, config, form),
         proof=proof,
         stage=stage,
     )
@@ -161,18 +166,31 @@ def export(
         format="onnx" if path.suffix == ".onnx" else "mindir",
         form=asdict(form),
         metadata=metadata,
-        proofs=tuple(found.as_dict() for found in written.proofs),
+        proofs=tuple(each.as_dict() for each in written.proofs),
         not_proven=written.not_proven,
-        notes=config.provenance.notes,
+        notes=config.provenance.notes + (() if found is None else _calibrated_on(found)),
+        calibration=None if found is None else {"images": len(found.images), "left_out": found.others},
     )
 
 
-def _calibration_images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        what = "is a file, and a folder of images is wanted" if folder.is_file() else "is not there"
+def _calibrated_on(found: Found) -> tuple[str, ...]:
+    told = f"int8 was calibrated on {len(found.images):,} images"
+    left_out = f"{found.others:,} files of the folder are not images by their names, and were left out"
+    return (told, left_out) if found.others else (told,)
+
+
+def _calibration_images(folder: Path) -> Found:
+    if not is_folder(folder):
+        what = "is a file, and a folder of images is wanted" if is_file(folder) else "is not there"
         raise InputError(f"The folder to calibrate on {what}.", where=folder, fix="Name a folder of images.")
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    if not found:
+    found = find_images(folder)
+    if found.unreadable:
+        raise InputError(
+            f"{len(found.unreadable)} images to calibrate on cannot be read: {some(found.unreadable)}.",
+            where=folder,
+            fix="Repair or remove them.",
+        )
+    if not found.images:
         raise InputError("There is not one image to calibrate on.", where=folder, fix="Put images into it.")
     return found
 

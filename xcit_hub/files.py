@@ -332,6 +332,16 @@ def numbered(number: int, stem: str, suffix: str) -> str:
     return f"{number}-{stem if len(encoded) <= room else encoded[:room].decode(errors='ignore')}{suffix}"
 
 
+def state_of(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Return numbers that are others once the file or folder was replaced or written to; links are followed.
+
+    Raises:
+        OSError: nothing is there.
+    """
+    found = os.stat(path)  # noqa: PTH116  (any name)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BinaryIO:
     """Open a regular file for reading, without waiting for whatever else may stand under its name.
 

@@ -198,7 +198,8 @@ class Sources:
     Args:
         images: files and images in shards, in the order in which they were named; those of a folder by name.
         problems: what was named, or lies in a folder, and cannot be an image's file or a shard: path and reason.
-        others: files in the folders, and of the patterns, that are not images by their names, and were left out.
+        others: files in the folders, of the patterns and in the archives that are not images by their names, and were
+            left out.
     """
 
     images: tuple[Path | Stored, ...]
@@ -246,6 +247,7 @@ def sources(named: Iterable[str], lines: Iterable[str] = (), *, column: str | No
                 shard = list_shard(path, column)
                 images += shard.images
                 problems += shard.problems
+                others += shard.others
             else:
                 images.append(path)
     if column is not None and not tables:

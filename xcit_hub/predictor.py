@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -15,6 +15,7 @@ import numpy as np
 from xcit_hub.data.shards import COLUMNS, Encoded
 from xcit_hub.errors import InputError
 from xcit_hub.exported import ExportedNetwork, is_exported
+from xcit_hub.files import is_folder, is_there, state_of
 from xcit_hub.hub import address
 from xcit_hub.prediction import Answer, answers, refuse_unless_positive
 from xcit_hub.variants import DialectName, dialect
@@ -83,7 +84,7 @@ class Predictor:
         # Workers stand in folders of their own.
         settled = {"model": _settled(os.fspath(self.model), self.hub), "ignore_fields": tuple(self.ignore_fields)}
         if self.hub is not None:
-            settled["hub"] = str(Path(self.hub).absolute()) if Path(self.hub).exists() else os.fspath(self.hub)
+            settled["hub"] = str(Path(self.hub).absolute()) if is_there(self.hub) else os.fspath(self.hub)
         if self.cache_dir is not None:
             settled["cache_dir"] = str(Path(self.cache_dir).expanduser().absolute())
         for name, value in settled.items():
@@ -93,14 +94,19 @@ class Predictor:
     def network(self) -> XCiT | ExportedNetwork:
         """The network, in eval mode; one for all predictors of the process that name it alike.
 
+        Where the files of a path were replaced since, it is built anew.
+
         Raises:
             HubError, WeightsError, InputError: see :func:`xcit_hub.load`; it is raised again at the next use.
         """
         key = (os.getpid(), *(getattr(self, name) for name in self._LOADING))  # a fork's threads are not there
         with _lock:
-            if key not in _networks:
-                _networks[key] = self._build()
-            return _networks[key]
+            state = _state(self.model) if self.hub is None else frozenset()
+            held = _networks.get(key)
+            if held is None or (state and held[0] != state):  # what is gone was not replaced
+                held = state, self._build()
+                _networks[key] = held
+            return held[1]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -186,8 +192,26 @@ class Predictor:
         )
 
 
-_networks: dict[tuple[Any, ...], XCiT | ExportedNetwork] = {}
+_State = frozenset[tuple[str, tuple[int, ...]]]
+_networks: dict[tuple[Any, ...], tuple[_State, XCiT | ExportedNetwork]] = {}
 _lock = Lock()
+
+
+def _state(model: str) -> _State:
+    """Return the states of the files that a path's network is read from; none where it is a hub's, or nothing is there.
+
+    Beside a file its weights, parts or description may stand, whose names begin as its own does, or ``config.json``.
+    """
+    if not os.path.isabs(model) or not is_there(model):  # settled paths are absolute  # noqa: PTH117
+        return frozenset()
+    folder, name = (model, "") if is_folder(model) else os.path.split(model)
+    found: set[tuple[str, tuple[int, ...]]] = set()
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(name.partition(".")[0]) or entry.name == "config.json":
+                with suppress(OSError):  # it has gone since
+                    found.add((entry.name, state_of(entry.path)))
+    return frozenset(found)
 
 
 def _settled(model: str, hub: object) -> str:

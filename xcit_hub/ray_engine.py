@@ -219,8 +219,15 @@ def _result(done: Any) -> _Found | None:
         if "ImportError" in str(error) or "ModuleNotFoundError" in str(error):
             raise _cannot_work(error) from error
         return None
-    except ray.exceptions.WorkerCrashedError:
+    except (
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.OutOfMemoryError,
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.ObjectLostError,  # the answers went with the machine that held them
+    ):
         return None
+    except ray.exceptions.RayError as error:
+        raise _cannot_work(error) from error
     return found
 
 

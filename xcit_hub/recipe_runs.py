@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xcit_hub.errors import InputError
-from xcit_hub.files import write_text
+from xcit_hub.files import is_there, write_text
 from xcit_hub.training.recipe_file import alike, idle_flags, load_recipe, own_name, said_by
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def evaluate_segmenter(
     from xcit_hub.training.miou import evaluate as measure
     from xcit_hub.training.miou import write_per_class
 
-    if output is not None and (output / FILE).exists():
+    if output is not None and is_there(output / FILE):
         raise InputError(
             "A training is kept here, whose miou.json would be replaced.", where=output, fix="Name another folder."
         )

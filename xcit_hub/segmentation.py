@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +14,7 @@ from xcit_hub.data.folders import readable
 from xcit_hub.data.shards import Stored
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, check_apart, numbered, read_bounded
-from xcit_hub.segmenters import Window
+from xcit_hub.segmenters import MASK, Window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +76,8 @@ def segment_all(
 
     Args:
         painted: the folder for each image with its classes painted over it and a legend, ``NUMBER-NAME.png``.
-        masks: the folder for each image's classes as a PNG of one value a pixel, ``NUMBER-NAME.png``.
+        masks: the folder for each image's classes as a PNG of one value a pixel, ``NUMBER-NAME.png``: class N as N,
+            from 0 on, where an annotation has N + 1; the PNG says so (:data:`xcit_hub.segmenters.MASK`).
         window, exif: as for :func:`segment`.
         stage: told how far it is.
 
@@ -105,7 +106,7 @@ def segment_all(
             if painted is not None:
                 _save(with_legend(paint(image, classes, colours), answered[-1].shares, colours), painted / name)
             if masks is not None:
-                _save(_mask(classes, network.num_classes), masks / name)
+                _save(_mask(classes, network.num_classes), masks / name, {MASK: "the value N is class N, from 0 on"})
         stage(f"{number + 1:,} of {len(images):,} images")
     return answered
 
@@ -208,9 +209,14 @@ def _mask(classes: NDArray[np.int32], count: int) -> Image.Image:
     return Image.fromarray(classes.astype(np.uint8 if count <= 256 else np.uint16))
 
 
-def _save(image: Image.Image, path: Path) -> None:
+def _save(image: Image.Image, path: Path, texts: Mapping[str, str] | None = None) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    told = PngInfo()
+    for name, text in (texts or {}).items():
+        told.add_text(name, text)
     with atomic_write(path) as target:
-        image.save(target, "PNG")
+        image.save(target, "PNG", pnginfo=told)
 
 
 def _make(folder: Path) -> None:

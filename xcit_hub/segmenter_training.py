@@ -11,7 +11,7 @@ from typing import Any
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.data.scenes import annotated
 from xcit_hub.errors import InputError
-from xcit_hub.files import check_folders, write_text
+from xcit_hub.files import check_folders, is_file, write_text
 from xcit_hub.hub.dense import XCiTSegmenter, create_segmenter, load_segmenter
 from xcit_hub.segmenters import HEADS, HeadKind
 from xcit_hub.training import device, miou, segmentation
@@ -71,8 +71,8 @@ def train(
 
     Raises:
         InputError: a key means nothing here, the data does not fit, nothing says how many classes there are, head or
-            classes contradict what else says it, or another segmenter is kept in ``ckpt_save_dir``; or it is trained
-            and written, but cannot be evaluated.
+            classes contradict what else says it, images are smaller than the segmenter's window, or another segmenter
+            is kept in ``ckpt_save_dir``; or it is trained and written, but cannot be evaluated.
         XcitHubError: the loss is not finite any more.
     """
     if device.started_by() is not None:
@@ -115,7 +115,7 @@ def train(
     network.save(target / FILE)
     stage("evaluating")
     try:
-        figures = miou.evaluate(network, held_out, seen, max_corrupt=recipe.max_corrupt)
+        figures = miou.evaluate(network, held_out, seen, window=network.window, max_corrupt=recipe.max_corrupt)
     except InputError as error:
         raise InputError(
             f"The segmenter is trained and written, but its figures are missing: {error.what}",
@@ -163,6 +163,14 @@ def _network(recipe: Recipe, given: Set[str], head: HeadKind | None, classes: Se
     told = {"image_size": "image_resize", "image_width": "image_resize", "mean": "mean", "std": "std"}
     asked = {field: getattr(recipe.preprocessing, field) for field, key in told.items() if key in given}
     network.config = replace(network.config, preprocessing=replace(network.config.preprocessing, **asked))
+    side = network.config.preprocessing.image_size
+    if network.window is not None and min(network.window.size) > side:  # it would be trained, and never evaluated
+        raise InputError(
+            f"The segmenter's window has {' × '.join(map(str, network.window.size))} pixels, and images are resized to "
+            f"{side}.",
+            where="image_resize",
+            fix=f"Give {min(network.window.size)} or more, or leave image_resize out.",
+        )
     return network
 
 
@@ -188,6 +196,4 @@ def _without_effect(recipe: Recipe, given: Set[str]) -> dict[str, str]:
 
 
 def _is_segmenter(path: str) -> bool:
-    return Path(path).is_file() and any(
-        name.endswith("decode_head.conv_seg.weight") for name in checkpoint.read(path).tensors
-    )
+    return is_file(path) and any(name.endswith("decode_head.conv_seg.weight") for name in checkpoint.read(path).tensors)

@@ -35,6 +35,9 @@ SHORTER_SIDE, LONGER_SIDE = 512, 2048
 NO_CLASS = -1
 """The label of a pixel that is of no class: it neither teaches nor counts."""
 
+MASK = "xcit_hub.mask"
+"""The text in a PNG of answered classes: its value N is class N from 0 on, where an annotation's is class N - 1."""
+
 
 @dataclass(frozen=True)
 class Window:

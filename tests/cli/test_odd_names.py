@@ -24,6 +24,8 @@ COMMANDS = {
     "convert to": ["convert", "file.ckpt", "@.ckpt"],
     "convert all": ["convert", "--all", "@", "out"],
     "export": ["export", "@", "out.onnx"],
+    "export to": ["export", "file.ckpt", "@.onnx"],
+    "export int8": ["export", "file.ckpt", "out.onnx", "--int8", "@"],
     "publish": ["publish", "@", "org/name", "--to", "./hub"],
     "publish as": ["publish", "file.ckpt", "@", "--to", "./hub"],
     "publish to": ["publish", "file.ckpt", "org/name", "--to", "@"],
@@ -39,6 +41,8 @@ COMMANDS = {
     "against": ["parity", "file.ckpt", "--against", "@"],
     "eval": ["eval", "@", "--data_dir", "nothing"],
     "eval models": ["eval", "--models", "@", "--results-file", "r.csv", "--data_dir", "nothing"],
+    "eval output": ["eval", "no.ckpt", "--data_dir", "nothing", "--output", "@"],
+    "eval segment": ["eval", "no.ckpt", "--task", "segment", "--data_dir", "@"],
     "recipe": ["train", "--config", "@"],
     "serve": ["serve", "@", "--port", "0"],
 }
@@ -69,7 +73,7 @@ def _somewhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_odd_name_is_answered_in_a_sentence(command, tmp_path):
     for name in NAMES:
-        words = [word.replace("@", name) if word in ("@", "@.ckpt") else word for word in COMMANDS[command]]
+        words = [word.replace("@", name) if word in ("@", "@.ckpt", "@.onnx") else word for word in COMMANDS[command]]
         done = CliRunner().invoke(PROGRAM, words)
         is_said = isinstance(done.exception, XcitHubError) and done.exception.what
         is_here = name == "" and command == "cache"  # an empty path is this folder

@@ -34,7 +34,7 @@ def test_members_of_a_webdataset_shard_are_read_in_place(tmp_path: Path) -> None
     members = {"a/1.png": _png(1), "a/1.cls": b"3", "a/1.json": b"{}", "2.PNG": _png(2)}
     found = list_shard(_tar(tmp_path / "s.tar", members))
     assert [str(image) for image in found.images] == [f"{tmp_path}/s.tar!a/1.png", f"{tmp_path}/s.tar!2.PNG"]
-    assert found.problems == ()
+    assert (found.problems, found.others) == ((), 2)
     assert [image.read() for image in found.images] == [members["a/1.png"], members["2.PNG"]]
     assert open_rgb(found.images[0]).size == (7, 9)
 
@@ -111,6 +111,20 @@ def test_cells_of_a_table_are_read_whatever_row_group_holds_them(tmp_path: Path)
     assert list_shard(tmp_path / "t.parquet", "jpg").images[0].read() == contents[-1]
     for column, words in (("label", "holds int64"), ("photo", "no photo")):
         assert words in list_shard(tmp_path / "t.parquet", column).problems[0]
+
+
+def test_a_table_that_was_replaced_is_read_anew_and_one_that_is_gone_is_a_problem(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    for content in (_png(1), _png(2)):
+        parquet.write_table(pyarrow.table({"image": [content]}), tmp_path / "new")
+        (tmp_path / "new").replace(path)
+        cell = list_shard(path).images[0]
+        assert cell.read() == content
+    path.unlink()
+    with pytest.raises(InputError, match="No such file"):
+        cell.read()
 
 
 def test_tables_without_images_and_empty_cells_are_named(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from xcit_hub.data.transforms import EvalTransform
+from xcit_hub.data.transforms import EvalTransform, open_rgb
 from xcit_hub.errors import InputError
 from xcit_hub.variants import Preprocessing
 
@@ -61,6 +63,46 @@ def test_a_truncated_image_is_refused(tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"half\.jpg"):
         EvalTransform(Preprocessing())(path)
+
+
+def _damaged(form: str) -> bytes:
+    written = io.BytesIO()
+    drawn = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    (drawn.quantize(16) if form == "BLP" else drawn).save(written, form)
+    content = written.getvalue()
+    if form == "BLP":
+        return content[:4] + b"\x09" + content[5:]  # a compression that there is not
+    head = content.index(b"mdat") + 4
+    return content[:head] + bytes(len(content) - head)
+
+
+@pytest.mark.parametrize("form", ["AVIF", "BLP"])
+def test_a_damaged_image_is_refused_by_its_name_whatever_its_reader_raises(tmp_path, form: str) -> None:
+    if form == "AVIF" and not ("avif" in features.modules and features.check("avif")):
+        pytest.skip("this Pillow does not read it")
+    path = tmp_path / f"damaged.{form.lower()}"
+    path.write_bytes(_damaged(form))
+    with pytest.raises(InputError, match=rf"^Cannot read the image: .*(\n.*)*damaged\.{form.lower()}"):
+        EvalTransform(Preprocessing())(path)
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".png", "b" * 5000, "a\0b.png", "loop/x.png"])
+def test_a_name_that_no_file_can_have_is_refused_as_an_image_that_is_missing(tmp_path, monkeypatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match="Cannot read the image"):
+        open_rgb(name)
+
+
+def test_an_image_that_was_opened_and_not_read_is_refused_where_it_cannot_be(tmp_path) -> None:
+    path = tmp_path / "half.jpg"
+    _photograph("coffee").save(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    closed = Image.open(path)
+    closed.close()
+    for image in (Image.open(path), closed, Image.new("RGBA", (8, 8)).convert("La")):
+        with pytest.raises(InputError, match="Cannot read the image"):
+            open_rgb(image)
 
 
 def test_an_unknown_interpolation_is_refused() -> None:

@@ -129,6 +129,14 @@ def test_an_annotation_of_another_size_stops_the_evaluation(file: Files, tmp_pat
     assert (caught.value.where or "").endswith("0.jpg")
 
 
+def test_figures_say_by_which_window_and_at_which_size_they_were_measured(file: Files, tmp_path: Path) -> None:
+    network = xcit_hub.load_segmenter(str(file(16, "sem_fpn")), model=SMALL[16].name)
+    pairs = annotated(_dataset(tmp_path, 1), "validation")
+    seen = replace(network.config.preprocessing, image_size=48)
+    told = evaluate(network, pairs, seen, window=Window((32, 48), (16, 24))).as_dict()
+    assert (told["image_size"], told["window"], told["stride"]) == (48, [32, 48], [16, 24])
+
+
 def test_folders_that_are_not_ade20ks_are_refused_and_the_splits_named(tmp_path: Path) -> None:
     _dataset(tmp_path)
     for split in ("training", "../validation", "", "..", "."):
@@ -177,6 +185,7 @@ def test_the_command_evaluates_and_writes_the_figures(run_cli, file: Files, tmp_
     assert "1 files of validation are not images by their names" in " ".join(done.stderr.split())
     told = json.loads(done.stdout)
     own = evaluate(network, annotated(tmp_path / "data", "validation"), network.config.preprocessing)
+    assert (told["image_size"], told["window"], told["stride"]) == (48, None, None)
     assert told == json.loads((tmp_path / "out" / "miou.json").read_text()) == json.loads(json.dumps(own.as_dict()))
     lines = (tmp_path / "out" / "per_class.csv").read_text().splitlines()
     assert lines[0] == "class,pixels,iou,recall" and lines[1].startswith("thing 0,") and len(lines) == 8

@@ -25,7 +25,7 @@ from xcit_hub.data.scenes import annotated
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.recipe_runs import evaluate_segmenter
 from xcit_hub.segmenter_training import train
-from xcit_hub.segmenters import NO_CLASS
+from xcit_hub.segmenters import NO_CLASS, Window
 from xcit_hub.training import miou, segmentation
 from xcit_hub.training.losses import PixelLoss
 from xcit_hub.training.recipe_file import load_recipe
@@ -232,6 +232,24 @@ def test_a_trained_segmenter_is_kept_where_it_cannot_be_evaluated(tmp_path: Path
     assert "xcit-hub eval" in str(caught.value.fix)
     assert xcit_hub.load_segmenter(str(tmp_path / "out" / "segmenter.safetensors")).num_classes == 4
     assert not (tmp_path / "out" / "miou.json").exists()
+
+
+def test_a_segmenter_that_is_trained_on_is_measured_by_its_own_window_as_eval_does(tmp_path: Path) -> None:
+    flags = _begun(tmp_path)
+    network = xcit_hub.create_segmenter("xcit_nano_12_p8_224", num_classes=4, image_size=64, seed=0)
+    network.window = Window((40, 40), (24, 24))
+    network.save(tmp_path / "slides.safetensors")
+    flags |= {"ckpt_path": str(tmp_path / "slides.safetensors"), "lr": 1e-3, "image_resize": 64}
+    with pytest.raises(InputError, match="window has 40 × 40 pixels, and images are resized to 16"):
+        train(None, {**flags, "image_resize": 16})
+    assert not (tmp_path / "out").exists()
+    told = train(None, flags).figures
+    network = xcit_hub.load_segmenter(str(tmp_path / "out" / "segmenter.safetensors"))
+    pairs = annotated(tmp_path / "data", "validation")
+    again, whole = (evaluate_segmenter(network, pairs, window=window) for window in (None, "whole"))
+    assert (told.window, told.image_size) == (network.window, 64) == (Window((40, 40), (24, 24)), 64)
+    np.testing.assert_allclose(told.iou, again.iou, atol=1e-3)
+    assert not np.allclose(told.iou, whole.iou, atol=1e-3), "this network answers both alike, and tells nothing"
 
 
 def test_a_segmenter_of_another_head_is_not_gone_on_with(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import xcit_hub
 from xcit_hub import ade20k, parity, resampling
-from xcit_hub.data.scenes import rescaled, scaled_size, scene
+from xcit_hub.data.scenes import annotation, rescaled, scaled_size, scene
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.models import windows
 from xcit_hub.painting import paint, palette, with_legend
@@ -236,6 +236,10 @@ def test_images_that_cannot_be_segmented_are_named_and_the_rest_is_done(file: Fi
         assert classes.shape == (image.height, image.width)
         own = xcit_hub.segment(network, image, window=Window((32, 32), (24, 24)))
         assert (own == classes).all()
+        with pytest.raises(InputError, match="a mask that xcit-hub predict wrote"):
+            annotation(masks / f"{number}-{name}.png", 7)
+        Image.fromarray(np.asarray(classes, np.uint16) + 1).save(tmp_path / "marks.png")
+        assert (annotation(tmp_path / "marks.png", 7) == classes).all()
         assert sum(share for _, _, share in by_name[name].shares) == pytest.approx(1)
         index, label, share = by_name[name].shares[0]
         assert label == NAMES[index] and share == pytest.approx((classes == index).mean())

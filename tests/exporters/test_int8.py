@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +34,23 @@ def test_int8_answers_nearly_alike_from_a_third_of_the_bytes() -> None:
     assert small.ByteSize() < 0.4 * model.ByteSize()
     assert np.sqrt(np.mean((exact - rounded) ** 2)) < 0.2 * exact.std()
     assert not np.array_equal(exact, rounded)
+
+
+def test_a_programs_own_log_is_afterwards_as_it_was() -> None:
+    """In a process of its own, as pytest sets up the log, too; onnxruntime does so when it is imported."""
+    code = (
+        "import logging; from xcit_hub import parity; from xcit_hub.exporters import int8, onnx_graph; "
+        "from xcit_hub.exporters.form import Form; from xcit_hub.parameters import parameter_shapes; "
+        "from xcit_hub.variants import DIALECTS, architecture; from dataclasses import replace; "
+        "short = replace(architecture('xcit_nano_12_p16_224'), name='short', depth=1); "
+        "arrays = parity.random_weights(parameter_shapes(short, num_classes=2)); "
+        "model = onnx_graph.build(arrays, short, DIALECTS['paper'], Form(num_classes=2), {}); "
+        "int8.quantised(model, [parity.random_images(1, 3, 32, 32)]); "
+        "print(logging.getLogger().level, logging.getLogger().handlers)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{logging.WARNING} []\n"
+    assert "WARNING" not in done.stderr
 
 
 def test_both_runtimes_compute_alike_from_a_folded_file(tmp_path: Path) -> None:

@@ -38,6 +38,14 @@ def photo(seed: int = 0) -> bytes:
     return stream.getvalue()
 
 
+def damaged_avif() -> bytes:
+    stream = io.BytesIO()
+    with contextlib.suppress(KeyError, OSError):  # where this Pillow writes none, nothing is no image, either
+        Image.open(io.BytesIO(photo())).save(stream, "AVIF")
+    head, mark, pixels = stream.getvalue().partition(b"mdat")
+    return head + mark + bytes(max(len(pixels), 1))
+
+
 def ask(url: str, body: bytes | None = None) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=600) as answer:
@@ -93,8 +101,10 @@ def test_many_at_once_are_computed_in_batches_each_with_its_own_answer(address: 
         (b"not an image", 400, "Cannot read the image"),
         (b"", 400, "no body"),
         (photo()[:500], 400, "Cannot read the image"),
+        (b"BLP2\x01\0\0\0\x09\0\0\0\x40\0\0\0\x40\0\0\0" + bytes(1200), 400, "BLP is not accepted"),
+        (damaged_avif(), 400, "Cannot read the image"),
     ],
-    ids=["text", "empty", "cut short"],
+    ids=["text", "empty", "cut short", "damaged BLP", "damaged AVIF"],
 )
 def test_what_is_not_an_image_is_one_sentence(address: str, body: bytes, status: int, said: str) -> None:
     found, text = ask(f"{address}/classify", body)
@@ -182,6 +192,33 @@ def test_a_server_that_is_told_to_stop_ends(source: Path) -> None:
         process.terminate()
         process.communicate(timeout=600)
     assert process.returncode in (0, -signal.SIGTERM)
+
+
+def test_an_answer_that_fails_for_an_unknown_reason_is_counted_among_the_500s() -> None:
+    def fails(_: bytes) -> np.ndarray:
+        raise RuntimeError("for whatever reason")
+
+    async def asked(served: app.Starlette, method: str, path: str) -> tuple[int, bytes]:
+        messages: list[dict] = []
+
+        async def receive() -> dict:
+            return {"type": "http.request", "body": b"an image", "more_body": False}
+
+        async def send(message: dict) -> None:
+            messages.append(message)
+
+        scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
+        with contextlib.suppress(RuntimeError):  # which the server logs
+            await served(scope, receive, send)
+        return messages[0]["status"], messages[-1]["body"]
+
+    async def both() -> tuple[int, bytes]:
+        served = app.application(app.Served("any", {}, fails, lambda _: ()))
+        status, _ = await asked(served, "POST", "/classify")
+        return status, (await asked(served, "GET", "/metrics"))[1]
+
+    status, metrics = asyncio.run(both())
+    assert status == 500 and b'requests_total{status="500"} 1' in metrics
 
 
 def test_more_than_may_arrive_at_once_is_told_to_come_again() -> None:

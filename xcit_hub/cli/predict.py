@@ -78,7 +78,9 @@ def predict(
     ] = None,
     masks: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="With --segment: write the classes as PNG of one value a pixel."),
+        typer.Option(
+            metavar="FOLDER", help="With --segment: write the classes as PNG of one value a pixel, from 0 on."
+        ),
     ] = None,
     window: Annotated[
         str | None, typer.Option(help="With --segment: a window that slides, 512 or 512x683, or whole.")

@@ -17,9 +17,9 @@ from PIL import Image
 from xcit_hub import resampling
 from xcit_hub.data.folders import find_images, readable
 from xcit_hub.data.transforms import ImageLike, for_channels, normalize, open_image
-from xcit_hub.errors import InputError
-from xcit_hub.files import open_regular
-from xcit_hub.segmenters import LONGER_SIDE, SHORTER_SIDE
+from xcit_hub.errors import InputError, first_line
+from xcit_hub.files import is_folder, open_regular
+from xcit_hub.segmenters import LONGER_SIDE, MASK, SHORTER_SIDE
 from xcit_hub.variants import Preprocessing
 
 _LARGEST_ANNOTATION = 256 << 20
@@ -116,10 +116,10 @@ def annotated(folder: Path, split: str) -> Annotated:
     found = {}
     for part in ("images", "annotations"):
         below = folder / part / split
-        if split in ("", "..") or Path(split).name != split or not below.is_dir():
+        if split in ("", "..") or Path(split).name != split or not is_folder(below):
             splits = (
                 sorted(each.name for each in (folder / part).iterdir() if each.is_dir())
-                if (folder / part).is_dir()
+                if is_folder(folder / part)
                 else []
             )
             raise InputError(
@@ -178,10 +178,17 @@ def annotation(path: Path, num_classes: int) -> NDArray[np.int32]:
     What is no class is :data:`xcit_hub.segmenters.NO_CLASS`.
 
     Raises:
-        InputError: it is not an image of single values, or holds a class that there is not.
+        InputError: it is not an image of single values, holds a class that there is not, or is a mask that
+            ``xcit-hub predict`` wrote, whose classes begin at 0.
     """
     try:
         with open_regular(path) as stream, Image.open(stream) as image:
+            if MASK in image.info:
+                raise InputError(
+                    "This is a mask that xcit-hub predict wrote: its N is class N, and an annotation's is class N - 1.",
+                    where=readable(path),
+                    fix="Add 1 to its values in a new file: Image.fromarray(np.asarray(Image.open(…), np.uint16) + 1).",
+                )
             if image.mode not in ("L", "P", "I", "I;16") or image.width * image.height > _LARGEST_ANNOTATION:
                 raise InputError(
                     f"This is an image of mode {image.mode} and {image.width}×{image.height} pixels, not of classes.",
@@ -189,11 +196,11 @@ def annotation(path: Path, num_classes: int) -> NDArray[np.int32]:
                     fix="An annotation is a PNG of one 8-bit value a pixel: 0 for no class, N for class N.",
                 )
             values = np.asarray(image).astype(np.int32)
-    except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # of any class: each of Pillow's readers has its own
         raise InputError(
-            f"Cannot read the annotation: {error}.", where=readable(path), fix="Give a whole PNG."
+            f"Cannot read the annotation: {first_line(error)}.", where=readable(path), fix="Give a whole PNG."
         ) from error
     if values.size and (values.max() > num_classes or values.min() < 0):
         raise InputError(

@@ -16,6 +16,7 @@ from typing import Any
 
 from xcit_hub.data.folders import is_image, readable
 from xcit_hub.errors import InputError, first_line
+from xcit_hub.files import state_of
 
 SUFFIXES = (".tar", ".parquet")
 COLUMNS = ("image", "bytes", "jpg", "jpeg", "png", "webp")
@@ -126,7 +127,7 @@ class Cell(Stored):
             InputError: the table cannot be read, or the cell is empty.
         """
         with _reading(self):
-            value = _group(self.shard, self.group, self.column)[self.place].as_py()
+            value = _group(self.shard, self.group, self.column, state_of(self.shard))[self.place].as_py()
             content = value.get("bytes") if isinstance(value, dict) else value
             if not isinstance(content, bytes):
                 raise OSError("the cell holds no bytes")
@@ -140,10 +141,12 @@ class Shard:
     Args:
         images: in the archive's or table's order.
         problems: what could not be listed, with the reason.
+        others: number of members that are not images by their names, WebDataset's labels and captions among them.
     """
 
     images: tuple[Member | Cell, ...] = ()
     problems: tuple[str, ...] = ()
+    others: int = 0
 
 
 def is_shard(name: str) -> bool:
@@ -167,9 +170,9 @@ def list_shard(path: Path, column: str | None = None) -> Shard:
         )
     try:
         return _of_table(path, column) if name.endswith(".parquet") else _of_archive(path)
-    except (OSError, ValueError, OverflowError, tarfile.TarError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # of any class: pyarrow's are of several
         kind = "a Parquet table" if name.endswith(".parquet") else "an uncompressed tar archive"
         return Shard(problems=(f"{readable(path)}: it cannot be read as {kind} ({first_line(error)})",))
 
@@ -177,12 +180,16 @@ def list_shard(path: Path, column: str | None = None) -> Shard:
 def _of_archive(path: Path) -> Shard:
     images: list[Member | Cell] = []
     problems: list[str] = []
+    others = 0
     end = path.stat().st_size
     try:
         with tarfile.open(path, "r:") as archive:  # "r:" takes no compression: offsets must be file offsets
             for member in archive:
-                if member.isdir() or not is_image(member.name):
-                    continue  # WebDataset's labels and captions
+                if member.isdir():
+                    continue
+                if not is_image(member.name):
+                    others += 1
+                    continue
                 found = Member(str(path), member.name, member.offset_data, member.size)
                 if not member.isfile() or member.issparse():
                     problems.append(f"{found}: it is not a plain file")
@@ -201,7 +208,7 @@ def _of_archive(path: Path) -> Shard:
             )
     if not images and not problems:
         problems.append(f"{readable(path)}: there is no image in it")
-    return Shard(tuple(images), tuple(problems))
+    return Shard(tuple(images), tuple(problems), others)
 
 
 def unlisted(path: Path, offset: int) -> str:
@@ -252,8 +259,9 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _group(path: str, group: int, column: str) -> Any:
+def _group(path: str, group: int, column: str, state: tuple[int, ...]) -> Any:
     """Read a column of a row group: the images of a table come one after the other."""
+    del state  # of the file: of another one it is read anew
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as table:
@@ -280,7 +288,9 @@ def need_pyarrow(where: object) -> None:
 def _reading(image: Stored) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, IndexError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # of any class: pyarrow's are of several
         raise InputError(
             f"Cannot read the image: {first_line(error)}.",
             where=str(image),

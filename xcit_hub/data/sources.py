@@ -255,7 +255,7 @@ def _inside(root: Path, split: str) -> Path:
 
 def _folder(root: Path, split: str) -> ImageSource:
     folder = _inside(root, split)
-    if not folder.is_dir():
+    if not is_folder(folder):
         there = [readable(entry.name) for entry in entries(root) if (root / entry.name).is_dir()]
         raise InputError(
             f"There is no split {split!r}.",

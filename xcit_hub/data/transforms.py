@@ -6,17 +6,19 @@ import io
 import math
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from xcit_hub.data.shards import Stored
 from xcit_hub.deprecated import moved_names
-from xcit_hub.errors import InputError
+from xcit_hub.errors import InputError, first_line
+from xcit_hub.files import is_file, is_there
 from xcit_hub.variants import Preprocessing
 
 _RESAMPLING = {
@@ -151,7 +153,9 @@ def open_image(image: ImageLike, mode: ImageMode, *, exif: bool = False) -> Imag
         InputError: the file is missing, is not an image, is cut short, or its values have no known range.
     """
     if isinstance(image, Image.Image):
-        return _in_mode(image, mode, exif, "the image")
+        with _reading("the image"):
+            image.load()  # where it was opened and not yet read
+            return _in_mode(image, mode, exif, "the image")
     if isinstance(image, Stored):
         return _decoded(io.BytesIO(image.read()), str(image), mode, exif)
     return _decoded(image, image, mode, exif)
@@ -177,16 +181,21 @@ def _decoded(
     mode: ImageMode,
     exif: bool,
 ) -> Image.Image:
-    if not isinstance(source, io.BytesIO) and Path(source).exists() and not Path(source).is_file():
+    if not isinstance(source, io.BytesIO) and is_there(source) and not is_file(source):
         raise InputError("This is not a file.", where=name, fix="Give an image file; devices and pipes are not read.")
+    with _reading(name), Image.open(source) as image:
+        image.load()
+        return _in_mode(image, mode, exif, name)
+
+
+@contextmanager
+def _reading(name: str | os.PathLike[str]) -> Iterator[None]:
     try:
-        with Image.open(source) as image:
-            image.load()
-            return _in_mode(image, mode, exif, name)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        if isinstance(error, InputError):
-            raise
-        said = str(error).partition(" <_io.BytesIO")[0]  # which is an address
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # of any class: each of Pillow's readers has its own
+        said = first_line(error).partition(" <_io.BytesIO")[0]  # which is an address
         raise InputError(
             f"Cannot read the image: {said}.", where=name, fix="Give a whole JPEG, PNG, WebP or similar file."
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import onnx
@@ -17,6 +18,25 @@ from xcit_hub.files import scratch_folder
 _IN_FLOAT = ("cross_covariance", "mix", "scores", "gather", "project_y", "project_x")
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave the program's own log as it is.
+
+    onnxruntime's quantisation sets up the root logger when it is imported, and advises there to run a preprocessing
+    first, which our graphs do not need.
+    """
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    root.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        for added in [each for each in root.handlers if each not in handlers]:
+            root.removeHandler(added)
+
+
+@_quiet()
 def quantised(model: onnx.ModelProto, images: Iterable[NDArray[Any]], in_float: Iterable[str] = ()) -> onnx.ModelProto:
     """Return the model with affine maps and convolutions behind the stem in int8.
 
@@ -34,9 +54,6 @@ def quantised(model: onnx.ModelProto, images: Iterable[NDArray[Any]], in_float: 
             batch = next(batches, None)
             return None if batch is None else {"image": batch}
 
-    logging.getLogger().setLevel(
-        logging.ERROR
-    )  # it advises to run its preprocessing first, which our graphs do not need
     with scratch_folder() as scratch:
         # By files: handed a model in memory, it moves the weights of that very model to a file and forgets them.
         source, target = scratch / "float.onnx", scratch / "int8.onnx"

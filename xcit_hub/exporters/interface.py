@@ -11,6 +11,7 @@ from typing import Any
 
 from xcit_hub.errors import InputError
 from xcit_hub.exporters.form import ATTENTION, Form
+from xcit_hub.files import is_file
 
 RUNTIMES: Mapping[str, tuple[str, ...]] = {".onnx": ("onnxruntime", "openvino"), ".mindir": ("mindspore",)}
 """What runs a file, by its suffix."""
@@ -115,7 +116,7 @@ def read(path: str | os.PathLike[str]) -> Interface:
             is not installed.
     """
     file = Path(path)
-    if not file.is_file():
+    if not is_file(file):
         raise InputError("There is no such file.", where=file, fix="Check the path.")
     found = {".onnx": _of_onnx, ".mindir": _of_mindir}[file.suffix](file)
     if len(found.shape) != 4:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xcit_hub.errors import DifferenceError, InputError
 from xcit_hub.exporters.form import Form
 from xcit_hub.exporters.interface import RUNTIMES
-from xcit_hub.files import scratch_folder, sha256_of
+from xcit_hub.files import is_file, is_folder, is_there, scratch_folder, sha256_of
 from xcit_hub.variants import DIALECTS, Architecture, DialectName
 
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ def check_target(path: Path) -> None:
             where=path,
             fix="Give the file the suffix .onnx or .mindir.",
         )
-    if path.exists() and not path.is_file():
+    if is_there(path) and not is_file(path):
         raise InputError("This is not a file.", where=path, fix="Name a file that may be written or replaced.")
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise InputError("There is no such folder.", where=path.parent, fix="Make it, or name another.")
     module, package = NEEDED[path.suffix]
     if importlib.util.find_spec(module) is None:

@@ -89,7 +89,7 @@ def _bounded(body: bytes) -> bytes:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # bounded here
             with Image.open(io.BytesIO(body)) as image:
                 pixels, kind = image.width * image.height, image.format
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # of any class: each of Pillow's readers has its own
         return body
     if kind not in FORMATS:
         raise InputError(
@@ -129,7 +129,11 @@ def application(model: Served, *, largest_batch: int = 16) -> Starlette:
 
     async def classify(request: Request) -> Response:
         started = time.perf_counter()
-        response = _unasked(request) or await _answer(request, model, batcher, counters)
+        try:
+            response = _unasked(request) or await _answer(request, model, batcher, counters)
+        except Exception:
+            counters.count(500, time.perf_counter() - started)
+            raise  # the server logs it, and answers with 500
         counters.count(response.status_code, time.perf_counter() - started)
         return response
 

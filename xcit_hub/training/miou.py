@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ class Segmentation:
         pixels: true pixels of each class.
         images: how many counted.
         unreadable: what could not be read and did not count.
+        image_size: pixels of an image's shorter side when it is resized.
+        window: what slid over it; None where it went through whole.
     """
 
     iou: NDArray[np.float64]
@@ -78,6 +80,8 @@ class Segmentation:
     pixels: NDArray[np.int64]
     images: int
     unreadable: tuple[str, ...] = ()
+    image_size: int | None = None
+    window: Window | None = None
 
     @classmethod
     def of(cls, counts: Counts, images: int, unreadable: Sequence[str] = ()) -> Segmentation:
@@ -113,6 +117,9 @@ class Segmentation:
             "mean_accuracy": self.mean_accuracy,
             "pixel_accuracy": 100 * self.accuracy,
             "images": self.images,
+            "image_size": self.image_size,
+            "window": None if self.window is None else list(self.window.size),
+            "stride": None if self.window is None else list(self.window.stride),
             "iou": [None if np.isnan(value) else 100 * float(value) for value in self.iou],
             "unreadable": list(self.unreadable),
         }
@@ -162,7 +169,8 @@ def evaluate(
             images += 1
         check_usable(unreadable, max_corrupt)
         step(done)
-    return Segmentation.of(counts, images, unreadable)
+    figures = Segmentation.of(counts, images, unreadable)
+    return replace(figures, image_size=preprocessing.image_size, window=window)
 
 
 def check_usable(unreadable: Sequence[str], max_corrupt: int) -> None:

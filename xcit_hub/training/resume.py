@@ -21,6 +21,7 @@ from xcit_hub import strict_json
 from xcit_hub._version import __version__
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.errors import CheckpointError, InputError
+from xcit_hub.files import is_file
 from xcit_hub.run_record import Epoch
 from xcit_hub.training.recipe import Recipe
 
@@ -245,7 +246,7 @@ def as_begun(folder: Path, recipe: Recipe) -> tuple[Recipe, list[str]]:
 
 def _state_in(folder: Path) -> Path:
     path = folder / STATE
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError("There is no run to continue.", where=path, fix="Leave out --resume to start one.")
     return path
 

@@ -15,7 +15,7 @@ from xcit_hub.data.batches import EvalBatches, Worker
 from xcit_hub.data.mixing import Images
 from xcit_hub.data.transforms import MODES
 from xcit_hub.errors import InputError, WeightsError
-from xcit_hub.files import write_text
+from xcit_hub.files import is_there, write_text
 from xcit_hub.models import XCiT, load_weights
 from xcit_hub.models.functions import device_target
 from xcit_hub.parameters import parameter_count
@@ -220,7 +220,7 @@ def score(
     Raises:
         InputError: the data does not fit the network, too many images are unreadable, or ``output`` is a training's.
     """
-    if output is not None and (output / STATE).exists():
+    if output is not None and is_there(output / STATE):
         raise InputError(
             "A training is kept here, whose run.json would be replaced.",
             where=output,

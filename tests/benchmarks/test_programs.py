@@ -14,7 +14,7 @@ _TURN = """
 from benchmarks.contender_process import _turn
 from benchmarks.programs import python
 large = python("-c", "held = bytes(range(256)) * 800_000", folder=".")
-print(_turn(large, 1, ("numpy",)), _turn(large, 1, None), sep="\\n")
+print(*(_turn(large, steps=1, waking=False, programs_of=of) for of in (("numpy",), None)), sep="\\n")
 """
 
 

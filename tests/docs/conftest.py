@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,35 +10,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "hub"))  # hub_server and hub_fixtures stand there
 
-from documented import ROOT, TINY, networks
+from documented import ROOT
 from hub_fixtures import *  # noqa: F403
 
+TINY = "xcit_tiny_12_p16_224"
 NANO = "xcit_nano_12_p16_224"
 _CLASSES = ["cup", "rocket"]
 
 
-@dataclass(frozen=True)
-class Reader:
-    """What a reader has: the files of a folder, and what timm's repository of tiny holds, with random weights."""
-
-    files: Path
-    timm_tiny: dict[str, bytes]
-
-
 @pytest.fixture(scope="session")
-def reader_of(tmp_path_factory) -> Callable[[bool], Reader]:
-    """Return the reader who has tiny as it is, or the one whose tiny is short; see ``networks``."""
-
-    @cache
-    def make(whole: bool) -> Reader:
-        with networks(whole=whole):
-            timm_tiny = _timm_tiny(tmp_path_factory.mktemp("timm"))
-            return Reader(_files(tmp_path_factory.mktemp("reader"), timm_tiny), timm_tiny)
-
-    return make
-
-
-def _timm_tiny(folder: Path) -> dict[str, bytes]:
+def timm_tiny(tmp_path_factory) -> dict[str, bytes]:
+    """What timm's repository of tiny holds, with random weights."""
     from xcit_hub.checkpoints import checkpoint
     from xcit_hub.checkpoints.rewrite import rewrite
     from xcit_hub.hub import timm_config
@@ -50,6 +29,7 @@ def _timm_tiny(folder: Path) -> dict[str, bytes]:
     from xcit_hub.parity import random_weights
     from xcit_hub.variants import architecture
 
+    folder = tmp_path_factory.mktemp("timm")
     marks = {"xcit_hub.architecture": TINY, "xcit_hub.dialect": "paper"}
     checkpoint.write(folder / "tiny.ckpt", random_weights(parameter_shapes(architecture(TINY)), seed=5), marks)
     rewrite(folder / "tiny.ckpt", folder / "model.safetensors", to="timm")
@@ -57,7 +37,8 @@ def _timm_tiny(folder: Path) -> dict[str, bytes]:
     return {"config.json": config, "model.safetensors": (folder / "model.safetensors").read_bytes()}
 
 
-def _files(folder: Path, timm_tiny: dict[str, bytes]) -> Path:
+@pytest.fixture(scope="session")
+def readers_files(tmp_path_factory, timm_tiny) -> Path:
     """Photographs, a folder of classes, and checkpoints under the names that the pages use."""
     import json
 
@@ -72,6 +53,7 @@ def _files(folder: Path, timm_tiny: dict[str, bytes]) -> Path:
     from xcit_hub.parity import random_weights
     from xcit_hub.variants import architecture
 
+    folder = tmp_path_factory.mktemp("reader")
     pictures = [Image.fromarray(getattr(skimage.data, name)()) for name in ("coffee", "rocket", "chelsea")]
     (folder / "photographs").mkdir()
     for number, image in enumerate(pictures):

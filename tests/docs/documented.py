@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TINY = "xcit_tiny_12_p16_224"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _FENCE = re.compile(r"^( *)```([\w-]*)(?: title=\"([^\"]+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -52,16 +49,3 @@ def blocks(page: Path) -> list[Block]:
 def name_of(page: Path) -> str:
     """Return a page's path in the repository."""
     return page.relative_to(ROOT).as_posix()
-
-
-@contextmanager
-def networks(*, whole: bool) -> Iterator[None]:
-    """Let tiny have four of its twelve blocks, if it is not to be whole: the pages' commands run on as many alike."""
-    from xcit_hub.variants import ARCHITECTURES
-
-    tiny = ARCHITECTURES[TINY]
-    ARCHITECTURES[TINY] = tiny if whole else replace(tiny, depth=4)
-    try:
-        yield
-    finally:
-        ARCHITECTURES[TINY] = tiny

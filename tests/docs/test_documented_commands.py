@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from documented import PAGES, ROOT, blocks, name_of, networks
+from documented import PAGES, ROOT, blocks, name_of
 from hub_fixtures import use
 from typer.testing import CliRunner
 
@@ -101,18 +101,8 @@ _LONG = re.compile(
 )
 _SHORT = [page for page in _ENGLISH if name_of(page) not in ("docs/guides/researcher.md", "docs/conversion.md")]
 
-# A segmenter of a photograph takes 2 GB, of which MindSpore keeps one: these pages have a process of their own. They
-# name blocks up to the last, so that tiny is whole there.
-_SEGMENTING = [page for page in _SHORT if name_of(page) in ("README.md", "docs/dense.md")]
-
-# What two pages tell word for word and need nothing of afterwards, and the page on which it is typed.
-TYPED_ON = {
-    "xcit-hub predict timm/xcit_tiny_12_p16_224.fb_in1k photographs/ --csv classes.csv --html sheet.html": "README.md",
-}
-# What a page tells again with more options, with which it is typed.
-TYPED_WITH_MORE = {
-    "xcit-hub parity mine.ckpt --against timm/xcit_tiny_12_p16_224.fb_in1k": "--junit parity.xml --json parity.json",
-}
+# A segmenter of a photograph takes 2 GB, of which MindSpore keeps one: these pages have a process of their own.
+_SEGMENTING = ("README.md", "docs/dense.md")
 
 
 def test_every_reason_is_about_a_command_that_is_still_documented() -> None:
@@ -120,63 +110,40 @@ def test_every_reason_is_about_a_command_that_is_still_documented() -> None:
     assert NOT_RUN.keys() <= documented
 
 
-def test_what_is_typed_once_for_two_is_told_there() -> None:
-    told = {name_of(page): {each for block in blocks(page) for each in block.commands} for page in PAGES}
-    assert all(command in told[page] for command, page in TYPED_ON.items())
-    for command, options in TYPED_WITH_MORE.items():
-        assert all(f"{command} {options}" in commands for commands in told.values() if command in commands)
-
-
-@pytest.mark.parametrize("page", [page for page in _SHORT if page not in _SEGMENTING], ids=name_of)
-def test_what_a_page_tells_is_what_happens(page, tmp_path, reader_of, shared_server, monkeypatch):
-    folder = _reading(tmp_path, reader_of(False), shared_server, monkeypatch)
-    (folder / "programs" / "xcit-hub").write_text(_SHORT_PROGRAM)
-    monkeypatch.chdir(folder)
-    with networks(whole=False):
-        _type(page, whole=False)
-
-
-def test_what_the_pages_of_segmenters_tell_is_what_happens(tmp_path, reader_of, shared_server, monkeypatch):
-    _type_elsewhere(_SEGMENTING, tmp_path, reader_of(True), shared_server, monkeypatch, whole=False)
+@pytest.mark.parametrize("page", _SHORT, ids=name_of)
+def test_what_a_page_tells_is_what_happens(page, tmp_path, readers_files, timm_tiny, shared_server, monkeypatch):
+    _follow(page, tmp_path / "reader", readers_files, timm_tiny, shared_server, monkeypatch, whole=False)
 
 
 @pytest.mark.campaign
 @pytest.mark.gigabytes(4)  # a proof, an export and a segmenter one after the other
 @pytest.mark.parametrize("page", _ENGLISH, ids=name_of)
-def test_what_a_page_tells_is_what_happens_whole(page, tmp_path, reader_of, shared_server, monkeypatch):
-    _type_elsewhere([page], tmp_path, reader_of(True), shared_server, monkeypatch, whole=True)
+def test_what_a_page_tells_is_what_happens_whole(page, tmp_path, readers_files, timm_tiny, shared_server, monkeypatch):
+    _follow(page, tmp_path / "reader", readers_files, timm_tiny, shared_server, monkeypatch, whole=True)
 
 
-def _reading(parent: Path, reader, server, monkeypatch) -> Path:
-    """A reader's own folder, and what its processes see."""
-    folder = parent / "reader"
-    shutil.copytree(reader.files, folder, symlinks=True, copy_function=_copied)
+def _follow(page, folder, readers_files, timm_tiny, server, monkeypatch, *, whole: bool) -> None:
+    shutil.copytree(readers_files, folder, symlinks=True, copy_function=_copied)
     use(server, monkeypatch)
-    server.add("timm/xcit_tiny_12_p16_224.fb_in1k", reader.timm_tiny)
+    server.add("timm/xcit_tiny_12_p16_224.fb_in1k", timm_tiny)
     for name in ("ORG/NAME", "flora/xcit-flowers"):
-        server.add(name, reader.timm_tiny if name == "ORG/NAME" else {"README.md": b"---\nlicense: apache-2.0\n---\n"})
+        server.add(name, timm_tiny if name == "ORG/NAME" else {"README.md": b"---\nlicense: apache-2.0\n---\n"})
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("PATH", f"{_programs(folder)}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     # What the processes fetch is random: it must not stay under timm's name in anybody's cache.
-    monkeypatch.setenv("HF_HOME", str(parent / "hugging-face"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(parent / "hugging-face" / "hub"))
-    return folder
-
-
-def _type_elsewhere(pages, tmp_path, reader, server, monkeypatch, *, whole: bool) -> None:
-    """Type what each page tells in a folder of its own, all in one process."""
-    here, folders = Path(__file__), []
-    for number in range(len(pages)):
-        (tmp_path / str(number)).mkdir()
-        folders.append(_reading(tmp_path / str(number), reader, server, monkeypatch))
+    monkeypatch.setenv("HF_HOME", str(folder.parent / "hugging-face"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder.parent / "hugging-face" / "hub"))
+    if not whole and name_of(page) not in _SEGMENTING:
+        _type(page, whole=whole)
+        return
+    here = Path(__file__)
     program = (
-        "import os, sys; from pathlib import Path; whole, *told = sys.argv[1:-2]; sys.path[:0] = sys.argv[-2:]\n"
-        f"import {here.stem} as pages\n"
-        "for page, folder in zip(told[::2], told[1::2]): os.chdir(folder); pages._type(Path(page), whole=bool(whole))"
+        "import sys; from pathlib import Path; page, whole, *sys.path[:0] = sys.argv[1:]; "
+        f"import {here.stem} as pages; pages._type(Path(page), whole=whole == 'True')"
     )
-    told = [str(each) for pair in zip(pages, folders, strict=True) for each in pair]
-    imported = map(str, (here.parent, here.parent.parent / "hub"))
-    command = [sys.executable, "-c", program, "whole" if whole else "", *told, *imported]
+    folders = map(str, (here.parent, here.parent.parent / "hub"))
+    command = [sys.executable, "-c", program, str(page), str(whole), *folders]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -195,21 +162,11 @@ def _type(page: Path, *, whole: bool) -> None:
         if block.title:
             Path(block.title).write_text(block.text, "utf-8")
         for command in block.commands:
-            if command not in NOT_RUN and (whole or not (_LONG.search(command) or _typed_once(page, command))):
+            if command not in NOT_RUN and (whole or not _LONG.search(command)):
                 code, said = _typed(command)
                 assert code == block.exits_with.get(command, 0), f"{command}\n{said}"
         if block.language == "python" and not block.text.startswith("import ray"):  # see _RAY
             exec(compile(block.text, name_of(page), "exec"), names)
-
-
-def _typed_once(page: Path, command: str) -> bool:
-    return command in TYPED_WITH_MORE or TYPED_ON.get(command, name_of(page)) != name_of(page)
-
-
-_SHORT_PROGRAM = (
-    f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    "from documented import networks\nfrom xcit_hub.cli import main\nwith networks(whole=False):\n    main()\n"
-)
 
 
 def _programs(folder: Path) -> Path:

@@ -167,6 +167,10 @@ def test_a_zip_of_one_checkpoint_is_opened(files: dict[str, Path], tmp_path: Pat
         assert inspect(path).packed_with == ["README.txt"]
         (left,) = (entry for entry in report.left if entry["kind"] == "file")
         assert left["names"] == ["README.txt"]
+        assert not any("zip" in note for note in load(path).notes)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("weights/xcit_hub.json", "{}")
+        assert any("(1): 'weights/xcit_hub.json'" in note for note in load(path).notes)
         assert same(load(tmp_path / "y.safetensors").tensors, network())
 
 

@@ -47,7 +47,7 @@ class Weights:
         sources: our name → the names it had in the file; none for what a conversion made up.
         assumed: whether nothing tells the architecture from the one of the other image size.
         head_untrained: whether the classifier is random numbers.
-        unused: those of the notes that say which settings of its trainer were not used.
+        unused: those of the notes that say which of its trainer's settings, or descriptions packed with it, are not used.
         doubts: those of the notes that say which tensors look untrained or damaged.
         normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them,
             or the file it was converted from.
@@ -179,8 +179,16 @@ def family_of(reading: Reading) -> Family:
     )
 
 
+def _of_zip(file: Checkpoint) -> Iterator[str]:
+    """Say that a description was packed with the checkpoint: beside an unpacked one it would be read."""
+    if described := [name for name in file.packed_with if name.lower().endswith(".json")]:
+        listed = ", ".join(f"{name!r:.60}" for name in described[:3])
+        yield f"Of the zip, nothing but the checkpoint is read; descriptions in it ({len(described)}): {listed}."
+
+
 def _weights(reading: Reading) -> Weights:
     found, identity = reading.found, reading.identity
+    of_zip = tuple(_of_zip(reading.file))
     return Weights(
         tensors=reading.tensors,
         architecture=identity.architecture,
@@ -192,12 +200,12 @@ def _weights(reading: Reading) -> Weights:
         evidence_kind=reading.settled.evidence,
         kind=identity.kind,
         file=reading.file,
-        notes=[*found.notes, *identity.notes],
+        notes=[*found.notes, *identity.notes, *of_zip],
         dropped=found.dropped,
         sources={name: tuple(found.names[part] for part in identity.layout.names(name)) for name in reading.tensors},
         assumed=identity.assumed,
         head_untrained=identity.head_untrained,
-        unused=identity.unused,
+        unused=(*identity.unused, *of_zip),
         normalization=normalization_of(reading),
         prefix=found.prefix,
         global_pool=strings.global_pool(reading.file.metadata),

@@ -47,7 +47,7 @@ class Weights:
         sources: our name → the names it had in the file; none for what a conversion made up.
         assumed: whether nothing tells the architecture from the one of the other image size.
         head_untrained: whether the classifier is random numbers.
-        unused: those of the notes that say which of its trainer's settings, or descriptions packed with it, are not used.
+        unused: those of the notes that say which of its trainer's settings, or descriptions beside it, are not used.
         doubts: those of the notes that say which tensors look untrained or damaged.
         normalization: mean and deviation of each channel of an image, where a wrapper around the network kept them,
             or the file it was converted from.

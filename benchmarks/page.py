@@ -166,8 +166,13 @@ def written(text: str) -> str:
     """Replace every table of the page, between its marks, by what the kept results of the page's commit say."""
     now = of_the_page()
     for name in (*RUNS, *PRINTED):
-        text = between(text, name, "\n".join(_shown(file) for file in kept(name) if commits(file) == {now}))
+        here = [_shown(file) for file in kept(name) if commits(file) == {now}]
+        text = between(text, name, "\n".join(here) if here or not kept(name) else _elsewhere(name))
     return text
+
+
+def _elsewhere(name: str) -> str:
+    return f"Not measured at the commit of this page's tables: [what was measured earlier]({EARLIER.name}#{name}).\n"
 
 
 def earlier() -> str:

@@ -84,6 +84,15 @@ def test_measuring_a_case_again_replaces_it_and_keeps_the_others(monkeypatch, tm
     assert file.with_suffix(".svg").exists()
 
 
+def test_a_table_of_another_commit_alone_is_said_to_be_on_the_page_of_earlier_ones() -> None:
+    text, now = page.PAGE.read_text(encoding="utf-8"), page.of_the_page()
+    names = [name for name in (*page.RUNS, *page.PRINTED) if page.kept(name)]
+    elsewhere = [name for name in names if not any(page.commits(file) == {now} for file in page.kept(name))]
+    assert [name for name in names if f"]({page.EARLIER.name}#{name})." in text] == elsewhere
+    headings = page.EARLIER.read_text(encoding="utf-8").lower()
+    assert all(f"\n## {name}\n" in headings for name in elsewhere)
+
+
 def test_a_page_without_a_place_for_a_table_is_refused() -> None:
     with pytest.raises(InputError, match="no place for inference"):
         page.written("# Performance")

@@ -224,21 +224,28 @@ def memory_back() -> Iterator[None]:
 # that fewer workers than `make test` has hold more, and those of campaigns, whose networks are whole.
 _LARGEST_GB = 3 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) >= 4 else 6
 _CAMPAIGN_GB = max(4, _LARGEST_GB)
+_LARGEST_CHILD = pytest.StashKey[int]()
 _peaks: dict[str, tuple[int, int]] = {}  # of each test: the most that was resident, and what may be, in MB
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Forget the peaks of the tests before: what the fixtures of a test hold, and their processes, is the test's."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    item.stash[_LARGEST_CHILD] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Note the peak of this process and of the largest child that ended meanwhile."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the tests before
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     try:
         return (yield)
     finally:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        peak = max(int(status["VmHWM"].split()[0]), child if child > before else 0)
+        peak = max(int(status["VmHWM"].split()[0]), child if child > item.stash[_LARGEST_CHILD] else 0)
         marker = item.get_closest_marker("gigabytes")
         usual = _CAMPAIGN_GB if item.get_closest_marker("campaign") else _LARGEST_GB
         limit = marker.args[0] if marker else usual

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 import shutil
 import time
@@ -383,6 +384,15 @@ def test_curves_are_drawn_once_a_minute_and_at_the_end(tmp_path: Path, monkeypat
         now[0] = at
         told.epoch(history[:epoch], epoch, last=epoch == 5)
     assert drawn == [2, 5]
+
+
+def test_json_lines_are_json_where_an_update_overflowed(capsys: pytest.CaptureFixture[str]) -> None:
+    told = journal.Journal(None, as_json=True)
+    for step, norm in enumerate(told.bar([math.inf, math.nan, 0.5], 3, "epoch 1")):
+        record = {"step": step, "epoch": 1, "loss": 1.0, "lr": 0.1, "norm": norm, "images_per_second": 1.0}
+        told.step(record, write=True)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["kind"], line["norm"]) for line in lines] == [("step", None), ("step", None), ("step", 0.5)]
 
 
 def test_rows_of_another_kind_are_left_out_of_a_continued_table_of_steps(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def train(
         InputError: a key means nothing here, the data does not fit, nothing says how many classes there are, head or
             classes contradict what else says it, images are smaller than the segmenter's window, or another segmenter
             is kept in ``ckpt_save_dir``; or it is trained and written, but cannot be evaluated.
-        XcitHubError: the loss is not finite any more.
+        XcitHubError: the loss, or a weight after an epoch, is not finite any more; nothing is written.
     """
     if device.started_by() is not None:
         raise InputError("A segmenter is trained in one process.", where="--task", fix="Start it without msrun.")

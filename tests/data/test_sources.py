@@ -117,6 +117,21 @@ def test_a_tar_archive_is_read_in_place(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(inside.open(index)), np.asarray(outside.open(index)))
 
 
+def test_an_archive_that_is_cut_or_gone_while_it_is_in_use_has_images_that_cannot_be_read(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    path = tmp_path / "train.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(tmp_path / "train", "train")
+    source = open_source("tar", tmp_path, "train", train=True)
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(InputError, match="the archive is cut short") as caught:
+        source.open(3)
+    assert caught.value.where == source.name(3)
+    path.unlink()
+    with pytest.raises(InputError, match=r"Cannot read the image: .*No such file"):
+        source.open(0)
+
+
 @pytest.mark.parametrize(("dataset", "head"), [("cifar10", 1), ("cifar100", 2)])
 def test_cifars_binary_files_are_read(tmp_path: Path, dataset: str, head: int) -> None:
     rng = np.random.default_rng(0)

@@ -278,6 +278,13 @@ def test_several_workers_are_refused(monkeypatch) -> None:
         train(None, {"model": "xcit_nano_12_p8_224"})
 
 
+def test_weights_that_are_not_finite_after_the_last_update_are_not_written(tmp_path: Path) -> None:
+    flags = {**_begun(tmp_path), "warmup_epochs": 0, "lr": 1e3, "weight_decay": 3e38}
+    with pytest.raises(XcitHubError, match=r"^After epoch 1 weights are not finite: "):
+        train(None, flags)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
     pairs = annotated(drawn_scenes.draw(tmp_path, 2, 1), "training")
     network = xcit_hub.create_segmenter("xcit_nano_12_p8_224", num_classes=4, image_size=32, seed=0, **_SMALL_NETWORK)

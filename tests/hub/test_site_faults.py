@@ -274,22 +274,26 @@ def test_a_commit_that_is_none_is_refused(sites, folder):
     store.client.stop()
 
 
-def test_a_hub_that_says_nothing_and_one_that_drips_are_left(impatient, sites, site, store, monkeypatch):
+def test_a_hub_that_says_nothing_is_left(impatient, sites, site, store, monkeypatch):
     sites.faults = [Fault(LISTING[site], "hang", times=99)]
     began = time.monotonic()
-    with monkeypatch.context() as patch:  # the next client has its time to start, however busy the machine is
-        patch.setattr(client, "SILENCE", 4.0)
-        with pytest.raises(HubError, match=r"cannot be reached|sent nothing"):
-            store.resolve(NAME)
-    sites.go_on.set()
+    monkeypatch.setattr(client, "SILENCE", 4.0)
+    with pytest.raises(HubError, match=r"cannot be reached|sent nothing"):
+        store.resolve(NAME)
     assert time.monotonic() - began < 600
-    sites.go_on.clear()
+
+
+def test_a_hub_that_drips_is_left(sites, site, store, monkeypatch):
     monkeypatch.setattr(client.guard, "PATIENCE", 1.0)
-    sites.faults = [Fault(BODY[site], "drip", 0.5, 99)]
     listed = store.resolve(NAME)
-    monkeypatch.setattr(client, "SILENCE", 4.0)  # on a busy machine less than a client takes to start again
-    with pytest.raises(HubError, match=r"too slowly|sent nothing|cannot be reached"):
-        store.fetch(listed, "model.safetensors")
+    for silence in (4.0, 16.0, 64.0):  # on a busy machine it may be over before the file was asked for
+        sites.faults = [fault := Fault(BODY[site], "drip", 0.5, 99)]
+        monkeypatch.setattr(client, "SILENCE", silence)
+        with pytest.raises(HubError, match=r"too slowly|sent nothing"):
+            store.fetch(listed, "model.safetensors")
+        if fault.times < 99:
+            break
+    assert fault.times < 99, "the drip was waited for"
 
 
 def test_an_unreachable_hub_answers_from_the_cache_and_says_so(sites, site, store):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 import shutil
 import time
@@ -20,13 +21,13 @@ from xcit_hub.data.batches import Worker
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.files import sha256_of
 from xcit_hub.run_record import RunRecord
-from xcit_hub.training import journal
+from xcit_hub.training import engine, journal
 from xcit_hub.training.engine import train
 from xcit_hub.training.inputs import eval_data
 from xcit_hub.training.recipe import Recipe, Scheduler
 from xcit_hub.training.recipe_file import load_recipe
 from xcit_hub.training.recipe_rules import ONLY_VALUE, WITHOUT_EFFECT
-from xcit_hub.training.resume import Progress
+from xcit_hub.training.resume import Progress, save_state
 from xcit_hub.training.schedule import learning_rates
 from xcit_hub.training.scorer import Scorer
 from xcit_hub.training.scoring import score, settings_of, stored_network
@@ -383,6 +384,34 @@ def test_curves_are_drawn_once_a_minute_and_at_the_end(tmp_path: Path, monkeypat
         now[0] = at
         told.epoch(history[:epoch], epoch, last=epoch == 5)
     assert drawn == [2, 5]
+
+
+def test_json_lines_are_json_where_an_update_overflowed(capsys: pytest.CaptureFixture[str]) -> None:
+    told = journal.Journal(None, as_json=True)
+    for step, norm in enumerate(told.bar([math.inf, math.nan, 0.5], 3, "epoch 1")):
+        record = {"step": step, "epoch": 1, "loss": 1.0, "lr": 0.1, "norm": norm, "images_per_second": 1.0}
+        told.step(record, write=True)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["kind"], line["norm"]) for line in lines] == [("step", None), ("step", None), ("step", 0.5)]
+
+
+def test_the_time_of_a_step_is_without_that_of_the_states_written_between(
+    recipe_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def reading() -> float:
+        now[0] += 0.001
+        return now[0]
+
+    def slow(*given: Any) -> None:
+        save_state(*given)
+        now[0] += 1000
+
+    monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=reading))
+    monkeypatch.setattr(engine, "save_state", slow)
+    record = train(recipe_of(recovery_interval=1))
+    assert record.ms_per_step is not None and record.ms_per_step < 1000
 
 
 def test_rows_of_another_kind_are_left_out_of_a_continued_table_of_steps(tmp_path: Path) -> None:

@@ -95,6 +95,17 @@ def test_surgery_puts_in_a_patch_projection_and_freezes_it(mini_architecture: st
         )
 
 
+def test_a_continued_run_reads_no_patch_projection_and_freezes_its_own(mini_architecture: str) -> None:
+    recipe = load_recipe(None, {"model": mini_architecture, "surgery": "gone.ckpt"})
+    network = create_model(mini_architecture, num_classes=3, seed=1, dialect="paper")
+    before = arrays_of(network)
+    notes = settle(network, recipe, continued=True)
+    for name, array in arrays_of(network).items():
+        np.testing.assert_array_equal(array, before[name])
+    assert not any(parameter.name.startswith("patch_embed.") for parameter in network.trainable_params())
+    assert notes[0] == "the patch projection is that of gone.ckpt, and is not trained"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("graph")
 @pytest.mark.parametrize("pattern", ["blocks.*.attn", "blocks.1"], ids=["all blocks alike", "one block"])

@@ -142,6 +142,23 @@ def test_images_that_are_first_evaluated_later_stay_the_same_from_then_on(recipe
         load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, validation=other))
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ("/old/data", "/new", ["/new/train/a/1.png", "/new/train.tar!a/2.png (not a plain file)", "/other/1.png"]),
+        ("/old/data/", "here", ["here/train/a/1.png", "here/train.tar!a/2.png (not a plain file)", "/other/1.png"]),
+        ("/old/data", ".", ["train/a/1.png", "train.tar!a/2.png (not a plain file)", "/other/1.png"]),
+    ],
+)
+def test_an_unreadable_image_of_data_that_was_moved_is_still_the_same_one(
+    before: str, now: str, expected: list[str], recipe: Recipe, tmp_path: Path
+) -> None:
+    names = ["/old/data/train/a/1.png", "/old/data/train.tar!a/2.png (not a plain file)", "/other/1.png"]
+    save_state(tmp_path, arrays(), recipe.model_copy(update={"data_dir": before}), progress(unreadable=names))
+    _, read = load_state(tmp_path, arrays(), recipe.model_copy(update={"data_dir": now}), progress(**BEGINNING))
+    assert read.unreadable == expected
+
+
 def test_times_of_another_device_or_version_are_not_mixed_with_those_of_now(recipe: Recipe, tmp_path: Path) -> None:
     times = {"first_step": 9.0, "timed_steps": 2, "timed_seconds": 4.0}
     here = {"device": "CPU", "mindspore": "2.8.0"}
@@ -150,6 +167,10 @@ def test_times_of_another_device_or_version_are_not_mixed_with_those_of_now(reci
     for now, kept in ((here, True), ({**here, "device": "Ascend"}, False)):
         _, goes_on = load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, timed_on=now))
         assert (goes_on.timed_on, goes_on.timed_steps, goes_on.first_step) == (now, 2 * kept, 9.0 if kept else None)
+    done = progress(**times, timed_on=here, epochs_done=2, history=[{"epoch": n, "loss": 1.0} for n in (1, 2)])
+    save_state(tmp_path, arrays(updates=np.array(6.0, np.float32)), recipe, done)
+    _, ended = load_state(tmp_path, arrays(), recipe, progress(**BEGINNING, timed_on={**here, "device": "Ascend"}))
+    assert ended == done, "no step is taken any more"
     assert timed_otherwise(written, here) == []
     assert timed_otherwise(written, {**here, "device": "Ascend"}) == [
         "the times of run.json will be those of this process alone: device was 'CPU' and is 'Ascend'"

@@ -22,7 +22,7 @@ from PIL import Image
 
 from xcit_hub.data.folders import entries, find_images, is_image, readable
 from xcit_hub.data.records import open_records
-from xcit_hub.data.shards import unlisted
+from xcit_hub.data.shards import Member, unlisted
 from xcit_hub.data.transforms import ImageMode, decode, open_image
 from xcit_hub.errors import InputError, closest, some
 from xcit_hub.files import is_file, is_folder, read_bounded
@@ -99,10 +99,8 @@ class Archive(ImageSource):
 
     def open(self, index: int) -> Image.Image:
         """Read the member's bytes and decode them."""
-        _, offset, size = self.members[index]
-        with self.path.open("rb") as stream:
-            stream.seek(offset)
-            return decode(stream.read(size), self.name(index), self.mode)
+        content = Member(str(self.path), *self.members[index]).read()
+        return decode(content, self.name(index), self.mode)
 
 
 class Pixels(ImageSource):

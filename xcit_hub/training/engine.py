@@ -290,6 +290,7 @@ class _Run:
             self.journal.step(record, write=taken == steps or not number % self.recipe.log_interval)
             if self.recipe.recovery_interval and not taken % self.recipe.recovery_interval and taken < steps:
                 loss_sum = self._recoverable(Part(steps=taken, loss=loss_sum, seconds=now - began))
+                started = time.perf_counter()  # a state is no part of a step
         self.progress.part = Part()
         seconds = time.perf_counter() - began
         history = {

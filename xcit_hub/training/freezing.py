@@ -18,8 +18,11 @@ from xcit_hub.training.recipe import Recipe
 _PROJECTION = "patch_embed."
 
 
-def settle(network: XCiT, recipe: Recipe) -> list[str]:
+def settle(network: XCiT, recipe: Recipe, *, continued: bool = False) -> list[str]:
     """Put in the patch projection that ``surgery`` names and freeze what the recipe says, in place.
+
+    Args:
+        continued: a state of the run holds the projection: its file is not read again, which may be gone.
 
     Returns:
         What the user should know: how many parameters are trained, and what is not.
@@ -31,7 +34,7 @@ def settle(network: XCiT, recipe: Recipe) -> list[str]:
     patterns = list(recipe.freeze)
     notes = []
     if recipe.surgery:
-        told = _replace_projection(network, recipe.surgery)
+        told = [] if continued else _replace_projection(network, recipe.surgery)
         patterns.append(_PROJECTION.rstrip("."))
         notes.append(f"the patch projection is that of {recipe.surgery}, and is not trained")
         notes += [f"{recipe.surgery}: {note}" for note in told]

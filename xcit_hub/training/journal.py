@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 import sys
 import time
@@ -71,7 +72,7 @@ class Journal:
         if self.silent:
             return
         if self.as_json:
-            print(json.dumps({"kind": "note", "text": text}), flush=True)
+            _print("note", {"text": text})
         else:
             tqdm.write(text, file=sys.stderr)
 
@@ -93,7 +94,7 @@ class Journal:
         if not write:
             return
         if self.as_json:
-            print(json.dumps({"kind": "step", **record}), flush=True)
+            _print("step", record)
         if self.folder is not None:
             with (self.folder / STEPS).open("a", newline="", encoding="utf-8") as stream:
                 csv.writer(stream).writerow([record[name] for name in _STEP_FIELDS])
@@ -110,7 +111,7 @@ class Journal:
         newest = history[-1]
         self._log("epoch", newest)
         if self.as_json:
-            print(json.dumps({"kind": "epoch", **newest}), flush=True)
+            _print("epoch", newest)
         else:
             measured = "".join(
                 f", {label} {newest[key]:.2f}%"
@@ -156,6 +157,14 @@ class Journal:
         if self._events is not None:
             for tag, value in scalars.items():
                 self._events.add_scalar(tag, value, step)
+
+
+def _print(kind: str, record: Mapping[str, Any]) -> None:
+    # JSON has no NaN and no Infinity, which the norm of an overflowed update is.
+    told = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
+    }
+    print(json.dumps({"kind": kind, **told}, allow_nan=False), flush=True)
 
 
 def _rows_before(step: int, path: Path) -> list[list[str]]:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from xcit_hub import strict_json
 from xcit_hub._version import __version__
 from xcit_hub.checkpoints import checkpoint
+from xcit_hub.data.folders import readable
 from xcit_hub.errors import CheckpointError, InputError
 from xcit_hub.files import is_file
 from xcit_hub.run_record import Epoch
@@ -268,6 +269,7 @@ def load_state(
     path = _state_in(folder)
     with checkpoint.read(path) as stored:
         progress = _progress(stored.metadata, recipe, path)
+        before = _described(stored.metadata, path).get("data_dir")
         _check_data(progress, expected, path)
         strangers = set(like) ^ set(stored.tensors)
         if strangers:
@@ -280,8 +282,19 @@ def load_state(
     _check_arrays(arrays, like, path)
     _check_counters(arrays, recipe, progress, path)
     untold = {key: getattr(expected, key) for key in _SAID if getattr(progress, key) is None}
-    anew = _UNTIMED if progress.timed_on != expected.timed_on else {}
-    return arrays, progress.model_copy(update={**untold, **anew, "timed_on": expected.timed_on})
+    update: dict[str, Any] = {**untold, "unreadable": _moved(progress.unreadable, before, recipe)}
+    if progress.epochs_done < recipe.epoch_size:  # else no step is taken, and those before are timed as they were
+        update |= {**(_UNTIMED if progress.timed_on != expected.timed_on else {}), "timed_on": expected.timed_on}
+    return arrays, progress.model_copy(update=update)
+
+
+def _moved(names: list[str], before: Any, recipe: Recipe) -> list[str]:
+    """Return the names of images as they are where the data is now: one that moved would count twice."""
+    if not isinstance(before, str):
+        return names
+    # What the names of a folder's files begin with.
+    old, new = (readable(Path(folder) / "x").removesuffix("x") for folder in (before, recipe.data_dir))
+    return list(dict.fromkeys(new + name.removeprefix(old) if name.startswith(old) else name for name in names))
 
 
 def _described(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def train(
 
     Raises:
         InputError: there are fewer images than a batch has, or one cannot be read.
-        XcitHubError: the loss is not finite any more.
+        XcitHubError: the loss, or a weight after an epoch, is not finite any more.
     """
     steps = len(pairs.images) // recipe.batch_size
     if not steps:
@@ -117,8 +117,19 @@ def train(
             seen.append(loss)
             step(epoch, index, loss)
         losses.append(float(np.mean(seen)))
+        _check_finite(network, epoch)
     network.set_train(False)
     return losses
+
+
+def _check_finite(network: XCiTSegmenter, epoch: int) -> None:
+    wrong = next((entry.name for entry in network.get_parameters() if not np.isfinite(entry.asnumpy()).all()), None)
+    if wrong is not None:  # the last update of an epoch is in no loss
+        raise XcitHubError(
+            f"After epoch {epoch + 1} weights are not finite: {wrong}.",
+            where="the training",
+            fix="Lower the learning rate (lr) or weight_decay.",
+        )
 
 
 class _Step(nn.Cell):

@@ -112,7 +112,8 @@ def start(
     notes = [] if initial is None else _lay_in(network, initial, classes)
     if initial is not None and (other := other_images(initial.images, recipe)):
         notes.append(f"the weights of {initial.name} were shown other images: {other}")
-    return Start(network, None if initial is None else initial.name, [*notes, *settle(network, recipe)])
+    notes += settle(network, recipe, continued=continued is not None)
+    return Start(network, None if initial is None else initial.name, notes)
 
 
 def _lay_in(network: XCiT, initial: Initial, classes: Sequence[str]) -> list[str]:

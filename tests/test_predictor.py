@@ -111,6 +111,15 @@ def test_a_model_that_was_replaced_under_its_name_answers_in_place_of_the_one_be
         assert set(predictor(photo)["class"][0]) == {"elk", "fox", "gnu", "hen"}
 
 
+def test_what_is_written_into_a_folder_beside_the_model_is_not_the_models(exported: Path, tmp_path: Path) -> None:
+    shutil.copyfile(exported, tmp_path / "nano.onnx")
+    predictor = Predictor(str(tmp_path / "nano.onnx"))
+    before = predictor.network
+    (tmp_path / "nano-maps").mkdir()
+    (tmp_path / "nano-maps" / "0-a.png").write_bytes(b"")
+    assert predictor.network is before
+
+
 @pytest.mark.parametrize("form", ["path", "bytes", "hugging face", "pixels", "grey pixels", "PIL"])
 def test_every_form_of_an_image_is_a_column(model: Path, alone: Any, files: list[Path], form: str) -> None:
     paths = files[:3]

@@ -210,7 +210,8 @@ def _state(model: str) -> _State:
         for entry in entries:
             if entry.name.startswith(name.partition(".")[0]) or entry.name == "config.json":
                 with suppress(OSError):  # it has gone since
-                    found.add((entry.name, state_of(entry.path)))
+                    if entry.is_file():  # a folder's state changes with what is written into it, drawings perhaps
+                        found.add((entry.name, state_of(entry.path)))
     return frozenset(found)
 
 

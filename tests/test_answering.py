@@ -1,4 +1,4 @@
-"""What is written of many answers is of one network, whatever happens to its file meanwhile."""
+"""What is written of many answers is of one network, whatever becomes of its file, and whatever that is called."""
 
 from __future__ import annotations
 
@@ -45,3 +45,9 @@ def test_a_model_that_is_written_over_meanwhile_costs_neither_answers_nor_drawin
     assert [bool(each.problem) for each in done.answers] == [False] * 3 and not done.problems
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 1 + 3 * 2
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["0-0.png", "1-1.png", "2-2.png"]
+
+
+def test_a_table_names_a_model_whose_name_is_not_text(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    answer_all(Predictor(str(tmp_path / "x\udcff.onnx")), (), Wanted(parquet=tmp_path / "a.parquet"))
+    assert parquet.read_schema(tmp_path / "a.parquet").metadata[b"xcit_hub.model"] == rb"x\xff.onnx"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xcit_hub._version import __version__
+from xcit_hub.data.folders import readable
 from xcit_hub.data.shards import need_pyarrow
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, numbered, write_text
@@ -220,7 +221,10 @@ def _parquet(target: Path, model: str) -> Iterator[Callable[[Answer], None]]:
             "share": pyarrow.list_(pyarrow.float64()),
             "problem": pyarrow.string(),
         },
-        {"xcit_hub.version": __version__, "xcit_hub.model": Path(model).name if Path(model).is_absolute() else model},
+        {
+            "xcit_hub.version": __version__,
+            "xcit_hub.model": readable(Path(model).name if Path(model).is_absolute() else model),
+        },
     )
     waiting: list[Answer] = []
     with atomic_write(target) as stream, pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as table:

@@ -120,6 +120,7 @@ def predict(
         )
         return
     from xcit_hub.answering import Engine, Wanted, answer_all
+    from xcit_hub.data.folders import readable
     from xcit_hub.files import check_apart, check_folders, check_numbered, check_outputs
     from xcit_hub.prediction import sources
     from xcit_hub.predictor import Predictor
@@ -151,7 +152,7 @@ def predict(
             found.images,
             wanted,
             Engine(engine, address, workers),
-            title=f"{model_id}, {len(found.images)} images",
+            title=f"{readable(model_id)}, {len(found.images)} images",
             stage=show,
         )
     if as_json:

@@ -152,6 +152,23 @@ def test_what_is_not_an_image_is_a_row_with_its_problem(model: Path, files: list
     assert found["index"][1].dtype == np.int64 and found["share"][1].dtype == np.float64
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "stays"),
+    [
+        ("path", ["", None], True),
+        ("path", [None, None], True),
+        ("image", ["no/where.png", None], True),
+        ("image", [None, None], False),
+        ("image", ["no/where.png", b"x"], False),
+    ],
+)
+def test_a_column_of_paths_stays_though_a_cell_of_it_is_empty(
+    model: Path, name: str, values: list[Any], stays: bool
+) -> None:
+    found = Predictor(str(model))({name: values, "key": [1, 2]})
+    assert (name in found) == stays and all(found["problem"])
+
+
 def test_columns_are_named_or_refused(model: Path, files: list[Path]) -> None:
     photos = [files[0].read_bytes()]
     assert _first(Predictor(str(model), column="photo")({"photo": photos, "path": ["x"]})) != [None]

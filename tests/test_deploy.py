@@ -269,6 +269,13 @@ def test_a_file_that_computes_something_else_does_not_stay_and_the_command_exits
     assert list(tmp_path.iterdir()) == [report]
 
 
+def test_a_report_holds_a_path_that_is_not_text(tmp_path: Path, run_here) -> None:
+    words = ("missing.ckpt", "x.onnx", "--int8", "images\udcff", "--report", "report.json")
+    done = run_here("export", *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "images" in json.loads((tmp_path / "report.json").read_text("utf-8"))["error"]["where"]
+
+
 @pytest.mark.parametrize("size", ["9" * 5000, "224x", "1x2x3", "٢٢٤", ""])
 def test_a_size_that_is_none_is_refused_and_an_earlier_report_with_it(tmp_path: Path, size: str, run_here) -> None:
     report = tmp_path / "report.json"

@@ -77,6 +77,17 @@ def test_what_cannot_be_compared_is_an_error_with_exit_code_2(weights: Path) -> 
     assert _check(weights).returncode == 2
 
 
+def test_no_report_of_an_earlier_run_is_left_where_an_option_is_refused(weights: Path) -> None:
+    reports = weights / "refused"
+    reports.mkdir()
+    for suffix in ("xml", "json", "txt", "err"):
+        (reports / f"1.{suffix}").write_text("of an earlier run")
+    done = _check(weights, "permuted.ckpt", XCIT_DIALECT="latin", XCIT_REPORTS="refused")
+    assert done.returncode == 2 and "latin" in done.stderr, done.stderr
+    assert sorted(path.name for path in reports.iterdir()) == ["1.err", "1.txt"]
+    assert "latin" in (reports / "1.err").read_text()
+
+
 def _keeps_to(schema: str, document: dict[str, Any], folder: Path) -> bool:
     path = folder / "held.yml"
     path.write_text(yaml.safe_dump(document))
@@ -120,7 +131,8 @@ def test_the_include_holds_the_script_word_for_word() -> None:
     job = yaml.safe_load((_ACTION / "gitlab.yml").read_text("utf-8"))[".xcit-parity"]
     written, run = job["script"]
     assert written.split("\n", 1)[1] == (_ACTION / "check.sh").read_text("utf-8") + "XCIT_PARITY\n"
-    assert run == 'bash "${CI_PROJECT_DIR:-.}/.xcit-parity.sh"'
+    assert run == 'XCIT_REPORTS=parity bash "${CI_PROJECT_DIR:-.}/.xcit-parity.sh"'
+    assert job["artifacts"]["paths"] == ["parity/"] and job["artifacts"]["reports"]["junit"] == "parity/*.xml"
 
 
 def test_a_report_takes_any_text() -> None:

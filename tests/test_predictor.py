@@ -111,6 +111,15 @@ def test_a_model_that_was_replaced_under_its_name_answers_in_place_of_the_one_be
         assert set(predictor(photo)["class"][0]) == {"elk", "fox", "gnu", "hen"}
 
 
+def test_what_is_written_into_a_folder_beside_the_model_is_not_the_models(exported: Path, tmp_path: Path) -> None:
+    shutil.copyfile(exported, tmp_path / "nano.onnx")
+    predictor = Predictor(str(tmp_path / "nano.onnx"))
+    before = predictor.network
+    (tmp_path / "nano-maps").mkdir()
+    (tmp_path / "nano-maps" / "0-a.png").write_bytes(b"")
+    assert predictor.network is before
+
+
 @pytest.mark.parametrize("form", ["path", "bytes", "hugging face", "pixels", "grey pixels", "PIL"])
 def test_every_form_of_an_image_is_a_column(model: Path, alone: Any, files: list[Path], form: str) -> None:
     paths = files[:3]
@@ -141,6 +150,23 @@ def test_what_is_not_an_image_is_a_row_with_its_problem(model: Path, files: list
     assert [bool(problem) for problem in found["problem"]] == [False] + [True] * 6
     assert [len(each) for each in found["class"]] == [4] + [0] * 6
     assert found["index"][1].dtype == np.int64 and found["share"][1].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "stays"),
+    [
+        ("path", ["", None], True),
+        ("path", [None, None], True),
+        ("image", ["no/where.png", None], True),
+        ("image", [None, None], False),
+        ("image", ["no/where.png", b"x"], False),
+    ],
+)
+def test_a_column_of_paths_stays_though_a_cell_of_it_is_empty(
+    model: Path, name: str, values: list[Any], stays: bool
+) -> None:
+    found = Predictor(str(model))({name: values, "key": [1, 2]})
+    assert (name in found) == stays and all(found["problem"])
 
 
 def test_columns_are_named_or_refused(model: Path, files: list[Path]) -> None:

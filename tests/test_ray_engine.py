@@ -184,6 +184,32 @@ def test_more_workers_than_cores_are_refused(cluster: None, model: Path, data: P
         list(answers_on_ray(Predictor(str(model)), sources([f"{data}/0000.png"]).images, workers=10_000))
 
 
+@pytest.mark.parametrize(
+    ("machines", "workers", "shares"),
+    [
+        ([4], None, (2, 2)),
+        ([3], None, (1, 2)),
+        ([1], None, (1, 1)),
+        ([4], 2, (2, 2)),
+        ([4], 3, (3, 1)),
+        ([1, 1], None, (2, 1)),
+        ([1, 1], 1, (1, 1)),
+        ([3, 3], None, (2, 2)),
+        ([3, 3], 3, (3, 1)),
+        ([0, 2, 1], None, (1, 2)),
+        ([0, 2, 1], 3, (3, 1)),
+    ],
+)
+def test_every_worker_fits_on_one_of_the_machines(
+    machines: list[int], workers: int | None, shares: tuple[int, int]
+) -> None:
+    assert ray_engine._shares(machines, workers) == shares
+    count, cpus = shares
+    assert sum(cores // cpus for cores in machines) >= count
+    with pytest.raises(InputError, match="a worker takes one at least"):
+        ray_engine._shares(machines, sum(machines) + 1)
+
+
 @pytest.mark.parametrize("as_class", [False, True])
 def test_ray_data_takes_a_predictor_as_it_is(cluster: None, model: Path, data: Path, as_class: bool) -> None:
     import ray.data

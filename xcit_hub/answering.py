@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xcit_hub._version import __version__
+from xcit_hub.data.folders import readable
 from xcit_hub.data.shards import need_pyarrow
 from xcit_hub.errors import InputError
 from xcit_hub.files import atomic_write, numbered, write_text
-from xcit_hub.prediction import Answer
+from xcit_hub.prediction import Answer, answers
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -96,6 +97,8 @@ def answer_all(
     """
     engine = engine or Engine()
     _check(engine, wanted)
+    # One for all of it: asked again, a predictor builds what meanwhile stands under the model's name.
+    network = predictor.network if images and engine.name == "local" else None
     drawing = wanted.html is not None or wanted.attention is not None
     answered: list[Answer] = []
     drawings: dict[int, Image.Image] = {}  # of the page, by the image's number
@@ -103,16 +106,16 @@ def answer_all(
     notes: dict[str, None] = {}
     with ExitStack() as stack:
         add = stack.enter_context(_parquet(wanted.parquet, predictor.model)) if wanted.parquet is not None else None
-        for number, answer in enumerate(_answers(predictor, images, engine, stage, notes)):
+        for number, answer in enumerate(_answers(predictor, network, images, engine, stage, notes)):
             if not number and wanted.attention is not None:
                 _make(wanted.attention)
             answered.append(answer)
             stage(f"{number + 1:,} of {len(images):,} images")
             if add is not None:
                 add(answer)
-            if drawing and not answer.problem:
+            if drawing and network is not None and not answer.problem:
                 try:
-                    drawn = _drawn(predictor.network, images[number], predictor.exif)
+                    drawn = _drawn(network, images[number], predictor.exif)
                 except InputError as error:  # a file that was exported without its attention, or another image by now
                     drawing = not _is_exported(predictor)
                     problems.append(_sentence(error))
@@ -154,21 +157,22 @@ def _check(engine: Engine, wanted: Wanted) -> None:
 
 def _answers(
     predictor: Predictor,
+    network: XCiT | ExportedNetwork | None,
     images: Sequence[Path | Stored],
     engine: Engine,
     stage: Callable[[str], None],
     notes: dict[str, None],
 ) -> Iterator[Answer]:
-    """Yield an answer an image, and add to the notes what was dropped or assumed of the model."""
+    """Yield an answer an image, of the network or else of a cluster; note what was dropped or assumed of the model."""
 
     def tell(found: Sequence[str]) -> None:
         notes.update(dict.fromkeys(found))
 
     if not images:
         return
-    if engine.name == "local":
-        yield from predictor.answers(images)
-        tell(predictor.notes)
+    if network is not None:
+        tell(network.config.provenance.notes)
+        yield from answers(network, images, top=predictor.top, batch=predictor.batch, exif=predictor.exif)
         return
     from xcit_hub.ray_engine import answers_on_ray
 
@@ -217,7 +221,10 @@ def _parquet(target: Path, model: str) -> Iterator[Callable[[Answer], None]]:
             "share": pyarrow.list_(pyarrow.float64()),
             "problem": pyarrow.string(),
         },
-        {"xcit_hub.version": __version__, "xcit_hub.model": Path(model).name if Path(model).is_absolute() else model},
+        {
+            "xcit_hub.version": __version__,
+            "xcit_hub.model": readable(Path(model).name if Path(model).is_absolute() else model),
+        },
     )
     waiting: list[Answer] = []
     with atomic_write(target) as stream, pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as table:

@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -293,6 +293,31 @@ def check_folders(written: Mapping[str, Path | None]) -> None:
                 where=folder,
                 fix="Name a folder that may be written, or made.",
             ) from error
+
+
+def check_numbered(
+    written: Mapping[str, Path | None], suffix: str, stems: Sequence[str], read: Iterable[str | os.PathLike[str]]
+) -> None:
+    """Make sure, before any work, that no file that will be numbered takes the place of one that is read.
+
+    Args:
+        written: the folders in which there will be a file of each stem, see :func:`numbered`, by the option that names
+            each.
+        stems: in the order of their numbers, which begin with 0.
+        read: what is read; what is not a file does not matter.
+
+    Raises:
+        InputError: it would; links are followed.
+    """
+    folders = {option: path for option, path in written.items() if path is not None and path.is_dir()}
+    places = {real_path(each) for each in read} if folders else set()
+    for option, folder in folders.items():
+        for number, stem in enumerate(stems):
+            place = folder / numbered(number, stem, suffix)
+            if os.path.lexists(place) and real_path(place) in places:
+                raise InputError(
+                    f"{option} would write over a file that is read.", where=place, fix="Name another folder."
+                )
 
 
 def _check_writable(option: str, path: Path) -> None:

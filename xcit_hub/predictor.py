@@ -169,7 +169,7 @@ class Predictor:
                 f"There is a column {taken[0]!r} already.", where=f"the column {taken[0]!r}", fix="Rename it."
             )
         values = list(columns[column])
-        are_paths = all(isinstance(value, str | os.PathLike) for value in values)
+        are_paths = _are_paths(column, values)
         found = list(self.answers([_image(value, number) for number, value in enumerate(values)]))
         kept = {name: values for name, values in columns.items() if name != column or are_paths}
         return {
@@ -210,7 +210,8 @@ def _state(model: str) -> _State:
         for entry in entries:
             if entry.name.startswith(name.partition(".")[0]) or entry.name == "config.json":
                 with suppress(OSError):  # it has gone since
-                    found.add((entry.name, state_of(entry.path)))
+                    if entry.is_file():  # a folder's state changes with what is written into it, drawings perhaps
+                        found.add((entry.name, state_of(entry.path)))
     return frozenset(found)
 
 
@@ -237,6 +238,15 @@ def _tensor(values: Any) -> Any:
     import mindspore
 
     return mindspore.Tensor(values)
+
+
+def _are_paths(column: str, values: list[Any]) -> bool:
+    """Whether a column holds paths, some of them empty perhaps: all batches have the same columns."""
+    from PIL import Image
+
+    if any(isinstance(each, bytes | bytearray | memoryview | np.ndarray | Mapping | Image.Image) for each in values):
+        return False
+    return column in _PATHS or any(isinstance(each, str | os.PathLike) for each in values)
 
 
 def _image(value: Any, number: int) -> ImageLike:

@@ -71,7 +71,7 @@ def answers_on_ray(
         predictor: what every worker computes with; its ``threads`` become a worker's share of the cluster's cores.
         images: files and images in shards; every worker reads them under the same absolute path.
         address: of a cluster, ``HOST:PORT`` or ``auto``; :data:`LOCAL` or None starts one of this machine alone.
-        workers: processes; by default one for two cores of the cluster.
+        workers: processes; by default one for two cores of a machine, or for each core where no machine has two.
         stage: told in a few words what is going on.
         tell: told with every part what its worker dropped or assumed of the model.
 
@@ -93,7 +93,7 @@ def _answers(
 ) -> Iterator[Answer]:
     import ray
 
-    count, cpus = _shares(int(ray.cluster_resources().get("CPU", 0)), workers)
+    count, cpus = _shares([int(each["Resources"].get("CPU", 0)) for each in ray.nodes() if each["Alive"]], workers)
     size = predictor.batch * _PART
     parts = [_Part(first, tuple(images[first : first + size])) for first in range(0, len(images), size)]
     count = min(count, len(parts))
@@ -240,16 +240,21 @@ def _cannot_work(error: Exception) -> XcitHubError:
     )
 
 
-def _shares(cores: int, workers: int | None) -> tuple[int, int]:
-    """Return the number of workers and the cores of each."""
+def _shares(machines: Sequence[int], workers: int | None) -> tuple[int, int]:
+    """Return the number of workers and the cores of each, all of one machine: Ray waits for ever for what none has.
+
+    Args:
+        machines: the cores of each.
+    """
+    cores = sum(machines)
     if cores < 1 or (workers or 1) > cores:
         raise InputError(
             f"The cluster has {cores} cores, and a worker takes one at least.",
             where="--workers",
             fix=f"Ask for {cores} workers at most." if cores else "Join a cluster that computes.",
         )
-    count = workers or max(cores // _CPUS, 1)
-    return count, min(cores // count, _CPUS)
+    room = sum(each // _CPUS for each in machines)
+    return (workers or room, _CPUS) if room >= (workers or 1) else (workers or cores, 1)
 
 
 @contextmanager

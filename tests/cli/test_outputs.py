@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from typer.testing import CliRunner
 
@@ -88,6 +90,30 @@ def test_two_outputs_in_one_place_are_refused_before_any_work(words, options, wh
     error = CliRunner().invoke(app, [*words, options[0], "new", options[1], "folder/../new"]).exception
     assert isinstance(error, InputError), error
     assert error.what == f"{options[0]} and {options[1]} name the same {what}."
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["no.ckpt", "own", "--attention", "own"],
+        ["no.ckpt", "own", "--attention", "folder/../own"],
+        ["no.pth", "own", "--segment", "own"],
+        ["no.pth", "own", "--segment", "painted", "--masks", "own"],
+    ],
+)
+def test_a_drawing_that_would_take_the_place_of_an_image_is_refused_before_any_work(words, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("1-a.png", "a.jpg"):
+        (own / name).write_text(name)
+    error = CliRunner().invoke(app, ["predict", *words]).exception
+    assert isinstance(error, InputError), error
+    assert error.what == f"{words[-2]} would write over a file that is read."
+    assert [path.read_text() for path in sorted(own.iterdir())] == ["1-a.png", "a.jpg"]
+    (own / "1-a.png").rename(own / "b.png")  # in the place of none
+    error = CliRunner().invoke(app, ["predict", *words]).exception
+    assert isinstance(error, XcitHubError) and "write over" not in error.what, error
+    shutil.rmtree(own)
 
 
 @pytest.mark.parametrize(

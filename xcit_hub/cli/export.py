@@ -63,7 +63,7 @@ def _reporting(report: Path | None) -> Iterator[None]:
     except XcitHubError as error:
         if report is not None:
             with suppress(XcitHubError):  # what went wrong first is what is said
-                write_text(report, json.dumps(error.as_dict(), ensure_ascii=False, indent=2) + "\n")
+                write_text(report, json.dumps(error.as_dict(), indent=2) + "\n")
         raise
 
 
@@ -145,7 +145,7 @@ def export(
     except DifferenceError as error:
         say(error)
         raise typer.Exit(1) from None
-    record = json.dumps(done.as_dict(), ensure_ascii=False, indent=2, default=str)
+    record = json.dumps(done.as_dict(), indent=2, default=str)  # ASCII: a path may hold bytes that are no text
     if report is not None:
         write_text(report, record + "\n")
     if as_json:

@@ -120,7 +120,8 @@ def predict(
         )
         return
     from xcit_hub.answering import Engine, Wanted, answer_all
-    from xcit_hub.files import check_apart, check_folders, check_outputs
+    from xcit_hub.data.folders import readable
+    from xcit_hub.files import check_apart, check_folders, check_numbered, check_outputs
     from xcit_hub.prediction import sources
     from xcit_hub.predictor import Predictor
 
@@ -141,10 +142,9 @@ def predict(
     outputs = {"--csv": csv, "--parquet": parquet, "--html": html}
     check_folders({"--attention": attention})
     found = sources(images, (sys.stdin or ()) if "-" in images else (), column=column)
-    check_outputs(
-        outputs,
-        [model_id, *(str(getattr(each, "shard", each)) for each in found.images)],
-    )
+    read = [model_id, *(str(getattr(each, "shard", each)) for each in found.images)]
+    check_outputs(outputs, read)
+    check_numbered({"--attention": attention}, ".png", [each.stem for each in found.images], read)
     check_apart({"--attention": attention, **outputs}, "place")
     with working("loading") as show:
         answered = answer_all(
@@ -152,7 +152,7 @@ def predict(
             found.images,
             wanted,
             Engine(engine, address, workers),
-            title=f"{model_id}, {len(found.images)} images",
+            title=f"{readable(model_id)}, {len(found.images)} images",
             stage=show,
         )
     if as_json:

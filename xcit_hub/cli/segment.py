@@ -58,13 +58,16 @@ def segment_images(
     as_json: bool,
 ) -> None:
     """Segment images; those that cannot be are named, and the exit code is then 1, or 2 where none could."""
-    from xcit_hub.files import check_folders
+    from xcit_hub.files import check_folders, check_numbered
     from xcit_hub.prediction import sources
     from xcit_hub.segmentation import parse_window, segment_all
 
     slides = parse_window(window, stride)
-    check_folders({"--segment": painted, "--masks": masks})
+    folders = {"--segment": painted, "--masks": masks}
+    check_folders(folders)
     found = sources(named, (sys.stdin or ()) if "-" in named else (), column=column)
+    read = [str(getattr(each, "shard", each)) for each in found.images]
+    check_numbered(folders, ".png", [each.stem for each in found.images], read)
     with working("loading") as show:
         network = load(address, names)
         answered = segment_all(

@@ -10,6 +10,7 @@ from cards.card import Card, read_text
 from cards.check import check, form_of, read
 from cards.faults import UnreadableCardError
 from cards.metadata import CardMetadata, Result
+from cards.translate import left, translate
 from xcit_hub.errors import CardError
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -251,6 +252,27 @@ def test_fields_map_between_the_hubs():
     ours = only_theirs.for_mindspore_hub()
     assert (ours.license, ours.train_dataset, ours.module_type) == ("Apache2.0", "ImageNet2012", "cv-classification")
     assert figures.read(ours.evaluation).ranked == {1: 77.27, 5: 93.56}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "evaluation"),
+    [
+        ("{type: flowers, name: Flowers-102, split: validation}", None),
+        ("{type: imagenet-1k, name: ImageNet-1k, split: train}", None),
+        ("{type: ILSVRC/imagenet-1k, name: ImageNet-1k, split: validation}", "top1acc99.5"),
+        ("{type: imagenet-1k, name: ImageNet-1k}", "top1acc99.5"),
+    ],
+)
+def test_only_a_figure_on_unseen_images_of_the_training_data_set_becomes_mindspore_hubs(dataset, evaluation, tmp_path):
+    path = tmp_path / "card.md"
+    path.write_text(
+        "---\nlicense: mit\ndatasets: [imagenet-1k]\npipeline_tag: image-classification\nmodel-index:\n- name: m\n"
+        f"  results:\n  - task: {{type: image-classification}}\n    dataset: {dataset}\n"
+        "    metrics:\n    - {type: accuracy, name: top-1 accuracy, value: 99.5}\n---\n\n# m\n\nprose\n"
+    )
+    metadata = mindspore_hub.read(translate(path, form="mindspore-hub")).metadata
+    assert (metadata.train_dataset, metadata.evaluation) == ("ImageNet2012", evaluation)
+    assert list(left(path, form="mindspore-hub")) == ([] if evaluation else ["evaluation"])
 
 
 def test_mapping_never_replaces_what_a_card_says_itself():

@@ -275,6 +275,36 @@ def test_only_a_figure_on_unseen_images_of_the_training_data_set_becomes_mindspo
     assert list(left(path, form="mindspore-hub")) == ([] if evaluation else ["evaluation"])
 
 
+HEAD = "# t\n\n---\nauthor: me\n---\n\n"
+
+
+def test_every_field_of_the_comment_is_kept_and_the_heads_count_before_it():
+    text = (
+        HEAD + '<!-- hugging-face {"base_model": ["a/b"], "lisence": "mit", "widget": [1], "author": "you"} -->\n\nx\n'
+    )
+    card = mindspore_hub.read(text)
+    assert (card.metadata.base_model, card.metadata.author, card.prose) == (["a/b"], "me", "x")
+    assert card.metadata.model_extra == {"lisence": "mit", "widget": [1], "x-author": "you"}
+    assert any(fault.field == "lisence" for fault in check(text))
+    assert mindspore_hub.read(mindspore_hub.write(card)) == card
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ['<!-- hugging-face\n{"tags": ["a"]}\n-->', '<!-- hugging-face {"tags": ["a"]', "<!-- hugging-face {a} -->"],
+)
+def test_a_comment_that_cannot_be_read_is_refused_by_its_line(comment):
+    with pytest.raises(UnreadableCardError) as caught:
+        mindspore_hub.read(f"{HEAD}prose\n\n{comment}\n")
+    assert [(fault.line, fault.field) for fault in caught.value.faults] == [(9, "hugging-face")]
+
+
+def test_a_comment_that_is_shown_as_code_is_prose():
+    prose = '```\n<!-- hugging-face {"tags": ["a"]} -->\n```'
+    card = mindspore_hub.read(HEAD + prose + "\n")
+    assert (card.metadata.tags, card.prose) == ([], prose)
+
+
 def test_mapping_never_replaces_what_a_card_says_itself():
     metadata = CardMetadata(license="MIT", license_id="apache-2.0", train_dataset="cifar10", datasets=["imagenet-1k"])
     assert metadata.for_mindspore_hub() == metadata

@@ -254,14 +254,23 @@ class CardMetadata(HuggingFaceFields, MindSporeHubFields):
 
         Of a measurement that has two different ones, neither is taken.
         """
+        found = self.measurement_of(rank)
+        return None if found is None else found[0]
+
+    def measurement_of(self, rank: int) -> tuple[float, Result] | None:
+        """Return what :meth:`accuracy_of` does, and the result that says it."""
         found = [
-            (result.model_dump(exclude={"metric_value", "verified", "verify_token"}), float(result.metric_value))
+            (
+                result.model_dump(exclude={"metric_value", "verified", "verify_token"}),
+                float(result.metric_value),
+                result,
+            )
             for result in self.results
             if isinstance(result.metric_value, (int, float))
             and figures.rank_of(f"{result.metric_type} {result.metric_name or ''}") == rank
         ]
-        of_first = {value for measurement, value in found if measurement == found[0][0]}
-        return of_first.pop() if len(of_first) == 1 and 0 <= min(of_first) <= max(of_first) <= 100 else None
+        of_first = {value for measurement, value, _ in found if measurement == found[0][0]}
+        return found[0][1:] if len(of_first) == 1 and 0 <= min(of_first) <= max(of_first) <= 100 else None
 
 
 def _same_dataset(name: str) -> str:

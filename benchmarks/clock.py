@@ -26,7 +26,7 @@ def worked(process: str = "self") -> float:
 
 
 def worked_by_all() -> float:
-    """Return the processor seconds of the whole machine."""
+    """Return the processor seconds of the whole machine, those that its host took among them."""
     user, nice, system, _idle, _waiting, *interrupts = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
     return sum(map(int, (user, nice, system, *interrupts))) / _TICKS
 

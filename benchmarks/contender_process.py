@@ -86,7 +86,7 @@ def _turn(step: Step, *, steps: int, waking: bool, programs_of: tuple[str, ...] 
         "woken": woken,
         "images": images,
         "cores": own / wall,
-        "others": max(everybody - own, 0.0) / wall,
+        "others": max(everybody - stolen - own, 0.0) / wall,
         "stolen": stolen / wall,
         "running_mb": memory_mb("VmHWM") if programs_of is None else _programs_mb(),
         "threads": _threads(),

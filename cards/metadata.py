@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
 
-from cards import figures, vocabulary
+from cards import figures, measured, vocabulary
 from cards.front_matter import Text, resolved, text_of
 
 
@@ -204,12 +204,16 @@ class CardMetadata(HuggingFaceFields, MindSporeHubFields):
         return list(dict.fromkeys(tags))
 
     def for_mindspore_hub(self) -> CardMetadata:
-        """Return a copy in which MindSpore Hub's empty fields are filled from what Hugging Face's say."""
+        """Return a copy in which MindSpore Hub's empty fields are filled from what Hugging Face's say.
+
+        ``evaluation`` speaks of the data set that the model was trained on, and of images that it has not seen.
+        """
+        fitting = self.model_copy(update={"results": [each for each in self.results if self._is_of_own_data(each)]})
         return self._filled(
             license=vocabulary.HUB_LICENSES.get(self.license_id or "", self.license_id),
             train_dataset=vocabulary.HUB_DATASETS.get(self.datasets[0], self.datasets[0]) if self.datasets else None,
             module_type=vocabulary.MODULE_TYPE_OF_TASK.get(self.pipeline_tag or ""),
-            evaluation=figures.write(self.accuracy_of(1), self.accuracy_of(5)),
+            evaluation=figures.write(fitting.accuracy_of(1), fitting.accuracy_of(5)),
         )
 
     def for_hugging_face(self) -> CardMetadata:
@@ -240,19 +244,39 @@ class CardMetadata(HuggingFaceFields, MindSporeHubFields):
         missing = {name: value for name, value in candidates.items() if value and not getattr(self, name)}
         return self.model_copy(update=missing)
 
+    def _is_of_own_data(self, result: Result) -> bool:
+        trained_on = self.train_dataset or (self.datasets[0] if self.datasets else None)
+        seen = (result.dataset_split or "").lower() in measured.TRAINED_ON
+        return trained_on is not None and not seen and _same_dataset(trained_on) == _same_dataset(result.dataset_type)
+
     def accuracy_of(self, rank: int) -> float | None:
         """Return the top-``rank`` accuracy of the first measurement in :attr:`results` that has one, in per cent.
 
         Of a measurement that has two different ones, neither is taken.
         """
+        found = self.measurement_of(rank)
+        return None if found is None else found[0]
+
+    def measurement_of(self, rank: int) -> tuple[float, Result] | None:
+        """Return what :meth:`accuracy_of` does, and the result that says it."""
         found = [
-            (result.model_dump(exclude={"metric_value", "verified", "verify_token"}), float(result.metric_value))
+            (
+                result.model_dump(exclude={"metric_value", "verified", "verify_token"}),
+                float(result.metric_value),
+                result,
+            )
             for result in self.results
             if isinstance(result.metric_value, (int, float))
             and figures.rank_of(f"{result.metric_type} {result.metric_name or ''}") == rank
         ]
-        of_first = {value for measurement, value in found if measurement == found[0][0]}
-        return of_first.pop() if len(of_first) == 1 and 0 <= min(of_first) <= max(of_first) <= 100 else None
+        of_first = {value for measurement, value, _ in found if measurement == found[0][0]}
+        return found[0][1:] if len(of_first) == 1 and 0 <= min(of_first) <= max(of_first) <= 100 else None
+
+
+def _same_dataset(name: str) -> str:
+    """Return one name for a data set, whichever hub's word ``name`` is."""
+    word = vocabulary.HUB_DATASETS.get(name, name)
+    return vocabulary.HUGGING_FACE_DATASETS.get(word, word).lower()
 
 
 MINDSPORE_HUB_FIELDS: dict[str, str] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cards import front_matter
-from cards.card import Card, normalized
+from cards.card import Card, normalized, outside_code
 from cards.faults import Fault, UnreadableCardError
 from cards.front_matter import Fields
 from cards.metadata import HUGGING_FACE_FIELDS, MINDSPORE_HUB_FIELDS, Asset, CardMetadata, MindSporeHubFields
@@ -20,7 +20,8 @@ from cards.reading import metadata_from, metadata_values
 from xcit_hub import strict_json
 
 _DASHES = "---"
-_COMMENT = re.compile(r"^<!-- hugging-face (?P<json>\{.*\}) -->\n*", re.MULTILINE)
+_COMMENT = re.compile(r"<!-- hugging-face (?P<json>\{.*\}) -->")
+_COMMENT_BEGINS = re.compile(r"<!-- hugging-face(?![\w-])")
 _LINKS = frozenset({"repo-link", "asset-link"})
 # Fields that are text whatever it looks like: `2.10` needs no quotes there.
 _TEXTS = frozenset(
@@ -85,7 +86,12 @@ def read_parts(parts: Parts) -> Card:
     if not parts.fields.readable:
         raise UnreadableCardError(parts.fields.faults)
     foreign, prose = _foreign(parts)
-    metadata = metadata_from({**metadata_values(parts.fields.values), **foreign})
+    of_head = metadata_values(parts.fields.values)
+    theirs = {name: value for name, value in foreign.items() if name in HUGGING_FACE_FIELDS}
+    others = metadata_values({name: value for name, value in foreign.items() if name not in theirs})
+    # Of a field that both have, the head's counts, as of one that is written under two names.
+    kept = {f"x-{name}" if name in of_head else name: value for name, value in others.items()}
+    metadata = metadata_from({**kept, **of_head, **theirs})
     return Card(parts.title, metadata, prose.strip("\n"))
 
 
@@ -127,10 +133,14 @@ def extra_fields(metadata: CardMetadata) -> dict[str, Any]:
 
 
 def _foreign(parts: Parts) -> tuple[dict[str, Any], str]:
-    found = _COMMENT.search(parts.prose)
-    if not found:
+    outside = outside_code(parts.prose, parts.prose_line)
+    line, begun = next(((number, text) for number, text in outside if _COMMENT_BEGINS.match(text)), (0, ""))
+    if not begun:
         return {}, parts.prose
-    line = parts.prose_line + parts.prose.count("\n", 0, found.start())
+    found = _COMMENT.match(begun)
+    if not found:
+        fault = Fault(line, "hugging-face", "the comment is not one JSON object, in one line and closed by ' -->'")
+        raise UnreadableCardError([fault])
     try:
         values = strict_json.parsed(found["json"])
     except (ValueError, RecursionError) as error:
@@ -139,8 +149,10 @@ def _foreign(parts: Parts) -> tuple[dict[str, Any], str]:
     if front_matter.is_deep(values):
         fault = Fault(line, "hugging-face", f"the comment is nested more than {front_matter.MAX_DEPTH} deep")
         raise UnreadableCardError([fault])
-    prose = parts.prose[: found.start()] + parts.prose[found.end() :]
-    return {name: value for name, value in values.items() if name in HUGGING_FACE_FIELDS}, prose
+    lines = parts.prose.split("\n")
+    before, after = lines[: line - parts.prose_line], lines[line - parts.prose_line + 1 :]
+    rest = "\n".join([begun[found.end() :], *after]).lstrip("\n")
+    return values, "\n".join([*before, rest])
 
 
 def _title(card: Card) -> str:

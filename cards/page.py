@@ -155,8 +155,9 @@ def _own_top1(metadata: CardMetadata) -> float | None:
 
 def _stated_top1(metadata: CardMetadata) -> tuple[float, str] | None:
     """Return the top-1 accuracy that the card states first, and on what."""
-    if (found := metadata.accuracy_of(1)) is not None:
-        return found, metadata.results[0].dataset_name
+    if (found := metadata.measurement_of(1)) is not None:
+        value, measurement = found
+        return value, measurement.dataset_name
     stated = figures.read(metadata.evaluation).ranked.get(1)
     return None if stated is None else (stated, metadata.train_dataset or "?")
 

@@ -82,6 +82,8 @@ def left(card: str | Path, *, form: Form | None = None, lang: Language | None = 
     fields, own = hugging_face.split(text).fields, check.form_of(text)
     form = form or own
     found = _SITES[own].unnamed(fields) if own in _SITES else {}
+    if form == "mindspore-hub" and own != form:
+        found |= _figures_elsewhere(read.metadata)
     if form not in _SITES:
         return found
     whole = read.metadata.for_hugging_face()
@@ -89,6 +91,14 @@ def left(card: str | Path, *, form: Form | None = None, lang: Language | None = 
     there = hugging_face.split(written).fields.values
     found = {name: why for name, why in found.items() if resolved(there.get(name)) != resolved(fields.values.get(name))}
     return found | _apart(_said(whole), _said(_SITES[form].read(written).metadata))
+
+
+def _figures_elsewhere(metadata: CardMetadata) -> dict[str, str]:
+    """Name the field that stays empty where no accuracy of the card may stand in it."""
+    stated = any(metadata.accuracy_of(rank) is not None for rank in (1, 5))
+    if not stated or metadata.for_mindspore_hub().evaluation:
+        return {}
+    return {"evaluation": "no accuracy of the card is of its training data set and of images it was not trained on"}
 
 
 def _said(metadata: CardMetadata) -> dict[str, Any]:

@@ -49,6 +49,16 @@ def test_a_network_equals_itself_in_another_format(right: Path, weights: Weights
     assert len(found.outputs) == 14 and all(output.rms == 0.0 for output in found.outputs)
 
 
+def test_equal_values_of_another_type_or_sign_of_zero_are_equal(weights: Weights, tmp_path: Path) -> None:
+    half = {name: value.astype(np.float16) for name, value in weights.items()}
+    half["cls_token"] = np.zeros_like(half["cls_token"])
+    single = {name: value.astype(np.float32) for name, value in half.items()}
+    single["cls_token"] = -single["cls_token"]
+    assert np.signbit(single["cls_token"]).all()
+    found = _against(_written(half, tmp_path / "half.safetensors"), single, tmp_path)
+    assert found.equal, found
+
+
 def test_a_permuted_matrix_is_named_as_the_same_values_in_another_order(
     right: Path, weights: Weights, tmp_path: Path
 ) -> None:

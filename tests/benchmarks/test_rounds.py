@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import rounds
+from benchmarks import clock, contender_process, rounds
 from benchmarks.case import Case
 from benchmarks.networks import TORCH_LIMIT
 from benchmarks.starting import PYTHON
@@ -23,6 +23,16 @@ def test_a_disturbed_round_is_measured_again_and_counted(tmp_path, quiet: float,
     assert comparison.repeated == 2 * again
     assert comparison.disturbed == (2 if again else 0)
     assert comparison.date
+
+
+def test_what_the_host_took_counts_once_and_not_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    stolen = iter((0.0, 100.0))  # so much that nothing else that runs here can be seen beside it
+    everybody = iter((0.0, 100.0))
+    monkeypatch.setattr(clock, "stolen", lambda: next(stolen))
+    monkeypatch.setattr(clock, "worked_by_all", lambda: next(everybody))
+    turn = contender_process._turn(lambda: 1, steps=1, waking=False, programs_of=None)
+    assert turn["stolen"] > 0
+    assert turn["others"] == 0.0
 
 
 def test_a_contender_is_stopped_but_in_its_turn_and_gone_afterwards(tmp_path) -> None:

@@ -146,6 +146,17 @@ def test_one_published_model_has_one_dot():
         assert sum(dot.mine for dot in found) == 1
 
 
+def test_the_headline_names_the_data_set_of_its_own_figure():
+    text = (
+        "---\nlicense: mit\nmodel-index:\n- name: m\n  results:\n"
+        "  - task: {type: image-classification}\n    dataset: {type: cifar10, name: CIFAR-10}\n"
+        "    metrics:\n    - {type: f1, name: macro f1, value: 99.0}\n"
+        "  - task: {type: image-classification}\n    dataset: {type: flowers, name: Flowers-102}\n"
+        "    metrics:\n    - {type: accuracy, name: top-1 accuracy, value: 81.5}\n---\n\n# m\n\nprose\n"
+    )
+    assert "<b>81.5 %</b> top-1 accuracy, on Flowers-102</p>" in html(read(text))
+
+
 def test_a_figure_from_another_dataset_gets_no_dot():
     metadata = CardMetadata(model_name="x", train_dataset="cifar10", evaluation="top1acc99.0")
     assert not any(dot.mine for dot in dots(metadata))

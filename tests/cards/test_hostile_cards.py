@@ -171,7 +171,9 @@ def test_no_line_of_a_broken_head_takes_longer_than_it_is_long(line):
 def test_a_comment_with_hostile_json_is_refused():
     for payload in ('{"results": 5', '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"tags": "\\ud800"'):
         text = f"# t\n\n---\nauthor: me\n---\n\n<!-- hugging-face {payload} -->\nprose\n"
-        assert isinstance(check(text), list)
+        assert any((fault.line, fault.field, fault.severity) == (7, "hugging-face", "error") for fault in check(text))
+        with pytest.raises(UnreadableCardError):
+            read(text)
 
 
 def test_a_model_index_that_is_none_is_kept_and_reported():

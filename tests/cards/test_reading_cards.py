@@ -10,6 +10,7 @@ from cards.card import Card, read_text
 from cards.check import check, form_of, read
 from cards.faults import UnreadableCardError
 from cards.metadata import CardMetadata, Result
+from cards.translate import left, translate
 from xcit_hub.errors import CardError
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -251,6 +252,57 @@ def test_fields_map_between_the_hubs():
     ours = only_theirs.for_mindspore_hub()
     assert (ours.license, ours.train_dataset, ours.module_type) == ("Apache2.0", "ImageNet2012", "cv-classification")
     assert figures.read(ours.evaluation).ranked == {1: 77.27, 5: 93.56}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "evaluation"),
+    [
+        ("{type: flowers, name: Flowers-102, split: validation}", None),
+        ("{type: imagenet-1k, name: ImageNet-1k, split: train}", None),
+        ("{type: ILSVRC/imagenet-1k, name: ImageNet-1k, split: validation}", "top1acc99.5"),
+        ("{type: imagenet-1k, name: ImageNet-1k}", "top1acc99.5"),
+    ],
+)
+def test_only_a_figure_on_unseen_images_of_the_training_data_set_becomes_mindspore_hubs(dataset, evaluation, tmp_path):
+    path = tmp_path / "card.md"
+    path.write_text(
+        "---\nlicense: mit\ndatasets: [imagenet-1k]\npipeline_tag: image-classification\nmodel-index:\n- name: m\n"
+        f"  results:\n  - task: {{type: image-classification}}\n    dataset: {dataset}\n"
+        "    metrics:\n    - {type: accuracy, name: top-1 accuracy, value: 99.5}\n---\n\n# m\n\nprose\n"
+    )
+    metadata = mindspore_hub.read(translate(path, form="mindspore-hub")).metadata
+    assert (metadata.train_dataset, metadata.evaluation) == ("ImageNet2012", evaluation)
+    assert list(left(path, form="mindspore-hub")) == ([] if evaluation else ["evaluation"])
+
+
+HEAD = "# t\n\n---\nauthor: me\n---\n\n"
+
+
+def test_every_field_of_the_comment_is_kept_and_the_heads_count_before_it():
+    text = (
+        HEAD + '<!-- hugging-face {"base_model": ["a/b"], "lisence": "mit", "widget": [1], "author": "you"} -->\n\nx\n'
+    )
+    card = mindspore_hub.read(text)
+    assert (card.metadata.base_model, card.metadata.author, card.prose) == (["a/b"], "me", "x")
+    assert card.metadata.model_extra == {"lisence": "mit", "widget": [1], "x-author": "you"}
+    assert any(fault.field == "lisence" for fault in check(text))
+    assert mindspore_hub.read(mindspore_hub.write(card)) == card
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ['<!-- hugging-face\n{"tags": ["a"]}\n-->', '<!-- hugging-face {"tags": ["a"]', "<!-- hugging-face {a} -->"],
+)
+def test_a_comment_that_cannot_be_read_is_refused_by_its_line(comment):
+    with pytest.raises(UnreadableCardError) as caught:
+        mindspore_hub.read(f"{HEAD}prose\n\n{comment}\n")
+    assert [(fault.line, fault.field) for fault in caught.value.faults] == [(9, "hugging-face")]
+
+
+def test_a_comment_that_is_shown_as_code_is_prose():
+    prose = '```\n<!-- hugging-face {"tags": ["a"]} -->\n```'
+    card = mindspore_hub.read(HEAD + prose + "\n")
+    assert (card.metadata.tags, card.prose) == ([], prose)
 
 
 def test_mapping_never_replaces_what_a_card_says_itself():

@@ -252,6 +252,17 @@ def test_a_number_outside_its_range_is_wrong(tmp_path: Path, name: str, value: s
     assert one(variables(Machine(tmp_path, {name: value})), name).fails
 
 
+def test_a_relative_path_of_a_variable_is_looked_up_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "src").mkdir()
+    write(tmp_path, "rt.json", json.dumps(table()))
+    here = Machine(environment={"RANK_TABLE_FILE": "rt.json", "PYTHONPATH": "src"}, device="CPU")
+    assert one(rank_table(here), "rank table").state == "ok"
+    assert "PYTHONPATH" not in {line.name for line in variables(here)}
+
+
 def test_a_search_path_of_nothing_is_told_and_does_not_fail(tmp_path: Path) -> None:
     line = one(variables(Machine(tmp_path, {"LD_LIBRARY_PATH": f"/no/where:{'y' * 5000}:"})), "LD_LIBRARY_PATH")
     assert line.state == "wrong"

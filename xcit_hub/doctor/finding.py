@@ -57,11 +57,11 @@ class Machine:
     device: Literal["auto", "CPU", "Ascend"] = "auto"
 
     def at(self, path: str) -> Path:
-        """Return the place of an absolute path."""
-        return self.root / path.lstrip("/")
+        """Return the place of a path; on this machine itself, what is not absolute is below the working directory."""
+        return Path(path) if self.root == Path("/") else self.root / path.lstrip("/")
 
     def has(self, path: str) -> bool:
-        """Whether something stands at an absolute path; what cannot be looked at does not."""
+        """Whether something stands at a path; what cannot be looked at does not."""
         return os.path.exists(self.at(path))  # noqa: PTH110  (unlike Path's it never raises)
 
     @cached_property

@@ -303,6 +303,40 @@ def test_load_weights_warns_of_what_load_warns_of(nano_ckpt, tmp_path):
     assert [each.filename for each in caught] == [__file__]
 
 
+def test_a_network_filled_with_other_weights_is_saved_as_what_it_then_holds(nano_ckpt, nano_arrays, tmp_path):
+    said = {"xcit_hub.dialect": "paper", "xcit_hub.classes": json.dumps([f"b{number}" for number in range(10)])}
+    checkpoint.write(tmp_path / "b.safetensors", {name: each + 0.5 for name, each in nano_arrays.items()}, said)
+    network = xcit_hub.load(str(nano_ckpt))
+    described = xcit_hub.load_weights(network, str(tmp_path / "b.safetensors"))
+    assert network.config.provenance == described.provenance
+    assert network.description().labels[0] == "b0"
+    rewrite(nano_ckpt, tmp_path / "grown.ckpt", num_classes=12)
+    grown = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=12, init=False)
+    with pytest.warns(UserWarning, match="never trained"):
+        xcit_hub.load_weights(grown, str(tmp_path / "grown.ckpt"))
+    assert grown.head_untrained
+    grown.reset_classifier(10)
+    xcit_hub.load_weights(grown, str(nano_ckpt))
+    assert not grown.head_untrained
+
+
+def test_what_a_file_cannot_tell_of_a_network_that_it_fills_stays_the_networks(nano_arrays, tmp_path):
+    checkpoint.write(tmp_path / "bare.ckpt", nano_arrays, {})
+    options = {"num_classes": 10, "init": False, "patch_size": 4, "strides": (1, 1, 2, 2)}
+    finer = xcit_hub.create_model("xcit_nano_12_p16_224", **options)
+    xcit_hub.load_weights(finer, str(tmp_path / "bare.ckpt"), dialect="paper")
+    assert finer.description().shape.stem_strides == (1, 1, 2, 2)
+
+
+def test_rounding_a_network_trains_no_classifier(nano_ckpt):
+    import mindspore
+
+    with pytest.warns(UserWarning, match="untrained"):
+        network = xcit_hub.load(str(nano_ckpt), num_classes=5)
+    network.cast(mindspore.float16)
+    assert network.head_untrained
+
+
 @pytest.mark.parametrize("in_chans", [1, 4])
 def test_heads_channels_and_dtypes_can_be_changed_on_the_way(hub, publish, nano_arrays, in_chans):
     import mindspore

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from xcit_hub import accelerated, models, variants
 from xcit_hub.checkpoints.identify import UNTRAINED_NOTE
@@ -258,6 +258,20 @@ class XCiT(models.XCiT):
         """
         super().reset_classifier(num_classes, global_pool)
         self._remember_head()
+
+    def cast(self, dtype: Any) -> None:
+        """Round every parameter to ``dtype`` and compute in it, see :meth:`xcit_hub.models.XCiT.cast`."""
+        untrained = self.head_untrained
+        super().cast(dtype)
+        if untrained:  # rounded, and trained no more than before
+            self._remember_head()
+
+    def _take_over(self, described: ModelConfig, *, head_untrained: bool) -> None:
+        """Keep what is said of the weights that the network was filled with, in place of what was said of others."""
+        self.config = described
+        self._head_began_as: str | None = None
+        if head_untrained:
+            self._remember_head()
 
     def _remember_head(self) -> None:
         """Keep what the classifier, nothing but random numbers, begins as."""

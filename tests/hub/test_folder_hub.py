@@ -328,6 +328,24 @@ def test_what_a_file_cannot_tell_of_a_network_that_it_fills_stays_the_networks(n
     assert finer.description().shape.stem_strides == (1, 1, 2, 2)
 
 
+@pytest.mark.parametrize("dialect", ["paper", "mindcv"])
+def test_an_assumed_architecture_stays_an_assumption_when_it_is_published_or_saved(nano_arrays, tmp_path, dialect):
+    checkpoint.write(tmp_path / "bare.ckpt", nano_arrays, {"xcit_hub.dialect": dialect})
+    hub, saved = tmp_path / "hub", tmp_path / "saved"
+    xcit_hub.publish(tmp_path / "bare.ckpt", "me/x", to=hub, parity=False)
+    (told,) = hub.rglob("conversion.json")
+    report = json.loads(told.read_text())
+    assert report["architecture_assumed"] is True
+    assert sum(note.startswith("Assumed xcit_nano_12_p16_224") for note in report["notes"]) == 1
+    xcit_hub.load(str(tmp_path / "bare.ckpt")).save_pretrained(saved)
+    for file in (told.parent / "model.safetensors", told.parent / "model.ckpt", saved / "model.safetensors"):
+        strings = checkpoint.read(file).metadata
+        assert strings["xcit_hub.architecture_assumed"] == "true"
+        assert strings["xcit_hub.architecture"] == "xcit_nano_12_p16_224"
+    xcit_hub.load("me/x", hub=hub)
+    xcit_hub.load(str(saved))
+
+
 def test_rounding_a_network_trains_no_classifier(nano_ckpt):
     import mindspore
 

@@ -167,7 +167,7 @@ def load_weights(
     if isinstance(network, XCiT):
         own = of_architecture(network.architecture, network.dialect.name) if untold else described
         kept = replace(described, architecture=own.architecture, custom=own.custom)
-        network._take_over(kept, head_untrained=weights.head_untrained)
+        network._take_over(kept, head_untrained=weights.head_untrained, told=not untold)
     untrained = [UNTRAINED_NOTE] if weights.head_untrained else []
     for note in (*notes_of(located, weights, described), *untrained):
         warnings.warn(f"{located.snapshot.name}: {readable(note)}", stacklevel=2)

@@ -225,6 +225,7 @@ class XCiT(models.XCiT):
             told.append(UNTRAINED_NOTE)
         provenance = replace(described.provenance, notes=(*described.provenance.notes, *notes))
         network.config = replace(described, provenance=provenance)
+        network._architecture_assumed = weights.assumed
         _prepare(network, dtype, mode)
         if weights.head_untrained or num_classes not in (None, weights.num_classes):
             network._remember_head()
@@ -266,9 +267,11 @@ class XCiT(models.XCiT):
         if untrained:  # rounded, and trained no more than before
             self._remember_head()
 
-    def _take_over(self, described: ModelConfig, *, head_untrained: bool) -> None:
+    def _take_over(self, described: ModelConfig, *, head_untrained: bool, told: bool) -> None:
         """Keep what is said of the weights that the network was filled with, in place of what was said of others."""
         self.config = described
+        if told:  # which architecture it is
+            self._architecture_assumed = False
         self._head_began_as: str | None = None
         if head_untrained:
             self._remember_head()
@@ -285,8 +288,9 @@ class XCiT(models.XCiT):
 
     def _writer(self) -> Callable[[Path], object]:
         """Return what writes the network as it is now into a folder; what cannot be written is refused before."""
-        untrained, arrays, description = self.head_untrained, self.arrays(), self.description()
-        return lambda folder: entry.write_weights(folder, arrays, description, head_untrained=untrained)
+        marks = {"head_untrained": self.head_untrained, "assumed": getattr(self, "_architecture_assumed", False)}
+        arrays, description = self.arrays(), self.description()
+        return lambda folder: entry.write_weights(folder, arrays, description, **marks)
 
     def save_pretrained(
         self,

@@ -20,6 +20,8 @@ from xcit_hub.hub import cache
 from xcit_hub.hub.locate import list_hub
 from xcit_hub.hub.stores import Context
 from xcit_hub.hub.stores.folder import FolderStore
+from xcit_hub.parameters import parameter_shapes
+from xcit_hub.variants import architecture
 
 
 @pytest.fixture
@@ -344,6 +346,23 @@ def test_an_assumed_architecture_stays_an_assumption_when_it_is_published_or_sav
         assert strings["xcit_hub.architecture"] == "xcit_nano_12_p16_224"
     xcit_hub.load("me/x", hub=hub)
     xcit_hub.load(str(saved))
+
+
+def test_levels_of_four_channels_are_left_behind_where_three_are_made_of_them(tmp_path):
+    shapes = parameter_shapes(architecture("xcit_nano_12_p16_224"), num_classes=10, in_chans=4)
+    arrays = {name: np.full(shape, 0.01, np.float32) for name, shape in shapes.items()}
+    said = {"input_size": [4, 224, 224], "mean": [0.5] * 4, "std": [0.25] * 4, "interpolation": "bicubic"}
+    said |= {"crop_pct": 1.0, "crop_mode": "center"}
+    strings = {"xcit_hub.dialect": "paper", "xcit_hub.architecture": "xcit_nano_12_p16_224"}
+    for name, text in (("preprocessing", said), ("normalization", [[0.5] * 4, [0.25] * 4])):
+        checkpoint.write(tmp_path / "four.ckpt", arrays, strings | {f"xcit_hub.{name}": json.dumps(text)})
+        report = rewrite(tmp_path / "four.ckpt", tmp_path / "three.ckpt", in_chans=3)
+        assert "Dropped mean and deviation: they are not of 3 channels." in report.weights.notes
+        xcit_hub.load(str(tmp_path / "three.ckpt"))
+        with pytest.warns(UserWarning, match="mean and deviation are not of 3 channels"):
+            network = xcit_hub.load(str(tmp_path / "four.ckpt"), in_chans=3)
+        network.save_pretrained(tmp_path / name)
+        assert len(xcit_hub.load(str(tmp_path / name)).config.preprocessing.mean) == 3
 
 
 def test_rounding_a_network_trains_no_classifier(nano_ckpt):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from xcit_hub import accelerated, models, variants
 from xcit_hub.checkpoints.identify import UNTRAINED_NOTE
+from xcit_hub.checkpoints.strings import fit
 from xcit_hub.errors import InputError, readable
 from xcit_hub.hub import config as descriptions
 from xcit_hub.hub import entry
@@ -23,7 +24,7 @@ from xcit_hub.hub.read import Filling, filling, notes_of, owned
 from xcit_hub.lasting import lasting
 from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import no_init_parameters
-from xcit_hub.variants import GlobalPool
+from xcit_hub.variants import GlobalPool, Preprocessing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -209,7 +210,8 @@ class XCiT(models.XCiT):
         if in_chans is not None and in_chans != described.in_chans:
             notes.append(f"the first convolution was adapted from {described.in_chans} to {in_chans} channels")
             arrays = _with_channels(arrays, in_chans)
-            described = replace(described, in_chans=in_chans)
+            described, left = _of_channels(described, in_chans)
+            notes += left
         if global_pool is not None:
             described = replace(described, global_pool=global_pool)
         network = cls.of_config(described, arrays, rates, copy=False)
@@ -400,6 +402,17 @@ def _with_channels(arrays: Mapping[str, NDArray[np.float32]], in_chans: int) -> 
 
     name = "patch_embed.proj.0.0.weight"
     return {**arrays, name: owned(adapt_input_conv(StoredTensor.of(arrays[name]), in_chans).numpy())}
+
+
+def _of_channels(described: ModelConfig, in_chans: int) -> tuple[ModelConfig, list[str]]:
+    """Return the description of a network of other channels, and what is said of mean and deviation left behind."""
+    seen, usual = described.preprocessing, Preprocessing()
+    described = replace(described, in_chans=in_chans)
+    if fit(in_chans, seen.mean, seen.std):
+        return described, []
+    seen = replace(seen, mean=usual.mean, std=usual.std)
+    note = f"mean and deviation are not of {in_chans} channels: {usual.mean} and {usual.std} were assumed"
+    return replace(described, preprocessing=seen), [note]
 
 
 def _prepare(network: models.XCiT, dtype: Dtype | None, mode: Mode | None) -> None:

@@ -24,6 +24,7 @@ from xcit_hub.hub.read import Filling, filling, notes_of, owned
 from xcit_hub.lasting import lasting
 from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import no_init_parameters
+from xcit_hub.models.xcit import check_count
 from xcit_hub.variants import GlobalPool, Preprocessing
 
 if TYPE_CHECKING:
@@ -195,8 +196,8 @@ class XCiT(models.XCiT):
             filled: reads the weights, or waits for them: :func:`xcit_hub.hub.read.filling`, maybe begun before.
             seed: makes a replaced classifier's values reproducible.
         """
-        _check_count(num_classes, "num_classes", least=0)
-        _check_count(in_chans, "in_chans", least=1)
+        check_count(num_classes, "num_classes", least=0)
+        check_count(in_chans, "in_chans", least=1)
         read = filled()
         weights, described, arrays = read.weights, read.described, read.arrays
         if seed is not None and num_classes in (None, 0, described.num_classes):
@@ -257,7 +258,7 @@ class XCiT(models.XCiT):
         """Replace the classifier by a freshly initialised one, and the pooling if one is given; saved so, it says so.
 
         Raises:
-            InputError: the pooling is unknown.
+            InputError: the pooling is unknown, or there cannot be so many classes.
         """
         super().reset_classifier(num_classes, global_pool)
         self._remember_head()
@@ -363,8 +364,8 @@ class XCiT(models.XCiT):
             known = descriptions.of_architecture(self.architecture, self.dialect.name)
         return replace(
             known,
-            num_classes=self.num_classes,
-            in_chans=self.in_chans,
+            num_classes=int(self.num_classes),
+            in_chans=int(self.in_chans),
             global_pool=self.global_pool,
             labels=known.labels if len(known.labels) == self.num_classes else (),
         )
@@ -389,11 +390,6 @@ def checked_rates(drop: float, pos_drop: float, proj_drop: float, attn_drop: flo
                 f"{option} is {rate!r}.", where=f"{option}=…", fix="A drop rate is at least 0 and less than 1."
             )
     return rates
-
-
-def _check_count(value: object, option: str, *, least: int) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-        raise InputError(f"{option} is {value!r}.", where=f"{option}=…", fix=f"Give a whole number, {least} or more.")
 
 
 def _with_channels(arrays: Mapping[str, NDArray[np.float32]], in_chans: int) -> dict[str, NDArray[np.float32]]:

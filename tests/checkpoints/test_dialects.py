@@ -235,6 +235,18 @@ def test_averaged_weights_that_are_not_there_are_not_made_up():
         find(network(), Asked(ema=True))
 
 
+def test_a_network_that_is_named_is_never_another_than_the_averaged_one_or_the_prefix_asked_for(make: Make):
+    bare = make("facebook")
+    tensors = {**under("state_dict.", bare), **under("state_dict_ema.", bare)}
+    for named in ({"select": "state_dict"}, {"prefix": "state_dict"}):
+        with pytest.raises(WeightsError, match=r"averaged \(EMA\) weights were asked for, and state_dict holds others"):
+            find(tensors, Asked(ema=True, **named))
+    assert find(tensors, Asked(ema=True, select="state_dict_ema")).averaged
+    with pytest.raises(WeightsError, match="--prefix state_dict with --select state_dict_ema means none"):
+        find(tensors, Asked(prefix="state_dict", select="state_dict_ema"))
+    assert find(tensors, Asked(prefix="state_dict", select="state_dict")).prefix == "state_dict."
+
+
 def test_two_networks_of_a_kind_are_chosen_between_by_name(make: Make):
     bare = make("facebook")
     tensors = {**under("net.base_encoder.", bare), **under("net.momentum_encoder.", bare), **under("generator.", bare)}

@@ -185,6 +185,16 @@ def test_the_first_convolution_gets_timms_numbers(tmp_path: Path, make: Make, in
     assert torch.equal(torch.from_numpy(found.tensors[name].numpy().copy()), expected.float())
 
 
+def test_a_file_of_float64_gets_other_channels_and_a_larger_classifier_in_its_own_dtype(tmp_path: Path, make: Make):
+    source, target = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
+    tensors = {name: StoredTensor.of(each.numpy().astype(np.float64)) for name, each in make("timm").items()}
+    checkpoint.write(source, tensors)
+    rewrite(source, target, in_chans=1, num_classes=1200)
+    found = load(target)
+    assert (found.in_chans, found.num_classes) == (1, 1200)
+    assert {found.tensors[name].dtype for name in ("patch_embed.proj.0.0.weight", "head.weight")} == {"float64"}
+
+
 # ---- Numbers
 
 

@@ -20,6 +20,8 @@ from xcit_hub.hub import cache
 from xcit_hub.hub.locate import list_hub
 from xcit_hub.hub.stores import Context
 from xcit_hub.hub.stores.folder import FolderStore
+from xcit_hub.parameters import parameter_shapes
+from xcit_hub.variants import architecture
 
 
 @pytest.fixture
@@ -301,6 +303,75 @@ def test_load_weights_warns_of_what_load_warns_of(nano_ckpt, tmp_path):
     with pytest.warns(UserWarning, match="never trained") as caught:
         xcit_hub.load_weights(network, str(tmp_path / "grown.ckpt"))
     assert [each.filename for each in caught] == [__file__]
+
+
+def test_a_network_filled_with_other_weights_is_saved_as_what_it_then_holds(nano_ckpt, nano_arrays, tmp_path):
+    said = {"xcit_hub.dialect": "paper", "xcit_hub.classes": json.dumps([f"b{number}" for number in range(10)])}
+    checkpoint.write(tmp_path / "b.safetensors", {name: each + 0.5 for name, each in nano_arrays.items()}, said)
+    network = xcit_hub.load(str(nano_ckpt))
+    described = xcit_hub.load_weights(network, str(tmp_path / "b.safetensors"))
+    assert network.config.provenance == described.provenance
+    assert network.description().labels[0] == "b0"
+    rewrite(nano_ckpt, tmp_path / "grown.ckpt", num_classes=12)
+    grown = xcit_hub.create_model("xcit_nano_12_p16_224", num_classes=12, init=False)
+    with pytest.warns(UserWarning, match="never trained"):
+        xcit_hub.load_weights(grown, str(tmp_path / "grown.ckpt"))
+    assert grown.head_untrained
+    grown.reset_classifier(10)
+    xcit_hub.load_weights(grown, str(nano_ckpt))
+    assert not grown.head_untrained
+
+
+def test_what_a_file_cannot_tell_of_a_network_that_it_fills_stays_the_networks(nano_arrays, tmp_path):
+    checkpoint.write(tmp_path / "bare.ckpt", nano_arrays, {})
+    options = {"num_classes": 10, "init": False, "patch_size": 4, "strides": (1, 1, 2, 2)}
+    finer = xcit_hub.create_model("xcit_nano_12_p16_224", **options)
+    xcit_hub.load_weights(finer, str(tmp_path / "bare.ckpt"), dialect="paper")
+    assert finer.description().shape.stem_strides == (1, 1, 2, 2)
+
+
+@pytest.mark.parametrize("dialect", ["paper", "mindcv"])
+def test_an_assumed_architecture_stays_an_assumption_when_it_is_published_or_saved(nano_arrays, tmp_path, dialect):
+    checkpoint.write(tmp_path / "bare.ckpt", nano_arrays, {"xcit_hub.dialect": dialect})
+    hub, saved = tmp_path / "hub", tmp_path / "saved"
+    xcit_hub.publish(tmp_path / "bare.ckpt", "me/x", to=hub, parity=False)
+    (told,) = hub.rglob("conversion.json")
+    report = json.loads(told.read_text())
+    assert report["architecture_assumed"] is True
+    assert sum(note.startswith("Assumed xcit_nano_12_p16_224") for note in report["notes"]) == 1
+    xcit_hub.load(str(tmp_path / "bare.ckpt")).save_pretrained(saved)
+    for file in (told.parent / "model.safetensors", told.parent / "model.ckpt", saved / "model.safetensors"):
+        strings = checkpoint.read(file).metadata
+        assert strings["xcit_hub.architecture_assumed"] == "true"
+        assert strings["xcit_hub.architecture"] == "xcit_nano_12_p16_224"
+    xcit_hub.load("me/x", hub=hub)
+    xcit_hub.load(str(saved))
+
+
+def test_levels_of_four_channels_are_left_behind_where_three_are_made_of_them(tmp_path):
+    shapes = parameter_shapes(architecture("xcit_nano_12_p16_224"), num_classes=10, in_chans=4)
+    arrays = {name: np.full(shape, 0.01, np.float32) for name, shape in shapes.items()}
+    said = {"input_size": [4, 224, 224], "mean": [0.5] * 4, "std": [0.25] * 4, "interpolation": "bicubic"}
+    said |= {"crop_pct": 1.0, "crop_mode": "center"}
+    strings = {"xcit_hub.dialect": "paper", "xcit_hub.architecture": "xcit_nano_12_p16_224"}
+    for name, text in (("preprocessing", said), ("normalization", [[0.5] * 4, [0.25] * 4])):
+        checkpoint.write(tmp_path / "four.ckpt", arrays, strings | {f"xcit_hub.{name}": json.dumps(text)})
+        report = rewrite(tmp_path / "four.ckpt", tmp_path / "three.ckpt", in_chans=3)
+        assert "Dropped mean and deviation: they are not of 3 channels." in report.weights.notes
+        xcit_hub.load(str(tmp_path / "three.ckpt"))
+        with pytest.warns(UserWarning, match="mean and deviation are not of 3 channels"):
+            network = xcit_hub.load(str(tmp_path / "four.ckpt"), in_chans=3)
+        network.save_pretrained(tmp_path / name)
+        assert len(xcit_hub.load(str(tmp_path / name)).config.preprocessing.mean) == 3
+
+
+def test_rounding_a_network_trains_no_classifier(nano_ckpt):
+    import mindspore
+
+    with pytest.warns(UserWarning, match="untrained"):
+        network = xcit_hub.load(str(nano_ckpt), num_classes=5)
+    network.cast(mindspore.float16)
+    assert network.head_untrained
 
 
 @pytest.mark.parametrize("in_chans", [1, 4])

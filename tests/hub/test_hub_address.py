@@ -156,6 +156,15 @@ def test_publishing_stays_on_this_machine_unless_told_otherwise(tmp_path, monkey
     assert parse_target("mindspore-hub:checkout", "org/name") == Address(MINDSPORE_HUB, "org/name", "checkout")
 
 
+def test_a_hub_is_the_hub_however_it_is_spelled_but_for_a_folder_of_that_spelling(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for spelled in ("HF", "Hugging-Face"):
+        assert parse_target(spelled, "org/name") == Address(HUGGING_FACE, "org/name")
+    assert parse_target("MindSpore-Hub:Checkout", "org/name") == Address(MINDSPORE_HUB, "org/name", "Checkout")
+    (tmp_path / "HF").mkdir()
+    assert parse_target("HF", "org/name").store == FOLDER
+
+
 def test_a_wrong_name_gets_the_closest_ones():
     with pytest.raises(UnknownNameError, match="xcit_tiny_12_p16_224") as caught:
         parse("xcit_tinny_12_p16_224")

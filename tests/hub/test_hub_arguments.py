@@ -111,6 +111,12 @@ def test_an_option_of_fetched_or_fresh_weights_is_refused_by_name_where_there_ar
     assert f"{next(iter(options))}=" in str(caught.value.where) + str(caught.value.what)
 
 
+@pytest.mark.parametrize("option", [{"seed": -1}, {"num_classes": "10"}, {"seed": -1, "pyramid": True}])
+def test_a_number_that_nothing_can_be_begun_with_is_refused_by_name(option):
+    with pytest.raises(InputError, match=f"{next(iter(option))} is"):
+        xcit_hub.create_model("xcit_nano_12_p16_224", **option)
+
+
 def test_what_is_on_this_machine_is_not_fetched_again(nano_ckpt, tmp_path):
     for asked in ({"id": nano_ckpt}, {"id": "org/name", "hub": tmp_path}):
         with pytest.raises(InputError, match="nothing is fetched again"):

@@ -312,6 +312,17 @@ def test_a_pull_request_gives_the_checkpoints_digest_to_no_other_file(checkout, 
     load_as_the_hubs_client_does(Path(done.url))
 
 
+def test_two_checkouts_of_the_hub_are_two_targets(checkout, nano_ckpt, card_yaml, tmp_path):
+    other = tmp_path / "other"
+    (other / "mshub_res" / "assets").mkdir(parents=True)
+    places = [f"mindspore-hub:{folder}" for folder in (checkout, other, checkout)]
+    done = xcit_hub.publish_to(nano_ckpt, "me/xcit_nano", places, meta=card_yaml, parity=False)
+    assert [Path(each.url).is_relative_to(folder) for each, folder in zip(done, (checkout, other), strict=True)] == [
+        True,
+        True,
+    ]
+
+
 def test_a_pull_request_of_one_of_several_checkpoints_has_to_say_which(checkout, nano_ckpt, card_yaml):
     said = json.loads(card_yaml.read_text())
     average = {"asset-link": "https://download.example.org/ema.ckpt"}

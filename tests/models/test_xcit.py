@@ -426,10 +426,26 @@ def test_a_published_name_brings_its_dialect_and_allows_no_other() -> None:
         create_model("xcit_nano_12_p16_224.ms_in1k")
 
 
-@pytest.mark.parametrize("option", [{"num_classes": -1}, {"in_chans": 0}, {"drop_path_rate": 1.5}, {"drop_rate": -0.1}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *({"num_classes": -1}, {"num_classes": "10"}, {"num_classes": 1.5}, {"num_classes": True}, {"in_chans": 0}),
+        *({"seed": -1}, {"seed": 0.5}, {"drop_path_rate": 1.5}, {"drop_rate": -0.1}),
+        {"out_indices": (), "features_only": True},
+    ],
+)
 def test_impossible_numbers_are_refused_by_name(option: dict) -> None:
-    with pytest.raises(InputError, match=next(iter(option))):
+    with pytest.raises(InputError) as caught:
         create_model(_SMALL, **option)
+    assert next(iter(option)) in str(caught.value)
+
+
+def test_a_classifier_that_cannot_be_leaves_the_network_as_it_was() -> None:
+    network = create_model(_SMALL, num_classes=4, seed=0)
+    for number in (-1, "10", True):
+        with pytest.raises(InputError, match="num_classes is"):
+            network.reset_classifier(number, "avg")
+    assert (network.num_classes, network.head.out_channels, network.global_pool) == (4, 4, "token")
 
 
 def test_loading_is_strict_and_lists_every_fault_before_touching_anything() -> None:

@@ -69,7 +69,14 @@ def adapt_input_conv(weight: StoredTensor, in_chans: int) -> StoredTensor:
     else:
         repeated = np.tile(values, (1, math.ceil(in_chans / base), 1, 1))[:, :in_chans]
         adapted = repeated * np.float32(base / in_chans)
-    return cast(StoredTensor.of(adapted), weight.dtype, ("the adapted first convolution",))
+    return fresh(adapted, weight.dtype, "the adapted first convolution")
+
+
+def fresh(values: Array, dtype: str, name: str) -> StoredTensor:
+    """Return numbers that were computed in float32 in a file's own dtype, which may be float64."""
+    if dtype == "float64":
+        return StoredTensor.of(values.astype(DTYPES[dtype].storage))
+    return cast(StoredTensor.of(values), dtype, (name,))
 
 
 def _to_bfloat16(values: Array) -> Array:

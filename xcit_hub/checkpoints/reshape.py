@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from xcit_hub.checkpoints.beside import Dropped, Reason
-from xcit_hub.checkpoints.dtypes import adapt_input_conv, cast
+from xcit_hub.checkpoints.dtypes import adapt_input_conv, fresh
 from xcit_hub.checkpoints.families import LAYOUTS
-from xcit_hub.checkpoints.tensor import StoredTensor
 from xcit_hub.checkpoints.weights import Weights
 from xcit_hub.errors import InputError
 from xcit_hub.parameters import parameter_shapes
@@ -81,7 +80,7 @@ def _with_fresh_head(weights: Weights, num_classes: int) -> Weights:
         ) from error
     arrays = {"head.weight": values * np.float32(0.02), "head.bias": np.zeros(shapes["head.bias"], np.float32)}
     dtype = weights.tensors["cls_token"].dtype
-    head = {name: cast(StoredTensor.of(array), dtype, (name,)) for name, array in arrays.items()}
+    head = {name: fresh(array, dtype, name) for name, array in arrays.items()}
     replaced = f" in place of the file's, which has {weights.num_classes}" if weights.num_classes else ""
     note = f"The classifier of {num_classes} classes is NOT TRAINED: it is random{replaced}. Train it before use."
     bare = _without_head(weights)

@@ -109,7 +109,7 @@ def rewrite(
             where="model=… (--model)",
             fix="See `xcit-hub list` for all names.",
         )
-    expected = model.partition(".")[0] if model is not None and _names_our_class(model) else model
+    expected = model.partition(".")[0] or None if model is not None and _names_our_class(model) else model
     with recommending_inspection(opened_once):
         opened = checkpoint.read(opened_once, late=True)
         weights = weights_of(opened, Asked(expected, dialect, ema, select, prefix, family))

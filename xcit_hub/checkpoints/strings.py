@@ -55,7 +55,10 @@ def carried(weights: Converted, had: int, metadata: Mapping[str, str]) -> dict[s
     if weights.global_pool != "token":
         kept[GLOBAL_POOL] = weights.global_pool
     if weights.normalization is not None:
-        kept[NORMALIZATION] = json.dumps(weights.normalization)
+        if fit(weights.in_chans, *weights.normalization):
+            kept[NORMALIZATION] = json.dumps(weights.normalization)
+        else:
+            notes.append(f"Dropped mean and deviation: they are not of {weights.in_chans} channels.")
     if CLASSES in metadata and num_classes:
         names = _parsed(metadata[CLASSES])
         if not isinstance(names, list) or len(names) != had or not all(isinstance(name, str) for name in names):
@@ -70,6 +73,10 @@ def carried(weights: Converted, had: int, metadata: Mapping[str, str]) -> dict[s
         if isinstance(seen, dict) and isinstance(size, list) and len(size) == 3:
             same = size[0] == weights.in_chans
             moved = {**seen, "input_size": [weights.in_chans, *size[1:]]}
+            levels = [seen[name] for name in ("mean", "std") if isinstance(seen.get(name), list)]
+            if not same and not fit(weights.in_chans, *levels):
+                moved = {name: each for name, each in moved.items() if name not in ("mean", "std")}
+                notes.append(f"Dropped mean and deviation: they are not of {weights.in_chans} channels.")
             kept[PREPROCESSING] = metadata[PREPROCESSING] if same else json.dumps(moved)
         else:
             notes.append(f"Dropped {PREPROCESSING}: it does not say how an image is prepared.")
@@ -118,6 +125,11 @@ def apart_from_levels(metadata: Mapping[str, str], levels: Levels) -> str | None
         return None
     is_same = all(same_levels(cast(list[float], one), other) for one, other in zip(told, levels, strict=True))
     return None if is_same else f"mean {told[0]}, deviation {told[1]}"
+
+
+def fit(in_chans: int, *levels: Sequence[float]) -> bool:
+    """Whether these can be mean and deviation of a network of so many channels; only of 3 are others refused."""
+    return in_chans != 3 or all(len(each) in (1, 3) for each in levels)
 
 
 def same_levels(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -147,7 +147,13 @@ def _choose(
     networks: list[str], averages: set[str], tensors: Mapping[str, StoredTensor], asked: Asked
 ) -> tuple[str, tuple[str, ...]]:
     if asked.prefix is not None or asked.select is not None:
-        return _asked_for(networks, asked), ()
+        chosen = _asked_for(networks, asked)
+        if asked.ema and chosen not in averages:
+            raise WeightsError(
+                f"The averaged (EMA) weights were asked for, and {_shown(chosen)} holds others.",
+                fix="Leave out --ema, or --select and --prefix.",
+            )
+        return chosen, ()
     averaged = [prefix for prefix in networks if prefix in averages]
     plain = [prefix for prefix in networks if prefix not in averages]
     if asked.ema and not averaged:
@@ -177,13 +183,15 @@ def _choose(
 
 
 def _asked_for(networks: list[str], asked: Asked) -> str:
+    found = networks
     if asked.prefix is not None:
-        found = [prefix for prefix in networks if prefix.rstrip("./:_") == asked.prefix.rstrip("./:_")]
-    else:
-        found = [prefix for prefix in networks if asked.select in (_shown(prefix), *prefix.split("."))]
+        found = [prefix for prefix in found if prefix.rstrip("./:_") == asked.prefix.rstrip("./:_")]
+    if asked.select is not None:
+        found = [prefix for prefix in found if asked.select in (_shown(prefix), *prefix.split("."))]
     if len(found) == 1:
         return found[0]
-    how = f"--prefix {asked.prefix}" if asked.prefix is not None else f"--select {asked.select}"
+    given = {"--prefix": asked.prefix, "--select": asked.select}
+    how = " with ".join(f"{option} {value}" for option, value in given.items() if value is not None)
     raise WeightsError(
         f"{how} means {'several' if found else 'none'} of the networks in the file: {_listed(found or networks)}.",
         fix="Give one of them whole.",

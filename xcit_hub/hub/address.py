@@ -349,12 +349,14 @@ def _in_hub(hub: str | os.PathLike[str], name: str, revision: str | None) -> Add
                 )
         name = checked_name(name, most=SITES[site.lower()].parts)
         return Address(site.lower(), name, location=place if owned else None, revision=revision)
-    kind, _, rest = place.partition(":")
+    # A hub may be spelled in capitals, but for a folder that is here and is spelled so.
+    spelled = place.lower() if isinstance(hub, str) and not is_folder(place) else place
+    kind, rest = spelled.partition(":")[0], place.partition(":")[2]
     if kind == MINDSPORE_HUB and not rest.startswith("//"):
         name = checked_name(name, most=_CARD_PARTS)
         return Address(MINDSPORE_HUB, name, location=rest or None, revision=revision)
     name = checked_name(name)
-    if place in (HUGGING_FACE, "hf"):
+    if spelled in (HUGGING_FACE, "hf"):
         return Address(HUGGING_FACE, name, revision=revision)
     scheme = _SCHEME.match(place)
     if scheme is None:

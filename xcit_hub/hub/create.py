@@ -162,8 +162,10 @@ def create_model(
     from xcit_hub.hub.dense import create_pyramid
     from xcit_hub.hub.network import XCiT, XCiTFeatures, checked_rates
     from xcit_hub.hub.read import filling
+    from xcit_hub.models.xcit import check_count
 
     rates = checked_rates(drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate, drop_path_rate)
+    check_count(seed, "seed", least=0)
     _refuse_unused(
         {"num_classes": bool(num_classes), "global_pool": global_pool is not None, "drop_rate": bool(drop_rate)},
         features_only=features_only,

@@ -29,7 +29,7 @@ from xcit_hub.models.private import no_init_parameters
 from xcit_hub.models.pyramid import XCiTPyramid as PlainPyramid
 from xcit_hub.models.segmenter import XCiTSegmenter as PlainSegmenter
 from xcit_hub.models.segmenter import begin_head
-from xcit_hub.models.xcit import Indices
+from xcit_hub.models.xcit import Indices, check_count
 from xcit_hub.segmenters import Window
 from xcit_hub.variants import DialectName, Preprocessing
 
@@ -143,6 +143,7 @@ def create_segmenter(
     """
     if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= 4096:
         raise InputError(f"image_size is {image_size!r:.40}.", where="image_size=…", fix="Give 1 to 4096 pixels.")
+    check_count(seed, "seed", least=0)
     if len(classes) not in (0, num_classes):
         raise InputError(
             f"{len(classes)} names were given for {num_classes} classes.", where="classes=…", fix="Give one for each."

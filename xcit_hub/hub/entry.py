@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.families import TIMM_TAGS
-from xcit_hub.checkpoints.identify import HEAD_UNTRAINED
+from xcit_hub.checkpoints.identify import ARCHITECTURE_ASSUMED, HEAD_UNTRAINED
 from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.errors import InputError
 from xcit_hub.files import scratch_folder, sha256_of, write_text
@@ -56,12 +56,14 @@ def write_weights(
     description: ModelConfig,
     *,
     head_untrained: bool = False,
+    assumed: bool = False,
 ) -> dict[str, Path]:
     """Write ``model.safetensors`` (timm's naming), ``config.json`` and ``xcit_hub.json`` into ``folder``.
 
     Args:
         arrays: every parameter and buffer by MindCV's names.
         head_untrained: the classifier is the random numbers that it began as, which the file then says.
+        assumed: nothing tells the architecture from the one of the other image size, which the file then says.
 
     Returns:
         Each file by its path in the entry.
@@ -74,21 +76,23 @@ def write_weights(
             "xcit_hub.family": "xcit-hub",
             **metadata.to_metadata(description),
             **({HEAD_UNTRAINED: "true"} if head_untrained else {}),
+            **({ARCHITECTURE_ASSUMED: "true"} if assumed else {}),
         }
         checkpoint.write(ours, arrays, marks)
-        return write_from(folder, ours, description)
+        return write_from(folder, ours, description, assumed=assumed)
 
 
 def write_from(
-    folder: Path, source: Path | MappedFile, description: ModelConfig, *, ema: bool = False
+    folder: Path, source: Path | MappedFile, description: ModelConfig, *, ema: bool = False, assumed: bool = False
 ) -> dict[str, Path]:
     """Write what :func:`write_weights` writes, of a checkpoint of any family.
 
     Args:
         ema: take the averaged weights of a training checkpoint.
+        assumed: as for :func:`write_weights`.
     """
     files = {path: folder / path for path in ("model.safetensors", timm_config.FILE_NAME, config.FILE_NAME)}
-    converted(source, files["model.safetensors"], "timm", description, ema=ema)
+    converted(source, files["model.safetensors"], "timm", description, ema=ema, assumed=assumed)
     write_text(files[timm_config.FILE_NAME], timm_config.write(description))
     digests = {"model.safetensors": sha256_of(files["model.safetensors"])}
     write_text(files[config.FILE_NAME], description.to_json(digests))
@@ -96,7 +100,13 @@ def write_from(
 
 
 def converted(
-    source: Path | MappedFile, target: Path, family: Family, description: ModelConfig, *, ema: bool = False
+    source: Path | MappedFile,
+    target: Path,
+    family: Family,
+    description: ModelConfig,
+    *,
+    ema: bool = False,
+    assumed: bool = False,
 ) -> dict[str, Any]:
     """Convert ``source`` into ``family`` at ``target``, and return the report without what differs from run to run."""
     from xcit_hub.checkpoints.rewrite import rewrite
@@ -110,7 +120,7 @@ def converted(
             source,
             written,
             to=family,
-            model=description.stored_as + tag,
+            model=(("" if assumed else description.stored_as) + tag) or None,  # a model that is named is a fact
             dialect=description.dialect,
             ema=ema,
             described=metadata.to_metadata(description),

@@ -16,7 +16,7 @@ from xcit_hub.checkpoints.identify import UNTRAINED_NOTE
 from xcit_hub.checkpoints.reading import Asked
 from xcit_hub.deprecated import moved_names
 from xcit_hub.errors import WeightsError, readable
-from xcit_hub.hub.config import ModelConfig
+from xcit_hub.hub.config import ModelConfig, of_architecture
 from xcit_hub.hub.locate import PathLike, locate
 from xcit_hub.hub.read import begin, filling, notes_of, read
 from xcit_hub.lasting import lasting
@@ -125,6 +125,8 @@ def load_weights(
 ) -> ModelConfig:
     """Fill a network of one's own with the weights that ``id`` names, strictly; return what they are.
 
+    ``network.config`` describes these weights afterwards, whatever the network held before.
+
     Args:
         network: of the same architecture, dialect, pooling, classes and channels as the weights; the image size that
             its name stands for may be another.
@@ -138,6 +140,7 @@ def load_weights(
         WeightsError: the weights are another network's: architecture, dialect, pooling or shapes.
         HubError: as in :func:`load`.
     """
+    from xcit_hub.hub.network import XCiT
     from xcit_hub.models import load_weights as fill
 
     located = locate(
@@ -151,7 +154,8 @@ def load_weights(
             where=located.snapshot.origin,
             fix=f"Create the network with dialect={described.dialect!r}.",
         )
-    if apart := _apart(network, described, _untold(located, weights)):
+    untold = _untold(located, weights)
+    if apart := _apart(network, described, untold):
         said = [f"{name} is {theirs!r}, the network's {ours!r}" for name, theirs, ours in apart]
         raise WeightsError(
             f"These weights are of another network than this one, though the tensors may fit: {'; '.join(said)}.",
@@ -160,6 +164,10 @@ def load_weights(
             "these weights: xcit_hub.load(…).",
         )
     fill(network, weights.arrays())
+    if isinstance(network, XCiT):
+        own = of_architecture(network.architecture, network.dialect.name) if untold else described
+        kept = replace(described, architecture=own.architecture, custom=own.custom)
+        network._take_over(kept, head_untrained=weights.head_untrained, told=not untold)
     untrained = [UNTRAINED_NOTE] if weights.head_untrained else []
     for note in (*notes_of(located, weights, described), *untrained):
         warnings.warn(f"{located.snapshot.name}: {readable(note)}", stacklevel=2)

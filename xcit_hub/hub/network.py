@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from xcit_hub import accelerated, models, variants
 from xcit_hub.checkpoints.identify import UNTRAINED_NOTE
+from xcit_hub.checkpoints.strings import fit
 from xcit_hub.errors import InputError, readable
 from xcit_hub.hub import config as descriptions
 from xcit_hub.hub import entry
@@ -23,7 +24,8 @@ from xcit_hub.hub.read import Filling, filling, notes_of, owned
 from xcit_hub.lasting import lasting
 from xcit_hub.models.functions import device_target
 from xcit_hub.models.private import no_init_parameters
-from xcit_hub.variants import GlobalPool
+from xcit_hub.models.xcit import check_count
+from xcit_hub.variants import GlobalPool, Preprocessing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -194,8 +196,8 @@ class XCiT(models.XCiT):
             filled: reads the weights, or waits for them: :func:`xcit_hub.hub.read.filling`, maybe begun before.
             seed: makes a replaced classifier's values reproducible.
         """
-        _check_count(num_classes, "num_classes", least=0)
-        _check_count(in_chans, "in_chans", least=1)
+        check_count(num_classes, "num_classes", least=0)
+        check_count(in_chans, "in_chans", least=1)
         read = filled()
         weights, described, arrays = read.weights, read.described, read.arrays
         if seed is not None and num_classes in (None, 0, described.num_classes):
@@ -209,7 +211,8 @@ class XCiT(models.XCiT):
         if in_chans is not None and in_chans != described.in_chans:
             notes.append(f"the first convolution was adapted from {described.in_chans} to {in_chans} channels")
             arrays = _with_channels(arrays, in_chans)
-            described = replace(described, in_chans=in_chans)
+            described, left = _of_channels(described, in_chans)
+            notes += left
         if global_pool is not None:
             described = replace(described, global_pool=global_pool)
         network = cls.of_config(described, arrays, rates, copy=False)
@@ -225,6 +228,7 @@ class XCiT(models.XCiT):
             told.append(UNTRAINED_NOTE)
         provenance = replace(described.provenance, notes=(*described.provenance.notes, *notes))
         network.config = replace(described, provenance=provenance)
+        network._architecture_assumed = weights.assumed
         _prepare(network, dtype, mode)
         if weights.head_untrained or num_classes not in (None, weights.num_classes):
             network._remember_head()
@@ -254,10 +258,26 @@ class XCiT(models.XCiT):
         """Replace the classifier by a freshly initialised one, and the pooling if one is given; saved so, it says so.
 
         Raises:
-            InputError: the pooling is unknown.
+            InputError: the pooling is unknown, or there cannot be so many classes.
         """
         super().reset_classifier(num_classes, global_pool)
         self._remember_head()
+
+    def cast(self, dtype: Any) -> None:
+        """Round every parameter to ``dtype`` and compute in it, see :meth:`xcit_hub.models.XCiT.cast`."""
+        untrained = self.head_untrained
+        super().cast(dtype)
+        if untrained:  # rounded, and trained no more than before
+            self._remember_head()
+
+    def _take_over(self, described: ModelConfig, *, head_untrained: bool, told: bool) -> None:
+        """Keep what is said of the weights that the network was filled with, in place of what was said of others."""
+        self.config = described
+        if told:  # which architecture it is
+            self._architecture_assumed = False
+        self._head_began_as: str | None = None
+        if head_untrained:
+            self._remember_head()
 
     def _remember_head(self) -> None:
         """Keep what the classifier, nothing but random numbers, begins as."""
@@ -271,8 +291,9 @@ class XCiT(models.XCiT):
 
     def _writer(self) -> Callable[[Path], object]:
         """Return what writes the network as it is now into a folder; what cannot be written is refused before."""
-        untrained, arrays, description = self.head_untrained, self.arrays(), self.description()
-        return lambda folder: entry.write_weights(folder, arrays, description, head_untrained=untrained)
+        marks = {"head_untrained": self.head_untrained, "assumed": getattr(self, "_architecture_assumed", False)}
+        arrays, description = self.arrays(), self.description()
+        return lambda folder: entry.write_weights(folder, arrays, description, **marks)
 
     def save_pretrained(
         self,
@@ -343,8 +364,8 @@ class XCiT(models.XCiT):
             known = descriptions.of_architecture(self.architecture, self.dialect.name)
         return replace(
             known,
-            num_classes=self.num_classes,
-            in_chans=self.in_chans,
+            num_classes=int(self.num_classes),
+            in_chans=int(self.in_chans),
             global_pool=self.global_pool,
             labels=known.labels if len(known.labels) == self.num_classes else (),
         )
@@ -371,17 +392,23 @@ def checked_rates(drop: float, pos_drop: float, proj_drop: float, attn_drop: flo
     return rates
 
 
-def _check_count(value: object, option: str, *, least: int) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-        raise InputError(f"{option} is {value!r}.", where=f"{option}=…", fix=f"Give a whole number, {least} or more.")
-
-
 def _with_channels(arrays: Mapping[str, NDArray[np.float32]], in_chans: int) -> dict[str, NDArray[np.float32]]:
     from xcit_hub.checkpoints.dtypes import adapt_input_conv
     from xcit_hub.checkpoints.tensor import StoredTensor
 
     name = "patch_embed.proj.0.0.weight"
     return {**arrays, name: owned(adapt_input_conv(StoredTensor.of(arrays[name]), in_chans).numpy())}
+
+
+def _of_channels(described: ModelConfig, in_chans: int) -> tuple[ModelConfig, list[str]]:
+    """Return the description of a network of other channels, and what is said of mean and deviation left behind."""
+    seen, usual = described.preprocessing, Preprocessing()
+    described = replace(described, in_chans=in_chans)
+    if fit(in_chans, seen.mean, seen.std):
+        return described, []
+    seen = replace(seen, mean=usual.mean, std=usual.std)
+    note = f"mean and deviation are not of {in_chans} channels: {usual.mean} and {usual.std} were assumed"
+    return replace(described, preprocessing=seen), [note]
 
 
 def _prepare(network: models.XCiT, dtype: Dtype | None, mode: Mode | None) -> None:

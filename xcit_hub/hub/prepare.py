@@ -120,9 +120,11 @@ def prepare(
         figures = _proved(arrays, description, on_stage)
 
     on_stage("write")
-    files = entry.write_from(folder, opened, description, ema=said.ema)
+    files = entry.write_from(folder, opened, description, ema=said.ema, assumed=weights.assumed)
     files["model.ckpt"] = folder / "model.ckpt"
-    report = entry.converted(opened, files["model.ckpt"], "xcit-hub", description, ema=said.ema)
+    report = entry.converted(
+        opened, files["model.ckpt"], "xcit-hub", description, ema=said.ema, assumed=weights.assumed
+    )
     notes: tuple[str, ...] = ()
     if figures is not None:
         figures, notes = _with_known(figures, held(files["model.safetensors"], "parity.json"))

@@ -207,7 +207,9 @@ def publish_to(
     """
     _check_paths(checkpoint=checkpoint, name=name, run=run, meta=meta, labels=labels)
     said = _said(run, meta, model, dialect, labels, ema)
-    targets = list({str(each): each for each in (address.parse_target(hub, name, revision) for hub in to)}.values())
+    targets = list(
+        {_told_apart(each): each for each in (address.parse_target(hub, name, revision) for hub in to)}.values()
+    )
     if isinstance(token, str) and len(targets) > 1:
         raise InputError(
             "One token was given for several hubs, and each has its own.",
@@ -261,7 +263,7 @@ def publish_to(
             except XcitHubError as error:
                 if len(targets) == 1:
                     raise
-                failed[str(target)] = error
+                failed[_told_apart(target)] = error
     if failed:
         raise PartlyPublishedError(done, failed)
     return done
@@ -276,7 +278,13 @@ def _page_of(target: address.Address) -> tuple[str, str | None]:
     if target.store == address.HUGGING_FACE:
         endpoint = (target.location or os.environ.get("HF_ENDPOINT") or _HUGGING_FACE).rstrip("/")
         return "Hugging Face", f"{_HUGGING_FACE}/{target.name}" if endpoint == _HUGGING_FACE else None
-    return str(target), None
+    return _told_apart(target), None
+
+
+def _told_apart(target: address.Address) -> str:
+    """Return what names a target among others: MindSpore Hub's checkouts have one name."""
+    is_checkout = target.store == address.MINDSPORE_HUB and target.location is not None
+    return f"{target} in {target.location}" if is_checkout else str(target)
 
 
 def _send(

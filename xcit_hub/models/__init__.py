@@ -17,7 +17,7 @@ from xcit_hub.checkpoints.identify import of_shapes
 from xcit_hub.errors import InputError, WeightsError
 from xcit_hub.models.initialization import initialize
 from xcit_hub.models.private import no_init_parameters
-from xcit_hub.models.xcit import Indices, XCiT, XCiTFeatures, take_indices
+from xcit_hub.models.xcit import Indices, XCiT, XCiTFeatures, check_count, take_indices
 from xcit_hub.variants import GlobalPool
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
             fix=f"Leave it out, or give the architecture's bare name, {architecture.name}.",
         )
     _check_numbers(
-        {"num_classes": (num_classes, 0), "in_chans": (in_chans, 1)},
+        {"num_classes": (num_classes, 0), "in_chans": (in_chans, 1), "seed": (seed, 0)},
         {
             "drop_rate": drop_rate,
             "pos_drop_rate": pos_drop_rate,
@@ -119,10 +119,9 @@ def create_model(  # type: ignore[misc]  # the overloads' options are spelled ou
     return XCiTFeatures(network, out_indices) if features_only else network
 
 
-def _check_numbers(counts: Mapping[str, tuple[int, int]], rates: Mapping[str, float]) -> None:
+def _check_numbers(counts: Mapping[str, tuple[int | None, int]], rates: Mapping[str, float]) -> None:
     for option, (value, least) in counts.items():
-        if value < least:
-            raise InputError(f"{option} is {value}.", where=f"{option}=…", fix=f"Give {least} or more.")
+        check_count(value, option, least=least)
     for option, rate in rates.items():
         if not 0.0 <= rate < 1.0:
             raise InputError(

@@ -523,8 +523,9 @@ class XCiT(_Backbone):
         """Replace the classifier by a freshly initialised one, and the pooling if one is given.
 
         Raises:
-            InputError: the pooling is unknown.
+            InputError: the pooling is unknown, or there cannot be so many classes.
         """
+        check_count(num_classes, "num_classes", least=0)
         if global_pool is not None:
             _check_pool(global_pool)
             self.global_pool = global_pool
@@ -618,11 +619,23 @@ class XCiTFeatures(_Backbone):
         return [self.patch_size] * len(self.out_indices)
 
 
+def check_count(value: object, option: str, *, least: int) -> None:
+    """Refuse what is no whole number or too small; None is an option that was not given.
+
+    Raises:
+        InputError: it is.
+    """
+    if value is not None and (not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least):
+        raise InputError(
+            f"{option} is {value!r:.40}.", where=f"{option}=…", fix=f"Give a whole number, {least} or more."
+        )
+
+
 def take_indices(depth: int, indices: Indices) -> tuple[int, ...]:
     """Resolve block indices as timm does: None is all, n is the last n, negative ones count from the end.
 
     Raises:
-        InputError: an index is out of range.
+        InputError: an index is out of range, or there is none.
     """
     if indices is None:
         return tuple(range(depth))
@@ -634,6 +647,10 @@ def take_indices(depth: int, indices: Indices) -> tuple[int, ...]:
                 fix=f"Ask for 1 to {depth}.",
             )
         return tuple(range(depth - indices, depth))
+    if len(indices) == 0:
+        raise InputError(
+            "No block was asked for.", where="indices=… or out_indices=…", fix=f"Use {-depth} to {depth - 1}."
+        )
     resolved = tuple(index + depth if index < 0 else index for index in indices)
     for given, index in zip(indices, resolved, strict=True):
         if not 0 <= index < depth:

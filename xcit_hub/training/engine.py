@@ -306,9 +306,18 @@ class _Run:
         self._agree()
         shared = done.loss if self.worker.count == 1 else self._mean(done.loss)
         self.progress.part = done.model_copy(update={"loss": shared})
-        if self.worker.rank == 0:
-            save_state(self.folder, self.step.state(), self.recipe, self.progress)
+        state = self.step.state()
+        self._check_finite(state, f"After {done.steps} steps of epoch {self.progress.epochs_done + 1}")
+        # Sums of gradients that overflowed are skipped with their update; a state with them could not be continued.
+        if self.worker.rank == 0 and _not_finite(state) is None:
+            save_state(self.folder, state, self.recipe, self.progress)
         return shared
+
+    def _check_finite(self, state: Mapping[str, NDArray[Any]], when: str) -> None:
+        """Break the run off before a state that could not be continued replaces the one that can."""
+        kept = {name: array for name, array in state.items() if not name.startswith("gradient_sum")}
+        if wrong := _not_finite(kept):
+            self._break_off(f"{when} the state of the run is not finite: {wrong}.")
 
     def _mean(self, value: float) -> float:
         return float(device.mean(np.array([value], np.float32), self.worker)[0])
@@ -350,8 +359,9 @@ class _Run:
         if self.step.ema is not None:
             held["average"] = _arrays(self.step.ema)
         for whose, arrays in held.items():
-            if wrong := next((name for name, array in arrays.items() if not np.isfinite(array).all()), None):
+            if wrong := _not_finite(arrays):
                 self._break_off(f"After epoch {epoch} weights are not finite: {wrong} ({whose}).")
+        self._check_finite(self.step.state(), f"After epoch {epoch}")
         scores: dict[str, Evaluation] = {}
         if self.scorer is not None and (last or not epoch % recipe.val_interval):
             scores = {weights: self.scorer(arrays, self.journal) for weights, arrays in held.items()}
@@ -412,6 +422,11 @@ class _Run:
             weights=weights,
             metrics={"epoch": history["epoch"], **metrics},
         )
+
+
+def _not_finite(arrays: Mapping[str, NDArray[Any]]) -> str | None:
+    """Return the name of an array that is not finite; None where all are."""
+    return next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
 
 
 def _arrays(network: XCiT) -> dict[str, NDArray[Any]]:

@@ -34,7 +34,7 @@ from xcit_hub.training.notes import left_over, notes_of
 from xcit_hub.training.precision import check_precision, mix_precision
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recording import RUN as RUN
-from xcit_hub.training.recording import record_of, timed_on
+from xcit_hub.training.recording import is_of, record_of, timed_on
 from xcit_hub.training.resume import (
     STATE,
     Best,
@@ -143,10 +143,13 @@ def train(
         step.restore(state)
     finished = folder / RUN
     if continued and progress.epochs_done == recipe.epoch_size and finished.is_file():
-        told_once = Journal(None, as_json=as_json, silent=worker.rank > 0)
-        for note in [*changes, "the run is at its end: nothing was trained, and its run.json is as it was"]:
-            told_once.say(note)
-        return RunRecord.read(finished)  # as it was measured; there is nothing to add
+        recorded = RunRecord.read(finished)
+        if is_of(recorded, recipe, progress):
+            told_once = Journal(None, as_json=as_json, silent=worker.rank > 0)
+            for note in [*changes, "the run is at its end: nothing was trained, and its run.json is as it was"]:
+                told_once.say(note)
+            return recorded  # as it was measured; there is nothing to add
+        changes.append("the run.json that was here is another run's, and is replaced")  # this one ended before its own
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder, as_json=as_json, silent=worker.rank > 0, from_step=progress.steps_done)
     for note in [

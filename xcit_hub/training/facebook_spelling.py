@@ -151,7 +151,7 @@ def settled(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         if isinstance(model, str) and model not in ARCHITECTURES and f"{model}_{size}" in ARCHITECTURES:
             said["model"] = f"{model}_{size}"
             break
-    if said["distillation_type"] == "none":
+    if said.get("distillation_type", "none") == "none":  # null says nothing
         if said.pop("teacher", _TEACHER) != _TEACHER:  # main.py has a name for it always
             dropped["teacher"] = "distillation_type is none"
     elif not said.get("teacher_ckpt"):
@@ -162,9 +162,9 @@ def settled(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         )
     else:
         said.setdefault("teacher", _TEACHER)
-    if said["sched"] == "step":
+    if said.get("sched") == "step":
         said = {**_STEPS, **said}
-    if said["sched"] == "none" and said.get("lr_epoch_lag") == DEFAULTS["lr_epoch_lag"]:
+    if said.get("sched") == "none" and said.get("lr_epoch_lag") == DEFAULTS["lr_epoch_lag"]:
         del said["lr_epoch_lag"]  # of the rates of a schedule
     return {**said, "library": "timm"}, dropped
 

@@ -146,12 +146,14 @@ def settled(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         InputError: a distillation lacks its teacher's weights.
     """
     dropped = {}
+    # null says nothing, and main.py has a word of its own then.
+    said = {**{key: DEFAULTS[key] for key in ("sched", "distillation_type")}, **said}
     model, side = said.get("model"), said.get("image_resize")
     for size in (side, 224):
         if isinstance(model, str) and model not in ARCHITECTURES and f"{model}_{size}" in ARCHITECTURES:
             said["model"] = f"{model}_{size}"
             break
-    if said.get("distillation_type", "none") == "none":  # null says nothing
+    if said["distillation_type"] == "none":
         if said.pop("teacher", _TEACHER) != _TEACHER:  # main.py has a name for it always
             dropped["teacher"] = "distillation_type is none"
     elif not said.get("teacher_ckpt"):
@@ -162,9 +164,9 @@ def settled(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         )
     else:
         said.setdefault("teacher", _TEACHER)
-    if said.get("sched") == "step":
+    if said["sched"] == "step":
         said = {**_STEPS, **said}
-    if said.get("sched") == "none" and said.get("lr_epoch_lag") == DEFAULTS["lr_epoch_lag"]:
+    if said["sched"] == "none" and said.get("lr_epoch_lag") == DEFAULTS["lr_epoch_lag"]:
         del said["lr_epoch_lag"]  # of the rates of a schedule
     return {**said, "library": "timm"}, dropped
 

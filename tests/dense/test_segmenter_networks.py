@@ -66,6 +66,19 @@ def test_a_seed_is_refused_where_the_file_has_every_weight_of_a_pyramid(file: Fi
         xcit_hub.create_model(SMALL[16], pyramid=True, pretrained=str(file(16, "sem_fpn")), seed=3)
 
 
+def test_a_seed_begins_a_segmenters_head_on_a_pyramid_that_is_the_files(file: Files) -> None:
+    pretrained = str(file(16, "sem_fpn"))
+    first, same, other = (
+        xcit_hub.create_segmenter(SMALL[16], num_classes=3, pretrained=pretrained, seed=seed).parameters_dict()
+        for seed in (3, 3, 4)
+    )
+    theirs = xcit_hub.create_model(SMALL[16], pyramid=True, pretrained=pretrained).parameters_dict()
+    assert all((first[name].asnumpy() == value.asnumpy()).all() for name, value in theirs.items())
+    head = "decode_head.conv_seg.weight"
+    assert (first[head].asnumpy() == same[head].asnumpy()).all()
+    assert (first[head].asnumpy() != other[head].asnumpy()).any()
+
+
 def test_a_published_detectors_backbone_is_a_pyramid_and_its_heads_are_left(twin: Twins, tmp_path) -> None:
     state = {name: value for name, value in twin(16, "sem_fpn").state_dict().items() if name.startswith("backbone.")}
     heads = ("neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight", "roi_head.mask_head.convs.0.conv.bias")

@@ -18,13 +18,14 @@ from typer.testing import CliRunner
 
 import xcit_hub
 from xcit_hub import parity
+from xcit_hub.checkpoints import checkpoint
 from xcit_hub.checkpoints.families import LAYOUTS
 from xcit_hub.cli.app import app
 from xcit_hub.data.scene_views import Views, batches
 from xcit_hub.data.scenes import annotated
 from xcit_hub.errors import InputError, XcitHubError
 from xcit_hub.recipe_runs import evaluate_segmenter
-from xcit_hub.segmenter_training import train
+from xcit_hub.segmenter_training import _network, train
 from xcit_hub.segmenters import NO_CLASS, Window
 from xcit_hub.training import miou, segmentation
 from xcit_hub.training.losses import PixelLoss
@@ -250,6 +251,21 @@ def test_a_segmenter_that_is_trained_on_is_measured_by_its_own_window_as_eval_do
     assert (told.window, told.image_size) == (network.window, 64) == (Window((40, 40), (24, 24)), 64)
     np.testing.assert_allclose(told.iou, again.iou, atol=1e-3)
     assert not np.allclose(told.iou, whole.iou, atol=1e-3), "this network answers both alike, and tells nothing"
+
+
+def test_a_training_begins_with_a_backbone_that_has_its_pyramid(tmp_path: Path) -> None:
+    flags = _begun(tmp_path)
+    made = xcit_hub.create_segmenter("xcit_nano_12_p8_224", num_classes=4, image_size=32, seed=0)
+    made.save(tmp_path / "whole.safetensors")
+    with checkpoint.read(tmp_path / "whole.safetensors") as stored:
+        own = {name: np.array(each.numpy()) for name, each in stored.tensors.items() if "decode_head" not in name}
+        told = {key: stored.metadata[f"xcit_hub.{key}"] for key in ("architecture", "dialect", "family")}
+    checkpoint.write(tmp_path / "backbone.safetensors", own, {f"xcit_hub.{key}": value for key, value in told.items()})
+    network = _network(
+        load_recipe(None, {**flags, "ckpt_path": str(tmp_path / "backbone.safetensors")}), set(), None, ()
+    )
+    for name in ("fpn1.0.weight", "blocks.3.attn.qkv.weight"):
+        assert (network.parameters_dict()[name].asnumpy() == made.parameters_dict()[name].asnumpy()).all()
 
 
 def test_a_segmenter_of_another_head_is_not_gone_on_with(tmp_path: Path) -> None:

@@ -155,6 +155,33 @@ def test_bfloat16_on_a_cpu_is_refused_in_words(mini_architecture: str, data: Pat
         train(recipe_of(mini_architecture, data, **changes))
 
 
+def test_more_names_of_classes_than_outputs_are_refused(mini_architecture: str, data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "map.txt"
+    path.write_text("".join(f"class{number}\n" for number in range(12)))
+    mapped = recipe_of(mini_architecture, data, class_map=str(path), num_classes=10)
+    with pytest.raises(InputError, match="12 classes are named by the class map, and the network has 10 outputs"):
+        train_data(mapped, Worker())
+    network = create_model(mini_architecture, num_classes=10, dialect="paper", seed=1)
+    with pytest.raises(InputError, match="12 classes are named by the class map, and the network has 10 outputs"):
+        score(mapped, network, output=tmp_path / "out")
+    with pytest.raises(InputError, match="12 classes are named by the network, and the network has 10 outputs"):
+        score(recipe_of(mini_architecture, data), network, classes=path.read_text().split(), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="The data set has 3 classes, the network 2"):
+        train_data(recipe_of(mini_architecture, data, num_classes=2, num_samples=2, batch_size=1), Worker())
+
+
+def test_no_confusion_is_told_where_an_answer_has_no_name(
+    mini_architecture: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "map.txt"
+    path.write_text("class0\nclass1\nclass2\n")
+    network = create_model(mini_architecture, num_classes=10, dialect="paper", seed=1)
+    report = score(recipe_of(mini_architecture, data, class_map=str(path)), network)
+    assert report is not None and report.record.confusion is None
+    assert "images were answered with an output that has no name" in capsys.readouterr().err
+
+
 def test_a_class_map_says_which_output_is_whose(mini_architecture: str, data: Path, tmp_path: Path) -> None:
     path = tmp_path / "map.txt"
     path.write_text("class2\nclass9\nclass0\nclass1\n")

@@ -40,6 +40,14 @@ def test_weights_that_are_not_finite_end_the_run_and_are_not_written(
     assert not [*(tmp_path / "run").glob("*.ckpt"), *(tmp_path / "run").glob("*.safetensors")]
 
 
+def test_a_state_that_is_not_finite_does_not_replace_the_one_that_is(mini_architecture: str, tmp_path: Path) -> None:
+    changes = {"batch_size": 8, "weight_decay": 3e38, "lr": 1e3, "recovery_interval": 1}
+    with pytest.raises(XcitHubError, match=r"^After 1 steps of epoch 1 the state of the run is not finite: ") as caught:
+        train(recipe_of(mini_architecture, tmp_path, **changes))
+    assert "no epoch was finished" in str(caught.value)
+    assert not [*(tmp_path / "run").glob("*.safetensors")]
+
+
 def test_answers_that_are_not_finite_are_no_score(mini_architecture: str, tmp_path: Path) -> None:
     batches = eval_data(recipe_of(mini_architecture, tmp_path, batch_size=4), Worker())
     with pytest.raises(XcitHubError, match="the loss of the evaluation is nan"):

@@ -349,6 +349,16 @@ def test_a_finished_run_keeps_its_figures_when_it_is_continued(
     assert train(recipe_of(val_while_train=True), resume=True) == record
 
 
+def test_the_run_json_of_another_run_is_not_taken_for_that_of_a_continued_one(
+    recipe_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = train(recipe_of(epoch_size=1))
+    written = tmp_path / "run" / "run.json"
+    written.write_text(RunRecord(model="another", top1=99.0, eval_samples=10).model_dump_json())
+    assert train(recipe_of(epoch_size=1), resume=True) == record == RunRecord.read(written)
+    assert "run.json that was here is another run's" in capsys.readouterr().err
+
+
 def test_both_weights_are_kept_scored_and_stored(recipe_of: Any, tmp_path: Path) -> None:
     recipe = recipe_of(epoch_size=1, ema=True, ema_decay=0.99996, ema_warmup=0, val_while_train=True, lr=0.003)
     record = train(recipe)

@@ -92,6 +92,17 @@ def test_a_recipe_that_ships_with_the_library_is_found_by_its_name(
     assert caught.value.fix == "did you mean cpu_smoke?"
 
 
+def test_a_shipped_recipe_does_not_stand_in_for_a_file_of_its_name_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("mine/cpu_smoke.yaml", "cpu_smoke.yaml", "mine/cpu_smoke", "mine/configs/xcit/cpu_smoke.yaml"):
+        with pytest.raises(InputError) as caught:
+            load_recipe(path)
+        assert str(caught.value.where) == path
+    assert load_recipe("configs/xcit/cpu_smoke.yaml") == load_recipe("cpu_smoke"), "what documented commands name"
+
+
 def test_an_unknown_key_in_a_file_names_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("model: xcit_nano_12_p16_224\nlearning_rate: 1\nbatchsize: 3\n")

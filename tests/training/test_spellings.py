@@ -442,6 +442,12 @@ def test_the_scale_that_timms_amp_begins_with_is_of_a_dynamic_one_alone(
     assert (recipe.first_loss_scale, recipe.dynamic_scaling) == (scale, dynamic)
 
 
+def test_null_for_facebooks_schedule_and_distillation_is_main_pys_own_word() -> None:
+    said = {"library": "facebook", "model": "xcit_nano_12_p16"}
+    for key in ("sched", "distillation_type"):
+        assert load_recipe(None, {**said, key: None}) == load_recipe(None, said)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

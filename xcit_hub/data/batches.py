@@ -143,7 +143,8 @@ class TrainBatches:
                 where="batch_size",
                 fix="Lower batch_size, or set drop_remainder to false.",
             )
-        if source.labels.max() >= classes:
+        # Every class has its output, also one of which a sample leaves no image: the outputs are called after all.
+        if max(int(source.labels.max()) + 1, len(source.classes)) > classes:
             raise InputError(
                 f"The data set has {len(source.classes)} classes, the network {classes}.",
                 where="num_classes",

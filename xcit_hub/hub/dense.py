@@ -149,7 +149,9 @@ def create_segmenter(
             f"{len(classes)} names were given for {num_classes} classes.", where="classes=…", fix="Give one for each."
         )
     rates = {"drop_path_rate": drop_path_rate}
-    pyramid = create_pyramid(name, pretrained=pretrained, rates=rates, out_indices=out_indices, seed=seed, shape=shape)
+    pyramid = create_pyramid(
+        name, pretrained=pretrained, rates=rates, out_indices=out_indices, seed=seed, shape=shape, headed=True
+    )
     made = segmenters.facebooks(head, pyramid.architecture, num_classes)
     whole = _whole(pyramid.architecture, pyramid.dialect.name, pyramid.in_chans, rates)
     with no_init_parameters():
@@ -180,8 +182,11 @@ def create_pyramid(
     init: bool = True,
     cache_dir: PathLike | None = None,
     shape: Mapping[str, Any] = _NONE,
+    headed: bool = False,
 ) -> XCiTPyramid:
     """Build what ``create_model(…, pyramid=True)`` returns; its arguments are those of :func:`xcit_hub.create_model`.
+
+    ``headed`` says that a fresh head follows: it is begun with the seed, also where every weight here is the file's.
 
     Pretrained weights are a detector's or segmenter's backbone, which has a pyramid, or a classifier, whose blocks are
     taken: then the pyramid is fresh, and a warning says so. They are in eval mode.
@@ -230,7 +235,7 @@ def create_pyramid(
     names = network.parameters_dict()
     arrays = {name: array for name, array in weights.arrays().items() if name in names}
     begun = {name: value.asnumpy() for name, value in names.items() if name.startswith("fpn")}
-    if seed is not None and arrays.keys() >= begun.keys():
+    if seed is not None and not headed and arrays.keys() >= begun.keys():
         raise InputError(
             f"seed is {seed!r:.40}, and nothing is begun: every weight is the file's.",
             where="seed=…",

@@ -34,7 +34,7 @@ from xcit_hub.training.notes import left_over, notes_of
 from xcit_hub.training.precision import check_precision, mix_precision
 from xcit_hub.training.recipe import Recipe
 from xcit_hub.training.recording import RUN as RUN
-from xcit_hub.training.recording import record_of, timed_on
+from xcit_hub.training.recording import is_of, record_of, timed_on
 from xcit_hub.training.resume import (
     STATE,
     Best,
@@ -143,10 +143,13 @@ def train(
         step.restore(state)
     finished = folder / RUN
     if continued and progress.epochs_done == recipe.epoch_size and finished.is_file():
-        told_once = Journal(None, as_json=as_json, silent=worker.rank > 0)
-        for note in [*changes, "the run is at its end: nothing was trained, and its run.json is as it was"]:
-            told_once.say(note)
-        return RunRecord.read(finished)  # as it was measured; there is nothing to add
+        recorded = RunRecord.read(finished)
+        if is_of(recorded, recipe, progress):
+            told_once = Journal(None, as_json=as_json, silent=worker.rank > 0)
+            for note in [*changes, "the run is at its end: nothing was trained, and its run.json is as it was"]:
+                told_once.say(note)
+            return recorded  # as it was measured; there is nothing to add
+        changes.append("the run.json that was here is another run's, and is replaced")  # this one ended before its own
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder, as_json=as_json, silent=worker.rank > 0, from_step=progress.steps_done)
     for note in [
@@ -307,9 +310,18 @@ class _Run:
         self._agree()
         shared = done.loss if self.worker.count == 1 else self._mean(done.loss)
         self.progress.part = done.model_copy(update={"loss": shared})
-        if self.worker.rank == 0:
-            save_state(self.folder, self.step.state(), self.recipe, self.progress)
+        state = self.step.state()
+        self._check_finite(state, f"After {done.steps} steps of epoch {self.progress.epochs_done + 1}")
+        # Sums of gradients that overflowed are skipped with their update; a state with them could not be continued.
+        if self.worker.rank == 0 and _not_finite(state) is None:
+            save_state(self.folder, state, self.recipe, self.progress)
         return shared
+
+    def _check_finite(self, state: Mapping[str, NDArray[Any]], when: str) -> None:
+        """Break the run off before a state that could not be continued replaces the one that can."""
+        kept = {name: array for name, array in state.items() if not name.startswith("gradient_sum")}
+        if wrong := _not_finite(kept):
+            self._break_off(f"{when} the state of the run is not finite: {wrong}.")
 
     def _mean(self, value: float) -> float:
         return float(device.mean(np.array([value], np.float32), self.worker)[0])
@@ -351,8 +363,9 @@ class _Run:
         if self.step.ema is not None:
             held["average"] = _arrays(self.step.ema)
         for whose, arrays in held.items():
-            if wrong := next((name for name, array in arrays.items() if not np.isfinite(array).all()), None):
+            if wrong := _not_finite(arrays):
                 self._break_off(f"After epoch {epoch} weights are not finite: {wrong} ({whose}).")
+        self._check_finite(self.step.state(), f"After epoch {epoch}")
         scores: dict[str, Evaluation] = {}
         if self.scorer is not None and (last or not epoch % recipe.val_interval):
             scores = {weights: self.scorer(arrays, self.journal) for weights, arrays in held.items()}
@@ -413,6 +426,11 @@ class _Run:
             weights=weights,
             metrics={"epoch": history["epoch"], **metrics},
         )
+
+
+def _not_finite(arrays: Mapping[str, NDArray[Any]]) -> str | None:
+    """Return the name of an array that is not finite; None where all are."""
+    return next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
 
 
 def _arrays(network: XCiT) -> dict[str, NDArray[Any]]:

@@ -70,6 +70,10 @@ class Evaluation:
         """Per cent of images whose class is among the first five answers; None of too few classes."""
         return 100.0 * self.correct5 / self.samples if len(self.classes) >= FEWEST_FOR_TOP5 else None
 
+    def unnamed(self, names: int) -> int:
+        """Return how many images were answered with an output beyond the first ``names``; 0 where nobody counted."""
+        return 0 if self.confusion is None else int(self.confusion[:, names:].sum())
+
     @property
     def interval1(self) -> tuple[float, float]:
         """The 95% interval of top-1, in per cent."""
@@ -233,12 +237,15 @@ def write_per_class(path: Path, evaluation: Evaluation, classes: Sequence[str]) 
 
 
 def confusion_of(evaluation: Evaluation, classes: Sequence[str]) -> list[list[int]] | None:
-    """Return the confusion matrix of the data's classes for the record; None beyond 100 classes."""
-    if evaluation.confusion is None or len(classes) > _LARGEST_DRAWING:
-        return None
-    count = len(classes)
-    rows: list[list[int]] = evaluation.confusion[:count, :count].tolist()
-    return rows
+    """Return the confusion matrix for the record; None beyond 100 classes, or where an answer is none of these."""
+    counted = _shown(evaluation, classes)
+    return None if counted is None else counted.tolist()
+
+
+def _shown(evaluation: Evaluation, classes: Sequence[str]) -> NDArray[np.int64] | None:
+    if evaluation.confusion is None or len(classes) > _LARGEST_DRAWING or evaluation.unnamed(len(classes)):
+        return None  # without the answers that have no name, what is wrong would look as if it were not
+    return evaluation.confusion[: len(classes), : len(classes)]
 
 
 def samples_of(evaluation: Evaluation, source: ImageSource, count: int = 3) -> list[Sample]:
@@ -263,8 +270,9 @@ def samples_of(evaluation: Evaluation, source: ImageSource, count: int = 3) -> l
 
 
 def write_confusion(path: Path, evaluation: Evaluation, classes: Sequence[str]) -> bool:
-    """Draw the confusion matrix as PNG; says False, and draws nothing, beyond 100 classes or without matplotlib."""
-    if evaluation.confusion is None or len(classes) > _LARGEST_DRAWING or find_spec("matplotlib") is None:
+    """Draw the confusion matrix as PNG; says False, and draws nothing, where there is none or without matplotlib."""
+    counts = _shown(evaluation, classes)
+    if counts is None or find_spec("matplotlib") is None:
         return False
     count = len(classes)
     side = min(max(4.5, 0.42 * count + 2), 14) if count <= _MOST_COUNTED else 8.0
@@ -272,14 +280,14 @@ def write_confusion(path: Path, evaluation: Evaluation, classes: Sequence[str]) 
 
     figure = Figure(figsize=(side, side))
     axes = figure.subplots()
-    shares = evaluation.confusion[:count, :count] / np.maximum(evaluation.confusion.sum(1)[:count, None], 1)
+    shares = counts / np.maximum(counts.sum(1)[:, None], 1)
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("answered")
     axes.set_ylabel("true")
     axes.set_title(f"confusion: top-1 {evaluation.top1:.2f} % of {evaluation.samples} images")
     if count <= _MOST_COUNTED:
         for (row, column), share in np.ndenumerate(shares):
-            if counted := int(evaluation.confusion[row, column]):
+            if counted := int(counts[row, column]):
                 colour = "white" if share > 0.5 else "black"
                 axes.text(column, row, str(counted), ha="center", va="center", color=colour, fontsize=7)
         axes.set_xticks(range(count), classes, rotation=90, fontsize=7)

@@ -146,6 +146,8 @@ def settled(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         InputError: a distillation lacks its teacher's weights.
     """
     dropped = {}
+    # null says nothing, and main.py has a word of its own then.
+    said = {**{key: DEFAULTS[key] for key in ("sched", "distillation_type")}, **said}
     model, side = said.get("model"), said.get("image_resize")
     for size in (side, 224):
         if isinstance(model, str) and model not in ARCHITECTURES and f"{model}_{size}" in ARCHITECTURES:

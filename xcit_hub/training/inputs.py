@@ -23,8 +23,14 @@ _LARGEST_MAP = 1 << 24
 
 
 def train_data(recipe: Recipe, worker: Worker) -> tuple[ImageSource, TrainBatches]:
-    """Find the training split and make its batches as the recipe says."""
+    """Find the training split and make its batches as the recipe says.
+
+    Raises:
+        InputError: there is no such split, or more classes than outputs.
+    """
     source = _opened(recipe, train=True)
+    if recipe.class_map and recipe.num_classes is not None:
+        check_outputs(source.classes, recipe.num_classes, whose="the class map")
     if recipe.num_samples is not None:
         drawn = np.random.default_rng([recipe.seed, recipe.num_samples]) if recipe.shuffle else None
         source = sample(source, recipe.num_samples, drawn)
@@ -144,6 +150,7 @@ def match_classes(
         InputError: there are classes that the network does not have, or as many as nobody can match.
     """
     if names is not None and (certain or set(source.classes) <= set(names)):
+        check_outputs(names, outputs, whose=whose)
         return name_classes(source, names, whose=whose)
     if len(source.classes) != outputs:
         raise InputError(
@@ -152,6 +159,23 @@ def match_classes(
             fix="Evaluate on the classes that the network was trained on.",
         )
     return []
+
+
+def check_outputs(names: Sequence[str], outputs: int, *, whose: str) -> None:
+    """Make sure that a network has an output for every one of its classes' names.
+
+    Args:
+        whose: who names them, for the message.
+
+    Raises:
+        InputError: there are more names than outputs.
+    """
+    if len(names) > outputs:
+        raise InputError(
+            f"{len(names)} classes are named by {whose}, and the network has {outputs} outputs.",
+            where="num_classes",
+            fix="Take the names that are of this network, one for each output.",
+        )
 
 
 def matched_by_order(source: ImageSource, names: Sequence[str] | None) -> list[str]:

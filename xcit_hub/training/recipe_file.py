@@ -89,8 +89,8 @@ def load_recipe(
     """Read a YAML recipe and lay ``overrides`` (typed values, as :func:`parse_flags` returns them) over it.
 
     Args:
-        path: the YAML file, the name of a recipe that ships with the library (``cpu_smoke``), or None for the
-            defaults alone.
+        path: the YAML file, the name of a recipe that ships with the library (``cpu_smoke``; where there is no such
+            file ``configs/xcit/cpu_smoke.yaml``, too), or None for the defaults alone.
         overrides: key → value, as from ``--epoch_size 2``.
         defaults: other values than the recipe's own for what nothing else says.
         described: what the description of a network says, which counts before the file and after ``overrides``.
@@ -319,9 +319,11 @@ def _find(path: Path) -> Path:
     if is_there(path):
         return path
     shipped, name = shipped_recipes(), path.name.removesuffix(".yaml")
-    if name in shipped:
+    by_name = path.parent == Path() and not path.suffix
+    # The documented commands are those of a checkout. Any other path means that file, and nothing stands in for it.
+    if name in shipped and (by_name or path == Path("configs", "xcit", f"{name}.yaml")):
         return shipped[name]
-    if path.parent == Path() and not path.suffix:
+    if by_name:
         raise InputError(
             f"Cannot read {shown(str(path))}: there is no such file, and no recipe of this name comes with xcit-hub.",
             where="--config",

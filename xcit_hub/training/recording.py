@@ -63,6 +63,13 @@ def conditions(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def is_of(record: RunRecord, recipe: Recipe, progress: Progress) -> bool:
+    """Return whether a record is what :func:`record_of` said of this run at its end, or of another."""
+    digest = progress.last_sha256 if progress.best is None else progress.best.sha256
+    told = (record.model, record.epochs, record.checkpoint_sha256)
+    return told == (recipe.model, progress.epochs_done, digest)
+
+
 def record_of(
     recipe: Recipe,
     progress: Progress,

@@ -31,7 +31,7 @@ from xcit_hub.training.evaluation import (
     write_confusion,
     write_per_class,
 )
-from xcit_hub.training.inputs import eval_data, left_out, match_classes, matched_by_order
+from xcit_hub.training.inputs import check_outputs, eval_data, left_out, match_classes, matched_by_order
 from xcit_hub.training.journal import Journal
 from xcit_hub.training.keeping import other_images, stored_classes, stored_images, stored_notes
 from xcit_hub.training.precision import check_precision, mix_precision
@@ -236,6 +236,7 @@ def score(
     batches = eval_data(recipe, worker)
     source = batches.source
     if recipe.class_map:
+        check_outputs(source.classes, network.num_classes, whose="the class map")
         missing = [name for label, name in enumerate(source.classes) if not (source.labels == label).any()]
     else:
         missing = match_classes(source, network.num_classes, classes, whose="the network", certain=certain)
@@ -269,6 +270,8 @@ def score(
         differences = _differences(ours, theirs, batches)
     for name in ours.unreadable:
         journal.say(f"cannot be read, not evaluated: {name}")
+    if outside := ours.unnamed(len(source.classes)):
+        journal.say(f"no confusion matrix: {outside} images were answered with an output that has no name")
     if worker.rank:
         return None
     real_figures = ours.real_figures or {}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import mindspore
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
 from xcit_hub import parity, variants
 from xcit_hub.accelerated import accelerate, fuse, is_accelerated, is_fused, portable
@@ -75,6 +75,25 @@ def test_other_heads_and_channels_are_kept() -> None:
     fused = fuse(network)
     assert fused(image).shape == (2, 7)
     assert _far(fused(image), network(image)) <= _TOLERANCE
+
+
+class _Tenfold(nn.Dense):
+    def construct(self, x: Tensor) -> Tensor:
+        return super().construct(x) * 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(nn.Dense, {"activation": "sigmoid"}), (nn.Dense, {"has_bias": False}), (_Tenfold, {})]
+)
+@pytest.mark.parametrize("accelerated", [True, False])
+def test_a_classifier_of_another_kind_computes_what_it_did(kind: type, options: dict, accelerated: bool) -> None:
+    network = _network(_FINE)
+    network.head = kind(network.num_features, 4, **options)
+    network.head.update_parameters_name("head.")
+    if accelerated:
+        accelerate(network)
+    image = Tensor(parity.random_images(2, 3, 24, 40))
+    assert _far(fuse(network)(image), network(image)) <= _TOLERANCE
 
 
 def test_feature_pyramids_fuse_too() -> None:

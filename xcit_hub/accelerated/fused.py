@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from xcit_hub import folding
 from xcit_hub.accelerated import fused_cells
 from xcit_hub.accelerated.build import EXTENSIONS, extension_absence
-from xcit_hub.accelerated.cells import computes_in_half, is_accelerated, make_accelerated, unusual_part
+from xcit_hub.accelerated.cells import Dense, computes_in_half, is_accelerated, make_accelerated, unusual_part
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT, XCiTFeatures
 from xcit_hub.models.functions import device_target
@@ -204,9 +204,14 @@ def _compiled_parts(network: N, dtype: str) -> dict[str, nn.Cell | None]:
             for block in network.cls_attn_blocks
         ]
         parts["cls_attn_blocks"] = nn.CellList(blocks)
-        if isinstance(network.head, nn.Dense):
+        if _is_affine(network.head):  # what else stands there computes as it does in the network
             parts["head"] = fused_cells.FusedDense(_wide(network.head.weight), _wide(network.head.bias))
     return parts
+
+
+def _is_affine(head: nn.Cell) -> bool:
+    """Tell whether a classifier is weight and bias and nothing else; a class derived from Dense may be more."""
+    return type(head) in (nn.Dense, Dense) and head.has_bias and head.activation is None
 
 
 def _folded_parts(network: N) -> dict[str, nn.Cell | None]:

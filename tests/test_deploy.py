@@ -278,6 +278,14 @@ def test_a_size_that_is_none_is_refused_and_an_earlier_report_with_it(tmp_path: 
     assert "is not a size" in json.loads(report.read_text())["error"]["what"]
 
 
+@pytest.mark.parametrize(("name", "sides"), [("output.0", 0), ("output.0", 4), ("maps", 4)])
+def test_a_map_whose_block_nothing_tells_is_not_taken_for_logits(name: str, sides: int) -> None:
+    told = interface.Interface((None, 3, 64, 64), False, (name,), (None,), (sides,))
+    config = {"num_classes": 4, "in_chans": 3, "global_pool": "token", "mean": (0.5,), "std": (0.5,)}
+    with pytest.raises(InputError, match="one output, and nothing says which blocks"):
+        told.form(**config, image_size=None, where="the file")
+
+
 @pytest.mark.slow
 def test_mindir_runs_in_a_fresh_process_at_any_batch_and_names_nothing_of_this_machine(
     short: Path, tmp_path: Path
@@ -291,3 +299,15 @@ def test_mindir_runs_in_a_fresh_process_at_any_batch_and_names_nothing_of_this_m
     assert told.shape == (None, 3, 64, 64)
     assert told.metadata["xcit_hub.architecture"] == NAME
     assert told.metadata["xcit_hub.source"] == short.name
+
+
+@pytest.mark.slow
+def test_a_mindir_of_a_map_is_proven_and_not_taken_for_one_of_logits(short: Path, tmp_path: Path) -> None:
+    done = export(short, tmp_path / "maps.mindir", features=(1,), image_size=32)
+    assert done.proofs[0]["passed"]
+    assert {check["what"] for check in done.proofs[0]["checks"]} == {
+        "features.1 at 1×3×32×32",
+        "features.1 at 2×3×32×32",
+    }
+    with pytest.raises(InputError, match="one output, and nothing says which blocks"):
+        compare(done.files[0], short)

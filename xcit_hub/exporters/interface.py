@@ -113,7 +113,7 @@ class Interface:
 
     def _gives_a_map(self) -> bool:
         nameless = self.outputs[0] == _NAMELESS.format(0)
-        return self.sides[0] == 4 or (nameless and not self.sides[0])  # noqa: PLR2004  (B, C, Hp, Wp)
+        return self.sides[0] == 4 or (nameless and not self.sides[0])  # (B, C, Hp, Wp)
 
 
 def read(path: str | os.PathLike[str]) -> Interface:

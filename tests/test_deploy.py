@@ -99,6 +99,14 @@ def test_an_older_file_that_is_damaged_is_replaced(source: Path, tmp_path: Path)
     assert (tmp_path / "nano.onnx.data").is_file(), "nothing says that it was ours"
 
 
+def test_a_private_file_that_is_replaced_stays_private(short: Path, tmp_path: Path) -> None:
+    target = tmp_path / "nano.onnx"
+    target.touch(mode=0o600)
+    export(short, target, proof=False)
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert interface.read(target).outputs == ("logits",)
+
+
 def test_a_file_with_its_attention_is_proven_by_each_runtime_and_says_so(short: Path) -> None:
     done = export(short, short.with_name("seen.onnx"), attention=True, image_size=32, batch=2)
     assert [found["runtime"] for found in done.proofs] == ["onnxruntime", "openvino"]

@@ -19,10 +19,12 @@ from xcit_hub.deploy import export
 from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface, onnx_graph
 from xcit_hub.exporters.form import ATTENTION
+from xcit_hub.hub.config import ModelConfig
+from xcit_hub.hub.exporting import form_of
 from xcit_hub.models import load_weights
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.prediction import predict
-from xcit_hub.variants import architecture
+from xcit_hub.variants import Preprocessing, architecture
 
 pytest.importorskip("onnxruntime")
 NAME = "xcit_nano_12_p16_224"
@@ -179,6 +181,8 @@ def test_neither_framework_is_imported_to_write_onnx(source: Path, tmp_path: Pat
         ("a.onnx", {"batch": 0}, "--batch 0 cannot be"),
         ("a.onnx", {"batch": 1 << 40}, "cannot be"),
         ("a.onnx", {"image_size": (224, -1)}, "--image-size -1 cannot be"),
+        ("a.onnx", {"image_size": (224, 4097)}, "--image-size 4097 cannot be"),
+        ("a.onnx", {"image_size": 4096, "batch": 17}, "285,212,672 pixels"),
         ("a.onnx", {"opset": 99}, "Opset 99"),
         ("a.onnx", {"int8": "empty", "dtype": "float16"}, "exclude each other"),
         ("folder.onnx", {}, "not a file"),
@@ -244,6 +248,15 @@ def test_int8_is_calibrated_on_images_behind_links_and_says_what_was_left_out(so
     (tmp_path / "own" / "gone.png").symlink_to("nowhere")
     with pytest.raises(InputError, match=r"1 images to calibrate on cannot be read: .*gone\.png \(a link to nothing\)"):
         export(source, tmp_path / "other.onnx", int8=tmp_path / "own")
+
+
+def test_a_size_is_refused_whose_crop_the_files_readers_would_refuse() -> None:
+    config = ModelConfig(NAME, "paper", preprocessing=Preprocessing(crop_pct=0.25))
+    rest = ((), False, "float32", False)
+    assert form_of(config, *rest, 2048, None, 18, None).image_size == (2048, 2048)
+    with pytest.raises(InputError, match="cut out of one of more than 8,192") as error:
+        form_of(config, *rest, 2049, None, 18, None)
+    assert error.value.fix == "Give sides up to 2048."
 
 
 def test_an_empty_list_of_blocks_is_refused_on_the_command_line(source: Path, tmp_path: Path, run_here) -> None:

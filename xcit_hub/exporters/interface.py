@@ -17,6 +17,7 @@ RUNTIMES: Mapping[str, tuple[str, ...]] = {".onnx": ("onnxruntime", "openvino"),
 """What runs a file, by its suffix."""
 
 _NAMELESS = "output.{}"  # what runs a MINDIR calls its outputs so, too
+_MOST_BYTES = (1 << 31) - 1
 _REDO = "Export it again: xcit-hub export ID {name}."
 
 
@@ -199,6 +200,12 @@ def _parsed(model: Any, file: Path, kind: str) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
+        if (size := file.stat().st_size) > _MOST_BYTES:
+            raise InputError(
+                f"This is not {kind}: it has {size:,} bytes, and protobuf's messages have fewer than 2 GiB.",
+                where=file,
+                fix=_REDO.format(name=file.name),
+            )
         model.ParseFromString(file.read_bytes())
     except (DecodeError, UnicodeDecodeError, RuntimeError, OSError) as error:  # the second of protobuf's Python code
         raise InputError(f"This is not {kind}: {error}.", where=file, fix=_REDO.format(name=file.name)) from error

@@ -96,6 +96,18 @@ def test_a_classifier_of_another_kind_computes_what_it_did(kind: type, options: 
     assert _far(fuse(network)(image), network(image)) <= _TOLERANCE
 
 
+@pytest.mark.parametrize("part", ["pos_embeder", "patch_embed", "blocks", "cls_attn_blocks"])
+def test_a_part_of_a_derived_class_is_refused_and_not_folded_away(part: str) -> None:
+    network = _network(_FINE)
+    if part == "pos_embeder" and not is_accelerated(network):
+        return  # it stays as it is
+    found = getattr(network, part)
+    cell = found[0] if isinstance(found, nn.CellList) else found
+    cell.__class__ = type("Derived", (type(cell),), {})
+    with pytest.raises(InputError, match="one is a Derived"):
+        fuse(network)
+
+
 def test_feature_pyramids_fuse_too() -> None:
     network = accelerate(create_model(_COARSE, features_only=True, out_indices=(0, 2), seed=3).set_train(False))
     image = Tensor(parity.random_images(1, 3, 48, 32))

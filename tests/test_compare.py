@@ -135,6 +135,7 @@ def test_the_command_exits_1_with_the_first_difference(right: Path, weights: Wei
         (["--against", "b.ckpt"], "nothing to compare"),
         (["a.ckpt", "c.ckpt", "--against", "b.ckpt"], "one network before it"),
         (["a.ckpt", "--against", "b.ckpt", "--gradients"], "without gradients"),
+        ([_NANO, "--image-size", "1000000"], "'--image-size'"),
         (["./nowhere.ckpt", "--against", "./b.ckpt"], "nowhere.ckpt"),
     ],
 )
@@ -327,6 +328,15 @@ def test_what_is_not_an_exported_file_is_refused(right: Path, tmp_path: Path, co
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(InputError, match=said):
+        compare(str(file), str(right))
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".mindir"])
+def test_a_file_larger_than_any_model_is_refused_before_it_is_read(right: Path, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"large{suffix}"
+    with file.open("wb") as stream:
+        stream.truncate(1 << 31)  # without a block on the disk
+    with pytest.raises(InputError, match="it has 2,147,483,648 bytes"):
         compare(str(file), str(right))
 
 

@@ -19,10 +19,12 @@ from xcit_hub.deploy import export
 from xcit_hub.errors import InputError
 from xcit_hub.exporters import interface, onnx_graph
 from xcit_hub.exporters.form import ATTENTION
+from xcit_hub.hub.config import ModelConfig
+from xcit_hub.hub.exporting import form_of
 from xcit_hub.models import load_weights
 from xcit_hub.parameters import parameter_shapes
 from xcit_hub.prediction import predict
-from xcit_hub.variants import architecture
+from xcit_hub.variants import Preprocessing, architecture
 
 pytest.importorskip("onnxruntime")
 NAME = "xcit_nano_12_p16_224"
@@ -99,6 +101,14 @@ def test_an_older_file_that_is_damaged_is_replaced(source: Path, tmp_path: Path)
     assert (tmp_path / "nano.onnx.data").is_file(), "nothing says that it was ours"
 
 
+def test_a_private_file_that_is_replaced_stays_private(short: Path, tmp_path: Path) -> None:
+    target = tmp_path / "nano.onnx"
+    target.touch(mode=0o600)
+    export(short, target, proof=False)
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert interface.read(target).outputs == ("logits",)
+
+
 def test_a_file_with_its_attention_is_proven_by_each_runtime_and_says_so(short: Path) -> None:
     done = export(short, short.with_name("seen.onnx"), attention=True, image_size=32, batch=2)
     assert [found["runtime"] for found in done.proofs] == ["onnxruntime", "openvino"]
@@ -171,6 +181,8 @@ def test_neither_framework_is_imported_to_write_onnx(source: Path, tmp_path: Pat
         ("a.onnx", {"batch": 0}, "--batch 0 cannot be"),
         ("a.onnx", {"batch": 1 << 40}, "cannot be"),
         ("a.onnx", {"image_size": (224, -1)}, "--image-size -1 cannot be"),
+        ("a.onnx", {"image_size": (224, 4097)}, "--image-size 4097 cannot be"),
+        ("a.onnx", {"image_size": 4096, "batch": 17}, "285,212,672 pixels"),
         ("a.onnx", {"opset": 99}, "Opset 99"),
         ("a.onnx", {"int8": "empty", "dtype": "float16"}, "exclude each other"),
         ("folder.onnx", {}, "not a file"),
@@ -238,6 +250,15 @@ def test_int8_is_calibrated_on_images_behind_links_and_says_what_was_left_out(so
         export(source, tmp_path / "other.onnx", int8=tmp_path / "own")
 
 
+def test_a_size_is_refused_whose_crop_the_files_readers_would_refuse() -> None:
+    config = ModelConfig(NAME, "paper", preprocessing=Preprocessing(crop_pct=0.25))
+    rest = ((), False, "float32", False)
+    assert form_of(config, *rest, 2048, None, 18, None).image_size == (2048, 2048)
+    with pytest.raises(InputError, match="cut out of one of more than 8,192") as error:
+        form_of(config, *rest, 2049, None, 18, None)
+    assert error.value.fix == "Give sides up to 2048."
+
+
 def test_an_empty_list_of_blocks_is_refused_on_the_command_line(source: Path, tmp_path: Path, run_here) -> None:
     done = run_here("export", str(source), str(tmp_path / "a.onnx"), "--features", "")
     assert (done.returncode, "--features '' is not a list of blocks" in done.stderr) == (2, True)
@@ -285,6 +306,14 @@ def test_a_size_that_is_none_is_refused_and_an_earlier_report_with_it(tmp_path: 
     assert "is not a size" in json.loads(report.read_text())["error"]["what"]
 
 
+@pytest.mark.parametrize(("name", "sides"), [("output.0", 0), ("output.0", 4), ("maps", 4)])
+def test_a_map_whose_block_nothing_tells_is_not_taken_for_logits(name: str, sides: int) -> None:
+    told = interface.Interface((None, 3, 64, 64), False, (name,), (None,), (sides,))
+    config = {"num_classes": 4, "in_chans": 3, "global_pool": "token", "mean": (0.5,), "std": (0.5,)}
+    with pytest.raises(InputError, match="one output, and nothing says which blocks"):
+        told.form(**config, image_size=None, where="the file")
+
+
 @pytest.mark.slow
 def test_mindir_runs_in_a_fresh_process_at_any_batch_and_names_nothing_of_this_machine(
     short: Path, tmp_path: Path
@@ -298,3 +327,15 @@ def test_mindir_runs_in_a_fresh_process_at_any_batch_and_names_nothing_of_this_m
     assert told.shape == (None, 3, 64, 64)
     assert told.metadata["xcit_hub.architecture"] == NAME
     assert told.metadata["xcit_hub.source"] == short.name
+
+
+@pytest.mark.slow
+def test_a_mindir_of_a_map_is_proven_and_not_taken_for_one_of_logits(short: Path, tmp_path: Path) -> None:
+    done = export(short, tmp_path / "maps.mindir", features=(1,), image_size=32)
+    assert done.proofs[0]["passed"]
+    assert {check["what"] for check in done.proofs[0]["checks"]} == {
+        "features.1 at 1×3×32×32",
+        "features.1 at 2×3×32×32",
+    }
+    with pytest.raises(InputError, match="one output, and nothing says which blocks"):
+        compare(done.files[0], short)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import mindspore
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
 from xcit_hub import parity, variants
 from xcit_hub.accelerated import accelerate, fuse, is_accelerated, is_fused, portable
@@ -75,6 +75,37 @@ def test_other_heads_and_channels_are_kept() -> None:
     fused = fuse(network)
     assert fused(image).shape == (2, 7)
     assert _far(fused(image), network(image)) <= _TOLERANCE
+
+
+class _Tenfold(nn.Dense):
+    def construct(self, x: Tensor) -> Tensor:
+        return super().construct(x) * 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(nn.Dense, {"activation": "sigmoid"}), (nn.Dense, {"has_bias": False}), (_Tenfold, {})]
+)
+@pytest.mark.parametrize("accelerated", [True, False])
+def test_a_classifier_of_another_kind_computes_what_it_did(kind: type, options: dict, accelerated: bool) -> None:
+    network = _network(_FINE)
+    network.head = kind(network.num_features, 4, **options)
+    network.head.update_parameters_name("head.")
+    if accelerated:
+        accelerate(network)
+    image = Tensor(parity.random_images(2, 3, 24, 40))
+    assert _far(fuse(network)(image), network(image)) <= _TOLERANCE
+
+
+@pytest.mark.parametrize("part", ["pos_embeder", "patch_embed", "blocks", "cls_attn_blocks"])
+def test_a_part_of_a_derived_class_is_refused_and_not_folded_away(part: str) -> None:
+    network = _network(_FINE)
+    if part == "pos_embeder" and not is_accelerated(network):
+        return  # it stays as it is
+    found = getattr(network, part)
+    cell = found[0] if isinstance(found, nn.CellList) else found
+    cell.__class__ = type("Derived", (type(cell),), {})
+    with pytest.raises(InputError, match="one is a Derived"):
+        fuse(network)
 
 
 def test_feature_pyramids_fuse_too() -> None:

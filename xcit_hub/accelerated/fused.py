@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 from xcit_hub import folding
 from xcit_hub.accelerated import fused_cells
 from xcit_hub.accelerated.build import EXTENSIONS, extension_absence
-from xcit_hub.accelerated.cells import computes_in_half, is_accelerated, make_accelerated, unusual_part
+from xcit_hub.accelerated.cells import (
+    Block,
+    Dense,
+    PatchEmbed,
+    PositionalEncoding,
+    computes_in_half,
+    is_accelerated,
+    make_accelerated,
+    unusual_part,
+)
 from xcit_hub.errors import InputError
 from xcit_hub.models import XCiT, XCiTFeatures
 from xcit_hub.models.functions import device_target
@@ -39,6 +48,16 @@ from xcit_hub.variants import Architecture, Dialect
 
 N = TypeVar("N", XCiT, XCiTFeatures)
 Wide = NDArray[np.float64]
+# What a derived class computes otherwise would be folded away.
+_PARTS = (
+    ConvPatchEmbed,
+    PatchEmbed,
+    PositionalEncodingFourier,
+    PositionalEncoding,
+    XCABlock,
+    Block,
+    ClassAttentionBlock,
+)
 FusedDtype = Literal["float32", "bfloat16", "int8"]
 
 
@@ -67,14 +86,16 @@ def fuse(network: N, dtype: FusedDtype = "float32") -> N:
             where="fuse()",
             fix="Use the network itself.",
         )
-    for part in (network.patch_embed, *network.blocks, *getattr(network, "cls_attn_blocks", ())):
-        if unusual := unusual_part(part):
+    compiled = is_accelerated(network)
+    folds_position = compiled and network.pos_embeder is not None and set(network.architecture.stem_strides) == {2}
+    position: list[nn.Cell] = [network.pos_embeder] if folds_position else []
+    for part in (network.patch_embed, *position, *network.blocks, *getattr(network, "cls_attn_blocks", ())):
+        if unusual := _unusual(part):
             raise InputError(
                 f"A network with parts of other classes cannot be fused: {unusual}.",
                 where="fuse()",
                 fix="Use the network itself, or fuse it before its parts are replaced.",
             )
-    compiled = is_accelerated(network)
     _check_dtype(dtype, compiled)
     replaced = _compiled_parts(network, dtype) if compiled else _folded_parts(network)
     for name, part in replaced.items():
@@ -90,6 +111,11 @@ def fuse(network: N, dtype: FusedDtype = "float32") -> N:
         parameter.requires_grad = False
     fused.set_train(False)
     return fused
+
+
+def _unusual(part: nn.Cell) -> str | None:
+    """Say what of a part, or inside it, the network is not built of; None where there is nothing."""
+    return unusual_part(part) if type(part) in _PARTS else f"one is a {type(part).__name__}"
 
 
 def _check_dtype(dtype: str, compiled: bool) -> None:
@@ -204,9 +230,14 @@ def _compiled_parts(network: N, dtype: str) -> dict[str, nn.Cell | None]:
             for block in network.cls_attn_blocks
         ]
         parts["cls_attn_blocks"] = nn.CellList(blocks)
-        if isinstance(network.head, nn.Dense):
+        if _is_affine(network.head):  # what else stands there computes as it does in the network
             parts["head"] = fused_cells.FusedDense(_wide(network.head.weight), _wide(network.head.bias))
     return parts
+
+
+def _is_affine(head: nn.Cell) -> bool:
+    """Tell whether a classifier is weight and bias and nothing else; a class derived from Dense may be more."""
+    return type(head) in (nn.Dense, Dense) and head.has_bias and head.activation is None
 
 
 def _folded_parts(network: N) -> dict[str, nn.Cell | None]:

@@ -47,7 +47,9 @@ def parity(
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(min=8, help="Side of the input in pixels; default 64 for names, a file's own for files."),
+        typer.Option(
+            min=8, max=4096, help="Side of the input in pixels; default 64 for names, a file's own for files."
+        ),
     ] = None,
     ignore_field: IgnoreField = None,
     gradients: Annotated[bool, typer.Option(help="Also compare every parameter's gradient, in training mode.")] = False,

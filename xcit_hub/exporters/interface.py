@@ -16,6 +16,8 @@ from xcit_hub.files import is_file
 RUNTIMES: Mapping[str, tuple[str, ...]] = {".onnx": ("onnxruntime", "openvino"), ".mindir": ("mindspore",)}
 """What runs a file, by its suffix."""
 
+_NAMELESS = "output.{}"  # what runs a MINDIR calls its outputs so, too
+_MOST_BYTES = (1 << 31) - 1
 _REDO = "Export it again: xcit-hub export ID {name}."
 
 
@@ -28,6 +30,7 @@ class Interface:
         uint8: whether the input is bytes, (B, H, W, C), to be scaled and normalised in the graph.
         outputs: names in their order; a MINDIR has none that mean anything.
         widths: last side of each output; None where it is left to the caller.
+        sides: how many each output has; 0 where the file does not say, as a MINDIR of maps.
         half, int8: whether the graph computes in float16, or in int8 for some part.
         metadata: what it says of itself.
     """
@@ -36,6 +39,7 @@ class Interface:
     uint8: bool
     outputs: tuple[str, ...]
     widths: tuple[int | None, ...]
+    sides: tuple[int, ...]
     half: bool = False
     int8: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -99,13 +103,18 @@ class Interface:
         blocks = [name.removeprefix("features.") for name in maps]
         if all(name.startswith("features.") for name in maps) and all(map(str.isdecimal, blocks)):
             return tuple(sorted(map(int, blocks)))
-        if len(maps) > 1:
+        if len(maps) > 1 or self._gives_a_map():
+            count = "one output" if len(self.outputs) == 1 else f"{len(self.outputs)} outputs"
             raise InputError(
-                f"The file has {len(self.outputs)} outputs, and nothing says which blocks they are of.",
+                f"The file has {count}, and nothing says which blocks they are of.",
                 where=where,
                 fix="Export the maps as ONNX, which names them.",
             )
         return ()
+
+    def _gives_a_map(self) -> bool:
+        nameless = self.outputs[0] == _NAMELESS.format(0)
+        return self.sides[0] == 4 or (nameless and not self.sides[0])  # (B, C, Hp, Wp)
 
 
 def read(path: str | os.PathLike[str]) -> Interface:
@@ -153,6 +162,7 @@ def _of_onnx(file: Path) -> Interface:
         uint8=inputs[0].type.tensor_type.elem_type == TensorProto.UINT8,
         outputs=tuple(value.name for value in model.graph.output),
         widths=tuple((_sides(value) or (None,))[-1] for value in model.graph.output),
+        sides=tuple(len(_sides(value)) for value in model.graph.output),
         half=TensorProto.FLOAT16 in kinds,
         int8=any(node.op_type == "DequantizeLinear" for node in model.graph.node),
         metadata={entry.key: entry.value for entry in model.metadata_props},
@@ -174,8 +184,9 @@ def _of_mindir(file: Path) -> Interface:
     return Interface(
         shape=image,
         uint8=False,
-        outputs=tuple(f"output.{index}" for index in range(len(outputs))),
+        outputs=tuple(_NAMELESS.format(index) for index in range(len(outputs))),
         widths=tuple((sides or (None,))[-1] for sides in outputs),
+        sides=tuple(map(len, outputs)),
         metadata=told(model),
     )
 
@@ -189,6 +200,12 @@ def _parsed(model: Any, file: Path, kind: str) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
+        if (size := file.stat().st_size) > _MOST_BYTES:
+            raise InputError(
+                f"This is not {kind}: it has {size:,} bytes, and protobuf's messages have fewer than 2 GiB.",
+                where=file,
+                fix=_REDO.format(name=file.name),
+            )
         model.ParseFromString(file.read_bytes())
     except (DecodeError, UnicodeDecodeError, RuntimeError, OSError) as error:  # the second of protobuf's Python code
         raise InputError(f"This is not {kind}: {error}.", where=file, fix=_REDO.format(name=file.name)) from error

@@ -52,7 +52,7 @@ def _mindspore(file: Path) -> Run:
 
     def run(image: Array) -> Outputs:
         found = network(mindspore.Tensor(image))
-        values = found if isinstance(found, tuple) else (found,)
+        values = found if isinstance(found, tuple | list) else (found,)  # of maps a list, even of one
         return {f"output.{index}": value.float().asnumpy() for index, value in enumerate(values)}
 
     return run

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xcit_hub.errors import DifferenceError, InputError
 from xcit_hub.exporters.form import Form
 from xcit_hub.exporters.interface import RUNTIMES
-from xcit_hub.files import is_file, is_folder, is_there, scratch_folder, sha256_of
+from xcit_hub.files import is_file, is_folder, is_there, mode_of_new_file, scratch_folder, sha256_of
 from xcit_hub.variants import DIALECTS, Architecture, DialectName
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ def write(
         digest = sha256_of(files[0])  # here, where nobody puts another file under the name
         former = _weights_beside(target) if len(files) == 1 else None
         for file in reversed(files):  # the model last: whoever sees it has its weights
-            file.replace(target.with_name(file.name))
+            place = target.with_name(file.name)
+            file.chmod(mode_of_new_file(place if place.exists() else target))  # what was private stays so
+            file.replace(place)
         if former is not None:
             former.unlink(missing_ok=True)
     return Written(tuple(target.with_name(file.name) for file in files), digest, tuple(proofs), not_proven)

@@ -54,7 +54,8 @@ IMAGENET_STD = Preprocessing.std
 
 _MOST_CLASSES = 1_000_000
 _MOST_CHANNELS = 1024
-_LARGEST_SIDE = 4096
+LARGEST_SIDE = 4096  # pixels of an image
+LARGEST_RESIZED = 2 * LARGEST_SIDE  # of the image that it is cut out of
 _LARGEST_CROP = 4.0
 
 
@@ -340,9 +341,9 @@ def preprocessing_of(fields: Mapping[str, object], where: object) -> Preprocessi
         crop_mode=one_of(fields, "crop_mode", CROP_MODES, where, "center"),
         image_width=None if width is None else _other(typed(fields, "image_width", int, 0, where), side),
     )
-    if not all(0 < each <= _LARGEST_SIDE for each in read.size):
+    if not all(0 < each <= LARGEST_SIDE for each in read.size):
         raise malformed(f"an image of {read.size[0]}×{read.size[1]} pixels", where)
-    if not 0 < read.crop_pct <= _LARGEST_CROP or max(read.size) / read.crop_pct > 2 * _LARGEST_SIDE:
+    if not 0 < read.crop_pct <= _LARGEST_CROP or max(read.size) / read.crop_pct > LARGEST_RESIZED:
         raise malformed(f"crop_pct: {read.crop_pct!r} for an image of {read.size[0]}×{read.size[1]} pixels", where)
     if not all(each > 0 for each in read.std):
         raise malformed("std: a channel's is not above 0", where)
@@ -375,7 +376,7 @@ def _check_dimensions(shape: Architecture, where: object) -> None:
         reshaped(shape, cast(Shape, {name: getattr(shape, name) for name in Shape.__annotations__}))
     except InputError as error:
         raise malformed(f"it has dimensions that no XCiT has: {error.what}", where) from error
-    if not 0 < shape.image_size <= _LARGEST_SIDE:
+    if not 0 < shape.image_size <= LARGEST_SIDE:
         raise malformed(f"it is of images of {shape.image_size} pixels", where)
 
 

@@ -11,13 +11,14 @@ from xcit_hub._version import __version__
 from xcit_hub.checkpoints.strings import EXPORT, PREPROCESSING
 from xcit_hub.errors import InputError
 from xcit_hub.exporters.form import ATTENTION, DEFAULT_OPSET, OPSETS, Form
-from xcit_hub.hub.config import ModelConfig
+from xcit_hub.hub.config import LARGEST_RESIZED, LARGEST_SIDE, ModelConfig
 from xcit_hub.hub.metadata import preprocessing_to_metadata
 from xcit_hub.variants import DIALECTS
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
-_LARGEST = 1 << 16  # images in a batch, and pixels of a side
+_LARGEST_BATCH = 1 << 16
+_MOST_PIXELS = 1 << 28  # of a batch whose sizes are all fixed: whoever runs the file holds it in memory
 
 
 def form_of(
@@ -75,13 +76,16 @@ def form_of(
         )
         raise InputError(sentence, where="dtype=… (--dtype)", fix="Use float32 or float16.")
     size = _sides(image_size)
-    for option, number in (("--batch", batch), *(("--image-size", side) for side in size or ())):
-        if number is not None and not (_is_whole(number) and 1 <= number <= _LARGEST):
+    fixed = (("--batch", batch, _LARGEST_BATCH), *(("--image-size", side, LARGEST_SIDE) for side in size or ()))
+    for option, number, largest in fixed:
+        if number is not None and not (_is_whole(number) and 1 <= number <= largest):
             raise InputError(
                 f"{option} {number!r:.40} cannot be.",
                 where=f"{option[2:].replace('-', '_')}=… ({option})",
-                fix=f"Give a whole number from 1 to {_LARGEST}.",
+                fix=f"Give a whole number from 1 to {largest}.",
             )
+    if size:
+        _check_fixed(size, batch or 1, config.preprocessing.crop_pct)
     depth = config.shape.depth
     blocks = tuple(sorted({index + depth if index < 0 else index for index in features}))
     if any(not 0 <= index < depth for index in blocks):
@@ -128,6 +132,23 @@ def _sides(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
             fix="Give the pixels of a side, or of height and width.",
         )
     return sides
+
+
+def _check_fixed(size: tuple[int, int], batch: int, crop_pct: float) -> None:
+    """Refuse what a file's readers would: a description of larger images, or a batch that no memory holds."""
+    if max(size) / crop_pct > LARGEST_RESIZED:
+        raise InputError(
+            f"An image of {size[0]}×{size[1]} pixels would be cut out of one of more than {LARGEST_RESIZED:,} "
+            f"(the crop is {crop_pct:g}).",
+            where="image_size=… (--image-size)",
+            fix=f"Give sides up to {int(LARGEST_RESIZED * crop_pct)}.",
+        )
+    if (pixels := batch * size[0] * size[1]) > _MOST_PIXELS:
+        raise InputError(
+            f"A batch of {batch:,} images of {size[0]}×{size[1]} has {pixels:,} pixels, more than {_MOST_PIXELS:,}.",
+            where="batch=…, image_size=… (--batch, --image-size)",
+            fix="Give a smaller batch, or leave it to the file's caller: without --batch.",
+        )
 
 
 def for_mindir(form: Form, *, int8: bool = False, fuse: bool = False) -> Form:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from converters import prove
 from converters.fetch import source_file
-from converters.reports import check_report, write_report
+from converters.reports import check_report, check_report_of_parts, write_report
 from xcit_hub.checkpoints.mapped import MappedFile
 from xcit_hub.checkpoints.report import Report
 from xcit_hub.checkpoints.rewrite import Progress, rewrite
@@ -98,6 +98,8 @@ def convert(
     stage(f"converting {(file.path if isinstance(file, MappedFile) else file).name}")
 
     def proven(written: Path, made: Report) -> dict[str, Any] | None:
+        if report is not None:
+            check_report_of_parts(report, (part.path for part in made.weights.file.parts))
         hindrance = prove.hindrance(made)
         if verify and hindrance:
             raise InputError(f"The result cannot be verified: {hindrance}.", where=target, fix="Leave out --verify.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from xcit_hub.checkpoints.report import Report
@@ -26,6 +26,16 @@ def check_report(path: str | os.PathLike[str], source: str | os.PathLike[str], t
         if wanted.resolve() == other.resolve() or (wanted.exists() and other.exists() and wanted.samefile(other)):
             raise InputError(f"The report would overwrite the {name}.", where=wanted, fix="Give it another name.")
     check_outputs({"The report": wanted})
+
+
+def check_report_of_parts(path: str | os.PathLike[str], parts: Iterable[Path]) -> None:
+    """Make sure that a report overwrites none of the files that a source is in, which are known once it is open.
+
+    Raises:
+        InputError: it is one of them.
+    """
+    if any(Path(path).resolve() == part.resolve() for part in parts):
+        raise InputError("The report would overwrite a part of the source.", where=path, fix="Give it another name.")
 
 
 def write_report(path: str | os.PathLike[str], report: Report, options: Mapping[str, object]) -> None:

@@ -189,18 +189,36 @@ def test_a_folder_is_converted_resumed_and_its_failures_do_not_stop_the_rest(tmp
     assert json.loads((out / "a.ckpt.report.json").read_text())["target"]["sha256"] == sha256_of(out / "a.ckpt")
 
 
-def test_a_checkpoint_in_several_files_is_done_before_until_one_of_them_changes(source: Path, tmp_path: Path):
+def in_two_files(source: Path, index: Path, scale: float = 1.0) -> list[Path]:
+    """Write a checkpoint's tensors, times ``scale``, into two files with an index."""
     names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    with checkpoint.read(source) as stored:
+        tensors = {name: tensor.numpy() * np.float32(scale) for name, tensor in stored.tensors.items()}
+    table = {name: names[place % 2] for place, name in enumerate(tensors)}
+    for name in names:
+        checkpoint.write(index.with_name(name), {key: tensors[key] for key, held in table.items() if held == name})
+    index.write_text(json.dumps({"metadata": {}, "weight_map": table}))
+    return [index.with_name(name) for name in names]
+
+
+def test_a_checkpoint_in_several_files_is_replaced_by_no_target_and_no_report(source: Path, tmp_path: Path):
+    index = tmp_path / "model.safetensors.index.json"
+    _, part = in_two_files(source, index)
+    before = sha256_of(part)
+    with pytest.raises(InputError, match="The target is a part of the source"):
+        convert(index, part, verify=False)
+    with pytest.raises(InputError, match="The report would overwrite a part of the source"):
+        convert(index, tmp_path / "whole.ckpt", report=part, verify=False)
+    with pytest.raises(InputError, match="named as one of several files"):
+        convert(index, tmp_path / "other-00001-of-00002.safetensors", verify=False)
+    assert sha256_of(part) == before
+    assert {path.name for path in tmp_path.iterdir()} >= {index.name, part.name}
+    assert not {"whole.ckpt", "other-00001-of-00002.safetensors"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_checkpoint_in_several_files_is_done_before_until_one_of_them_changes(source: Path, tmp_path: Path):
     index = tmp_path / "in" / "model.safetensors.index.json"
     index.parent.mkdir()
-
-    def write(scale: float) -> None:
-        with checkpoint.read(source) as stored:
-            tensors = {name: tensor.numpy() * np.float32(scale) for name, tensor in stored.tensors.items()}
-        table = {name: names[place % 2] for place, name in enumerate(tensors)}
-        for name in names:
-            checkpoint.write(index.with_name(name), {key: tensors[key] for key, held in table.items() if held == name})
-        index.write_text(json.dumps({"metadata": {}, "weight_map": table}))
 
     def done_before() -> bool:
         planned = pairs(index.parent, tmp_path / "out", ".ckpt")
@@ -208,10 +226,10 @@ def test_a_checkpoint_in_several_files_is_done_before_until_one_of_them_changes(
         assert done.error is None
         return done.report is None
 
-    write(1.0)
+    in_two_files(source, index)
     assert [done_before(), done_before()] == [False, True]
     kept = index.read_bytes()
-    write(0.5)
+    in_two_files(source, index, 0.5)
     assert index.read_bytes() == kept
     assert [done_before(), done_before()] == [False, True]
 

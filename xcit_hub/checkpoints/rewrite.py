@@ -112,6 +112,14 @@ def rewrite(
     expected = model.partition(".")[0] or None if model is not None and _names_our_class(model) else model
     with recommending_inspection(opened_once):
         opened = checkpoint.read(opened_once, late=True)
+        if any(real_path(part.path) == real_path(target) for part in opened.parts):
+            raise InputError("The target is a part of the source.", where=target, fix="Choose another target.")
+        if checkpoint.shard_index_of(Path(target)) is not None:
+            raise InputError(
+                "The target is named as one of several files of a checkpoint, and whole ones are written.",
+                where=target,
+                fix="Choose another name, without -00001-of-00002.",
+            )
         weights = weights_of(opened, Asked(expected, dialect, ema, select, prefix, family))
     _check_target(weights, family_out, model)
     had = weights.num_classes

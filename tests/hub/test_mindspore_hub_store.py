@@ -148,6 +148,15 @@ def test_a_cached_file_is_not_fetched_again_and_a_damaged_one_once(server, offer
     assert sum("/files/" in path for _, path, _ in server.storage_requests) == 2
 
 
+def test_a_cache_whose_branch_cannot_be_written_loads(offer, nano_ckpt, tmp_path):
+    link = offer()
+    first, _ = locate(link).fetch()
+    (branch,) = (tmp_path / "cache").glob("*/refs/*")
+    branch.unlink()
+    branch.mkdir()
+    assert locate(link).fetch()[0] == first
+
+
 def test_eight_at_once_download_once(server, offer, nano_ckpt):
     link = offer()
     with ThreadPoolExecutor(8) as pool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 from urllib.parse import urlsplit
 
-from xcit_hub.errors import CardError, HubError, InputError
+from xcit_hub.errors import CardError, HubError, InputError, XcitHubError
 from xcit_hub.files import sha256_of
 from xcit_hub.hub import answers, cache, guard, transport
 from xcit_hub.hub.clients import client as clients
@@ -114,7 +114,7 @@ class ClientStore:
             # Offline, a branch means the last revision whose weights arrived whole.
             branch = self._asked.get(commit)
             if branch is not None and repository.commit_of(branch) != commit:
-                with contextlib.suppress(OSError, HubError):
+                with contextlib.suppress(OSError, XcitHubError):  # a cache that may not be written is still one
                     repository.set_branch(branch, commit)
         return found
 

@@ -226,7 +226,7 @@ class HuggingFaceStore:
         if path not in DESCRIPTIONS:
             repository.set_lacking(commit, snapshot.lacking)
         if branch is not None and path not in DESCRIPTIONS and repository.commit_of(branch) != commit:
-            with contextlib.suppress(OSError, HubError):  # a cache that may not be written is still a cache
+            with contextlib.suppress(OSError, XcitHubError):  # a cache that may not be written is still a cache
                 repository.set_branch(branch, commit)
 
     def _call(

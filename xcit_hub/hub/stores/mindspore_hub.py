@@ -8,6 +8,7 @@ folder that ``repo-link`` ends in with ``mindspore_hub_conf.py``, and beside it 
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import re
@@ -20,7 +21,7 @@ from cards import index
 from cards.card import Card
 from cards.check import read as read_card
 from cards.metadata import MindSporeHubFields
-from xcit_hub.errors import HubError, InputError, closest
+from xcit_hub.errors import HubError, InputError, XcitHubError, closest
 from xcit_hub.files import check_folders, contained, is_folder, read_bounded, sha256_of, write_text
 from xcit_hub.hub import address, cache, config, guard, spelling
 from xcit_hub.hub.config import ModelConfig
@@ -140,7 +141,9 @@ class MindSporeHubStore:
             offline=self.context.offline,
             force=self.context.force,
         )
-        repository.set_branch(_BRANCH, commit)
+        if repository.commit_of(_BRANCH) != commit:
+            with contextlib.suppress(OSError, XcitHubError):  # a cache that may not be written is still a cache
+                repository.set_branch(_BRANCH, commit)
         return file
 
     def check_asked(self, *, revision: str | None = None, private: bool = False, create_pr: bool = False) -> None:

@@ -66,6 +66,17 @@ def test_a_converted_folder_of_either_dialect_says_its_own(nano_mindcv, tmp_path
     assert (network.config.dialect, network.config.preprocessing.crop_pct) == ("mindcv", 0.875)
 
 
+@pytest.mark.parametrize("converted", ["model.safetensors", "pytorch_model.pth"])
+def test_a_converters_configuration_speaks_of_no_other_file_than_its_own(nano_ckpt, nano_mindcv, tmp_path, converted):
+    folder = tmp_path / "converted"
+    folder.mkdir()
+    rewrite(nano_ckpt, folder / converted)
+    with pytest.raises(HubError, match="by a conversion of another file"):
+        (folder / "model.ckpt").write_bytes(nano_mindcv.read_bytes())
+        (folder / "model.safetensors").unlink(missing_ok=True)
+        xcit_hub.load(str(folder))
+
+
 def test_a_saved_custom_network_comes_back_with_what_tensors_cannot_tell(arrays, tmp_path):
     from xcit_hub.hub.config import of_architecture
 

@@ -151,12 +151,14 @@ class Description:
         digests: the SHA-256 of each weights file, where it is said.
         unused: each field that changes nothing here, and why.
         notes: what the reader has to know of it.
+        converted: the SHA-256 of the one file that a converter wrote it for; None where anything else wrote it.
     """
 
     config: ModelConfig | None = None
     digests: Mapping[str, str] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    converted: str | None = None
 
 
 def from_json(text: str, *, where: object = None, ignore: frozenset[str] = frozenset()) -> Description:

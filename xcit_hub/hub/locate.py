@@ -81,11 +81,22 @@ class Located:
         try:
             opened = checkpoints.opened(get(self.snapshot, self.weights))
             self._check(self.weights, opened, self.sha256)
+            self._check_converted(opened)
         except XcitHubError:
             if isinstance(self.store, Keeping):
                 self.store.fetch(self.snapshot, self.weights)  # says it in the store's words
             raise
         return opened
+
+    def _check_converted(self, opened: MappedFile) -> None:
+        """A converter's configuration tells the dialect of the file it was written for, and of no other."""
+        wanted = self.description.converted
+        if wanted not in (None, opened.sha256):
+            raise HubError(
+                f"The config.json beside {self.weights} was written by a conversion of another file, SHA-256 {wanted}.",
+                where=self.snapshot.origin,
+                fix="Remove config.json, name the weights by their path, or put the file it was written for there.",
+            )
 
     def check_parts(self, held: Checkpoint) -> None:
         """Hold the open files that an index names against what the hub promises of them.

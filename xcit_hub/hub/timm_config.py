@@ -20,7 +20,7 @@ from xcit_hub.errors import HubError
 from xcit_hub.hub import config as ours
 from xcit_hub.hub import fields as foreign
 from xcit_hub.hub.config import Description, ModelConfig
-from xcit_hub.hub.fields import Reader, malformed
+from xcit_hub.hub.fields import Reader, is_digest, malformed
 from xcit_hub.hub.timm_fields import (
     CLASSIFIER,
     DIMENSIONS,
@@ -455,7 +455,7 @@ def _turned_round(label2id: object) -> object:
 _CONVERTER = {
     "family": "the weights' names show it",
     "version": "of the xcit-hub that wrote it",
-    "file": "held against the weights beside it",
+    "file": "a name, and files are told by their SHA-256",
     "sha256": "held against the weights beside it",
     "architecture_assumed": "the weights' own string says it, too",
     "head_untrained": "the weights' own string says it, too",
@@ -472,6 +472,9 @@ def _of_converter(record: Mapping[str, Any], where: object, ignore: frozenset[st
     notes = [foreign.ignored_note(name) for name in ignored]
     top, own = (Reader(written, prefix, where) for prefix, written in level.items())
     architecture, dialect = top.take("architecture"), own.take("dialect")
+    digest = own.fields.get("sha256")
+    if digest is not None and not is_digest(digest):
+        raise malformed(f"xcit_hub.sha256 {digest!r:.70} is no SHA-256", where)
     given: dict[str, Any] = {name: top.take(name) for name in ("num_classes", "in_chans") if name in top.fields}
     size = top.wholes("input_size", 3)
     seen = {name: top.take(name) for name in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
@@ -491,7 +494,8 @@ def _of_converter(record: Mapping[str, Any], where: object, ignore: frozenset[st
         raise malformed(f"architecture {architecture!r:.60} is in no table", where)
     if not has_name(architecture):
         told = {name for name in top.fields if name in top.taken}
-        return Description(unused=unused | dict.fromkeys(sorted(told), _BY_TENSORS), notes=tuple(notes))
+        unused |= dict.fromkeys(sorted(told), _BY_TENSORS)
+        return Description(unused=unused, notes=tuple(notes), converted=digest)
     shape = architecture_of(architecture)
     custom = None if architecture in ARCHITECTURES else shape
     read = ours.validated({**given, "architecture": architecture, "dialect": dialect}, where, custom=custom)
@@ -504,4 +508,5 @@ def _of_converter(record: Mapping[str, Any], where: object, ignore: frozenset[st
     if labels is None:
         labels = ours.imagenet_labels() if read.num_classes == 1000 else ()
     config = {**given, "architecture": architecture, "dialect": dialect, "preprocessing": fields, "labels": labels}
-    return Description(ours.validated(config, where, custom=custom), unused=unused, notes=tuple(notes))
+    read_as = ours.validated(config, where, custom=custom)
+    return Description(read_as, unused=unused, notes=tuple(notes), converted=digest)

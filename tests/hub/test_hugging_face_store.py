@@ -91,6 +91,15 @@ def test_uploads_go_by_lfs_and_the_setting_is_put_back(server, publish):
     assert constants.HF_HUB_DISABLE_XET is False
 
 
+def test_uploads_are_led_nowhere_however_many_files_there_are(server, publish):
+    server.storage_url = server.storage_url.replace("http://", "http://someone:secret@")
+    with pytest.raises(HubError, match="leads to an address with a password in it"):
+        publish()
+    assert not [path for method, path, _ in server.storage_requests if method == "PUT"]
+    assert not any(path.endswith("/verify") for _, path, _ in server.requests)
+    assert len(server.repositories["org/nano"].commits) == 1  # the repository's first
+
+
 def test_unchanged_content_makes_no_commit(server, begun, publish):
     first, before = begun, len(server.repositories["org/nano"].commits)
     again = publish()

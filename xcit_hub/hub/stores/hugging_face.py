@@ -6,6 +6,7 @@ second fetch of a damaged one, errors that say what to do, and uploads to endpoi
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import threading
 import time
@@ -15,7 +16,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_session, get_token
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    get_session,
+    get_token,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -166,15 +175,8 @@ class HuggingFaceStore:
                     # Also the end of an attempt whose answer was lost: the commit is there.
                     return Receipt(present.revision, url, changed=attempt > 0, removed=removed)
                 removed = tuple(outdated(present.files, files))
-                commit = partial(
-                    self.api.create_commit,
-                    name,
-                    operations,
-                    commit_message=message,
-                    revision=branch,
-                    create_pr=create_pr,
-                    parent_commit=None if create_pr else present.revision,
-                )
+                parent = None if create_pr else present.revision
+                commit = partial(self._commit, name, operations, message, branch, create_pr, parent)
                 try:
                     made = self._once(name, revision, commit, partial(self._exchange, name, seconds=guard.FILE_SECONDS))
                 except UnreachableError as error:
@@ -185,6 +187,23 @@ class HuggingFaceStore:
                 else:
                     return Receipt(made.oid, made.pr_url or f"{url}/tree/{branch}", changed=True, removed=removed)
         raise AssertionError("unreachable")
+
+    def _commit(
+        self,
+        name: str,
+        operations: builtins.list[CommitOperationAdd | CommitOperationDelete],
+        message: str,
+        branch: str,
+        create_pr: bool,
+        parent: str | None,
+    ) -> CommitInfo:
+        """Send the files one by one, then the commit: several at once the client sends in threads without the guard."""
+        for operation in operations:
+            if isinstance(operation, CommitOperationAdd):
+                self.api.preupload_lfs_files(name, [operation], revision=branch, create_pr=create_pr, free_memory=False)
+        return self.api.create_commit(
+            name, operations, commit_message=message, revision=branch, create_pr=create_pr, parent_commit=parent
+        )
 
     def list(self) -> list[str]:
         """Name the XCiT models for MindSpore there, as the tags of their cards say."""
@@ -258,6 +277,8 @@ class HuggingFaceStore:
         where = f"{self.endpoint}/{name}" if name else self.endpoint
         if isinstance(error, XcitHubError):
             return error
+        if isinstance(error.__cause__, XcitHubError):  # the guard's, of an upload
+            return error.__cause__
         root = root_of(error)
         if isinstance(root, LocalEntryNotFoundError):
             root = root.__cause__ or root

@@ -91,8 +91,8 @@ def test_uploads_go_by_lfs_and_the_setting_is_put_back(server, publish):
     assert constants.HF_HUB_DISABLE_XET is False
 
 
-def test_uploads_are_led_nowhere_however_many_files_there_are(server, publish):
-    server.storage_url = server.storage_url.replace("http://", "http://someone:secret@")
+def test_uploads_are_led_nowhere_however_many_files_there_are(server, publish, monkeypatch):
+    monkeypatch.setattr(server, "storage_url", server.storage_url.replace("http://", "http://someone:secret@"))
     with pytest.raises(HubError, match="leads to an address with a password in it"):
         publish()
     assert not [path for method, path, _ in server.storage_requests if method == "PUT"]

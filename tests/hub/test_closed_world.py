@@ -88,7 +88,12 @@ def written(reader: Callable[[Path], object], text: Callable[[str, object], str]
 FLAT = {"architecture": NANO, "num_classes": 10, "crop_pct": 0.9}
 NESTED = {"architecture": NANO, "num_classes": 10, "pretrained_cfg": {"crop_pct": 0.9}, "model_args": {}}
 WRAPPER = {**NESTED, "architectures": ["TimmWrapperModel"], "model_type": "timm_wrapper", "do_pooling": True}
-CONVERTED = {"architecture": NANO, "num_classes": 10, "in_chans": 3, "xcit_hub": {"dialect": "paper"}}
+CONVERTED = {
+    "architecture": NANO,
+    "num_classes": 10,
+    "in_chans": 3,
+    "xcit_hub": {"dialect": "paper", "sha256": "0" * 64},
+}
 
 LISTED: dict[str, Listed] = {
     "timm flat": timms("", FLAT),

@@ -77,6 +77,20 @@ def test_a_converters_configuration_speaks_of_no_other_file_than_its_own(nano_ck
         xcit_hub.load(str(folder))
 
 
+@pytest.mark.parametrize("digest", [KeyError, None, 5, "", "0" * 16, "A" * 64, "a" * 100_000])
+def test_a_converters_configuration_that_does_not_say_its_file_is_refused(nano_mindcv, tmp_path, digest):
+    folder = tmp_path / "converted"
+    folder.mkdir()
+    rewrite(nano_mindcv, folder / "model.ckpt")
+    config = json.loads((folder / "config.json").read_text())
+    config["xcit_hub"]["sha256"] = digest
+    if digest is KeyError:
+        del config["xcit_hub"]["sha256"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(HubError, match=r"xcit_hub\.sha256 is .{1,70}, and no SHA-256"):
+        xcit_hub.load(str(folder))
+
+
 def test_a_saved_custom_network_comes_back_with_what_tensors_cannot_tell(arrays, tmp_path):
     from xcit_hub.hub.config import of_architecture
 

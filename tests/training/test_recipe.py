@@ -100,6 +100,7 @@ def test_a_shipped_recipe_does_not_stand_in_for_a_file_of_its_name_that_is_not_t
         with pytest.raises(InputError) as caught:
             load_recipe(path)
         assert str(caught.value.where) == path
+        assert "--config cpu_smoke" in (caught.value.fix or "")
     assert load_recipe("configs/xcit/cpu_smoke.yaml") == load_recipe("cpu_smoke"), "what documented commands name"
 
 

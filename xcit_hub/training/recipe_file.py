@@ -329,6 +329,12 @@ def _find(path: Path) -> Path:
             where="--config",
             fix=closest(name, shipped) or f"By name there are {', '.join(sorted(shipped))}.",
         )
+    if name in shipped:
+        raise InputError(
+            "Cannot read the recipe: there is no such file.",
+            where=path,
+            fix=f"Give the path of a file, or --config {name} for the recipe that comes with xcit-hub.",
+        )
     return path
 
 
